@@ -1,0 +1,35 @@
+# Two commands on a fresh machine with Python >= 3.11: `make demo` and `make test`. Each sets up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MINUTES ?= 2
+
+.PHONY: demo test check docs clean
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gptplan needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	touch $@
+
+# the 125M estimate, then a small run sized to this machine, predicted beside measured
+demo: $(VENV)/.ready
+	$(BIN)/gptplan estimate --params 125M --tokens 10B
+	$(BIN)/gptplan demo --minutes $(MINUTES)
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs.make --check
+
+# the generated parts of README.md and docs/
+docs: $(VENV)/.ready
+	$(BIN)/python -m docs.make
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,138 @@
+"""The generated parts of README.md and docs/*.md: `python -m docs.make`, or `--check` to compare only.
+
+A block between `<!-- begin NAME -->` and `<!-- end NAME -->` is the output of the function NAME below, run here, so
+that no page can show what the program does not do.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
+AS_OF = "2026-11-21"  # else the age of a price would change from day to day
+COLUMNS = "110"
+
+
+def command(*arguments: str) -> str:
+    """What the program prints for these arguments, on stdout, off a terminal, on a machine that shows no GPU."""
+    from gptplan.app import main
+
+    out = io.StringIO()
+    environment = {"COLUMNS": COLUMNS, "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": COLUMNS}
+    with (
+        mock.patch("sys.argv", ["gptplan", *arguments]),
+        mock.patch("planner.detect.machine_gpu", return_value=None),
+        mock.patch.dict("os.environ", environment),
+        redirect_stdout(out),
+        redirect_stderr(io.StringIO()),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, f"gptplan {' '.join(arguments)} ended with {stop.code}"
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def console(*lines: str) -> str:
+    """Lines as a code block."""
+    return "\n".join(["```console", *lines, "```"])
+
+
+def estimate() -> str:
+    """The first screen's estimate, without the list of assumptions."""
+    shown = command("estimate", "--params", "125M", "--tokens", "10B", "--as-of", AS_OF)
+    body, _, assumed = shown.partition("\n\nAssumed")
+    count = len(re.findall(r"(?m)^  \S", assumed))
+    return console("$ gptplan estimate --params 125M --tokens 10B", body, "", f"Assumed … ({count} values, each with "
+                   "its rule and source)")  # fmt: skip
+
+
+def demo() -> str:
+    """The comparison of the last demo that was recorded, with its machine and date."""
+    recorded = (ROOT / "benchmarks" / "results" / "demo.txt").read_text(encoding="utf-8").rstrip()
+    return console("$ make demo", "…", recorded)
+
+
+def help_of_commands() -> str:
+    """Each command's --help."""
+    names = ["estimate", "plan", "run", "compare", "calibrate", "demo", "tui", "schema"]
+    parts = [console("$ gptplan --help", command("--help"))]
+    parts += [f"## gptplan {name}\n\n{console(f'$ gptplan {name} --help', command(name, '--help'))}" for name in names]
+    return "\n\n".join(parts)
+
+
+def run_toml() -> str:
+    """The config that `plan` emits, without the list of assumptions."""
+    text = command("plan", "--model", "gpt2", "--tokens", "10B", "--gpu", "h100-80gb", "--as-of", AS_OF)
+    return "```toml\n" + text.partition("\n[[provenance.assumptions]]")[0].rstrip() + "\n```"
+
+
+def presets() -> str:
+    """Names of the presets."""
+    from planner.presets import gpu_ids, model_ids, recipe_ids
+
+    rows = [("models", model_ids()), ("GPUs", gpu_ids()), ("recipes", recipe_ids())]
+    return "\n\n".join(f"**{kind}** ({len(ids)}): {', '.join(f'`{i}`' for i in ids)}" for kind, ids in rows)
+
+
+def formulas() -> str:
+    """Every registered formula with its source."""
+    from planner import activations, batch, cost, flops, memory, params, schedule, throughput  # noqa: F401
+    from planner.formula import FORMULAS
+    from planner.quantities import QUANTITIES
+
+    lines = ["| formula | gives | unit | what it counts | source |", "|---|---|---|---|---|"]
+    for name, f in FORMULAS.items():
+        first = (f.function.__doc__ or "").strip().splitlines()[0].replace("|", "\\|")
+        lines.append(f"| `{name}` | {f.gives} | {QUANTITIES[f.gives].unit} | {first} | {f.source} |")
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "estimate": estimate,
+    "demo": demo,
+    "help": help_of_commands,
+    "run-toml": run_toml,
+    "presets": presets,
+    "formulas": formulas,
+}
+
+
+def rendered(text: str) -> str:
+    """The page with every block made anew. Raises KeyError for an unknown block name."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return f"<!-- begin {name} -->\n{BLOCKS[name]()}\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", fill, text, flags=re.S)
+
+
+def main() -> None:
+    """Write the pages, or with --check exit 1 and name those that are out of date."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for name in PAGES:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = rendered(old)
+        if new != old:
+            stale.append(name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if stale:
+        print(f"{'out of date' if check else 'written'}: {', '.join(stale)}")
+    if stale and check:
+        print("make docs writes them")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""From flags to a config, with what only this machine and this day know."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from gptplan import __version__
+from planner.config import CPU, RunConfig
+from planner.errors import InputError
+from planner.typed import Typed
+
+
+def config_of(typed: Typed, file: Path | None, as_of: str | None = None) -> RunConfig:
+    """The whole config of the flags and the file that they override.
+
+    as_of: the plan's date, today by default. Raises PlanError for whatever a user can mend.
+    """
+    from planner.config_file import load_config
+    from planner.detect import machine_gpu
+    from planner.draft import draft
+
+    base = load_config(file) if file else None
+    if base is not None and not typed.anything() and as_of is None:
+        return base  # a plan is a pure function of its file
+    found = machine_gpu() if base is None and typed.gpu is None else None
+    profile = None
+    if typed.gpu == CPU or (typed.gpu is None and base is not None and base.hardware.gpu == CPU):
+        from planner.profiles import cached_profile
+
+        profile = (base.profile if base else None) or cached_profile(CPU)
+    day = _day(as_of) if as_of is not None else date.today()
+    return draft(typed, as_of=day.isoformat(), version=__version__, base=base, machine_gpu=found, profile=profile)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"--as-of: {text!r} is no date", why="prices are judged old against it", remedy="write it like 2026-11-21"
+        ) from None

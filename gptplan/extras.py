@@ -1,0 +1,14 @@
+"""Optional parts: whether they are installed, said before anything is done."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from planner.errors import MissingExtraError
+
+
+def need_torch(purpose: str) -> None:
+    """Raises MissingExtraError unless PyTorch and safetensors are installed; imports neither."""
+    for package in ("torch", "safetensors"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train", purpose)

@@ -1,0 +1,94 @@
+"""The flags that `estimate` and `plan` share: one table, read by Typer as a signature.
+
+Every flag is text here: `planner` reads the units, so that a number is understood in one place only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from planner.typed import Typed, flag
+
+MODEL, RUN, BATCH, NUMERICS, RATE, HARDWARE = "Model", "Run", "Batch", "Numerics", "Learning rate", "Hardware and price"
+
+# field of Typed: (panel, placeholder, help)
+FLAGS: dict[str, tuple[str, str, str]] = {
+    "params": (MODEL, "N", "Parameters, such as 125M: a GPT-2 shape is picked by a stated rule, N stays as typed."),
+    "model": (MODEL, "NAME", "Model preset, such as gpt2 or llama-2-7b."),
+    "hf_config": (MODEL, "FILE", "Hugging Face config.json of a gpt2 or llama model."),
+    "family": (MODEL, "gpt2|llama", "Style of a shape given by flags (default gpt2)."),
+    "layers": (MODEL, "N", "Transformer blocks."),
+    "hidden": (MODEL, "N", "Width of the residual stream."),
+    "heads": (MODEL, "N", "Query heads."),
+    "kv_heads": (MODEL, "N", "Key-value heads (grouped-query attention)."),
+    "head_dim": (MODEL, "N", "Width of one head."),
+    "ffn": (MODEL, "N", "Inner width of the MLP."),
+    "vocab": (MODEL, "N", "Vocabulary, padding included."),
+    "tokens": (RUN, "N", "Training tokens, such as 10B."),
+    "steps": (RUN, "N", "Optimizer steps, instead of --tokens."),
+    "dataset_tokens": (RUN, "N", "Distinct tokens of the data set, for the epochs."),
+    "seed": (RUN, "N", "Of initialisation and data order."),
+    "checkpoint_every": (RUN, "STEPS", "Steps between checkpoints."),
+    "seq": (BATCH, "N", "Tokens per sequence."),
+    "micro_batch": (BATCH, "N", "Sequences per device in one pass."),
+    "accumulation": (BATCH, "N", "Micro-batches per device and step."),
+    "global_batch_tokens": (BATCH, "N", "Tokens per optimizer step, instead of --accumulation."),
+    "precision": (NUMERICS, "bf16|fp32", "Type of the matrix products."),
+    "recipe": (NUMERICS, "NAME", "mixed-bf16 or fp32: the types of weights, gradients, products."),
+    "activation_checkpointing": (NUMERICS, "none|selective|full", "What backward computes again."),
+    "optimizer": (NUMERICS, "adamw", "Optimizer."),
+    "schedule": (RATE, "cosine", "Decay after warm-up."),
+    "peak_lr": (RATE, "RATE", "Rate at the end of warm-up."),
+    "min_lr": (RATE, "RATE", "Rate at the last step."),
+    "warmup_steps": (RATE, "N", "Warm-up in steps,"),
+    "warmup_tokens": (RATE, "N", "or in tokens,"),
+    "warmup_ratio": (RATE, "SHARE", "or as a share of the run, 0.02 or 2%."),
+    "gpu": (HARDWARE, "NAME", "GPU preset, such as a100-80gb, or cpu for this machine's processor."),
+    "gpus": (HARDWARE, "N", "Data-parallel GPUs."),
+    "tflops": (HARDWARE, "X", "Achieved TFLOP/s per GPU in the 6ND convention, if known."),
+    "mfu": (HARDWARE, "SHARE", "Model FLOPs utilisation, if known, 0.4 or 40%."),
+    "price_per_gpu_hour": (HARDWARE, "USD", "Your price, such as 2.50."),
+}
+
+Command = Callable[..., None]
+
+
+def with_typed_flags(command: Command) -> Command:
+    """Give `command(typed, config, …)` the shared flags; its own other parameters stay as they are."""
+
+    def run(**values: Any) -> None:
+        typed = Typed(**{name: values.pop(name) for name in FLAGS})
+        command(typed=typed, **values)
+
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name, row))
+        for name, row in FLAGS.items()
+    ]
+    rest = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.items() if name != "typed"]
+    parameters = [*shared, *rest]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    return run
+
+
+def _annotation(name: str, row: tuple[str, str, str]) -> Any:
+    panel, placeholder, text = row
+    return Annotated[str | None, typer.Option(flag(name), metavar=placeholder, help=text, rich_help_panel=panel)]
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Start from this run.toml; flags override it.", rich_help_panel=RUN),
+]
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="Date of the plan, 2026-11-21; default today.", rich_help_panel=RUN),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, base units, unknown is null.")]

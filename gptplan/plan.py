@@ -1,0 +1,49 @@
+"""`gptplan plan`: the validated run.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson, AsOf, ConfigFile
+from planner.typed import Typed
+
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; - is stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
+
+
+def plan(
+    typed: Typed,
+    config: ConfigFile = None,
+    as_of: AsOf = None,
+    output: Output = None,
+    force: Force = False,
+    json: AsJson = False,
+) -> None:
+    """Write the validated configuration of a run, every value with its meaning and, where assumed, its rule.
+
+    Example: gptplan plan --model gpt2 --tokens 10B --gpu h100-80gb -o run.toml
+    """
+    from gptplan.drafting import config_of
+    from gptplan.output import show, show_json, talk
+    from planner.checks import findings
+    from planner.config_file import config_text, write_atomically
+    from planner.plan import estimate as plan_of
+    from planner.report import document
+
+    whole = config_of(typed, config, as_of)
+    estimated = plan_of(whole)
+    found = findings(estimated)
+    text = config_text(whole)
+    if output is not None and str(output) != "-":
+        write_atomically(output, text, overwrite=force)
+        talk(f"wrote {output}; train it with: gptplan run {output} --out RUN_DIR")
+    elif not json:
+        show(text.rstrip("\n"))
+    for finding in found:
+        if finding.level != "note":
+            talk(f"{finding.level} [{finding.code}] {finding.message}\n  fix: {finding.remedy}")
+    if json:
+        show_json(document(estimated, found))

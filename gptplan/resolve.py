@@ -1,0 +1,52 @@
+"""What `gptplan run` was asked for: a new run of a config, or the rest of an old one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.config import RunConfig
+from planner.config_file import load_config
+from planner.errors import FileError, InputError
+from planner.units import parse_count
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run to begin or to continue."""
+
+    config: RunConfig
+    directory: Path
+    resume: bool
+    stop_after: int | None
+
+
+def request_of(config: Path | None, out: Path | None, resume: Path | None, steps: str | None) -> Request:
+    """The request of the command's arguments.
+
+    Raises InputError for contradictions and gaps, FileError and ConfigError for what cannot be read.
+    """
+    stop_after = None if steps is None else parse_count(steps, name="--steps")
+    if resume is not None:
+        if config is not None or out is not None:
+            raise InputError(
+                "--resume stands alone",
+                why="the run directory holds its own config",
+                remedy=f"gptplan run --resume {resume}",
+            )
+        found = resume / "config.toml"
+        if not found.is_file():
+            raise FileError(f"{resume} is not a run directory", why="it has no config.toml", remedy="check the path")
+        return Request(load_config(found), resume, True, stop_after)
+    if config is None:
+        raise InputError(
+            "the config is missing",
+            why="a run needs a run.toml",
+            remedy="write one with: gptplan plan --params 125M --tokens 10B -o run.toml",
+        )
+    loaded = load_config(config)
+    if out is None:
+        raise InputError(
+            "--out is missing", why="a run writes its log and checkpoints", remedy=f"gptplan run {config} --out RUN_DIR"
+        )
+    return Request(loaded, out, False, stop_after)

@@ -1,0 +1,52 @@
+"""`gptplan run`: train the config with the reference trainer and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to train.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN_DIR", help="Directory of the new run.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Continue this run.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
+    ] = None,
+    steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Stop after step N; resumable.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Train a run.toml on this machine; ends with every prediction beside its measurement.
+
+    Without --data it trains on the text of Python's own standard library, byte by byte: no network is needed.
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import show, show_json, talk
+    from gptplan.resolve import request_of
+
+    request = request_of(config, out, resume, steps)
+    need_torch("training")
+    from reference_trainer.execute import Execution, execute
+
+    execution = Execution(
+        device=device, data=data, stop_after=request.stop_after, deterministic=deterministic, progress=True
+    )
+    outcome = execute(request.config, request.directory, request.resume, execution, talk)
+    if outcome.comparison is not None:
+        if json:
+            from dataclasses import asdict
+
+            show_json(asdict(outcome.comparison))
+        else:
+            from planner.text import comparison_lines
+
+            show(comparison_lines(outcome.comparison))
+        talk(f"report: {request.directory / 'report.md'}")
+    raise typer.Exit(outcome.exit_code)

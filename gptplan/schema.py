@@ -1,0 +1,21 @@
+"""`gptplan schema`: the JSON Schemas of the files and of the plan."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    name: Annotated[str, typer.Argument(metavar="config|plan|comparison|all", help="Which one.")] = "all",
+) -> None:
+    """Print the JSON Schema of run.toml, of the estimate's plan, of a comparison, or all three."""
+    from gptplan.output import show_json
+    from planner.errors import UnknownNameError
+    from planner.schemas import schemas
+
+    found = schemas()
+    if name != "all" and name not in found:
+        raise UnknownNameError("schema", name, [*found, "all"])
+    show_json(found if name == "all" else found[name])

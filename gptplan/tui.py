@@ -1,0 +1,69 @@
+"""`gptplan tui`: the terminal planner; without a terminal, its first screen as text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptplan import __version__
+
+if TYPE_CHECKING:
+    from tui.session import Session
+
+RunFile = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A run.toml to start from.", show_default=False)]
+
+
+def tui(file: RunFile = None) -> None:
+    """Plan in the terminal: a form, and what follows from it at every key.
+
+    Example: gptplan tui run.toml
+    """
+    session = _session(file)
+    if not _at_a_terminal():
+        from gptplan.output import show, talk
+        from planner.text import summary
+        from tui.session import result_of
+
+        result = result_of(session.first, session)
+        show(summary(result.plan, result.findings))
+        talk("error: `gptplan tui` needs a terminal; `gptplan estimate` is the same without one")
+        raise typer.Exit(2)
+    from tui.app import PlannerApp  # textual: 0.16 s, only here
+
+    PlannerApp(session).run()
+
+
+def _at_a_terminal() -> bool:
+    """Whether keys can be read and a screen be drawn. Textual draws on stderr and asks nobody."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
+
+
+def _session(file: Path | None) -> Session:
+    from planner.config import CPU
+    from planner.config_file import load_config
+    from planner.detect import machine_gpu
+    from planner.errors import InputError
+    from planner.profiles import cached_profile
+    from tui.session import Session
+
+    base = load_config(file) if file else None
+    found: str | InputError | None = None
+    if base is None:
+        try:
+            found = machine_gpu()
+        except InputError as error:
+            found = error  # naming a GPU in the form mends it
+    return Session(
+        as_of=date.today().isoformat(),
+        version=__version__,
+        file=file,
+        base=base,
+        machine_gpu=found,
+        cpu_profile=cached_profile(CPU),
+    )

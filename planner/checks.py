@@ -1,0 +1,257 @@
+"""Findings: what is odd about a plan, whose range says so, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+from planner import presets
+from planner.config import CPU, RunConfig
+from planner.memory_account import memory_of
+from planner.plan import Plan
+from planner.rules import rules
+from planner.units import format_bytes, format_count, format_number, format_share
+
+FEW_STEPS = 100
+LATE_FINDING_EPOCHS = 4  # Muennighoff et al. 2023 (arXiv 2305.16264): little is lost up to four epochs
+NOMINAL_TOLERANCE = 0.05
+PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One odd thing: level is error (the run cannot work), warning (it may disappoint) or note."""
+
+    level: Literal["error", "warning", "note"]
+    code: str
+    message: str
+    remedy: str
+
+
+def findings(plan: Plan) -> tuple[Finding, ...]:
+    """All findings of a plan, errors first."""
+    found = [*_memory(plan), *_speed(plan), *_batch(plan), *_schedule(plan), *_optimizer(plan), *_rest(plan)]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return tuple(sorted(found, key=lambda f: order[f.level]))
+
+
+def _memory(plan: Plan) -> Iterator[Finding]:
+    m = plan.memory
+    if m.fits is False:
+        yield Finding(
+            "error",
+            "does_not_fit",
+            f"the {m.peak_phase} phase needs {format_bytes(m.peak_allocated_bytes or m.peak_requested_bytes)} "
+            f"of {format_bytes(m.usable_bytes)}",
+            _what_fits(plan.config),
+        )
+    elif m.fits and m.usable_bytes and m.device_used_bytes:
+        share = (m.peak_allocated_bytes or 0) / m.usable_bytes
+        if share > rules("roofline")["memory"]["nearly_full"]:
+            yield Finding(
+                "warning",
+                "nearly_full",
+                f"the peak takes {format_share(share)} of the usable memory: it fits, and the allocator frees and "
+                "retries at each step, which costs 20 to 30 % of the speed",
+                _what_fits(plan.config, below=rules("roofline")["memory"]["nearly_full"]),
+            )
+    if plan.config.training.activation_checkpointing == "selective":
+        yield Finding(
+            "note",
+            "selective_saves_little",
+            "flash attention stores no scores: recomputing its core saves only the log-sum-exp and turned copies",
+            "use --activation-checkpointing full where memory is short, none where it is not",
+        )
+
+
+def _what_fits(config: RunConfig, below: float = 1.0) -> str:
+    """The smallest change that fits: a smaller micro-batch of the same batch, then full checkpointing."""
+    if config.hardware.gpu == CPU:
+        return "use a smaller --micro-batch with more accumulation"
+    gpu = presets.gpu(config.hardware.gpu)
+    per_device = config.training.micro_batch * config.training.accumulation
+    for mode in (config.training.activation_checkpointing, "full"):
+        for micro in range(config.training.micro_batch, 0, -1):
+            if per_device % micro:
+                continue
+            update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
+            changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
+            m = memory_of(changed, gpu)
+            if m.fits and m.usable_bytes and (m.peak_allocated_bytes or 0) <= below * m.usable_bytes:
+                extra = " --activation-checkpointing full" if mode != config.training.activation_checkpointing else ""
+                return f"--micro-batch {micro} --accumulation {per_device // micro}{extra} fits"
+    return "no micro-batch fits, not even one sequence with full checkpointing: a larger card or a smaller model"
+
+
+def _speed(plan: Plan) -> Iterator[Finding]:
+    hardware = plan.config.hardware
+    if plan.throughput.basis == "unknown":
+        if hardware.gpu == CPU:
+            yield Finding(
+                "warning",
+                "no_profile",
+                "the speed of this machine's processor is unknown",
+                "measure it once with: gptplan calibrate",
+            )
+            return
+        kind = plan.config.training.recipe
+        yield Finding(
+            "warning",
+            "unknown_speed",
+            f"the data sheet of {hardware.gpu} lacks what the speed of {kind} follows from",
+            "give --tflops or --mfu as measured there; no other card's number is put in its place",
+        )
+
+
+def _size_rules(parameters: int) -> dict[str, Any]:
+    return next(dict(size) for size in rules("ranges")["size"] if parameters <= size["up_to"])
+
+
+def _outside(value: float, limits: list[float]) -> bool:
+    return not limits[0] * (1 - 1e-9) <= value <= limits[1] * (1 + 1e-9)
+
+
+def _batch(plan: Plan) -> Iterator[Finding]:
+    size = _size_rules(plan.parameters.total)
+    tokens = plan.batch.tokens_per_step
+    if _outside(tokens, size["batch_tokens"]):
+        low, high = size["batch_tokens"]
+        yield Finding(
+            "note",
+            "batch_tokens",
+            f"{tokens:,} tokens per step are outside {format_count(low)} to {format_count(high)}, usual for "
+            f"{size['name']} models ({size['source']})",
+            "change --global-batch-tokens, unless the batch was tuned",
+        )
+    if plan.batch.steps < FEW_STEPS:
+        yield Finding(
+            "warning",
+            "few_steps",
+            f"only {plan.batch.steps} optimizer steps: the schedule and Adam's averages have no time to work",
+            "give more --tokens, or a smaller --global-batch-tokens",
+        )
+    low, high = rules("ranges")["general"]["tokens_per_parameter"]
+    ratio = plan.tokens.requested / plan.nominal_parameters
+    if not low <= ratio <= high:
+        yield Finding(
+            "note",
+            "tokens_per_parameter",
+            f"{format_number(ratio)} tokens per parameter; 20 are compute-optimal (Hoffmann et al. 2022)",
+            "train longer or on a smaller model" if ratio < low else "a larger model would use the same compute better",
+        )
+    if plan.batch.epochs is not None and plan.batch.epochs > LATE_FINDING_EPOCHS:
+        yield Finding(
+            "warning",
+            "epochs",
+            f"the data is seen {format_number(plan.batch.epochs)} times; beyond about four epochs repetition pays less "
+            "(Muennighoff et al. 2023)",
+            "get more data, or train on fewer tokens",
+        )
+
+
+def _schedule(plan: Plan) -> Iterator[Finding]:
+    s, size = plan.config.schedule, _size_rules(plan.parameters.total)
+    if _outside(s.peak_lr, size["peak_lr"]):
+        low, high = size["peak_lr"]
+        yield Finding(
+            "warning" if s.peak_lr > 2 * high else "note",
+            "peak_lr",
+            f"a peak rate of {format_number(s.peak_lr)} is outside {format_number(low)} to {format_number(high)}, "
+            f"usual for {size['name']} models ({size['source']})",
+            "change --peak-lr, or sweep it on a short run",
+        )
+    steps_fine = not _outside(s.warmup_steps, size["warmup_steps"])
+    share_fine = not _outside(plan.batch.warmup_share, size["warmup_share"])
+    if not (steps_fine or share_fine):
+        low, high = size["warmup_share"]
+        yield Finding(
+            "note",
+            "warmup",
+            f"a warm-up of {s.warmup_steps:,} steps ({format_share(plan.batch.warmup_share)}) is neither within "
+            f"{size['warmup_steps'][0]:,} to {size['warmup_steps'][1]:,} steps nor {format_share(low)} to "
+            f"{format_share(high)} of the run ({size['source']})",
+            "change --warmup-steps",
+        )
+    if s.min_lr == 0:
+        yield Finding(
+            "warning",
+            "zero_floor",
+            "the rate ends at 0: the last update changes nothing, those before it hardly anything",
+            "leave a floor, such as a tenth of the peak: --min-lr",
+        )
+
+
+def _optimizer(plan: Plan) -> Iterator[Finding]:
+    o, general = plan.config.optimizer, rules("ranges")["general"]
+    if o.clip_norm is None:
+        yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
+    elif _outside(o.clip_norm, general["clip_norm"]):
+        yield Finding("note", "clip_norm", f"clipping at {o.clip_norm:g} is unusual", "1.0 is the common value")
+    if _outside(o.weight_decay, general["weight_decay"]):
+        yield Finding("note", "weight_decay", f"a decay of {o.weight_decay:g} is unusual", "0.01 to 0.1 is common")
+    if o.beta2 > 0.99:
+        yield Finding(
+            "note",
+            "beta2",
+            f"beta2 = {o.beta2:g} averages over {1 / (1 - o.beta2):,.0f} steps",
+            "language models use 0.95 (GPT-3, LLaMA)",
+        )
+
+
+def _rest(plan: Plan) -> Iterator[Finding]:
+    model, config = plan.config.model, plan.config
+    exact, nominal = plan.parameters.total, plan.nominal_parameters
+    if abs(exact / nominal - 1) > NOMINAL_TOLERANCE:
+        yield Finding(
+            "warning",
+            "nominal_differs",
+            f"the shape has {format_count(exact)} parameters, {format_share(exact / nominal - 1)} from what was typed",
+            "give the shape itself by --layers and --hidden, or another --vocab",
+        )
+    if model.vocab % PADDING:
+        padded = -(-model.vocab // PADDING) * PADDING
+        yield Finding(
+            "note",
+            "vocab_padding",
+            f"a vocabulary of {model.vocab:,} is no multiple of {PADDING}: the head's product runs on padded tiles",
+            f"--vocab {padded} is the next multiple; the extra rows are never used",
+        )
+    if config.training.checkpoint_every is None and (plan.time.seconds or 0) > 3600:
+        yield Finding(
+            "warning",
+            "no_checkpoints",
+            "a run of more than an hour saves only at its end",
+            "give --checkpoint-every STEPS",
+        )
+    yield from _price(plan)
+
+
+def _price(plan: Plan) -> Iterator[Finding]:
+    as_of, dated = plan.config.provenance.as_of, plan.cost.price_date
+    if dated is not None:
+        days = _days_between(dated, as_of)
+        if days is not None and days > rules("ranges")["general"]["old_price_days"]:
+            yield Finding(
+                "note",
+                "old_price",
+                f"the price is of {dated}, {days} days before this plan",
+                "give today's by --price-per-gpu-hour",
+            )
+    elif plan.cost.usd_per_gpu_hour is None and plan.config.hardware.gpu != CPU:
+        yield Finding(
+            "note",
+            "unknown_price",
+            f"no price list has {plan.config.hardware.gpu}",
+            "give --price-per-gpu-hour",
+        )
+
+
+def _days_between(earlier: str, later: str) -> int | None:
+    """Days between two dates; a date of only year, or year and month, counts from its beginning."""
+    try:
+        first = date.fromisoformat((earlier + "-01-01")[:10] if len(earlier) < 8 else earlier)
+        return (date.fromisoformat(later) - first).days
+    except ValueError:
+        return None

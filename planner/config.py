@@ -1,0 +1,171 @@
+"""`RunConfig`: what a user may choose, validated at the door. It holds no formula and computes nothing.
+
+Every number is in base units (byte, FLOP/s, token, USD). Sections are frozen; unknown keys are refused.
+A config is whole: whatever was not typed has been filled in by `draft.py`, and each such value is listed
+under `[provenance]`, so that a plan is a pure function of the file alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+CPU = "cpu"  # the hardware name of this machine's processor; every other name is a GPU preset
+
+Count = Annotated[int, Field(ge=1, le=10**18)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """Common habits of all sections: frozen, unknown keys refused, no NaN or infinity, nothing coerced."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class ModelConfig(Section):
+    """The architecture: a dense GPT-2-like or Llama-like decoder."""
+
+    name: str = Field(description="preset, or the rule that gave this shape")
+    layers: Count = Field(description="transformer blocks")
+    hidden: Count = Field(description="width of the residual stream")
+    heads: Count = Field(description="query heads")
+    kv_heads: Count = Field(description="key and value heads; fewer than heads is grouped-query attention")
+    head_dim: Count = Field(description="width of one head")
+    ffn: Count = Field(description="inner width of the MLP")
+    vocab: Count = Field(description="rows of the embedding table, padding included")
+    context: Count = Field(description="positions that the model can tell apart")
+    position: Literal["learned", "rotary"] = Field(description="learned table or rotary embedding")
+    norm: Literal["layernorm", "rmsnorm"] = Field(description="normalisation before each sub-layer and at the end")
+    mlp: Literal["gelu", "swiglu"] = Field(description="gelu: two matrices; swiglu: three")
+    biases: bool = Field(description="biases in every linear layer of the blocks, and in LayerNorm")
+    tied_embeddings: bool = Field(description="the output head is the embedding table")
+    nominal_parameters: Count | None = Field(
+        default=None, description="parameters as typed: the N of 6*N*D and of the 14-byte rule"
+    )
+    source: str = Field(description="where this shape comes from")
+
+    @model_validator(mode="after")
+    def _shape_is_possible(self) -> ModelConfig:
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"heads ({self.heads}) is not divisible by kv_heads ({self.kv_heads}): "
+                "every key-value head serves the same number of query heads"
+            )
+        if self.position == "rotary" and self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) is odd: rotary embedding turns pairs of channels")
+        return self
+
+
+class TrainingConfig(Section):
+    """Data budget, batch and numerics. Exactly one of `tokens` and `steps` is given."""
+
+    tokens: Count | None = Field(default=None, description="training tokens asked for; steps are the whole steps in it")
+    steps: Count | None = Field(default=None, description="optimizer steps, instead of tokens")
+    dataset_tokens: Count | None = Field(default=None, description="distinct tokens of the data set; unknown if absent")
+    seq: Count = Field(description="tokens per sequence")
+    micro_batch: Count = Field(description="sequences per device in one forward and backward pass")
+    accumulation: Count = Field(description="micro-batches per device in one optimizer step")
+    recipe: str = Field(description="which types weights, gradients and matmuls have")
+    activation_checkpointing: Literal["none", "selective", "full"] = Field(
+        description="none; selective: the attention core is recomputed; full: every block is"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="of initialisation and data order")
+    checkpoint_every: Count | None = Field(default=None, description="optimizer steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> TrainingConfig:
+        if (self.tokens is None) == (self.steps is None):
+            raise ValueError("give exactly one of tokens and steps: the other follows from the batch")
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW with decoupled weight decay, and clipping by the global gradient norm."""
+
+    name: Literal["adamw"] = "adamw"
+    beta1: Share = Field(description="decay of the first moment")
+    beta2: Share = Field(description="decay of the second moment")
+    eps: Positive = Field(description="added to the root of the second moment")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
+    clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+
+
+class ScheduleConfig(Section):
+    """Learning rate: linear warm-up, then the named decay to the floor at the last step."""
+
+    kind: Literal["cosine"] = "cosine"
+    peak_lr: Positive = Field(description="rate at the end of warm-up")
+    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="rate at the last step")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
+
+    @model_validator(mode="after")
+    def _floor_below_peak(self) -> ScheduleConfig:
+        if self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr ({self.min_lr:g}) is above peak_lr ({self.peak_lr:g}): the rate would rise")
+        return self
+
+
+class HardwareConfig(Section):
+    """What the run is planned for. `gpus` are data-parallel replicas; `gpu = "cpu"` is this machine's processor."""
+
+    gpu: str = Field(description="preset name of the GPU, or cpu")
+    gpus: Count = Field(description="data-parallel replicas")
+    tflops: Positive | None = Field(
+        default=None, description="achieved FLOP/s per GPU in the 6*N*D convention, if known; in FLOP/s, not in 1e12"
+    )
+    mfu: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        default=None, description="model FLOPs utilisation, if known (attention counted in full, dense peak)"
+    )
+    usd_per_gpu_hour: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="the user's own price; absent: the price list's"
+    )
+
+    @model_validator(mode="after")
+    def _one_speed(self) -> HardwareConfig:
+        if self.tflops is not None and self.mfu is not None:
+            raise ValueError("give tflops or mfu, not both: each alone fixes the speed")
+        return self
+
+
+class Assumption(Section):
+    """A value that nobody typed, the rule that gave it, and where the rule comes from."""
+
+    key: str
+    value: str
+    source: str
+
+
+class Provenance(Section):
+    """When and how the file was made; which of its values were assumed."""
+
+    as_of: str = Field(description="date of the plan, year-month-day; prices are judged old against it")
+    gptplan: str = Field(description="version that wrote the file")
+    assumptions: tuple[Assumption, ...] = Field(default=(), strict=False)
+
+
+class RunConfig(Section):
+    """A whole training run, as written to and read from run.toml."""
+
+    schema_version: Literal[1] = 1
+    model: ModelConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    hardware: HardwareConfig
+    provenance: Provenance
+    profile: dict[str, object] | None = Field(
+        default=None, strict=False, description="measured kernel times of the machine; absent: the data sheet is used"
+    )
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> RunConfig:
+        training, model = self.training, self.model
+        if training.seq > model.context and model.position == "learned":
+            raise ValueError(
+                f"seq ({training.seq}) is longer than the model's {model.context} learned positions: "
+                "the table has no row for the rest"
+            )
+        return self

@@ -1,0 +1,176 @@
+"""run.toml: read and checked, written with a comment of meaning and unit on every line, atomically."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from planner.config import RunConfig, Section
+from planner.errors import ConfigError, FileError, nearest
+
+if TYPE_CHECKING:
+    from tomlkit.items import Table
+
+HEADER = """\
+gptplan run configuration. Base units throughout: byte, FLOP/s, token, USD.
+`gptplan estimate --config FILE` shows its plan, `gptplan run FILE --out DIR` trains it.
+Values that nobody typed are listed under [provenance] with the rule that gave them."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises FileError for a missing path, a directory, something unreadable, or bytes that are not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = nearest(path.name, beside)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise FileError(f"{path} does not exist", remedy=f"{hint}check the path") from None
+    except IsADirectoryError:
+        raise FileError(f"{path} is a directory", why="a file is needed here", remedy="name the file in it") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path} is not text", why="it is not UTF-8", remedy="give a text file") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read", why=error.strerror or str(error), remedy="check it") from None
+
+
+def write_atomically(path: Path, text: str, *, overwrite: bool = False) -> None:
+    """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed.
+
+    Raises FileError when the path exists already (unless `overwrite`), is a directory, or cannot be written.
+    """
+    if path.is_dir():
+        raise FileError(f"{path} is a directory", why="a file is needed here", remedy="give a file name")
+    if path.exists() and not overwrite:
+        raise FileError(
+            f"{path} exists already", why="nothing is overwritten unasked", remedy="give another name, or add --force"
+        )
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)  # mkstemp's 0600 is for secrets
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be written",
+            why=error.strerror or str(error),
+            remedy="check that its directory exists, is writable and has room",
+        ) from None
+
+
+def load_config(path: Path) -> RunConfig:
+    """The config of a run.toml.
+
+    Raises FileError when it cannot be read; ConfigError when it is not TOML, has unknown keys, lacks some, or
+    contradicts itself.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise ConfigError(f"{path} is empty", remedy="write one with: gptplan plan … -o run.toml")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML", why=str(error), remedy="mend that line") from None
+    return config_from(values, str(path))
+
+
+def config_from(values: dict[str, Any], name: str) -> RunConfig:
+    """A config from plain values; `name` is how messages call them. Raises ConfigError."""
+    version = values.get("schema_version")
+    if version != 1:
+        raise ConfigError(
+            f"{name}: schema_version is {version!r}",
+            why="this version reads 1",
+            remedy="write the file anew with: gptplan plan … -o run.toml",
+        )
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        what, why, remedy = explain_validation(error)
+        raise ConfigError(f"{name}: {what}", why=why, remedy=remedy) from None
+
+
+def explain_validation(error: ValidationError) -> tuple[str, str, str]:
+    """The first complaint of a validation as (what, why, remedy)."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(first["loc"][:-1])
+        close = nearest(str(first["loc"][-1]), known)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        return f"unknown key {where}{more}", "a misspelt key would be ignored in silence", f"{hint}known: {known}"
+    if first["type"] == "missing":
+        return f"{where} is missing{more}", "the config is not whole without it", "add it, or write the file anew"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        what, _, why = message.partition(": ")
+        return f"{where}: {what}{more}" if where else f"{what}{more}", why, "change one of the two"
+    return f"{where}: {message}{more}", f"found {first['input']!r}", "give a value of that kind"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    section: type[Any] = RunConfig
+    for part in location:
+        field = section.model_fields.get(str(part)) if issubclass(section, Section) else None
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        section = field.annotation
+    return sorted(section.model_fields) if issubclass(section, Section) else []
+
+
+def config_text(config: RunConfig) -> str:
+    """The TOML of a config, each line with its meaning; reading it gives an equal config."""
+    import tomlkit  # 25 ms, wanted only where a file is written
+
+    document = tomlkit.document()
+    for line in HEADER.splitlines():
+        document.add(tomlkit.comment(line))
+    document.add(tomlkit.nl())
+    document.add("schema_version", tomlkit.item(config.schema_version))
+    for name, value in config:
+        if isinstance(value, Section):
+            document.add(tomlkit.nl())
+            document.add(name, _table(value))
+    if config.profile is not None:
+        document.add(tomlkit.nl())
+        document.add("profile", tomlkit.item(config.profile))
+    return tomlkit.dumps(document)
+
+
+def _table(section: Section) -> Table:
+    import tomlkit
+
+    table = tomlkit.table()
+    for name, value in section:
+        if value is None:
+            continue  # TOML has no null: absent is unknown, as everywhere
+        if isinstance(value, tuple):
+            array = tomlkit.aot()
+            for item in value:
+                array.append(_table(item))
+            table.add(name, array)
+            continue
+        item = tomlkit.item(value)
+        meaning = type(section).model_fields[name].description
+        if meaning:
+            item.comment(meaning)
+        table.add(name, item)
+    return table

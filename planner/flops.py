@@ -1,0 +1,56 @@
+"""FLOPs by convention, one multiply-add counted as two. The convention is in each name.
+
+Model FLOPs are what MFU counts: matrix products and attention, forward and backward (3 x forward), nothing
+recomputed. Hardware FLOPs (HFU) add what is computed again. Norms, activations, softmax and the embedding
+look-up are left out by all of these conventions: they are bandwidth, not FLOPs.
+"""
+
+from __future__ import annotations
+
+from planner.formula import formula
+from planner.ops import Num
+
+
+@formula(gives="training_flops", source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1: C = 6 N D")
+def training_flops_6nd(parameters: Num, tokens: Num) -> Num:
+    """6 N D: per token and parameter a multiply-add forward (2) and two backward (4); attention left out."""
+    return 6 * parameters * tokens
+
+
+@formula(gives="flops_per_token", source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B, on exact weights")
+def model_flops_per_token(linear_parameters: Num, layers: Num, query_width: Num, seq: Num) -> Num:
+    """6 per weight of a linear layer (head in, embedding look-up out) + 12 L q T: full, not causal, attention.
+
+    12 = 3 (forward, two backward) x 2 products (QK^T, PV) x 2 FLOPs per multiply-add.
+    """
+    return 6 * linear_parameters + 12 * layers * query_width * seq
+
+
+@formula(gives="flops_per_token", source="the same with half the scores: a causal mask leaves T/2 keys per query")
+def model_flops_per_token_causal(linear_parameters: Num, layers: Num, query_width: Num, seq: Num) -> Num:
+    """As `model_flops_per_token`, attention halved: the convention of Megatron-LM since 2025."""
+    return 6 * linear_parameters + 6 * layers * query_width * seq
+
+
+@formula(gives="flops_per_token", source="Dao 2023 (FlashAttention-2, arXiv 2307.08691): backward is 2.5 x forward")
+def flash_recompute_flops_per_token(layers: Num, query_width: Num, seq: Num) -> Num:
+    """Flash attention's backward forms the scores again: one more product, 2 L q T."""
+    return 2 * layers * query_width * seq
+
+
+@formula(gives="flops_per_token", source="Chen et al. 2016 (arXiv 1604.06174): one more forward pass of each block")
+def full_checkpointing_flops_per_token(layers: Num, block_linear_parameters: Num, query_width: Num, seq: Num) -> Num:
+    """Every block forward once more; the head and the loss are not recomputed."""
+    return layers * (2 * block_linear_parameters + 4 * query_width * seq)
+
+
+@formula(gives="flops_per_token", source="Korthikanti et al. 2022 (arXiv 2205.05198), section 5: the attention core")
+def selective_checkpointing_flops_per_token(layers: Num, query_width: Num, seq: Num) -> Num:
+    """The attention core forward once more: 4 L q T."""
+    return layers * (4 * query_width * seq)
+
+
+@formula(gives="flops", source="definition")
+def total_flops(flops_per_token: Num, tokens: Num) -> Num:
+    """FLOPs of `tokens` tokens."""
+    return flops_per_token * tokens

@@ -1,0 +1,244 @@
+"""Which model a run has: a preset, a Hugging Face config, flags, or the shape that a parameter count picks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import ValidationError
+
+from planner import presets
+from planner.config import ModelConfig
+from planner.config_file import explain_validation
+from planner.errors import InputError, UnknownNameError
+from planner.hf_config import model_from_hf
+from planner.shape import parameters_of, shape_of
+from planner.typed import Typed, flag
+from planner.units import format_count_exact, format_share, parse_count
+
+GPT2_VOCAB = 50257
+HEAD_DIM = 64
+# Width over depth of the GPT-3 table (arXiv 2005.14165, table 2.1): 64 at 125M, rising to 128 from 6.7B on
+ASPECT = ((125e6, 64.0), (350e6, 43.0), (760e6, 64.0), (1.3e9, 85.0), (2.7e9, 80.0), (6.7e9, 128.0))
+ASPECT_WEIGHT = 0.1
+WIDEST = 65536
+RULE = (
+    "GPT-2 family (learned positions, LayerNorm, GELU 4h, biases, tied embeddings, heads of 64): the layers and the "
+    "width, a multiple of 64, whose exact count and width-to-depth ratio (GPT-3, table 2.1) come closest"
+)
+FIELDS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
+
+
+class Recorder(Protocol):
+    """Where assumptions are noted."""
+
+    def add(self, key: str, value: object, source: str) -> None:
+        """Record a value that nobody typed."""
+
+
+def model_of(typed: Typed, base: ModelConfig | None, seq: int, notes: Recorder) -> ModelConfig:
+    """The model of what was typed; `base` is the one of the config that the flags override.
+
+    Raises InputError when no model was typed, or when its parts do not fit together.
+    """
+    numbers = {name: _count(typed, name) for name in FIELDS}
+    if typed.params is not None:
+        return model_for_parameters(parse_count(typed.params, name="--params"), numbers, typed, seq, notes)
+    if typed.model is not None:
+        values = _from_preset(typed.model)
+    elif typed.hf_config is not None:
+        values = model_from_hf(Path(typed.hf_config)).model_dump()
+    elif base is not None and typed.family is None:
+        values = base.model_dump()
+    elif typed.given("layers", "hidden", "family"):
+        values = _family(typed, numbers, seq, notes)
+    else:
+        raise InputError(
+            "the model is missing",
+            why="every number of a plan follows from its shape",
+            remedy="give --params 125M, or --model gpt2, or --hf-config FILE, or --layers and --hidden",
+        )
+    changed = {k: v for k, v in numbers.items() if v is not None and values.get(k) != v}
+    if changed:
+        values |= _with_changes(values, changed)
+    return _whole(values)
+
+
+def _count(typed: Typed, name: str) -> int | None:
+    text = getattr(typed, name)
+    return None if text is None else parse_count(text, name=flag(name))
+
+
+def _whole(values: dict[str, Any]) -> ModelConfig:
+    try:
+        return ModelConfig(**values)
+    except ValidationError as error:
+        raise InputError(*explain_validation(error)) from None
+
+
+def _from_preset(name: str) -> dict[str, Any]:
+    found = presets.model(name)
+    shape = {f: getattr(found.shape, f) for f in found.shape.__slots__}
+    return {"name": found.id, "source": found.source, **shape}
+
+
+def _with_changes(values: dict[str, Any], changed: dict[str, int]) -> dict[str, Any]:
+    """Flags over a preset or file: what depends on a changed width is derived again unless it was typed too."""
+    new: dict[str, Any] = dict(changed)
+    hidden = changed.get("hidden", values["hidden"])
+    if ("hidden" in changed or "heads" in changed) and "head_dim" not in changed:
+        heads = changed.get("heads", values["heads"])
+        new["head_dim"] = _head_dim(hidden, heads)
+        if "kv_heads" not in changed:
+            was_grouped = values["kv_heads"] != values["heads"]
+            new["kv_heads"] = values["kv_heads"] if was_grouped else heads
+    if "hidden" in changed and "ffn" not in changed:
+        new["ffn"] = 4 * hidden if values["mlp"] == "gelu" else _gated_width(hidden)
+    new["name"] = f"{values['name']} with {', '.join(f'{k} {v}' for k, v in changed.items())}"
+    new["nominal_parameters"] = None
+    return new
+
+
+def _head_dim(hidden: int, heads: int) -> int:
+    if hidden % heads:
+        legal = [n for n in range(1, min(hidden, 256) + 1) if hidden % n == 0]
+        near = sorted(legal, key=lambda n: abs(n - heads))[:2]
+        raise InputError(
+            f"--hidden {hidden} is not divisible by --heads {heads}",
+            why="the width is shared out evenly among the heads",
+            remedy=f"the nearest --heads that divide it are {' and '.join(map(str, sorted(near)))}",
+        )
+    return hidden // heads
+
+
+def _gated_width(hidden: int) -> int:
+    """Inner width of a gated MLP: 8/3 of the width, rounded up to 256 (LLaMA, arXiv 2302.13971, section 2.2)."""
+    return math.ceil(8 * hidden / 3 / 256) * 256
+
+
+def _family(typed: Typed, numbers: dict[str, int | None], seq: int, notes: Recorder) -> dict[str, Any]:
+    """A shape from flags: `--layers` and `--hidden` are needed, the rest follows from the family."""
+    if typed.family not in (None, "gpt2", "llama"):
+        raise UnknownNameError("model family", str(typed.family), ["gpt2", "llama"])
+    layers, hidden = numbers["layers"], numbers["hidden"]
+    if layers is None or hidden is None:
+        missing = "--layers" if layers is None else "--hidden"
+        raise InputError(
+            f"{missing} is missing",
+            why="a shape needs at least its depth and its width",
+            remedy="give --layers and --hidden, or a whole model by --model or --params",
+        )
+    llama = typed.family == "llama"
+    if typed.family is None:
+        notes.add("family", "gpt2", "default: learned positions, LayerNorm, GELU, biases, tied embeddings")
+    heads = numbers["heads"]
+    if heads is None:
+        heads = hidden // HEAD_DIM if hidden % HEAD_DIM == 0 else 1
+        notes.add("heads", heads, "heads of 64 where the width is a multiple of it, else one")
+    ffn = numbers["ffn"]
+    if ffn is None:
+        ffn = _gated_width(hidden) if llama else 4 * hidden
+        notes.add("ffn", ffn, "8/3 of the width, to 256 (LLaMA)" if llama else "4 times the width (GPT-2)")
+    vocab = numbers["vocab"]
+    if vocab is None:
+        vocab = 32000 if llama else GPT2_VOCAB
+        notes.add("vocab", vocab, "Llama's tokenizer" if llama else "GPT-2's tokenizer")
+    head_dim = numbers["head_dim"] or _head_dim(hidden, heads)
+    return {
+        "name": f"{typed.family or 'gpt2'}-{layers}x{hidden}",
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": numbers["kv_heads"] or heads,
+        "head_dim": head_dim,
+        "ffn": ffn,
+        "vocab": vocab,
+        "context": seq,
+        **_style("llama" if llama else "gpt2"),
+        "source": "flags",
+    }
+
+
+def _style(family: Literal["gpt2", "llama"]) -> dict[str, Any]:
+    if family == "llama":
+        return {
+            "position": "rotary",
+            "norm": "rmsnorm",
+            "mlp": "swiglu",
+            "biases": False,
+            "tied_embeddings": False,
+        }
+    return {"position": "learned", "norm": "layernorm", "mlp": "gelu", "biases": True, "tied_embeddings": True}
+
+
+def model_for_parameters(
+    wanted: int, numbers: dict[str, int | None], typed: Typed, seq: int, notes: Recorder
+) -> ModelConfig:
+    """The shape that `RULE` picks for a parameter count.
+
+    Raises InputError when the smallest shape of the rule is more than twice as large.
+    """
+    extra = [flag(n) for n in ("heads", "kv_heads", "head_dim", "ffn") if numbers[n] is not None]
+    if extra or typed.family not in (None, "gpt2"):
+        raise InputError(
+            f"--params and {(extra or ['--family'])[0]} contradict each other",
+            why="--params picks the whole shape by one rule",
+            remedy="give --layers and --hidden instead of --params, or leave the other flag out",
+        )
+    vocab = numbers["vocab"] or GPT2_VOCAB
+    if numbers["vocab"] is None:
+        notes.add("vocab", vocab, "GPT-2's tokenizer")
+    layers, hidden = pick_shape(wanted, vocab, seq)
+    found = ModelConfig(
+        name=f"gpt2-{layers}x{hidden}",
+        layers=layers,
+        hidden=hidden,
+        heads=hidden // HEAD_DIM,
+        kv_heads=hidden // HEAD_DIM,
+        head_dim=HEAD_DIM,
+        ffn=4 * hidden,
+        vocab=vocab,
+        context=seq,
+        nominal_parameters=wanted,
+        source=f"--params by rule: {RULE}",
+        position="learned",
+        norm="layernorm",
+        mlp="gelu",
+        biases=True,
+        tied_embeddings=True,
+    )
+    exact = parameters_of(shape_of(found)).total
+    if exact > 2 * wanted:
+        raise InputError(
+            f"--params: no shape of the rule has about {format_count_exact(wanted)} parameters",
+            why=f"the smallest has {format_count_exact(exact)}, of which {format_count_exact(vocab * hidden)} are the "
+            "embedding table",
+            remedy="give a smaller --vocab (256 for bytes), or a shape by --layers and --hidden",
+        )
+    difference = f"{format_count_exact(exact)} exactly, {format_share(exact / wanted - 1)} from the number typed"
+    notes.add("shape", f"{layers} layers x {hidden}: {difference}", RULE)
+    return found
+
+
+def pick_shape(wanted: int, vocab: int, context: int) -> tuple[int, int]:
+    """Layers and width whose exact count and aspect ratio come closest to `wanted` parameters."""
+    aspect = _aspect(wanted)
+    best = (math.inf, 1, HEAD_DIM)
+    for hidden in range(HEAD_DIM, WIDEST + 1, HEAD_DIM):
+        block = 12 * hidden * hidden + 13 * hidden
+        ends = (vocab + context + 2) * hidden
+        room = max(1, round((wanted - ends) / block))
+        exact = room * block + ends
+        cost = abs(math.log(exact / wanted)) + ASPECT_WEIGHT * abs(math.log(hidden / room / aspect))
+        best = min(best, (cost, room, hidden))
+        if ends > 2 * wanted:
+            break
+    return best[1], best[2]
+
+
+def _aspect(parameters: int) -> float:
+    """Width over depth wanted at this size: the nearest row by ratio, 128 beyond the table."""
+    if parameters > ASPECT[-1][0]:
+        return ASPECT[-1][1]
+    return min(ASPECT, key=lambda row: max(row[0] / parameters, parameters / row[0]))[1]

@@ -1,0 +1,223 @@
+"""`estimate(config) -> Plan`: every predicted number, computed in reading order. The whole program on one screen.
+
+A plan is a pure function of the config: nothing is looked up on this machine or on the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner import batch, cost, presets
+from planner.config import CPU, RunConfig
+from planner.memory_account import Memory, memory_of
+from planner.presets import Gpu, Price
+from planner.rules import rules
+from planner.shape import (
+    Parameters,
+    Shape,
+    nominal_parameters,
+    parameters_of,
+    rate_at,
+    requested_tokens,
+    sequences_per_step,
+    shape_of,
+    steps_of,
+    tokens_per_step,
+)
+from planner.time_account import Flops, Throughput, flops_of, throughput_of
+from planner.units import HOUR, KILOWATT_HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens asked for, and tokens of the whole steps."""
+
+    requested: int
+    trained: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Batch and steps."""
+
+    micro_batch: int
+    accumulation: int
+    data_parallel: int
+    sequences_per_step: int
+    tokens_per_step: int
+    steps: int
+    warmup_steps: int
+    warmup_tokens: int
+    warmup_share: float
+    epochs: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Wall-clock time for the tokens asked for, without interruptions."""
+
+    seconds: float | None
+    seconds_low: float | None
+    seconds_high: float | None
+    gpu_hours: float | None
+    gpu_hours_low: float | None
+    gpu_hours_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money, energy and CO2-equivalent of the GPUs; None is unknown."""
+
+    usd: float | None
+    usd_low: float | None
+    usd_high: float | None
+    usd_per_gpu_hour: float | None
+    price_source: str
+    price_date: str | None
+    energy_kwh: float | None
+    co2e_kg: float | None
+    energy_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The rate of one update."""
+
+    step: int
+    tokens: int
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The learning rate's landmarks."""
+
+    kind: str
+    peak_lr: float
+    min_lr: float
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is predicted for a config."""
+
+    config: RunConfig
+    tokens: Tokens
+    nominal_parameters: int
+    parameters: Parameters
+    shape: Shape
+    flops: Flops
+    batch: Batch
+    memory: Memory
+    throughput: Throughput
+    time: Time
+    cost: Cost
+    schedule: Schedule
+
+
+def estimate(config: RunConfig) -> Plan:
+    """The plan of a validated config.
+
+    Raises UnknownNameError when the config names a GPU or recipe that is not in the presets.
+    """
+    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
+    steps, per_step = steps_of(config), tokens_per_step(config)
+    tokens = Tokens(requested_tokens(config), int(batch.trained_tokens(steps, per_step)))
+    shape = shape_of(config.model)
+    flops = flops_of(config)
+    throughput = throughput_of(config, gpu, flops)
+    time = time_of(config, tokens, throughput)
+    return Plan(
+        config=config,
+        tokens=tokens,
+        nominal_parameters=nominal_parameters(config.model),
+        parameters=parameters_of(shape),
+        shape=shape,
+        flops=flops,
+        batch=batch_of(config, tokens),
+        memory=memory_of(config, gpu),
+        throughput=throughput,
+        time=time,
+        cost=cost_of(config, gpu, time),
+        schedule=schedule_of(config),
+    )
+
+
+def batch_of(config: RunConfig, tokens: Tokens) -> Batch:
+    """Batch, steps and warm-up."""
+    t, steps, per_step = config.training, steps_of(config), tokens_per_step(config)
+    warmup = config.schedule.warmup_steps
+    known = t.dataset_tokens
+    return Batch(
+        micro_batch=t.micro_batch,
+        accumulation=t.accumulation,
+        data_parallel=config.hardware.gpus,
+        sequences_per_step=sequences_per_step(config),
+        tokens_per_step=per_step,
+        steps=steps,
+        warmup_steps=warmup,
+        warmup_tokens=int(batch.warmup_tokens(warmup, per_step)),
+        warmup_share=float(batch.warmup_share(warmup, steps)),
+        epochs=float(batch.epochs(tokens.trained, known)) if known else None,
+    )
+
+
+def time_of(config: RunConfig, tokens: Tokens, throughput: Throughput) -> Time:
+    """Time of the tokens asked for at the predicted speed."""
+
+    def seconds(rate: float | None) -> float | None:
+        return tokens.requested / rate if rate else None
+
+    def hours(duration: float | None) -> float | None:
+        return None if duration is None else float(cost.gpu_seconds(duration, config.hardware.gpus)) / HOUR
+
+    middle = seconds(throughput.tokens_per_second)
+    low, high = seconds(throughput.tokens_per_second_high), seconds(throughput.tokens_per_second_low)
+    return Time(middle, low, high, hours(middle), hours(low), hours(high))
+
+
+def cost_of(config: RunConfig, gpu: Gpu | None, time: Time) -> Cost:
+    """Price of the user, else the price list's median with its range; power at the board's limit."""
+    own = config.hardware.usd_per_gpu_hour
+    price = presets.price(gpu.id) if gpu and own is None else None
+    middle = own if own is not None else (price.usd_per_gpu_hour if price else None)
+    low = price.low_usd_per_gpu_hour if price else middle
+    high = price.high_usd_per_gpu_hour if price else middle
+
+    def usd(hours: float | None, rate: float | None) -> float | None:
+        return None if hours is None or rate is None else float(cost.run_cost(hours * HOUR, rate / HOUR))
+
+    rule = rules("roofline")["energy"]
+    energy = None
+    if gpu and gpu.power_watts is not None and time.gpu_hours is not None:
+        energy = float(cost.run_energy(time.gpu_hours * HOUR, gpu.power_watts, rule["pue"]))
+    intensity = rule["grid_intensity"] / KILOWATT_HOUR
+    return Cost(
+        usd=usd(time.gpu_hours, middle),
+        usd_low=usd(time.gpu_hours_low, low),
+        usd_high=usd(time.gpu_hours_high, high),
+        usd_per_gpu_hour=middle,
+        price_source=_price_source(own, price),
+        price_date=price.date if price else None,
+        energy_kwh=None if energy is None else energy / KILOWATT_HOUR,
+        co2e_kg=None if energy is None else float(cost.run_co2e(energy, intensity)),
+        energy_source=rule["source"],
+    )
+
+
+def _price_source(own: float | None, price: Price | None) -> str:
+    if own is not None:
+        return "the user's own price"
+    if price is None:
+        return "unknown: no price list has this hardware"
+    return f"median of {price.rows} {price.kind} prices of {price.date} ({', '.join(price.providers)}); {price.source}"
+
+
+def schedule_of(config: RunConfig) -> Schedule:
+    """Landmarks: start, middle and end of warm-up, quarters of the decay, the last update."""
+    s, steps, per_step = config.schedule, steps_of(config), tokens_per_step(config)
+    decay = steps - s.warmup_steps
+    marks = {0, s.warmup_steps // 2, s.warmup_steps, steps} | {s.warmup_steps + decay * i // 4 for i in (1, 2, 3)}
+    points = tuple(Point(k, k * per_step, rate_at(config, k)) for k in sorted(marks))
+    return Schedule(s.kind, s.peak_lr, s.min_lr, points)

@@ -1,0 +1,57 @@
+"""The machine profile's file, in the user's cache: read by the planner, written by `gptplan calibrate`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from planner.errors import ConfigError, FileError
+from planner.kernel_tables import Tables
+
+Say = Callable[[str], None]
+
+
+def profile_path(device: str = "cpu") -> Path:
+    """Where the profile of a device is kept, in the user's cache."""
+    from platformdirs import user_cache_dir  # 20 ms, only where a profile is looked for
+
+    return Path(user_cache_dir("gptplan")) / f"profile-{device.replace(':', '-')}.json"
+
+
+def save_profile(profile: dict[str, object], path: Path) -> None:
+    """Write a profile; a reader sees the old file or the new one, never a part. Raises FileError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise FileError(
+            f"cannot write the machine profile {path}",
+            why=error.strerror or str(error),
+            remedy="set XDG_CACHE_HOME to a directory that can be written",
+        ) from error
+
+
+def load_profile(path: Path, say: Say = lambda line: None) -> dict[str, object] | None:
+    """The profile in a file; None where there is none, or it cannot be used, and then `say` gets the reason."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(read, dict):
+            raise ConfigError("it is not a JSON object")
+        Tables(read)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ConfigError) as error:
+        why = error.why or error.what if isinstance(error, ConfigError) else str(error)
+        say(f"the machine profile {path} is left aside: {why}")
+        return None
+    return read
+
+
+def cached_profile(device: str = "cpu", say: Say = lambda line: None) -> dict[str, object] | None:
+    """This machine's profile, if `gptplan calibrate` or a run has made one."""
+    return load_profile(profile_path(device), say)

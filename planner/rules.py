@@ -1,0 +1,25 @@
+"""Rules and constants that are data: roofline shares, the rate table, the ranges of good practice."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from typing import Any
+
+from planner.presets import PRESETS
+
+
+@cache
+def rules(name: str) -> dict[str, Any]:
+    """The table `presets/rules/<name>.toml`; a file of ours, so a missing one is our mistake."""
+    with (PRESETS / "rules" / f"{name}.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def roofline_of(gpu: str) -> dict[str, Any]:
+    """Roofline constants of a GPU: its family's, else those for any card, with the wider interval."""
+    table = rules("roofline")
+    for family in table["family"]:
+        if gpu in family["gpus"]:
+            return dict(family)
+    return dict(table["any"])

@@ -1,0 +1,316 @@
+"""Plans and comparisons as text for people: aligned lines, shares, totals last. No other module lays out text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from planner.checks import Finding
+from planner.compare import Comparison, Row
+from planner.plan import Plan
+from planner.units import (
+    format_bytes,
+    format_bytes_decimal,
+    format_count,
+    format_count_exact,
+    format_duration,
+    format_flops,
+    format_money,
+    format_number,
+    format_rate,
+    format_share,
+)
+
+LABEL = 26
+WIDTH = 110
+MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
+VERDICTS = {"within": "✓ within", "outside": "✗ OUTSIDE", "unknown": "? unknown"}
+COMPONENT_NAMES = {
+    "weights": "weights",
+    "master_weights": "master weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer states",
+    "activations": "activations",
+    "logits": "logits and loss",
+    "temporary": "temporaries",
+}
+
+
+def summary(plan: Plan, found: Sequence[Finding]) -> str:
+    """The plan as a summary that can be pasted into a review."""
+    sections = [
+        _title(plan),
+        _model(plan),
+        _compute(plan),
+        _batch(plan),
+        _memory(plan),
+        _schedule(plan),
+        _speed(plan),
+        _money(plan),
+        _findings(found),
+        _assumptions(plan),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _line(label: str, value: str, note: str = "") -> str:
+    return f"  {label:<{LABEL}}{value}{'   ' + note if note else ''}"
+
+
+def _section(name: str, lines: Iterable[str]) -> str:
+    return "\n".join([name, *lines])
+
+
+def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
+    """Rows as aligned lines; the columns in `right` are right-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def _range(low: str, high: str) -> str:
+    return f"({low} … {high})" if low != high else ""
+
+
+def _title(plan: Plan) -> str:
+    hardware = plan.config.hardware
+    return (
+        f"{plan.config.model.name}, {format_count(plan.nominal_parameters)} parameters, "
+        f"{format_count(plan.tokens.requested)} tokens, {hardware.gpus} x {hardware.gpu}, "
+        f"{plan.config.training.recipe}"
+    )
+
+
+def _model(plan: Plan) -> str:
+    s, counts, model = plan.shape, plan.parameters, plan.config.model
+    heads = f"{s.heads} heads of {s.head_dim}"
+    if s.kv_heads != s.heads:
+        heads += f", {s.kv_heads} key-value heads"
+    exact = format_count_exact(counts.total)
+    difference = ""
+    if plan.nominal_parameters != counts.total:
+        typed = format_count_exact(plan.nominal_parameters)
+        difference = f"({format_share(counts.total / plan.nominal_parameters - 1)} from the {typed} typed)"
+    return _section(
+        "Model",
+        [
+            _line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
+            _line("", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"),
+            _line("parameters, exactly", exact, difference),
+            _line("of these embedding", format_count_exact(counts.embedding)),
+            _line("source", model.source.partition(":")[0]),
+        ],
+    )
+
+
+def _compute(plan: Plan) -> str:
+    f = plan.flops
+    return _section(
+        "Compute",
+        [
+            _line("6·N·D", format_flops(f.training_6nd)),
+            _line("model FLOPs", format_flops(f.training_model), "matrix products and full attention, forward x 3"),
+            _line("hardware FLOPs", format_flops(f.training_hardware), "with what is computed again"),
+        ],
+    )
+
+
+def _batch(plan: Plan) -> str:
+    b = plan.batch
+    parts = f"micro-batch {b.micro_batch} x accumulation {b.accumulation} x {_counted(b.data_parallel, 'device')}"
+    return _section(
+        "Batch",
+        [
+            _line("effective batch", f"{b.sequences_per_step:,} sequences", f"= {parts}"),
+            _line("tokens per step", format_count_exact(b.tokens_per_step)),
+            _line("steps", format_count_exact(b.steps), f"{format_count_exact(plan.tokens.trained)} tokens trained"),
+            _line(
+                "warm-up",
+                f"{b.warmup_steps:,} steps",
+                f"{format_count_exact(b.warmup_tokens)} tokens, {format_share(b.warmup_share)} of the run",
+            ),
+            _line("epochs", format_number(b.epochs), "" if b.epochs else "the size of the data set was not given"),
+        ],
+    )
+
+
+def _memory(plan: Plan) -> str:
+    m = plan.memory
+    own = {
+        "weights": m.weights_bytes,
+        "master_weights": m.master_weights_bytes,
+        "gradients": m.gradients_bytes,
+        "optimizer": m.optimizer_bytes,
+        "activations": m.activations_bytes,
+        "logits": m.logits_bytes,
+        "temporary": m.temporary_bytes,
+    }
+    rows: list[tuple[str, ...]] = [("component", "own maximum", "at the peak", "share")]
+    for name, size in own.items():
+        if size:
+            at_peak = m.at_peak[name]
+            rows.append((COMPONENT_NAMES[name], *_sizes(size, at_peak), format_share(at_peak / m.peak_requested_bytes)))
+    rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100.00 %"))
+    phases = [("phase", "peak")] + [(p.phase, format_bytes(p.peak_bytes)) for p in m.phases]
+    lines = [
+        *table(rows, right=frozenset({1, 2, 3})),
+        "",
+        *table(phases, right=frozenset({1})),
+        "",
+        _line("peak phase", m.peak_phase),
+        _line("14-byte rule", format_bytes_decimal(m.rule_14_bytes), "rule of thumb: no gradient, no activations"),
+    ]
+    if m.peak_allocated_bytes is not None:
+        low, high = format_bytes(m.peak_allocated_bytes_low), format_bytes(m.peak_allocated_bytes_high)
+        lines += [
+            _line("allocated", format_bytes(m.peak_allocated_bytes), _range(low, high)),
+            _line("reserved", format_bytes(m.peak_reserved_bytes)),
+            _line("device used", format_bytes(m.device_used_bytes)),
+        ]
+    lines.append(_line("usable", format_bytes(m.usable_bytes)))
+    verdict = {True: "✓ fits", False: "✗ does not fit", None: "? unknown: the usable memory is not known"}[m.fits]
+    lines.append(_line("verdict", verdict, f"by {m.fits_by}"))
+    return _section("Memory per device", lines)
+
+
+def _sizes(*sizes: int) -> tuple[str, ...]:
+    return tuple(format_bytes(size) for size in sizes)
+
+
+def _schedule(plan: Plan) -> str:
+    rows = [("step", "tokens", "rate")]
+    rows += [(f"{p.step:,}", format_count(p.tokens), format_number(p.lr)) for p in plan.schedule.points]
+    return _section(f"Schedule ({plan.schedule.kind})", table(rows, right=frozenset({0, 1, 2})))
+
+
+BASES = {
+    "given": "from the speed that was given",
+    "profile": "from this machine's measured kernels",
+    "datasheet": "roofline of the data sheet, literature shares, nothing fitted: the interval is wide",
+    "unknown": "unknown for this hardware",
+}
+
+
+def _speed(plan: Plan) -> str:
+    t, time = plan.throughput, plan.time
+    return _section(
+        f"Speed ({BASES[t.basis]})",
+        [
+            _line(
+                "throughput",
+                format_rate(t.tokens_per_second),
+                _range(format_rate(t.tokens_per_second_low), format_rate(t.tokens_per_second_high)),
+            ),
+            _line(
+                "step",
+                format_duration(t.step_seconds),
+                _range(format_duration(t.step_seconds_low), format_duration(t.step_seconds_high)),
+            ),
+            _line("MFU", format_share(t.mfu), _range(format_share(t.mfu_low), format_share(t.mfu_high))),
+            _line("HFU", format_share(t.hfu)),
+            _line(
+                "wall clock",
+                format_duration(time.seconds),
+                _range(format_duration(time.seconds_low), format_duration(time.seconds_high)),
+            ),
+            _line(
+                "GPU-hours",
+                format_number(time.gpu_hours),
+                _range(format_number(time.gpu_hours_low), format_number(time.gpu_hours_high)),
+            ),
+        ],
+    )
+
+
+def _money(plan: Plan) -> str:
+    c = plan.cost
+    return _section(
+        "Cost",
+        [
+            _line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
+            _line("cost", format_money(c.usd), _range(format_money(c.usd_low), format_money(c.usd_high))),
+            _line("energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"),
+            _line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
+        ],
+    )
+
+
+def _findings(found: Sequence[Finding]) -> str:
+    if not found:
+        return _section("Findings", ["  ✓ nothing odd"])
+    lines = []
+    for f in found:
+        lines += [f"  {MARKS[f.level]} [{f.code}]", *wrap(f.message, indent=6), *wrap(f"→ {f.remedy}", indent=6)]
+    return _section("Findings", lines)
+
+
+def _assumptions(plan: Plan) -> str:
+    assumed = plan.config.provenance.assumptions
+    if not assumed:
+        return ""
+    lines = []
+    for a in assumed:
+        lines += [_line(a.key, a.value), *wrap(a.source, indent=LABEL + 4)]
+    return _section("Assumed (nobody typed these)", lines)
+
+
+def wrap(text: str, *, indent: int, width: int = WIDTH) -> list[str]:
+    """`text` as indented lines of at most `width` characters."""
+    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
+
+
+# --- comparison ---------------------------------------------------------------------------------------------------
+
+
+def comparison_lines(comparison: Comparison) -> str:
+    """Predicted beside measured, line by line; saved bytes by operator only where one is outside."""
+    rows: list[tuple[str, ...]] = [("", "predicted", "measured", "measured/predicted", "tolerance", "verdict")]
+    shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
+    rows += [_comparison_row(row) for row in shown]
+    within = sum(r.verdict == "within" for r in comparison.rows)
+    outside = sum(r.verdict == "outside" for r in comparison.rows)
+    head = f"Predicted and measured on {comparison.device_name}, torch {comparison.torch}"
+    basis = f"time predicted {BASES[comparison.basis]}"
+    tail = f"  {within} lines within tolerance, {outside} outside; {basis}"
+    operators = sum(r.key.startswith("saved.") for r in comparison.rows)
+    if operators:
+        tail += f"; {operators} operators' saved bytes compared one by one"
+    return "\n".join([head, *table(rows, right=frozenset({1, 2, 3, 4})), tail])
+
+
+def _comparison_row(row: Row) -> tuple[str, ...]:
+    tolerance = "exact" if row.tolerance == 0 else f"±{format_number(100 * row.tolerance)} %"
+    ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
+    cells = (_value(row.predicted, row.unit), _value(row.measured, row.unit))
+    return (row.key, *cells, ratio, tolerance, VERDICTS[row.verdict])
+
+
+def _value(value: float | int | str | None, unit: str) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, str):
+        return value
+    if unit in ("byte", "FLOP") or (unit == "1" and isinstance(value, int)):
+        return format_count_exact(value)
+    if unit == "s":
+        return format_duration(value)
+    if unit == "token/s":
+        return format_rate(value)
+    return format_number(value)
+
+
+def comparison_markdown(comparison: Comparison, title: str, facts: Sequence[tuple[str, str]]) -> str:
+    """report.md: circumstances, then every row as a GitHub table."""
+    lines = [f"# {title}", ""]
+    lines += [f"- {name}: {value}" for name, value in facts]
+    lines += ["", "| | predicted | measured | measured/predicted | tolerance | verdict |", "|---|--:|--:|--:|--:|---|"]
+    lines += ["| " + " | ".join(_comparison_row(row)) + " |" for row in comparison.rows]
+    lines += ["", f"Time was predicted {BASES[comparison.basis]}."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,75 @@
+"""Seconds of each part of a step on a GPU known by its data sheet: roofline terms, added and not overlapped."""
+
+from __future__ import annotations
+
+from planner.formula import formula
+from planner.ops import Num, maximum, minimum
+
+_ROOFLINE = "Williams et al. 2009 (roofline), terms added: eager kernels do not overlap"
+
+
+@formula(gives="seconds", source=_ROOFLINE + "; efficiency falls as 1 + k0 / smallest dimension")
+def gemm_seconds(
+    tokens_per_micro_batch: Num,
+    inputs: Num,
+    outputs: Num,
+    compute_bytes: Num,
+    flops_rate: Num,
+    bandwidth: Num,
+    small_gemm: Num,
+) -> Num:
+    """One product n x K x M: 2nKM at the reachable rate, plus its operands moved once."""
+    smallest = minimum(tokens_per_micro_batch, minimum(inputs, outputs))
+    flops = 2 * tokens_per_micro_batch * inputs * outputs
+    moved = compute_bytes * (tokens_per_micro_batch * inputs + inputs * outputs + tokens_per_micro_batch * outputs)
+    return flops / flops_rate * (1 + small_gemm / smallest) + moved / bandwidth
+
+
+@formula(gives="seconds", source="Dao 2023 (arXiv 2307.08691): forward 2nTq causal, backward 2.5 x")
+def attention_forward_seconds(tokens_per_micro_batch: Num, seq: Num, query_width: Num, flops_rate: Num) -> Num:
+    """Causal flash attention of one block, forward: half of 4nTq FLOPs at the kernel's own rate."""
+    return 2 * tokens_per_micro_batch * seq * query_width / flops_rate
+
+
+@formula(gives="seconds", source="bytes per token and block of eager PyTorch: 66h + 15f for the reference block")
+def elementwise_seconds(
+    tokens_per_micro_batch: Num, hidden: Num, ffn: Num, gate_factor: Num, traffic_unit: Num, bandwidth: Num
+) -> Num:
+    """Norms, activation, residual sums and casts of one block, forward and backward."""
+    return traffic_unit / 126 * (66 * hidden + 15 * ffn * gate_factor) * tokens_per_micro_batch / bandwidth
+
+
+@formula(gives="seconds", source="definition")
+def traffic_seconds(bytes: Num, bandwidth: Num) -> Num:
+    """Bytes moved at a bandwidth."""
+    return bytes / bandwidth
+
+
+@formula(gives="seconds", source="host and device run side by side: fourth-power mean, between sum and maximum")
+def with_host_seconds(compute_seconds: Num, host_seconds: Num) -> Num:
+    """Device time where the host's launches may be the slower."""
+    return (compute_seconds**4 + host_seconds**4) ** 0.25
+
+
+@formula(gives="seconds", source="Patarasuk and Yuan 2009: a ring moves 2 (G - 1) / G of the buffer")
+def all_reduce_seconds(bytes: Num, gpus: Num, bandwidth: Num) -> Num:
+    """Ring all-reduce of a buffer among G GPUs, the slowest link's bandwidth."""
+    return 2 * (gpus - 1) / gpus * bytes / bandwidth
+
+
+@formula(gives="seconds", source="Li et al. 2020 (PyTorch DDP, arXiv 2006.15704): hidden behind the last backward")
+def exposed_seconds(seconds: Num, compute_seconds: Num) -> Num:
+    """Communication left over when 60 % of the last micro-batch's time hides it."""
+    return maximum(0, seconds - 0.6 * compute_seconds)
+
+
+@formula(gives="seconds", source="definition: achieved FLOP/s in the 6 N D convention")
+def seconds_from_rate(training_flops: Num, gpus: Num, flops_rate: Num) -> Num:
+    """Wall-clock time from FLOPs and an achieved rate per GPU."""
+    return training_flops / (gpus * flops_rate)
+
+
+@formula(gives="mfu", source="Chowdhery et al. 2022 (arXiv 2204.02311), appendix B")
+def utilisation(flops_per_token: Num, tokens_per_second: Num, gpus: Num, peak_flops_rate: Num) -> Num:
+    """Share of the dense peak: MFU with model FLOPs, HFU with hardware FLOPs."""
+    return flops_per_token * tokens_per_second / (gpus * peak_flops_rate)

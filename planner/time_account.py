@@ -1,0 +1,199 @@
+"""The time account: seconds per step from a given rate, from a measured profile, or from the data sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner import communication, flops, throughput
+from planner.config import RunConfig
+from planner.kernels import step_seconds_from_profile
+from planner.presets import Gpu
+from planner.rules import roofline_of, rules
+from planner.shape import (
+    Shape,
+    nominal_parameters,
+    parameters_of,
+    recipe_of,
+    requested_tokens,
+    shape_of,
+    tokens_per_step,
+)
+
+MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, nothing recomputed) over the dense peak"
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs, forward and backward. `training_*` are for the tokens asked for."""
+
+    training_6nd: float
+    training_model: float
+    training_hardware: float
+    per_token_model: int
+    per_token_model_causal: int
+    per_token_hardware: int
+    per_step_model: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Speed of the whole run; `basis` is given, profile or datasheet; None is unknown."""
+
+    tokens_per_second: float | None
+    tokens_per_second_low: float | None
+    tokens_per_second_high: float | None
+    tokens_per_second_per_gpu: float | None
+    step_seconds: float | None
+    step_seconds_low: float | None
+    step_seconds_high: float | None
+    mfu: float | None
+    mfu_low: float | None
+    mfu_high: float | None
+    hfu: float | None
+    mfu_convention: str
+    basis: str
+    parts: dict[str, float]
+
+
+UNKNOWN = Throughput(
+    None, None, None, None, None, None, None, None, None, None, None, MFU_CONVENTION, basis="unknown", parts={}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Seconds of one optimizer step, its interval, its parts, and what they rest on."""
+
+    seconds: float
+    low: float
+    high: float
+    basis: str
+    parts: dict[str, float]
+
+
+def flops_of(config: RunConfig) -> Flops:
+    """FLOPs in the named conventions."""
+    shape = shape_of(config.model)
+    counts = parameters_of(shape)
+    tokens, seq = requested_tokens(config), config.training.seq
+    args = (counts.linear, shape.layers, shape.query_width, seq)
+    model = int(flops.model_flops_per_token(*args))
+    hardware = model + int(flops.flash_recompute_flops_per_token(shape.layers, shape.query_width, seq))
+    if config.training.activation_checkpointing == "full":
+        hardware += int(
+            flops.full_checkpointing_flops_per_token(shape.layers, counts.block_linear, shape.query_width, seq)
+        )
+    elif config.training.activation_checkpointing == "selective":
+        hardware += int(flops.selective_checkpointing_flops_per_token(shape.layers, shape.query_width, seq))
+    return Flops(
+        training_6nd=float(flops.training_flops_6nd(nominal_parameters(config.model), tokens)),
+        training_model=float(flops.total_flops(model, tokens)),
+        training_hardware=float(flops.total_flops(hardware, tokens)),
+        per_token_model=model,
+        per_token_model_causal=int(flops.model_flops_per_token_causal(*args)),
+        per_token_hardware=hardware,
+        per_step_model=int(flops.total_flops(model, tokens_per_step(config))),
+    )
+
+
+def throughput_of(config: RunConfig, gpu: Gpu | None, counted: Flops) -> Throughput:
+    """Speed and utilisation; every number None where the hardware's own figures are unknown."""
+    peak = peak_flops_rate(config, gpu)
+    step = _step_seconds(config, gpu, counted, peak)
+    if step is None:
+        return UNKNOWN
+    gpus, tokens = config.hardware.gpus, tokens_per_step(config)
+
+    def used(seconds: float, per_token: int) -> float | None:
+        return throughput.utilisation(per_token, tokens / seconds, gpus, peak) if peak else None
+
+    return Throughput(
+        tokens_per_second=tokens / step.seconds,
+        tokens_per_second_low=tokens / step.high,
+        tokens_per_second_high=tokens / step.low,
+        tokens_per_second_per_gpu=tokens / step.seconds / gpus,
+        step_seconds=step.seconds,
+        step_seconds_low=step.low,
+        step_seconds_high=step.high,
+        mfu=used(step.seconds, counted.per_token_model),
+        mfu_low=used(step.high, counted.per_token_model),
+        mfu_high=used(step.low, counted.per_token_model),
+        hfu=used(step.seconds, counted.per_token_hardware),
+        mfu_convention=MFU_CONVENTION,
+        basis=step.basis,
+        parts=step.parts,
+    )
+
+
+def peak_flops_rate(config: RunConfig, gpu: Gpu | None) -> float | None:
+    """Dense peak of the recipe's compute type, FLOP/s; None when the card has none or it is unknown."""
+    found = gpu.peak_dense_flops.get(recipe_of(config).compute_dtype) if gpu else None
+    return float(found) if found else None
+
+
+def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: float | None) -> StepSeconds | None:
+    hardware, tokens = config.hardware, tokens_per_step(config)
+    if hardware.tflops is not None:
+        asked = requested_tokens(config)
+        seconds = throughput.seconds_from_rate(counted.training_6nd, hardware.gpus, hardware.tflops) * tokens / asked
+        return StepSeconds(seconds, seconds, seconds, "given", {})
+    if hardware.mfu is not None:
+        if peak is None:
+            return None
+        seconds = throughput.seconds_from_rate(counted.per_step_model, hardware.gpus, hardware.mfu * peak)
+        return StepSeconds(seconds, seconds, seconds, "given", {})
+    if config.profile is not None:
+        found = step_seconds_from_profile(config, config.profile)
+        return StepSeconds(found.seconds, found.low, found.high, "profile", found.parts)
+    if gpu is None or peak is None or gpu.memory_bandwidth is None:
+        return None
+    return _from_datasheet(config, gpu, peak, gpu.memory_bandwidth)
+
+
+def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth: float) -> StepSeconds | None:
+    """Roofline terms of the reference trainer's eager loop, added; data-parallel all-reduce where there are several."""
+    shape, t = shape_of(config.model), config.training
+    counts, c = parameters_of(shape), recipe_of(config).compute_bytes
+    family, runtime = roofline_of(gpu.id), rules("roofline")["runtime"]["eager"]
+    n, bandwidth = t.micro_batch * t.seq, nominal_bandwidth * family["bandwidth_share"]
+    rate = peak * family["gemm_share"]
+
+    def products(inputs: int, outputs: int) -> float:
+        one = throughput.gemm_seconds(n, inputs, outputs, c, rate, bandwidth, runtime["small_gemm"])
+        return float(one)
+
+    s = shape
+    block = products(s.hidden, s.query_width + 2 * s.key_width) + products(s.query_width, s.hidden)
+    block += (s.mlp_matrices - 1) * products(s.hidden, s.ffn) + products(s.ffn, s.hidden)
+    core = float(
+        throughput.attention_forward_seconds(n, t.seq, s.query_width, peak * family["attention_share"] * _aligned(s))
+    )
+    elementwise = throughput.elementwise_seconds(
+        n, s.hidden, s.ffn, 1.6 if s.gated else 1.0, runtime["traffic_unit"], bandwidth
+    )
+    again = t.activation_checkpointing
+    parts = {
+        "matrix products": s.layers * block * (4 if again == "full" else 3),
+        "attention": s.layers * core * (3.5 + (again != "none")),  # forward 1, backward 2.5, recomputed 1
+        "element-wise": s.layers * float(elementwise) * (4 / 3 if again == "full" else 1),
+        "head and loss": 3 * products(s.hidden, s.vocab)
+        + float(throughput.traffic_seconds(runtime["logit_bytes"] * n * s.vocab, bandwidth)),
+    }
+    micro = float(throughput.with_host_seconds(sum(parts.values()), s.layers * runtime["host_seconds"]))
+    parts["launch overhead"] = micro - sum(parts.values())
+    parts = {name: seconds * t.accumulation for name, seconds in parts.items()}
+    parts["optimizer"] = float(throughput.traffic_seconds(runtime["optimizer_bytes"] * counts.total, bandwidth))
+    shared = communication.data_parallel_seconds(config, gpu, counts.total, micro)
+    if shared is None:
+        return None
+    parts["all-reduce"], straggling = shared
+    seconds = sum(parts.values()) * straggling
+    parts["stragglers"] = seconds - sum(parts.values())
+    return StepSeconds(seconds, seconds / family["width"], seconds * family["width"], "datasheet", parts)
+
+
+def _aligned(shape: Shape) -> float:
+    """Share of the attention rate kept at this head dimension: kernels are built for multiples of 32 (and 8)."""
+    if shape.head_dim % 8:
+        return 0.5
+    return 0.7 if shape.head_dim % 32 else 1.0

@@ -1,0 +1,304 @@
+"""One quantity, text to number and number to text. Nothing else in the repository converts units.
+
+`parse_*(text, name=...)` reads what a person typed and gives base units (token, byte, s, USD). Arithmetic is exact up
+to the last step, so "1.3B" is 1300000000. `name` is what the value is called in the message, such as "--tokens".
+Whatever cannot be read raises `UnitError`; nothing is guessed. Zero is refused unless `allow_zero=True`.
+
+`format_*(x)` writes base units for a person; None is "unknown". `spell_count` writes what `parse_count` reads, exactly.
+
+Suffixes of counts are read in either case. A count has no thousandths and no bytes, so "m" is a million (not milli)
+and "b" a billion (not byte). There is no "E" suffix: "1E" would be half of "1E9". GB is 10^9 bytes, GiB is 2^30.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Concatenate, NamedTuple, ParamSpec
+
+from planner.errors import UnitError, nearest
+
+_P = ParamSpec("_P")
+_Units = Mapping[str, Fraction | int]
+
+# The only table of prefixes. Everything below, read or written, is derived from it.
+_DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
+_BINARY = {f"{p.upper()}i": 2 ** (10 * i) for i, p in enumerate(_DECIMAL, start=1)}
+_SECONDS: _Units = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "ms": Fraction("1e-3"), "us": Fraction("1e-6")}
+_LARGE_WORDS = {"M": _DECIMAL["M"], "B": _DECIMAL["G"], "T": _DECIMAL["T"]}  # as people and prices say them
+_WORDS = {"k": _DECIMAL["k"], **_LARGE_WORDS}
+_COUNTS = {p: f for p, f in {**_WORDS, **_DECIMAL, **_BINARY}.items() if p[0] != "E"}
+_BYTES_1000 = {"B": 1, **{f"{p.upper()}B": f for p, f in _DECIMAL.items()}}
+_BYTES_1024 = {"B": 1, **{f"{p}B": f for p, f in _BINARY.items()}}
+
+TERA = _DECIMAL["T"]  # of FLOP/s
+HOUR = 3600  # s
+KILOWATT_HOUR = _DECIMAL["k"] * HOUR  # J
+
+_LARGEST = 10**30  # no quantity of this field comes near it: beyond, somebody mistyped
+_EDGE = 200  # of exponents: with at most 100 digits, what passes lies within 10^-300 and 10^300 and fits a float
+_LONGEST = 100  # characters
+_NUMBER = re.compile(
+    r"(?a)(?P<sign>[+-]?)(?P<whole>[1-9]\d{0,2}(?:,\d{3})+(?![\d_])|\d+(?:_\d+)*|)"
+    r"(?P<part>(?:\.(?:\d+(?:_\d+)*)?)?)(?:[eE](?P<power>[+-]?\d+))?"
+)
+
+
+class _Typed(NamedTuple):  # not a dataclass: importing those takes 10 ms
+    """One typed text, and what its error messages call it."""
+
+    text: str
+    name: str
+    kind: str
+    example: str
+
+    def refuse(self, why: str, remedy: str = "") -> UnitError:
+        what = f"{self.name}: {self.text[:40] + '…' * (len(self.text) > 40)!r} is not {self.kind}"
+        return UnitError(what, why=why, remedy=remedy or f"write it like {self.example}")
+
+    def body(self, text: str | None = None) -> str:
+        """`text`, or what was typed, without surrounding blanks; refused if it cannot be a number."""
+        body = (self.text if text is None else text).strip()
+        if not body:
+            raise self.refuse("it is empty")
+        if len(body) > _LONGEST:
+            raise self.refuse(f"it is {len(body)} characters long, and no quantity needs more than {_LONGEST}")
+        if re.match(r"[+-]?0[xX]", body):
+            raise self.refuse("hexadecimal numbers are not read")
+        if body.lstrip("+-").lower() in ("nan", "inf", "infinity"):
+            raise self.refuse("it is not a finite number")
+        for c in body:
+            if not (c.isascii() and c.isprintable()):
+                raise self.refuse(f"{c!r} (U+{ord(c):04X}) is not a plain ASCII digit, letter or sign")
+        return body
+
+    def split(self, body: str, units: _Units, *, fold: bool = True) -> tuple[Fraction, Fraction]:
+        """The number and the factor of its suffix; `fold` reads suffixes in either case."""
+        found = _NUMBER.match(body)
+        assert found is not None  # every piece of the pattern may be empty
+        digits = (found["whole"] + found["part"]).replace(",", "").replace("_", "")
+        if not digits.strip("."):
+            raise self.refuse("it does not begin with a number")
+        if found["sign"] == "-":
+            raise self.refuse("it is negative")
+        rest = body[found.end() :]
+        suffix = rest.removeprefix(" ")
+        if not re.fullmatch(r"[A-Za-z]*|%", suffix):
+            if re.match(r"[,_\d]| +\d", rest):
+                raise self.refuse("only commas between groups of three (1,000,000) or single underscores part digits")
+            raise self.refuse(f"{rest.strip()!r} follows the number; only one blank and one suffix may")
+        known = {"": 1, **{unit.lower() if fold else unit: factor for unit, factor in units.items()}}
+        factor = known.get(suffix.lower() if fold else suffix)
+        if factor is None:
+            hint = f"did you mean {' or '.join(close)}? " if (close := nearest(suffix, units)) else ""
+            raise self.refuse(f"the suffix {suffix!r} is not known here", f"{hint}known: {', '.join(units)}")
+        if found["power"] and factor != 1:
+            raise self.refuse(f"it has both an exponent and the suffix {suffix!r}", "keep one of the two")
+        number, power = Fraction(digits), int(found["power"] or 0)
+        if number and abs(power) > _EDGE:  # before the power is worked out: 1e999999999 would fill the memory
+            raise self.refuse(f"its exponent is {power}: too {'large' if power > 0 else 'small'}")
+        return number * Fraction(10) ** (power if number else 0), Fraction(factor)
+
+    def bounded(self, value: Fraction, allow_zero: bool, largest: int = _LARGEST) -> Fraction:
+        """`value`, if it is positive (or an allowed zero) and no larger than `largest`."""
+        if value == 0 and not allow_zero:
+            raise self.refuse("it is zero")
+        if value > largest:
+            raise self.refuse(f"it is larger than 10^{len(str(largest)) - 1}: too large")
+        return value
+
+
+def parse_count(text: str, *, name: str, allow_zero: bool = False) -> int:
+    """A whole number of things: "125M", "1.3B", "4Mi", "1,000,000", "1e9". Up to 10^30. Raises UnitError."""
+    typed = _Typed(text, name, "a count", "125M, 1.3B, 4Mi, 1,000,000 or 1e9")
+    number, factor = typed.split(typed.body(), _COUNTS)
+    value = typed.bounded(number * factor, allow_zero)
+    if value.denominator != 1:
+        raise typed.refuse(f"it comes to {float(value):.12g}, and a count is a whole number")
+    return int(value)
+
+
+def parse_number(text: str, *, name: str, allow_zero: bool = False) -> float:
+    """A finite real without unit: "6e-4", "0.01", "150", "1%" (0.01). Below 10^200. Raises UnitError."""
+    typed = _Typed(text, name, "a number", "150, 0.01, 6e-4 or 1%")
+    number, factor = typed.split(typed.body(), {"%": Fraction(1, 100)})
+    return float(typed.bounded(number * factor, allow_zero, 10**_EDGE))
+
+
+def parse_bytes(text: str, *, name: str, allow_zero: bool = False) -> int:
+    """A size in bytes: "80GB" (80·10^9), "80GiB" (80·2^30), "512 MiB", "1e9". Rounded to a byte. Raises UnitError."""
+    typed = _Typed(text, name, "a size", "80GB (80 x 10^9 bytes), 80GiB (80 x 2^30 bytes) or 512 MiB")
+    body = typed.body()
+    if re.search(r"([A-Z]i?|[\d .])b$", body):  # Gb is a gigabit; "gb" in one case is how people type GB
+        raise typed.refuse("a small b after a capital letter or a digit is a bit", "write B for bytes: 80GB or 80GiB")
+    number, factor = typed.split(body, {**_BYTES_1000, **_BYTES_1024})
+    value = typed.bounded(number * factor, allow_zero)
+    if value and (value < 1 or (factor == 1 and value.denominator != 1)):
+        raise typed.refuse(f"it comes to {float(value):.12g} bytes, and there is no fraction of a byte")
+    return round(value)
+
+
+def parse_duration(text: str, *, name: str, allow_zero: bool = False) -> float:
+    """Seconds: "2h30m", "1d 12h", "90m" (minutes), "500ms", "1:30:00" (h:mm:ss), "45". Raises UnitError."""
+    typed = _Typed(text, name, "a duration", "2h30m, 90m, 1d12h, 45s, 500ms or 1:30:00")
+    body = typed.body()
+    if ":" in body:
+        clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", body)
+        if clock is None:
+            raise typed.refuse("a time with colons has hours, minutes and seconds (h:mm:ss)", "write 1:30:00 or 1h30m")
+        body = "{}h{}m{}s".format(*clock.groups())
+    total, above = Fraction(0), Fraction(_LARGEST)
+    # No unit contains an "e", so that "1e3s" stays one piece here.
+    compound = re.fullmatch(r"(?:[\d.,_]+ ?[a-df-zA-DF-Z]+ ?){2,}", body)
+    pieces = re.findall(r"[\d.,_]+ ?[a-zA-Z]+", body) if compound else [body]
+    for piece in pieces:
+        number, factor = typed.split(piece, _SECONDS, fold=False)
+        if factor >= above:
+            raise typed.refuse("its units do not go from large to small, each once")
+        total, above = total + number * factor, factor
+    return float(typed.bounded(total, allow_zero))
+
+
+def parse_money(text: str, *, name: str, allow_zero: bool = False) -> float:
+    """US dollars: "$500", "500 USD", "$2.5k", "2.5k$", "$1,234.50". Other currencies are refused. Raises UnitError."""
+    typed = _Typed(text, name, "an amount of US dollars", "$500, 500 USD, $2.5k or $1,234.50")
+    bare = re.sub(r"US\$|USD", "$", text.strip(), flags=re.IGNORECASE)
+    if re.search(r"[€£¥₹₩₽]|^[A-Z]+ ?\$|[A-Z]{3}", bare):
+        raise typed.refuse("only US dollars are known, and no exchange rate is assumed", "convert it: $500 or 500 USD")
+    body = typed.body(re.sub(r"^([+-]?)\$ ?|\$$", r"\1", bare, count=1))  # once: "$5$" is refused
+    number, factor = typed.split(body, _WORDS)
+    return float(typed.bounded(number * factor, allow_zero))
+
+
+def spell_count(n: int) -> str:
+    """The shortest text that `parse_count` reads back as exactly n: "125M", "1.3B", "524288". 0 <= n <= 10^30."""
+    assert 0 <= n <= _LARGEST, n
+    # Decimal suffixes only, which read as the same number to everybody; an exponent only from 10^18 on.
+    spelled = [str(n)]  # first: on a tie plain digits win
+    for suffix, factor in {**_WORDS, "P": _DECIMAL["P"]}.items():
+        whole, part = divmod(n, factor)
+        spelled.append(f"{whole}.{str(part).zfill(len(str(factor)) - 1)}".rstrip("0").rstrip(".") + suffix)
+    if n >= _DECIMAL["E"]:
+        digits = str(n).rstrip("0")
+        spelled.append(f"{digits}e{len(str(n)) - len(digits)}")
+    return min(spelled, key=len)
+
+
+def _total(spell: Callable[Concatenate[float, _P], str]) -> Callable[Concatenate[float | None, _P], str]:
+    """Completes a formatter of finite numbers >= 0: None, not finite, negative."""
+
+    @functools.wraps(spell)
+    def whole(x: float | None, /, *args: _P.args, **kwargs: _P.kwargs) -> str:
+        if x is None:
+            return "unknown"
+        if not math.isfinite(x):
+            return "not a number" if math.isnan(x) else "infinite" if x > 0 else "-infinite"
+        return ("-" if x < 0 else "") + spell(abs(x), *args, **kwargs)
+
+    return whole
+
+
+def _plain(x: float, digits: int) -> str:
+    """x with `digits` significant digits, thousands separators, no trailing zeros."""
+    if x >= 1e15:
+        return _scientific(x, digits)
+    rounded = float(f"{x:.{digits}g}")
+    text = f"{rounded:,.{max(0, digits - 1 - (math.floor(math.log10(rounded)) if rounded else 0))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _scientific(x: float, digits: int) -> str:
+    mantissa, power = f"{x:.{digits - 1}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def _scaled(x: float, ladder: Mapping[str, int], digits: int, decimals: int = 0, gap: str = "") -> str:
+    """x over the largest rung that it reaches once rounded (so 999,999,999 is "1B", never "1000M")."""
+    shown = ""
+    for (suffix, factor), above in zip(ladder.items(), [*list(ladder.values())[1:], math.inf], strict=True):
+        number = _plain(x / factor, max(digits, decimals + len(str(int(x / factor)))))
+        shown = number + gap + suffix
+        if float(number.replace(",", "")) * factor < above:
+            break
+    return shown
+
+
+@_total
+def format_number(x: float, digits: int = 4) -> str:
+    """A number without unit, `digits` significant digits: "0.25", "1,235", "6e-4", "1.235e9"."""
+    return _plain(x, digits) if x == 0 or 1e-3 <= x < 1e6 else _scientific(x, digits)
+
+
+@_total
+def format_count(n: float) -> str:
+    """A count: exact below a million ("19,073"), else four significant digits and two decimals at least: "124.44M"."""
+    if round(n) < _DECIMAL["M"]:
+        return f"{round(n):,}" if n >= 1000 or n == int(n) else _plain(n, 4)
+    return _scaled(n, _LARGE_WORDS, 4, 2)
+
+
+@_total
+def format_count_exact(n: float) -> str:
+    """A count in full: "124,439,808"."""
+    return f"{round(n):,}"
+
+
+@_total
+def format_bytes(n: float) -> str:
+    """Bytes in powers of 1024, two decimals: "1.63 GiB"."""
+    return _scaled(n, _BYTES_1024, 1, 2, " ")
+
+
+@_total
+def format_bytes_decimal(n: float) -> str:
+    """Bytes in powers of 1000, two decimals: "1.75 GB"."""
+    return _scaled(n, _BYTES_1000, 1, 2, " ")
+
+
+@_total
+def format_flops(x: float) -> str:
+    """A number of operations (FLOP), four significant digits: "7.5e18 FLOPs"."""
+    return f"{_plain(x, 4) if x < 1e6 else _scientific(x, 4)} FLOPs"
+
+
+@_total
+def format_flops_rate(x: float) -> str:
+    """FLOP/s, four significant digits: "150 TFLOP/s"."""
+    return _scaled(x, {"": 1, **_DECIMAL}, 4, gap=" ") + "FLOP/s"
+
+
+@_total
+def format_rate(x: float, unit: str = "tokens/s") -> str:
+    """A rate in base units, four significant digits: "218,000 tokens/s"."""
+    return f"{_plain(x, 4)} {unit}"
+
+
+@_total
+def format_share(x: float) -> str:
+    """A fraction of one as a percentage with two decimals, so that columns line up: "10.49 %"."""
+    return "<0.01 %" if 0 < x < 0.00005 else f"{100 * x:,.2f} %"
+
+
+@_total
+def format_money(x: float) -> str:
+    """US dollars: "$0.0043", "$34.72", "$194,444", "$77.1M"."""
+    if round(x, 2) < 1000:
+        return f"${_plain(x, 2)}" if 0 < x < 0.01 else f"${x:.2f}"
+    return f"${x:,.0f}" if round(x) < _DECIMAL["M"] else "$" + _scaled(x, _LARGE_WORDS, 3)
+
+
+@_total
+def format_duration(seconds: float) -> str:
+    """Seconds as the two largest units: "12 d 4 h", "1 h 44 min", "3 min 20 s"; below a minute "3.2 s", "850 ms"."""
+    # `finer` is the resolution of the next line: 59.96 s is "1 min" because it would round to "60 s" there.
+    for unit, below, finer in (("d", "h", 60.0), ("h", "min", 1.0), ("min", "s", 0.1)):
+        big, small = int(_SECONDS[unit]), int(_SECONDS[below])
+        if round(seconds / finer) * finer >= big:
+            first, second = divmod(round(seconds / small), big // small)
+            return f"{_plain(first, 4)} {unit}" + (f" {second} {below}" if second and first < 100 else "")
+    rounded = float(f"{seconds:.3g}")
+    unit = "s" if rounded >= 1 or not rounded else "ms" if rounded >= 1e-3 else "us"
+    return f"{_plain(seconds / float(_SECONDS[unit]), 3)} {unit}"

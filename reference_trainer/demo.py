@@ -1,0 +1,77 @@
+"""A run sized to this machine: the largest model of a ladder that gets enough steps in the minutes given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from planner.config import CPU, RunConfig
+from planner.config_file import config_text, write_atomically
+from planner.draft import draft
+from planner.errors import InputError
+from planner.plan import estimate
+from planner.typed import Typed
+from reference_trainer.execute import Execution, Outcome, adapted, execute
+from reference_trainer.monitor import pick_device
+
+# layers, width, heads, sequence, micro-batch: byte-level GPT-2-like models from 0.1M to 85M parameters
+LADDER = (
+    (2, 64, 2, 128, 8),
+    (3, 96, 3, 128, 8),
+    (4, 128, 4, 128, 8),
+    (4, 192, 4, 256, 8),
+    (6, 256, 8, 256, 8),
+    (6, 384, 6, 256, 8),
+    (8, 512, 8, 512, 8),
+    (12, 768, 12, 512, 8),
+)
+BYTES = 256  # vocabulary of the byte tokenizer
+ENOUGH_STEPS = 120
+FEWEST_STEPS = 12  # a median of the step time needs some
+SECONDS_PER_MINUTE = 60
+
+
+def sized_config(minutes: float, device: torch.device, version: str, say: Callable[[str], None]) -> RunConfig:
+    """The config of the largest model that gets `ENOUGH_STEPS` in `minutes`, by prediction on this machine."""
+    chosen: RunConfig | None = None
+    for row in LADDER:
+        config = adapted(_config(row, FEWEST_STEPS, device, version), device, say)
+        seconds = estimate(config).throughput.step_seconds
+        if seconds is None:
+            raise InputError("the speed of this device is unknown", remedy="plan a run by hand: gptplan plan --help")
+        steps = int(minutes * SECONDS_PER_MINUTE / seconds)
+        if chosen is not None and steps < ENOUGH_STEPS:
+            break
+        chosen = adapted(_config(row, max(steps, FEWEST_STEPS), device, version), device, lambda line: None)
+    assert chosen is not None, "the ladder is not empty"
+    return chosen
+
+
+def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str) -> RunConfig:
+    layers, hidden, heads, seq, micro = map(str, row)
+    typed = Typed(
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        vocab=str(BYTES),
+        seq=seq,
+        micro_batch=micro,
+        accumulation="1",
+        steps=str(steps),
+        # small models on few tokens stand a higher rate than the table's smallest row
+        peak_lr="1e-3",
+        gpu=CPU if device.type == "cpu" else None,
+    )
+    return draft(typed, as_of=date.today().isoformat(), version=version)
+
+
+def demo(minutes: float, directory: Path, version: str, say: Callable[[str], None]) -> Outcome:
+    """Plan, emit, run and compare in `directory`, which gets run.toml and the run itself."""
+    device = pick_device(None)
+    config = sized_config(minutes, device, version, say)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / "run.toml", config_text(config))
+    return execute(config, directory / "run", False, Execution(device=device.type, progress=True), say)

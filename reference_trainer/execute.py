@@ -1,0 +1,234 @@
+"""A run from config to comparison: adapt to the device, predict, probe, train, compare, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+from planner.checks import findings
+from planner.compare import Comparison, Measurement, compare
+from planner.config import CPU, Assumption, RunConfig
+from planner.config_file import config_text, write_atomically
+from planner.errors import FileError, PlanError
+from planner.kernels import bf16_is_faster
+from planner.plan import Plan, estimate
+from planner.profiles import cached_profile, profile_path, save_profile
+from planner.report import document
+from planner.shape import tokens_per_step
+from planner.text import comparison_markdown
+from planner.units import format_bytes, format_count, format_duration, format_number, format_rate
+from reference_trainer.calibrate import is_current, measure_profile
+from reference_trainer.data import open_data
+from reference_trainer.measure import model_flops_per_step
+from reference_trainer.monitor import pick_device
+from reference_trainer.probe import Probe, probe
+from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.train import run
+
+Say = Callable[[str], None]
+CALIBRATION_SECONDS = 15.0
+SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
+MEASUREMENT = "measurement.json"
+PLAN = "plan.json"
+CONFIG = "config.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How to execute, as far as the config does not say; see `RunOptions`."""
+
+    device: str | None = None
+    data: Path | None = None
+    stop_after: int | None = None
+    deterministic: bool = False
+    progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The exit code, and the comparison where the run came to one."""
+
+    exit_code: int
+    comparison: Comparison | None
+
+
+def execute(config: RunConfig, directory: Path, resume: bool, execution: Execution, say: Say) -> Outcome:
+    """Train `config` in `directory` and compare with what was predicted before it began.
+
+    Raises PlanError for what the user can mend; nothing is trained before all of it is checked.
+    """
+    device = pick_device(execution.device)
+    if not resume:
+        config = adapted(config, device, say)
+        _claim(directory)
+    plan = estimate(config)
+    options = RunOptions(
+        device=str(device),
+        data_path=execution.data,
+        resume=resume,
+        stop_after=execution.stop_after,
+        deterministic=execution.deterministic,
+        progress=execution.progress,
+        flops_per_step=plan.flops.per_step_model,
+        peak_flops=_peak(plan),
+    )
+    data = open_data(execution.data, config.model.vocab, config.training.seq)
+    if not resume:
+        _write_plan(plan, directory)
+        say(_announcement(plan))
+    seen = probe(config, data, device, say)
+    result = run(config, directory, options, say)
+    measured = _measurement(config, result, seen)
+    comparison = compare(plan, measured)
+    _write_report(directory, comparison, measured, plan)
+    return Outcome(result.exit_code, comparison)
+
+
+def adapted(config: RunConfig, device: torch.device, say: Say) -> RunConfig:
+    """The config as this machine executes it: hardware, profile, and the recipe where nobody chose one."""
+    if device.type != "cpu":
+        return _on_gpu(config, device)
+    profile = cached_profile(CPU, say)
+    if profile is None or not is_current(profile):
+        say(f"no current profile of this machine: measuring its kernels first (kept in {profile_path(CPU)})")
+        profile = measure_profile(CPU, CALIBRATION_SECONDS, say)
+        save_profile(profile, profile_path(CPU))
+    hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
+    changed = config.model_copy(update={"hardware": hardware, "profile": profile})
+    assumed = {a.key for a in config.provenance.assumptions}
+    if "recipe" in assumed and config.training.recipe == "mixed-bf16" and not bf16_is_faster(profile):
+        say("this processor multiplies faster in fp32 than in bf16: training in fp32")
+        changed = _with_recipe(changed, "fp32", "the profile finds fp32 products faster than bf16 ones")
+    return changed
+
+
+def _on_gpu(config: RunConfig, device: torch.device) -> RunConfig:
+    """On a GPU the preset of that very card; fp32 where nobody chose a recipe and it has no bf16."""
+    from planner import presets
+
+    found = presets.gpu_by_driver_name(torch.cuda.get_device_name(device))
+    if found is None:
+        raise PlanError(
+            f"this machine's GPU {torch.cuda.get_device_name(device)!r} is in no preset",
+            why="its predictions would rest on another card's numbers",
+            remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and data sheet",
+        )
+    changed = config.model_copy(update={"hardware": config.hardware.model_copy(update={"gpu": found.id})})
+    assumed = {a.key for a in config.provenance.assumptions}
+    if "recipe" in assumed and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return _with_recipe(changed, "fp32", "this GPU has no bf16")
+    return changed
+
+
+def _with_recipe(config: RunConfig, recipe: str, why: str) -> RunConfig:
+    notes = [a for a in config.provenance.assumptions if a.key != "recipe"]
+    notes.append(Assumption(key="recipe", value=recipe, source=why))
+    return config.model_copy(
+        update={
+            "training": config.training.model_copy(update={"recipe": recipe}),
+            "provenance": config.provenance.model_copy(update={"assumptions": tuple(notes)}),
+        }
+    )
+
+
+def _claim(directory: Path) -> None:
+    """The run directory, new or empty."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        occupied = any(directory.iterdir())
+    except OSError as error:
+        raise FileError(
+            f"{directory} cannot be used as a run directory",
+            why=error.strerror or str(error),
+            remedy="give another --out",
+        ) from None
+    if occupied:
+        held = (directory / CONFIG).exists()
+        raise FileError(
+            f"{directory} {'holds a run already' if held else 'is not empty'}",
+            why="nothing is overwritten or mixed unasked",
+            remedy=f"continue it with: gptplan run --resume {directory}" if held else "give another --out",
+        )
+
+
+def _peak(plan: Plan) -> float | None:
+    t = plan.throughput
+    if t.mfu is None or t.tokens_per_second is None:
+        return None
+    return plan.flops.per_token_model * t.tokens_per_second / t.mfu / plan.config.hardware.gpus
+
+
+def _announcement(plan: Plan) -> str:
+    t = plan.throughput
+    return (
+        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
+        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: "
+        f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, "
+        f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
+    )
+
+
+def _write_plan(plan: Plan, directory: Path) -> None:
+    write_atomically(directory / CONFIG, config_text(plan.config))
+    write_atomically(directory / PLAN, json.dumps(document(plan, findings(plan)), indent=1, allow_nan=False) + "\n")
+
+
+def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measurement:
+    """What the probe and the run measured, in one record; on a GPU the allocator's own counters win."""
+    seconds = result.step_seconds[SETTLING_STEPS:]
+    middle = median(seconds) if seconds else None
+    ends = quantiles(seconds, n=10) if len(seconds) > 1 else [middle] * 9
+    return Measurement(
+        device=result.device,
+        device_name=result.device_name,
+        torch=result.torch_version,
+        parameters=result.parameters,
+        flops_per_step=model_flops_per_step(config),
+        saved_bytes=sum(seen.saved.values()),
+        saved_by_operator=seen.saved,
+        peak_requested_bytes=result.peak_requested_bytes or seen.track.peak.peak_bytes,
+        peak_phase=seen.track.peak.phase,
+        phases=seen.track.by_phase(),
+        peak_allocated_bytes=result.peak_allocated_bytes,
+        peak_reserved_bytes=result.peak_reserved_bytes,
+        device_used_bytes=result.device_used_bytes,
+        step_seconds=middle,
+        step_seconds_low=ends[0],
+        step_seconds_high=ends[-1],
+        steps_timed=len(seconds),
+        tokens_per_second=tokens_per_step(config) / middle if middle else None,
+        rates=tuple(result.rates),
+        checkpoint_bytes=result.checkpoint_bytes,
+        steps_done=result.steps_done,
+        tokens_done=result.tokens_done,
+        finished=result.finished,
+        first_loss=result.losses[0] if result.losses else None,
+        last_loss=result.losses[-1] if result.losses else None,
+        data=result.data,
+        data_fingerprint=result.data_fingerprint,
+    )
+
+
+def _write_report(directory: Path, comparison: Comparison, measured: Measurement, plan: Plan) -> None:
+    """comparison.json, measurement.json and report.md; written anew by every continuation of the run."""
+
+    def write(name: str, text: str) -> None:
+        write_atomically(directory / name, text, overwrite=True)
+
+    write("comparison.json", json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
+    write(MEASUREMENT, json.dumps(asdict(measured), indent=1, allow_nan=False) + "\n")
+    facts = [
+        ("model", f"{plan.config.model.name}, {plan.parameters.total:,} parameters"),
+        ("device", f"{measured.device_name} ({measured.device}), torch {measured.torch}"),
+        ("recipe", plan.config.training.recipe),
+        ("data", f"{measured.data}, sha256 {measured.data_fingerprint}"),
+        ("steps", f"{measured.steps_done:,} of {plan.batch.steps:,}, {measured.steps_timed} timed"),
+        ("loss", f"{format_number(measured.first_loss)} → {format_number(measured.last_loss)} nats per token"),
+        ("written by", f"gptplan {plan.config.provenance.gptplan}, plan of {plan.config.provenance.as_of}"),
+    ]
+    write("report.md", comparison_markdown(comparison, "Predicted and measured", facts))

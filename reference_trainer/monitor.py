@@ -1,0 +1,123 @@
+"""What the machine has and does: device names, memory counters, and the line or bar that people watch."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from planner.errors import InputError, PlanError
+from planner.units import format_duration, format_number, format_rate
+
+TALK_EVERY = 10.0  # seconds between lines where there is no bar
+
+
+def pick_device(asked: str | None) -> torch.device:
+    """The device asked for; for None a GPU if there is one. Raises PlanError if it is not here."""
+    if asked is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = asked.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise InputError(f"unknown device {asked!r}", remedy="cpu, cuda, or cuda:1 for the second GPU")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise PlanError(
+            f"there is no device {asked!r} here",
+            why=f"PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA GPUs",
+            remedy="use --device cpu, or install a driver and a PyTorch with CUDA",
+        )
+    return torch.device(asked)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name as its driver gives it, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere the bare word
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peaks in bytes since training began. The first four are CUDA's and None on a CPU.
+
+    `peak_allocated`: of tensors, rounded up to blocks; `peak_reserved`: taken from the driver by PyTorch;
+    `peak_requested`: of tensors, as asked for; `device_used`: of the whole card now, contexts and other processes
+    included; `peak_rss`: most memory that this process ever had resident on the host, PyTorch's own code included.
+    """
+
+    peak_allocated: int | None
+    peak_reserved: int | None
+    peak_requested: int | None
+    device_used: int | None
+    peak_rss: int
+
+
+def memory_of(device: torch.device) -> Memory:
+    """The counters as they stand."""
+    if device.type != "cuda":
+        return Memory(None, None, None, None, _peak_rss())
+    stats = torch.cuda.memory_stats(device)
+    allocated, reserved, requested = (
+        stats[f"{kind}_bytes.all.peak"] for kind in ("allocated", "reserved", "requested")
+    )
+    free, total = torch.cuda.mem_get_info(device)
+    return Memory(allocated, reserved, requested, total - free, _peak_rss())
+
+
+def _peak_rss() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage also counts what the parent process had before it started this one
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all its work: only then does a clock show how long it took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+Show = Callable[[int, float, float], None]
+
+
+@contextmanager
+def progress(done: int, steps: int, tokens_per_step: int, say: Callable[[str], None], bar: bool) -> Iterator[Show]:
+    """A function to call after each step with (step, loss in nats, seconds): a bar on stderr, or a line every 10 s.
+
+    The bar comes only if it is wanted and stderr is a terminal.
+    """
+    if not (bar and sys.stderr.isatty()):
+        yield _lines(steps, tokens_per_step, say)
+        return
+    from rich.console import Console  # 60 ms, wanted only where there is a bar
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as shown:
+        task = shown.add_task("training", total=steps, completed=done)
+
+        def show(step: int, loss: float, seconds: float) -> None:
+            rate = format_rate(tokens_per_step / seconds)
+            shown.update(task, completed=step, description=f"loss {format_number(loss)}, {rate}")
+
+        yield show
+
+
+def _lines(steps: int, tokens_per_step: int, say: Callable[[str], None]) -> Show:
+    last = time.monotonic()
+
+    def show(step: int, loss: float, seconds: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= TALK_EVERY:
+            last = time.monotonic()
+            rate, left = format_rate(tokens_per_step / seconds), format_duration((steps - step) * seconds)
+            say(f"step {step}/{steps}: loss {format_number(loss)}, {rate}, {left} left")
+
+    return show

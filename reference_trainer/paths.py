@@ -1,0 +1,157 @@
+"""The directory of a run: what lies where, who holds it, and the lines written to it.
+
+::
+
+    config.toml      the RunConfig, written by the caller
+    metrics.jsonl    one object per optimizer step, each step once
+    events.jsonl     what happened when: start, resume, checkpoint, signal, finished …
+    checkpoints/     see checkpoint.py
+    run.lock         held by the run that works here; its text is that run's process id
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from planner.errors import FileError
+
+
+class RunDirectory:
+    """The paths of a run, and the lock on them for as long as the `with` block lasts."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.metrics = root / "metrics.jsonl"
+        self.events = root / "events.jsonl"
+        self.checkpoints = root / "checkpoints"
+        self.lock = root / "run.lock"
+        self._held: IO[str] | None = None
+
+    def __enter__(self) -> RunDirectory:
+        """Make the directory and take its lock. Raises FileError if another run has it, or it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            held = self.lock.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise FileError(
+                f"cannot write to the run directory {self.root}",
+                why=str(error),
+                remedy="choose another with --out",
+            ) from error
+        try:
+            # the kernel gives the lock back when its process dies, so that a stale one cannot be
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            held.seek(0)
+            owner = held.read().strip() or "unknown"
+            held.close()
+            raise FileError(
+                f"another run works in {self.root}",
+                why=f"process {owner} holds {self.lock.name}",
+                remedy="wait for it, stop it, or choose another directory",
+            ) from error
+        except OSError as error:
+            held.close()
+            raise FileError(
+                f"{self.lock} cannot be locked", why=str(error), remedy="choose a directory on a local disk with --out"
+            ) from error
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        self._held = held
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self._held is not None, "the directory was entered"
+        self._held.truncate(0)
+        self._held.close()
+
+    def holds_a_run(self) -> bool:
+        """Whether a run has begun here."""
+        return any(path.exists() for path in (self.metrics, self.events, self.checkpoints))
+
+    def event(self, name: str, **facts: object) -> None:
+        """Append what happened, and when (UTC), to events.jsonl."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with _writing(self.events), self.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time, "event": name} | facts) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop from metrics.jsonl what lies after `step`, and from both logs a last line cut short by a crash."""
+        with _writing(self.root):
+            keep_lines(self.metrics, last_step=step)
+            keep_lines(self.events, last_step=None)
+
+
+def keep_lines(path: Path, last_step: int | None) -> None:
+    """Rewrite a file of JSON lines, atomically, without broken lines and those whose step is above `last_step`."""
+    if not path.exists():
+        return
+    temporary = path.with_name(f".tmp-{path.name}")
+    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
+        for line in old:
+            read = _object(line)
+            if read is not None and (last_step is None or read.get("step", 0) <= last_step):
+                new.write(line)
+        new.flush()
+        os.fsync(new.fileno())
+    os.replace(temporary, path)
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    """The JSON object in a whole line, or None."""
+    try:
+        read = json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None
+
+
+class MetricsFile:
+    """metrics.jsonl, open for appending."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: dict[str, float | int | bool | None]) -> None:
+        """Append one step; whoever follows the file sees it at once. Raises FileError where the disk refuses."""
+        with _writing(Path(self._file.name)):
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until all steps are on the disk: no checkpoint may know of a step that the metrics do not."""
+        with _writing(Path(self._file.name)):
+            os.fsync(self._file.fileno())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileError(
+            f"cannot write to {path}",
+            why=str(error),
+            remedy="free space or mend the permissions, then continue with --resume: the last checkpoint is whole",
+        ) from error
+
+
+@contextmanager
+def metrics_file(path: Path) -> Iterator[MetricsFile]:
+    """Open metrics.jsonl for appending. Raises FileError if it cannot be opened."""
+    with _writing(path):
+        file = path.open("a", encoding="utf-8")
+    try:
+        yield MetricsFile(file)
+    finally:
+        with _writing(path):  # what a full disk refused is still in the buffer, and closing tries once more
+            file.close()

@@ -1,0 +1,51 @@
+"""Two real optimizer steps on the real data under the storage tracker, before training: what lives, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from planner.config import RunConfig
+from planner.units import format_bytes
+from reference_trainer.data import TokenData, batch
+from reference_trainer.measure import build_model, saved_bytes_by_operator
+from reference_trainer.trace import StorageTracker, Track, replay, tracked_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Peaks by phase, and the bytes that autograd saved, by operator."""
+
+    track: Track
+    saved: dict[str, int]
+
+
+def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callable[[str], None]) -> Probe:
+    """Measure saved bytes and the phases' peaks of `config` on `device`, on a model that is thrown away.
+
+    On a CPU the two steps are run for real. On a GPU they are replayed without memory, because the allocator's
+    counters of the run itself are the better witness of the peak; the bytes saved are measured there too.
+    """
+    t = config.training
+    torch.manual_seed(t.seed)
+    ids, targets = batch(data, config, 0, t.micro_batch)
+    # one pair serves both micro-batches: in training only one is there at a time
+    pairs = [(ids.to(device), targets.to(device))] * min(2, t.accumulation)
+    with torch.device(device):
+        model = build_model(config)
+        if config.model.position == "rotary":
+            model.rotary_tables(t.seq, device)
+        saved = saved_bytes_by_operator(model, *pairs[0])
+        if device.type == "cpu":
+            tracker = StorageTracker()
+            tracked_steps(model, config, pairs, tracker)
+            track = tracker.track
+        else:
+            track = replay(config)
+    del model
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    say(f"probe: {format_bytes(sum(saved.values()))} saved for backward, peak {format_bytes(track.peak.peak_bytes)}")
+    return Probe(track, saved)

@@ -1,0 +1,123 @@
+"""What a run is asked for, and what it gives back: to the caller, and step by step to metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from planner.shape import steps_of, tokens_per_step
+from reference_trainer.monitor import device_name, memory_of
+from reference_trainer.step import Step, Work
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to execute a config, as far as the config does not say.
+
+    `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text. `stop_after`: the
+    step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
+    may differ from run to run. `progress`: a bar on stderr if that is a terminal. `flops_per_step`, `peak_flops`
+    (FLOP/s): the model FLOPs of one step and the device's peak, for the MFU in the metrics; None: it is unknown.
+    """
+
+    device: str | None = None
+    data_path: Path | None = None
+    resume: bool = False
+    stop_after: int | None = None
+    deterministic: bool = False
+    progress: bool = False
+    flops_per_step: int | None = None
+    peak_flops: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a call of `run` did and measured; the lists have one entry per step of this call.
+
+    `rates`: (step, the rate that the optimizer really had). `exit_code`: 0, or 130 or 143 after SIGINT or SIGTERM.
+    `tokens_done`: since the run's first step. `checkpoint_bytes`: of the last checkpoint written in this call.
+    The peaks are described at `monitor.Memory`.
+    """
+
+    device: str
+    device_name: str
+    torch_version: str
+    parameters: int
+    data: str
+    data_fingerprint: str
+    steps_done: int
+    tokens_done: int
+    finished: bool
+    exit_code: int
+    step_seconds: list[float]
+    rates: list[tuple[int, float]]
+    losses: list[float]
+    grad_norms: list[float]
+    checkpoint_bytes: int | None
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    peak_requested_bytes: int | None
+    device_used_bytes: int | None
+    peak_rss_bytes: int
+
+
+def facts_of(work: Work) -> dict[str, object]:
+    """What events.jsonl keeps about a start: machine, versions, model, data."""
+    return {
+        "device": str(work.device),
+        "device_name": device_name(work.device),
+        "torch": str(torch.__version__),
+        "parameters": sum(p.numel() for p in work.model.parameters()),
+        "data": work.data.description,
+        "data_fingerprint": work.data.fingerprint,
+    }
+
+
+def row_of(work: Work, options: RunOptions, done: Step) -> dict[str, float | int | bool | None]:
+    """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the step."""
+    tokens, cuda = tokens_per_step(work.config), work.device.type == "cuda"
+    flops, peak = options.flops_per_step, options.peak_flops
+    mfu = None if flops is None or peak is None else flops / (done.seconds * peak)
+    return {
+        "step": done.step,
+        "tokens": done.step * tokens,
+        "loss": done.loss if math.isfinite(done.loss) else None,
+        "lr": done.rate,
+        "grad_norm": done.grad_norm if math.isfinite(done.grad_norm) else None,
+        "step_seconds": done.seconds,
+        "tokens_per_second": tokens / done.seconds,
+        "mfu": mfu,
+        "allocated_bytes": torch.cuda.memory_allocated(work.device) if cuda else None,
+        "reserved_bytes": torch.cuda.memory_reserved(work.device) if cuda else None,
+        "updated": done.updated,
+    }
+
+
+def result_of(work: Work, log: list[Step], done: int, exit_code: int, checkpoint_bytes: int | None) -> RunResult:
+    """The result of a call that took the steps in `log` and left the run after step `done`."""
+    memory = memory_of(work.device)
+    return RunResult(
+        device=str(work.device),
+        device_name=device_name(work.device),
+        torch_version=str(torch.__version__),
+        parameters=sum(p.numel() for p in work.model.parameters()),
+        data=work.data.description,
+        data_fingerprint=work.data.fingerprint,
+        steps_done=done,
+        tokens_done=done * tokens_per_step(work.config),
+        finished=done >= steps_of(work.config),
+        exit_code=exit_code,
+        step_seconds=[step.seconds for step in log],
+        rates=[(step.step, step.rate) for step in log],
+        losses=[step.loss for step in log],
+        grad_norms=[step.grad_norm for step in log],
+        checkpoint_bytes=checkpoint_bytes,
+        peak_allocated_bytes=memory.peak_allocated,
+        peak_reserved_bytes=memory.peak_reserved,
+        peak_requested_bytes=memory.peak_requested,
+        device_used_bytes=memory.device_used,
+        peak_rss_bytes=memory.peak_rss,
+    )

@@ -1,0 +1,124 @@
+"""One optimizer step, the same for every caller: forward, backward, clip, update, timed with the device at rest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from planner.config import RunConfig
+from planner.errors import PlanError
+from planner.shape import rate_at, tokens_per_step
+from reference_trainer.data import TokenData, batch
+from reference_trainer.guard import NonFiniteGuard
+from reference_trainer.model import GPT
+from reference_trainer.monitor import device_name, wait_for
+from reference_trainer.optimizers import rate_in, set_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step: mean loss in nats per token, global gradient norm before clipping, rate, wall time.
+
+    `updated` is false where the loss or the gradient was not finite and the weights were left alone.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    rate: float
+    seconds: float
+    updated: bool
+
+
+@dataclass(slots=True)
+class Work:
+    """What a step works on."""
+
+    config: RunConfig
+    device: torch.device
+    data: TokenData
+    model: GPT
+    optimizer: torch.optim.Optimizer
+    guard: NonFiniteGuard = field(default_factory=NonFiniteGuard)
+
+
+def train_step(work: Work, step: int) -> Step:
+    """One optimizer step: all micro-batches forward and backward, clip, update; timed with the device at rest.
+
+    Raises PlanError when the memory does not suffice.
+    """
+    config, training = work.config, work.config.training
+    tokens = tokens_per_step(config)
+    first_sample = (step - 1) * training.micro_batch * training.accumulation
+    wait_for(work.device)
+    begin = time.perf_counter()
+    set_rate(work.optimizer, rate_at(config, step))
+    total = torch.zeros((), device=work.device)
+    with explained_shortage(work.device, f"in step {step}"):
+        for micro in range(training.accumulation):
+            start = first_sample + micro * training.micro_batch
+            ids, targets = _on_device(batch(work.data, config, start, training.micro_batch), work.device)
+            loss = work.model(ids, targets) / tokens  # the model sums: divided once, every token weighs the same
+            loss.backward()
+            total += loss.detach()
+        norm = _clip(work)
+        loss_value, grad_norm = torch.stack([total, norm]).tolist()  # both at once: one wait for the device
+        updated = work.guard.allows(loss_value, grad_norm)
+        if updated:
+            work.optimizer.step()
+    work.optimizer.zero_grad(set_to_none=True)
+    wait_for(work.device)
+    return Step(step, loss_value, grad_norm, rate_in(work.optimizer), time.perf_counter() - begin, updated)
+
+
+@contextmanager
+def explained_shortage(device: torch.device, when: str) -> Iterator[None]:
+    """Make PlanErrors of PyTorch's errors about memory; on a CPU they have no class of their own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise PlanError(
+            f"{device_name(device)} ran out of memory {when}",
+            why=str(error).splitlines()[0],
+            remedy="plan with a smaller micro-batch and more accumulation, or with activation checkpointing",
+        ) from error
+
+
+def _on_device(pair: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    ids, targets = pair
+    if device.type == "cpu":
+        return ids, targets
+    # from pinned memory the copy does not wait for the kernels already queued
+    return ids.pin_memory().to(device, non_blocking=True), targets.pin_memory().to(device, non_blocking=True)
+
+
+def _clip(work: Work) -> Tensor:
+    """The global gradient norm, after which the gradients are scaled down to the config's, if it has one."""
+    limit = work.config.optimizer.clip_norm
+    if limit is None:
+        return torch.nn.utils.get_total_norm([p.grad for p in work.model.parameters() if p.grad is not None])
+    return torch.nn.utils.clip_grad_norm_(work.model.parameters(), limit, error_if_nonfinite=False)
+
+
+@contextmanager
+def numerics(deterministic: bool) -> Iterator[None]:
+    """fp32 means fp32 (no TF32), and on request nothing whose result varies; the former settings return at the end."""
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    if deterministic:
+        # cuBLAS reads it when it starts, which is at the first matrix product (NVIDIA, "Results reproducibility")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(deterministic or before[1])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.use_deterministic_algorithms(before[1])

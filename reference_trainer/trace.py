@@ -1,0 +1,181 @@
+"""Which bytes live when: a tracker of tensor storages, and the replay of one step on fake tensors.
+
+The replay needs no weights, no GPU and no memory: it runs the trainer's own step under `FakeTensorMode`, whose
+tensors have shapes and storages but no contents, so that a model of any size is replayed in seconds. It shows
+what a CPU run allocates; where CUDA differs is said in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
+
+from planner.config import RunConfig
+from planner.shape import recipe_of, tokens_per_step
+from reference_trainer.model import COMPUTE_TYPES, GPT
+from reference_trainer.optimizers import make_optimizer
+
+
+@dataclass(slots=True)
+class PhasePeak:
+    """The most bytes requested at once during a phase, and the operator that asked for the last of them."""
+
+    phase: str
+    peak_bytes: int = 0
+    operator: str = ""
+
+
+@dataclass(slots=True)
+class Track:
+    """What a `StorageTracker` saw: bytes alive now, and the peak of every phase in order."""
+
+    live_bytes: int = 0
+    phases: list[PhasePeak] = field(default_factory=list)
+
+    @property
+    def peak(self) -> PhasePeak:
+        """The phase with the highest peak (the first of equals)."""
+        return max(self.phases, key=lambda p: p.peak_bytes)
+
+    def by_phase(self) -> dict[str, int]:
+        """Highest peak of each phase name, bytes."""
+        found: dict[str, int] = {}
+        for p in self.phases:
+            found[p.phase] = max(found.get(p.phase, 0), p.peak_bytes)
+        return found
+
+
+class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of every distinct storage made by any operator while it is alive.
+
+    Views add nothing; a storage is counted at its requested size, once, and dropped when it is freed.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.track = Track()
+        self._device = device
+        self._seen = WeakIdKeyDictionary()
+        self.events: list[tuple[str, int, int]] | None = None
+
+    def phase(self, name: str) -> None:
+        """From here on, peaks belong to the phase `name`."""
+        self.track.phases.append(PhasePeak(name, self.track.live_bytes, "start"))
+
+    def add(self, *trees: Any, operator: str = "given") -> None:
+        """Count the storages of the tensors in `trees` (parameters, inputs) as alive from now on."""
+        for tree in trees:
+            for leaf in tree_iter(tree):
+                if isinstance(leaf, torch.Tensor) and leaf.device.type == self._device:
+                    self._count(leaf, operator)
+
+    def _count(self, tensor: torch.Tensor, operator: str) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._seen:
+            return
+        size = storage.nbytes()
+        self._seen[storage] = size
+        weakref.finalize(storage, self._free, size)
+        self.track.live_bytes += size
+        if self.events is not None:
+            self.events.append((operator, size, self.track.live_bytes))
+        if self.track.phases and self.track.live_bytes > self.track.phases[-1].peak_bytes:
+            self.track.phases[-1].peak_bytes = self.track.live_bytes
+            self.track.phases[-1].operator = operator
+
+    def _free(self, size: int) -> None:
+        self.track.live_bytes -= size
+        if self.events is not None:
+            self.events.append(("free", -size, self.track.live_bytes))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.add(out, operator=func.__name__)
+        return out
+
+
+def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
+    """Mark the phases of every forward and backward pass of `model`; remove the handles to stop.
+
+    loss_backward ends when the gradient of the head's input is complete, block_backward when that of the
+    first block's input is.
+    """
+
+    def forward_begins(*_: object) -> None:
+        tracker.phase("forward")
+
+    def watch(name: str) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:
+        def before(_: torch.nn.Module, args: tuple[Any, ...]) -> None:
+            if args[0].requires_grad and torch.is_grad_enabled():
+                args[0].register_hook(lambda grad: tracker.phase(name))
+
+        return before
+
+    first = model.blocks[0]
+    return [
+        model.register_forward_pre_hook(forward_begins),
+        model.head.register_forward_pre_hook(watch("block_backward")),
+        first.register_forward_pre_hook(_outermost(watch("embedding_backward"))),
+    ]
+
+
+def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Callable[..., None]:
+    """The hook for a block's first call in a pass only: a recomputed block is called again during backward."""
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if torch._C._current_graph_task_id() == -1:  # -1: no backward pass is running
+            hook(module, args)
+
+    return before
+
+
+def tracked_steps(
+    model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, Tensor]], tracker: StorageTracker
+) -> None:
+    """Two optimizer steps, the first and a steady one, each over `batches` (micro-batches), under the tracker."""
+    optimizer = make_optimizer(model, config.optimizer)
+    tokens = tokens_per_step(config)
+    tracker.phase("init")
+    tracker.add(list(model.parameters()), model.tables, batches[0])
+    handles = watch_phases(model, tracker)
+    for phase in ("first_optimizer_step", "optimizer_step"):
+        for ids, targets in batches:
+            with tracker:
+                loss = model(ids, targets) / tokens
+                tracker.phase("loss_backward")
+                loss.backward()
+                del loss
+        tracker.phase(phase)
+        with tracker:
+            if config.optimizer.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    for handle in handles:
+        handle.remove()
+
+
+def replay(config: RunConfig) -> Track:
+    """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
+
+    With accumulation two micro-batches are walked, the first and one that finds gradients there already.
+    """
+    training, shape = config.training, (config.training.micro_batch, config.training.seq)
+    with FakeTensorMode():
+        model = GPT(config.model, COMPUTE_TYPES[recipe_of(config).compute_dtype], training.activation_checkpointing)
+        if config.model.position == "rotary":
+            model.rotary_tables(training.seq, torch.device("cpu"))
+        pair = (torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
+        tracker = StorageTracker()
+        tracked_steps(model, config, [pair] * min(2, training.accumulation), tracker)
+    return tracker.track

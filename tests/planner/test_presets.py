@@ -1,0 +1,185 @@
+"""Presets: every shipped file loads, says where its numbers come from, and gives the published parameter count."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from planner import presets
+from planner.errors import UnknownNameError
+from planner.presets import ModelShape
+
+FILES = sorted(presets.PRESETS.glob("*/*.toml"))
+LOADERS: dict[str, Callable[[str], presets.Gpu | presets.ModelPreset | presets.Recipe]] = {
+    "gpus": presets.gpu,
+    "models": presets.model,
+    "recipes": presets.recipe,
+}
+LISTERS = {"gpus": presets.gpu_ids, "models": presets.model_ids, "recipes": presets.recipe_ids}
+PRICE_LISTS = {
+    path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in FILES if path.parent.name == "prices"
+}
+
+
+def parameters(s: ModelShape) -> int:
+    """Parameters counted matrix by matrix, independently of the planner's formulas."""
+    query, key = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    attention = s.hidden * (query + 2 * key) + query * s.hidden
+    mlp = {"gelu": 2, "swiglu": 3}[s.mlp] * s.hidden * s.ffn
+    norm = s.hidden
+    if s.biases:
+        attention += query + 2 * key + s.hidden
+        mlp += s.ffn + s.hidden
+        norm += s.hidden if s.norm == "layernorm" else 0
+    embeddings = (1 if s.tied_embeddings else 2) * s.vocab * s.hidden
+    positions = {"learned": s.context * s.hidden, "rotary": 0}[s.position]
+    return embeddings + positions + s.layers * (attention + mlp + 2 * norm) + norm
+
+
+def test_every_shipped_file_is_in_a_known_folder() -> None:
+    assert {path.parent.name for path in FILES} == {*LOADERS, "prices"}
+    for folder, lister in LISTERS.items():
+        assert lister() == sorted(path.name.removesuffix(".toml") for path in FILES if path.parent.name == folder)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_file_has_its_own_id_and_a_source(path: Path) -> None:
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert table["id"] == path.name.removesuffix(".toml")
+    assert table["source"]
+    if path.parent.name in LOADERS:
+        loaded = LOADERS[path.parent.name](table["id"])
+        assert (loaded.id, loaded.source, loaded.as_of) == (table["id"], table["source"], table["as_of"])
+        # absent is unknown; a zero would be taken for a measured one (a recipe's 0 bytes are real)
+        assert path.parent.name == "recipes" or 0 not in [v for v in table.values() if not isinstance(v, bool)]
+
+
+@pytest.mark.parametrize("id", presets.model_ids())
+def test_model_has_the_published_parameter_count(id: str) -> None:
+    preset = presets.model(id)
+    assert parameters(preset.shape) == preset.published_parameters
+    assert preset.shape.heads % preset.shape.kv_heads == 0
+
+
+def test_gpt2_and_llama_counts_are_the_published_ones() -> None:
+    published = {
+        "gpt2": 124_439_808,
+        "gpt2-xl": 1_557_611_200,
+        "llama-2-7b": 6_738_415_616,
+        "llama-3-8b": 8_030_261_248,
+    }
+    assert {id: presets.model(id).published_parameters for id in published} == published
+
+
+def test_pretraining_absent_is_none() -> None:
+    assert presets.model("mistral-7b-v0.1").pretraining == presets.Pretraining()
+    assert presets.model("llama-2-7b").pretraining.tokens == 2_000_000_000_000
+    assert presets.model("llama-2-7b").pretraining.min_lr == 3e-5
+
+
+def test_a100_80gb_is_the_sxm_card() -> None:
+    card = presets.gpu("a100-80gb")
+    assert card.name == "A100 SXM4 80GB"
+    assert card.peak_dense_flops["bf16"] == 312e12
+    assert card.usable_bytes == 81920 * 2**20
+    assert (card.marketing_memory_bytes, card.memory_bandwidth, card.link_bandwidth) == (80e9, 2039e9, 300e9)
+    assert "fp8" not in card.peak_dense_flops
+    assert presets.gpu("h100-80gb").peak_dense_flops["bf16"] == 989_400_000_000_000
+
+
+def test_peaks_are_dense_and_plausible() -> None:
+    for card in map(presets.gpu, presets.gpu_ids()):
+        assert set(card.peak_dense_flops) <= {"bf16", "fp16", "tf32", "fp32", "fp8"} and card.peak_dense_flops
+        assert all(type(peak) is int and 1e12 < peak < 1e16 for peak in card.peak_dense_flops.values())
+        # GiB against GB: what the driver shows lies within 8% of the name
+        assert card.usable_bytes is None or 0.95 < card.usable_bytes / card.marketing_memory_bytes < 1.08
+        assert card.best_matmul_bf16 is None or card.best_matmul_bf16 < card.peak_dense_flops["bf16"]
+        hash(card), dataclasses.asdict(card)
+
+
+def test_driver_names_name_one_card_each() -> None:
+    names = [(name, id) for id in presets.gpu_ids() for name in presets.gpu(id).driver_names]
+    assert len({name for name, _ in names}) == len(names)
+    for name, id in names:
+        found = presets.gpu_by_driver_name(f" {name}\n")
+        assert found is not None and found.id == id
+    for unknown in ("", "NVIDIA", "A100", "NVIDIA A100-SXM4", "nvidia h200", "read"):
+        assert presets.gpu_by_driver_name(unknown) is None
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "kind", "offered"),
+    [
+        (presets.gpu, "a100-80g", "GPU", "a100-80gb"),
+        (presets.gpu, "A100-80GB", "GPU", "a100-80gb"),
+        (presets.gpu, "rtx4090", "GPU", "rtx-4090"),
+        (presets.model, "gpt2-large ", "model", "gpt2-large"),
+        (presets.model, "GPT2", "model", "gpt2"),
+        (presets.recipe, "mixed_bf16", "recipe", "mixed-bf16"),
+        (presets.price, "h100-80g", "GPU", "h100-80gb"),
+    ],
+)
+def test_unknown_name_offers_the_nearest(load: Callable[[str], object], name: str, kind: str, offered: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        load(name)
+    assert caught.value.what == f"unknown {kind} {name!r}"
+    hint = caught.value.remedy.split("?")[0]
+    assert hint.startswith("did you mean ") and offered in hint
+
+
+@pytest.mark.parametrize(
+    "name", ["../gpus/a100-80gb", "./a100-80gb", "a/b", "", ".", "..", "a100-80gb.toml", "*", "\0"]
+)
+@pytest.mark.parametrize("load", [presets.gpu, presets.model, presets.recipe, presets.price])
+def test_a_path_is_an_unknown_name(load: Callable[[str], object], name: str) -> None:
+    with pytest.raises(UnknownNameError):
+        load(name)
+
+
+@pytest.mark.parametrize("list_id", PRICE_LISTS)
+def test_price_list(list_id: str) -> None:
+    table = PRICE_LISTS[list_id]
+    assert table["currency"] == "USD" and table["confidence"] in ("read", "low")
+    assert table["date"].startswith(list_id.partition("-")[2])  # the order of the lists is read off their names
+    for row in table["row"]:
+        assert row["gpu"] in presets.gpu_ids() and row["source"] and row["provider"] and row["date"]
+        assert 0.05 < row["usd_per_gpu_hour"] < 50
+        assert row["kind"] in ("on-demand", "spot", "1-year commitment", "3-year commitment")
+
+
+@pytest.mark.parametrize("id", presets.gpu_ids())
+def test_price_is_the_median_of_the_newest_trusted_list(id: str) -> None:
+    expected = {}
+    for list_id, table in PRICE_LISTS.items():
+        rows = [r["usd_per_gpu_hour"] for r in table["row"] if (r["gpu"], r["kind"]) == (id, "on-demand")]
+        if rows and table["confidence"] == "read":
+            expected[table["date"]] = (list_id, rows)
+    found = presets.price(id)
+    if not expected:
+        assert found is None
+        return
+    list_id, rows = expected[max(expected)]
+    assert found is not None and (found.list_id, found.rows) == (list_id, len(rows))
+    assert found.usd_per_gpu_hour == pytest.approx(median(rows))
+    assert (found.low_usd_per_gpu_hour, found.high_usd_per_gpu_hour) == (min(rows), max(rows))
+    assert found.source and found.providers
+
+
+def test_known_prices() -> None:
+    h100 = presets.price("h100-80gb")
+    assert h100 is not None and h100.list_id == "epoch-2025-03" and h100.high_usd_per_gpu_hour == 12.29
+    assert presets.price("b200") is not None
+    assert presets.price("mi300x") is None  # no list has it
+
+
+def test_recipes_are_sixteen_bytes_with_adam() -> None:
+    for id in presets.recipe_ids():
+        r = presets.recipe(id)
+        fixed = r.weights_bytes_per_parameter + r.gradients_bytes_per_parameter + r.master_weights_bytes_per_parameter
+        assert fixed == 8
+        assert r.compute_bytes == {"bf16": 2, "fp32": 4}[r.compute_dtype]

@@ -1,0 +1,107 @@
+"""One run per directory, and what it leaves there and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from planner.config import RunConfig
+from planner.errors import FileError
+from planner.shape import parameters_of, shape_of
+from reference_trainer.paths import RunDirectory, metrics_file
+from reference_trainer.records import RunResult
+
+MakeConfig = Callable[..., RunConfig]
+Train = Callable[..., RunResult]
+KEYS = "step tokens loss lr grad_norm step_seconds tokens_per_second mfu allocated_bytes reserved_bytes updated"
+
+
+def test_two_runs_cannot_share_a_directory(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run"):
+        for resume in (False, True):
+            with pytest.raises(FileError, match="another run works in") as caught:
+                train(tiny(), resume=resume)
+            assert f"process {os.getpid()}" in caught.value.why
+    assert train(tiny(steps=1)).finished
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.lock").write_text("999999\n")
+    assert train(tiny(steps=1)).finished
+    assert (tmp_path / "run/run.lock").read_text() == ""
+
+
+def test_a_failed_run_gives_its_lock_back(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunDirectory(tmp_path / "run"):
+        _ = 1 / 0
+    assert train(tiny(steps=1)).finished
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(FileError, match="cannot write to the run directory"):
+        train(tiny())
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_filesystem_without_locks_is_not_blamed_on_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(FileError, match="cannot be locked"), RunDirectory(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_explained() -> None:
+    with pytest.raises(FileError, match="cannot write to /dev/full"), metrics_file(Path("/dev/full")) as metrics:
+        metrics.write({"step": 1})
+
+
+def test_metrics_have_every_key_and_null_for_the_unknown(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    result = train(tiny(), flops_per_step=1000, peak_flops=1e6)
+    found = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(list(row) == KEYS.split() for row in found) and len(found) == 8
+    assert [row["step_seconds"] for row in found] == result.step_seconds
+    for row in found:
+        assert row["tokens_per_second"] * row["step_seconds"] == pytest.approx(128)
+        assert row["mfu"] * row["step_seconds"] == pytest.approx(1e-3)
+        assert row["allocated_bytes"] is None and row["reserved_bytes"] is None  # counters that a CPU has not
+    train(tiny(steps=1), "bare")
+    assert json.loads((tmp_path / "bare/metrics.jsonl").read_text())["mfu"] is None
+
+
+def test_the_result_says_what_was_done(tiny: MakeConfig, train: Train) -> None:
+    config = tiny()
+    result = train(config)
+    assert (result.device, result.torch_version) == ("cpu", torch.__version__) and result.device_name
+    assert result.parameters == parameters_of(shape_of(config.model)).total
+    assert (result.steps_done, result.tokens_done, result.finished, result.exit_code) == (8, 8 * 128, True, 0)
+    assert len(result.step_seconds) == len(result.losses) == len(result.grad_norms) == 8
+    assert min(result.step_seconds) > 0
+    cuda = (result.peak_allocated_bytes, result.peak_reserved_bytes, result.peak_requested_bytes)
+    assert cuda == (None, None, None) and result.device_used_bytes is None
+    assert 2**26 < result.peak_rss_bytes < 2**36  # PyTorch alone takes more than 64 MiB
+    assert result.checkpoint_bytes is not None and 12 * result.parameters < result.checkpoint_bytes
+
+
+def test_events_tell_the_story(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    train(tiny(), stop_after=3)
+    train(tiny(), resume=True)
+    events = [json.loads(line) for line in (tmp_path / "run/events.jsonl").read_text().splitlines()]
+    story = [(event["event"], event["step"]) for event in events]
+    saved = [("checkpoint", step) for step in (2, 3, 4, 6, 8)]
+    assert story == [("start", 0), *saved[:2], ("stopped", 3), ("resume", 3), *saved[2:], ("finished", 8)]
+    times = [datetime.fromisoformat(event["time"]) for event in events]
+    assert times == sorted(times) and times[0].utcoffset() is not None
+    assert events[0]["torch"] == torch.__version__ and events[0]["data_fingerprint"]

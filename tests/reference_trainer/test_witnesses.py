@@ -1,0 +1,128 @@
+"""The planner against PyTorch: parameters, FLOPs and saved bytes exact, peaks and their phase by replay.
+
+No constant is fitted anywhere: a number that disagrees is a wrong line of the planner, or a changed PyTorch.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from planner import presets
+from planner.config import RunConfig
+from planner.draft import draft
+from planner.plan import Plan, estimate
+from planner.typed import Typed
+from reference_trainer.data import open_data
+from reference_trainer.measure import build_model, model_flops_per_step, saved_bytes_by_operator
+from reference_trainer.probe import probe
+from reference_trainer.trace import replay
+
+FAMILIES = ("gpt2", "llama")
+CHECKPOINTING = ("none", "selective", "full")
+PRECISIONS = ("bf16", "fp32")
+# layers, sequence, micro-batch, vocabulary, accumulation
+SIZES = ((2, 64, 3, 256, 1), (3, 128, 1, 50257, 2), (5, 32, 8, 256, 2))
+GRID = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, SIZES))
+
+
+def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]) -> RunConfig:
+    layers, seq, micro, vocab, accumulation = map(str, size)
+    typed = Typed(
+        family=family,
+        layers=layers,
+        hidden="128",
+        heads="4",
+        kv_heads="2" if family == "llama" else None,
+        vocab=vocab,
+        seq=seq,
+        micro_batch=micro,
+        accumulation=accumulation,
+        steps="10",
+        precision=precision,
+        activation_checkpointing=checkpointing,
+    )
+    return draft(typed, as_of="2026-11-21", version="test")
+
+
+def saved_by_operator(config: RunConfig) -> dict[str, int]:
+    with FakeTensorMode():
+        model = build_model(config)
+        if config.model.position == "rotary":
+            model.rotary_tables(config.training.seq, torch.device("cpu"))
+        shape = (config.training.micro_batch, config.training.seq)
+        ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        return saved_bytes_by_operator(model, ids, targets)
+
+
+def assert_peaks_agree(plan: Plan, seen: dict[str, int], peak_phase: str) -> None:
+    share = 0.001 if plan.config.training.activation_checkpointing == "none" else 0.01
+    for phase in plan.memory.phases:
+        assert phase.peak_bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
+    assert plan.memory.peak_phase == peak_phase
+
+
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
+def test_peaks_of_every_phase(
+    family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
+) -> None:
+    config = config_of(family, checkpointing, precision, size)
+    track = replay(config)
+    assert_peaks_agree(estimate(config), track.by_phase(), track.peak.phase)
+
+
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
+def test_saved_bytes_of_every_operator(
+    family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
+) -> None:
+    config = config_of(family, checkpointing, precision, size)
+    assert saved_by_operator(config) == estimate(config).memory.saved_by_operator
+
+
+@pytest.mark.parametrize(("family", "size"), list(itertools.product(FAMILIES, SIZES)))
+def test_model_flops(family: str, size: tuple[int, int, int, int, int]) -> None:
+    config = config_of(family, "full", "bf16", size)
+    assert model_flops_per_step(config) == estimate(config).flops.per_step_model
+
+
+@pytest.mark.parametrize("name", presets.model_ids())
+def test_parameters_of_every_preset(name: str) -> None:
+    config = draft(Typed(model=name, tokens="1T", gpu="h200"), as_of="2026-11-21", version="test")
+    with torch.device("meta"):
+        model = build_model(config)
+    plan = estimate(config)
+    assert plan.parameters.total == sum(p.numel() for p in model.parameters())
+    assert plan.parameters.tensors == len(list(model.parameters()))
+    embedding = model.embedding.weight.numel() + (0 if config.model.tied_embeddings else model.head.weight.numel())
+    embedding += model.position.weight.numel() if model.position is not None else 0
+    assert plan.parameters.embedding == embedding
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peaks_of_a_large_model_by_replay(family: str) -> None:
+    """A size that no test machine could hold: the replay has no contents."""
+    model = "gpt2" if family == "gpt2" else "tinyllama-1.1b"
+    typed = Typed(model=model, seq="1024", micro_batch="4", accumulation="1", steps="10", layers="3", precision="bf16")
+    config = draft(typed, as_of="2026-11-21", version="test")
+    track = replay(config)
+    assert_peaks_agree(estimate(config), track.by_phase(), track.peak.phase)
+
+
+def test_peaks_of_real_steps_on_real_data() -> None:
+    """The tracker over real tensors sees what the replay sees, and what the planner says."""
+    config = config_of("llama", "none", "bf16", (2, 64, 2, 512, 2))
+    data = open_data(None, config.model.vocab, config.training.seq)
+    seen = probe(config, data, torch.device("cpu"), lambda line: None)
+    assert_peaks_agree(estimate(config), seen.track.by_phase(), seen.track.peak.phase)
+    assert seen.saved == estimate(config).memory.saved_by_operator
+
+
+def test_the_witness_sees_a_change() -> None:
+    """The comparison can fail: one more sequence is seen by replay, saved bytes and FLOPs alike."""
+    small, large = (config_of("gpt2", "none", "bf16", (2, 64, b, 256, 1)) for b in (2, 3))
+    assert replay(large).peak.peak_bytes > 1.05 * estimate(small).memory.peak_requested_bytes
+    assert saved_by_operator(large) != estimate(small).memory.saved_by_operator
+    assert model_flops_per_step(large) != estimate(small).flops.per_step_model

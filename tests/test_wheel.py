@@ -1,0 +1,43 @@
+"""The wheel, installed alone into an empty environment, estimates from an empty directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(command: list[str], cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=540, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_wheel_estimates_in_an_empty_directory(tmp_path: Path) -> None:
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "presets/gpus/a100-80gb.toml" in names and "tui/app.tcss" in names
+    assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "docs/"))]
+
+    environment = tmp_path / "env"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    # the base install only: neither torch nor anything of [dev]
+    run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)], tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    program = str(environment / "bin" / "gptplan")
+    text = run([program, "estimate", "--params", "125M", "--tokens", "10B", "--gpu", "a100-80gb"], empty)
+    assert "7.5e18" in text and "fits" in text
+    found = json.loads(run([program, "estimate", "--model", "gpt2", "--tokens", "10B", "--json"], empty))
+    assert found["model"]["parameters"]["total"] == 124_439_808
+    assert not list(empty.iterdir())
+
+    said = subprocess.run([program, "calibrate"], cwd=empty, capture_output=True, text=True, timeout=120, check=False)
+    assert said.returncode == 2 and "gptplan[train]" in said.stderr and "Traceback" not in said.stderr

@@ -1,0 +1,1 @@
+"""The terminal planner: the same library as the command, live."""

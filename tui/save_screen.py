@@ -1,0 +1,81 @@
+"""Saving: a name is asked for, and nothing is overwritten without a second word."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, Static
+
+from planner.config import RunConfig
+from planner.config_file import config_text, write_atomically
+from planner.errors import FileError
+
+
+class SaveScreen(ModalScreen[Path | None]):
+    """Writes a config; gives back the path that was written, None when cancelled."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+
+    def __init__(self, config: RunConfig, name: str) -> None:
+        super().__init__()
+        self.config, self.file_name = config, name
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Save the configuration as"
+            yield Input(self.file_name, id="path", placeholder="run.toml", compact=True)
+            yield Static(id="refusal", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Save", id="save", variant="primary", compact=True)
+                yield Button("Overwrite", id="overwrite", variant="error", compact=True)
+                yield Button("Cancel", id="cancel", compact=True)
+            yield Label("Enter saves, Esc cancels", classes="hint")
+
+    def on_mount(self) -> None:
+        self._offer_overwrite(False)
+
+    @on(Input.Changed, "#path")
+    def _another_name(self) -> None:
+        # the word "Overwrite" was said of the other file
+        self.query_one("#refusal", Static).update("")
+        self._offer_overwrite(False)
+
+    @on(Input.Submitted, "#path")
+    @on(Button.Pressed, "#save")
+    def _save(self) -> None:
+        self._write(overwrite=False)
+
+    @on(Button.Pressed, "#overwrite")
+    def _save_over(self) -> None:
+        self._write(overwrite=True)
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        """Leave without writing."""
+        self.dismiss(None)
+
+    def _write(self, *, overwrite: bool) -> None:
+        typed = self.query_one("#path", Input).value.strip()
+        path = Path(os.path.expanduser(typed))
+        try:
+            if not typed:
+                raise FileError("the name is missing", remedy="give one, such as run.toml")
+            write_atomically(path, config_text(self.config), overwrite=overwrite)
+        except FileError as error:
+            may = path.is_file() and not overwrite
+            remedy = "give another name, or choose Overwrite" if may else error.remedy
+            refusal = FileError(error.what, error.why, remedy)  # the command's --force is a button here
+            self.query_one("#refusal", Static).update(f"✗ {refusal.message()}")
+            self._offer_overwrite(may)
+        else:
+            self.dismiss(path)
+
+    def _offer_overwrite(self, offered: bool) -> None:
+        self.query_one("#overwrite", Button).display = offered

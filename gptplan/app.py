@@ -5,7 +5,7 @@ Exit codes: 0 good, 1 a check failed, 2 usage or config, 130 and 143 interrupted
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from gptplan.flags import with_typed_flags
 from gptplan.plan import plan
 from gptplan.run import run
 from gptplan.schema import schema
+from gptplan.tui import tui
 from planner.errors import PlanError
 
 app = typer.Typer(
@@ -53,16 +54,15 @@ app.command("compare")(compare)
 app.command("calibrate")(calibrate)
 app.command("schema")(schema)
 app.command("demo")(demo)
+app.command("tui")(tui)
 
 
 def main() -> None:
     """Run the program; a user's mistake is one message on stderr and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "·" shows "?", which beats a traceback
     try:
         app()
     except PlanError as error:
         sys.stderr.write(f"error: {error.message()}\n")
         sys.exit(2)
-    except BrokenPipeError:
-        # the reader of our output left: nobody is there to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

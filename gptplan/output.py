@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
+from planner.errors import FileError
+
 
 def show(text: str) -> None:
-    """A result, on stdout."""
-    sys.stdout.write(text + "\n")
+    """A result, on stdout. Raises FileError when it cannot be written, such as to a full disk."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader left, as `head` does; Typer would exit with 1, which here means that a check failed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        why = error.strerror or str(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its exit
+        raise FileError("the result cannot be written to stdout", why=why, remedy="check where it goes") from None
 
 
 def show_json(value: Any) -> None:
     """A result as one JSON object on stdout; what is not a finite number is null already, else it is our mistake."""
     import json
 
-    show(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    show(json.dumps(value, indent=2, allow_nan=False))  # ASCII: the same bytes whatever the terminal's encoding is
 
 
 def talk(text: str) -> None:

@@ -20,6 +20,9 @@ def run(
         typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
     ] = None,
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Stop after step N; resumable.")] = None,
+    time_limit: Annotated[
+        str | None, typer.Option("--time-limit", metavar="2h30m", help="Stop after this time; resumable.")
+    ] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -30,13 +33,19 @@ def run(
     from gptplan.extras import need_torch
     from gptplan.output import show, show_json, talk
     from gptplan.resolve import request_of
+    from planner.units import parse_duration
 
     request = request_of(config, out, resume, steps)
     need_torch("training")
     from reference_trainer.execute import Execution, execute
 
     execution = Execution(
-        device=device, data=data, stop_after=request.stop_after, deterministic=deterministic, progress=True
+        device=device,
+        data=data,
+        stop_after=request.stop_after,
+        deterministic=deterministic,
+        progress=True,
+        time_limit=None if time_limit is None else parse_duration(time_limit, name="--time-limit"),
     )
     outcome = execute(request.config, request.directory, request.resume, execution, talk)
     if outcome.comparison is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from planner import presets
 from planner.config import (
     HardwareConfig,
@@ -16,19 +14,12 @@ from planner.config import (
 )
 from planner.errors import InputError
 from planner.memory_account import memory_of
-from planner.typed import Typed, flag
-from planner.units import parse_count
+from planner.shape import tokens_per_step
+from planner.typed import Notes, Typed
 
 DEFAULT_BATCH_TOKENS = 524_288
 MOST_TOKENS_AT_ONCE = 16_384
 FILL = 0.9
-
-
-class Recorder(Protocol):
-    """Where assumptions are noted."""
-
-    def add(self, key: str, value: object, source: str) -> None:
-        """Record a value that nobody typed."""
 
 
 def batch_of(
@@ -37,24 +28,35 @@ def batch_of(
     model: ModelConfig,
     training: TrainingConfig,
     hardware: HardwareConfig,
-    notes: Recorder,
+    notes: Notes,
 ) -> TrainingConfig:
     """`training` with micro-batch and accumulation.
 
+    Over a base, its batch stands. Where GPUs, sequence or micro-batch change, what was assumed of it is derived again,
+    so that a batch in tokens that somebody chose, or the default one, does not grow with the GPUs.
     Raises InputError when a typed batch cannot be divided among the devices; the message names the nearest legal ones.
     """
-    micro = _count(typed, "micro_batch")
-    accumulation = _count(typed, "accumulation")
-    wanted = _count(typed, "global_batch_tokens")
-    if base is not None and wanted is None:
-        micro = micro or base.training.micro_batch
-        accumulation = accumulation or base.training.accumulation
+    micro = typed.count("micro_batch")
+    accumulation = typed.count("accumulation")
+    wanted = typed.count("global_batch_tokens")
+    chosen = wanted
+    if base is not None:
+        old, assumed = base.training, _assumed(base)
+        divided_anew = "accumulation" in assumed and typed.given("gpus", "seq", "micro_batch")
+        if accumulation is None and wanted is None:
+            if not divided_anew:
+                accumulation = old.accumulation
+            elif "global_batch_tokens" not in assumed:
+                chosen = tokens_per_step(base)
+        if micro is None and (accumulation is not None or "micro_batch" not in assumed):
+            micro = old.micro_batch
     if accumulation is not None:
         if micro is None:
             micro = 1
             notes.add("micro_batch", 1, "default beside a given accumulation")
         return training.model_copy(update={"micro_batch": micro, "accumulation": accumulation})
-    per_device = _sequences_per_device(wanted, training, hardware, micro or 1, notes)
+    name = "--global-batch-tokens:" if wanted is not None else "the file's batch of"
+    per_device = _sequences_per_device(chosen, name, training, hardware, micro or 1, notes)
     if micro is None:
         micro = _largest_micro_batch(model, training, hardware, per_device)
         notes.add(
@@ -67,15 +69,20 @@ def batch_of(
     return training.model_copy(update={"micro_batch": micro, "accumulation": per_device // micro})
 
 
-def _count(typed: Typed, name: str) -> int | None:
-    text = getattr(typed, name)
-    return None if text is None else parse_count(text, name=flag(name))
+def _assumed(base: RunConfig) -> set[str]:
+    """Which parts of a file's batch nobody chose; a value changed by hand was chosen, whatever the file still says."""
+    values = {
+        "micro_batch": base.training.micro_batch,
+        "accumulation": base.training.accumulation,
+        "global_batch_tokens": tokens_per_step(base),
+    }
+    return {a.key for a in base.provenance.assumptions if a.value == str(values.get(a.key))}
 
 
 def _sequences_per_device(
-    wanted: int | None, training: TrainingConfig, hardware: HardwareConfig, micro: int, notes: Recorder
+    wanted: int | None, name: str, training: TrainingConfig, hardware: HardwareConfig, micro: int, notes: Notes
 ) -> int:
-    """Sequences of one step on each device; a default batch is rounded to a legal one, a typed one is not."""
+    """Sequences of one step on each device; a default batch is rounded to a legal one, a chosen one is not."""
     unit = training.seq * hardware.gpus * micro
     if wanted is None:
         found = max(1, round(DEFAULT_BATCH_TOKENS / unit))
@@ -87,11 +94,11 @@ def _sequences_per_device(
         return found * micro
     if wanted % unit:
         below, above = wanted // unit * unit, (wanted // unit + 1) * unit
-        near = f"{below:,} or {above:,}" if below else f"{above:,}"
+        near = f"batches are {below:,} or {above:,}" if below else f"batch is {above:,}"
         raise InputError(
-            f"--global-batch-tokens: {wanted:,} is not a whole number of sequences on every device",
+            f"{name} {wanted:,} tokens is not a whole number of sequences on every device",
             why=f"sequence {training.seq:,} x micro-batch {micro:,} x {hardware.gpus:,} GPUs = {unit:,} tokens",
-            remedy=f"the nearest legal batches are {near}",
+            remedy=f"give another --global-batch-tokens: the nearest legal {near}",
         )
     return wanted // unit * micro
 

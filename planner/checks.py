@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +16,7 @@ from planner.rules import rules
 from planner.units import format_bytes, format_count, format_number, format_share
 
 FEW_STEPS = 100
+LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
 LATE_FINDING_EPOCHS = 4  # Muennighoff et al. 2023 (arXiv 2305.16264): little is lost up to four epochs
 NOMINAL_TOLERANCE = 0.05
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
@@ -70,19 +72,26 @@ def _what_fits(config: RunConfig, below: float = 1.0) -> str:
     """The smallest change that fits: a smaller micro-batch of the same batch, then full checkpointing."""
     if config.hardware.gpu == CPU:
         return "use a smaller --micro-batch with more accumulation"
-    gpu = presets.gpu(config.hardware.gpu)
     per_device = config.training.micro_batch * config.training.accumulation
+    most = min(config.training.micro_batch, LARGEST_TRIED)
+    divisors = [micro for micro in range(1, most + 1) if per_device % micro == 0]
     for mode in (config.training.activation_checkpointing, "full"):
-        for micro in range(config.training.micro_batch, 0, -1):
-            if per_device % micro:
-                continue
-            update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
-            changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
-            m = memory_of(changed, gpu)
-            if m.fits and m.usable_bytes and (m.peak_allocated_bytes or 0) <= below * m.usable_bytes:
-                extra = " --activation-checkpointing full" if mode != config.training.activation_checkpointing else ""
-                return f"--micro-batch {micro} --accumulation {per_device // micro}{extra} fits"
+        # memory grows with the micro-batch, so that the largest that fits is found by halving
+        count = bisect_left(divisors, True, key=lambda micro, mode=mode: not _fits(config, micro, mode, below))  # type: ignore[misc]
+        if count:
+            micro = divisors[count - 1]
+            extra = " --activation-checkpointing full" if mode != config.training.activation_checkpointing else ""
+            return f"--micro-batch {micro} --accumulation {per_device // micro}{extra} fits"
     return "no micro-batch fits, not even one sequence with full checkpointing: a larger card or a smaller model"
+
+
+def _fits(config: RunConfig, micro: int, mode: str, below: float) -> bool:
+    """Whether the same batch fits with this micro-batch and checkpointing, in a share `below` of the memory."""
+    per_device = config.training.micro_batch * config.training.accumulation
+    update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
+    changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
+    m = memory_of(changed, presets.gpu(config.hardware.gpu))
+    return bool(m.fits and m.usable_bytes and (m.peak_allocated_bytes or 0) <= below * m.usable_bytes)
 
 
 def _speed(plan: Plan) -> Iterator[Finding]:
@@ -106,7 +115,8 @@ def _speed(plan: Plan) -> Iterator[Finding]:
 
 
 def _size_rules(parameters: int) -> dict[str, Any]:
-    return next(dict(size) for size in rules("ranges")["size"] if parameters <= size["up_to"])
+    sizes = rules("ranges")["size"]
+    return dict(next((size for size in sizes if parameters <= size["up_to"]), sizes[-1]))
 
 
 def _outside(value: float, limits: list[float]) -> bool:

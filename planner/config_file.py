@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from planner.config import RunConfig, Section
 from planner.errors import ConfigError, FileError, nearest
+from planner.shape import steps_of, tokens_per_step
 
 if TYPE_CHECKING:
     from tomlkit.items import Table
@@ -28,10 +29,12 @@ def read_text(path: Path) -> str:
     Raises FileError for a missing path, a directory, something unreadable, or bytes that are not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except FileNotFoundError:
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = nearest(path.name, beside)
+        try:
+            close = nearest(path.name, os.listdir(path.parent))
+        except OSError:
+            close = []
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise FileError(f"{path} does not exist", remedy=f"{hint}check the path") from None
     except IsADirectoryError:
@@ -47,9 +50,9 @@ def write_atomically(path: Path, text: str, *, overwrite: bool = False) -> None:
 
     Raises FileError when the path exists already (unless `overwrite`), is a directory, or cannot be written.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise FileError(f"{path} is a directory", why="a file is needed here", remedy="give a file name")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:  # a link to nowhere is somebody's, too
         raise FileError(
             f"{path} exists already", why="nothing is overwritten unasked", remedy="give another name, or add --force"
         )
@@ -86,7 +89,7 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(f"{path} is empty", remedy="write one with: gptplan plan … -o run.toml")
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
         raise ConfigError(f"{path} is not TOML", why=str(error), remedy="mend that line") from None
     return config_from(values, str(path))
 
@@ -94,36 +97,58 @@ def load_config(path: Path) -> RunConfig:
 def config_from(values: dict[str, Any], name: str) -> RunConfig:
     """A config from plain values; `name` is how messages call them. Raises ConfigError."""
     version = values.get("schema_version")
-    if version != 1:
+    if version is True or version != 1:  # True == 1
         raise ConfigError(
-            f"{name}: schema_version is {version!r}",
+            f"{name}: schema_version is {'missing' if version is None else repr(version)}",
             why="this version reads 1",
             remedy="write the file anew with: gptplan plan … -o run.toml",
         )
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         what, why, remedy = explain_validation(error)
         raise ConfigError(f"{name}: {what}", why=why, remedy=remedy) from None
+    _refuse_impossible_run(config, name)
+    return config
+
+
+def _refuse_impossible_run(config: RunConfig, name: str) -> None:
+    """What no section sees alone, because the steps follow from the batch."""
+    steps, warmup = steps_of(config), config.schedule.warmup_steps
+    if steps < 1:
+        raise ConfigError(
+            f"{name}: training.tokens = {config.training.tokens} is less than one step of {tokens_per_step(config):,}",
+            why="a step is never partial, so there would be none",
+            remedy="give more tokens, or a smaller micro_batch or accumulation",
+        )
+    if warmup > steps:
+        raise ConfigError(
+            f"{name}: schedule.warmup_steps = {warmup} is longer than the run of {steps:,} steps",
+            why="the rate would never reach its peak",
+            remedy="give fewer warmup_steps, or more tokens",
+        )
 
 
 def explain_validation(error: ValidationError) -> tuple[str, str, str]:
-    """The first complaint of a validation as (what, why, remedy)."""
-    first = error.errors(include_url=False)[0]
+    """The first complaint of a validation as (what, why, remedy); a misspelt key explains a missing one."""
+    complaints = error.errors(include_url=False)
+    first = next((c for c in complaints if c["type"] == "extra_forbidden"), complaints[0])
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(first["loc"][:-1])
         close = nearest(str(first["loc"][-1]), known)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        return f"unknown key {where}{more}", "a misspelt key would be ignored in silence", f"{hint}known: {known}"
+        names = ", ".join(known)
+        return f"unknown key {where}{more}", "a misspelt key would be ignored in silence", f"{hint}known: {names}"
     if first["type"] == "missing":
         return f"{where} is missing{more}", "the config is not whole without it", "add it, or write the file anew"
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":
         what, _, why = message.partition(": ")
         return f"{where}: {what}{more}" if where else f"{what}{more}", why, "change one of the two"
-    return f"{where}: {message}{more}", f"found {first['input']!r}", "give a value of that kind"
+    message = message.replace("Input should be", "it must be")
+    return f"{where}: {message}{more}", f"found {repr(first['input'])[:60]}", "give a value of that kind"
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

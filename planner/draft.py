@@ -6,7 +6,7 @@ With a base config (`--config run.toml`) everything in it stands unless a flag n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,13 +14,13 @@ from planner import presets
 from planner.batching import batch_of
 from planner.config import (
     CPU,
-    Assumption,
     HardwareConfig,
     ModelConfig,
     OptimizerConfig,
     Provenance,
     RunConfig,
     ScheduleConfig,
+    Section,
     TrainingConfig,
 )
 from planner.config_file import explain_validation
@@ -28,8 +28,8 @@ from planner.errors import InputError, UnknownNameError
 from planner.model_choice import model_of
 from planner.rules import rules
 from planner.shape import nominal_parameters, steps_of, tokens_per_step
-from planner.typed import Typed, flag
-from planner.units import TERA, format_count, format_number, parse_count, parse_money, parse_number
+from planner.typed import Notes, Typed, flag, refuse_contradictions
+from planner.units import TERA, format_count, format_number, parse_count, parse_money
 
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
@@ -37,17 +37,7 @@ CHECKPOINTING = ("none", "selective", "full")
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
 WARMUP_STEPS = 2000
 WARMUP_SHARE = 0.02
-
-
-class Notes:
-    """Collects the assumptions of a draft."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Assumption] = {}
-
-    def add(self, key: str, value: object, source: str) -> None:
-        """Record that `key` was not typed, which value it got, and by which rule."""
-        self.found[key] = Assumption(key=key, value=str(value), source=source)
+S = TypeVar("S", bound=Section)
 
 
 def draft(
@@ -66,20 +56,17 @@ def draft(
     processor, used when the run is planned for it.
     Raises InputError (with its kinds) for text that cannot be read, unknown names and contradictions.
     """
-    _refuse_contradictions(typed)
-    notes = Notes()
-    if base is not None:
-        notes.found = {a.key: a for a in base.provenance.assumptions}
-        for name in typed.given(*notes.found):
-            del notes.found[name]
+    refuse_contradictions(typed)
+    notes = Notes(typed, base)
     seq = _seq(typed, base, notes)
-    model = model_of(typed, base.model if base else None, seq, notes)
+    model = model_of(typed, base, seq, notes)
     hardware = _hardware(typed, base, machine_gpu, notes)
     if typed.seq is None and base is None and seq > model.context:
         seq = model.context
         notes.add("seq", seq, "the model's context is shorter than the default")
+    _refuse_long_sequence(seq, model)
     training = batch_of(typed, base, model, _training(typed, base, seq, notes), hardware, notes)
-    whole: RunConfig = _validated(
+    whole = _validated(
         RunConfig,
         model=model,
         training=training,
@@ -95,40 +82,11 @@ def draft(
     return whole.model_copy(update={"schedule": schedule, "provenance": provenance})
 
 
-def _validated(section: type[Any], **values: Any) -> Any:
+def _validated(section: type[S], **values: Any) -> S:
     try:
         return section(**values)
     except ValidationError as error:
         raise InputError(*explain_validation(error)) from None
-
-
-def _refuse_contradictions(typed: Typed) -> None:
-    """Flags that say the same thing twice are refused, not ranked."""
-    either = [
-        (("params", "model", "hf_config"), "each chooses the model"),
-        (("params", "layers"), "the rule of --params chooses the layers"),
-        (("params", "hidden"), "the rule of --params chooses the width"),
-        (("tokens", "steps"), "one follows from the other and the batch"),
-        (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
-        (("precision", "recipe"), "a recipe contains the precision"),
-        (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
-        (("tflops", "mfu"), "each fixes the speed"),
-    ]
-    for names, why in either:
-        found = typed.given(*names)
-        if len(found) > 1:
-            flags = " and ".join(flag(n) for n in found)
-            raise InputError(f"{flags} contradict each other", why=why, remedy=f"give one of {flags}")
-
-
-def _count(typed: Typed, name: str) -> int | None:
-    text = getattr(typed, name)
-    return None if text is None else parse_count(text, name=flag(name))
-
-
-def _number(typed: Typed, name: str, *, allow_zero: bool = False) -> float | None:
-    text = getattr(typed, name)
-    return None if text is None else parse_number(text, name=flag(name), allow_zero=allow_zero)
 
 
 def _choice(typed: Typed, name: str, known: tuple[str, ...], kind: str) -> str | None:
@@ -139,13 +97,22 @@ def _choice(typed: Typed, name: str, known: tuple[str, ...], kind: str) -> str |
 
 
 def _seq(typed: Typed, base: RunConfig | None, notes: Notes) -> int:
-    found = _count(typed, "seq")
+    found = typed.count("seq")
     if found is not None:
         return found
     if base is not None:
         return base.training.seq
     notes.add("seq", DEFAULT_SEQ, "default: GPT-2's context (Radford et al. 2019)")
     return DEFAULT_SEQ
+
+
+def _refuse_long_sequence(seq: int, model: ModelConfig) -> None:
+    if seq > model.context and model.position == "learned":
+        raise InputError(
+            f"--seq: {seq:,} is longer than the {model.context:,} learned positions of {model.name}",
+            why="its table has no row for the rest",
+            remedy=f"give --seq {model.context} or less, or another model: --params N --seq {seq}",
+        )
 
 
 def _hardware(typed: Typed, base: RunConfig | None, machine_gpu: str | None, notes: Notes) -> HardwareConfig:
@@ -157,20 +124,27 @@ def _hardware(typed: Typed, base: RunConfig | None, machine_gpu: str | None, not
         gpu = machine_gpu or DEFAULT_GPU
         rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"
         notes.add("gpu", gpu, rule)
-    gpus = _count(typed, "gpus")
+    gpus = typed.count("gpus")
     if gpus is None and old is None:
         notes.add("gpus", 1, "default")
-    tflops, mfu = _number(typed, "tflops"), _number(typed, "mfu")
+    tflops, mfu = typed.number("tflops"), typed.number("mfu")
     price = typed.price_per_gpu_hour
     speed_typed = tflops is not None or mfu is not None
-    return HardwareConfig(
+    same = old if old and gpu in (None, old.gpu) else None  # speed and price are those of one card
+    if old and not same:
+        if (old.tflops or old.mfu) and not speed_typed:
+            notes.add("speed", "predicted", f"the speed in the file is that of another card, {old.gpu}")
+        if old.usd_per_gpu_hour is not None and price is None:
+            notes.add("price_per_gpu_hour", "price list", f"the price in the file is that of another card, {old.gpu}")
+    return _validated(
+        HardwareConfig,
         gpu=gpu or (old.gpu if old else DEFAULT_GPU),
         gpus=gpus or (old.gpus if old else 1),
-        tflops=tflops * TERA if tflops is not None else (old.tflops if old and not speed_typed else None),
-        mfu=_share(mfu) if mfu is not None else (old.mfu if old and not speed_typed else None),
+        tflops=tflops * TERA if tflops is not None else (same.tflops if same and not speed_typed else None),
+        mfu=_share(mfu) if mfu is not None else (same.mfu if same and not speed_typed else None),
         usd_per_gpu_hour=parse_money(price, name=flag("price_per_gpu_hour"), allow_zero=True)
         if price is not None
-        else (old.usd_per_gpu_hour if old else None),
+        else (same.usd_per_gpu_hour if same else None),
     )
 
 
@@ -187,7 +161,7 @@ def _share(mfu: float) -> float:
 def _training(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> TrainingConfig:
     """Everything of the section but the batch, for which one sequence stands."""
     old = base.training if base else None
-    tokens, steps = _count(typed, "tokens"), _count(typed, "steps")
+    tokens, steps = typed.count("tokens"), typed.count("steps")
     if tokens is None and steps is None:
         if old is None:
             raise InputError(
@@ -196,11 +170,11 @@ def _training(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> T
                 remedy="give --tokens, such as --tokens 10B, or --steps",
             )
         tokens, steps = old.tokens, old.steps
-    found: TrainingConfig = _validated(
+    return _validated(
         TrainingConfig,
         tokens=tokens,
         steps=steps,
-        dataset_tokens=_count(typed, "dataset_tokens") or (old.dataset_tokens if old else None),
+        dataset_tokens=typed.count("dataset_tokens") or (old.dataset_tokens if old else None),
         seq=seq,
         micro_batch=1,
         accumulation=1,
@@ -211,9 +185,8 @@ def _training(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> T
             lambda: _noted(notes, "activation_checkpointing", "none", "default"),
         ),
         seed=_or_default(_seed(typed), old.seed if old else None, lambda: _noted(notes, "seed", 1337, "default")),
-        checkpoint_every=_count(typed, "checkpoint_every") or (old.checkpoint_every if old else None),
+        checkpoint_every=typed.count("checkpoint_every") or (old.checkpoint_every if old else None),
     )
-    return found
 
 
 def _seed(typed: Typed) -> int | None:
@@ -264,25 +237,29 @@ def _schedule(typed: Typed, base: RunConfig | None, config: RunConfig, notes: No
     _choice(typed, "schedule", ("cosine",), "schedule")
     _choice(typed, "optimizer", ("adamw",), "optimizer")
     old = base.schedule if base else None
-    peak = _number(typed, "peak_lr")
+    peak = typed.number("peak_lr")
     if peak is None:
         peak = old.peak_lr if old else _peak_rate(config.model, notes)
-    floor = _number(typed, "min_lr", allow_zero=True)
+    floor = typed.number("min_lr", allow_zero=True)
     if floor is None:
-        floor = old.min_lr if old and typed.peak_lr is None else _tenth(peak)
-        if old is None or typed.peak_lr is not None:
+        if old and (typed.peak_lr is None or "min_lr" not in notes.found):
+            floor = old.min_lr
+        else:
+            floor = _tenth(peak)
             notes.add("min_lr", format_number(floor), "default: a tenth of the peak (GPT-3 appendix B)")
     warmup = _warmup(typed, config)
     if warmup is None:
         warmup = old.warmup_steps if old else _default_warmup(config, notes)
     if warmup > steps_of(config):
+        said = [flag(n) for n in typed.given("warmup_steps", "warmup_tokens", "warmup_ratio")]
+        horizon = "--tokens" if config.training.steps is None else "--steps"
         raise InputError(
-            f"warm-up of {warmup:,} steps is longer than the run of {steps_of(config):,} steps",
+            f"{said[0] + ':' if said else 'the'} warm-up of {warmup:,} steps{'' if said else ' in the file'} is longer "
+            f"than the run of {steps_of(config):,} steps",
             why="the rate would never reach its peak",
-            remedy="give a smaller --warmup-steps, or more --tokens",
+            remedy=f"give a smaller {said[0] if said else '--warmup-steps'}, or --warmup-ratio 2%, or more {horizon}",
         )
-    found: ScheduleConfig = _validated(ScheduleConfig, peak_lr=peak, min_lr=floor, warmup_steps=warmup)
-    return found
+    return _validated(ScheduleConfig, peak_lr=peak, min_lr=floor, warmup_steps=warmup)
 
 
 def _tenth(rate: float) -> float:
@@ -292,12 +269,12 @@ def _tenth(rate: float) -> float:
 
 def _warmup(typed: Typed, config: RunConfig) -> int | None:
     if typed.warmup_steps is not None:
-        return parse_count(typed.warmup_steps, name="--warmup-steps", allow_zero=True)
-    if typed.warmup_tokens is not None:
-        tokens = parse_count(typed.warmup_tokens, name="--warmup-tokens", allow_zero=True)
+        return typed.count("warmup_steps", allow_zero=True)
+    tokens = typed.count("warmup_tokens", allow_zero=True)
+    if tokens is not None:
         return -(-tokens // tokens_per_step(config))
-    if typed.warmup_ratio is not None:
-        ratio = parse_number(typed.warmup_ratio, name="--warmup-ratio", allow_zero=True)
+    ratio = typed.number("warmup_ratio", allow_zero=True)
+    if ratio is not None:
         if ratio > 1:
             raise InputError(
                 f"--warmup-ratio: {ratio:g} is above 1",

@@ -84,10 +84,10 @@ class MissingExtraError(PlanError):
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The known names closest to `name` in spelling, best first, `most` at the most."""
+    """The known names that begin with `name`, shortest first, then those closest in spelling; `most` at the most."""
     import difflib  # 5 ms, wanted on the error path only
 
     by_lower = {k.lower(): k for k in known}
+    starts = sorted((low for low in by_lower if name and low.startswith(name.lower())), key=len)
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=most, cutoff=0.5)
-    starts = [low for low in by_lower if name and low.startswith(name.lower()) and low not in close]
-    return [by_lower[low] for low in (close + starts)[:most]]
+    return [by_lower[low] for low in dict.fromkeys(starts + close)][:most]

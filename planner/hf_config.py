@@ -23,12 +23,9 @@ def model_from_hf(path: Path) -> ModelConfig:
     """
     try:
         values = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise FileError(
-            f"{path} is not JSON",
-            why=f"line {error.lineno}: {error.msg}",
-            remedy="give the model's config.json",
-        ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
+        why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise FileError(f"{path} is not JSON", why=why, remedy="give the model's config.json") from None
     if not isinstance(values, dict) or "model_type" not in values:
         raise FileError(
             f"{path} is not a Hugging Face model config",
@@ -48,7 +45,26 @@ def model_from_hf(path: Path) -> ModelConfig:
             remedy="give the config.json that belongs to the weights",
         ) from None
     except ValidationError as error:
-        raise InputError(*explain_validation(error)) from None
+        what, why, remedy = explain_validation(error)
+        raise InputError(f"{path}: {what}", why=why, remedy=remedy) from None
+
+
+def _head_width(values: dict[str, Any], path: Path, width: str, heads: str) -> int:
+    """Width over heads, both checked first because they are divided before the model is validated."""
+    for key in (width, heads):
+        if type(values[key]) is not int or values[key] < 1:
+            raise InputError(
+                f"{path}: {key} = {repr(values[key])[:60]} is not a positive whole number",
+                why="the shape follows from it",
+                remedy="give the config.json that belongs to the weights",
+            )
+    if values[width] % values[heads]:
+        raise InputError(
+            f"{path}: {width} = {values[width]} is not divisible by {heads} = {values[heads]}",
+            why="the width is shared out evenly among the heads",
+            remedy="change one of the two",
+        )
+    return int(values[width] // values[heads])
 
 
 def _refuse_unless(values: dict[str, Any], path: Path, key: str, default: Any, allowed: tuple[Any, ...]) -> None:
@@ -64,13 +80,13 @@ def _refuse_unless(values: dict[str, Any], path: Path, key: str, default: Any, a
 def _gpt2(values: dict[str, Any], path: Path) -> dict[str, Any]:
     _refuse_unless(values, path, "activation_function", "gelu_new", ("gelu_new", "gelu", "gelu_pytorch_tanh"))
     _refuse_unless(values, path, "add_cross_attention", False, (False,))
-    hidden, heads = values["n_embd"], values["n_head"]
+    hidden, heads, head_dim = values["n_embd"], values["n_head"], _head_width(values, path, "n_embd", "n_head")
     return {
         "layers": values["n_layer"],
         "hidden": hidden,
         "heads": heads,
         "kv_heads": heads,
-        "head_dim": hidden // heads,
+        "head_dim": head_dim,
         "ffn": values.get("n_inner") or 4 * hidden,
         "vocab": values["vocab_size"],
         "context": values["n_positions"],
@@ -87,12 +103,13 @@ def _llama(values: dict[str, Any], path: Path) -> dict[str, Any]:
     _refuse_unless(values, path, "attention_bias", False, (False,))
     _refuse_unless(values, path, "mlp_bias", False, (False,))
     hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    head_dim = values.get("head_dim") or _head_width(values, path, "hidden_size", "num_attention_heads")
     return {
         "layers": values["num_hidden_layers"],
         "hidden": hidden,
         "heads": heads,
         "kv_heads": values.get("num_key_value_heads") or heads,
-        "head_dim": values.get("head_dim") or hidden // heads,
+        "head_dim": head_dim,
         "ffn": values["intermediate_size"],
         "vocab": values["vocab_size"],
         "context": values["max_position_embeddings"],

@@ -36,6 +36,12 @@ def optimizer_bytes(parameters: Num, state_bytes: Num) -> Num:
     return parameters * state_bytes
 
 
+@formula(gives="bytes", source="safetensors format: 8 bytes, a JSON entry per tensor, the data; entries measured")
+def checkpoint_bytes(parameters: Num, state_bytes: Num, tensors: Num) -> Num:
+    """Weights in fp32, moments and a step count per tensor; four header entries per parameter tensor."""
+    return parameters * (4 + state_bytes) + tensors * (4 + 4 * 98) + 1000
+
+
 @formula(gives="bytes", source="Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 5")
 def sharded_state_bytes(parameters: Num, unsharded_bytes: Num, sharded_bytes: Num, shards: Num) -> Num:
     """Bytes per device when part of the state is divided among `shards` devices."""

@@ -94,7 +94,7 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=tuple(phases),
-        checkpoint_bytes=int(memory.optimizer_bytes(counts.total, FP32 + MOMENTS_BYTES)),
+        checkpoint_bytes=int(memory.checkpoint_bytes(counts.total, MOMENTS_BYTES, counts.tensors)),
     )
 
 

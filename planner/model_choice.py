@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from planner import presets
-from planner.config import ModelConfig
+from planner.config import ModelConfig, RunConfig
 from planner.config_file import explain_validation
 from planner.errors import InputError, UnknownNameError
 from planner.hf_config import model_from_hf
 from planner.shape import parameters_of, shape_of
-from planner.typed import Typed, flag
-from planner.units import format_count_exact, format_share, parse_count
+from planner.typed import SHAPE, Notes, Typed, flag
+from planner.units import format_count_exact, format_share
 
 GPT2_VOCAB = 50257
 HEAD_DIM = 64
@@ -27,30 +27,25 @@ RULE = (
     "GPT-2 family (learned positions, LayerNorm, GELU 4h, biases, tied embeddings, heads of 64): the layers and the "
     "width, a multiple of 64, whose exact count and width-to-depth ratio (GPT-3, table 2.1) come closest"
 )
-FIELDS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
 
 
-class Recorder(Protocol):
-    """Where assumptions are noted."""
-
-    def add(self, key: str, value: object, source: str) -> None:
-        """Record a value that nobody typed."""
-
-
-def model_of(typed: Typed, base: ModelConfig | None, seq: int, notes: Recorder) -> ModelConfig:
-    """The model of what was typed; `base` is the one of the config that the flags override.
+def model_of(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> ModelConfig:
+    """The model of what was typed; `base` is the config that the flags override.
 
     Raises InputError when no model was typed, or when its parts do not fit together.
     """
-    numbers = {name: _count(typed, name) for name in FIELDS}
-    if typed.params is not None:
-        return model_for_parameters(parse_count(typed.params, name="--params"), numbers, typed, seq, notes)
+    numbers = {name: typed.count(name) for name in SHAPE}
+    wanted = typed.count("params")
+    if wanted is not None:
+        return model_for_parameters(wanted, numbers, typed, seq, notes)
     if typed.model is not None:
         values = _from_preset(typed.model)
     elif typed.hf_config is not None:
         values = model_from_hf(Path(typed.hf_config)).model_dump()
     elif base is not None and typed.family is None:
-        values = base.model_dump()
+        values = base.model.model_dump()
+        if numbers["hidden"] is not None and numbers["heads"] is None and _heads_by_rule(base):
+            numbers["heads"] = _default_heads(numbers["hidden"], notes)
     elif typed.given("layers", "hidden", "family"):
         values = _family(typed, numbers, seq, notes)
     else:
@@ -61,13 +56,18 @@ def model_of(typed: Typed, base: ModelConfig | None, seq: int, notes: Recorder) 
         )
     changed = {k: v for k, v in numbers.items() if v is not None and values.get(k) != v}
     if changed:
-        values |= _with_changes(values, changed)
+        values |= _with_changes(values, changed, notes)
     return _whole(values)
 
 
-def _count(typed: Typed, name: str) -> int | None:
-    text = getattr(typed, name)
-    return None if text is None else parse_count(text, name=flag(name))
+def _heads_by_rule(base: RunConfig) -> bool:
+    return any(a.key in ("shape", "heads") for a in base.provenance.assumptions)
+
+
+def _default_heads(hidden: int, notes: Notes) -> int:
+    heads = hidden // HEAD_DIM if hidden % HEAD_DIM == 0 else 1
+    notes.add("heads", heads, "heads of 64 where the width is a multiple of it, else one")
+    return heads
 
 
 def _whole(values: dict[str, Any]) -> ModelConfig:
@@ -83,7 +83,7 @@ def _from_preset(name: str) -> dict[str, Any]:
     return {"name": found.id, "source": found.source, **shape}
 
 
-def _with_changes(values: dict[str, Any], changed: dict[str, int]) -> dict[str, Any]:
+def _with_changes(values: dict[str, Any], changed: dict[str, int], notes: Notes) -> dict[str, Any]:
     """Flags over a preset or file: what depends on a changed width is derived again unless it was typed too."""
     new: dict[str, Any] = dict(changed)
     hidden = changed.get("hidden", values["hidden"])
@@ -94,7 +94,7 @@ def _with_changes(values: dict[str, Any], changed: dict[str, int]) -> dict[str, 
             was_grouped = values["kv_heads"] != values["heads"]
             new["kv_heads"] = values["kv_heads"] if was_grouped else heads
     if "hidden" in changed and "ffn" not in changed:
-        new["ffn"] = 4 * hidden if values["mlp"] == "gelu" else _gated_width(hidden)
+        new["ffn"] = _default_ffn(hidden, values["mlp"] == "swiglu", notes)
     new["name"] = f"{values['name']} with {', '.join(f'{k} {v}' for k, v in changed.items())}"
     new["nominal_parameters"] = None
     return new
@@ -112,12 +112,18 @@ def _head_dim(hidden: int, heads: int) -> int:
     return hidden // heads
 
 
+def _default_ffn(hidden: int, gated: bool, notes: Notes) -> int:
+    ffn = _gated_width(hidden) if gated else 4 * hidden
+    notes.add("ffn", ffn, "8/3 of the width, to 256 (LLaMA)" if gated else "4 times the width (GPT-2)")
+    return ffn
+
+
 def _gated_width(hidden: int) -> int:
     """Inner width of a gated MLP: 8/3 of the width, rounded up to 256 (LLaMA, arXiv 2302.13971, section 2.2)."""
     return math.ceil(8 * hidden / 3 / 256) * 256
 
 
-def _family(typed: Typed, numbers: dict[str, int | None], seq: int, notes: Recorder) -> dict[str, Any]:
+def _family(typed: Typed, numbers: dict[str, int | None], seq: int, notes: Notes) -> dict[str, Any]:
     """A shape from flags: `--layers` and `--hidden` are needed, the rest follows from the family."""
     if typed.family not in (None, "gpt2", "llama"):
         raise UnknownNameError("model family", str(typed.family), ["gpt2", "llama"])
@@ -134,12 +140,10 @@ def _family(typed: Typed, numbers: dict[str, int | None], seq: int, notes: Recor
         notes.add("family", "gpt2", "default: learned positions, LayerNorm, GELU, biases, tied embeddings")
     heads = numbers["heads"]
     if heads is None:
-        heads = hidden // HEAD_DIM if hidden % HEAD_DIM == 0 else 1
-        notes.add("heads", heads, "heads of 64 where the width is a multiple of it, else one")
+        heads = _default_heads(hidden, notes)
     ffn = numbers["ffn"]
     if ffn is None:
-        ffn = _gated_width(hidden) if llama else 4 * hidden
-        notes.add("ffn", ffn, "8/3 of the width, to 256 (LLaMA)" if llama else "4 times the width (GPT-2)")
+        ffn = _default_ffn(hidden, llama, notes)
     vocab = numbers["vocab"]
     if vocab is None:
         vocab = 32000 if llama else GPT2_VOCAB
@@ -173,7 +177,7 @@ def _style(family: Literal["gpt2", "llama"]) -> dict[str, Any]:
 
 
 def model_for_parameters(
-    wanted: int, numbers: dict[str, int | None], typed: Typed, seq: int, notes: Recorder
+    wanted: int, numbers: dict[str, int | None], typed: Typed, seq: int, notes: Notes
 ) -> ModelConfig:
     """The shape that `RULE` picks for a parameter count.
 

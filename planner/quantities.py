@@ -110,6 +110,7 @@ QUANTITIES: dict[str, Quantity] = {
     "cast_bytes": Quantity("x_b", "byte", "bytes of a weight's cast copy; 0 where nothing is cast"),
     "stat_vectors": Quantity("v_n", "1", "fp32 statistics per token of a norm: 2 LayerNorm, 1 RMSNorm"),
     "rotary_factor": Quantity("r_o", "1", "1 with rotary embedding, else 0"),
+    "tensors": Quantity("n_t", "1", "parameter tensors"),
     "capacity_bytes": Quantity("M", "byte", "memory of one card"),
     "shards": Quantity("Z", "1", "devices that share a part"),
     "unsharded_bytes": Quantity("b_u", "byte", "bytes per parameter held whole"),

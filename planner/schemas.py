@@ -11,10 +11,10 @@ def schemas() -> dict[str, Any]:
 
     from planner.compare import Comparison
     from planner.config import RunConfig
-    from planner.plan import Plan
+    from planner.report import Document
 
     return {
         "config": RunConfig.model_json_schema(),
-        "plan": TypeAdapter(Plan).json_schema(),
+        "plan": TypeAdapter(Document).json_schema(),
         "comparison": TypeAdapter(Comparison).json_schema(),
     }

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from planner.config import Assumption, RunConfig
+from planner.errors import InputError, UnitError
+from planner.units import parse_count, parse_number
+
+LARGEST = 10**18  # what a config holds; a run with more of anything is a slip of the keyboard
+
 
 @dataclass(frozen=True, slots=True)
 class Typed:
@@ -49,6 +55,25 @@ class Typed:
         """Those of `names` that were typed."""
         return [n for n in names if getattr(self, n) is not None]
 
+    def count(self, name: str, *, allow_zero: bool = False) -> int | None:
+        """The whole number typed for a field, None where nothing was typed. Raises UnitError, also above 10^18."""
+        text = getattr(self, name)
+        if text is None:
+            return None
+        found = parse_count(text, name=flag(name), allow_zero=allow_zero)
+        if found > LARGEST:
+            raise UnitError(
+                f"{flag(name)}: {text[:40]!r} is larger than 10^18",
+                why="a config holds no larger number",
+                remedy="check its suffix and its exponent",
+            )
+        return found
+
+    def number(self, name: str, *, allow_zero: bool = False) -> float | None:
+        """The real number typed for a field, None where nothing was typed. Raises UnitError."""
+        text = getattr(self, name)
+        return None if text is None else parse_number(text, name=flag(name), allow_zero=allow_zero)
+
     def anything(self) -> bool:
         """Whether any field was typed."""
         return bool(self.given(*(f.name for f in fields(self))))
@@ -57,3 +82,52 @@ class Typed:
 def flag(name: str) -> str:
     """The command-line spelling of a field."""
     return "--" + name.replace("_", "-")
+
+
+def refuse_contradictions(typed: Typed) -> None:
+    """Flags that say the same thing twice are refused, not ranked. Raises InputError."""
+    either = [
+        (("params", "model", "hf_config"), "each chooses the model"),
+        (("model", "family"), "a preset has its own style"),
+        (("hf_config", "family"), "the file says which style it has"),
+        (("params", "layers"), "the rule of --params chooses the layers"),
+        (("params", "hidden"), "the rule of --params chooses the width"),
+        (("tokens", "steps"), "one follows from the other and the batch"),
+        (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
+        (("precision", "recipe"), "a recipe contains the precision"),
+        (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
+        (("tflops", "mfu"), "each fixes the speed"),
+    ]
+    for names, why in either:
+        found = typed.given(*names)
+        if len(found) > 1:
+            flags = " and ".join(flag(n) for n in found)
+            raise InputError(f"{flags} contradict each other", why=why, remedy=f"give one of {flags}")
+
+
+SHAPE = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
+# A typed field ends the assumption of its own name, and those here. --optimizer ends none: it only says "adamw".
+ENDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("params", "model", "hf_config", "family"), ("shape", "family", "heads", "ffn", "vocab")),
+    **{name: (name, "shape") for name in SHAPE},
+    "hidden": ("shape", "heads", "ffn"),
+    "precision": ("recipe",),
+    "warmup_tokens": ("warmup_steps",),
+    "warmup_ratio": ("warmup_steps",),
+    "accumulation": ("accumulation", "global_batch_tokens"),
+    "global_batch_tokens": ("accumulation", "global_batch_tokens"),
+    "optimizer": (),
+}
+
+
+class Notes:
+    """Collects the assumptions of a draft: those of the file that no flag ended, then its own."""
+
+    def __init__(self, typed: Typed, base: RunConfig | None) -> None:
+        ended = {key for name in typed.given(*Typed.__dataclass_fields__) for key in ENDS.get(name, (name,))}
+        carried = base.provenance.assumptions if base else ()
+        self.found = {a.key: a for a in carried if a.key not in ended}
+
+    def add(self, key: str, value: object, source: str) -> None:
+        """Record that `key` was not typed, which value it got, and by which rule."""
+        self.found[key] = Assumption(key=key, value=str(value), source=source)

@@ -35,13 +35,19 @@ SURPRISE_SECONDS = 1e-3  # … if it is long enough to be another process's turn
 SURPRISE_MOST = 2.0  # … and not so long, in longest calls, that the kernel is simply slow
 RETRIES = 4
 RETRY_SLEEP = 0.01  # seconds, times the attempt
+CANARIES = 3  # calls of a small addition before each kernel
+CANARY_SECONDS = 1e-3  # of one: it takes 1e-5 to 1e-4 s where nobody else runs
+CANARY_SLEEP = 0.02
 BATCH_SECONDS = 2e-4  # calls are timed together until they take this long: a clock reading costs 1e-7 s
+NOISY = 0.15  # relative noise from which people are told: it is 0.03 to 0.08 on a machine at rest
 UNKNOWN_NOISE = 0.5  # where the time box allowed one round only: a guess, on the safe side
 LEAST_SECONDS = 1e-9  # a difference of two times is at least this
 
 
 def measure_profile(device: str = "cpu", seconds: float = 12.0, say: Say = lambda line: None) -> dict[str, object]:
-    """Time the kernels of a training step on `device` for about `seconds`; a dict that JSON and TOML can hold.
+    """Time the kernels of a training step on `device`; a dict that JSON and TOML can hold.
+
+    It takes about `seconds` (s), up to twice that where other work on the machine makes it wait for quiet moments.
 
     `kernels` is {name: {"fp32" | "bf16": [[size, …, seconds], …]}}; `relative_noise` the median over all of half the
     interquartile range by the median; `memory_bytes` the device's whole memory. Raises PlanError if the device is not
@@ -59,7 +65,8 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, say: Say = lambd
     finally:
         torch.set_float32_matmul_precision(precision)
     noise = sweep.noise()
-    say(f"{len(sweep.samples)} times taken, noise {noise:.1%}")
+    busy = "; the machine was busy: measure again when it is not" if noise > NOISY else ""
+    say(f"{len(sweep.samples)} times taken, noise {noise:.1%}{busy}")
     return {
         "schema": SCHEMA,
         "device": device,
@@ -82,6 +89,9 @@ class _Sweep:
         # the first optimizer imports the compiler, and the first threads start: a second or two, outside the time box
         for name in ("adamw", "dispatch", "gemm_forward"):
             KERNELS[name].prepare(pool, "fp32", KERNELS[name].sizes[0])()
+        canary = KERNELS["add"]
+        self.canary = canary.prepare(pool, "fp32", canary.sizes[2])  # large enough for several threads
+        self.patience = seconds
         begin = time.perf_counter()
         self.first_deadline, self.deadline = begin + FIRST_ROUND_SHARE * seconds, begin + seconds
         self.samples: dict[Key, list[float]] = {}
@@ -121,12 +131,28 @@ class _Sweep:
     def _time(self, key: Key) -> float:
         """Seconds of one call: the first warms the caches, then as many as make the clock's error small."""
         name, kind, sizes = key
+        self._wait_for_quiet()
         self.pool.reset()
         kernel = KERNELS[name]
         call = kernel.prepare(self.pool, kind, sizes)
         with torch.set_grad_enabled(name == "dispatch"):
             warm = _seconds(call, 1, self.pool.device)
             return _seconds(call, max(1, min(50, int(BATCH_SECONDS / warm))), self.pool.device)
+
+    def _wait_for_quiet(self) -> None:
+        """Wait, for as long as the time box in all, while a small addition takes as long as another process's turn.
+
+        Threads that meet at the end of each kernel wait for the one whose core is taken: every kernel would seem to
+        take 10 ms and more.
+        """
+        begin = time.perf_counter()
+        while self.patience > 0 and _seconds(self.canary, CANARIES, self.pool.device) > CANARY_SECONDS:
+            time.sleep(CANARY_SLEEP)
+            now = time.perf_counter()
+            waited, begin = now - begin, now
+            self.patience -= waited
+            self.first_deadline += waited
+            self.deadline += waited
 
     def tables(self) -> dict[str, dict[str, list[list[float]]]]:
         """The profile's tables: of every sample list the lower quartile, less what only the timing costs."""

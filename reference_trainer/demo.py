@@ -31,6 +31,7 @@ LADDER = (
 BYTES = 256  # vocabulary of the byte tokenizer
 ENOUGH_STEPS = 120
 FEWEST_STEPS = 12  # a median of the step time needs some
+LATEST = 1.5
 SECONDS_PER_MINUTE = 60
 
 
@@ -72,6 +73,10 @@ def demo(minutes: float, directory: Path, version: str, say: Callable[[str], Non
     """Plan, emit, run and compare in `directory`, which gets run.toml and the run itself."""
     device = pick_device(None)
     config = sized_config(minutes, device, version, say)
+    # the prediction sets the steps; a machine that is busier than when it was measured must not run for an hour
+    limit = LATEST * minutes * SECONDS_PER_MINUTE
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "run.toml", config_text(config))
-    return execute(config, directory / "run", False, Execution(device=device.type, progress=True), say)
+    return execute(
+        config, directory / "run", False, Execution(device=device.type, progress=True, time_limit=limit), say
+    )

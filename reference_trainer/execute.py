@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -12,6 +14,7 @@ import torch
 
 from planner.checks import findings
 from planner.compare import Comparison, Measurement, compare
+from planner.compare_file import load_comparison
 from planner.config import CPU, Assumption, RunConfig
 from planner.config_file import config_text, write_atomically
 from planner.errors import FileError, PlanError
@@ -28,11 +31,12 @@ from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
-from reference_trainer.train import run
+from reference_trainer.train import last_step_of, run
 
 Say = Callable[[str], None]
 CALIBRATION_SECONDS = 15.0
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
+COMPARISON = "comparison.json"
 MEASUREMENT = "measurement.json"
 PLAN = "plan.json"
 CONFIG = "config.toml"
@@ -47,6 +51,7 @@ class Execution:
     stop_after: int | None = None
     deterministic: bool = False
     progress: bool = False
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,6 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     Raises PlanError for what the user can mend; nothing is trained before all of it is checked.
     """
     device = pick_device(execution.device)
-    if not resume:
-        config = adapted(config, device, say)
-        _claim(directory)
-    plan = estimate(config)
     options = RunOptions(
         device=str(device),
         data_path=execution.data,
@@ -74,15 +75,25 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         stop_after=execution.stop_after,
         deterministic=execution.deterministic,
         progress=execution.progress,
-        flops_per_step=plan.flops.per_step_model,
-        peak_flops=_peak(plan),
+        time_limit=execution.time_limit,
     )
+    # what can be refused is refused before the machine is measured and before anything is written
+    last_step_of(config, options)
     data = open_data(execution.data, config.model.vocab, config.training.seq)
+    if not resume:
+        _refuse_occupied(directory)
+        config = adapted(config, device, say)
+    plan = estimate(config)
+    options = replace(options, flops_per_step=plan.flops.per_step_model, peak_flops=_peak(plan))
     if not resume:
         _write_plan(plan, directory)
         say(_announcement(plan))
-    seen = probe(config, data, device, say)
     result = run(config, directory, options, say)
+    if result.exit_code:
+        return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
+    if not result.step_seconds and (directory / COMPARISON).exists():
+        return Outcome(0, load_comparison(directory))  # it was finished before: what it measured then stands
+    seen = probe(config, data, device, say)
     measured = _measurement(config, result, seen)
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
@@ -92,7 +103,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
 def adapted(config: RunConfig, device: torch.device, say: Say) -> RunConfig:
     """The config as this machine executes it: hardware, profile, and the recipe where nobody chose one."""
     if device.type != "cpu":
-        return _on_gpu(config, device)
+        return _on_gpu(config, device, say)
     profile = cached_profile(CPU, say)
     if profile is None or not is_current(profile):
         say(f"no current profile of this machine: measuring its kernels first (kept in {profile_path(CPU)})")
@@ -107,7 +118,7 @@ def adapted(config: RunConfig, device: torch.device, say: Say) -> RunConfig:
     return changed
 
 
-def _on_gpu(config: RunConfig, device: torch.device) -> RunConfig:
+def _on_gpu(config: RunConfig, device: torch.device, say: Say) -> RunConfig:
     """On a GPU the preset of that very card; fp32 where nobody chose a recipe and it has no bf16."""
     from planner import presets
 
@@ -118,7 +129,10 @@ def _on_gpu(config: RunConfig, device: torch.device) -> RunConfig:
             why="its predictions would rest on another card's numbers",
             remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and data sheet",
         )
-    changed = config.model_copy(update={"hardware": config.hardware.model_copy(update={"gpu": found.id})})
+    hardware = config.hardware.model_copy(update={"gpu": found.id})
+    profile = cached_profile(device.type, say)  # made by `gptplan calibrate --device cuda`; else the data sheet serves
+    current = profile if profile is not None and is_current(profile) else None
+    changed = config.model_copy(update={"hardware": hardware, "profile": current})
     assumed = {a.key for a in config.provenance.assumptions}
     if "recipe" in assumed and not torch.cuda.is_bf16_supported(including_emulation=False):
         return _with_recipe(changed, "fp32", "this GPU has no bf16")
@@ -136,11 +150,13 @@ def _with_recipe(config: RunConfig, recipe: str, why: str) -> RunConfig:
     )
 
 
-def _claim(directory: Path) -> None:
-    """The run directory, new or empty."""
+def _refuse_occupied(directory: Path) -> None:
+    """A run directory is new or empty, and somewhere above it can be written."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        occupied = any(directory.iterdir())
+        occupied = directory.exists() and any(directory.iterdir())
+        above = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{above} cannot be written")
     except OSError as error:
         raise FileError(
             f"{directory} cannot be used as a run directory",
@@ -174,6 +190,10 @@ def _announcement(plan: Plan) -> str:
 
 
 def _write_plan(plan: Plan, directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{directory} cannot be made", why=str(error), remedy="give another --out") from None
     write_atomically(directory / CONFIG, config_text(plan.config))
     write_atomically(directory / PLAN, json.dumps(document(plan, findings(plan)), indent=1, allow_nan=False) + "\n")
 
@@ -196,7 +216,8 @@ def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measureme
         phases=seen.track.by_phase(),
         peak_allocated_bytes=result.peak_allocated_bytes,
         peak_reserved_bytes=result.peak_reserved_bytes,
-        device_used_bytes=result.device_used_bytes,
+        # of a CPU run, what the process held at most: PyTorch's own code and the data are in it
+        device_used_bytes=result.peak_rss_bytes if result.device == CPU else result.device_used_bytes,
         step_seconds=middle,
         step_seconds_low=ends[0],
         step_seconds_high=ends[-1],
@@ -220,7 +241,7 @@ def _write_report(directory: Path, comparison: Comparison, measured: Measurement
     def write(name: str, text: str) -> None:
         write_atomically(directory / name, text, overwrite=True)
 
-    write("comparison.json", json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
+    write(COMPARISON, json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
     write(MEASUREMENT, json.dumps(asdict(measured), indent=1, allow_nan=False) + "\n")
     facts = [
         ("model", f"{plan.config.model.name}, {plan.parameters.total:,} parameters"),

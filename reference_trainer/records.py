@@ -19,7 +19,8 @@ class RunOptions:
 
     `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text. `stop_after`: the
     step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
-    may differ from run to run. `progress`: a bar on stderr if that is a terminal. `flops_per_step`, `peak_flops`
+    may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
+    of training after which to save and stop, resumable. `flops_per_step`, `peak_flops`
     (FLOP/s): the model FLOPs of one step and the device's peak, for the MFU in the metrics; None: it is unknown.
     """
 
@@ -29,6 +30,7 @@ class RunOptions:
     stop_after: int | None = None
     deterministic: bool = False
     progress: bool = False
+    time_limit: float | None = None
     flops_per_step: int | None = None
     peak_flops: float | None = None
 

@@ -45,7 +45,7 @@ def run(config: RunConfig, out: Path, options: RunOptions, say: Callable[[str], 
 
     Raises PlanError and its kinds for what the user can mend; nothing is trained before all of it is checked.
     """
-    steps = _steps_to_run(config, options)
+    steps = last_step_of(config, options)
     device = pick_device(options.device)
     with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic):
         _check_directory(here, options.resume)
@@ -65,8 +65,9 @@ def run(config: RunConfig, out: Path, options: RunOptions, say: Callable[[str], 
             metrics_file(here.metrics) as metrics,
             progress(done, steps, tokens_per_step(config), say, options.progress) as show,
         ):
+            begin = time.monotonic()
             for step in range(done + 1, steps + 1):
-                if signals.received:
+                if signals.received or _time_is_up(options, begin):
                     break
                 log.append(train_step(job.work, step))
                 done = step
@@ -83,7 +84,7 @@ def run(config: RunConfig, out: Path, options: RunOptions, say: Callable[[str], 
 # --- before the first step ----------------------------------------------------------------------------------------
 
 
-def _steps_to_run(config: RunConfig, options: RunOptions) -> int:
+def last_step_of(config: RunConfig, options: RunOptions) -> int:
     """The step after which this call ends. Raises for configs that this trainer cannot execute."""
     if config.hardware.gpus > 1:
         raise ConfigError(
@@ -145,6 +146,10 @@ def _resume(job: Job) -> int:
 def _saves_left(config: RunConfig, done: int, steps: int) -> int:
     every = config.training.checkpoint_every or steps
     return 1 + (steps - 1) // every - done // every
+
+
+def _time_is_up(options: RunOptions, begin: float) -> bool:
+    return options.time_limit is not None and time.monotonic() - begin >= options.time_limit
 
 
 # --- after a step -----------------------------------------------------------------------------------------------------

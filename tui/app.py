@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Container, Vertical
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Footer, Static
@@ -36,8 +36,8 @@ class PlannerApp(App[None]):
 
     TITLE = "gptplan"
     CSS_PATH = "app.tcss"
-    # two panes need 100 columns: below, they stand one above the other
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (76, "-medium"), (100, "-wide")]
+    # two panes need 100 columns; below they stand one above the other, and two columns of fields need 76
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-medium"), (100, "-wide")]  # noqa: RUF012  an instance variable to Textual, so no ClassVar
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "Help"),
         Binding("ctrl+s", "save", "Save"),
@@ -59,12 +59,13 @@ class PlannerApp(App[None]):
         self.set_reactive(PlannerApp.typed, session.first)
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="left"):
-            yield PlanForm(self.session.first)
-            yield Mistake().data_bind(PlannerApp.error)
-        with Vertical(id="right"):
-            yield Headline().data_bind(PlannerApp.result, PlannerApp.stale)
-            yield Report().data_bind(PlannerApp.result, PlannerApp.stale)
+        with Container(id="panes"):
+            with Vertical(id="left"):
+                yield PlanForm(self.session.first)
+                yield Mistake().data_bind(PlannerApp.error)
+            with Vertical(id="right"):
+                yield Headline().data_bind(PlannerApp.result, PlannerApp.stale)
+                yield Report().data_bind(PlannerApp.result, PlannerApp.stale)
         yield Static(id="command", markup=False)
         yield Footer()
 

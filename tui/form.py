@@ -36,8 +36,18 @@ class Row(Horizontal):
             tooltip=f"{self.field.help}\n{names}".strip(),
         )
 
+    # events, not the style :focus-within, whose rules are not applied anew to a neighbour of what has the focus
+    def on_descendant_focus(self) -> None:
+        self.query_one(Label).add_class("-current")
+
+    def on_descendant_blur(self) -> None:
+        self.query_one(Label).remove_class("-current")
+
     def mark(self, wrong: bool) -> None:
         """Show, by a sign as well as by colour, that the field's text cannot be used."""
+        if wrong == self.has_class("-wrong"):
+            return  # writing a label lays the whole screen out, and there are thirteen
+        self.set_class(wrong, "-wrong")
         self.query_one(Input).set_class(wrong, "-invalid")
         self.query_one(Label).update(f"✗ {self.field.label}" if wrong else self.field.label)
 

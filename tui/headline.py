@@ -63,7 +63,5 @@ class Headline(Static):
             return
         words, colour = VERDICTS[self.result.plan.memory.fits]
         lines = [Content.styled(words, f"bold {colour}")]
-        lines += [
-            Content.assemble((f"{label:<{LABEL}}", "$text-muted"), value) for label, value in headline(self.result.plan)
-        ]
+        lines += [Content.assemble((f"{label:<{LABEL}}", "dim"), value) for label, value in headline(self.result.plan)]
         self.update(Content("\n").join(lines))

@@ -13,20 +13,23 @@ from textual.widgets import Static
 from tui.fields import Field
 
 HELP = """\
-Every key computes the plan anew. An empty field stands for the value in parentheses, which a stated rule
-chose: the rules are at the end of the summary. Text that cannot be used leaves the last valid result, dimmed.
+Every key computes the plan anew. An empty field stands for the value in parentheses, which a rule \
+chose: the end of the summary says which. Text that cannot be used leaves the last valid result, dimmed.
 
-✓ fits   ✗ does not fit or cannot be used   ? unknown   ! warning   · note
+✓ fits  ✗ does not fit  ? unknown  ! warning  · note
 (low … high) is the interval of a prediction.
 
-Keys
-  Tab, ↓, Enter     next field                 Ctrl+S   save as run.toml
-  Shift+Tab, ↑      field above                Ctrl+Y   copy the command that gives this plan
-  →                 take the suggested name    Ctrl+P   commands and themes
-  PgUp, PgDn        scroll the summary         Ctrl+Q   quit
-  Tab into it, then arrows: also sideways      F1       this help
+Tab, ↓, Enter   next field
+Shift+Tab, ↑    field above
+→               take the suggested name
+PgUp, PgDn      scroll the summary
+Tab into it     arrows scroll it, also sideways
+Ctrl+S          save as run.toml
+Ctrl+Y          copy the command that gives this plan
+Ctrl+P          commands and themes
+Ctrl+Q          quit
 
-Everything here is a command too: gptplan estimate --help"""
+All of it is a command too: gptplan estimate --help"""
 
 
 class HelpScreen(ModalScreen[None]):

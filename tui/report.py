@@ -10,15 +10,21 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from planner.checks import Finding
-from planner.text import MARKS, summary
+from planner.text import MARKS, summary, wrap
 from tui.session import Result
 
+NARROWEST = 20
 
-def findings_text(found: Sequence[Finding]) -> str:
-    """The findings as paragraphs for the pane's width; `planner.text` wraps for a page."""
+
+def findings_text(found: Sequence[Finding], width: int) -> str:
+    """The findings, wrapped to `width` columns; those in the summary are wrapped for a page."""
     if not found:
         return "✓ nothing odd"
-    return "\n".join(f"{MARKS[f.level]} [{f.code}]: {f.message}\n  → {f.remedy}" for f in found)
+    lines = []
+    for f in found:
+        lines += [f"{MARKS[f.level]} [{f.code}]"]
+        lines += [*wrap(f.message, indent=2, width=width), *wrap(f"→ {f.remedy}", indent=2, width=width)]
+    return "\n".join(lines)
 
 
 class Report(ScrollableContainer):
@@ -39,8 +45,17 @@ class Report(ScrollableContainer):
 
     def watch_result(self, result: Result | None) -> None:
         if result is not None:
-            self.query_one("#findings", Static).update(findings_text(result.findings))
+            self._write_findings()
             self.query_one("#summary", Static).update(summary(result.plan, result.findings))
+
+    def on_resize(self) -> None:
+        # after the layout: while it runs, the width is the old one
+        self.call_after_refresh(self._write_findings)
+
+    def _write_findings(self) -> None:
+        place = self.query_one("#findings", Static)
+        if self.result is not None:
+            place.update(findings_text(self.result.findings, max(NARROWEST, place.content_size.width)))
 
     def watch_stale(self, stale: bool) -> None:
         self.set_class(stale, "-stale")

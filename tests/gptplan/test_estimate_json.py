@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from planner.checks import findings
 from planner.draft import draft
 from planner.plan import estimate
 from planner.report import document
+from planner.schemas import schemas
 from planner.typed import Typed
 
 KEYS = {
@@ -120,6 +122,18 @@ def test_given_speed_has_no_interval_and_predicted_speed_has_a_wide_one() -> Non
     predicted = estimated(params="125M", tokens="10B")["throughput"]
     assert predicted["tokens_per_second_low"] < 0.8 * predicted["tokens_per_second"]
     assert predicted["tokens_per_second_high"] > 1.25 * predicted["tokens_per_second"]
+
+
+def test_the_printed_schemas_hold_for_what_is_printed() -> None:
+    known = schemas()
+    for validator in known.values():
+        jsonschema.Draft202012Validator.check_schema(validator)
+    for typed in ({"params": "125M"}, {"model": "llama-2-7b", "gpu": "v100-32gb", "activation_checkpointing": "full"}):
+        found = estimated(tokens="10B", **typed)
+        jsonschema.validate(found, known["plan"])
+        jsonschema.validate(found["config"], known["config"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**estimated(params="125M", tokens="10B"), "tokens": {}}, known["plan"])
 
 
 def test_the_command_prints_the_same_object() -> None:

@@ -1,0 +1,76 @@
+"""The flags are a contract: `estimate` and `plan` take the same ones, and every help says what may be typed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+from calling import Call
+
+from gptplan.app import app
+from gptplan.flags import FLAGS
+from planner.typed import Typed, flag
+
+CONTRACT = frozenset(
+    """
+--params --model --hf-config --family --layers --hidden --heads --kv-heads --head-dim --ffn --vocab --seq --tokens
+--steps --dataset-tokens --gpu --gpus --micro-batch --accumulation --global-batch-tokens --precision --recipe
+--activation-checkpointing --optimizer --schedule --peak-lr --min-lr --warmup-steps --warmup-tokens --warmup-ratio
+--tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
+""".split()  # noqa: SIM905 (35 names read better as text)
+)
+
+
+def flags_of(command: str) -> dict[str, Any]:
+    commands = typer.main.get_command(app).commands
+    return {name: parameter for parameter in commands[command].params for name in parameter.opts}
+
+
+@pytest.mark.parametrize("command", ["estimate", "plan"])
+def test_every_flag_of_the_contract_exists(command: str) -> None:
+    assert set(flags_of(command)) >= CONTRACT
+
+
+def test_the_two_commands_share_their_flags() -> None:
+    assert set(flags_of("plan")) - set(flags_of("estimate")) == {"-o", "--output", "--force"}
+
+
+def test_the_table_of_flags_is_the_dataclass() -> None:
+    assert set(FLAGS) == {f.name for f in fields(Typed)}
+    assert {flag(name) for name in FLAGS} <= CONTRACT
+
+
+@pytest.mark.parametrize("name", [n for n, f in flags_of("estimate").items() if n.startswith("--")])
+def test_every_flag_has_a_sentence_and_a_placeholder(name: str) -> None:
+    parameter = flags_of("estimate")[name]
+    assert parameter.help
+    assert parameter.metavar or name == "--json", name
+
+
+@pytest.mark.parametrize("command", ["estimate", "plan", "run", "compare", "calibrate", "schema", "demo"])
+def test_help(call: Call, command: str) -> None:
+    said, short = call(command, "--help"), call(command, "-h")
+    assert (said.code, said.err, said.out) == (0, "", short.out)
+
+
+def test_the_help_says_the_units(call: Call) -> None:
+    said = re.sub(r"[\s│]+", " ", call("estimate", "--help").out)
+    for words in ("such as 125M", "such as 10B", "TFLOP/s", "0.02 or 2%", "0.4 or 40%", "STEPS", "USD", "SHARE"):
+        assert words in said, words
+
+
+def test_without_arguments_the_help_is_shown(call: Call) -> None:
+    assert "Usage" in call().out + call().err
+    assert call("--version").out.startswith("gptplan ")
+
+
+def test_the_module_is_the_program() -> None:
+    words = ["estimate", "--params", "125M", "--tokens", "10B", "--gpu", "nope"]
+    said = subprocess.run([sys.executable, "-m", "gptplan", *words], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.startswith("error: unknown GPU 'nope'")

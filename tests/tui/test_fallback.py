@@ -1,0 +1,66 @@
+"""Without a terminal: the first screen as text, one line of why, exit code 2. With one: a screen."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from planner.config_file import config_text
+from tui.session import result_of
+
+COMMAND = [sys.executable, "-m", "gptplan", "tui"]
+
+
+def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=30, check=False, **options)
+
+
+def test_not_a_terminal():
+    done = run(stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert "125M parameters, 10B tokens" in done.stdout and "\x1b" not in done.stdout
+    assert "needs a terminal" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_not_a_terminal_with_a_file(tmp_path, session, small):
+    path = tmp_path / "run.toml"
+    path.write_text(config_text(result_of(small, session).plan.config))
+    done = run(str(path), stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and "125M parameters, 10B tokens" in done.stdout
+
+
+def test_a_missing_file_is_a_message():
+    done = run("none.toml", stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "none.toml does not exist" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
+def test_a_terminal_gets_a_screen_unless_it_is_dumb(term):
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": term}, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        asked = False
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux: the other side is closed
+                break
+            if not piece:
+                break
+            seen += piece
+            if term != "dumb" and not asked and b"tokens/s" in seen:
+                asked = True
+                os.write(ours, b"\x11")  # Ctrl+Q
+        code = process.wait(timeout=30)
+    os.close(ours)
+    assert code == (2 if term == "dumb" else 0)
+    assert (b"\x1b[?1049h" in seen) == (term != "dumb")  # the alternate screen
+    assert b"fits" in seen

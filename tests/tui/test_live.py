@@ -1,0 +1,156 @@
+"""Every key computes the plan anew; what cannot be read keeps the last result, dimmed and called so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from textual.widgets import Input, Label
+
+from planner.config_file import config_text, load_config
+from planner.errors import InputError
+from planner.units import format_count_exact, format_money
+from tui.fields import main_fields
+from tui.session import command_of, result_of
+
+NAMES = [field.name for field in main_fields()]
+
+
+def test_tokens_change_the_result(sit, session, small):
+    async def play(user):
+        before = user.text("#headline")
+        assert "✓ fits" in before
+        await user.type("tokens", "20B")
+        plan = result_of(replace(small, tokens="20B"), session).plan
+        after = user.text("#headline")
+        assert after != before
+        assert format_count_exact(plan.batch.steps) in after
+        assert format_money(plan.cost.usd) in after
+        assert "20B tokens" in user.text("#summary")
+        assert "--tokens 20B" in user.text("#command")
+
+    sit(play)
+
+
+def test_each_key_counts(sit):
+    async def play(user):
+        await user.press("down", "down", "0")
+        assert user.app.typed.tokens == "10B0"
+        assert user.app.error is not None
+        await user.press("backspace")
+        assert user.app.error is None
+        await user.press("home", "5")
+        assert user.app.result.plan.tokens.requested == 510_000_000_000
+
+    sit(play)
+
+
+def test_garbage_in_each_field_keeps_the_last_result_dimmed(sit):
+    async def play(user):
+        before = user.text("#headline"), user.text("#summary"), user.text("#findings")
+        for name in NAMES:
+            was = user.app.query_one(f"#{name}", Input).value
+            await user.type(name, "gar bage\N{SNOWMAN}")
+            assert user.app.query_one("#mistake").display, name
+            assert user.text("#mistake").startswith("✗ ") and "fix: " in user.text("#mistake"), name
+            assert (user.text("#headline"), user.text("#summary"), user.text("#findings")) == before, name
+            assert user.app.query_one("#headline").has_class("-stale"), name
+            assert user.app.query_one("#headline").styles.text_opacity < 1, name
+            assert user.app.query_one("#summary").styles.text_opacity < 1, name
+            assert "Last valid" in str(user.app.query_one("#headline").border_title), name
+            if name != "model":  # there the message is about two fields
+                assert marked(user) == [name]
+            await user.type(name, was)
+            assert not user.app.query_one("#mistake").display, name
+            assert not user.app.query_one("#headline").has_class("-stale"), name
+            assert marked(user) == []
+
+    sit(play)
+
+
+def marked(user) -> list[str]:
+    """Fields with the sign of a mistake."""
+    return [
+        n
+        for n in NAMES
+        if str(
+            user.app.query_one(
+                f"#row-{n}",
+            )
+            .query_one(Label)
+            .render()
+        ).startswith("✗")
+    ]
+
+
+def test_contradicting_fields_are_both_marked(sit):
+    async def play(user):
+        await user.type("model", "gpt2")
+        assert sorted(marked(user)) == ["model", "params"]
+        await user.type("params", "")
+        assert marked(user) == [] and "gpt2" in user.text("#summary")
+
+    sit(play)
+
+
+def test_what_does_not_fit_is_said_in_words(sit):
+    async def play(user):
+        await user.type("params", "70B")
+        assert "✗ does not fit" in user.text("#headline")
+        assert "[does_not_fit]" in user.text("#findings")
+
+    sit(play)
+
+
+def test_unknown_is_unknown(sit):
+    async def play(user):
+        await user.type("gpu", "cpu")  # no profile in this session
+        assert "unknown" in user.text("#headline")
+        assert "[no_profile]" in user.text("#findings")
+
+    sit(play)
+
+
+def test_empty_fields_show_the_value_in_effect(sit):
+    async def play(user):
+        assert user.app.query_one("#seq", Input).placeholder == "(1024)"
+        await user.type("model", "")
+        await user.type("seq", "512")
+        expected = user.app.result.plan.config.training.micro_batch
+        assert user.app.query_one("#micro_batch", Input).placeholder == f"({expected})"
+
+    sit(play)
+
+
+def test_a_file_is_the_base_and_fields_start_empty(sit, session, small, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(config_text(result_of(replace(small, tokens="3B"), session).plan.config))
+    with_file = replace(session, file=path, base=load_config(path))
+
+    async def play(user):
+        assert [user.app.query_one(f"#{n}", Input).value for n in NAMES] == [""] * len(NAMES)
+        assert user.app.result.plan.config == with_file.base
+        await user.type("gpus", "2")
+        assert user.app.result.plan.config.hardware.gpus == 2
+        assert user.app.result.plan.config.training.tokens == 3_000_000_000
+
+    sit(play, session=with_file)
+
+
+def test_a_machine_whose_gpu_is_unknown_asks_for_one(sit, session):
+    unknown = replace(session, machine_gpu=InputError("this machine's GPU 'X' is in no preset", remedy="--gpu NAME"))
+
+    async def play(user):
+        assert "in no preset" in user.text("#mistake")
+        assert "nothing to show yet" in user.text("#headline")
+        await user.type("gpu", "h100-80gb")
+        assert user.app.error is None and "✓ fits" in user.text("#headline")
+
+    sit(play, session=unknown)
+
+
+def test_the_command_is_quoted_for_a_shell(session, small):
+    file = replace(session, file=Path("my run.toml"))
+    assert command_of(replace(small, gpu="a b"), file) == (
+        "gptplan estimate --config 'my run.toml' --params 125M --tokens 10B --gpu 'a b'"
+    )

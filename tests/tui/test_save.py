@@ -1,0 +1,79 @@
+"""Saving writes what is shown, whole, and overwrites nothing unasked."""
+
+from __future__ import annotations
+
+from textual.widgets import Button
+
+from planner.config_file import load_config
+from tui.save_screen import SaveScreen
+
+
+def test_save_writes_what_the_command_reads(sit, tmp_path):
+    path = tmp_path / "run.toml"
+
+    async def play(user):
+        await user.type("gpus", "8")
+        await user.press("ctrl+s")
+        assert isinstance(user.app.screen, SaveScreen)
+        await user.type("path", str(path))
+        await user.press("enter")
+        assert len(user.app.screen_stack) == 1
+        assert load_config(path) == user.app.result.plan.config
+        assert load_config(path).hardware.gpus == 8
+
+    sit(play)
+
+
+def test_an_existing_file_needs_a_second_word(sit, tmp_path):
+    path, other = tmp_path / "run.toml", tmp_path / "other.toml"
+    path.write_text("mine")
+    other.write_text("theirs")
+
+    async def play(user):
+        await user.press("ctrl+s")
+        button = user.app.screen.query_one("#overwrite", Button)
+        await user.type("path", str(path))
+        assert not button.display
+        await user.press("enter")
+        assert "exists already" in user.dialog("#refusal") and "Overwrite" in user.dialog("#refusal")
+        assert button.display and path.read_text() == "mine"
+        await user.press("enter")  # Enter never overwrites, however often
+        assert path.read_text() == "mine"
+        await user.type("path", str(other))  # the word would have been for the first file
+        assert not button.display and user.dialog("#refusal") == ""
+        await user.type("path", str(path))
+        await user.press("enter")
+        await user.pilot.click("#overwrite")
+        await user.settle()
+        assert len(user.app.screen_stack) == 1
+        assert load_config(path) == user.app.result.plan.config
+        assert other.read_text() == "theirs"
+
+    sit(play)
+
+
+UNWRITABLE = {"": "the name is missing", "{}": "is a directory", "{}/none/run.toml": "cannot be written"}
+
+
+def test_a_name_that_cannot_be_written_is_explained(sit, tmp_path):
+    async def play(user):
+        await user.press("ctrl+s")
+        for name, words in UNWRITABLE.items():
+            await user.type("path", name.format(tmp_path))
+            await user.press("enter")
+            assert words in user.dialog("#refusal") and "fix:" in user.dialog("#refusal")
+            assert not user.app.screen.query_one("#overwrite", Button).display
+        await user.press("escape")
+        assert len(user.app.screen_stack) == 1
+
+    sit(play)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_saved_while_a_field_is_wrong(sit):
+    async def play(user):
+        await user.type("tokens", "many")
+        await user.press("ctrl+s")
+        assert len(user.app.screen_stack) == 1
+
+    sit(play)

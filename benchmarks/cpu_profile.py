@@ -29,8 +29,9 @@ from planner.config import (
     TrainingConfig,
 )
 from planner.kernels import StepTime, step_seconds_from_profile
+from planner.profiles import load_profile, profile_path
 from planner.shape import parameters_of, shape_of
-from reference_trainer.calibrate import is_current, load_profile, measure_profile, profile_path
+from reference_trainer.calibrate import is_current, measure_profile
 from reference_trainer.data import open_data
 from reference_trainer.monitor import device_name
 from reference_trainer.step import Work, numerics, train_step

@@ -15,12 +15,14 @@ def estimate(typed: Typed, config: ConfigFile = None, as_of: AsOf = None, json: 
     from gptplan.output import show, show_json
     from planner.checks import findings
     from planner.plan import estimate as plan_of
-    from planner.report import document
-    from planner.text import summary
 
     plan = plan_of(config_of(typed, config, as_of))
     found = findings(plan)
     if json:
+        from planner.report import document
+
         show_json(document(plan, found))
     else:
+        from planner.text import summary
+
         show(summary(plan, found))

@@ -11,6 +11,8 @@ from planner.errors import FileError
 
 def show(text: str) -> None:
     """A result, on stdout. Raises FileError when it cannot be written, such as to a full disk."""
+    if sys.stdout is None:  # closed by the shell: `>&-`
+        raise FileError("the result cannot be written to stdout", why="stdout is closed", remedy="send it to a file")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

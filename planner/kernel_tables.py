@@ -98,14 +98,20 @@ class Tables:
 
     def __init__(self, profile: dict[str, object]) -> None:
         try:
-            assert profile["schema"] == SCHEMA, f"schema {profile['schema']}, where this version reads {SCHEMA}"
+            if profile["schema"] != SCHEMA:
+                raise ValueError(f"schema {profile['schema']}, where this version reads {SCHEMA}")
             kernels = profile["kernels"]
-            assert isinstance(kernels, dict) and kernels, "no kernels"
+            if not isinstance(kernels, dict) or not kernels:
+                raise ValueError("no kernels")
             self._tables = {
                 (name, kind): _table(name, rows) for name, kinds in kernels.items() for kind, rows in kinds.items()
             }
-            self.noise = max(0.0, float(str(profile["relative_noise"])))
-        except (AssertionError, AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            self.noise = float(str(profile["relative_noise"]))
+            if not 0 <= self.noise < math.inf:
+                raise ValueError(f"relative_noise is {self.noise}")
+        except KeyError as error:
+            raise _unusable(f"it has no {error.args[0]}") from error
+        except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
             raise _unusable(str(error)) from error
 
     def __getitem__(self, key: tuple[str, str]) -> Table:
@@ -118,14 +124,17 @@ class Tables:
 def _table(name: str, rows: Sequence[Sequence[float]]) -> Table:
     times = {tuple(int(size) for size in row[:-1]): float(row[-1]) for row in rows}
     dimensions = {len(sizes) for sizes in times}
-    assert len(dimensions) == 1, f"the rows of {name} differ in length, or there are none"
-    assert all(math.isfinite(t) and t > 0 for t in times.values()), f"{name} has a time that is not above 0"
-    assert all(size >= 1 for sizes in times for size in sizes), f"{name} has a size below 1"
+    if len(dimensions) != 1:
+        raise ValueError(f"the rows of {name} differ in length, or there are none")
+    if not all(math.isfinite(t) and t > 0 for t in times.values()):
+        raise ValueError(f"{name} has a time that is not above 0")
+    if not all(size >= 1 for sizes in times for size in sizes):
+        raise ValueError(f"{name} has a size below 1")
     return Table(times, powers_of(name, dimensions.pop()))
 
 
 def _unusable(why: str) -> ConfigError:
-    return ConfigError("the machine profile cannot be used", why=why, remedy="measure it again")
+    return ConfigError("the machine profile cannot be used", why=why, remedy="measure it again: gptplan calibrate")
 
 
 def bf16_is_faster(profile: dict[str, object]) -> bool:

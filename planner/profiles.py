@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from planner.errors import ConfigError, FileError
@@ -28,7 +29,8 @@ def save_profile(profile: dict[str, object], path: Path) -> None:
         temporary.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its directory may be a file
+            temporary.unlink(missing_ok=True)
         raise FileError(
             f"cannot write the machine profile {path}",
             why=error.strerror or str(error),

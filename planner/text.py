@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from planner.checks import Finding
-from planner.compare import Comparison, Row
 from planner.plan import Plan
 from planner.units import (
     format_bytes,
@@ -20,6 +20,9 @@ from planner.units import (
     format_rate,
     format_share,
 )
+
+if TYPE_CHECKING:  # 5 ms that a summary does not need
+    from planner.compare import Comparison, Row
 
 LABEL = 26
 WIDTH = 110

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from planner import communication, flops, throughput
 from planner.config import RunConfig
-from planner.kernels import step_seconds_from_profile
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 from planner.shape import (
@@ -143,6 +142,8 @@ def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: floa
         seconds = throughput.seconds_from_rate(counted.per_step_model, hardware.gpus, hardware.mfu * peak)
         return StepSeconds(seconds, seconds, seconds, "given", {})
     if config.profile is not None:
+        from planner.kernels import step_seconds_from_profile  # its tables are needed with a profile only
+
         found = step_seconds_from_profile(config, config.profile)
         return StepSeconds(found.seconds, found.low, found.high, "profile", found.parts)
     if gpu is None or peak is None or gpu.memory_bandwidth is None:

@@ -1,29 +1,25 @@
 """A short measured profile of this machine: kernels are timed, never a model; `planner.kernels` adds them up.
 
-The sweep over all kernels and sizes is made several times until the time is up, and the lower quartile of each time
-is kept: on a machine that others use too, a burst of theirs then spoils one round and not the result.
+The sweep over all kernels and sizes is made several times until the time is up, and the median of each time is kept: a
+burst of other work then spoils one round and not the result. The lower quartile was tried: the sum of many lower
+quartiles is below the step's median by the noise, 8 to 10 % where this was measured.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 
 import torch
 
-from planner.errors import ConfigError, FileError, PlanError
-from planner.kernel_tables import SCHEMA, Table, Tables, bf16_is_faster, powers_of
+from planner.errors import PlanError
+from planner.kernel_tables import SCHEMA, Table, powers_of
 from reference_trainer.kernel_pool import TYPES, Kernel, Pool
 from reference_trainer.kernel_timings import KERNELS
 from reference_trainer.monitor import device_name, pick_device, wait_for
-
-__all__ = ["bf16_is_faster", "is_current", "load_profile", "measure_profile", "profile_path", "save_profile"]
 
 Key = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
 Say = Callable[[str], None]
@@ -155,9 +151,9 @@ class _Sweep:
             self.deadline += waited
 
     def tables(self) -> dict[str, dict[str, list[list[float]]]]:
-        """The profile's tables: of every sample list the lower quartile, less what only the timing costs."""
+        """The profile's tables: of every sample list the median, less what only the timing costs."""
         found: dict[str, dict[str, list[list[float]]]] = {}
-        kept = {key: _quantile(times, 0.25) / KERNELS[key[0]].divide_by for key, times in self.samples.items()}
+        kept = {key: median(times) / KERNELS[key[0]].divide_by for key, times in self.samples.items()}
         kept = _not_above_larger(kept)
         engine = kept["engine", "fp32", (1,)]
         for (name, kind, sizes), seconds in kept.items():
@@ -220,47 +216,6 @@ def _memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def profile_path(device: str = "cpu") -> Path:
-    """Where the profile of a device is kept, in the user's cache."""
-    from platformdirs import user_cache_dir  # 20 ms, only where a profile is looked for
-
-    return Path(user_cache_dir("gptplan")) / f"profile-{device.replace(':', '-')}.json"
-
-
-def save_profile(profile: dict[str, object], path: Path) -> None:
-    """Write a profile; a reader sees the old file or the new one, never a part. Raises FileError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):  # where its folder is a file, say, it was never made
-            temporary.unlink()
-        raise FileError(
-            f"cannot write the machine profile {path}", why=str(error), remedy="choose another path"
-        ) from error
-
-
-def load_profile(path: Path, say: Say = lambda line: None) -> dict[str, object] | None:
-    """The profile in a file; None where there is none, or it cannot be used, and then `say` gets the reason."""
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(read, dict):
-            raise ConfigError("it is not a JSON object")
-        Tables(read)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, ConfigError) as error:
-        why = error.why or error.what if isinstance(error, ConfigError) else str(error)
-        say(f"the machine profile {path} is left aside: {why}")
-        return None
-    return read
 
 
 def is_current(profile: dict[str, object]) -> bool:

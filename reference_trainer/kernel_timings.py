@@ -203,7 +203,8 @@ def _fresh(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
     size = sizes[0]
     if pool.device.type == "cpu" and size > HEAP_LARGEST:
         # as the C library does it, but where the heap happens to have such a hole it would fill that instead
-        return lambda: torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8).zero_()
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # Python's default is shared pages, which cost twice as much
+        return lambda: torch.frombuffer(mmap.mmap(-1, size, flags=private), dtype=torch.uint8).zero_()
     return lambda: torch.empty(size, dtype=torch.uint8, device=pool.device).zero_()
 
 

@@ -12,7 +12,7 @@ import pytest
 import typer
 from calling import Call
 
-from gptplan.app import app
+from gptplan.app import application
 from gptplan.flags import FLAGS
 from planner.typed import Typed, flag
 
@@ -27,7 +27,7 @@ CONTRACT = frozenset(
 
 
 def flags_of(command: str) -> dict[str, Any]:
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(application()).commands
     return {name: parameter for parameter in commands[command].params for name in parameter.opts}
 
 

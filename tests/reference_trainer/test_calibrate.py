@@ -14,7 +14,8 @@ from planner.config import RunConfig
 from planner.errors import FileError, InputError
 from planner.kernel_tables import Tables
 from planner.kernels import bf16_is_faster, step_seconds_from_profile
-from reference_trainer.calibrate import is_current, load_profile, measure_profile, profile_path, save_profile
+from planner.profiles import load_profile, profile_path, save_profile
+from reference_trainer.calibrate import is_current, measure_profile
 
 MakeConfig = Callable[..., RunConfig]
 

@@ -6,13 +6,11 @@ that no page can show what the program does not do.
 
 from __future__ import annotations
 
-import io
 import re
+import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -21,23 +19,17 @@ COLUMNS = "110"
 
 
 def command(*arguments: str) -> str:
-    """What the program prints for these arguments, on stdout, off a terminal, on a machine that shows no GPU."""
-    from gptplan.app import main
-
-    out = io.StringIO()
-    environment = {"COLUMNS": COLUMNS, "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": COLUMNS}
-    with (
-        mock.patch("sys.argv", ["gptplan", *arguments]),
-        mock.patch("planner.detect.machine_gpu", return_value=None),
-        mock.patch.dict("os.environ", environment),
-        redirect_stdout(out),
-        redirect_stderr(io.StringIO()),
-    ):
-        try:
-            main()
-        except SystemExit as stop:
-            assert not stop.code, f"gptplan {' '.join(arguments)} ended with {stop.code}"
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    """What a fresh process prints for these arguments on stdout, off a terminal, on a machine that shows no GPU."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gptplan", *arguments],
+        cwd=ROOT,
+        env={"COLUMNS": COLUMNS, "TERMINAL_WIDTH": COLUMNS, "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "PATH": ""},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
 
 
 def console(*lines: str) -> str:

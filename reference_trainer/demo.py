@@ -38,8 +38,9 @@ SECONDS_PER_MINUTE = 60
 def sized_config(minutes: float, device: torch.device, version: str, say: Callable[[str], None]) -> RunConfig:
     """The config of the largest model that gets `ENOUGH_STEPS` in `minutes`, by prediction on this machine."""
     chosen: RunConfig | None = None
-    for row in LADDER:
-        config = adapted(_config(row, FEWEST_STEPS, device, version), device, say)
+    for i, row in enumerate(LADDER):
+        # what it says of the device is said once
+        config = adapted(_config(row, FEWEST_STEPS, device, version), device, say if i == 0 else lambda line: None)
         seconds = estimate(config).throughput.step_seconds
         if seconds is None:
             raise InputError("the speed of this device is unknown", remedy="plan a run by hand: gptplan plan --help")

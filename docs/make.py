@@ -81,7 +81,9 @@ def formulas() -> str:
     from planner.quantities import QUANTITIES
 
     lines = ["| formula | gives | unit | what it counts | source |", "|---|---|---|---|---|"]
-    for name, f in FORMULAS.items():
+    # in reading order, whatever was imported first
+    where = {name: (f.function.__module__, f.function.__code__.co_firstlineno) for name, f in FORMULAS.items()}
+    for name, f in sorted(FORMULAS.items(), key=lambda item: where[item[0]]):
         first = (f.function.__doc__ or "").strip().splitlines()[0].replace("|", "\\|")
         lines.append(f"| `{name}` | {f.gives} | {QUANTITIES[f.gives].unit} | {first} | {f.source} |")
     return "\n".join(lines)

@@ -67,7 +67,7 @@ def main() -> None:
     # when the first word is a command only that one is built; help and "did you mean" want them all
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        application(asked or COMMANDS)()
+        application(asked or COMMANDS)(prog_name="gptplan")
     except PlanError as error:
         sys.stderr.write(f"error: {error.message()}\n")
         sys.exit(2)

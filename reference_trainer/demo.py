@@ -14,7 +14,8 @@ from planner.draft import draft
 from planner.errors import InputError
 from planner.plan import estimate
 from planner.typed import Typed
-from reference_trainer.execute import Execution, Outcome, adapted, execute
+from reference_trainer.adapt import adapted
+from reference_trainer.execute import Execution, Outcome, execute
 from reference_trainer.monitor import pick_device
 
 # layers, width, heads, sequence, micro-batch: byte-level GPT-2-like models from 0.1M to 85M parameters

@@ -10,22 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
-import torch
-
 from planner.checks import findings
 from planner.compare import Comparison, Measurement, compare
 from planner.compare_file import load_comparison
-from planner.config import CPU, Assumption, RunConfig
-from planner.config_file import config_text, write_atomically
-from planner.errors import FileError, PlanError
-from planner.kernels import bf16_is_faster
+from planner.config import CPU, RunConfig
+from planner.config_file import config_text, read_text, write_atomically
+from planner.errors import FileError
 from planner.plan import Plan, estimate
-from planner.profiles import cached_profile, profile_path, save_profile
 from planner.report import document
 from planner.shape import tokens_per_step
 from planner.text import comparison_markdown
 from planner.units import format_bytes, format_count, format_duration, format_number, format_rate
-from reference_trainer.calibrate import is_current, measure_profile
+from reference_trainer.adapt import adapted
 from reference_trainer.data import open_data
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
@@ -34,10 +30,10 @@ from reference_trainer.records import RunOptions, RunResult
 from reference_trainer.train import last_step_of, run
 
 Say = Callable[[str], None]
-CALIBRATION_SECONDS = 15.0
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
 COMPARISON = "comparison.json"
 MEASUREMENT = "measurement.json"
+EXECUTION = "execution.json"
 PLAN = "plan.json"
 CONFIG = "config.toml"
 
@@ -67,6 +63,8 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
 
     Raises PlanError for what the user can mend; nothing is trained before all of it is checked.
     """
+    if resume:
+        execution = _as_before(directory, execution)
     device = pick_device(execution.device)
     options = RunOptions(
         device=str(device),
@@ -87,7 +85,11 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     options = replace(options, flops_per_step=plan.flops.per_step_model, peak_flops=_peak(plan))
     if not resume:
         _write_plan(plan, directory)
+        _write_execution(directory, execution)
         say(_announcement(plan))
+        for finding in findings(plan):
+            if finding.level == "error":
+                say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
     result = run(config, directory, options, say)
     if result.exit_code:
         return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
@@ -98,56 +100,6 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
     return Outcome(result.exit_code, comparison)
-
-
-def adapted(config: RunConfig, device: torch.device, say: Say) -> RunConfig:
-    """The config as this machine executes it: hardware, profile, and the recipe where nobody chose one."""
-    if device.type != "cpu":
-        return _on_gpu(config, device, say)
-    profile = cached_profile(CPU, say)
-    if profile is None or not is_current(profile):
-        say(f"no current profile of this machine: measuring its kernels first (kept in {profile_path(CPU)})")
-        profile = measure_profile(CPU, CALIBRATION_SECONDS, say)
-        save_profile(profile, profile_path(CPU))
-    hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
-    changed = config.model_copy(update={"hardware": hardware, "profile": profile})
-    assumed = {a.key for a in config.provenance.assumptions}
-    if "recipe" in assumed and config.training.recipe == "mixed-bf16" and not bf16_is_faster(profile):
-        say("this processor multiplies faster in fp32 than in bf16: training in fp32")
-        changed = _with_recipe(changed, "fp32", "the profile finds fp32 products faster than bf16 ones")
-    return changed
-
-
-def _on_gpu(config: RunConfig, device: torch.device, say: Say) -> RunConfig:
-    """On a GPU the preset of that very card; fp32 where nobody chose a recipe and it has no bf16."""
-    from planner import presets
-
-    found = presets.gpu_by_driver_name(torch.cuda.get_device_name(device))
-    if found is None:
-        raise PlanError(
-            f"this machine's GPU {torch.cuda.get_device_name(device)!r} is in no preset",
-            why="its predictions would rest on another card's numbers",
-            remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and data sheet",
-        )
-    hardware = config.hardware.model_copy(update={"gpu": found.id})
-    profile = cached_profile(device.type, say)  # made by `gptplan calibrate --device cuda`; else the data sheet serves
-    current = profile if profile is not None and is_current(profile) else None
-    changed = config.model_copy(update={"hardware": hardware, "profile": current})
-    assumed = {a.key for a in config.provenance.assumptions}
-    if "recipe" in assumed and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return _with_recipe(changed, "fp32", "this GPU has no bf16")
-    return changed
-
-
-def _with_recipe(config: RunConfig, recipe: str, why: str) -> RunConfig:
-    notes = [a for a in config.provenance.assumptions if a.key != "recipe"]
-    notes.append(Assumption(key="recipe", value=recipe, source=why))
-    return config.model_copy(
-        update={
-            "training": config.training.model_copy(update={"recipe": recipe}),
-            "provenance": config.provenance.model_copy(update={"assumptions": tuple(notes)}),
-        }
-    )
 
 
 def _refuse_occupied(directory: Path) -> None:
@@ -196,6 +148,37 @@ def _write_plan(plan: Plan, directory: Path) -> None:
         raise FileError(f"{directory} cannot be made", why=str(error), remedy="give another --out") from None
     write_atomically(directory / CONFIG, config_text(plan.config))
     write_atomically(directory / PLAN, json.dumps(document(plan, findings(plan)), indent=1, allow_nan=False) + "\n")
+
+
+def _write_execution(directory: Path, execution: Execution) -> None:
+    """What a continuation of the run needs to know and the config does not say."""
+    kept = {
+        "device": execution.device,
+        "data": None if execution.data is None else str(execution.data.absolute()),
+        "deterministic": execution.deterministic,
+    }
+    write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n")
+
+
+def _as_before(directory: Path, execution: Execution) -> Execution:
+    """The execution of a continued run: as it was begun, where the command says nothing else.
+
+    Raises FileError when its record is damaged.
+    """
+    path = directory / EXECUTION
+    if not path.exists():
+        return execution
+    try:
+        kept = json.loads(read_text(path))
+        data = None if kept["data"] is None else Path(kept["data"])
+        return replace(
+            execution,
+            device=execution.device or kept["device"],
+            data=execution.data or data,
+            deterministic=execution.deterministic or bool(kept["deterministic"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path} is damaged", why=str(error), remedy="delete it, and repeat --data") from None
 
 
 def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measurement:

@@ -75,7 +75,7 @@ def test_the_training_chain_through_json() -> None:
     assert found["model"]["parameters"]["nominal"] == 125_000_000
 
 
-def test_rows_1_6_1_7_1_9_1_12_1_15_through_json() -> None:
+def test_rows_1_6_1_7_1_9_1_12_1_13_1_15_1_17_through_json() -> None:
     small = estimated(model="gpt2", steps="100", micro_batch="4", accumulation="8", gpus="4")
     assert small["batch"]["sequences_per_step"] == 128
     large = estimated(
@@ -87,6 +87,9 @@ def test_rows_1_6_1_7_1_9_1_12_1_15_through_json() -> None:
     assert seven["flops"]["training_6nd"] == 4.2e22
     assert round(seven["time"]["gpu_hours"]) == 77_778 and round(seven["cost"]["usd"]) == 194_444
     assert seven["memory"]["rule_14_bytes"] == 98 * 10**9
+    assert estimated(params="125M", tokens="10B")["schedule"]["peak_lr"] == 6e-4
+    eight = estimated(model="gpt2", steps="100", micro_batch="8", accumulation="2", gpus="4")
+    assert eight["batch"]["sequences_per_step"] == 64
     shares = estimated(params="125M", tokens="10B", warmup_steps="2000")
     assert 100 * shares["batch"]["warmup_share"] == pytest.approx(10.49, abs=5e-3)
 

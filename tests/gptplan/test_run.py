@@ -166,3 +166,14 @@ def test_the_users_own_text(finished: Path, cache: Path, tmp_path: Path) -> None
     gptplan("run", str(finished / "run.toml"), "--out", "own", "--data", "text.txt", cwd=tmp_path, cache=cache)
     report = (tmp_path / "own" / "report.md").read_text()
     assert "sha256" in report and "text.txt" in report
+
+
+def test_a_continued_run_remembers_its_text(finished: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
+    begin = ("run", str(finished / "run.toml"), "--out", "own", "--data", "text.txt", "--steps", "4")
+    gptplan(*begin, cwd=tmp_path, cache=cache)
+    gptplan("run", "--resume", "own", cwd=tmp_path, cache=cache)
+    assert [m["step"] for m in metrics(tmp_path / "own")] == list(range(1, 9))
+    (tmp_path / "text.txt").write_text("Another text altogether, of about the same length.\n" * 200)
+    said = gptplan("run", "--resume", "own", cwd=tmp_path, cache=cache).stderr
+    assert "nothing is left to do" in said

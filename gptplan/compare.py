@@ -19,7 +19,7 @@ def compare(
     """Show predicted against measured of a run; --strict makes it a check."""
     from gptplan.output import show, show_json, talk
     from planner.compare_file import load_comparison
-    from planner.text import comparison_lines
+    from planner.comparison_text import comparison_lines
 
     comparison = load_comparison(directory)
     if json:

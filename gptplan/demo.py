@@ -19,8 +19,8 @@ def demo(
     from gptplan import __version__
     from gptplan.extras import need_torch
     from gptplan.output import show, talk
+    from planner.comparison_text import comparison_lines
     from planner.errors import FileError
-    from planner.text import comparison_lines
     from planner.units import parse_number
 
     length = parse_number(minutes, name="--minutes")

@@ -54,7 +54,7 @@ def run(
 
             show_json(asdict(outcome.comparison))
         else:
-            from planner.text import comparison_lines
+            from planner.comparison_text import comparison_lines
 
             show(comparison_lines(outcome.comparison))
         talk(f"report: {request.directory / 'report.md'}")

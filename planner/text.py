@@ -1,10 +1,9 @@
-"""Plans and comparisons as text for people: aligned lines, shares, totals last. No other module lays out text."""
+"""Plans as text for people: aligned lines, shares, totals last. Comparisons are in `comparison_text.py`."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from planner.checks import Finding
 from planner.plan import Plan
@@ -21,13 +20,9 @@ from planner.units import (
     format_share,
 )
 
-if TYPE_CHECKING:  # 5 ms that a summary does not need
-    from planner.compare import Comparison, Row
-
 LABEL = 26
 WIDTH = 110
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
-VERDICTS = {"within": "✓ within", "outside": "✗ OUTSIDE", "unknown": "? unknown"}
 COMPONENT_NAMES = {
     "weights": "weights",
     "master_weights": "master weights",
@@ -267,53 +262,3 @@ def _assumptions(plan: Plan) -> str:
 def wrap(text: str, *, indent: int, width: int = WIDTH) -> list[str]:
     """`text` as indented lines of at most `width` characters."""
     return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
-
-
-# --- comparison ---------------------------------------------------------------------------------------------------
-
-
-def comparison_lines(comparison: Comparison) -> str:
-    """Predicted beside measured, line by line; saved bytes by operator only where one is outside."""
-    rows: list[tuple[str, ...]] = [("", "predicted", "measured", "measured/predicted", "tolerance", "verdict")]
-    shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
-    rows += [_comparison_row(row) for row in shown]
-    within = sum(r.verdict == "within" for r in comparison.rows)
-    outside = sum(r.verdict == "outside" for r in comparison.rows)
-    head = f"Predicted and measured on {comparison.device_name}, torch {comparison.torch}"
-    basis = f"time predicted {BASES[comparison.basis]}"
-    tail = f"  {within} lines within tolerance, {outside} outside; {basis}"
-    operators = sum(r.key.startswith("saved.") for r in comparison.rows)
-    if operators:
-        tail += f"; {operators} operators' saved bytes compared one by one"
-    return "\n".join([head, *table(rows, right=frozenset({1, 2, 3, 4})), tail])
-
-
-def _comparison_row(row: Row) -> tuple[str, ...]:
-    tolerance = "exact" if row.tolerance == 0 else f"±{format_number(100 * row.tolerance)} %"
-    ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
-    cells = (_value(row.predicted, row.unit), _value(row.measured, row.unit))
-    return (row.key, *cells, ratio, tolerance, VERDICTS[row.verdict])
-
-
-def _value(value: float | int | str | None, unit: str) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, str):
-        return value
-    if unit in ("byte", "FLOP") or (unit == "1" and isinstance(value, int)):
-        return format_count_exact(value)
-    if unit == "s":
-        return format_duration(value)
-    if unit == "token/s":
-        return format_rate(value)
-    return format_number(value)
-
-
-def comparison_markdown(comparison: Comparison, title: str, facts: Sequence[tuple[str, str]]) -> str:
-    """report.md: circumstances, then every row as a GitHub table."""
-    lines = [f"# {title}", ""]
-    lines += [f"- {name}: {value}" for name, value in facts]
-    lines += ["", "| | predicted | measured | measured/predicted | tolerance | verdict |", "|---|--:|--:|--:|--:|---|"]
-    lines += ["| " + " | ".join(_comparison_row(row)) + " |" for row in comparison.rows]
-    lines += ["", f"Time was predicted {BASES[comparison.basis]}."]
-    return "\n".join(lines) + "\n"

@@ -13,13 +13,13 @@ from statistics import median, quantiles
 from planner.checks import findings
 from planner.compare import Comparison, Measurement, compare
 from planner.compare_file import load_comparison
+from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
 from planner.config_file import config_text, read_text, write_atomically
 from planner.errors import FileError
 from planner.plan import Plan, estimate
 from planner.report import document
 from planner.shape import tokens_per_step
-from planner.text import comparison_markdown
 from planner.units import format_bytes, format_count, format_duration, format_number, format_rate
 from reference_trainer.adapt import adapted
 from reference_trainer.data import open_data

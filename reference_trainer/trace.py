@@ -25,6 +25,8 @@ from planner.shape import recipe_of, tokens_per_step
 from reference_trainer.model import COMPUTE_TYPES, GPT
 from reference_trainer.optimizers import make_optimizer
 
+Event = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
+
 
 @dataclass(slots=True)
 class PhasePeak:
@@ -66,11 +68,13 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.track = Track()
         self._device = device
         self._seen = WeakIdKeyDictionary()
-        self.events: list[tuple[str, int, int]] | None = None
+        self.events: list[Event] | None = None
 
     def phase(self, name: str) -> None:
         """From here on, peaks belong to the phase `name`."""
         self.track.phases.append(PhasePeak(name, self.track.live_bytes, "start"))
+        if self.events is not None:
+            self.events.append((f"phase {name}", 0, self.track.live_bytes))
 
     def add(self, *trees: Any, operator: str = "given") -> None:
         """Count the storages of the tensors in `trees` (parameters, inputs) as alive from now on."""
@@ -165,10 +169,11 @@ def tracked_steps(
         handle.remove()
 
 
-def replay(config: RunConfig) -> Track:
+def replay(config: RunConfig, events: list[Event] | None = None) -> Track:
     """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
 
-    With accumulation two micro-batches are walked, the first and one that finds gradients there already.
+    events: filled with every allocation and release, where given. With accumulation two micro-batches are walked,
+    the first and one that finds gradients there already.
     """
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
     with FakeTensorMode():
@@ -177,5 +182,6 @@ def replay(config: RunConfig) -> Track:
             model.rotary_tables(training.seq, torch.device("cpu"))
         pair = (torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
         tracker = StorageTracker()
+        tracker.events = events
         tracked_steps(model, config, [pair] * min(2, training.accumulation), tracker)
     return tracker.track

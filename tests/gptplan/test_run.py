@@ -88,6 +88,12 @@ def test_every_exact_line_is_exact(finished: Path) -> None:
     assert found["step_seconds"]["measured"] > 0 and found["step_seconds"]["predicted"] > 0
 
 
+def test_the_plan_is_a_pure_function_of_the_file(finished: Path, cache: Path) -> None:
+    done = gptplan("estimate", "--config", "out/config.toml", "--json", cwd=finished, cache=cache)
+    assert json.loads(done.stdout) == json.loads((finished / "out" / "plan.json").read_text())
+    assert json.loads(done.stdout)["throughput"]["basis"] == "profile"
+
+
 def test_compare_prints_it_again_and_strict_passes(finished: Path, cache: Path) -> None:
     done = gptplan("compare", "out", "--strict", cwd=finished, cache=cache)
     assert "peak_requested_bytes" in done.stdout

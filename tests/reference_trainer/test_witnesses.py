@@ -15,11 +15,15 @@ from planner import presets
 from planner.config import RunConfig
 from planner.draft import draft
 from planner.plan import Plan, estimate
+from planner.shape import recipe_of, shape_of
+from planner.tape import Handle, Ledger
 from planner.typed import Typed
+from planner.walk import walk_micro_batch
+from planner.walk_forward import Step
 from reference_trainer.data import open_data
 from reference_trainer.measure import build_model, model_flops_per_step, saved_bytes_by_operator
 from reference_trainer.probe import probe
-from reference_trainer.trace import replay
+from reference_trainer.trace import Event, replay
 
 FAMILIES = ("gpt2", "llama")
 CHECKPOINTING = ("none", "selective", "full")
@@ -72,6 +76,51 @@ def test_peaks_of_every_phase(
     config = config_of(family, checkpointing, precision, size)
     track = replay(config)
     assert_peaks_agree(estimate(config), track.by_phase(), track.peak.phase)
+
+
+ORDERS = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, (1, 2)))
+
+
+class Recorder(Ledger):
+    """A ledger that notes every allocation: bytes, and bytes alive after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[int, int]] = []
+
+    def new(self, component: str, size: int) -> Handle:
+        handle = super().new(component, size)
+        self.made.append((size, self.total))
+        return handle
+
+
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "accumulation"), ORDERS)
+def test_every_allocation_of_a_micro_batch_in_order(
+    family: str, checkpointing: str, precision: str, accumulation: int
+) -> None:
+    """Forward and backward, allocation by allocation: the size of each, and what is alive after it."""
+    config = config_of(family, checkpointing, precision, (2, 48, 3, 300, accumulation))
+    events: list[Event] = []
+    replay(config, events)
+    names = [name for name, _, _ in events]
+    begin = len(names) - 1 - names[::-1].index("phase forward")
+    end = len(names) - 1 - names[::-1].index("phase optimizer_step")
+    before = events[begin][2]
+    # the loss divided by the step's tokens, and its gradient, are the trainer's and not the model's: 4 bytes each
+    seen = [(size, live - before) for _, size, live in events[begin:end] if size > 4]
+
+    shape, training = shape_of(config.model), config.training
+    recorder = Recorder()
+    recorder.phase("start")
+    tokens = training.micro_batch * training.seq
+    compute = recipe_of(config).compute_bytes
+    step = Step(shape, tokens, training.seq, compute, training.activation_checkpointing, accumulation > 1)
+    # two blocks: both are walked; that those between are added rightly is shown by the peaks of five, above
+    walk_micro_batch(step, recorder)
+    walked = [made for made in recorder.made if made[0] > 4]
+    assert [size for size, _ in walked] == [size for size, _ in seen]
+    for (_, predicted), (_, live) in zip(walked, seen, strict=True):
+        assert abs(predicted - live) <= 64
 
 
 @pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any, Literal
 
 from planner import presets
@@ -77,7 +78,7 @@ def _what_fits(config: RunConfig, below: float = 1.0) -> str:
     divisors = [micro for micro in range(1, most + 1) if per_device % micro == 0]
     for mode in (config.training.activation_checkpointing, "full"):
         # memory grows with the micro-batch, so that the largest that fits is found by halving
-        count = bisect_left(divisors, True, key=lambda micro, mode=mode: not _fits(config, micro, mode, below))  # type: ignore[misc]
+        count = bisect_left(divisors, True, key=partial(_is_too_large, config, mode, below))
         if count:
             micro = divisors[count - 1]
             extra = " --activation-checkpointing full" if mode != config.training.activation_checkpointing else ""
@@ -85,13 +86,13 @@ def _what_fits(config: RunConfig, below: float = 1.0) -> str:
     return "no micro-batch fits, not even one sequence with full checkpointing: a larger card or a smaller model"
 
 
-def _fits(config: RunConfig, micro: int, mode: str, below: float) -> bool:
-    """Whether the same batch fits with this micro-batch and checkpointing, in a share `below` of the memory."""
+def _is_too_large(config: RunConfig, mode: str, below: float, micro: int) -> bool:
+    """Whether the same batch with this checkpointing and micro-batch exceeds a share `below` of the memory."""
     per_device = config.training.micro_batch * config.training.accumulation
     update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
     changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
     m = memory_of(changed, presets.gpu(config.hardware.gpu))
-    return bool(m.fits and m.usable_bytes and (m.peak_allocated_bytes or 0) <= below * m.usable_bytes)
+    return not (m.fits and m.usable_bytes and (m.peak_allocated_bytes or 0) <= below * m.usable_bytes)
 
 
 def _speed(plan: Plan) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from planner.compare import Comparison, Row
 from planner.config_file import read_text
 from planner.errors import FileError
 
-NAME = "comparison.json"
+COMPARISON = "comparison.json"
 
 
 def load_comparison(directory: Path) -> Comparison:
@@ -24,10 +24,10 @@ def load_comparison(directory: Path) -> Comparison:
             why="it is no directory" if directory.exists() else "it does not exist",
             remedy="give the RUN_DIR of gptplan run --out",
         )
-    path = directory / NAME
+    path = directory / COMPARISON
     if not path.exists():
         raise FileError(
-            f"{directory} has no {NAME}",
+            f"{directory} has no {COMPARISON}",
             why="the run has not come to its comparison yet, or this is no run directory",
             remedy=f"finish it with: gptplan run --resume {directory}",
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
+from planner.config_file import write_atomically
 from planner.errors import ConfigError, FileError
 from planner.kernel_tables import Tables
 
@@ -23,19 +22,15 @@ def profile_path(device: str = "cpu") -> Path:
 
 def save_profile(profile: dict[str, object], path: Path) -> None:
     """Write a profile; a reader sees the old file or the new one, never a part. Raises FileError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):  # its directory may be a file
-            temporary.unlink(missing_ok=True)
         raise FileError(
-            f"cannot write the machine profile {path}",
+            f"the directory of the machine profile {path} cannot be made",
             why=error.strerror or str(error),
             remedy="set XDG_CACHE_HOME to a directory that can be written",
         ) from error
+    write_atomically(path, json.dumps(profile, indent=1) + "\n", overwrite=True)
 
 
 def load_profile(path: Path, say: Say = lambda line: None) -> dict[str, object] | None:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from planner.checks import findings
+from planner.checks import Finding, findings
 from planner.compare import Comparison, Measurement, compare
-from planner.compare_file import load_comparison
+from planner.compare_file import COMPARISON, load_comparison
 from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
 from planner.config_file import config_text, read_text, write_atomically
@@ -31,7 +31,6 @@ from reference_trainer.train import last_step_of, run
 
 Say = Callable[[str], None]
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
-COMPARISON = "comparison.json"
 MEASUREMENT = "measurement.json"
 EXECUTION = "execution.json"
 PLAN = "plan.json"
@@ -84,13 +83,14 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     plan = estimate(config)
     options = replace(options, flops_per_step=plan.flops.per_step_model, peak_flops=_peak(plan))
     if not resume:
-        _write_plan(plan, directory)
+        found = findings(plan)
+        _write_plan(plan, found, directory)
         _write_execution(directory, execution)
         say(_announcement(plan))
-        for finding in findings(plan):
+        for finding in found:
             if finding.level == "error":
                 say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
-    result = run(config, directory, options, say)
+    result = run(config, directory, options, say, data)
     if result.exit_code:
         return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
     if not result.step_seconds and (directory / COMPARISON).exists():
@@ -141,13 +141,13 @@ def _announcement(plan: Plan) -> str:
     )
 
 
-def _write_plan(plan: Plan, directory: Path) -> None:
+def _write_plan(plan: Plan, found: tuple[Finding, ...], directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{directory} cannot be made", why=str(error), remedy="give another --out") from None
     write_atomically(directory / CONFIG, config_text(plan.config))
-    write_atomically(directory / PLAN, json.dumps(document(plan, findings(plan)), indent=1, allow_nan=False) + "\n")
+    write_atomically(directory / PLAN, json.dumps(document(plan, found), indent=1, allow_nan=False) + "\n")
 
 
 def _write_execution(directory: Path, execution: Execution) -> None:

@@ -40,16 +40,20 @@ class Job:
     checkpoint_bytes: int | None = None
 
 
-def run(config: RunConfig, out: Path, options: RunOptions, say: Callable[[str], None]) -> RunResult:
+def run(
+    config: RunConfig, out: Path, options: RunOptions, say: Callable[[str], None], data: TokenData | None = None
+) -> RunResult:
     """Train `config` in the directory `out` until its last step, `options.stop_after` or a signal.
 
+    data: that of `options.data_path`, where the caller has opened it already: reading and hashing it takes time.
     Raises PlanError and its kinds for what the user can mend; nothing is trained before all of it is checked.
     """
     steps = last_step_of(config, options)
     device = pick_device(options.device)
     with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic):
         _check_directory(here, options.resume)
-        data = open_data(options.data_path, config.model.vocab, config.training.seq)
+        if data is None:
+            data = open_data(options.data_path, config.model.vocab, config.training.seq)
         job = Job(build(config, device, data), here, say)
         done = _resume(job) if options.resume else 0
         if done >= steps:
@@ -148,11 +152,11 @@ def _saves_left(config: RunConfig, done: int, steps: int) -> int:
     return 1 + (steps - 1) // every - done // every
 
 
+# --- after a step -----------------------------------------------------------------------------------------------------
+
+
 def _time_is_up(options: RunOptions, begin: float) -> bool:
     return options.time_limit is not None and time.monotonic() - begin >= options.time_limit
-
-
-# --- after a step -----------------------------------------------------------------------------------------------------
 
 
 def _stop_if_diverged(job: Job, done: Step) -> None:

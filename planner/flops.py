@@ -38,10 +38,15 @@ def flash_recompute_flops_per_token(layers: Num, query_width: Num, seq: Num) -> 
     return 2 * layers * query_width * seq
 
 
-@formula(gives="flops_per_token", source="Chen et al. 2016 (arXiv 1604.06174): one more forward pass of each block")
-def full_checkpointing_flops_per_token(layers: Num, block_linear_parameters: Num, query_width: Num, seq: Num) -> Num:
-    """Every block forward once more; the head and the loss are not recomputed."""
-    return layers * (2 * block_linear_parameters + 4 * query_width * seq)
+@formula(
+    gives="flops_per_token",
+    source="Chen et al. 2016 (arXiv 1604.06174): each block forward again; torch.utils.checkpoint stops early",
+)
+def full_checkpointing_flops_per_token(
+    layers: Num, block_linear_parameters: Num, hidden: Num, ffn: Num, query_width: Num, seq: Num
+) -> Num:
+    """Every block forward once more but its last product h x f: backward needs its input only. Head, loss: not."""
+    return layers * (2 * (block_linear_parameters - hidden * ffn) + 4 * query_width * seq)
 
 
 @formula(gives="flops_per_token", source="Korthikanti et al. 2022 (arXiv 2205.05198), section 5: the attention core")

@@ -80,7 +80,9 @@ def flops_of(config: RunConfig) -> Flops:
     hardware = model + int(flops.flash_recompute_flops_per_token(shape.layers, shape.query_width, seq))
     if config.training.activation_checkpointing == "full":
         hardware += int(
-            flops.full_checkpointing_flops_per_token(shape.layers, counts.block_linear, shape.query_width, seq)
+            flops.full_checkpointing_flops_per_token(
+                shape.layers, counts.block_linear, shape.hidden, shape.ffn, shape.query_width, seq
+            )
         )
     elif config.training.activation_checkpointing == "selective":
         hardware += int(flops.selective_checkpointing_flops_per_token(shape.layers, shape.query_width, seq))

@@ -10,10 +10,12 @@ import itertools
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from planner import presets
 from planner.config import RunConfig
 from planner.draft import draft
+from planner.flops import flash_recompute_flops_per_token
 from planner.plan import Plan, estimate
 from planner.shape import recipe_of, shape_of
 from planner.tape import Handle, Ledger
@@ -135,6 +137,20 @@ def test_saved_bytes_of_every_operator(
 def test_model_flops(family: str, size: tuple[int, int, int, int, int]) -> None:
     config = config_of(family, "full", "bf16", size)
     assert model_flops_per_step(config) == estimate(config).flops.per_step_model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hardware_flops_of_full_checkpointing(family: str) -> None:
+    """What a checkpointed step computes on the meta device, where attention is no flash kernel and repeats nothing."""
+    config = config_of(family, "full", "bf16", (3, 64, 2, 256, 1))
+    with torch.device("meta"):
+        model = build_model(config)
+        ids = torch.zeros((2, 64), dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            model(ids, ids.clone()).backward()
+    shape = shape_of(config.model)
+    flash = flash_recompute_flops_per_token(shape.layers, shape.query_width, 64)
+    assert counter.get_total_flops() == 2 * 64 * (estimate(config).flops.per_token_hardware - flash)
 
 
 @pytest.mark.parametrize("name", presets.model_ids())

@@ -13,15 +13,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner import presets
+from planner.autograd import Autograd
 from planner.config import RunConfig
 from planner.draft import draft
 from planner.flops import flash_recompute_flops_per_token
+from planner.network import facts_of
 from planner.plan import Plan, estimate
-from planner.shape import recipe_of, shape_of
-from planner.tape import Handle, Ledger
+from planner.shape import shape_of
+from planner.tape import Ledger
 from planner.typed import Typed
 from planner.walk import walk_micro_batch
-from planner.walk_forward import Step
 from reference_trainer.data import open_data
 from reference_trainer.measure import build_model, model_flops_per_step, saved_bytes_by_operator
 from reference_trainer.probe import probe
@@ -90,10 +91,10 @@ class Recorder(Ledger):
         super().__init__()
         self.made: list[tuple[int, int]] = []
 
-    def new(self, component: str, size: int) -> Handle:
-        handle = super().new(component, size)
+    def allocate(self, component: str, size: int) -> int:
+        key = super().allocate(component, size)
         self.made.append((size, self.total))
-        return handle
+        return key
 
 
 @pytest.mark.parametrize(("family", "checkpointing", "precision", "accumulation"), ORDERS)
@@ -105,20 +106,17 @@ def test_every_allocation_of_a_micro_batch_in_order(
     events: list[Event] = []
     replay(config, events)
     names = [name for name, _, _ in events]
-    begin = len(names) - 1 - names[::-1].index("phase forward")
+    begin = len(names) - 1 - names[::-1].index("phase forward_end")
     end = len(names) - 1 - names[::-1].index("phase optimizer_step")
     before = events[begin][2]
     # the loss divided by the step's tokens, and its gradient, are the trainer's and not the model's: 4 bytes each
     seen = [(size, live - before) for _, size, live in events[begin:end] if size > 4]
 
-    shape, training = shape_of(config.model), config.training
     recorder = Recorder()
-    recorder.phase("start")
-    tokens = training.micro_batch * training.seq
-    compute = recipe_of(config).compute_bytes
-    step = Step(shape, tokens, training.seq, compute, training.activation_checkpointing, accumulation > 1)
+    autograd = Autograd(recorder)
+    autograd.gradients_exist = accumulation > 1
     # two blocks: both are walked; that those between are added rightly is shown by the peaks of five, above
-    walk_micro_batch(step, recorder)
+    walk_micro_batch(facts_of(config), autograd)
     walked = [made for made in recorder.made if made[0] > 4]
     assert [size for size, _ in walked] == [size for size, _ in seen]
     for (_, predicted), (_, live) in zip(walked, seen, strict=True):

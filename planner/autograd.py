@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from sys import getrefcount
 from typing import Any
 
 from planner.tape import Ledger
@@ -22,10 +23,11 @@ from planner.tape import Ledger
 class Storage:
     """Bytes in the ledger for as long as this object lives."""
 
-    __slots__ = ("component", "key", "ledger", "saved", "size")
+    __slots__ = ("component", "key", "ledger", "saved", "size", "viewed")
 
     def __init__(self, ledger: Ledger, size: int, component: str) -> None:
         self.ledger, self.size, self.component, self.saved = ledger, size, component, False
+        self.viewed = False  # a gradient reached through a view: its base counts as another holder
         self.key = ledger.allocate(component, size)
 
     def __del__(self) -> None:
@@ -59,6 +61,7 @@ class Tensor:
         return Tensor(self.storage, count, self.item, node, slot)
 
 
+ALONE = 2  # what sys.getrefcount says of an object that one name holds
 Gradient = Storage | None
 Backward = Callable[[list[Gradient], "Saved"], list[Any]]
 Saved = list[Storage | None]
@@ -132,6 +135,12 @@ class Autograd:
     def bytes(self, size: int, component: str = "temporary") -> Storage:
         """A fresh storage: what an operator allocates inside itself, or a gradient."""
         return Storage(self.ledger, size, component)
+
+    def viewed(self, size: int) -> Storage:
+        """A fresh gradient that is handed on as a view of itself."""
+        made = Storage(self.ledger, size, "temporary")
+        made.viewed = True
+        return made
 
     def node(self, inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node | None:
         """The graph's node of an operator that runs now; None where nothing is recorded."""
@@ -252,14 +261,13 @@ class Autograd:
         """A gradient arrives at an input buffer."""
         if node.grads is None:
             node.grads = [None] * node.outputs
-        there = node.grads[slot]
+        there, node.grads[slot] = node.grads[slot], None
         if there is None or gradient is None:
-            node.grads[slot] = there if gradient is None else gradient
-            return
-        node.grads[slot] = self._sum(there, gradient)
-
-    def _sum(self, there: Storage, gradient: Storage) -> Storage:
-        return self.bytes(max(there.size, gradient.size))
+            node.grads[slot] = gradient if there is None else there
+        elif self.in_place and not there.viewed and getrefcount(there) == ALONE:
+            node.grads[slot] = there
+        else:
+            node.grads[slot] = self.bytes(max(there.size, gradient.size), there.component)
 
     def _accumulate(self, node: Node) -> None:
         """A leaf's gradient becomes `.grad`, or is added into the one that is there."""

@@ -82,10 +82,10 @@ def _linear_backward(
 ) -> list[Any]:
     """addmm (bias) makes the input's gradient first, mm (none) the weight's."""
     if bias:
-        back = e.bytes(sizes[0]) if into else None
-        return [back, e.bytes(sizes[1]), Summed(sizes[2])]
-    weight = e.bytes(sizes[1])
-    return [e.bytes(sizes[0]) if into else None, weight]
+        back = e.viewed(sizes[0]) if into else None
+        return [back, e.viewed(sizes[1]), Summed(sizes[2])]
+    weight = e.viewed(sizes[1])
+    return [e.viewed(sizes[0]) if into else None, weight]
 
 
 def layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:

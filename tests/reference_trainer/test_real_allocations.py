@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from planner.autograd import Autograd
 from planner.config import RunConfig
-from planner.network import facts_of
+from planner.mirror.autograd import Autograd
+from planner.mirror.facts import facts_of
 from planner.walk import walk_micro_batch
 from reference_trainer.measure import build_model
 from tests.reference_trainer.test_witnesses import CHECKPOINTING, FAMILIES, Recorder, config_of

@@ -13,11 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner import presets
-from planner.autograd import Autograd
 from planner.config import RunConfig
 from planner.draft import draft
 from planner.flops import flash_recompute_flops_per_token
-from planner.network import facts_of
+from planner.mirror.autograd import Autograd
+from planner.mirror.facts import facts_of
 from planner.phases import walk_run
 from planner.plan import estimate
 from planner.shape import shape_of

@@ -2,7 +2,7 @@
 
 A `Tensor` here has a size and no contents. Its storage is counted in the ledger when it is made and given back
 when the last reference goes, by Python's own reference counting, just as a PyTorch tensor's is; so a model written
-with these tensors (`network.py`) holds and frees what the same model written in PyTorch holds and frees. A `Node`
+with these tensors (`model.py`) holds and frees what the same model written in PyTorch holds and frees. A `Node`
 remembers what backward needs; `Autograd.backward` runs the nodes in PyTorch's order (the newest that is ready
 first, leaves at once), adds up gradients that meet, and recomputes what was checkpointed.
 
@@ -120,6 +120,8 @@ class Autograd:
         self.sequence = 0
         self.recording = True  # False: no graph is kept (evaluation)
         self.label = ""
+        # autocast's copies of parameters by unit of blocks, and how many more units there are like it
+        self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
         self.saved_by: dict[str, int] = {}
         self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
         self.gradients: list[Storage] = []  # those that became `.grad`
@@ -148,6 +150,29 @@ class Autograd:
             return None
         self.sequence += 1
         return Node(self.sequence, inputs, backward, outputs)
+
+    def cached_cast(self, parameter: Tensor, item: int, cast: Callable[[Autograd, Tensor, int], Tensor]) -> Tensor:
+        """Autocast's copy of a parameter: made once, kept until the region is left."""
+        if parameter.item == item:
+            return parameter
+        casts = self._units[-1][0]
+        found = casts.get(parameter)
+        if found is None:
+            found = casts[parameter] = cast(self, parameter, item)
+        return found
+
+    def enter_unit(self, added: int) -> None:
+        """What follows is a unit of blocks; `added` more like it are not walked."""
+        self._units.append(({}, added))
+
+    def leave_autocast(self) -> None:
+        """The autocast region ends: its copies of parameters go, but for those that are saved."""
+        for casts, added in self._units:
+            before = dict(self.ledger.live)
+            casts.clear()
+            if added:
+                self.ledger.repeat(before, added)
+        self._units = [({}, 0)]
 
     def save(self, node: Node | None, *tensors: Tensor | None) -> None:
         """`node` keeps these for backward; inside a checkpoint only their places are kept.
@@ -183,13 +208,14 @@ class Autograd:
             storage.saved = True
             self.saved_by[self.label] = self.saved_by.get(self.label, 0) + storage.size
 
-    def checkpoint(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def checkpoint(self, label: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """torch.utils.checkpoint (not reentrant): run `function`, keep its inputs, run it again in backward.
 
         The inputs are held by whatever node of the function still has something saved.
         """
         if not self.recording or self._rerun_frame is not None:
             return function(self, *inputs)
+        self.label = label
         held = tuple(Tensor(t.storage, t.count, t.item, t.node, t.slot) for t in inputs)
         for tensor in held:
             if tensor.storage is not None:
@@ -248,12 +274,14 @@ class Autograd:
         if frame.made is None:
             frame.made = {}
             self._rerun_frame = frame
+            self._units.append(({}, 0))  # the rerun is an autocast region of its own
             try:
                 frame.rerun()
             except _Stop:
                 pass
             finally:
                 self._rerun_frame = None
+                self._units.pop()
         made = frame.made
         return [made.pop(position) for position in node.positions]
 

@@ -94,17 +94,29 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate: linear warm-up, then the named decay to the floor at the last step."""
+    """Learning rate: linear warm-up, then the named decay. Update k = 1 … T uses the rate at k."""
 
-    kind: Literal["cosine"] = "cosine"
+    kind: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd"] = "cosine"
     peak_lr: Positive = Field(description="rate at the end of warm-up")
-    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="rate at the last step")
+    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="floor of the decay, reached at the last step")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
+    cooldown_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="last steps, in which a wsd rate falls linearly to the floor"
+    )
+    decay_power: Positive = Field(default=2.0, description="exponent of a polynomial decay")
 
     @model_validator(mode="after")
     def _floor_below_peak(self) -> ScheduleConfig:
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr ({self.min_lr:g}) is above peak_lr ({self.peak_lr:g}): the rate would rise")
+        return self
+
+    @model_validator(mode="after")
+    def _cooldown_has_an_effect(self) -> ScheduleConfig:
+        if self.cooldown_steps and self.kind != "wsd":
+            raise ValueError(
+                f'cooldown_steps ({self.cooldown_steps}) beside kind = "{self.kind}": only a wsd rate has a cooldown'
+            )
         return self
 
 

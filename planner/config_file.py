@@ -127,6 +127,13 @@ def _refuse_impossible_run(config: RunConfig, name: str) -> None:
             why="the rate would never reach its peak",
             remedy="give fewer warmup_steps, or more tokens",
         )
+    if warmup + config.schedule.cooldown_steps > steps:
+        raise ConfigError(
+            f"{name}: schedule.warmup_steps = {warmup} and schedule.cooldown_steps = {config.schedule.cooldown_steps} "
+            f"are longer than the run of {steps:,} steps",
+            why="the rate cannot rise and fall at once",
+            remedy="give fewer of them, or more tokens",
+        )
 
 
 def explain_validation(error: ValidationError) -> tuple[str, str, str]:

@@ -54,7 +54,7 @@ def schedule_of(
     if peak is None:
         peak = old.peak_lr if old else default_peak()
     floor = _floor(typed, old, kind, peak, notes)
-    warmup = _length(typed, "warmup", horizon)
+    warmup = length_of(typed, "warmup", horizon)
     if warmup is None:
         warmup = old.warmup_steps if old else _default_warmup(horizon, notes)
     _refuse_long_warmup(typed, warmup, horizon)
@@ -157,7 +157,7 @@ def _to_digits(rate: float) -> float:
     return float(f"{rate:.12g}")
 
 
-def _length(typed: Typed, part: str, horizon: Horizon) -> int | None:
+def length_of(typed: Typed, part: str, horizon: Horizon) -> int | None:
     """Steps of the warm-up or cooldown, however typed: tokens are rounded up to whole steps, a share to the nearest."""
     steps = typed.count(f"{part}_steps", allow_zero=True)
     if steps is not None:
@@ -190,7 +190,7 @@ def _default_warmup(horizon: Horizon, notes: Notes) -> int:
 def _cooldown(typed: Typed, old: ScheduleConfig | None, kind: str, warmup: int, horizon: Horizon, notes: Notes) -> int:
     if kind != "wsd":
         return 0
-    found = _length(typed, "cooldown", horizon)
+    found = length_of(typed, "cooldown", horizon)
     said = [flag(n) for n in typed.given(*(f"cooldown_{unit}" for unit in LENGTHS))]
     if found is None and old and old.kind == kind:
         found = old.cooldown_steps

@@ -96,9 +96,11 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate: linear warm-up, then the named decay. Update k = 1 … T uses the rate at k."""
 
-    kind: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd"] = "cosine"
+    kind: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd"] = Field(
+        default="cosine", description="decay after warm-up; wsd is constant with a cooldown"
+    )
     peak_lr: Positive = Field(description="rate at the end of warm-up")
-    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="floor of the decay, reached at the last step")
+    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="floor of the decay; a constant rate has none")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
     cooldown_steps: Annotated[int, Field(ge=0)] = Field(
         default=0, description="last steps, in which a wsd rate falls linearly to the floor"

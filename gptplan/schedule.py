@@ -36,7 +36,7 @@ Continuity = Annotated[
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option("--csv", metavar="FILE", help="Write step and rate, at --at and --every.", rich_help_panel=SHOWN),
+    typer.Option("--csv", metavar="FILE", help="Write the rates; - is stdout.", rich_help_panel=SHOWN),
 ]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw a .png or .svg.", rich_help_panel=SHOWN)
@@ -61,35 +61,47 @@ def schedule(
 
     Example: gptplan schedule --kind cosine --peak-lr 3e-4 --min-lr 10% --warmup-steps 2000 --steps 10000 --at 6000
     """
-    from gptplan.output import show, show_json, talk
-    from planner.config_file import refuse_existing, write_atomically
+    from gptplan.output import show, show_json
     from planner.curves import csv_text, curves_document, last_step, sampled_steps, steps_shown
     from planner.rates import continuity as joints_of
 
-    if plot is not None:
-        from gptplan.plot_file import drawing, format_of
-
-        image = format_of(plot)
     curves = _curves(_with_kind(typed, kind), config, over)
     steps = steps_shown(at, every, last_step(curves))
     kinds = dict.fromkeys(curve.schedule.kind for curve in curves) if continuity else {}
     joints = [(name, joints_of(name)) for name in kinds]
-    for path in (csv, plot):
-        if path is not None and not force:
-            refuse_existing(path)
-    if csv is not None:
-        write_atomically(csv, csv_text(curves, steps or sampled_steps(curves)), overwrite=force)
-        talk(f"wrote {csv}")
-    if plot is not None:
-        write_atomically(plot, drawing(curves, image), overwrite=force)
-        talk(f"wrote {plot}")
-    if json:
+    rows = csv_text(curves, steps or sampled_steps(curves)) if csv else ""
+    to_stdout = str(csv) == "-"
+    _write_files(curves, None if to_stdout else csv, rows, plot, force)
+    if to_stdout:
+        show(rows.rstrip("\n"))
+    elif json:
         show_json(curves_document(curves, steps, joints))
     else:
         from planner.schedule_text import schedule_summary
 
         width = shutil.get_terminal_size().columns
         show(schedule_summary(curves, steps, joints, width=width, plain=not _knows_all_characters()))
+
+
+def _write_files(curves: tuple[Curve, ...], csv: Path | None, rows: str, plot: Path | None, force: bool) -> None:
+    """Both files or, where one of them may not be written, none."""
+    from gptplan.output import talk
+    from planner.config_file import refuse_existing, write_atomically
+    from planner.errors import InputError
+
+    if csv is not None and csv == plot:
+        raise InputError(f"--csv and --plot: both are {csv}", why="one would replace the other", remedy="name two")
+    contents: dict[Path, str | bytes] = {} if csv is None else {csv: rows}
+    for path in (csv, plot):
+        if path is not None and not force:
+            refuse_existing(path)
+    if plot is not None:
+        from gptplan.plot_file import drawing, format_of
+
+        contents[plot] = drawing(curves, format_of(plot))
+    for path, content in contents.items():
+        write_atomically(path, content, overwrite=force)
+        talk(f"wrote {path}")
 
 
 def _with_kind(typed: Typed, kind: str | None) -> Typed:

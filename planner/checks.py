@@ -12,7 +12,7 @@ from planner.config import CPU, RunConfig
 from planner.finding import Finding
 from planner.memory_account import memory_of
 from planner.plan import Plan
-from planner.range_checks import batch_findings, outside, schedule_findings
+from planner.range_checks import batch_findings, outside, precision_findings, schedule_findings
 from planner.rules import rules
 from planner.units import format_bytes, format_count, format_share
 
@@ -24,7 +24,15 @@ PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
 def findings(plan: Plan) -> tuple[Finding, ...]:
     """All findings of a plan, errors first."""
     schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.total)
-    found = [*_memory(plan), *_speed(plan), *batch_findings(plan), *schedule, *_optimizer(plan), *_rest(plan)]
+    found = [
+        *_memory(plan),
+        *_speed(plan),
+        *batch_findings(plan),
+        *precision_findings(plan),
+        *schedule,
+        *_optimizer(plan),
+        *_rest(plan),
+    ]
     order = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(found, key=lambda f: order[f.level]))
 

@@ -116,7 +116,7 @@ def steps_shown(at: str | None, every: str | None, last: int) -> tuple[int, ...]
                 why=f"at most {MOST_STEPS:,} are written",
                 remedy=f"give --every {-(-last // MOST_STEPS):,} or more",
             )
-        found |= {*range(stride, last + 1, stride), last}
+        found |= {*range(stride, last, stride), last}
     return tuple(sorted(found))
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from planner import batch
-from planner.config import ScheduleConfig
+from planner.config import CPU, ScheduleConfig
 from planner.finding import Finding
 from planner.plan import Plan
+from planner.presets import gpu
 from planner.rates import schedule_rate
 from planner.rules import rules
+from planner.shape import recipe_of
 from planner.units import format_count, format_number, format_share
 
 FEW_STEPS = 100
@@ -99,6 +101,20 @@ def repetition_findings(tokens: int, dataset_tokens: int) -> Iterator[Finding]:
         f"{format_count(tokens)} trained on (Muennighoff et al. 2023)",
         "get more data, or train on fewer tokens" if late else "nothing, unless more data is at hand",
     )
+
+
+def precision_findings(plan: Plan) -> Iterator[Finding]:
+    """Products in fp32 on a card that has bf16."""
+    hardware = plan.config.hardware
+    if hardware.gpu == CPU or recipe_of(plan.config).compute_dtype != "fp32":
+        return
+    if gpu(hardware.gpu).peak_dense_flops.get("bf16"):
+        yield Finding(
+            "note",
+            "no_bf16",
+            f"the matrix products run in fp32, and {hardware.gpu} has bf16: as wide a range, many times faster",
+            "give --precision bf16, unless exact products are what the run is about",
+        )
 
 
 def schedule_findings(schedule: ScheduleConfig, steps: int, parameters: int | None) -> Iterator[Finding]:

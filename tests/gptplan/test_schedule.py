@@ -116,12 +116,35 @@ def test_a_picture_without_matplotlib(call: Call, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.glob("a.*"))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="the extra [plot] is not installed")
+def test_the_first_file_is_not_written_when_the_second_exists(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("mine")
+    call(*LIGHT, "--csv", "a.csv", "--plot", "a.png").refused("a.png exists already")
+    assert [p.name for p in tmp_path.glob("a.*")] == ["a.png"]
+
+
 def test_nothing_is_written_when_one_of_two_files_exists(call: Call, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("mine")
     call(*LIGHT, "--csv", "a.csv").refused("a.csv exists already", "--force")
     assert (tmp_path / "a.csv").read_text() == "mine"
     assert call(*LIGHT, "--csv", "a.csv", "--force").code == 0
     call(*LIGHT, "--csv", "no/a.csv").refused("cannot be written")
+    call(*LIGHT, "--csv", "b.png", "--plot", "b.png").refused("both are b.png")
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_csv_to_stdout_is_data_alone(call: Call) -> None:
+    said = call(*LIGHT, "--at", "500", "--csv", "-")
+    assert (said.out, said.err) == ("step,learning_rate\n500,7.5e-05\n", "")
+
+
+def test_a_file_written_before_there_were_other_kinds_is_read(call: Call, run_toml: Path) -> None:
+    before = call("estimate", "--config", "run.toml", "--json").out
+    text = run_toml.read_text(encoding="utf-8")
+    old, removed = re.subn(r"(?m)^(cooldown_steps|decay_power) = .*\n", "", text)
+    assert removed == 2
+    run_toml.write_text(old, encoding="utf-8")
+    assert call("estimate", "--config", "run.toml", "--json").out == before
 
 
 MISTAKES = {

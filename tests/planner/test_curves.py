@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,12 @@ def test_a_constant_fills_one_row_and_a_ramp_the_diagonal() -> None:
     starts = [line.index("*") for line in ramp[:5]]
     assert starts == sorted(starts, reverse=True) and len(set(starts)) == 5
     assert ramp[-1].split() == ["0", "50", "100"]
+
+
+@pytest.mark.parametrize("rate", [lambda k: float(k < 50), lambda k: float(k >= 50)], ids=["fall", "rise"])
+def test_a_steep_part_is_drawn_without_gaps(rate: Callable[[int], float]) -> None:
+    lines = plot([rate], 100, width=30, height=7, plain=True)[:7]
+    assert all("*" in line for line in lines)
 
 
 def test_the_legend_names_each_mark() -> None:

@@ -13,7 +13,7 @@ from planner.range_checks import critical_batch_of, repetition_findings, schedul
 from planner.typed import Typed
 
 ABOUT = {"batch_tokens", "critical_batch", "few_steps", "tokens_per_parameter", "epochs", "peak_lr", "warmup"}
-ABOUT |= {"zero_floor", "no_cooldown", "no_warmup", "only_warmup"}
+ABOUT |= {"zero_floor", "no_cooldown", "no_warmup", "only_warmup", "no_bf16"}
 SMALL, LARGE = {"params": "125M"}, {"model": "llama-2-70b", "seq": "4096"}
 
 
@@ -62,6 +62,7 @@ def test_good_practice_is_silent(typed: dict[str, str]) -> None:
         ({"global_batch_tokens": "2Mi"}, "critical_batch", "note", "Kaplan et al. 2020"),
         ({"dataset_tokens": "4B"}, "epochs", "note", "up to 4 epochs nearly as good as new"),
         ({"dataset_tokens": "2B"}, "epochs", "warning", "beyond about 4 epochs"),
+        ({"precision": "fp32"}, "no_bf16", "note", "a100-80gb has bf16"),
     ],
 )
 def test_finding(typed: dict[str, str], code: str, level: str, words: str) -> None:

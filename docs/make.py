@@ -54,10 +54,31 @@ def demo() -> str:
 
 def help_of_commands() -> str:
     """Each command's --help."""
-    names = ["estimate", "plan", "run", "compare", "calibrate", "demo", "tui", "schema"]
+    names = ["estimate", "plan", "schedule", "batch", "run", "compare", "calibrate", "demo", "tui", "schema"]
     parts = [console("$ gptplan --help", command("--help"))]
     parts += [f"## gptplan {name}\n\n{console(f'$ gptplan {name} --help', command(name, '--help'))}" for name in names]
     return "\n\n".join(parts)
+
+
+def schedule() -> str:
+    """Three warm-ups laid over each other, without a model."""
+    words = "--kind wsd --peak-lr 3e-4 --min-lr 10% --steps 100k --cooldown-ratio 20% --over warmup=1000,2000,5000"
+    return console(f"$ gptplan schedule {words}", command("schedule", *words.split()))
+
+
+def continuity() -> str:
+    """The joints of all kinds."""
+    words = "--peak-lr 3e-4 --warmup-steps 2000 --steps 100k --continuity"
+    kinds = "kind=cosine,linear,polynomial,inverse_sqrt,constant,wsd"
+    shown = command("schedule", *words.split(), "--over", kinds)
+    part = "Continuity" + shown.partition("\nContinuity")[2].partition("\n\n")[0]
+    return console(f"$ gptplan schedule {words} --over {kinds}", "…", part)
+
+
+def batch() -> str:
+    """A rate at another batch, and a batch that does not divide."""
+    words = "--peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 2M --seq 1024 --gpus 8 --micro-batch 4 --loss 3"
+    return console(f"$ gptplan batch {words}", command("batch", *words.split()))
 
 
 def run_toml() -> str:
@@ -93,6 +114,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
     "help": help_of_commands,
+    "schedule": schedule,
+    "continuity": continuity,
+    "batch": batch,
     "run-toml": run_toml,
     "presets": presets,
     "formulas": formulas,

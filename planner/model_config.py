@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from planner.section import Count, Natural, Positive, Section
+from planner.section import Count, Every, Natural, Positive, Section
 
 
 class MlaConfig(Section):
@@ -55,7 +55,7 @@ class ModelConfig(Section):
         description="learned table, rotary embedding, ALiBi's biases, or none"
     )
     rotary_dim: Count | None = Field(default=None, description="channels of a head that rotary turns; absent: all")
-    no_position_every: Count | None = Field(
+    no_position_every: Every | None = Field(
         default=None, description="every k-th block goes without rotary embedding; absent: none does"
     )
     norm: Literal["layernorm", "rmsnorm"] = Field(description="kind of normalisation")
@@ -79,7 +79,7 @@ class ModelConfig(Section):
     )
     tied_embeddings: bool = Field(description="the output head is the embedding table")
     sliding_window: Count | None = Field(default=None, description="keys that a query sees; absent: all before it")
-    full_attention_every: Count | None = Field(
+    full_attention_every: Every | None = Field(
         default=None, description="every k-th block sees all keys in spite of sliding_window; absent: none does"
     )
     logit_softcap: Positive | None = Field(default=None, description="logits are cap * tanh(logits / cap)")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner import batch, presets, schedule
+from planner import batch, presets
 from planner.config import RunConfig, TrainingConfig
 from planner.model_config import ModelConfig
 from planner.presets import Recipe
+from planner.rates import schedule_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,4 @@ def requested_tokens(config: RunConfig) -> int:
 
 def rate_at(config: RunConfig, step: int) -> float:
     """Learning rate of update `step` = 1 … T; 0 is where warm-up starts; past T the last value stays."""
-    s, steps = config.schedule, steps_of(config)
-    step = min(step, steps)
-    if step < s.warmup_steps:
-        return float(schedule.warmup_rate(step, s.warmup_steps, s.peak_lr))
-    if step == s.warmup_steps:
-        return s.peak_lr
-    return float(schedule.cosine_rate(step, s.warmup_steps, steps, s.peak_lr, s.min_lr))
+    return schedule_rate(config.schedule, steps_of(config), step)

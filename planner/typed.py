@@ -45,6 +45,10 @@ class Typed:
     warmup_steps: str | None = None
     warmup_tokens: str | None = None
     warmup_ratio: str | None = None
+    cooldown_steps: str | None = None
+    cooldown_tokens: str | None = None
+    cooldown_ratio: str | None = None
+    decay_power: str | None = None
     tflops: str | None = None
     mfu: str | None = None
     price_per_gpu_hour: str | None = None
@@ -96,6 +100,7 @@ def refuse_contradictions(typed: Typed) -> None:
         (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
         (("precision", "recipe"), "a recipe contains the precision"),
         (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
+        (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
         (("tflops", "mfu"), "each fixes the speed"),
     ]
     for names, why in either:
@@ -114,6 +119,8 @@ ENDS: dict[str, tuple[str, ...]] = {
     "precision": ("recipe",),
     "warmup_tokens": ("warmup_steps",),
     "warmup_ratio": ("warmup_steps",),
+    "cooldown_tokens": ("cooldown_steps",),
+    "cooldown_ratio": ("cooldown_steps",),
     "accumulation": ("accumulation", "global_batch_tokens"),
     "global_batch_tokens": ("accumulation", "global_batch_tokens"),
     "optimizer": (),

@@ -21,8 +21,9 @@ CONTRACT = frozenset(
 --params --model --hf-config --family --layers --hidden --heads --kv-heads --head-dim --ffn --vocab --seq --tokens
 --steps --dataset-tokens --gpu --gpus --micro-batch --accumulation --global-batch-tokens --precision --recipe
 --activation-checkpointing --optimizer --schedule --peak-lr --min-lr --warmup-steps --warmup-tokens --warmup-ratio
+--cooldown-steps --cooldown-tokens --cooldown-ratio --decay-power
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
-""".split()  # noqa: SIM905 (35 names read better as text)
+""".split()  # noqa: SIM905 (39 names read better as text)
 )
 
 
@@ -52,7 +53,9 @@ def test_every_flag_has_a_sentence_and_a_placeholder(name: str) -> None:
     assert parameter.metavar or name == "--json", name
 
 
-@pytest.mark.parametrize("command", ["estimate", "plan", "run", "compare", "calibrate", "schema", "demo"])
+@pytest.mark.parametrize(
+    "command", ["estimate", "plan", "run", "compare", "calibrate", "schema", "demo", "schedule", "batch"]
+)
 def test_help(call: Call, command: str) -> None:
     said, short = call(command, "--help"), call(command, "-h")
     assert (said.code, said.err, said.out) == (0, "", short.out)

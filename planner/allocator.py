@@ -4,10 +4,11 @@ Requests become blocks of whole 512 bytes; blocks are cut from segments, which t
 kept, merged with free neighbours of their segment, and handed out again, the smallest that is large enough first.
 So three numbers differ: requested (what tensors ask for) <= allocated (blocks in use) <= reserved (segments).
 
-The rules and constants are those of torch 2.11 to 2.13 with one stream, no graph capture and default options
-(`max_split_size_mb` unlimited, `large_segment_size_mb` 20, `roundup_power2_divisions` and garbage collection off), or
-with `expandable_segments:True`. Two things are not knowable and assumed: the driver hands out ascending addresses
-(they break ties among free blocks of one size), and the virtual range of expandable segments never runs out.
+The constants are those of torch 2.13, the rules those of two earlier versions, which agree (docs/allocator.md). One
+stream, no graph capture, default options (`max_split_size_mb` unlimited, `large_segment_size_mb` 20,
+`roundup_power2_divisions` and garbage collection off), or these with `expandable_segments:True`. Two things are not
+knowable and assumed: the driver hands out ascending addresses (they break ties among free blocks of one size), and
+the virtual range of expandable segments never runs out.
 
 Source: PyTorch, c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h. A test reproduces the numbers of
 PyTorch's own, in both settings: test/test_cuda.py, test_graph_memory_stats_and_use_result_after_destroy_graph.

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from planner.errors import UnknownNameError
 
@@ -74,13 +74,18 @@ class Pretraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPreset:
-    """A published model. `published_parameters`: parameters, input embedding included and tied weights once."""
+    """A published model. `published_parameters`: parameters, input embedding included and tied weights once.
+
+    `parameters_check`: "published" where the source prints that count, "computed" where it prints a rounded label, or a
+    count of something else (the notes say of what), and this is the shape counted out.
+    """
 
     id: str
     name: str
     family: str
     shape: Mapping[str, Any] = field(hash=False)  # the [shape] table: keys of ModelConfig, which checks them
     published_parameters: int
+    parameters_check: Literal["published", "computed"]
     pretraining: Pretraining
     source: str
     source_hparams: str = ""

@@ -126,6 +126,7 @@ def falcon(c: HfConfig) -> dict[str, Any]:
         kv_heads = c.size("num_kv_heads", "n_head_kv", default=heads)
     residual = "sequential"
     if c.flag("parallel_attn", True):
+        c.only("num_ln_in_parallel_attn", 1, (1, 2))
         norms = c.size("num_ln_in_parallel_attn", default=2 if newer else 1)
         residual = "parallel" if norms == 2 else "parallel-one-norm"
     return {

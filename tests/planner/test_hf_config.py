@@ -78,7 +78,7 @@ def test_the_older_names_of_keys_say_the_same() -> None:
     assert model_of_hf_values(neox | {"rotary_pct": 0.5}, HERE).rotary_dim == 4
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt3", "lama", "qwen2moe", "", None, 7, ["llama"]])
+@pytest.mark.parametrize("kind", ["bert", "phi", "gpt3", "lama", "qwen2moe", "", None, 7, ["llama"]])
 def test_another_model_type_is_refused_by_name(kind: object) -> None:
     with pytest.raises(UnknownNameError) as caught:
         model_of_hf_values(LLAMA | {"model_type": kind}, HERE)
@@ -99,6 +99,7 @@ REFUSED = {
     "do_layer_norm_before": CASES["5.23.0 opt plain"]["config"] | {"do_layer_norm_before": False},
     "alibi": CASES["5.23.0 mpt plain"]["config"] | {"attn_config": {"alibi": False}},
     "attn_config": CASES["5.23.0 mpt plain"]["config"] | {"attn_config": "alibi"},
+    "num_ln_in_parallel_attn": CASES["5.23.0 falcon 11b"]["config"] | {"num_ln_in_parallel_attn": 3},
     "qk_layernorm": CASES["5.23.0 stablelm plain"]["config"] | {"qk_layernorm": True},
     "no_rope_layers": CASES["5.23.0 smollm3 plain"]["config"] | {"no_rope_layers": [0, 1, 1, 1]},
     "mlp_only_layers": CASES["5.23.0 qwen2_moe plain"]["config"] | {"mlp_only_layers": [2]},

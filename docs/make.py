@@ -88,11 +88,30 @@ def run_toml() -> str:
 
 
 def presets() -> str:
-    """Names of the presets."""
+    """Every model with its exact count, and the names of the other presets."""
     from planner.presets import gpu_ids, model_ids, recipe_ids
 
-    rows = [("models", model_ids()), ("GPUs", gpu_ids()), ("recipes", recipe_ids())]
-    return "\n\n".join(f"**{kind}** ({len(ids)}): {', '.join(f'`{i}`' for i in ids)}" for kind, ids in rows)
+    lines = ["| model | parameters | one token uses | count | shape | style |", "|---|---|---|---|---|---|"]
+    lines += [_model_row(id) for id in model_ids()]
+    others = [("GPUs", gpu_ids()), ("recipes", recipe_ids())]
+    named = [f"**{kind}** ({len(ids)}): {', '.join(f'`{i}`' for i in ids)}" for kind, ids in others]
+    return "\n\n".join([f"**models** ({len(model_ids())}):", "\n".join(lines), *named])
+
+
+def _model_row(id: str) -> str:
+    from planner.counts import parameters_of
+    from planner.model_config import ModelConfig
+    from planner.presets import model
+
+    preset = model(id)
+    m = ModelConfig(name=id, source=preset.source, **preset.shape)
+    counted = parameters_of(m)
+    active = f"{counted.active:,}" if counted.active != counted.total else "all"
+    grouped = f", {m.kv_heads} for keys" if m.kv_heads != m.heads else ""
+    shape = f"{m.layers} x {m.hidden}, {m.heads} heads of {m.head_dim}{grouped}"
+    experts = f", {m.moe.experts} experts, {m.moe.top_k} used" if m.moe else ""
+    style = f"{m.position}, {m.norm}, {m.mlp}{experts}{', latent attention' if m.mla else ''}"
+    return f"| `{id}` | {counted.total:,} | {active} | {preset.parameters_check} | {shape} | {style} |"
 
 
 def formulas() -> str:

@@ -140,12 +140,14 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             "give the shape itself by --layers and --hidden, or another --vocab",
         )
     if model.vocab % PADDING:
-        padded = -(-model.vocab // PADDING) * PADDING
+        rows = -model.vocab % PADDING
+        more = rows * model.hidden * (1 if model.tied_embeddings else 2)
         yield Finding(
             "note",
             "vocab_padding",
             f"a vocabulary of {model.vocab:,} is no multiple of {PADDING}: the head's product runs on padded tiles",
-            f"--vocab {padded} is the next multiple; the extra rows are never used",
+            f"--pad-vocab {PADDING} adds {rows} rows that no token uses: {more:,} parameters, "
+            f"{format_share(more / exact)} of the model",
         )
     if config.training.checkpoint_every is None and (plan.time.seconds or 0) > 3600:
         yield Finding(

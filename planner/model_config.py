@@ -54,6 +54,9 @@ class ModelConfig(Section):
     position: Literal["learned", "rotary", "alibi", "none"] = Field(
         description="learned table, rotary embedding, ALiBi's biases, or none"
     )
+    position_rows: Count | None = Field(
+        default=None, description="rows of the learned table; absent: as context (OPT has 2 more)"
+    )
     rotary_dim: Count | None = Field(default=None, description="channels of a head that rotary turns; absent: all")
     no_position_every: Every | None = Field(
         default=None, description="every k-th block goes without rotary embedding; absent: none does"
@@ -122,6 +125,12 @@ class ModelConfig(Section):
         """Options that mean nothing without another one."""
         if self.position != "rotary" and (self.rotary_dim or self.no_position_every):
             raise ValueError('rotary_dim and no_position_every need position = "rotary"')
+        if self.position_rows is not None and self.position != "learned":
+            raise ValueError('position_rows needs position = "learned"')
+        if self.position_rows is not None and self.position_rows < self.context:
+            raise ValueError(
+                f"position_rows ({self.position_rows}) is below context ({self.context}): some positions have no row"
+            )
         if self.rotary_dim is not None and self.rotary_dim > self.head_dim:
             raise ValueError(f"rotary_dim ({self.rotary_dim}) is above head_dim ({self.head_dim})")
         if self.full_attention_every is not None and self.sliding_window is None:

@@ -26,6 +26,7 @@ class Shape:
     ffn: int
     vocab: int
     context: int
+    position_rows: int
     mlp_matrices: int
     norm_vectors: int
     block_norms: int
@@ -75,6 +76,7 @@ def shape_of(model: ModelConfig) -> Shape:
         ffn=model.ffn,
         vocab=model.vocab,
         context=model.context,
+        position_rows=model.position_rows or model.context,
         mlp_matrices=3 if model.mlp in GATED else 2,
         norm_vectors=VECTORS[model.norm_parameters],
         block_norms=1 if one_norm else BLOCK_NORMS[model.norm_placement],

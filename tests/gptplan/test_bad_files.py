@@ -93,25 +93,25 @@ GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "vocab
 LLAMA = {"model_type": "llama", "hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 2, "vocab_size": 100}
 LLAMA |= {"intermediate_size": 1376, "max_position_embeddings": 2048}
 HF = {
-    "another type": ({"model_type": "bert"}, ("model_type 'bert'", "gpt2, llama")),
+    "another type": ({"model_type": "bert"}, ("model_type 'bert'", "in all)")),
     "a list for the type": (GPT2 | {"model_type": ["gpt2"]}, ("model_type",)),
     "a list": ([1], ("not a Hugging Face model config",)),
     "no type": ({}, ("no model_type",)),
     "missing key": ({"model_type": "gpt2"}, ("has no n_embd",)),
     "text for the width": (GPT2 | {"n_embd": "768"}, ("n_embd = '768'",)),
     "text for the width of llama": (LLAMA | {"hidden_size": "512"}, ("hidden_size = '512'",)),
-    "text for the vocabulary": (GPT2 | {"vocab_size": "50257"}, ("vocab",)),
+    "text for the vocabulary": (GPT2 | {"vocab_size": "50257"}, ("vocab_size = '50257'",)),
     "text for the head": (LLAMA | {"head_dim": "64"}, ("head_dim",)),
-    "null": (GPT2 | {"n_layer": None}, ("layers",)),
+    "null": (GPT2 | {"n_layer": None}, ("has no n_layer",)),
     "no heads": (GPT2 | {"n_head": 0}, ("n_head = 0",)),
     "true heads": (GPT2 | {"n_head": True}, ("n_head = True",)),
     "heads that do not divide": (GPT2 | {"n_head": 7}, ("n_embd = 768", "n_head = 7")),
     "kv heads that do not divide": (LLAMA | {"num_key_value_heads": 3}, ("kv_heads (3)",)),
-    "half a layer": (GPT2 | {"n_layer": 12.5}, ("layers",)),
-    "nan": (GPT2 | {"n_layer": float("nan")}, ("layers",)),
+    "half a layer": (GPT2 | {"n_layer": 12.5}, ("n_layer = 12.5",)),
+    "nan": (GPT2 | {"n_layer": float("nan")}, ("n_layer = nan",)),
     "negative": (GPT2 | {"vocab_size": -1}, ("vocab",)),
-    "another activation": (GPT2 | {"activation_function": "relu"}, ("activation_function = 'relu'",)),
-    "short context": (GPT2 | {"n_positions": 0}, ("context",)),
+    "another activation": (GPT2 | {"activation_function": "tanh"}, ("activation_function = 'tanh'",)),
+    "short context": (GPT2 | {"n_positions": 0}, ("n_positions = 0",)),
 }
 
 

@@ -21,8 +21,9 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from planner.config import RunConfig
-from planner.shape import recipe_of, tokens_per_step
-from reference_trainer.model import COMPUTE_TYPES, GPT
+from planner.shape import tokens_per_step
+from reference_trainer.measure import build_model
+from reference_trainer.model import GPT
 from reference_trainer.optimizers import make_optimizer
 
 Event = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
@@ -177,9 +178,8 @@ def replay(config: RunConfig, events: list[Event] | None = None) -> Track:
     """
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
     with FakeTensorMode():
-        model = GPT(config.model, COMPUTE_TYPES[recipe_of(config).compute_dtype], training.activation_checkpointing)
-        if config.model.position == "rotary":
-            model.rotary_tables(training.seq, torch.device("cpu"))
+        model = build_model(config)
+        model.make_tables(training.seq, torch.device("cpu"))
         pair = (torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
         tracker = StorageTracker()
         tracker.events = events

@@ -1,0 +1,147 @@
+"""Every option of the reference model: it runs, it learns everywhere, and it is as large as the planner says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import torch
+from torch import Tensor
+
+from planner.config import TrainingConfig
+from planner.counts import parameters_of
+from planner.flops import model_flops_per_token
+from planner.model_config import ModelConfig
+from planner.shape import attended_keys, shape_of
+from reference_trainer.measure import build_model, model_flops_per_step
+from reference_trainer.model import COMPUTE_TYPES, GPT
+from tests.reference_trainer.conftest import MODEL, TRAINING, config_of
+
+# each row: options of [model] and [training] that differ from a small GPT-2's
+ROTARY: dict[str, Any] = {"position": "rotary"}
+LLAMA = ROTARY | {"norm": "rmsnorm", "norm_parameters": "gain", "mlp": "swiglu", "biases": "none"}
+CASES: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "llama": LLAMA,
+    "neox": ROTARY | {"rotary_dim": 4, "residual": "parallel", "tied_embeddings": False},
+    "gpt-j": ROTARY | {"rotary_dim": 8, "residual": "parallel-one-norm", "biases": "none"},
+    "bloom": {"position": "alibi", "embedding_norm": True},
+    "mpt": {"position": "alibi", "norm_parameters": "gain", "biases": "none", "heads": 3, "kv_heads": 1},
+    "smollm3": LLAMA | {"no_position_every": 2, "kv_heads": 1},
+    "no position": {"position": "none", "mlp": "relu"},
+    "olmo": LLAMA | {"norm": "layernorm", "norm_parameters": "none"},
+    "plain rms": {"norm": "rmsnorm", "norm_parameters": "none", "mlp": "relu2"},
+    "olmo2": LLAMA | {"norm_placement": "post", "qk_norm": "full"},
+    "gemma": LLAMA | {"norm_placement": "both", "mlp": "geglu", "logit_softcap": 3.0, "head_dim": 24},
+    "qwen3": LLAMA | {"qk_norm": "head", "kv_heads": 1},
+    "layernorm qk": ROTARY | {"qk_norm": "head"},
+    "qwen2": LLAMA | {"biases": "qkv"},
+    "attention biases": LLAMA | {"biases": "attention"},
+    "mistral": LLAMA | {"sliding_window": 8},
+    "gemma window": LLAMA | {"sliding_window": 8, "full_attention_every": 2},
+    "window and alibi": {"position": "alibi", "sliding_window": 8, "full_attention_every": 2},
+    "math": {"attention_kernel": "math"},
+    "dropout": {"dropout": 0.1},
+    "selective": {"activation_checkpointing": "selective"},
+    "full": {"activation_checkpointing": "full"},
+    "every other": {"activation_checkpointing": "full", "activation_checkpointing_every": 2},
+    "offloaded": {"activation_checkpointing": "offloaded"},
+    "autocast": LLAMA | {"runtime": "autocast", "recipe": "mixed-bf16"},
+    "bf16": LLAMA | {"recipe": "mixed-bf16"},
+}  # fmt: skip
+
+
+def sections(changes: dict[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
+    """The two sections with the changes, validated."""
+    own = {key: value for key, value in changes.items() if key in ModelConfig.model_fields}
+    rest = {key: value for key, value in changes.items() if key not in own}
+    return ModelConfig(**{**dict(MODEL), **own}), TrainingConfig(**{**dict(TRAINING), **rest})
+
+
+def built(changes: dict[str, Any], compute: str = "fp32", weights: str = "fp32", seed: int = 1) -> GPT:
+    torch.manual_seed(seed)
+    return GPT(*sections(changes), COMPUTE_TYPES[compute], COMPUTE_TYPES[weights])
+
+
+def batch(sequences: int = 2, length: int = 32, seed: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, MODEL.vocab, (sequences, length + 1), generator=generator)
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def gradients(model: GPT, seed: int = 3) -> tuple[float, dict[str, Tensor]]:
+    """Mean loss and gradients of one batch."""
+    torch.manual_seed(seed)
+    ids, targets = batch()
+    model.zero_grad()
+    loss = model(ids, targets) / targets.numel()
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(a: tuple[float, dict[str, Tensor]], b: tuple[float, dict[str, Tensor]], share: float = 1e-4) -> None:
+    """Same loss, same gradients up to `share` of each one's norm."""
+    assert a[0] == pytest.approx(b[0], rel=share)
+    assert a[1].keys() == b[1].keys()
+    for name, grad in a[1].items():
+        assert (grad - b[1][name]).norm() <= share * b[1][name].norm() + 1e-7, name
+
+
+def test_the_table_holds_every_choice() -> None:
+    cases = [sections(case) for case in CASES.values()]
+    for place, section in enumerate((ModelConfig, TrainingConfig)):
+        for name, field in section.model_fields.items():
+            choices = set(get_args(field.annotation)) if get_origin(field.annotation) is Literal else set()
+            seen = {getattr(case[place], name) for case in cases}
+            if name == "loss":
+                continue
+            # compiled and fused kernels are the trainer's matter: the model is the same
+            assert choices - seen == ({"compiled", "fused"} if name == "runtime" else set()), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_runs_and_every_parameter_learns(case: str) -> None:
+    config = config_of()
+    model, training = sections(CASES[case])
+    torch.manual_seed(1)
+    gpt = build_model(config.model_copy(update={"model": model, "training": training}))
+    loss, grads = gradients(gpt)
+    assert loss == pytest.approx(math.log(MODEL.vocab), abs=0.15)
+    assert grads.keys() == dict(gpt.named_parameters()).keys()
+    for name, grad in grads.items():
+        assert torch.isfinite(grad).all(), name
+        assert grad.norm() > 0, name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_as_large_as_the_planner_says(case: str) -> None:
+    model, training = sections(CASES[case])
+    with torch.device("meta"):
+        parameters = list(GPT(model, training, torch.float32).parameters())
+    said = parameters_of(model)
+    assert sum(p.numel() for p in parameters) == said.total
+    assert len(parameters) == said.tensors
+    assert max(p.numel() for p in parameters) == said.largest
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_computes_what_the_planner_says(case: str) -> None:
+    model, training = sections(CASES[case])
+    config = config_of().model_copy(update={"model": model, "training": training})
+    # the meta device counts all scores, whatever the mask hides
+    shape, keys = shape_of(model), attended_keys(model.model_copy(update={"sliding_window": None}), training.seq)
+    per_token = model_flops_per_token(parameters_of(model).active_linear, shape.query_width, shape.value_width, keys)
+    assert model_flops_per_step(config) == per_token * 2 * 2 * 32
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_later_tokens_do_not_change_earlier_logits(case: str) -> None:
+    gpt = built(CASES[case]).eval()
+    ids, _ = batch()
+    changed = ids.clone()
+    changed[:, 20:] = (changed[:, 20:] + 1) % MODEL.vocab
+    with torch.no_grad():
+        before, after = gpt.logits(ids), gpt.logits(changed)
+    assert torch.allclose(before[:, :20], after[:, :20], atol=1e-5)
+    assert not torch.allclose(before[:, 20:], after[:, 20:], atol=1e-3)

@@ -22,7 +22,7 @@ from planner.config import TrainingConfig
 from planner.model_config import ModelConfig
 from reference_trainer.attention import Attention
 from reference_trainer.layers import Dropout, make_linear, make_norm
-from reference_trainer.losses import SummedCrossEntropy, soft_capped
+from reference_trainer.losses import make_loss, soft_capped
 from reference_trainer.mlp import make_mlp
 from reference_trainer.positions import Tables, make_tables
 
@@ -112,7 +112,7 @@ class GPT(nn.Module):
             self.head = make_linear(training, model.hidden, model.vocab)
             if model.tied_embeddings:
                 self.head.weight = self.embedding.weight
-        self.loss = SummedCrossEntropy(model.logit_softcap)
+        self.loss = make_loss(training, model.logit_softcap, compute)
         self.tables: Tables | None = None
         self.tables_for: tuple[int, torch.device] | None = None
         self.initialise()
@@ -163,6 +163,11 @@ class GPT(nn.Module):
             out: Tensor = checkpoint(block, x, tables, use_reentrant=False, preserve_rng_state=keep)
         return out
 
+    @property
+    def last(self) -> nn.Module:
+        """The module that takes the last hidden states: the head, or a loss that computes the head's product itself."""
+        return self.head if self.options.loss == "plain" else self.loss
+
     def casts(self, device: torch.device) -> AbstractContextManager[object]:
         """The autocast region of a forward pass, where the runtime is autocast."""
         return torch.autocast(device.type, dtype=self.compute) if self.autocast else nullcontext()
@@ -170,9 +175,12 @@ class GPT(nn.Module):
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Summed cross-entropy in nats over the targets [B, T] that are not -100."""
         with self.casts(ids.device):
-            # one expression: a name would keep the bf16 logits alive beside their fp32 copy
             hidden = self.hidden_states(ids)
-            total: Tensor = self.loss(self.head(hidden).float(), targets)
+            # one expression: a name would keep the bf16 logits alive beside their fp32 copy
+            plain = self.options.loss == "plain"
+            total: Tensor = (
+                self.loss(self.head(hidden).float(), targets) if plain else self.loss(hidden, self.head, targets)
+            )
             return total
 
     def logits(self, ids: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class Tables(NamedTuple):
     """Tables of one length T; None where the model needs none.
 
     cos, sin: fp32 [T, 1, r/2] for r turned channels. full, windowed: what is added to the scores of blocks that see
-    every earlier key, and of those with a window: [T, T], or with ALiBi [a, T, T], in the compute type.
+    every earlier key, and of those with a window: [T, T], or with ALiBi [1, a, T, T], in the compute type.
     """
 
     cos: Tensor | None = None
@@ -59,10 +59,10 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 def alibi_biases(heads: int, length: int, device: torch.device) -> Tensor:
-    """-slope * (i - j) for query i and key j: [a, T, T] in fp32."""
+    """-slope * (i - j) for query i and key j: [1, a, T, T] in fp32 (the kernels refuse three dimensions)."""
     place = torch.arange(length, device=device, dtype=torch.float32)
     slopes = torch.tensor(alibi_slopes(heads), device=device)
-    return slopes[:, None, None] * (place[None, :] - place[:, None])
+    return slopes[None, :, None, None] * (place[None, :] - place[:, None])
 
 
 def score_mask(length: int, window: int, device: torch.device, biases: Tensor | None) -> Tensor:

@@ -129,7 +129,7 @@ def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
     first = model.blocks[0]
     return [
         model.register_forward_pre_hook(forward_begins),
-        model.head.register_forward_pre_hook(watch("block_backward")),
+        model.last.register_forward_pre_hook(watch("block_backward")),
         first.register_forward_pre_hook(_outermost(watch("embedding_backward"))),
     ]
 

@@ -47,6 +47,11 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {"activation_checkpointing": "full"},
     "every other": {"activation_checkpointing": "full", "activation_checkpointing_every": 2},
     "offloaded": {"activation_checkpointing": "offloaded"},
+    "chunked": {"loss": "chunked", "loss_chunks": 3},
+    "fused": LLAMA | {"loss": "fused", "loss_chunks": 3, "tied_embeddings": False},
+    "fused, capped": {"loss": "fused", "logit_softcap": 3.0},
+    "chunked, autocast": {"loss": "chunked", "runtime": "autocast", "recipe": "mixed-bf16"},
+    "fused, autocast": {"loss": "fused", "runtime": "autocast", "recipe": "mixed-bf16"},
     "autocast": LLAMA | {"runtime": "autocast", "recipe": "mixed-bf16"},
     "bf16": LLAMA | {"recipe": "mixed-bf16"},
 }  # fmt: skip
@@ -94,8 +99,6 @@ def test_the_table_holds_every_choice() -> None:
         for name, field in section.model_fields.items():
             choices = set(get_args(field.annotation)) if get_origin(field.annotation) is Literal else set()
             seen = {getattr(case[place], name) for case in cases}
-            if name == "loss":
-                continue
             # compiled and fused kernels are the trainer's matter: the model is the same
             assert choices - seen == ({"compiled", "fused"} if name == "runtime" else set()), name
 
@@ -145,3 +148,30 @@ def test_later_tokens_do_not_change_earlier_logits(case: str) -> None:
         before, after = gpt.logits(ids), gpt.logits(changed)
     assert torch.allclose(before[:, :20], after[:, :20], atol=1e-5)
     assert not torch.allclose(before[:, 20:], after[:, 20:], atol=1e-3)
+
+
+@pytest.mark.parametrize("softcap", [None, 0.5])
+@pytest.mark.parametrize(("loss", "chunks"), [("chunked", 1), ("chunked", 5), ("fused", 1), ("fused", 5)])
+def test_losses_in_chunks_are_the_plain_loss(loss: str, chunks: int, softcap: float | None) -> None:
+    """Some targets count in no loss; the loss is divided, as by accumulation."""
+    results = []
+    for options in ({}, {"loss": loss, "loss_chunks": chunks}):
+        gpt = built({"logit_softcap": softcap} | options)
+        ids, targets = batch()
+        targets[0, 3:9] = -100
+        total = gpt(ids, targets) / 7
+        total.backward()
+        results.append((total.item(), {n: p.grad for n, p in gpt.named_parameters() if p.grad is not None}))
+        with torch.no_grad():
+            assert gpt(ids, targets).item() == pytest.approx(7 * total.item(), rel=1e-5)
+    assert_same(*results)
+
+
+MODES = ["selective", "full", "every other", "offloaded"]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("mode", MODES)
+def test_recomputing_changes_nothing(mode: str, dropout: float) -> None:
+    plain = LLAMA | {"layers": 3, "dropout": dropout}
+    assert_same(gradients(built(plain)), gradients(built(plain | CASES[mode])), share=1e-5)

@@ -86,7 +86,7 @@ def model_flops_per_step(config: RunConfig) -> int:
     recomputed: checkpointing and chunked losses are left out, because model FLOPs do not contain what they repeat,
     and autocast too, which that device does not know.
     """
-    unrepeated = {"activation_checkpointing": "none", "loss": "plain", "runtime": "eager"}
+    unrepeated = {"activation_checkpointing": "none", "loss": "plain", "runtime": "eager", "attention_kernel": "math"}
     plain = config.model_copy(update={"training": config.training.model_copy(update=unrepeated)})
     with torch.device("meta"):
         model = build_model(plain)

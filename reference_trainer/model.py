@@ -20,10 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.config import TrainingConfig
 from planner.model_config import ModelConfig
-from reference_trainer.attention import Attention
+from reference_trainer.attention import Attention, LatentAttention
 from reference_trainer.layers import Dropout, make_linear, make_norm
 from reference_trainer.losses import make_loss, soft_capped
-from reference_trainer.mlp import make_mlp
+from reference_trainer.mlp import MoE, make_mlp
 from reference_trainer.positions import Tables, make_tables
 
 INIT_STD = 0.02  # GPT-2's initialisation (Radford et al. 2019); projections into the residual are scaled down
@@ -39,16 +39,20 @@ class Block(nn.Module):
     def __init__(self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, index: int) -> None:
         super().__init__()
         self.compute, self.residual = compute, model.residual
+        self.autocast = training.runtime == "autocast"
 
         def norm(wanted: bool) -> nn.Module:
             return make_norm(model, model.hidden) if wanted else nn.Identity()
 
         before, after = model.norm_placement != "post", model.norm_placement != "pre"
         self.attention_norm = norm(before)
-        self.attention = Attention(model, training, index)
+        self.attention = (Attention if model.mla is None else LatentAttention)(model, training, index)
         self.attention_post_norm = norm(after)
         self.mlp_norm = norm(before and model.residual != "parallel-one-norm")
-        self.mlp = make_mlp(model, training, model.ffn)
+        if model.moe is None or index < model.moe.first_dense_layers:
+            self.mlp = make_mlp(model, training, model.ffn, model.biases == "all")
+        else:
+            self.mlp = MoE(model, training, compute)
         self.mlp_post_norm = norm(after)
         self.dropout = Dropout(training.dropout)
 
@@ -56,7 +60,7 @@ class Block(nn.Module):
         """x [B, T, h], the residual stream, to the next block's."""
         # no needless names here: each would keep a tensor alive
         if self.residual == "parallel-one-norm":
-            normed = self.attention_norm(x).to(self.compute)
+            normed = self.narrowed(self.attention_norm(x))
             out: Tensor = x + self.dropout(self.attention(normed, tables)) + self.dropout(self.mlp(normed))
             return out
         if self.residual == "parallel":
@@ -64,16 +68,20 @@ class Block(nn.Module):
         x = x + self.attention_branch(x, tables)
         return x + self.mlp_branch(x)
 
+    def narrowed(self, x: Tensor) -> Tensor:
+        """The compute type, unless autocast sees to it."""
+        return x if self.autocast else x.to(self.compute)
+
     def attention_branch(self, x: Tensor, tables: Tables) -> Tensor:
         """What attention adds to the residual stream."""
         out: Tensor = self.attention_post_norm(
-            self.dropout(self.attention(self.attention_norm(x).to(self.compute), tables))
+            self.dropout(self.attention(self.narrowed(self.attention_norm(x)), tables))
         )
         return out
 
     def mlp_branch(self, x: Tensor) -> Tensor:
         """What the MLP adds to the residual stream."""
-        out: Tensor = self.mlp_post_norm(self.dropout(self.mlp(self.mlp_norm(x).to(self.compute))))
+        out: Tensor = self.mlp_post_norm(self.dropout(self.mlp(self.narrowed(self.mlp_norm(x)))))
         return out
 
 
@@ -101,13 +109,12 @@ class GPT(nn.Module):
         super().__init__()
         self.model, self.options, self.compute = model, training, compute
         self.autocast = training.runtime == "autocast" and compute != weights
-        self.cast_to = weights if self.autocast else compute  # what leaves the residual stream is cast to this
         with default_type(weights):
             self.embedding = nn.Embedding(model.vocab, model.hidden)
             self.embedding_norm = make_norm(model, model.hidden) if model.embedding_norm else nn.Identity()
             self.position = nn.Embedding(model.context, model.hidden) if model.position == "learned" else None
             self.dropout = Dropout(training.dropout)
-            self.blocks = nn.ModuleList(Block(model, training, self.cast_to, i) for i in range(model.layers))
+            self.blocks = nn.ModuleList(Block(model, training, compute, i) for i in range(model.layers))
             self.norm = make_norm(model, model.hidden)
             self.head = make_linear(training, model.hidden, model.vocab)
             if model.tied_embeddings:
@@ -123,7 +130,7 @@ class GPT(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() >= 2:
-                into_residual = name.endswith(("proj.weight", "down.weight"))
+                into_residual = name.endswith(("proj.weight", "down.weight", "experts.down"))
                 std = INIT_STD / math.sqrt(2 * self.model.layers) if into_residual else INIT_STD
                 nn.init.normal_(parameter, mean=0.0, std=std)
 
@@ -144,8 +151,8 @@ class GPT(nn.Module):
         x = self.dropout(x)
         for index, block in enumerate(self.blocks):
             x = self.recomputed(block, x, tables) if self.recomputes(index) else block(x, tables)
-        out: Tensor = self.norm(x).to(self.cast_to)
-        return out
+        out: Tensor = self.norm(x)
+        return out if self.autocast else out.to(self.compute)
 
     def recomputes(self, index: int) -> bool:
         """Whether block `index` keeps its input only, and computes the rest again in backward."""

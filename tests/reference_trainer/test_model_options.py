@@ -12,7 +12,7 @@ from torch import Tensor
 from planner.config import TrainingConfig
 from planner.counts import parameters_of
 from planner.flops import model_flops_per_token
-from planner.model_config import ModelConfig
+from planner.model_config import MlaConfig, ModelConfig, MoeConfig
 from planner.shape import attended_keys, shape_of
 from reference_trainer.measure import build_model, model_flops_per_step
 from reference_trainer.model import COMPUTE_TYPES, GPT
@@ -21,6 +21,8 @@ from tests.reference_trainer.conftest import MODEL, TRAINING, config_of
 # each row: options of [model] and [training] that differ from a small GPT-2's
 ROTARY: dict[str, Any] = {"position": "rotary"}
 LLAMA = ROTARY | {"norm": "rmsnorm", "norm_parameters": "gain", "mlp": "swiglu", "biases": "none"}
+MLA: dict[str, Any] = {"kv_lora_rank": 12, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 8}
+MOE: dict[str, Any] = {"experts": 4, "top_k": 2, "expert_ffn": 24}
 CASES: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "llama": LLAMA,
@@ -52,6 +54,16 @@ CASES: dict[str, dict[str, Any]] = {
     "fused, capped": {"loss": "fused", "logit_softcap": 3.0},
     "chunked, autocast": {"loss": "chunked", "runtime": "autocast", "recipe": "mixed-bf16"},
     "fused, autocast": {"loss": "fused", "runtime": "autocast", "recipe": "mixed-bf16"},
+    "deepseek v2 lite": LLAMA | {"mla": MLA},
+    "deepseek v3": LLAMA
+    | {"mla": MLA | {"q_lora_rank": 20}, "moe": MOE | {"shared_ffn": 24, "first_dense_layers": 1}},
+    "latent, math": LLAMA | {"mla": MLA, "attention_kernel": "math"},
+    "latent, selective": LLAMA | {"mla": MLA, "activation_checkpointing": "selective"},
+    "wide values": LLAMA | {"mla": MLA | {"v_head_dim": 20}},
+    "mixtral": LLAMA | {"moe": MOE, "recipe": "mixed-bf16"},
+    "plain experts": {"moe": MOE, "mlp": "relu"},
+    "qwen moe": LLAMA | {"moe": MOE | {"shared_ffn": 24, "shared_gate": True}, "activation_checkpointing": "full"},
+    "autocast, experts": LLAMA | {"moe": MOE, "mla": MLA, "runtime": "autocast", "recipe": "mixed-bf16"},
     "autocast": LLAMA | {"runtime": "autocast", "recipe": "mixed-bf16"},
     "bf16": LLAMA | {"recipe": "mixed-bf16"},
 }  # fmt: skip
@@ -61,6 +73,7 @@ def sections(changes: dict[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
     """The two sections with the changes, validated."""
     own = {key: value for key, value in changes.items() if key in ModelConfig.model_fields}
     rest = {key: value for key, value in changes.items() if key not in own}
+    own |= {name: kind(**own[name]) for name, kind in (("mla", MlaConfig), ("moe", MoeConfig)) if own.get(name)}
     return ModelConfig(**{**dict(MODEL), **own}), TrainingConfig(**{**dict(TRAINING), **rest})
 
 

@@ -16,6 +16,7 @@ from planner.model_config import MlaConfig, ModelConfig, MoeConfig
 from planner.shape import attended_keys, shape_of
 from reference_trainer.measure import build_model, model_flops_per_step
 from reference_trainer.model import COMPUTE_TYPES, GPT
+from reference_trainer.trace import replay
 from tests.reference_trainer.conftest import MODEL, TRAINING, config_of
 
 # each row: options of [model] and [training] that differ from a small GPT-2's
@@ -188,3 +189,64 @@ MODES = ["selective", "full", "every other", "offloaded"]
 def test_recomputing_changes_nothing(mode: str, dropout: float) -> None:
     plain = LLAMA | {"layers": 3, "dropout": dropout}
     assert_same(gradients(built(plain)), gradients(built(plain | CASES[mode])), share=1e-5)
+
+
+def test_one_of_so_many_blocks_is_recomputed() -> None:
+    """Three blocks, every other one: the first and the third run again in backward."""
+    gpt, calls = built(CASES["every other"] | {"layers": 3}), []
+    for index, block in enumerate(gpt.blocks):
+        block.register_forward_hook(lambda *_, index=index: calls.append(index))
+    loss = gpt(*batch())
+    assert calls == [0, 1, 2]
+    # a recomputation stops, before the hook, when all that backward needs is there
+    starts: list[int] = []
+    for index, block in enumerate(gpt.blocks):
+        block.register_forward_pre_hook(lambda *_, index=index: starts.append(index))
+    loss.backward()
+    assert starts == [2, 0]
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen3", "gemma window", "bloom", "deepseek v2 lite"])
+def test_both_attention_kernels_give_the_same(case: str) -> None:
+    assert_same(gradients(built(CASES[case])), gradients(built(CASES[case] | {"attention_kernel": "math"})))
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "olmo2", "deepseek v3", "fused"])
+def test_autocast_is_close_to_explicit_casts(case: str) -> None:
+    """And both to fp32: one step of bf16 is 1/256."""
+    exact = gradients(built(CASES[case]))
+    eager = gradients(built(CASES[case], compute="bf16"))
+    autocast = gradients(built(CASES[case] | {"runtime": "autocast"}, compute="bf16"))
+    assert_same(eager, exact, share=0.1)
+    assert_same(autocast, exact, share=0.1)
+    assert eager[0] != exact[0] and autocast[0] != exact[0]
+    assert eager[0] == pytest.approx(exact[0], rel=1e-3)
+    assert autocast[0] == pytest.approx(exact[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("compute", ["bf16", "fp16"])
+def test_weights_as_narrow_as_the_products(case: str, compute: str) -> None:
+    gpt = built(CASES[case], compute, compute)
+    assert {p.dtype for p in gpt.parameters()} == {COMPUTE_TYPES[compute]}
+    seen = []
+    gpt.blocks[1].register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    loss, grads = gradients(gpt)
+    assert seen[0] == COMPUTE_TYPES[compute]  # the residual stream
+    assert loss == pytest.approx(math.log(MODEL.vocab), abs=0.2)
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+    assert gpt.logits(batch()[0]).dtype == torch.float32
+
+
+def test_what_chunks_and_fusion_save() -> None:
+    """The peak of the loss's backward: 12 bytes per token and logit at once, or of one chunk, or none."""
+    peaks = {}
+    for loss in ("plain", "chunked", "fused"):
+        config = config_of(vocab=4096, loss=loss, loss_chunks=4)
+        peaks[loss] = replay(config).by_phase()
+    logits = 2 * 32 * 4096 * 4
+    assert peaks["plain"]["loss_backward"] > 3 * logits
+    assert peaks["chunked"]["loss_backward"] < peaks["plain"]["loss_backward"] - logits
+    for loss in ("chunked", "fused"):
+        assert peaks[loss]["forward"] < peaks["plain"]["forward"]
+        assert list(peaks[loss]) == list(peaks["plain"])  # every phase is found

@@ -12,7 +12,7 @@ from planner.errors import InputError
 from planner.typed import Typed
 
 if TYPE_CHECKING:
-    from planner.checks import Finding
+    from planner.finding import Finding
     from planner.plan import Plan
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from planner.checks import Finding
 from planner.counts import Parameters, parameters_of
+from planner.finding import Finding
 from planner.model_config import ModelConfig
 from planner.safetensors_header import StoredTensor
 from planner.shape import shape_of

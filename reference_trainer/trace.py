@@ -21,9 +21,10 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from planner.config import RunConfig
-from planner.shape import recipe_of, tokens_per_step
+from planner.shape import tokens_per_step
 from reference_trainer.checkpoint import finite
-from reference_trainer.model import COMPUTE_TYPES, GPT
+from reference_trainer.measure import build_model
+from reference_trainer.model import GPT
 from reference_trainer.optimizers import make_optimizer
 
 Event = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
@@ -137,7 +138,7 @@ def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
     first = model.blocks[0]
     return [
         model.register_forward_pre_hook(forward_begins),
-        model.head.register_forward_pre_hook(watch("backward_block")),
+        model.last.register_forward_pre_hook(watch("backward_block")),
         first.register_forward_pre_hook(_outermost(watch("backward_end"))),
     ]
 
@@ -197,9 +198,8 @@ def replay(config: RunConfig, events: list[Event] | None = None, allocations: li
     """
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
     with FakeTensorMode():
-        model = GPT(config.model, COMPUTE_TYPES[recipe_of(config).compute_dtype], training.activation_checkpointing)
-        if config.model.position == "rotary":
-            model.rotary_tables(training.seq, torch.device("cpu"))
+        model = build_model(config)
+        model.make_tables(training.seq, torch.device("cpu"))
         pair = (torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
         tracker = StorageTracker()
         tracker.events, tracker.allocations = events, allocations

@@ -24,12 +24,11 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
     ledger, network = e.ledger, Network(facts)
     ids, targets = _inputs(facts, ledger)
     ledger.phase("forward_end")
-    x = network.embed(e, ids)
-    x = mark(e, x, lambda: ledger.phase("backward_end"))
+    stream = [mark(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
     for run in runs_of(facts):
-        x = _walk_run(facts, e, x, run, whole)
-    hidden = network.last_norm(e, x)
-    del x
+        _walk_run(facts, e, stream, run, whole)
+    hidden = network.last_norm(e, stream[0])
+    stream.clear()
     loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
@@ -43,12 +42,11 @@ def walk_evaluation(facts: Facts, e: Autograd) -> None:
     network = Network(facts)
     ids, targets = _inputs(facts, e.ledger)
     e.recording = False
-    x = network.embed(e, ids)
+    stream = [network.embed(e, ids)]
     for start, unit, times in runs_of(facts):
-        for index in range(start, start + unit * min(2, times)):
-            x = Block(facts, index)(e, x)
-    hidden = network.last_norm(e, x)
-    del x
+        _walk_unit(facts, e, stream, range(start, start + unit * min(2, times)), 0)
+    hidden = network.last_norm(e, stream[0])
+    stream.clear()
     network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
@@ -72,33 +70,36 @@ def runs_of(facts: Facts) -> list[Run]:
     return runs
 
 
-def _walk_run(facts: Facts, e: Autograd, x: Tensor, run: Run, whole: bool) -> Tensor:
+def _walk_run(facts: Facts, e: Autograd, stream: list[Tensor], run: Run, whole: bool) -> None:
+    """`stream` holds the residual stream alone: a name beside it would keep a block's input alive."""
     ledger = e.ledger
     start, unit, times = run
     added = 0 if whole else max(0, times - 2)
     before, saved_before = dict(ledger.live), dict(e.saved_by)
-    x = _walk_unit(facts, e, x, range(start, start + unit), added)
+    _walk_unit(facts, e, stream, range(start, start + unit), added)
     if added:
         ledger.repeat(before, added)
         for label, size in e.saved_by.items():
             e.saved_by[label] += (size - saved_before.get(label, 0)) * added
     if times == 1:
-        return x
+        return
     at_end: list[dict[str, int]] = []
     if added:
-        x = mark(e, x, lambda: ledger.repeat(at_end[0], added))
+        stream[0] = mark(e, stream[0], lambda: ledger.repeat(at_end[0], added))
     for index in range(1, times - added):
-        x = _walk_unit(facts, e, x, range(start + index * unit, start + (index + 1) * unit), 0)
-    return mark(e, x, lambda: at_end.append(dict(ledger.live)))
+        _walk_unit(facts, e, stream, range(start + index * unit, start + (index + 1) * unit), 0)
+    stream[0] = mark(e, stream[0], lambda: at_end.append(dict(ledger.live)))
 
 
-def _walk_unit(facts: Facts, e: Autograd, x: Tensor, blocks: range, added: int) -> Tensor:
+def _walk_unit(facts: Facts, e: Autograd, stream: list[Tensor], blocks: range, added: int) -> None:
     e.enter_unit(added)
     for index in blocks:
         block = Block(facts, index)
-        x = e.checkpoint("blocks", block, x) if facts.recomputes(index) else block(e, x)
+        if facts.recomputes(index):
+            stream[0] = e.checkpoint("blocks", block, stream[0])
+        else:
+            stream[0] = block(e, stream[0])
         del block
-    return x
 
 
 def _inputs(facts: Facts, ledger: Ledger) -> tuple[Tensor, Tensor]:

@@ -20,13 +20,13 @@ tanh_gelu = partial(F.gelu, approximate="tanh")
 
 
 def relu_squared(x: Tensor) -> Tensor:
-    """ReLU squared (So et al. 2021); in place as far as it goes, because a product's output is not needed again."""
-    return torch.relu_(x).square()
+    """ReLU squared (So et al. 2021)."""
+    return torch.relu(x).square()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": tanh_gelu,
-    "relu": torch.relu_,
+    "relu": torch.relu,
     "relu2": relu_squared,
     "swiglu": F.silu,
     "geglu": tanh_gelu,

@@ -42,8 +42,9 @@ class Attention:
             e.label = "blocks.attention"
         if self.rotary:
             turned = f.model.turned
-            query = rotate(e, query, n * s.heads * turned)
-            key = rotate(e, key, n * s.kv_heads * turned)
+            turned_query = rotate(e, query, n * s.heads * turned)
+            query, key = turned_query, rotate(e, key, n * s.kv_heads * turned)
+            del turned_query
         return attend(e, f, query, key, value, self.masked)
 
 

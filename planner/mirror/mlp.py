@@ -11,7 +11,7 @@ ACTIVATIONS = {
     "gelu": op.pointwise,
     "swiglu": op.pointwise,
     "geglu": op.pointwise,
-    "relu": op.relu_in_place,
+    "relu": op.relu,
     "relu2": op.relu_squared,
 }
 

@@ -11,7 +11,7 @@ from planner.mirror.attention import Attention
 from planner.mirror.autograd import Autograd, Parameter, Tensor
 from planner.mirror.facts import Facts
 from planner.mirror.layers import Linear, Norm, dropout
-from planner.mirror.losses import plain_loss
+from planner.mirror.losses import LOSSES
 from planner.mirror.mlp import MLP
 
 
@@ -102,4 +102,4 @@ class Network:
 
     def loss(self, e: Autograd, hidden: Tensor, targets: Tensor) -> Tensor:
         """Head and cross-entropy."""
-        return plain_loss(e, self.f, self.head, hidden, targets)
+        return LOSSES[self.f.training.loss](e, self.f, self.head, hidden, targets)

@@ -105,7 +105,7 @@ def _layer_norm_backward(
 
 
 def pointwise(e: Autograd, x: Tensor) -> Tensor:
-    """An activation that saves its input: GELU, SiLU, ReLU (its output, of the same size)."""
+    """An activation that saves its input: GELU, SiLU."""
     node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
     e.save(node, x)
     out = e.new(x.count, x.item)
@@ -117,17 +117,18 @@ def same_size_backward(e: Autograd, size: int, grads: list[Gradient], saved: Sav
     return [e.bytes(size)]
 
 
-def relu_in_place(e: Autograd, x: Tensor) -> Tensor:
-    """torch.relu_: the result is kept, in x's own storage."""
+def relu(e: Autograd, x: Tensor) -> Tensor:
+    """ReLU keeps its output."""
     node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
-    out = x.part(x.count, node)
+    out = e.new(x.count, x.item)
     e.save(node, out)
+    out.node = node
     return out
 
 
 def relu_squared(e: Autograd, x: Tensor) -> Tensor:
-    """torch.relu_(x).square()."""
-    x = relu_in_place(e, x)
+    """relu(x).square()."""
+    x = relu(e, x)
     node = e.node((x,), partial(_square_backward, e, x.count * x.item))
     e.save(node, x)
     out = e.new(x.count, x.item)
@@ -139,9 +140,8 @@ def _square_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved
     """grad * (2 * x): the power's derivative is a tensor of its own."""
     power = e.bytes(size)
     twice = e.bytes(size)
-    del power
     out = e.bytes(size)
-    del twice
+    del power, twice
     return [out]
 
 

@@ -8,15 +8,16 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from planner.config import TrainingConfig
 from planner.counts import parameters_of
 from planner.flops import model_flops_per_token
 from planner.model_config import MlaConfig, ModelConfig, MoeConfig
 from planner.shape import attended_keys, shape_of
-from reference_trainer.measure import build_model, model_flops_per_step
+from reference_trainer.measure import build_model, model_flops_per_step, saved_bytes_by_operator
 from reference_trainer.model import COMPUTE_TYPES, GPT
-from reference_trainer.trace import replay
+from reference_trainer.trace import StorageTracker, replay, tracked_steps
 from tests.reference_trainer.conftest import MODEL, TRAINING, config_of
 
 # each row: options of [model] and [training] that differ from a small GPT-2's
@@ -191,6 +192,13 @@ def test_recomputing_changes_nothing(mode: str, dropout: float) -> None:
     assert_same(gradients(built(plain)), gradients(built(plain | CASES[mode])), share=1e-5)
 
 
+@pytest.mark.parametrize("case", ["qwen3", "deepseek v3", "latent, selective", "chunked, autocast", "fused"])
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_recomputing_changes_nothing_elsewhere(case: str, mode: str) -> None:
+    plain = CASES[case] | {"activation_checkpointing": "none"}
+    assert_same(gradients(built(plain)), gradients(built(plain | CASES[mode])), share=1e-5)
+
+
 def test_one_of_so_many_blocks_is_recomputed() -> None:
     """Three blocks, every other one: the first and the third run again in backward."""
     gpt, calls = built(CASES["every other"] | {"layers": 3}), []
@@ -250,3 +258,21 @@ def test_what_chunks_and_fusion_save() -> None:
     for loss in ("chunked", "fused"):
         assert peaks[loss]["forward"] < peaks["plain"]["forward"]
         assert list(peaks[loss]) == list(peaks["plain"])  # every phase is found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_real_steps_live_as_on_tensors_without_contents(case: str) -> None:
+    """Peaks of all phases and saved bytes, on real tokens and on fake tensors: they hang on no value."""
+    model, training = sections(CASES[case])
+    config = config_of().model_copy(update={"model": model, "training": training})
+    torch.manual_seed(1)
+    gpt = build_model(config)
+    gpt.make_tables(training.seq, torch.device("cpu"))
+    saved = saved_bytes_by_operator(gpt, *batch())
+    tracker = StorageTracker()
+    tracked_steps(gpt, config, [batch()] * 2, tracker)
+    assert tracker.track.by_phase() == replay(config).by_phase()
+    with FakeTensorMode():
+        fake = build_model(config)
+        fake.make_tables(training.seq, torch.device("cpu"))
+        assert saved == saved_bytes_by_operator(fake, *batch())

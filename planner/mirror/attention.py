@@ -6,6 +6,7 @@ from planner.mirror import operators as op
 from planner.mirror.autograd import Autograd, Tensor
 from planner.mirror.facts import Facts
 from planner.mirror.layers import Linear, Norm, rotate
+from planner.mirror.sdpa import attend
 
 
 class Attention:
@@ -46,8 +47,3 @@ class Attention:
             query, key = turned_query, rotate(e, key, n * s.kv_heads * turned)
             del turned_query
         return attend(e, f, query, key, value, self.masked)
-
-
-def attend(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:
-    """Scaled dot-product attention by the kernel that PyTorch picks."""
-    return op.flash_attention(e, query, key, value, f.tokens * f.shape.heads, f.shape.value_width * f.tokens)

@@ -31,10 +31,10 @@ class Linear:
 def autocast_linear(
     e: Autograd, x: Tensor, weight: Parameter, bias: Parameter | None, inputs: int, item: int
 ) -> Tensor:
-    """F.linear under autocast: every input is cast anew, a parameter once per forward pass."""
-    narrow = op.cast(e, x, item)
-    narrow_weight = e.cached_cast(weight, item, op.cast)
+    """F.linear under autocast: an input is cast anew each time, a parameter once per forward pass; the last first."""
     narrow_bias = None if bias is None else e.cached_cast(bias, item, op.cast)
+    narrow_weight = e.cached_cast(weight, item, op.cast)
+    narrow = op.cast(e, x, item)
     return op.linear(e, narrow, narrow_weight, narrow_bias, inputs)
 
 

@@ -89,7 +89,7 @@ class Network:
             positions = e.new(f.training.seq, op.INDEX)
             looked_up = op.embedding(e, positions, self.position, f.shape.hidden)
             del positions
-            x = op.add(e, x, looked_up)
+            x = op.add(e, x, looked_up, broadcast=True)
             del looked_up
         e.label = "dropout"
         return dropout(e, f, x)

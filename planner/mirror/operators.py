@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from planner.mirror.autograd import Autograd, Gradient, Parameter, Saved, Summed, Tensor
+from planner.mirror.autograd import Autograd, Gradient, Node, Parameter, Saved, Summed, Tensor
 
 FP32 = 4
 INDEX = 8  # int64
@@ -40,21 +40,21 @@ def _cast_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) 
     return [e.bytes(size)]
 
 
-def add(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
-    """x + y; the smaller one is broadcast, its gradient summed; types promote to the wider."""
-    node = e.node((x, y), partial(_add_backward, e, (x.count, x.item), (y.count, y.item)))
+def add(e: Autograd, x: Tensor, y: Tensor, broadcast: bool = False) -> Tensor:
+    """x + y; types promote to the wider. broadcast: y has fewer dimensions, its gradient is summed."""
+    node = e.node((x, y), partial(_add_backward, e, (x.count, x.item), (y.count, y.item), broadcast))
     out = e.new(max(x.count, y.count), max(x.item, y.item))
     out.node = node
     return out
 
 
 def _add_backward(
-    e: Autograd, x: tuple[int, int], y: tuple[int, int], grads: list[Gradient], saved: Saved
+    e: Autograd, x: tuple[int, int], y: tuple[int, int], broadcast: bool, grads: list[Gradient], saved: Saved
 ) -> list[Any]:
-    count, item = max(x[0], y[0]), max(x[1], y[1])
+    item = max(x[1], y[1])
     outputs: list[Any] = []
-    for size in (x, y):
-        if size[0] < count:
+    for i, size in enumerate((x, y)):
+        if broadcast and i == 1:
             outputs.append(Summed(size[0] * item))
         elif size[1] < item:
             outputs.append(e.bytes(size[0] * size[1]))
@@ -115,6 +115,18 @@ def pointwise(e: Autograd, x: Tensor) -> Tensor:
 
 def same_size_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     return [e.bytes(size)]
+
+
+def copied(e: Autograd, x: Tensor, node: Node | None) -> Tensor:
+    """A fresh tensor of x's size, made by `node`."""
+    out = e.new(x.count, x.item)
+    out.node = node
+    return out
+
+
+def passed_on(grads: list[Gradient], saved: Saved) -> list[Any]:
+    """The gradient of a copy is that of its source."""
+    return list(grads)
 
 
 def relu(e: Autograd, x: Tensor) -> Tensor:
@@ -184,22 +196,6 @@ def split(e: Autograd, x: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
 
 def _split_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     return [e.bytes(size)]
-
-
-def flash_attention(e: Autograd, query: Tensor, key: Tensor, value: Tensor, heads_rows: int, outputs: int) -> Tensor:
-    """SDPA's flash kernel: q, k, v, output and the fp32 log-sum-exp are saved (`heads_rows` of it)."""
-    sizes = (query.count * query.item, key.count * key.item, value.count * value.item)
-    node = e.node((query, key, value), partial(_flash_backward, e, sizes))
-    e.save(node, query, key, value)
-    out = e.new(outputs, query.item)
-    lse = e.new(heads_rows, FP32)
-    e.save(node, out, lse)
-    out.node = node
-    return out
-
-
-def _flash_backward(e: Autograd, sizes: tuple[int, int, int], grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size) for size in sizes]
 
 
 def embedding(e: Autograd, ids: Tensor, table: Parameter, width: int) -> Tensor:

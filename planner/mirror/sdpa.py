@@ -1,0 +1,121 @@
+"""Scaled dot-product attention by kernel: what each allocates, saves and needs in backward.
+
+flash: the scores are never stored. math: softmax(Q K^T) V written out in fp32, as PyTorch composes it
+(aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from planner.mirror import operators as op
+from planner.mirror.autograd import Autograd, Gradient, Saved, Tensor
+from planner.mirror.facts import Facts
+from planner.mirror.operators import FP32
+
+
+def attend(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:
+    """The heads' outputs, side by side for each token; the kernel is the one that PyTorch picks."""
+    if f.training.attention_kernel == "math" or (f.training.dropout and e.recording and not f.cuda):
+        out = math_attention(e, f, query, key, value, masked)
+    else:
+        out = flash_attention(e, query, key, value, f.tokens * f.shape.heads)
+        return out
+    return op.copied(e, out, e.node((out,), op.passed_on)) if f.shape.heads > 1 else out
+
+
+def flash_attention(e: Autograd, query: Tensor, key: Tensor, value: Tensor, rows: int) -> Tensor:
+    """q, k, v, output and the fp32 log-sum-exp (`rows` of it) are saved."""
+    sizes = (query.count * query.item, key.count * key.item, value.count * value.item)
+    node = e.node((query, key, value), partial(_flash_backward, e, sizes))
+    e.save(node, query, key, value)
+    out = e.new(query.count, query.item)
+    lse = e.new(rows, FP32)
+    e.save(node, out, lse)
+    out.node = node
+    return out
+
+
+def _flash_backward(e: Autograd, sizes: tuple[int, int, int], grads: list[Gradient], saved: Saved) -> list[Any]:
+    return [e.bytes(size) for size in sizes]
+
+
+def math_attention(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:
+    """Everything that is made stays until the function returns, as C++ locals do."""
+    item, batch, seq, heads = query.item, f.training.micro_batch, f.training.seq, f.shape.heads
+    scattered = batch > 1 and heads > 1  # heads of several sequences do not lie one after the other: matmul copies
+    wide_query, wide_key, wide_value = (op.cast(e, x, FP32) for x in (query, key, value))
+    scaled_query = op.scale(e, wide_query)
+    mask = None if masked else _causal_mask(e, seq)
+    grouped = f.shape.kv_heads != heads
+    groups = heads // f.shape.kv_heads
+    all_keys = repeated(e, wide_key, groups) if grouped else wide_key
+    all_values = repeated(e, wide_value, groups) if grouped else wide_value
+    scaled_key = op.scale(e, all_keys)
+    left = op.copied(e, scaled_query, e.node((scaled_query,), op.passed_on)) if scattered else scaled_query
+    right = scaled_key
+    if scattered and not grouped:
+        right = op.copied(e, scaled_key, e.node((scaled_key,), op.passed_on))
+    scores = product(e, left, right, batch * heads * seq * seq)
+    del left, right, scaled_key
+    scores = op.copied(e, scores, e.node((scores,), op.passed_on))  # the mask is added
+    weights = op.relu(e, scores)  # softmax, like ReLU, keeps its output and gives a gradient of its size
+    del scores
+    weights = weight_dropout(e, f, weights)
+    narrow_weights = None if item == FP32 else e.new(weights.count, item)  # returned beside the output
+    kept_values = all_values
+    if scattered and not grouped:
+        kept_values = op.copied(e, all_values, e.node((all_values,), op.passed_on))
+    out = product(e, weights, kept_values, f.tokens * f.shape.value_width, scattered)
+    del kept_values
+    out = op.cast(e, out, item)
+    del mask, narrow_weights
+    return out
+
+
+def _causal_mask(e: Autograd, seq: int) -> Tensor:
+    ones = e.new(seq * seq, 1)
+    lower = e.new(seq * seq, 1)
+    del ones
+    zero, minus_infinity = e.new(1, FP32), e.new(1, FP32)
+    mask = e.new(seq * seq, FP32)
+    del lower, zero, minus_infinity
+    return mask
+
+
+def repeated(e: Autograd, x: Tensor, groups: int) -> Tensor:
+    """Keys or values for all query heads; backward sums over the groups."""
+    node = e.node((x,), partial(_repeated_backward, e, x.count * x.item))
+    out = e.new(x.count * groups, x.item)
+    out.node = node
+    return out
+
+
+def _repeated_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+    return [e.bytes(size)]
+
+
+def product(e: Autograd, left: Tensor, right: Tensor, count: int, scattered: bool = False) -> Tensor:
+    """A batched matrix product of `count` elements; a gradient in another order of heads is copied first."""
+    sizes = (left.count * left.item, right.count * right.item)
+    node = e.node((left, right), partial(_product_backward, e, sizes))
+    e.save(node, left, right)
+    out = e.new(count, left.item)
+    out.node = node
+    if scattered:
+        out = out.part(count, e.node((out,), partial(op.same_size_backward, e, count * left.item)))
+    return out
+
+
+def _product_backward(e: Autograd, sizes: tuple[int, int], grads: list[Gradient], saved: Saved) -> list[Any]:
+    right = e.viewed(sizes[1])
+    return [e.viewed(sizes[0]), right]
+
+
+def weight_dropout(e: Autograd, f: Facts, weights: Tensor) -> Tensor:
+    """Dropout of the attention weights, composed of operators on a CPU: noise of the input's type, a product."""
+    if not f.training.dropout or not e.recording:
+        return weights
+    noise = e.new(weights.count, weights.item)
+    return op.multiply(e, weights, noise)

@@ -19,18 +19,11 @@ from pathlib import Path
 
 import torch
 
-from planner.config import (
-    HardwareConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Provenance,
-    RunConfig,
-    ScheduleConfig,
-    TrainingConfig,
-)
+from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.counts import parameters_of
 from planner.kernels import StepTime, step_seconds_from_profile
+from planner.model_config import ModelConfig
 from planner.profiles import load_profile, profile_path
-from planner.shape import parameters_of, shape_of
 from reference_trainer.calibrate import is_current, measure_profile
 from reference_trainer.data import open_data
 from reference_trainer.monitor import device_name
@@ -118,7 +111,7 @@ def row_of(model: Model) -> dict[str, object]:
     low, median, high = statistics.quantiles(model.seconds, n=4)
     return {
         "model": model.name,
-        "parameters": parameters_of(shape_of(model.config.model)).total,
+        "parameters": parameters_of(model.config.model).total,
         "steps": len(model.seconds),
         "predicted_seconds": model.predicted.seconds,
         "predicted_low_seconds": model.predicted.low,

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from planner import presets
-from planner.config import (
-    HardwareConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Provenance,
-    RunConfig,
-    ScheduleConfig,
-    TrainingConfig,
-)
+from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
 from planner.errors import InputError
 from planner.memory_account import memory_of
+from planner.model_config import ModelConfig
 from planner.shape import tokens_per_step
 from planner.typed import Notes, Typed
 

@@ -9,54 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from planner.model_config import ModelConfig
+from planner.section import Count, Positive, Section, Share
 
 SCHEMA_VERSION = 1
 CPU = "cpu"  # the hardware name of this machine's processor; every other name is a GPU preset
-
-Count = Annotated[int, Field(ge=1, le=10**18)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-
-
-class Section(BaseModel):
-    """Common habits of all sections: frozen, unknown keys refused, no NaN or infinity, nothing coerced."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-
-class ModelConfig(Section):
-    """The architecture: a dense GPT-2-like or Llama-like decoder."""
-
-    name: str = Field(description="preset, or the rule that gave this shape")
-    layers: Count = Field(description="transformer blocks")
-    hidden: Count = Field(description="width of the residual stream")
-    heads: Count = Field(description="query heads")
-    kv_heads: Count = Field(description="key and value heads; fewer than heads is grouped-query attention")
-    head_dim: Count = Field(description="width of one head")
-    ffn: Count = Field(description="inner width of the MLP")
-    vocab: Count = Field(description="rows of the embedding table, padding included")
-    context: Count = Field(description="positions that the model can tell apart")
-    position: Literal["learned", "rotary"] = Field(description="learned table or rotary embedding")
-    norm: Literal["layernorm", "rmsnorm"] = Field(description="normalisation before each sub-layer and at the end")
-    mlp: Literal["gelu", "swiglu"] = Field(description="gelu: two matrices; swiglu: three")
-    biases: bool = Field(description="biases in every linear layer of the blocks, and in LayerNorm")
-    tied_embeddings: bool = Field(description="the output head is the embedding table")
-    nominal_parameters: Count | None = Field(
-        default=None, description="parameters as typed: the N of 6*N*D and of the 14-byte rule"
-    )
-    source: str = Field(description="where this shape comes from")
-
-    @model_validator(mode="after")
-    def _shape_is_possible(self) -> ModelConfig:
-        if self.heads % self.kv_heads:
-            raise ValueError(
-                f"heads ({self.heads}) is not divisible by kv_heads ({self.kv_heads}): "
-                "every key-value head serves the same number of query heads"
-            )
-        if self.position == "rotary" and self.head_dim % 2:
-            raise ValueError(f"head_dim ({self.head_dim}) is odd: rotary embedding turns pairs of channels")
-        return self
 
 
 class TrainingConfig(Section):
@@ -69,8 +28,24 @@ class TrainingConfig(Section):
     micro_batch: Count = Field(description="sequences per device in one forward and backward pass")
     accumulation: Count = Field(description="micro-batches per device in one optimizer step")
     recipe: str = Field(description="which types weights, gradients and matmuls have")
-    activation_checkpointing: Literal["none", "selective", "full"] = Field(
-        description="none; selective: the attention core is recomputed; full: every block is"
+    runtime: Literal["eager", "autocast", "compiled", "fused"] = Field(
+        default="eager",
+        description="how the model's code runs: eager with explicit casts, under autocast, compiled, or fused kernels",
+    )
+    attention_kernel: Literal["flash", "math"] = Field(
+        default="flash", description="flash: scores are never stored; math: they are"
+    )
+    loss: Literal["plain", "chunked", "fused"] = Field(
+        default="plain",
+        description="plain: all logits at once; chunked: recomputed chunk by chunk; fused: gradients made on the way",
+    )
+    loss_chunks: Count = Field(default=8, description="chunks of tokens of a chunked or fused loss")
+    dropout: Share = Field(default=0.0, description="share dropped on embeddings, attention weights and sub-layers")
+    activation_checkpointing: Literal["none", "selective", "full", "offloaded"] = Field(
+        description="none; selective: the attention core is recomputed; full: blocks are; offloaded: inputs on the host"
+    )
+    activation_checkpointing_every: Count = Field(
+        default=1, description="full or offloaded: one of so many blocks is recomputed"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="of initialisation and data order")
     checkpoint_every: Count | None = Field(default=None, description="optimizer steps between checkpoints")
@@ -81,12 +56,27 @@ class TrainingConfig(Section):
             raise ValueError("give exactly one of tokens and steps: the other follows from the batch")
         return self
 
+    @model_validator(mode="after")
+    def _modes_agree(self) -> TrainingConfig:
+        whole_blocks = self.activation_checkpointing in ("full", "offloaded")
+        if self.activation_checkpointing_every != 1 and not whole_blocks:
+            raise ValueError('activation_checkpointing_every needs activation_checkpointing = "full" or "offloaded"')
+        return self
+
 
 class OptimizerConfig(Section):
-    """AdamW with decoupled weight decay, and clipping by the global gradient norm."""
+    """The optimizer, weight decay, and clipping by the global gradient norm."""
 
-    name: Literal["adamw"] = "adamw"
-    beta1: Share = Field(description="decay of the first moment")
+    name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
+        default="adamw", description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (AdamW beside it)"
+    )
+    implementation: Literal["fused", "foreach", "for-loop"] = Field(
+        default="fused", description="how the update runs: one kernel, lists of tensors, or one tensor after the other"
+    )
+    state_dtype: Literal["fp32", "bf16"] | None = Field(
+        default=None, description="type of the moments; absent: that of the weights which are updated"
+    )
+    beta1: Share = Field(description="decay of the first moment, or momentum")
     beta2: Share = Field(description="decay of the second moment")
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
@@ -113,6 +103,9 @@ class HardwareConfig(Section):
 
     gpu: str = Field(description="preset name of the GPU, or cpu")
     gpus: Count = Field(description="data-parallel replicas")
+    allocator: Literal["default", "expandable"] = Field(
+        default="default", description="PyTorch's caching allocator: fixed segments, or expandable ones"
+    )
     tflops: Positive | None = Field(
         default=None, description="achieved FLOP/s per GPU in the 6*N*D convention, if known; in FLOP/s, not in 1e12"
     )

@@ -6,12 +6,13 @@ import os
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from planner.config import RunConfig, Section
+from planner.config import RunConfig
 from planner.errors import ConfigError, FileError, nearest
+from planner.section import Section
 from planner.shape import steps_of, tokens_per_step
 
 if TYPE_CHECKING:
@@ -155,9 +156,10 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     section: type[Any] = RunConfig
     for part in location:
         field = section.model_fields.get(str(part)) if issubclass(section, Section) else None
-        if field is None or not isinstance(field.annotation, type):
+        found = [a for a in get_args(field.annotation) or (field.annotation,) if isinstance(a, type)] if field else []
+        if not found:
             return []
-        section = field.annotation
+        section = found[0]
     return sorted(section.model_fields) if issubclass(section, Section) else []
 
 
@@ -187,6 +189,9 @@ def _table(section: Section) -> Table:
     for name, value in section:
         if value is None:
             continue  # TOML has no null: absent is unknown, as everywhere
+        if isinstance(value, Section):
+            table.add(name, _table(value))
+            continue
         if isinstance(value, tuple):
             array = tomlkit.aot()
             for item in value:

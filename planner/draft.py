@@ -15,19 +15,20 @@ from planner.batching import batch_of
 from planner.config import (
     CPU,
     HardwareConfig,
-    ModelConfig,
     OptimizerConfig,
     Provenance,
     RunConfig,
     ScheduleConfig,
-    Section,
     TrainingConfig,
 )
 from planner.config_file import explain_validation
+from planner.counts import nominal_parameters
 from planner.errors import InputError, UnknownNameError
 from planner.model_choice import model_of
+from planner.model_config import ModelConfig
 from planner.rules import rules
-from planner.shape import nominal_parameters, steps_of, tokens_per_step
+from planner.section import Section
+from planner.shape import steps_of, tokens_per_step
 from planner.typed import Notes, Typed, flag, refuse_contradictions
 from planner.units import TERA, format_count, format_number, parse_count, parse_money
 

@@ -18,24 +18,25 @@ def training_flops_6nd(parameters: Num, tokens: Num) -> Num:
 
 
 @formula(gives="flops_per_token", source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B, on exact weights")
-def model_flops_per_token(linear_parameters: Num, layers: Num, query_width: Num, seq: Num) -> Num:
-    """6 per weight of a linear layer (head in, embedding look-up out) + 12 L q T: full, not causal, attention.
+def model_flops_per_token(linear_parameters: Num, query_width: Num, value_width: Num, attended_keys: Num) -> Num:
+    """6 per weight of a linear layer (head in, embedding look-up out) + 6 (q + v) K: full, not causal, attention.
 
-    12 = 3 (forward, two backward) x 2 products (QK^T, PV) x 2 FLOPs per multiply-add.
+    6 = 3 (forward, two backward) x 2 FLOPs per multiply-add, for QK^T (width q) and PV (width v); K = L T without
+    windows, so that plain heads (q = v) give 12 L q T.
     """
-    return 6 * linear_parameters + 12 * layers * query_width * seq
+    return 6 * linear_parameters + 6 * (query_width + value_width) * attended_keys
 
 
 @formula(gives="flops_per_token", source="the same with half the scores: a causal mask leaves T/2 keys per query")
-def model_flops_per_token_causal(linear_parameters: Num, layers: Num, query_width: Num, seq: Num) -> Num:
+def model_flops_per_token_causal(linear_parameters: Num, query_width: Num, value_width: Num, attended_keys: Num) -> Num:
     """As `model_flops_per_token`, attention halved: the convention of Megatron-LM since 2025."""
-    return 6 * linear_parameters + 6 * layers * query_width * seq
+    return 6 * linear_parameters + 3 * (query_width + value_width) * attended_keys
 
 
 @formula(gives="flops_per_token", source="Dao 2023 (FlashAttention-2, arXiv 2307.08691): backward is 2.5 x forward")
-def flash_recompute_flops_per_token(layers: Num, query_width: Num, seq: Num) -> Num:
-    """Flash attention's backward forms the scores again: one more product, 2 L q T."""
-    return 2 * layers * query_width * seq
+def flash_recompute_flops_per_token(query_width: Num, attended_keys: Num) -> Num:
+    """Flash attention's backward forms the scores again: one more product, 2 q K."""
+    return 2 * query_width * attended_keys
 
 
 @formula(
@@ -43,16 +44,16 @@ def flash_recompute_flops_per_token(layers: Num, query_width: Num, seq: Num) -> 
     source="Chen et al. 2016 (arXiv 1604.06174): each block forward again; torch.utils.checkpoint stops early",
 )
 def full_checkpointing_flops_per_token(
-    layers: Num, block_linear_parameters: Num, hidden: Num, ffn: Num, query_width: Num, seq: Num
+    recomputed_parameters: Num, query_width: Num, value_width: Num, attended_keys: Num
 ) -> Num:
-    """Every block forward once more but its last product h x f: backward needs its input only. Head, loss: not."""
-    return layers * (2 * (block_linear_parameters - hidden * ffn) + 4 * query_width * seq)
+    """Checkpointed blocks forward once more but their last product: backward needs its input only. Head, loss: not."""
+    return 2 * recomputed_parameters + 2 * (query_width + value_width) * attended_keys
 
 
 @formula(gives="flops_per_token", source="Korthikanti et al. 2022 (arXiv 2205.05198), section 5: the attention core")
-def selective_checkpointing_flops_per_token(layers: Num, query_width: Num, seq: Num) -> Num:
-    """The attention core forward once more: 4 L q T."""
-    return layers * (4 * query_width * seq)
+def selective_checkpointing_flops_per_token(query_width: Num, value_width: Num, attended_keys: Num) -> Num:
+    """The attention core forward once more: 2 (q + v) K."""
+    return 2 * (query_width + value_width) * attended_keys
 
 
 @formula(gives="flops", source="definition")

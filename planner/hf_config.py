@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.config import ModelConfig
 from planner.config_file import explain_validation, read_text
 from planner.errors import FileError, InputError, UnknownNameError
+from planner.model_config import ModelConfig
 
 KNOWN = ("gpt2", "llama")
 
@@ -92,8 +92,9 @@ def _gpt2(values: dict[str, Any], path: Path) -> dict[str, Any]:
         "context": values["n_positions"],
         "position": "learned",
         "norm": "layernorm",
+        "norm_parameters": "gain+bias",
         "mlp": "gelu",
-        "biases": True,
+        "biases": "all",
         "tied_embeddings": values.get("tie_word_embeddings", True),
     }
 
@@ -115,7 +116,8 @@ def _llama(values: dict[str, Any], path: Path) -> dict[str, Any]:
         "context": values["max_position_embeddings"],
         "position": "rotary",
         "norm": "rmsnorm",
+        "norm_parameters": "gain",
         "mlp": "swiglu",
-        "biases": False,
+        "biases": "none",
         "tied_embeddings": values.get("tie_word_embeddings", False),
     }

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import log2
 
 from planner.config import RunConfig
+from planner.counts import parameters_of
 from planner.kernel_tables import Tables, bf16_is_faster
-from planner.shape import parameters_of, recipe_of, shape_of
+from planner.shape import recipe_of, shape_of
 
 __all__ = ["PARTS", "StepTime", "bf16_is_faster", "step_seconds_from_profile"]
 
@@ -96,6 +97,7 @@ class _Micro:
     def __init__(self, config: RunConfig, tables: Tables) -> None:
         self.s, self.t, self.sum = shape_of(config.model), config.training, _Sum(tables)
         self.n = self.t.micro_batch * self.t.seq
+        self.parameters = parameters_of(config.model).total
         self.c = recipe_of(config).compute_bytes
         self.casts = self.c != FP32
         self.kind = "bf16" if self.casts else "fp32"
@@ -117,7 +119,7 @@ class _Micro:
         if self.t.accumulation > 1:
             # all but the first micro-batch add to gradients that exist; here the mean over them
             share = (self.t.accumulation - 1) / self.t.accumulation
-            read = self.sum.tables["accumulate", "fp32"].read((parameters_of(self.s).total,))
+            read = self.sum.tables["accumulate", "fp32"].read((self.parameters,))
             self.sum.parts["residual and copies"] += share * read.seconds
 
     # --- pieces ------------------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ class _Micro:
             self.norm("forward")
             self.cast(True, self.n * self.s.hidden)
         for inputs, outputs in self.linears(recompute):
-            self.linear_forward(inputs, outputs, bool(self.s.bias_factor))
+            self.linear_forward(inputs, outputs, bool(self.s.mlp_bias))
         self.core_forward()
         self.wide("activations", f"{self._activation}_forward", self.s.ffn, self.kind, self.c)
         self.stream("residual and copies", "add", self.kind, times=1 if recompute else 2)
@@ -210,7 +212,7 @@ class _Micro:
             self.cast(False, self.n * self.s.hidden)
             self.norm("backward")
         for inputs, outputs in self.linears():
-            self.linear_backward(inputs, outputs, bool(self.s.bias_factor))
+            self.linear_backward(inputs, outputs, bool(self.s.mlp_bias))
         self.core_backward()
         self.wide("activations", f"{self._activation}_backward", self.s.ffn, self.kind, self.c)
         # the two ways into the MLP join, then each half's gradient joins that of the residual beside it
@@ -252,7 +254,7 @@ class _Micro:
 
 def _update(config: RunConfig, total: _Sum) -> None:
     """Clipping and AdamW: a time for all parameters, and a cost of each tensor."""
-    counts = parameters_of(shape_of(config.model))
+    counts = parameters_of(config.model)
     # without a limit the norm is taken all the same; only the scaling, half of the traffic, is spared
     for part, kernel in (("clipping", "clip"), ("optimizer", "adamw")):
         total.add(part, kernel, "fp32", (counts.total,))

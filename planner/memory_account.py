@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from planner import activations, memory
 from planner.config import RunConfig
+from planner.counts import nominal_parameters, parameters_of
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
-from planner.shape import Shape, nominal_parameters, parameters_of, recipe_of, shape_of
+from planner.shape import Shape, recipe_of, shape_of
 from planner.tape import COMPONENTS, Ledger, Peak
 from planner.walk import walk_micro_batch
 from planner.walk_forward import FP32, INDEX, Step
@@ -61,7 +62,7 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
     Activation bytes are those of the reference trainer's eager loop (its model is the definition of "exact").
     """
     shape = shape_of(config.model)
-    counts = parameters_of(shape)
+    counts = parameters_of(config.model)
     recipe = recipe_of(config)
     phases, largest = _phases(config, shape)
     peak = max(phases, key=lambda p: p.peak_bytes)
@@ -137,7 +138,7 @@ def saved_by_operator(config: RunConfig, shape: Shape) -> dict[str, int]:
 
 def _phases(config: RunConfig, shape: Shape) -> tuple[list[Phase], dict[str, int]]:
     """Peaks of every phase of a run, in order, and each component's own maximum."""
-    t, counts = config.training, parameters_of(shape)
+    t, counts = config.training, parameters_of(config.model)
     recipe = recipe_of(config)
     n = t.micro_batch * t.seq
     weights = counts.total * recipe.weights_bytes_per_parameter

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from planner import presets
-from planner.config import ModelConfig, RunConfig
+from planner.config import RunConfig
 from planner.config_file import explain_validation
+from planner.counts import parameters_of
 from planner.errors import InputError, UnknownNameError
 from planner.hf_config import model_from_hf
-from planner.shape import parameters_of, shape_of
+from planner.model_config import ModelConfig
+from planner.shape import GATED
 from planner.typed import SHAPE, Notes, Typed, flag
 from planner.units import format_count_exact, format_share
 
@@ -79,8 +81,7 @@ def _whole(values: dict[str, Any]) -> ModelConfig:
 
 def _from_preset(name: str) -> dict[str, Any]:
     found = presets.model(name)
-    shape = {f: getattr(found.shape, f) for f in found.shape.__slots__}
-    return {"name": found.id, "source": found.source, **shape}
+    return {"name": found.id, "source": found.source, **found.shape}
 
 
 def _with_changes(values: dict[str, Any], changed: dict[str, int], notes: Notes) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def _with_changes(values: dict[str, Any], changed: dict[str, int], notes: Notes)
             was_grouped = values["kv_heads"] != values["heads"]
             new["kv_heads"] = values["kv_heads"] if was_grouped else heads
     if "hidden" in changed and "ffn" not in changed:
-        new["ffn"] = _default_ffn(hidden, values["mlp"] == "swiglu", notes)
+        new["ffn"] = _default_ffn(hidden, values["mlp"] in GATED, notes)
     new["name"] = f"{values['name']} with {', '.join(f'{k} {v}' for k, v in changed.items())}"
     new["nominal_parameters"] = None
     return new
@@ -170,10 +171,18 @@ def _style(family: Literal["gpt2", "llama"]) -> dict[str, Any]:
             "position": "rotary",
             "norm": "rmsnorm",
             "mlp": "swiglu",
-            "biases": False,
+            "norm_parameters": "gain",
+            "biases": "none",
             "tied_embeddings": False,
         }
-    return {"position": "learned", "norm": "layernorm", "mlp": "gelu", "biases": True, "tied_embeddings": True}
+    return {
+        "position": "learned",
+        "norm": "layernorm",
+        "norm_parameters": "gain+bias",
+        "mlp": "gelu",
+        "biases": "all",
+        "tied_embeddings": True,
+    }
 
 
 def model_for_parameters(
@@ -206,13 +215,9 @@ def model_for_parameters(
         context=seq,
         nominal_parameters=wanted,
         source=f"--params by rule: {RULE}",
-        position="learned",
-        norm="layernorm",
-        mlp="gelu",
-        biases=True,
-        tied_embeddings=True,
+        **_style("gpt2"),
     )
-    exact = parameters_of(shape_of(found)).total
+    exact = parameters_of(found).total
     if exact > 2 * wanted:
         raise InputError(
             f"--params: no shape of the rule has about {format_count_exact(wanted)} parameters",

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 from planner import batch, cost, presets
 from planner.config import CPU, RunConfig
+from planner.counts import Parameters, nominal_parameters, parameters_of
 from planner.memory_account import Memory, memory_of
 from planner.presets import Gpu, Price
 from planner.rules import rules
 from planner.shape import (
-    Parameters,
     Shape,
-    nominal_parameters,
-    parameters_of,
     rate_at,
     requested_tokens,
     sequences_per_step,
@@ -132,7 +130,7 @@ def estimate(config: RunConfig) -> Plan:
         config=config,
         tokens=tokens,
         nominal_parameters=nominal_parameters(config.model),
-        parameters=parameters_of(shape),
+        parameters=parameters_of(config.model),
         shape=shape,
         flops=flops,
         batch=batch_of(config, tokens),

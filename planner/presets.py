@@ -52,29 +52,6 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
-    """What the parameter count follows from: widths in elements, `vocab` and `context` in tokens.
-
-    `position`: "learned" | "rotary". `norm`: "layernorm" | "rmsnorm", before each half of a block and at the end.
-    `mlp`: "gelu" (two matrices) | "swiglu" (three). `biases`: on all linear layers and norms, or on none.
-    """
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
-    context: int
-    position: str
-    norm: str
-    mlp: str
-    biases: bool
-    tied_embeddings: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pretraining:
     """How the published model was trained; `None` where the source does not say.
 
@@ -102,7 +79,7 @@ class ModelPreset:
     id: str
     name: str
     family: str
-    shape: ModelShape
+    shape: Mapping[str, Any] = field(hash=False)  # the [shape] table: keys of ModelConfig, which checks them
     published_parameters: int
     pretraining: Pretraining
     source: str
@@ -187,8 +164,7 @@ def model_ids() -> list[str]:
 def model(id: str) -> ModelPreset:
     """The published model of that id, e.g. "gpt2" or "llama-2-7b". Raises UnknownNameError."""
     table = _table("model", "models", id)
-    shape = ModelShape(**table.pop("shape"))
-    return ModelPreset(shape=shape, pretraining=Pretraining(**table.pop("pretraining", {})), **table)
+    return ModelPreset(shape=table.pop("shape"), pretraining=Pretraining(**table.pop("pretraining", {})), **table)
 
 
 def recipe_ids() -> list[str]:

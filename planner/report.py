@@ -81,7 +81,7 @@ def report(plan: Plan, found: tuple[Finding, ...]) -> Document:
                 total=counts.total,
                 embedding=counts.embedding,
                 non_embedding=counts.non_embedding,
-                active=counts.total,
+                active=counts.active,
             ),
             shape=ShapeReport(
                 layers=shape.layers,

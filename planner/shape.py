@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner import batch, params, presets, schedule
-from planner.config import ModelConfig, RunConfig, TrainingConfig
+from planner import batch, presets, schedule
+from planner.config import RunConfig, TrainingConfig
+from planner.model_config import ModelConfig
 from planner.presets import Recipe
 
 
@@ -20,16 +21,24 @@ class Shape:
     head_dim: int
     query_width: int
     key_width: int
+    value_width: int
     ffn: int
     vocab: int
     context: int
     mlp_matrices: int
     norm_vectors: int
-    bias_factor: int
+    block_norms: int
+    end_norms: int
+    qkv_bias: int
+    proj_bias: int
+    mlp_bias: int
+    normed_query: int
+    normed_key: int
     learned_positions: int
     rotary_factor: int
     stat_vectors: int
     embedding_tables: int
+    dense_layers: int
 
     @property
     def gated(self) -> bool:
@@ -42,61 +51,52 @@ class Shape:
         return self.embedding_tables == 1
 
 
+VECTORS = {"gain+bias": 2, "gain": 1, "none": 0}
+BLOCK_NORMS = {"pre": 2, "post": 2, "both": 4}
+GATED = ("swiglu", "geglu")
+
+
 def shape_of(model: ModelConfig) -> Shape:
     """The numbers of a model."""
+    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    one_norm = model.residual == "parallel-one-norm"
+    qk = model.qk_norm
+    moe = model.moe
     return Shape(
         layers=model.layers,
         hidden=model.hidden,
         heads=model.heads,
         kv_heads=model.kv_heads,
         head_dim=model.head_dim,
-        query_width=model.heads * model.head_dim,
-        key_width=model.kv_heads * model.head_dim,
+        query_width=query,
+        key_width=key,
+        value_width=model.heads * (model.mla.v_head_dim if model.mla else model.head_dim),
         ffn=model.ffn,
         vocab=model.vocab,
         context=model.context,
-        mlp_matrices=3 if model.mlp == "swiglu" else 2,
-        norm_vectors=2 if model.norm == "layernorm" and model.biases else 1,
-        bias_factor=int(model.biases),
+        mlp_matrices=3 if model.mlp in GATED else 2,
+        norm_vectors=VECTORS[model.norm_parameters],
+        block_norms=1 if one_norm else BLOCK_NORMS[model.norm_placement],
+        end_norms=1 + model.embedding_norm,
+        qkv_bias=int(model.biases != "none"),
+        proj_bias=int(model.biases in ("attention", "all")),
+        mlp_bias=int(model.biases == "all"),
+        normed_query={"none": 0, "head": model.head_dim, "full": query}[qk],
+        normed_key={"none": 0, "head": model.head_dim, "full": key}[qk],
         learned_positions=int(model.position == "learned"),
         rotary_factor=int(model.position == "rotary"),
         stat_vectors=2 if model.norm == "layernorm" else 1,
         embedding_tables=1 if model.tied_embeddings else 2,
+        dense_layers=moe.first_dense_layers if moe else model.layers,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """Exact parameter counts of a model."""
-
-    total: int
-    block: int
-    embedding: int
-    non_embedding: int
-    block_linear: int
-    linear: int
-    tensors: int
-
-
-def parameters_of(shape: Shape) -> Parameters:
-    """Exact counts; `tensors` is the number of parameter tensors of the reference model."""
-    s = shape
-    attention = params.attention_parameters(s.hidden, s.query_width, s.key_width, s.bias_factor)
-    mlp = params.mlp_parameters(s.hidden, s.ffn, s.mlp_matrices, s.bias_factor)
-    block = params.block_parameters(attention, mlp, s.norm_vectors, s.hidden)
-    embedding = params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.context, s.learned_positions)
-    total = params.total_parameters(s.layers, block, embedding, s.norm_vectors, s.hidden)
-    block_linear = params.block_linear_parameters(s.hidden, s.query_width, s.key_width, s.ffn, s.mlp_matrices)
-    linear = params.linear_parameters(s.layers, block_linear, s.vocab, s.hidden)
-    linear_layers = 2 + s.mlp_matrices
-    tensors = s.layers * (linear_layers * (1 + s.bias_factor) + 2 * s.norm_vectors)
-    tensors += s.norm_vectors + s.embedding_tables + s.learned_positions
-    return Parameters(total, block, embedding, total - embedding, block_linear, linear, tensors)
-
-
-def nominal_parameters(model: ModelConfig) -> int:
-    """The N of 6*N*D and of the 14-byte rule: the number typed, else the exact count."""
-    return model.nominal_parameters or parameters_of(shape_of(model)).total
+def attended_keys(model: ModelConfig, seq: int) -> int:
+    """Keys that one query's scores are counted against, summed over the blocks, causal mask aside."""
+    if model.sliding_window is None:
+        return model.layers * seq
+    full = model.layers // model.full_attention_every if model.full_attention_every else 0
+    return full * seq + (model.layers - full) * min(seq, model.sliding_window)
 
 
 def recipe_of(config: RunConfig) -> Recipe:

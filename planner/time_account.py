@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from planner import communication, flops, throughput
 from planner.config import RunConfig
+from planner.counts import nominal_parameters, parameters_of
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 from planner.shape import (
     Shape,
-    nominal_parameters,
-    parameters_of,
+    attended_keys,
     recipe_of,
     requested_tokens,
     shape_of,
@@ -72,20 +72,21 @@ class StepSeconds:
 
 def flops_of(config: RunConfig) -> Flops:
     """FLOPs in the named conventions."""
-    shape = shape_of(config.model)
-    counts = parameters_of(shape)
-    tokens, seq = requested_tokens(config), config.training.seq
-    args = (counts.linear, shape.layers, shape.query_width, seq)
+    shape, t = shape_of(config.model), config.training
+    counts = parameters_of(config.model)
+    tokens, keys = requested_tokens(config), attended_keys(config.model, t.seq)
+    core = (shape.query_width, shape.value_width, keys)
+    args = (counts.active_linear, *core)
     model = int(flops.model_flops_per_token(*args))
-    hardware = model + int(flops.flash_recompute_flops_per_token(shape.layers, shape.query_width, seq))
-    if config.training.activation_checkpointing == "full":
-        hardware += int(
-            flops.full_checkpointing_flops_per_token(
-                shape.layers, counts.block_linear, shape.hidden, shape.ffn, shape.query_width, seq
-            )
-        )
-    elif config.training.activation_checkpointing == "selective":
-        hardware += int(flops.selective_checkpointing_flops_per_token(shape.layers, shape.query_width, seq))
+    hardware = model
+    if t.attention_kernel == "flash":
+        hardware += int(flops.flash_recompute_flops_per_token(shape.query_width, keys))
+    if t.activation_checkpointing in ("full", "offloaded"):
+        again = counts.active_linear - shape.vocab * shape.hidden - counts.last_linear
+        share = t.activation_checkpointing_every
+        hardware += int(flops.full_checkpointing_flops_per_token(again, *core)) // share
+    elif t.activation_checkpointing == "selective":
+        hardware += int(flops.selective_checkpointing_flops_per_token(*core))
     return Flops(
         training_6nd=float(flops.training_flops_6nd(nominal_parameters(config.model), tokens)),
         training_model=float(flops.total_flops(model, tokens)),
@@ -156,7 +157,7 @@ def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: floa
 def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth: float) -> StepSeconds | None:
     """Roofline terms of the reference trainer's eager loop, added; data-parallel all-reduce where there are several."""
     shape, t = shape_of(config.model), config.training
-    counts, c = parameters_of(shape), recipe_of(config).compute_bytes
+    counts, c = parameters_of(config.model), recipe_of(config).compute_bytes
     family, runtime = roofline_of(gpu.id), rules("roofline")["runtime"]["eager"]
     n, bandwidth = t.micro_batch * t.seq, nominal_bandwidth * family["bandwidth_share"]
     rate = peak * family["gemm_share"]

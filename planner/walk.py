@@ -41,7 +41,7 @@ class Walk(Forward):
     def products(self, inputs: int, outputs: int) -> tuple[Handle, Handle]:
         """Gradients of a layer's input and weight, in the order of addmm (bias) or mm (none)."""
         weight = inputs * outputs * self.c
-        if self.s.bias_factor and outputs != self.s.vocab:
+        if self.s.mlp_bias and outputs != self.s.vocab:
             into = self.temporary(self.n * inputs * self.c)
             return into, self.temporary(weight)
         narrow = self.temporary(weight)
@@ -52,7 +52,7 @@ class Walk(Forward):
         recomputed = self.step.checkpointing == "full"
         if recomputed:
             self.ledger.free(*used)
-        bias = self.temporary(outputs * self.c) if self.s.bias_factor else None
+        bias = self.temporary(outputs * self.c) if self.s.mlp_bias else None
         self.ledger.free(grad, *(() if recomputed else used))
         return bias
 

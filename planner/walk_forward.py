@@ -25,7 +25,7 @@ class Step:
     tokens: int
     seq: int
     compute_bytes: int
-    checkpointing: Literal["none", "selective", "full"]
+    checkpointing: Literal["none", "selective", "full", "offloaded"]
     gradients_exist: bool
 
     @property
@@ -83,7 +83,7 @@ class Forward:
         return out
 
     def cast_bias(self, outputs: int) -> Handle | None:
-        return self.temporary(outputs * self.c) if self.step.casts and self.s.bias_factor else None
+        return self.temporary(outputs * self.c) if self.step.casts and self.s.mlp_bias else None
 
     def turn(self, width: int, keep: bool) -> Handle:
         """Rotary embedding of `width` channels per token: the output, and two fp32 halves at a time."""

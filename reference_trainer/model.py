@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from planner.config import ModelConfig
+from planner.model_config import ModelConfig
 
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
@@ -111,8 +111,8 @@ class Attention(nn.Module):
         self.rotary = model.position == "rotary"
         self.checkpoint_core = checkpoint_core
         width = model.heads * model.head_dim
-        self.qkv = CastLinear(model.hidden, width + 2 * model.kv_heads * model.head_dim, bias=model.biases)
-        self.proj = CastLinear(width, model.hidden, bias=model.biases)
+        self.qkv = CastLinear(model.hidden, width + 2 * model.kv_heads * model.head_dim, bias=model.biases == "all")
+        self.proj = CastLinear(width, model.hidden, bias=model.biases == "all")
 
     def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
         if self.checkpoint_core:
@@ -146,8 +146,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.up = CastLinear(model.hidden, model.ffn, bias=model.biases)
-        self.down = CastLinear(model.ffn, model.hidden, bias=model.biases)
+        self.up = CastLinear(model.hidden, model.ffn, bias=model.biases == "all")
+        self.down = CastLinear(model.ffn, model.hidden, bias=model.biases == "all")
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
@@ -159,9 +159,9 @@ class SwigluMLP(nn.Module):
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.gate = CastLinear(model.hidden, model.ffn, bias=model.biases)
-        self.up = CastLinear(model.hidden, model.ffn, bias=model.biases)
-        self.down = CastLinear(model.ffn, model.hidden, bias=model.biases)
+        self.gate = CastLinear(model.hidden, model.ffn, bias=model.biases == "all")
+        self.up = CastLinear(model.hidden, model.ffn, bias=model.biases == "all")
+        self.down = CastLinear(model.ffn, model.hidden, bias=model.biases == "all")
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
@@ -263,7 +263,11 @@ class GPT(nn.Module):
 
 def make_norm(model: ModelConfig) -> nn.Module:
     """The norm that the config names."""
-    return LayerNorm(model.hidden, model.biases) if model.norm == "layernorm" else RMSNorm(model.hidden)
+    return (
+        LayerNorm(model.hidden, model.norm_parameters == "gain+bias")
+        if model.norm == "layernorm"
+        else RMSNorm(model.hidden)
+    )
 
 
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

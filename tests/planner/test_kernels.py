@@ -11,18 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.config import (
-    HardwareConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Provenance,
-    RunConfig,
-    ScheduleConfig,
-    TrainingConfig,
-)
+from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
 from planner.errors import ConfigError
 from planner.kernel_tables import POWERS, Table
 from planner.kernels import PARTS, StepTime, bf16_is_faster, step_seconds_from_profile
+from planner.model_config import ModelConfig
 
 SECONDS_PER_WORK = 1e-10
 CUBES = ("gemm_forward", "gemm_input_gradient", "gemm_weight_gradient", "attention_forward", "attention_backward")

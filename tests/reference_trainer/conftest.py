@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from planner.config import (
-    HardwareConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Provenance,
-    RunConfig,
-    ScheduleConfig,
-    TrainingConfig,
-)
+from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.model_config import ModelConfig
 from reference_trainer.records import RunOptions, RunResult
 from reference_trainer.train import run
 

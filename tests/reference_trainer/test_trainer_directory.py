@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from planner.config import RunConfig
+from planner.counts import parameters_of
 from planner.errors import FileError
-from planner.shape import parameters_of, shape_of
 from reference_trainer.paths import RunDirectory, metrics_file
 from reference_trainer.records import RunResult
 
@@ -85,7 +85,7 @@ def test_the_result_says_what_was_done(tiny: MakeConfig, train: Train) -> None:
     config = tiny()
     result = train(config)
     assert (result.device, result.torch_version) == ("cpu", torch.__version__) and result.device_name
-    assert result.parameters == parameters_of(shape_of(config.model)).total
+    assert result.parameters == parameters_of(config.model).total
     assert (result.steps_done, result.tokens_done, result.finished, result.exit_code) == (8, 8 * 128, True, 0)
     assert len(result.step_seconds) == len(result.losses) == len(result.grad_norms) == 8
     assert min(result.step_seconds) > 0

@@ -149,7 +149,7 @@ def test_hardware_flops_of_full_checkpointing(family: str) -> None:
         with FlopCounterMode(display=False) as counter:
             model(ids, ids.clone()).backward()
     shape = shape_of(config.model)
-    flash = flash_recompute_flops_per_token(shape.layers, shape.query_width, 64)
+    flash = flash_recompute_flops_per_token(shape.query_width, shape.layers * 64)
     assert counter.get_total_flops() == 2 * 64 * (estimate(config).flops.per_token_hardware - flash)
 
 

@@ -1,0 +1,164 @@
+"""Exact parameter counts of a model: the formulas of `params.py`, part by part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner import params
+from planner.model_config import ModelConfig
+from planner.shape import Shape, shape_of
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Exact counts. `active` is what one token uses: all of a dense model, some experts of a mixture.
+
+    `linear` are the weights of all linear layers and the head; `active_linear` those that one token meets;
+    `last_linear` of these the last product of each block, which checkpointing does not make again.
+    `tensors` is the number of parameter tensors of the reference model, `largest` the elements of the largest one.
+    """
+
+    total: int
+    active: int
+    embedding: int
+    non_embedding: int
+    linear: int
+    active_linear: int
+    last_linear: int
+    tensors: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Counts of one sub-layer: parameters, weights of its linear layers, and how many tensors hold them."""
+
+    total: int
+    linear: int
+    tensors: int
+
+
+def parameters_of(model: ModelConfig) -> Parameters:
+    """Exact counts of a model, all blocks, tables and norms."""
+    s = shape_of(model)
+    attention, dense = attention_part(model, s), mlp_part(s, s.ffn)
+    experts = active = moe_part(model, s) if model.moe else dense
+    if model.moe:
+        active = active_moe_part(model, s)
+    qk = int(params.qk_norm_parameters(s.normed_query, s.normed_key, s.norm_vectors))
+
+    def blocks(mlp: Part) -> int:
+        moe_layers = s.layers - s.dense_layers
+        block = (int(params.block_parameters(attention.total, qk, part.total, s.block_norms, s.norm_vectors, s.hidden))
+                 for part in (dense, mlp))  # fmt: skip
+        return s.dense_layers * next(block) + moe_layers * next(block)
+
+    def linear(mlp: Part) -> int:
+        per_kind = s.dense_layers * dense.linear + (s.layers - s.dense_layers) * mlp.linear
+        return int(params.linear_parameters(s.layers * attention.linear + per_kind, s.vocab, s.hidden))
+
+    tables = int(params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.context, s.learned_positions))
+    total = int(params.total_parameters(blocks(experts), tables, s.end_norms, s.norm_vectors, s.hidden))
+    used = int(params.total_parameters(blocks(active), tables, s.end_norms, s.norm_vectors, s.hidden))
+    return Parameters(
+        total=total,
+        active=used,
+        embedding=tables,
+        non_embedding=total - tables,
+        linear=linear(experts),
+        active_linear=linear(active),
+        last_linear=_last_linear(model, s),
+        tensors=_tensors(s, attention, dense, experts),
+        largest=_largest(model, s),
+    )
+
+
+def attention_part(model: ModelConfig, s: Shape) -> Part:
+    """One block's attention without the norms of queries and keys (those of latent attention included)."""
+    mla = model.mla
+    if mla is None:
+        total = int(params.attention_parameters(s.hidden, s.query_width, s.key_width, s.qkv_bias, s.proj_bias))
+        return Part(
+            total=total,
+            linear=total - s.qkv_bias * (s.query_width + 2 * s.key_width) - s.proj_bias * s.hidden,
+            tensors=2 + s.qkv_bias + s.proj_bias,
+        )
+    rank = mla.q_lora_rank
+    queries = (
+        params.latent_query_parameters(s.hidden, rank, s.query_width)
+        if rank
+        else params.direct_query_parameters(s.hidden, s.query_width)
+    )
+    total = int(
+        params.latent_attention_parameters(
+            queries, s.hidden, mla.kv_lora_rank, s.heads, mla.qk_nope_head_dim, mla.qk_rope_head_dim, mla.v_head_dim
+        )
+    )
+    return Part(total, total - mla.kv_lora_rank - (rank or 0), (3 if rank else 1) + 4)
+
+
+def mlp_part(s: Shape, ffn: int) -> Part:
+    """One block's ordinary MLP."""
+    return Part(
+        total=int(params.mlp_parameters(s.hidden, ffn, s.mlp_matrices, s.mlp_bias)),
+        linear=s.mlp_matrices * s.hidden * ffn,
+        tensors=s.mlp_matrices * (1 + s.mlp_bias),
+    )
+
+
+def moe_part(model: ModelConfig, s: Shape) -> Part:
+    """One block's experts, all of them; the reference model holds each matrix of all experts in one tensor."""
+    m = model.moe
+    assert m is not None
+    total = int(
+        params.moe_parameters(s.hidden, m.experts, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate))
+    )
+    shared = (s.mlp_matrices + int(m.shared_gate)) if m.shared_ffn else 0
+    return Part(total, total, 1 + s.mlp_matrices + shared)
+
+
+def active_moe_part(model: ModelConfig, s: Shape) -> Part:
+    """What one token uses of one block's experts."""
+    m = model.moe
+    assert m is not None
+    total = int(
+        params.active_moe_parameters(
+            s.hidden, m.experts, m.top_k, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate)
+        )
+    )
+    return Part(total, total, 0)
+
+
+def _last_linear(model: ModelConfig, s: Shape) -> int:
+    """Weights of the last product of every block that ends in one."""
+    if model.norm_placement != "pre":
+        return 0  # the norm after it needs its output
+    return s.dense_layers * s.hidden * s.ffn
+
+
+def _tensors(s: Shape, attention: Part, dense: Part, experts: Part) -> int:
+    qk = 2 * s.norm_vectors if s.normed_query else 0
+    per_block = attention.tensors + qk + s.block_norms * s.norm_vectors
+    mlps = s.dense_layers * dense.tensors + (s.layers - s.dense_layers) * experts.tensors
+    ends = s.end_norms * s.norm_vectors + s.embedding_tables + s.learned_positions
+    return s.layers * per_block + mlps + ends
+
+
+def _largest(model: ModelConfig, s: Shape) -> int:
+    mla, moe = model.mla, model.moe
+    sizes = [s.vocab * s.hidden, s.learned_positions * s.context * s.hidden]
+    if s.dense_layers:
+        sizes.append(s.hidden * s.ffn)
+    if mla is None:
+        sizes.append(s.hidden * (s.query_width + 2 * s.key_width))
+    else:
+        sizes += [(mla.q_lora_rank or s.hidden) * s.query_width, s.value_width * s.hidden]
+        sizes.append(mla.kv_lora_rank * s.heads * (mla.qk_nope_head_dim + mla.v_head_dim))
+    if moe is not None:
+        sizes += [moe.experts * s.hidden * moe.expert_ffn, s.hidden * moe.shared_ffn]
+    return max(sizes)
+
+
+def nominal_parameters(model: ModelConfig) -> int:
+    """The N of 6*N*D and of the 14-byte rule: the number typed, else the exact count."""
+    return model.nominal_parameters or parameters_of(model).total

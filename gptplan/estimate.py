@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from gptplan.flags import AsJson, AsOf, ConfigFile
 from planner.typed import Typed
 
+Why = Annotated[
+    list[str] | None,
+    typer.Option("--why", metavar="KEY", help="Explain this number of --json after the estimate; may be repeated."),
+]
 
-def estimate(typed: Typed, config: ConfigFile = None, as_of: AsOf = None, json: AsJson = False) -> None:
+
+def estimate(
+    typed: Typed, config: ConfigFile = None, as_of: AsOf = None, why: Why = None, json: AsJson = False
+) -> None:
     """Predict memory, time, cost and schedule of a run, before paying for it.
 
     Example: gptplan estimate --params 125M --tokens 10B --gpu a100-80gb --gpus 8
@@ -18,11 +29,25 @@ def estimate(typed: Typed, config: ConfigFile = None, as_of: AsOf = None, json: 
 
     plan = plan_of(config_of(typed, config, as_of))
     found = findings(plan)
+    because = []
+    if why:
+        from planner.explain import explanations  # before anything is printed: a key may be wrong
+
+        because = explanations(plan, why)
     if json:
         from planner.report import document
 
-        show_json(document(plan, found))
+        printed = document(plan, found)
+        if because:
+            from planner.explain_text import as_json
+
+            printed["why"] = [as_json(one) for one in because]
+        show_json(printed)
     else:
         from planner.text import summary
 
         show(summary(plan, found))
+        if because:
+            from planner.explain_text import explanation_text
+
+            show("".join(f"\n{explanation_text(one)}\n" for one in because).rstrip("\n"))

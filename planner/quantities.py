@@ -119,6 +119,7 @@ QUANTITIES: dict[str, Quantity] = {
     "block_seconds": Quantity("t_b", "s", "one block, forward"),
     "product_seconds": Quantity("t_v", "s", "the head's product, forward"),
     "logit_seconds": Quantity("t_l", "s", "memory traffic of logits and loss"),
+    "part_seconds": Quantity("t_x", "s", "one part of a micro-batch's time"),
     "micro_seconds": Quantity("t_m", "s", "one micro-batch, launches included"),
     "passes": Quantity("n_p", "1", "what forward, backward and recomputation are worth, in forwards"),
     "straggler_factor": Quantity("x_s", "1", "how much longer the slowest of all GPUs takes"),

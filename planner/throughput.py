@@ -105,15 +105,15 @@ def launch_seconds(micro_seconds: Num, compute_seconds: Num) -> Num:
 
 
 @formula(gives="seconds", source=_SUM)
-def micro_batches_seconds(seconds: Num, accumulation: Num) -> Num:
+def micro_batches_seconds(part_seconds: Num, accumulation: Num) -> Num:
     """A part of one micro-batch, over all micro-batches of a step."""
-    return seconds * accumulation
+    return part_seconds * accumulation
 
 
 @formula(gives="seconds", source="slowest of many GPUs: 1.4 % per doubling beyond one node, found over published runs")
-def straggler_seconds(seconds: Num, straggler_factor: Num) -> Num:
+def straggler_seconds(step_seconds: Num, straggler_factor: Num) -> Num:
     """What waiting for the slowest adds to a step."""
-    return seconds * (straggler_factor - 1)
+    return step_seconds * (straggler_factor - 1)
 
 
 @formula(gives="step_seconds", source="definition: the run's time in the 6 N D convention, shared among its tokens")

@@ -50,7 +50,7 @@ class Calculation:
         known = self.defaults
         for name in values or {}:
             if name not in known:
-                raise UnknownNameError(f"argument of {self.id} ({self.name})", name, known)
+                raise UnknownNameError("argument", name, known)
         try:
             return self.function(**(known | dict(values or {})))
         except (ArithmeticError, ValueError, IndexError, TypeError) as error:
@@ -70,7 +70,7 @@ def calculation(
     question: str,
     *,
     source: str,
-    witness: str = "the answer printed in the question's row, recomputed in float64",
+    witness: str = "the answer worked out by hand (tests/planner/test_calculations.py)",
     concrete: tuple[str, ...] = (),
     arithmetic: bool = True,
 ) -> Callable[[Function], Function]:

@@ -32,7 +32,7 @@ def config_origin(config: RunConfig, key: str, value: float, make: Callable[...,
     assumed = _assumption(config, section, name)
     if assumed is not None:
         return make(key, value, "assumed", meaning, assumed.source, NO_WITNESS, unit, (assumed,))
-    if section == "config.model":
+    if section.startswith("config.model"):
         return make(key, value, "preset", meaning, config.model.source, NO_WITNESS, unit)
     if field.default == value:
         return make(key, value, "default", meaning, "default of the field in run.toml", NO_WITNESS, unit)
@@ -49,6 +49,7 @@ def _field(config: RunConfig, key: str) -> Any:
     value: Any = config
     found: Any = None
     for part in key.split(".")[1:]:
-        assert isinstance(value, BaseModel), key
+        if not isinstance(value, BaseModel):
+            break  # an entry of a list: the list's own field
         found, value = type(value).model_fields[part], getattr(value, part)
     return found

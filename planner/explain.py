@@ -92,7 +92,7 @@ class Explainer:
 
     def _by(self, rule: Rule, key: str, value: float, stars: tuple[str, ...], depth: int) -> Explanation | None:
         if isinstance(rule, Called):
-            call = self._call(rule.names, rule.gives, value)
+            call = self._call([name.format(*stars) for name in rule.names], rule.gives, value)
             return self._of_call(call, key, value, depth) if call else None
         if isinstance(rule, Same):
             return self._same(rule.key.format(*stars), key, value, depth)
@@ -105,7 +105,7 @@ class Explainer:
             return self._of_call(call, key, value, depth) if _agree(call.result, value) else None
         return self._read(rule, key, value)
 
-    def _call(self, names: tuple[str, ...], gives: str, value: float) -> Call | None:
+    def _call(self, names: list[str], gives: str, value: float) -> Call | None:
         for call in reversed(self.calls):
             if (call.formula.name in names or call.formula.gives == gives) and call.result == value:
                 return call

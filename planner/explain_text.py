@@ -37,9 +37,9 @@ def calculation_text(found: Calculation, values: Mapping[str, Any], results: Map
     lines = [f"{found.id} {found.name}: {found.question}"]
     for name, value in results.items():
         entry = quantity(name)
-        lines.append(f"  {name} = {_value(value)} {_unit(entry.unit)}".rstrip() + f"   {entry.meaning}")
+        lines.append(f"  {name} = {shown(value)} {_unit(entry.unit)}".rstrip() + f"   {entry.meaning}")
     arguments = found.defaults | dict(values)
-    lines += _labelled("with", *(f"{n} = {_value(v)}   {quantity(n).meaning}" for n, v in arguments.items()))
+    lines += _labelled("with", *(f"{n} = {shown(v)}   {quantity(n).meaning}" for n, v in arguments.items()))
     for name, (pretty, latex) in _equations(found).items():
         lines += _labelled("formula", name, *pretty.splitlines())
         lines += _unwrapped("LaTeX", latex)
@@ -83,7 +83,7 @@ def list_json(keys: Iterable[str], plan: str) -> dict[str, Any]:
     return {"calculations": found, "plan": plan, "keys": list(keys)}
 
 
-__all__ = ["as_json", "calculation_json", "calculation_text", "explanation_text", "list_json", "list_text"]
+__all__ = ["as_json", "calculation_json", "calculation_text", "explanation_text", "list_json", "list_text", "shown"]
 
 
 def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
@@ -145,12 +145,12 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else repr(value)
 
 
-def _value(value: Any) -> str:
+def shown(value: Any) -> str:
     """A number to ten digits, a vector with commas, a matrix with semicolons: as `--set` takes them."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_value(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name}: {shown(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
-        return ("; " if value and isinstance(value[0], list | tuple) else ", ").join(_value(v) for v in value)
+        return ("; " if value and isinstance(value[0], list | tuple) else ", ").join(shown(v) for v in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.10g}" if isinstance(value, float) else str(value)

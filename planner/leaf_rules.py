@@ -15,7 +15,7 @@ ALLOCATOR = "torch.cuda.memory_stats() of a run on a GPU"
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The result of a call of one of these formulas, or of any formula that gives the quantity."""
+    """The result of a call of one of these formulas, or of any that gives the quantity; `{0}` as in `Same`."""
 
     names: tuple[str, ...] = ()
     gives: str = ""
@@ -114,7 +114,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "batch.data_parallel": (Same("config.hardware.gpus"),),
     "batch.steps": (Same("config.training.steps"), Called(("whole_steps",))),
     "batch.warmup_steps": (Same("config.schedule.warmup_steps"),),
-    "batch.*": (Called(("sequences_per_step", "tokens_per_step", "warmup_tokens", "warmup_share", "epochs")),),
+    "batch.*": (Called(("{0}",)),),
     "memory.rule_14_bytes": (Called(("rule_14_bytes",)),),
     "memory.weights_bytes": (Called(("weights_bytes",)),),
     "memory.master_weights_bytes": (Called(("master_weights_bytes",)),),
@@ -158,7 +158,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "memory.peak_allocated*": (_account("the requested bytes as the caching allocator rounds them", ALLOCATOR),),
     "memory.peak_reserved*": (_account("segments that the caching allocator takes from the driver", ALLOCATOR),),
     "memory.device_used*": (_account("reserved bytes and the CUDA context", "the driver's own figure"),),
-    "memory.*": (_account("the most bytes of this component at any moment of the step"),),
+    **{
+        f"memory.{component}_bytes": (_account("the most bytes of this component at any moment of the step"),)
+        for component in ("activations", "logits", "temporary")
+    },
+    "memory.*": (_account("read off the account of the step"),),
     "throughput.tokens_per_second_per_gpu": (Called(("tokens_per_second_per_gpu",)),),
     "throughput.tokens_per_second*": (Called(("tokens_per_second",)),),
     "throughput.step_seconds_low": (Called(("quickest_step",)), Same("throughput.step_seconds")),

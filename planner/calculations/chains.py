@@ -44,7 +44,7 @@ def chain_rule(
         (w2, b1, b2) = (weights[1], *biases)
         y = w2 * relu(w1 * x + b1) + b2
         open_ = 1.0 if w1 * x + b1 > 0 else 0.0
-        return float(2 * (y - wanted) * w2 * open_ * x)
+        return float(2 * (y - wanted) * w2 * open_ * x) + 0.0  # 0 has no sign here
 
     return {
         "square_derivative": float(square),
@@ -76,4 +76,4 @@ def relu_chain(x: Num = 1.0, weights: Vector = (2.0, -3.0, 4.0)) -> dict[str, An
             value = relu(value)
     s = sympy.Symbol("x")
     f, g, h = (sympy.Function(name) for name in "fgh")
-    return {"weight_gradient": float(product), "chain": str(sympy.diff(f(g(h(s))), s).doit())}
+    return {"weight_gradient": float(product) + 0.0, "chain": str(sympy.diff(f(g(h(s))), s).doit())}

@@ -102,7 +102,7 @@ def test_5_8_and_5_9_norms_equal_torch() -> None:
     x = torch.tensor([2.0, 1.0, 3.0, 4.0], dtype=DOUBLE)
     two, one = torch.tensor([2.0], dtype=DOUBLE), torch.tensor([1.0], dtype=DOUBLE)
     theirs = F.batch_norm(x[:, None], None, None, two, one, training=True)[:, 0]
-    assert answer("5.8")["normed"] == pytest.approx(theirs.tolist(), rel=1e-14)
+    assert answer("5.8", eps=1e-5)["normed"] == pytest.approx(theirs.tolist(), rel=1e-14)
     rms = F.rms_norm(torch.tensor([3.0, 4.0], dtype=DOUBLE), (2,), eps=0.0)
     assert answer("5.9")["normed"] == pytest.approx(rms.tolist(), rel=1e-14)
 

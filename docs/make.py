@@ -118,7 +118,7 @@ def explain() -> str:
 
 def calculations() -> str:
     """The calculations of `explain`, each with its answers."""
-    from planner.calculations.register import calculations
+    from planner.calculations.catalogue import calculations
     from planner.explain_text import shown
 
     lines = ["| number | name | question | answer | source |", "|---|---|---|---|---|"]

@@ -34,7 +34,7 @@ def explain(
     Example: gptplan explain cost.usd --params 125M --tokens 10B
     """
     from gptplan.explaining import explain_calculation, explain_leaf, show_list
-    from planner.calculations.register import find
+    from planner.calculations.catalogue import find
     from planner.errors import InputError
 
     if listed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from planner.calculations.register import Calculation, calculations
+from planner.calculations.catalogue import calculations
+from planner.calculations.register import Calculation
 from planner.config import RunConfig
 from planner.errors import InputError, UnknownNameError
 from planner.typed import Typed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from planner import params
 from planner.model_config import ModelConfig
 from planner.shape import Shape, shape_of
+from planner.tensors import parameter_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,10 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Counts of one sub-layer: parameters, weights of its linear layers, and how many tensors hold them."""
+    """Counts of one sub-layer: parameters, and the weights of its linear layers."""
 
     total: int
     linear: int
-    tensors: int
 
 
 def parameters_of(model: ModelConfig) -> Parameters:
@@ -58,6 +58,7 @@ def parameters_of(model: ModelConfig) -> Parameters:
         return int(params.linear_parameters(s.layers * attention.linear + per_kind, s.vocab, s.hidden))
 
     tables = int(params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.context, s.learned_positions))
+    tensors = parameter_tensors(model)
     total = int(params.total_parameters(blocks(experts), tables, s.end_norms, s.norm_vectors, s.hidden))
     used = int(params.total_parameters(blocks(active), tables, s.end_norms, s.norm_vectors, s.hidden))
     return Parameters(
@@ -68,8 +69,8 @@ def parameters_of(model: ModelConfig) -> Parameters:
         linear=linear(experts),
         active_linear=linear(active),
         last_linear=_last_linear(model, s),
-        tensors=_tensors(s, attention, dense, experts),
-        largest=_largest(model, s),
+        tensors=sum(t.times for t in tensors),
+        largest=max(t.count for t in tensors),
     )
 
 
@@ -81,7 +82,6 @@ def attention_part(model: ModelConfig, s: Shape) -> Part:
         return Part(
             total=total,
             linear=total - s.qkv_bias * (s.query_width + 2 * s.key_width) - s.proj_bias * s.hidden,
-            tensors=2 + s.qkv_bias + s.proj_bias,
         )
     rank = mla.q_lora_rank
     queries = (
@@ -94,7 +94,7 @@ def attention_part(model: ModelConfig, s: Shape) -> Part:
             queries, s.hidden, mla.kv_lora_rank, s.heads, mla.qk_nope_head_dim, mla.qk_rope_head_dim, mla.v_head_dim
         )
     )
-    return Part(total, total - mla.kv_lora_rank - (rank or 0), (3 if rank else 1) + 4)
+    return Part(total, total - mla.kv_lora_rank - (rank or 0))
 
 
 def mlp_part(s: Shape, ffn: int) -> Part:
@@ -102,7 +102,6 @@ def mlp_part(s: Shape, ffn: int) -> Part:
     return Part(
         total=int(params.mlp_parameters(s.hidden, ffn, s.mlp_matrices, s.mlp_bias)),
         linear=s.mlp_matrices * s.hidden * ffn,
-        tensors=s.mlp_matrices * (1 + s.mlp_bias),
     )
 
 
@@ -113,8 +112,7 @@ def moe_part(model: ModelConfig, s: Shape) -> Part:
     total = int(
         params.moe_parameters(s.hidden, m.experts, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate))
     )
-    shared = (s.mlp_matrices + int(m.shared_gate)) if m.shared_ffn else 0
-    return Part(total, total, 1 + s.mlp_matrices + shared)
+    return Part(total, total)
 
 
 def active_moe_part(model: ModelConfig, s: Shape) -> Part:
@@ -126,7 +124,7 @@ def active_moe_part(model: ModelConfig, s: Shape) -> Part:
             s.hidden, m.experts, m.top_k, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate)
         )
     )
-    return Part(total, total, 0)
+    return Part(total, total)
 
 
 def _last_linear(model: ModelConfig, s: Shape) -> int:
@@ -134,29 +132,6 @@ def _last_linear(model: ModelConfig, s: Shape) -> int:
     if model.norm_placement != "pre":
         return 0  # the norm after it needs its output
     return s.dense_layers * s.hidden * s.ffn
-
-
-def _tensors(s: Shape, attention: Part, dense: Part, experts: Part) -> int:
-    qk = 2 * s.norm_vectors if s.normed_query else 0
-    per_block = attention.tensors + qk + s.block_norms * s.norm_vectors
-    mlps = s.dense_layers * dense.tensors + (s.layers - s.dense_layers) * experts.tensors
-    ends = s.end_norms * s.norm_vectors + s.embedding_tables + s.learned_positions
-    return s.layers * per_block + mlps + ends
-
-
-def _largest(model: ModelConfig, s: Shape) -> int:
-    mla, moe = model.mla, model.moe
-    sizes = [s.vocab * s.hidden, s.learned_positions * s.context * s.hidden]
-    if s.dense_layers:
-        sizes.append(s.hidden * s.ffn)
-    if mla is None:
-        sizes.append(s.hidden * (s.query_width + 2 * s.key_width))
-    else:
-        sizes += [(mla.q_lora_rank or s.hidden) * s.query_width, s.value_width * s.hidden]
-        sizes.append(mla.kv_lora_rank * s.heads * (mla.qk_nope_head_dim + mla.v_head_dim))
-    if moe is not None:
-        sizes += [moe.experts * s.hidden * moe.expert_ffn, s.hidden * moe.shared_ffn]
-    return max(sizes)
 
 
 def nominal_parameters(model: ModelConfig) -> int:

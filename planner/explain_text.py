@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from planner.calculations.register import Calculation, calculations
+from planner.calculations.catalogue import calculations
+from planner.calculations.register import Calculation
 from planner.calculations.vocabulary import quantity
 from planner.explain import Explanation, quantity_of
 from planner.symbolic import as_json, equation_of, rendered, with_numbers

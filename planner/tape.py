@@ -1,9 +1,7 @@
-"""One optimizer step as a tape of allocations: which bytes live when, and what is alive at the peak of a phase.
+"""Bytes alive during a step, by component, and what is alive at the peak of every phase.
 
-The tape walks the reference model operator by operator, forward and backward, in the order in which eager
-PyTorch allocates and frees. All blocks are alike, so the first and the last are walked and those between are
-added at once: every total is linear in the block's number, hence its maximum is at an end. Witness: the replay
-of the real step on fake tensors (`reference_trainer/trace.py`), peak by peak.
+The ledger is written by `autograd.py`, whose tensors allocate when they are made and free when the last reference
+to them goes, as PyTorch's do. A handle without a tensor (`new`, `free`) serves what lives for whole phases.
 """
 
 from __future__ import annotations
@@ -25,49 +23,83 @@ class Peak:
 
 
 class Ledger:
-    """Bytes alive by component, and the peak of every phase."""
+    """Bytes alive by component, and the peak of every phase.
 
-    def __init__(self) -> None:
+    events: where a list is given, every allocation as (key, bytes) and every release as (key, 0), in order: what an
+    allocator would be asked for.
+    """
+
+    def __init__(self, events: list[tuple[int, int]] | None = None) -> None:
         self.live = dict.fromkeys(COMPONENTS, 0)
-        self.total = 0
-        self.phases: list[Peak] = []
         self.largest = dict.fromkeys(COMPONENTS, 0)
+        self.total = 0
+        self.events = events
+        self._phases: list[Peak] = []
+        self._phase = "start"
+        self._peak = Peak("start", 0, dict(self.live))
+        self._rising = False
+        self._keys = 0
+
+    @property
+    def phases(self) -> list[Peak]:
+        """Peaks of the phases so far, the running one included."""
+        self._note()
+        return [*self._phases, self._peak]
+
+    def _note(self) -> None:
+        """A peak is noted when the bytes alive are about to fall: once per climb, not at every allocation."""
+        if self._rising:
+            self._rising = False
+            if self.total > self._peak.bytes:
+                self._peak = Peak(self._phase, self.total, dict(self.live))
 
     def phase(self, name: str) -> None:
         """From here on peaks belong to `name`."""
-        self.phases.append(Peak(name, self.total, dict(self.live)))
+        self._note()
+        if self._phase != "start":
+            self._phases.append(self._peak)
+        self._phase = name
+        self._peak = Peak(name, self.total, dict(self.live))
 
-    def new(self, component: str, size: int) -> Handle:
-        """Allocate; the handle frees it."""
+    def allocate(self, component: str, size: int) -> int:
+        """`size` bytes more; the key of the allocation."""
         live = self.live
-        live[component] += size
+        found = live[component] = live[component] + size
         self.total += size
-        if live[component] > self.largest[component]:
-            self.largest[component] = live[component]
-        if self.total > self.phases[-1].bytes:
-            self.phases[-1] = Peak(self.phases[-1].phase, self.total, dict(live))
-        return component, size
+        self._rising = True
+        if found > self.largest[component]:
+            self.largest[component] = found
+        if self.events is not None and size:
+            self._keys += 1
+            self.events.append((self._keys, size))
+        return self._keys
 
-    def free(self, *handles: Handle | None) -> None:
-        """Free what was allocated; None (nothing was) is allowed."""
-        for handle in handles:
-            if handle is not None:
-                self.live[handle[0]] -= handle[1]
-                self.total -= handle[1]
+    def release(self, component: str, size: int, key: int = 0) -> None:
+        """`size` bytes less."""
+        if self._rising:
+            self._note()
+        self.live[component] -= size
+        self.total -= size
+        if self.events is not None and size:
+            self.events.append((key, 0))
 
-    def move(self, handle: Handle, component: str) -> Handle:
-        """The same bytes under another component: a result becomes a saved tensor, or the reverse."""
-        self.live[handle[0]] -= handle[1]
-        self.live[component] += handle[1]
-        self.largest[component] = max(self.largest[component], self.live[component])
-        return component, handle[1]
+    def relabel(self, old: str, new: str, size: int) -> None:
+        """The same bytes under another component."""
+        live = self.live
+        live[old] -= size
+        found = live[new] = live[new] + size
+        if found > self.largest[new]:
+            self.largest[new] = found
 
     def repeat(self, before: dict[str, int], times: int) -> None:
         """Apply `times` more the change since `before`, in one go."""
-        change = {c: self.live[c] - before[c] for c in COMPONENTS}
-        for component, size in change.items():
-            if size < 0:
-                self.free((component, -size * times))
-        for component, size in change.items():
-            if size > 0:
-                self.new(component, size * times)
+        for sign in (-1, 1):
+            for component in COMPONENTS:
+                change = (self.live[component] - before[component]) * times
+                if change * sign <= 0:
+                    continue
+                before = before | {component: self.live[component] + change}
+                if sign < 0:
+                    self.release(component, -change)
+                else:
+                    self.allocate(component, change)

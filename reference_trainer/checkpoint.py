@@ -159,9 +159,14 @@ def _copy(file: Path, stored: dict[str, Tensor], slots: dict[str, Tensor]) -> No
         slot.copy_(stored[name])
 
 
+def finite(tensor: Tensor) -> Tensor:
+    """Whether every element is finite, on the tensor's device."""
+    return torch.isfinite(tensor.detach()).all()
+
+
 def _refuse_nonfinite(tensors: dict[str, Tensor], owner: str) -> None:
     for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(finite(tensor)):
             raise CheckpointError(
                 f"{owner}: {name} is not finite",
                 why="training from such weights gives nothing but more of them",

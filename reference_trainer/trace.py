@@ -22,6 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from planner.config import RunConfig
 from planner.shape import recipe_of, tokens_per_step
+from reference_trainer.checkpoint import finite
 from reference_trainer.model import COMPUTE_TYPES, GPT
 from reference_trainer.optimizers import make_optimizer
 
@@ -111,12 +112,12 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
     """Mark the phases of every forward and backward pass of `model`; remove the handles to stop.
 
-    loss_backward ends when the gradient of the head's input is complete, block_backward when that of the
+    backward_start ends when the gradient of the head's input is complete, backward_block when that of the
     first block's input is.
     """
 
     def forward_begins(*_: object) -> None:
-        tracker.phase("forward")
+        tracker.phase("forward_end")
 
     def watch(name: str) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:
         def before(_: torch.nn.Module, args: tuple[Any, ...]) -> None:
@@ -128,8 +129,8 @@ def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
     first = model.blocks[0]
     return [
         model.register_forward_pre_hook(forward_begins),
-        model.head.register_forward_pre_hook(watch("block_backward")),
-        first.register_forward_pre_hook(_outermost(watch("embedding_backward"))),
+        model.head.register_forward_pre_hook(watch("backward_block")),
+        first.register_forward_pre_hook(_outermost(watch("backward_end"))),
     ]
 
 
@@ -146,7 +147,10 @@ def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Call
 def tracked_steps(
     model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, Tensor]], tracker: StorageTracker
 ) -> None:
-    """Two optimizer steps, the first and a steady one, each over `batches` (micro-batches), under the tracker."""
+    """Two optimizer steps, the first and a steady one, each over `batches` (micro-batches), under the tracker.
+
+    Then the loss of a batch without gradients, and the check that goes before a save.
+    """
     optimizer = make_optimizer(model, config.optimizer)
     tokens = tokens_per_step(config)
     tracker.phase("init")
@@ -156,7 +160,7 @@ def tracked_steps(
         for ids, targets in batches:
             with tracker:
                 loss = model(ids, targets) / tokens
-                tracker.phase("loss_backward")
+                tracker.phase("backward_start")
                 loss.backward()
                 del loss
         tracker.phase(phase)
@@ -167,6 +171,13 @@ def tracked_steps(
             optimizer.zero_grad(set_to_none=True)
     for handle in handles:
         handle.remove()
+    tracker.phase("evaluation")
+    with tracker, torch.no_grad():
+        model(*batches[0])
+    tracker.phase("save")
+    with tracker:
+        for parameter in model.parameters():
+            finite(parameter)
 
 
 def replay(config: RunConfig, events: list[Event] | None = None) -> Track:

@@ -89,19 +89,3 @@ def calculation(
         return function
 
     return register
-
-
-def find(key: str) -> Calculation | None:
-    """The calculation of a number such as 3.1, or of a name; None where there is none."""
-    from planner.calculations import all as _all  # noqa: F401  the topics register themselves
-
-    if key in CALCULATIONS:
-        return CALCULATIONS[key]
-    return next((c for c in CALCULATIONS.values() if c.name == key), None)
-
-
-def calculations() -> list[Calculation]:
-    """All of them, in the order of their numbers."""
-    from planner.calculations import all as _all  # noqa: F401
-
-    return sorted(CALCULATIONS.values(), key=lambda c: [int(part) for part in c.id.split(".")])

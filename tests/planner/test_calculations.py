@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from planner.calculations.register import calculations, find
+from planner.calculations.catalogue import calculations, find
 from planner.calculations.vocabulary import quantity
 from planner.errors import InputError, UnknownNameError
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from planner.calculations.catalogue import find
 from planner.calculations.clipping import clip_factor, l2_norm
-from planner.calculations.register import find
 
 F = torch.nn.functional
 DOUBLE = torch.float64

@@ -133,11 +133,11 @@ def test_config_numbers_say_who_chose_them() -> None:
 def test_phases_go_by_name_and_by_position() -> None:
     explains = explainer("data sheet")
     phases = [phase["phase"] for phase in explains.document["memory"]["phases"]]
-    i = phases.index("forward")
-    by_name = explains.explain("memory.phases.forward.peak_bytes")
-    assert by_name == explains.explain(f"memory.phases.{i}.peak_bytes")
-    assert sum(by_name.arguments.values()) == by_name.value and len(by_name.arguments) > 4
-    assert "fake tensors" in by_name.witness
+    for i, phase in enumerate(phases):
+        by_name = explains.explain(f"memory.phases.{phase}.peak_bytes")
+        assert by_name == explains.explain(f"memory.phases.{i}.peak_bytes")
+        assert sum(by_name.arguments.values()) == by_name.value and len(by_name.arguments) > 4
+        assert "fake tensors" in by_name.witness
     spaced = explains.explain("throughput.parts.matrix products")
     assert spaced == explains.explain("throughput.parts.matrix_products")
 

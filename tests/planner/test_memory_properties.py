@@ -75,5 +75,5 @@ def test_peaks_are_linear_in_the_layers_between_the_ends(shape: dict[str, str], 
     """The first and last blocks are walked, those between added at once: one more costs the same everywhere."""
     phases = [memory_of(config_of(shape, layers=str(n)), A100).phases for n in (layers, layers + 1, layers + 2)]
     for first, second, third in zip(*phases, strict=True):
-        if first.phase in ("init", "forward", "loss_backward", "optimizer_step"):
+        if first.phase in ("init", "forward_end", "backward_start", "optimizer_step"):
             assert third.peak_bytes - second.peak_bytes == second.peak_bytes - first.peak_bytes, first.phase

@@ -16,16 +16,18 @@ from planner import presets
 from planner.config import RunConfig
 from planner.draft import draft
 from planner.flops import flash_recompute_flops_per_token
-from planner.plan import Plan, estimate
-from planner.shape import recipe_of, shape_of
-from planner.tape import Handle, Ledger
+from planner.mirror.autograd import Autograd
+from planner.mirror.facts import facts_of
+from planner.phases import walk_run
+from planner.plan import estimate
+from planner.shape import shape_of
+from planner.tape import Ledger
 from planner.typed import Typed
 from planner.walk import walk_micro_batch
-from planner.walk_forward import Step
 from reference_trainer.data import open_data
 from reference_trainer.measure import build_model, model_flops_per_step, saved_bytes_by_operator
 from reference_trainer.probe import probe
-from reference_trainer.trace import Event, replay
+from reference_trainer.trace import Event, Track, replay
 
 FAMILIES = ("gpt2", "llama")
 CHECKPOINTING = ("none", "selective", "full")
@@ -64,11 +66,13 @@ def saved_by_operator(config: RunConfig) -> dict[str, int]:
         return saved_bytes_by_operator(model, ids, targets)
 
 
-def assert_peaks_agree(plan: Plan, seen: dict[str, int], peak_phase: str) -> None:
-    share = 0.001 if plan.config.training.activation_checkpointing == "none" else 0.01
-    for phase in plan.memory.phases:
-        assert phase.peak_bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
-    assert plan.memory.peak_phase == peak_phase
+def assert_peaks_agree(config: RunConfig, track: Track) -> None:
+    """Every phase's peak, and which is the highest."""
+    share = 0.001 if config.training.activation_checkpointing == "none" else 0.01
+    seen, walked = track.by_phase(), walk_run(config).phases
+    for phase in walked:
+        assert phase.bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
+    assert max(walked, key=lambda p: p.bytes).phase == track.peak.phase
 
 
 @pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
@@ -76,8 +80,7 @@ def test_peaks_of_every_phase(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:
     config = config_of(family, checkpointing, precision, size)
-    track = replay(config)
-    assert_peaks_agree(estimate(config), track.by_phase(), track.peak.phase)
+    assert_peaks_agree(config, replay(config))
 
 
 ORDERS = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, (1, 2)))
@@ -90,10 +93,10 @@ class Recorder(Ledger):
         super().__init__()
         self.made: list[tuple[int, int]] = []
 
-    def new(self, component: str, size: int) -> Handle:
-        handle = super().new(component, size)
+    def allocate(self, component: str, size: int) -> int:
+        key = super().allocate(component, size)
         self.made.append((size, self.total))
-        return handle
+        return key
 
 
 @pytest.mark.parametrize(("family", "checkpointing", "precision", "accumulation"), ORDERS)
@@ -105,20 +108,17 @@ def test_every_allocation_of_a_micro_batch_in_order(
     events: list[Event] = []
     replay(config, events)
     names = [name for name, _, _ in events]
-    begin = len(names) - 1 - names[::-1].index("phase forward")
+    begin = len(names) - 1 - names[::-1].index("phase forward_end")
     end = len(names) - 1 - names[::-1].index("phase optimizer_step")
     before = events[begin][2]
     # the loss divided by the step's tokens, and its gradient, are the trainer's and not the model's: 4 bytes each
     seen = [(size, live - before) for _, size, live in events[begin:end] if size > 4]
 
-    shape, training = shape_of(config.model), config.training
     recorder = Recorder()
-    recorder.phase("start")
-    tokens = training.micro_batch * training.seq
-    compute = recipe_of(config).compute_bytes
-    step = Step(shape, tokens, training.seq, compute, training.activation_checkpointing, accumulation > 1)
+    autograd = Autograd(recorder)
+    autograd.gradients_exist = accumulation > 1
     # two blocks: both are walked; that those between are added rightly is shown by the peaks of five, above
-    walk_micro_batch(step, recorder)
+    walk_micro_batch(facts_of(config), autograd)
     walked = [made for made in recorder.made if made[0] > 4]
     assert [size for size, _ in walked] == [size for size, _ in seen]
     for (_, predicted), (_, live) in zip(walked, seen, strict=True):
@@ -172,8 +172,7 @@ def test_peaks_of_a_large_model_by_replay(family: str) -> None:
     model = "gpt2" if family == "gpt2" else "tinyllama-1.1b"
     typed = Typed(model=model, seq="1024", micro_batch="4", accumulation="1", steps="10", layers="3", precision="bf16")
     config = draft(typed, as_of="2026-11-21", version="test")
-    track = replay(config)
-    assert_peaks_agree(estimate(config), track.by_phase(), track.peak.phase)
+    assert_peaks_agree(config, replay(config))
 
 
 def test_peaks_of_real_steps_on_real_data() -> None:
@@ -181,7 +180,7 @@ def test_peaks_of_real_steps_on_real_data() -> None:
     config = config_of("llama", "none", "bf16", (2, 64, 2, 512, 2))
     data = open_data(None, config.model.vocab, config.training.seq)
     seen = probe(config, data, torch.device("cpu"), lambda line: None)
-    assert_peaks_agree(estimate(config), seen.track.by_phase(), seen.track.peak.phase)
+    assert_peaks_agree(config, seen.track)
     assert seen.saved == estimate(config).memory.saved_by_operator
 
 

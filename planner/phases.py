@@ -1,0 +1,146 @@
+"""All phases of a run on one device, on one tape: init, first step, steady step, evaluation, save, resume.
+
+The peaks are those of the reference trainer's loop; the witness is `reference_trainer/trace.py`, phase by phase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.config import RunConfig
+from planner.counts import parameters_of
+from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.facts import facts_of
+from planner.mirror.operators import INDEX
+from planner.optimizer_account import FP32, OptimizerMemory, optimizer_memory
+from planner.shape import recipe_of
+from planner.tape import COMPONENTS, Ledger, Peak
+from planner.tensors import parameter_tensors
+from planner.walk import walk_evaluation, walk_micro_batch
+
+FINITE_CHECK = 7  # bytes per element of the tensor being checked: |x| in fp32 and three masks
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """Peaks of the phases in order, each component's own maximum, and what autograd saved, by operator."""
+
+    phases: tuple[Peak, ...]
+    largest: dict[str, int]
+    saved_by: dict[str, int]
+
+
+def walk_run(config: RunConfig, *, in_place: bool = False, events: list[tuple[int, int]] | None = None) -> Walked:
+    """Walk two optimizer steps and what surrounds them.
+
+    in_place: gradients that meet are added as they are without a dispatch mode (on a real device).
+    events: filled with every allocation and release; then every block and every tensor is walked one by one.
+    """
+    return _Run(config, in_place, events).walk()
+
+
+class _Run:
+    def __init__(self, config: RunConfig, in_place: bool, events: list[tuple[int, int]] | None) -> None:
+        recipe = recipe_of(config)
+        self.config, self.whole = config, events is not None
+        self.ledger = Ledger(events)
+        self.e = Autograd(self.ledger, in_place)
+        self.facts = facts_of(config)
+        self.recipe = recipe
+        self.counts = parameters_of(config.model)
+        self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter
+        self.optimizer = optimizer_memory(config)
+        self.held: list[Storage] = []
+
+    def walk(self) -> Walked:
+        """Every phase in the order of a run."""
+        ledger, e = self.ledger, self.e
+        ledger.phase("init")
+        self.state()
+        self.hold("activations", self.inputs())
+        if self.whole:
+            self.micro_batches()
+        ledger.phase("first_optimizer_step")
+        if not self.whole:
+            ledger.allocate("gradients", self.gradients)  # a steady step needs more at every other moment
+        self.clip()
+        self.moments(self.optimizer)
+        self.update()
+        saved = self.micro_batches()
+        ledger.phase("optimizer_step")
+        self.clip()
+        self.update()
+        ledger.phase("evaluation")
+        walk_evaluation(self.facts, e)
+        ledger.phase("save")
+        self.check_finite()
+        return Walked(tuple(highest(ledger.phases)), dict(ledger.largest), saved)
+
+    def hold(self, component: str, size: int, times: int = 1) -> None:
+        """Bytes that stay until the end: one by one where events are wanted."""
+        if self.whole:
+            self.held += [Storage(self.ledger, size, component) for _ in range(times)]
+        else:
+            self.ledger.allocate(component, size * times)
+
+    def state(self) -> None:
+        """Weights, and their fp32 copies where the recipe has them."""
+        recipe = self.recipe
+        for item, component in (
+            (recipe.weights_bytes_per_parameter, "weights"),
+            (recipe.master_weights_bytes_per_parameter, "master_weights"),
+        ):
+            for tensor in parameter_tensors(self.config.model):
+                self.hold(component, tensor.count * item, tensor.times)
+
+    def moments(self, optimizer: OptimizerMemory) -> None:
+        """The optimizer's state appears at its first update."""
+        for size, times in optimizer.storages:
+            self.hold("optimizer", size, times)
+
+    def inputs(self) -> int:
+        """Token ids, targets, and the tables of rotary embedding."""
+        t, model = self.config.training, self.config.model
+        rotary = FP32 * t.seq * model.turned if model.position == "rotary" else 0
+        return 2 * INDEX * t.micro_batch * t.seq + rotary
+
+    def micro_batches(self) -> dict[str, int]:
+        """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""
+        e, accumulates = self.e, self.config.training.accumulation > 1
+        if accumulates and not self.whole:
+            # at every moment the later one holds what the first holds, and all gradients beside it
+            self.ledger.allocate("gradients", self.gradients)
+        for exist in (False, True) if accumulates and self.whole else (accumulates,):
+            e.gradients_exist = exist
+            e.saved_by = {}
+            walk_micro_batch(self.facts, e, self.whole)
+        assert self.ledger.live["gradients"] == self.gradients
+        return e.saved_by
+
+    def clip(self) -> None:
+        """Clipping: a norm per tensor, stacked, and the norm of them all."""
+        if self.config.optimizer.clip_norm is not None:
+            norms = Storage(self.ledger, FP32 * (2 * self.counts.tensors + 1), "temporary")
+            del norms
+
+    def update(self) -> None:
+        """The update's own temporaries; then the gradients are dropped."""
+        needed = Storage(self.ledger, self.optimizer.step_bytes, "temporary")
+        del needed
+        self.e.gradients.clear()
+        self.ledger.release("gradients", self.ledger.live["gradients"])
+
+    def check_finite(self) -> None:
+        """A checkpoint is refused where a weight is not finite: a mask of one tensor at a time."""
+        mask = Storage(self.ledger, FINITE_CHECK * self.counts.largest, "temporary")
+        del mask
+
+
+def highest(peaks: list[Peak]) -> list[Peak]:
+    """One peak per phase name, the highest, in order of first appearance."""
+    best: dict[str, Peak] = {}
+    for peak in peaks:
+        assert sum(peak.components[c] for c in COMPONENTS) == peak.bytes
+        if peak.phase not in best or peak.bytes > best[peak.phase].bytes:
+            best[peak.phase] = peak
+    return list(best.values())

@@ -38,6 +38,12 @@ def explain(
     from planner.errors import InputError
 
     if listed:
+        if key is not None or settings:
+            raise InputError(
+                "--list stands without a key and without --set",
+                why="it shows every key",
+                remedy="gptplan explain --list, or gptplan explain KEY",
+            )
         show_list(typed, config, as_of, json)
         return
     if key is None:

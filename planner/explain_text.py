@@ -35,7 +35,7 @@ def explanation_text(found: Explanation) -> str:
 
 def calculation_text(found: Calculation, values: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """A calculation explained, with its results, for people."""
-    lines = [f"{found.id} {found.name}: {found.question}"]
+    lines = [f"{found.id} {found.name}: {found.question}{', with the values below' if values else ''}"]
     for name, value in results.items():
         entry = quantity(name)
         lines.append(f"  {name} = {shown(value)} {_unit(entry.unit)}".rstrip() + f"   {entry.meaning}")

@@ -161,7 +161,7 @@ def softmax_jacobian(logits: Vector = (2.0, 1.0, 0.1)) -> dict[str, Any]:
     """diag(p) - p p^T: raising a logit raises its own probability and lowers the others in proportion."""
     import sympy  # only when this is asked for
 
-    symbols = sympy.symbols(f"z1:{len(logits) + 1}", real=True)
+    symbols = sympy.symbols(f"z1:{min(len(logits), 4) + 1}", real=True)  # shown for four, which takes a second
     plain = [sympy.exp(z) / sum(sympy.exp(y) for y in symbols) for z in symbols]
     formula = jacobian(plain)
     differences = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -52,13 +53,25 @@ class Calculation:
             if name not in known:
                 raise UnknownNameError("argument", name, known)
         try:
-            return self.function(**(known | dict(values or {})))
+            results = self.function(**(known | dict(values or {})))
+            if not _finite(list(results.values())):
+                raise ArithmeticError("a result is not a finite number")
+            return results
         except (ArithmeticError, ValueError, IndexError, TypeError) as error:
             raise InputError(
                 f"{self.id} ({self.name}) has no answer for these values",
                 why=f"the calculation stops at: {error}",
                 remedy="change the values given by --set; the defaults are shown by: gptplan explain " + self.id,
             ) from None
+
+
+def _finite(value: Any) -> bool:
+    """Whether every number in a result is one."""
+    if isinstance(value, Mapping):
+        return _finite(list(value.values()))
+    if isinstance(value, list):
+        return all(_finite(entry) for entry in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 CALCULATIONS: dict[str, Calculation] = {}

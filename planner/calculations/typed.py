@@ -26,6 +26,12 @@ def arguments_of(calculation: Calculation, settings: Iterable[str]) -> dict[str,
                 why="a setting is NAME=VALUE",
                 remedy=f"such as --set {_example(known)}",
             )
+        if not known:
+            raise InputError(
+                f"{calculation.id} ({calculation.name}) has no arguments",
+                why="it states facts",
+                remedy=f"leave out --set: gptplan explain {calculation.id}",
+            )
         if name not in known:
             raise UnknownNameError("argument", name, known)
         if name in found:

@@ -66,6 +66,7 @@ def test_a_file_is_explained_too(call: Call, run_toml: Path) -> None:
     ("words", "expected"),
     [
         (("explain",), "--list"),
+        (("explain", "3.1", "--list"), "without a key"),
         (("explain", "cost.us"), "cost.usd"),
         (("explain", "3.99"), "3.9"),
         (("explain", "cost.us", *BASE), "cost.usd"),
@@ -83,7 +84,7 @@ def test_a_file_is_explained_too(call: Call, run_toml: Path) -> None:
         (("explain", "4.1", "--set", "target=7"), "class 7 of 3"),
         (("explain", "4.1", "--set", "target=0.5"), "--set target"),
         (("explain", "4.4", "--set", "losses=1e9"), "no answer"),
-        (("explain", "3.7", "--set", "x=1"), "argument"),
+        (("explain", "3.7", "--set", "x=1"), "has no arguments"),
         (("estimate", *BASE, "--why", "cost.us"), "cost.usd"),
     ],
 )

@@ -244,6 +244,8 @@ def test_bad_names_and_values() -> None:
         ("4.1", {"target": 3}),
         ("4.3", {"targets": (0,)}),
         ("4.4", {"losses": (1e9,)}),
+        ("4.1", {"logits": (math.inf, 1.0)}),
+        ("3.2", {"gradients": (1e200, 1e200)}),
         ("3.14", {"elements": 10**6}),
         ("4.7", {"given": 1}),
     ]:

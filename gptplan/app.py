@@ -23,6 +23,8 @@ COMMANDS = {
     "estimate": True,
     "explain": True,
     "plan": True,
+    "schedule": True,
+    "batch": True,
     "run": False,
     "compare": False,
     "calibrate": False,

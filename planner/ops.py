@@ -82,14 +82,14 @@ def cos(value: Num) -> Num:
     return _elementary("cos", value)
 
 
+def exp(value: Num) -> Num:
+    """The exponential function."""
+    return _elementary("exp", value)
+
+
 def sqrt(value: Num) -> Num:
     """Square root."""
     return _elementary("sqrt", value)
-
-
-def exp(value: Num) -> Num:
-    """e to the power of the value."""
-    return _elementary("exp", value)
 
 
 def log(value: Num) -> Num:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from planner.mirror.autograd import Autograd, Storage, Tensor
 from planner.mirror.facts import Facts
 from planner.mirror.model import Block, Network
-from planner.mirror.operators import INDEX, mark
+from planner.mirror.operators import INDEX, mark, scale
 from planner.tape import Ledger
 
 Run = tuple[int, int, int]  # first block, blocks of one unit, units
@@ -33,6 +33,7 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
     loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
+    loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
     e.backward(loss)
 
@@ -56,15 +57,15 @@ def walk_evaluation(facts: Facts, e: Autograd) -> None:
 
 def runs_of(facts: Facts) -> list[Run]:
     """The blocks as runs of alike units: of dense blocks, then of those with experts."""
-    layers = facts.shape.layers
-    kinds = [facts.kind(i) for i in range(layers)]
-    border = facts.shape.dense_layers
+    layers, border = facts.shape.layers, facts.shape.dense_layers
     runs = []
     for begin, end in ((0, border), (border, layers)):
         length = end - begin
         if not length:
             continue
-        unit = next(p for p in range(1, length + 1) if kinds[begin : end - p] == kinds[begin + p : end])
+        unit = min(length, facts.period)
+        if len({facts.kind(i) for i in range(begin, begin + unit)}) == 1 and unit == facts.period:
+            unit = 1
         runs.append((begin, unit, length // unit))
         if length % unit:
             runs.append((end - length % unit, length % unit, 1))
@@ -95,10 +96,7 @@ def _walk_unit(facts: Facts, e: Autograd, x: Tensor, blocks: range, added: int) 
     e.enter_unit(added)
     for index in blocks:
         block = Block(facts, index)
-        if facts.recomputes(index):
-            x = e.checkpoint("blocks", block, x)
-        else:
-            x = block(e, x)
+        x = e.checkpoint("blocks", block, x) if facts.recomputes(index) else block(e, x)
         del block
     return x
 

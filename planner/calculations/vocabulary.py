@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planner.quantities import QUANTITIES, Quantity
 
-_OWN: dict[str, Quantity] = {
+OWN: dict[str, Quantity] = {
     # optimizers
     "beta1": Quantity("beta1", "1", "decay of the first moment"),
     "beta2": Quantity("beta2", "1", "decay of the second moment"),
@@ -52,12 +52,6 @@ _OWN: dict[str, Quantity] = {
     "direction": Quantity("x", "", "cross products of the gradient and the clipped gradient, simplified by sympy"),
     "mean": Quantity("y", "", "sum of the scaled micro-gradients minus the full gradient, simplified by sympy"),
     # batch
-    "batch": Quantity("B_0", "token", "batch for which the rate is known"),
-    "new_batch": Quantity("B", "token", "batch wanted"),
-    "loss_now": Quantity("L", "nat", "loss at which the critical batch is asked for"),
-    "critical_scale": Quantity("B_*", "token", "constant of the critical batch"),
-    "critical_exponent": Quantity("alpha_B", "1", "exponent of the critical batch"),
-    "critical_batch": Quantity("B_c", "token", "batch above which more data per step hardly helps"),
     "linear": Quantity("eta_1", "1", "rate by the linear rule"),
     "square_root": Quantity("eta_2", "1", "rate by the square-root rule"),
     "sums": Quantity("S", "1", "gradient summed over the tokens of each micro-batch"),
@@ -70,9 +64,8 @@ _OWN: dict[str, Quantity] = {
     "target": Quantity("y", "1", "true class, from 0"),
     "targets": Quantity("y", "1", "true classes, from 0"),
     "probabilities": Quantity("p", "1", "softmax of the logits"),
-    "loss": Quantity("L", "nat", "cross-entropy"),
-    "losses": Quantity("L", "nat", "cross-entropy losses"),
-    "mean_loss": Quantity("L_m", "nat", "mean cross-entropy"),
+    "losses": Quantity("L", "1", "cross-entropy losses in nats"),
+    "mean_loss": Quantity("L_m", "1", "mean cross-entropy in nats"),
     "perplexity": Quantity("PPL", "1", "e to the loss"),
     "uniform": Quantity("PPL_0", "1", "perplexity of a uniform guess"),
     "logit_gradient": Quantity("dz", "1", "gradient of the loss by the logits"),
@@ -122,7 +115,6 @@ _OWN: dict[str, Quantity] = {
     "dead_gradient": Quantity("dw_0", "1", "the same where the ReLU's input is negative"),
     "sigmoid_slope": Quantity("sigma'", "1", "slope of the logistic function at 0"),
     "chain": Quantity("c", "", "derivative of a chain of three functions, by sympy"),
-    "passes": Quantity("n_f", "1", "forward-equivalents of a step without checkpointing"),
     "share": Quantity("s", "1", "extra work"),
     "exponent_bits": Quantity("n_e", "1", "exponent bits"),
     "mantissa_bits": Quantity("n_m", "1", "mantissa bits"),
@@ -140,4 +132,4 @@ _OWN: dict[str, Quantity] = {
 
 def quantity(name: str) -> Quantity:
     """The entry of a name. Raises KeyError for a name that has none."""
-    return _OWN[name] if name in _OWN else QUANTITIES[name]
+    return OWN[name] if name in OWN else QUANTITIES[name]

@@ -233,7 +233,8 @@ class Autograd:
         """From the gradient of `root`, made here, to those of all parameters."""
         assert root.node is not None
         waiting = _dependencies(root.node)
-        root.node.grads = [self.bytes(root.count * root.item)]
+        first = self.bytes(root.count * root.item)  # held to the end by the call of backward()
+        root.node.grads = [first]
         ready: list[tuple[float, int, Node]] = [(-root.node.sequence, 0, root.node)]
         order = 0
         while ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 
 from planner.config import RunConfig, TrainingConfig
 from planner.model_config import ModelConfig
@@ -56,6 +57,13 @@ class Facts:
         window = self.model.sliding_window
         hides = self.windowed(block) and window is not None and window < self.training.seq
         return self.model.position == "alibi" or hides
+
+    @property
+    def period(self) -> int:
+        """Blocks after which the kinds repeat."""
+        m = self.model
+        everies = [m.no_position_every, m.full_attention_every, self.training.activation_checkpointing_every]
+        return lcm(*(every for every in everies if every))
 
     def kind(self, block: int) -> tuple[bool, ...]:
         """What block `block` differs in from others."""

@@ -70,7 +70,7 @@ class Network:
         self.f = f
         self.embedding = Parameter(s.vocab * s.hidden, f.weights)
         self.embedding_norm = Norm(f, s.hidden) if f.model.embedding_norm else None
-        self.position = Parameter(s.context * s.hidden, f.weights) if s.learned_positions else None
+        self.position = Parameter(s.position_rows * s.hidden, f.weights) if s.learned_positions else None
         self.norm = Norm(f, s.hidden)
         self.head = Linear(f, s.hidden, s.vocab)
         if s.tied:

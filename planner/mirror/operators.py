@@ -152,9 +152,14 @@ def soft_cap(e: Autograd, x: Tensor) -> Tensor:
     node = e.node((x,), partial(same_size_backward, e, size))
     x = x.part(x.count, node)
     e.save(node, x)
-    scale = e.node((x,), partial(same_size_backward, e, size))
+    return scale(e, x)
+
+
+def scale(e: Autograd, x: Tensor) -> Tensor:
+    """x times or divided by a number."""
+    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
     out = e.new(x.count, x.item)
-    out.node = scale
+    out.node = node
     return out
 
 

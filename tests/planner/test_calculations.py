@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from planner.calculations.catalogue import calculations, find
-from planner.calculations.vocabulary import quantity
+from planner.calculations.vocabulary import OWN, quantity
 from planner.errors import InputError, UnknownNameError
+from planner.quantities import QUANTITIES
 
 ROWS = [f"3.{i}" for i in range(1, 17)] + [f"4.{i}" for i in range(1, 12)] + [f"5.{i}" for i in range(1, 18)]
 
@@ -148,12 +149,16 @@ def test_3_5_clipping_from_the_first_value_and_diverging() -> None:
 
 
 def test_3_6_both_rules_stop_at_the_critical_batch() -> None:
-    free = answer("3.6", new_batch=2 * 524288, loss_now=2.0)
+    free = answer("3.6", tokens_per_step=2 * 524288, loss=2.0)
     assert free["linear"] == pytest.approx(6e-4) and free["square_root"] == pytest.approx(4.243e-4, rel=1e-4)
     bounded = answer("3.6")
-    assert 524288 < bounded["critical_batch"] < 4194304
-    assert bounded["linear"] == pytest.approx(3e-4 * bounded["critical_batch"] / 524288)
-    assert bounded == answer("3.6", new_batch=10**12)
+    assert 524288 < bounded["critical_batch_tokens"] < 4194304
+    assert bounded["linear"] == pytest.approx(3e-4 * bounded["critical_batch_tokens"] / 524288)
+    assert bounded == answer("3.6", tokens_per_step=10**12)
+
+
+def test_own_names_are_no_second_vocabulary() -> None:
+    assert not set(OWN) & set(QUANTITIES)
 
 
 def test_3_7_matrices_decay_and_vectors_do_not() -> None:

@@ -36,6 +36,10 @@ PLANS: dict[str, dict[str, str]] = {
     "given mfu": {"params": "350M", "tokens": "7B", "mfu": "0.4"},
     "given tflops and price": {"params": "125M", "tokens": "10B", "tflops": "150", "price_per_gpu_hour": "2.5"},
     "unknown speed": {"params": "125M", "tokens": "10B", "gpu": "v100-32gb"},
+    "polynomial": {"params": "125M", "tokens": "10B", "schedule": "polynomial"},
+    "inverse root": {"params": "125M", "steps": "300", "schedule": "inverse_sqrt", "warmup_steps": "0"},
+    "cooldown": {"params": "125M", "tokens": "10B", "schedule": "wsd"},
+    "constant": {"params": "125M", "tokens": "10B", "schedule": "constant"},
     "processor": {"params": "125M", "tokens": "1B", "gpu": "cpu", "precision": "fp32", "warmup_steps": "0"},
     "profile": {"model": "gpt2", "steps": "20", "gpu": "cpu", "micro_batch": "2", "warmup_steps": "20"},
 }  # fmt: skip

@@ -29,8 +29,7 @@ def real_allocations(config: RunConfig) -> list[int]:
     training = config.training
     torch.manual_seed(0)
     model = build_model(config)
-    if config.model.position == "rotary":
-        model.rotary_tables(training.seq, torch.device("cpu"))
+    model.make_tables(training.seq, torch.device("cpu"))
     ids, targets = (torch.zeros((training.micro_batch, training.seq), dtype=torch.long) for _ in range(2))
     model(ids, targets).backward()
     if training.accumulation == 1:

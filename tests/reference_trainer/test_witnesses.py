@@ -59,8 +59,7 @@ def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, 
 def saved_by_operator(config: RunConfig) -> dict[str, int]:
     with FakeTensorMode():
         model = build_model(config)
-        if config.model.position == "rotary":
-            model.rotary_tables(config.training.seq, torch.device("cpu"))
+        model.make_tables(config.training.seq, torch.device("cpu"))
         shape = (config.training.micro_batch, config.training.seq)
         ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
         return saved_bytes_by_operator(model, ids, targets)

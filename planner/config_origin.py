@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from planner.config import Assumption, RunConfig
+from planner.explanation import Explanation, itself
 from planner.quantities import QUANTITIES
 
-Found = TypeVar("Found")
-NO_WITNESS = "none: a choice"
 UNITS = {"tflops": "FLOP/s", "usd_per_gpu_hour": "USD/hour", "checkpoint_every": "1", "seed": "1"}
 # settings whose assumption goes by another name
 ASSUMED_AS = {
@@ -23,20 +21,29 @@ ASSUMED_AS = {
 }
 
 
-def config_origin(config: RunConfig, key: str, value: float, make: Callable[..., Found]) -> Found:
-    """The explanation of `key`, a number of the config; `make` builds it."""
+def config_origin(config: RunConfig, key: str, value: float) -> Explanation:
+    """The explanation of `key`, a number of the config."""
     section, _, name = key.rpartition(".")
-    unit = UNITS.get(name) or (QUANTITIES[name].unit if name in QUANTITIES else "1")
-    field = _field(config, key)
-    meaning = field.description or name.replace("_", " ")
-    assumed = _assumption(config, section, name)
+    field, assumed = _field(config, key), _assumption(config, section, name)
     if assumed is not None:
-        return make(key, value, "assumed", meaning, assumed.source, NO_WITNESS, unit, (assumed,))
-    if section.startswith("config.model"):
-        return make(key, value, "preset", meaning, config.model.source, NO_WITNESS, unit)
-    if field.default == value:
-        return make(key, value, "default", meaning, "default of the field in run.toml", NO_WITNESS, unit)
-    return make(key, value, "chosen", meaning, "chosen: typed as a flag, or written in the file", NO_WITNESS, unit)
+        origin, source = "assumed", assumed.source
+    elif section.startswith("config.model"):
+        origin, source = "preset", config.model.source
+    elif field.default == value:
+        origin, source = "default", "default of the field in run.toml"
+    else:
+        origin, source = "chosen", "chosen: typed as a flag, or written in the file"
+    return Explanation(
+        key=key,
+        value=value,
+        unit=UNITS.get(name) or (QUANTITIES[name].unit if name in QUANTITIES else "1"),
+        origin=origin,
+        meaning=field.description or name.replace("_", " "),
+        arguments=itself(key, value),
+        source=source,
+        witness="none: a choice",
+        assumptions=(assumed,) if assumed else (),
+    )
 
 
 def _assumption(config: RunConfig, section: str, name: str) -> Assumption | None:

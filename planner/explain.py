@@ -7,19 +7,16 @@ made the number. What is read off an account, a preset or the config says so.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from planner import presets
 from planner.config import CPU, Assumption, RunConfig
 from planner.config_origin import config_origin
+from planner.explanation import Explanation, identifier, itself
 from planner.formula import FORMULAS
 from planner.leaf_rules import Called, Own, Read, Rule, Same, Sum, rules_of
 from planner.leaves import leaves, number_at, numbers
 from planner.plan import Plan, estimate
-from planner.quantities import QUANTITIES, Quantity
+from planner.quantities import QUANTITIES
 from planner.recording import Call, recorded
 from planner.report import document
 
@@ -37,28 +34,6 @@ RESTS_ON = {
     "tokens_per_micro_batch": ("micro_batch", "seq"),
     "attended_keys": ("seq",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One number explained. `function` makes it from `arguments`; None: it is the sum of them, or the only one.
-
-    `origin`: formula, sum, same (as another key), chosen, assumed, default, account, preset, measured or constant.
-    `parts`: explanations of those arguments that are results themselves.
-    """
-
-    key: str
-    value: float
-    unit: str
-    origin: str
-    meaning: str
-    formula: str | None
-    function: Callable[..., Any] | None
-    arguments: dict[str, float]
-    source: str
-    witness: str
-    assumptions: tuple[Assumption, ...]
-    parts: tuple[Explanation, ...] = ()
 
 
 class Explainer:
@@ -83,7 +58,7 @@ class Explainer:
     def _explained(self, key: str, value: float, depth: int) -> Explanation:
         rules, stars = rules_of(key)
         if not rules and key.startswith("config."):
-            return config_origin(self.config, key, value, _explanation)
+            return config_origin(self.config, key, value)
         for rule in rules:
             found = self._by(rule, key, value, stars, depth)
             if found is not None:
@@ -156,22 +131,36 @@ class Explainer:
         if self.values.get(other) != value or other == key:
             return None
         found = self._explained(other, value, depth + 1)
-        return _explanation(
-            key, value, "same", f"the same number as {other}", found.source, found.witness, found.unit,
-            found.assumptions, other, (found,),
-        )  # fmt: skip
+        return Explanation(
+            key=key,
+            value=value,
+            unit=found.unit,
+            origin="same",
+            meaning=f"the same number as {other}",
+            arguments=itself(other, value),
+            source=found.source,
+            witness=found.witness,
+            assumptions=found.assumptions,
+            parts=(found,),
+        )
 
     def _sum(self, rule: Sum, below: str, key: str, value: float) -> Explanation | None:
         start = f"{below}."
-        terms = {_identifier(k.removeprefix(start)): v for k, v in self.values.items() if k.startswith(start)}
+        terms = {identifier(k.removeprefix(start)): v for k, v in self.values.items() if k.startswith(start)}
         if not terms or not _agree(sum(terms.values()), value):
             return None
-        unit = "s" if "seconds" in key else "byte"
         rests = ("shape", "seq", "vocab", "recipe", "micro_batch", "accumulation", "activation_checkpointing", "gpu")
         return Explanation(
-            key, value, unit, "sum", rule.meaning, None, None, terms, rule.source, rule.witness,
-            self._assumptions(rests),
-        )  # fmt: skip
+            key=key,
+            value=value,
+            unit="s" if "seconds" in key else "byte",
+            origin="sum",
+            meaning=rule.meaning,
+            arguments=terms,
+            source=rule.source,
+            witness=rule.witness,
+            assumptions=self._assumptions(rests),
+        )
 
     def _read(self, rule: Read, key: str, value: float) -> Explanation:
         source = rule.source.format(
@@ -179,8 +168,16 @@ class Explainer:
             price=self.plan.cost.price_source,
             profile="the machine's profile of measured kernel times (gptplan calibrate)",
         )
-        return _explanation(
-            key, value, rule.origin, rule.meaning, source, rule.witness, rule.unit, self._assumptions(rule.depends)
+        return Explanation(
+            key=key,
+            value=value,
+            unit=rule.unit,
+            origin=rule.origin,
+            meaning=rule.meaning,
+            arguments=itself(key, value),
+            source=source,
+            witness=rule.witness,
+            assumptions=self._assumptions(rule.depends),
         )
 
     def _assumptions(self, names: tuple[str, ...] | list[str]) -> tuple[Assumption, ...]:
@@ -191,36 +188,6 @@ def explanations(plan: Plan, keys: list[str]) -> list[Explanation]:
     """Explanations of several numbers of one plan. Raises UnknownNameError, InputError."""
     explainer = Explainer(plan.config)
     return [explainer.explain(key) for key in keys]
-
-
-def _explanation(
-    key: str,
-    value: float,
-    origin: str,
-    meaning: str,
-    source: str,
-    witness: str,
-    unit: str,
-    assumptions: tuple[Assumption, ...] = (),
-    other: str = "",
-    parts: tuple[Explanation, ...] = (),
-) -> Explanation:
-    """A number that is what it is: its formula is itself."""
-    name = _identifier((other or key).rpartition(".")[2])
-    return Explanation(
-        key, value, unit, origin, meaning, None, None, {name: value}, source, witness, assumptions, parts
-    )
-
-
-def quantity_of(name: str) -> Quantity:
-    """The vocabulary's entry, or the name itself where it is a key's and no quantity."""
-    return QUANTITIES.get(name) or Quantity(name, "", name.replace("_", " "))
-
-
-def _identifier(name: str) -> str:
-    """A key as a name that sympy reads as one symbol."""
-    found = re.sub(r"\W", "_", name)
-    return found if found[:1].isalpha() else f"n_{found}"
 
 
 def _agree(found: float, value: float) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from planner.calculations.catalogue import calculations
 from planner.calculations.register import Calculation
 from planner.calculations.vocabulary import quantity
-from planner.explain import Explanation, quantity_of
+from planner.explanation import Explanation, quantity_of
 from planner.symbolic import as_json, equation_of, rendered, with_numbers
 
 WIDTH, LABEL, DEEPEST = 110, 14, 4

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from planner.explain import Explanation, quantity_of
+from planner.explanation import Explanation, quantity_of
 from planner.formula import FORMULAS, Formula
 from planner.quantities import QUANTITIES
 

@@ -13,8 +13,9 @@ from test_kernels import made_up
 from planner.checks import findings
 from planner.draft import draft
 from planner.errors import InputError, UnknownNameError
-from planner.explain import Explainer, Explanation, explanations
+from planner.explain import Explainer, explanations
 from planner.explain_text import explanation_text
+from planner.explanation import Explanation
 from planner.formula import FORMULAS
 from planner.leaf_rules import RULES
 from planner.plan import estimate

@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -54,7 +56,7 @@ def demo() -> str:
 
 def help_of_commands() -> str:
     """Each command's --help."""
-    names = ["estimate", "plan", "schedule", "batch", "run", "compare", "calibrate", "demo", "tui", "schema"]
+    names = ["estimate", "explain", "plan", "schedule", "batch", "run", "compare", "calibrate", "demo", "tui", "schema"]
     parts = [console("$ gptplan --help", command("--help"))]
     parts += [f"## gptplan {name}\n\n{console(f'$ gptplan {name} --help', command(name, '--help'))}" for name in names]
     return "\n\n".join(parts)
@@ -115,17 +117,54 @@ def _model_row(id: str) -> str:
 
 
 def formulas() -> str:
-    """Every registered formula with its source."""
-    from planner import activations, batch, cost, flops, memory, params, schedule, throughput  # noqa: F401
+    """Every registered formula, topic by topic: LaTeX by sympy from the function itself, unit, source, witness."""
+    import planner
     from planner.formula import FORMULAS
     from planner.quantities import QUANTITIES
+    from planner.symbolic import formula_equation
 
-    lines = ["| formula | gives | unit | what it counts | source |", "|---|---|---|---|---|"]
+    for module in iter_modules(planner.__path__):  # whichever hold formulas register them
+        import_module(f"planner.{module.name}")
+    topics: dict[str, list[str]] = {}
     # in reading order, whatever was imported first
     where = {name: (f.function.__module__, f.function.__code__.co_firstlineno) for name, f in FORMULAS.items()}
     for name, f in sorted(FORMULAS.items(), key=lambda item: where[item[0]]):
-        first = (f.function.__doc__ or "").strip().splitlines()[0].replace("|", "\\|")
-        lines.append(f"| `{name}` | {f.gives} | {QUANTITIES[f.gives].unit} | {first} | {f.source} |")
+        what = " ".join((f.function.__doc__ or "").split())
+        _, latex = formula_equation(f)
+        arguments = (f"${symbol_latex(QUANTITIES[a].symbol)}$ `{a}`" for a in f.arguments)
+        topics.setdefault(f.function.__module__, []).append(
+            f"### `{name}`\n\n{what}\n\n$${latex}$$\n\n"
+            f"- gives: `{f.gives}`, {QUANTITIES[f.gives].meaning} ({QUANTITIES[f.gives].unit})\n"
+            f"- from: {', '.join(arguments)}\n"
+            f"- source: {f.source}\n- witness: {f.witness}"
+        )
+    about = {topic: (import_module(topic).__doc__ or "").strip().splitlines()[0] for topic in topics}
+    return "\n\n".join(f"## {about[topic]}\n\n" + "\n\n".join(entries) for topic, entries in topics.items())
+
+
+def symbol_latex(symbol: str) -> str:
+    """A symbol of the vocabulary as LaTeX."""
+    import sympy
+
+    return str(sympy.latex(sympy.Symbol(symbol)))
+
+
+def explain() -> str:
+    """A number of the first screen's estimate, explained."""
+    words = ["explain", "flops.training_6nd", "--params", "125M", "--tokens", "10B"]
+    one = ["explain", "3.1", "--set", "beta1=0.95"]
+    return "\n\n".join(console(f"$ gptplan {' '.join(call)}", command(*call)) for call in (words, one))
+
+
+def calculations() -> str:
+    """The calculations of `explain`, each with its answers."""
+    from planner.calculations.catalogue import calculations
+    from planner.explain_text import shown
+
+    lines = ["| number | name | question | answer | source |", "|---|---|---|---|---|"]
+    for c in calculations():
+        answers = "; ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in c.answer().items())
+        lines.append(f"| {c.id} | `{c.name}` | {c.question} | {answers} | {c.source} |")
     return "\n".join(lines)
 
 
@@ -139,6 +178,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "run-toml": run_toml,
     "presets": presets,
     "formulas": formulas,
+    "explain": explain,
+    "calculations": calculations,
 }
 
 

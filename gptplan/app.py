@@ -21,6 +21,7 @@ ABOUT = "Plan a GPT training run, run it, and see every prediction beside what r
 # each is the function of that name in gptplan/<name>.py; True: it takes the shared flags
 COMMANDS = {
     "estimate": True,
+    "explain": True,
     "plan": True,
     "schedule": True,
     "batch": True,

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from gptplan.flags import AsJson, AsOf, ConfigFile, Weights
 from planner.typed import Typed
 
+Why = Annotated[
+    list[str] | None,
+    typer.Option("--why", metavar="KEY", help="Explain this number of --json after the estimate; may be repeated."),
+]
+
 
 def estimate(
-    typed: Typed, config: ConfigFile = None, as_of: AsOf = None, safetensors: Weights = None, json: AsJson = False
+    typed: Typed,
+    config: ConfigFile = None,
+    as_of: AsOf = None,
+    safetensors: Weights = None,
+    why: Why = None,
+    json: AsJson = False,
 ) -> None:
     """Predict memory, time, cost and schedule of a run, before paying for it.
 
@@ -19,11 +33,25 @@ def estimate(
 
     plan = plan_of(config_of(typed, config, as_of))
     found = all_findings(plan, safetensors)
+    because = []
+    if why:
+        from planner.explain import explanations  # before anything is printed: a key may be wrong
+
+        because = explanations(plan, why)
     if json:
         from planner.report import document
 
-        show_json(document(plan, found))
+        printed = document(plan, found)
+        if because:
+            from planner.explain_text import as_json
+
+            printed["why"] = [as_json(one) for one in because]
+        show_json(printed)
     else:
         from planner.text import summary
 
         show(summary(plan, found))
+        if because:
+            from planner.explain_text import explanation_text
+
+            show("".join(f"\n{explanation_text(one)}\n" for one in because).rstrip("\n"))

@@ -11,7 +11,11 @@ from planner.formula import formula
 from planner.ops import Num
 
 
-@formula(gives="training_flops", source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1: C = 6 N D")
+@formula(
+    gives="training_flops",
+    source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1: C = 6 N D",
+    witness="none: a rule of thumb; the exact count stands beside it",
+)
 def training_flops_6nd(parameters: Num, tokens: Num) -> Num:
     """6 N D: per token and parameter a multiply-add forward (2) and two backward (4); attention left out."""
     return 6 * parameters * tokens
@@ -54,6 +58,12 @@ def full_checkpointing_flops_per_token(
 def selective_checkpointing_flops_per_token(query_width: Num, value_width: Num, attended_keys: Num) -> Num:
     """The attention core forward once more: 2 (q + v) K."""
     return 2 * (query_width + value_width) * attended_keys
+
+
+@formula(gives="flops_per_token", source="definition of hardware FLOPs: model FLOPs and what is computed again")
+def hardware_flops_per_token(flops_per_token: Num, recomputed_flops: Num) -> Num:
+    """What the hardware really computes per token."""
+    return flops_per_token + recomputed_flops
 
 
 @formula(gives="flops", source="definition")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
 
+from planner import throughput
 from planner.config import RunConfig
 from planner.counts import parameters_of
 from planner.kernel_tables import Tables, bf16_is_faster
@@ -67,7 +68,8 @@ def step_seconds_from_profile(config: RunConfig, profile: dict[str, object]) -> 
     seconds = sum(parts.values())
     doubt = (times * micro.sum.doubt + update.doubt) / seconds
     error = tables.noise + MODEL_ERROR + doubt
-    return StepTime(seconds, seconds / (1 + error), seconds * (1 + error), parts)
+    low, high = throughput.quickest_step(seconds, 1 + error), throughput.slowest_step(seconds, 1 + error)
+    return StepTime(seconds, low, high, parts)
 
 
 class _Sum:

@@ -6,7 +6,11 @@ from planner.formula import formula
 from planner.ops import Num
 
 
-@formula(gives="bytes", source="rule of thumb: 2 (half-precision weights) + 4 (master) + 4 (m) + 4 (v); no gradient")
+@formula(
+    gives="bytes",
+    source="rule of thumb: 2 (half-precision weights) + 4 (master) + 4 (m) + 4 (v); no gradient",
+    witness="none: a rule of thumb; the account of the recipe stands beside it",
+)
 def rule_14_bytes(parameters: Num) -> Num:
     """The 14-byte rule: model and optimizer without the gradient. A rule of thumb, not a recipe that can run."""
     return 14 * parameters
@@ -42,7 +46,11 @@ _ENTRY = 98  # byte of a tensor's JSON entry, mean over the reference model's na
 _JSON = 1000  # byte: the rest of the headers, state.json and manifest.json, as measured beside 98 an entry
 
 
-@formula(gives="bytes", source="safetensors format: 8 bytes, a JSON entry per tensor, the data; entries measured")
+@formula(
+    gives="bytes",
+    source="safetensors format: 8 bytes, a JSON entry per tensor, the data; entries measured",
+    witness="size of the files that a run of the reference trainer writes: 1 %",
+)
 def checkpoint_bytes(parameters: Num, state_bytes: Num, tensors: Num) -> Num:
     """Weights in fp32, moments and a step count per tensor; four header entries per parameter tensor."""
     return parameters * (_FP32 + state_bytes) + tensors * (_FP32 + _ENTRIES * _ENTRY) + _JSON

@@ -92,6 +92,11 @@ def sqrt(value: Num) -> Num:
     return _elementary("sqrt", value)
 
 
+def log(value: Num) -> Num:
+    """Natural logarithm."""
+    return _elementary("log", value)
+
+
 def pi_like(value: Num) -> Num:
     """Pi, exact when `value` is symbolic, so that cos(pi) is -1 and not a rounded neighbour."""
     if _is_plain(value) or _numpy_of(value):

@@ -117,3 +117,9 @@ def block_linear_parameters(hidden: Num, query_width: Num, key_width: Num, ffn: 
 def linear_parameters(blocks_linear_parameters: Num, vocab: Num, hidden: Num) -> Num:
     """Weights that multiply activations: all linear layers and the output head; not the embedding look-up."""
     return blocks_linear_parameters + vocab * hidden
+
+
+@formula(gives="non_embedding_parameters", source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1: tables left out")
+def non_embedding_parameters(parameters: Num, embedding_parameters: Num) -> Num:
+    """All parameters but the vocabulary and position tables."""
+    return parameters - embedding_parameters

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner import batch, cost, presets
+from planner import throughput as speed
 from planner.config import CPU, RunConfig
 from planner.counts import Parameters, nominal_parameters, parameters_of
 from planner.memory_account import Memory, memory_of
@@ -24,7 +25,6 @@ from planner.shape import (
     tokens_per_step,
 )
 from planner.time_account import Flops, Throughput, flops_of, throughput_of
-from planner.units import HOUR, KILOWATT_HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +166,10 @@ def time_of(config: RunConfig, tokens: Tokens, throughput: Throughput) -> Time:
     """Time of the tokens asked for at the predicted speed."""
 
     def seconds(rate: float | None) -> float | None:
-        return tokens.requested / rate if rate else None
+        return float(speed.run_seconds(tokens.requested, rate)) if rate else None
 
     def hours(duration: float | None) -> float | None:
-        return None if duration is None else float(cost.gpu_seconds(duration, config.hardware.gpus)) / HOUR
+        return None if duration is None else float(cost.gpu_hours(duration, config.hardware.gpus))
 
     middle = seconds(throughput.tokens_per_second)
     low, high = seconds(throughput.tokens_per_second_high), seconds(throughput.tokens_per_second_low)
@@ -185,13 +185,12 @@ def cost_of(config: RunConfig, gpu: Gpu | None, time: Time) -> Cost:
     high = price.high_usd_per_gpu_hour if price else middle
 
     def usd(hours: float | None, rate: float | None) -> float | None:
-        return None if hours is None or rate is None else float(cost.run_cost(hours * HOUR, rate / HOUR))
+        return None if hours is None or rate is None else float(cost.cost_of_hours(hours, rate))
 
     rule = rules("roofline")["energy"]
     energy = None
     if gpu and gpu.power_watts is not None and time.gpu_hours is not None:
-        energy = float(cost.run_energy(time.gpu_hours * HOUR, gpu.power_watts, rule["pue"]))
-    intensity = rule["grid_intensity"] / KILOWATT_HOUR
+        energy = float(cost.energy_of_hours(time.gpu_hours, gpu.power_watts, rule["pue"]))
     return Cost(
         usd=usd(time.gpu_hours, middle),
         usd_low=usd(time.gpu_hours_low, low),
@@ -199,8 +198,8 @@ def cost_of(config: RunConfig, gpu: Gpu | None, time: Time) -> Cost:
         usd_per_gpu_hour=middle,
         price_source=_price_source(own, price),
         price_date=price.date if price else None,
-        energy_kwh=None if energy is None else energy / KILOWATT_HOUR,
-        co2e_kg=None if energy is None else float(cost.run_co2e(energy, intensity)),
+        energy_kwh=energy,
+        co2e_kg=None if energy is None else float(cost.co2e_of_kwh(energy, rule["grid_intensity"])),
         energy_source=rule["source"],
     )
 

@@ -73,3 +73,86 @@ def seconds_from_rate(training_flops: Num, gpus: Num, flops_rate: Num) -> Num:
 def utilisation(flops_per_token: Num, tokens_per_second: Num, gpus: Num, peak_flops_rate: Num) -> Num:
     """Share of the dense peak: MFU with model FLOPs, HFU with hardware FLOPs."""
     return flops_per_token * tokens_per_second / (gpus * peak_flops_rate)
+
+
+_SUM = "sum of a step's parts: eager kernels do not overlap"
+
+
+@formula(gives="seconds", source=_SUM)
+def block_product_seconds(
+    qkv_seconds: Num, proj_seconds: Num, up_seconds: Num, down_seconds: Num, mlp_matrices: Num
+) -> Num:
+    """Matrix products of one block, forward: into attention, out of it, into the MLP (twice if gated), out of it."""
+    return qkv_seconds + proj_seconds + (mlp_matrices - 1) * up_seconds + down_seconds
+
+
+@formula(gives="seconds", source=_SUM)
+def blocks_seconds(layers: Num, block_seconds: Num, passes: Num) -> Num:
+    """All blocks: a block's forward time as often as forward, backward and recomputation are worth."""
+    return layers * block_seconds * passes
+
+
+@formula(gives="seconds", source=_SUM + "; a backward product is two of the forward's size")
+def head_seconds(product_seconds: Num, logit_seconds: Num) -> Num:
+    """The head's products, forward and backward, and the traffic of logits and loss."""
+    return 3 * product_seconds + logit_seconds
+
+
+@formula(gives="seconds", source="what the host's launches add to the device's time")
+def launch_seconds(micro_seconds: Num, compute_seconds: Num) -> Num:
+    """Time of one micro-batch that no kernel fills."""
+    return micro_seconds - compute_seconds
+
+
+@formula(gives="seconds", source=_SUM)
+def micro_batches_seconds(part_seconds: Num, accumulation: Num) -> Num:
+    """A part of one micro-batch, over all micro-batches of a step."""
+    return part_seconds * accumulation
+
+
+@formula(gives="seconds", source="slowest of many GPUs: 1.4 % per doubling beyond one node, found over published runs")
+def straggler_seconds(step_seconds: Num, straggler_factor: Num) -> Num:
+    """What waiting for the slowest adds to a step."""
+    return step_seconds * (straggler_factor - 1)
+
+
+@formula(gives="step_seconds", source="definition: the run's time in the 6 N D convention, shared among its tokens")
+def step_seconds_from_rate(training_flops: Num, tokens_per_step: Num, tokens: Num, gpus: Num, flops_rate: Num) -> Num:
+    """Time of one step from an achieved rate per GPU."""
+    return seconds_from_rate(training_flops, gpus, flops_rate) * tokens_per_step / tokens
+
+
+@formula(gives="step_seconds", source="Chowdhery et al. 2022 (arXiv 2204.02311), appendix B, solved for the time")
+def step_seconds_from_mfu(flops_per_step: Num, gpus: Num, mfu: Num, peak_flops_rate: Num) -> Num:
+    """Time of one step at a given model FLOPs utilisation."""
+    return flops_per_step / (gpus * (mfu * peak_flops_rate))
+
+
+@formula(gives="step_seconds", source="interval: times and over one factor, which holds what the model leaves out")
+def quickest_step(step_seconds: Num, interval_width: Num) -> Num:
+    """Lower end of the interval of a step's time."""
+    return step_seconds / interval_width
+
+
+@formula(gives="step_seconds", source="interval: times and over one factor, which holds what the model leaves out")
+def slowest_step(step_seconds: Num, interval_width: Num) -> Num:
+    """Upper end of the interval of a step's time."""
+    return step_seconds * interval_width
+
+
+@formula(gives="tokens_per_second", source="definition")
+def tokens_per_second(tokens_per_step: Num, step_seconds: Num) -> Num:
+    """Throughput of the whole run."""
+    return tokens_per_step / step_seconds
+
+
+@formula(gives="tokens_per_second_per_gpu", source="definition")
+def tokens_per_second_per_gpu(tokens_per_second: Num, gpus: Num) -> Num:
+    """Throughput of each GPU."""
+    return tokens_per_second / gpus
+
+
+@formula(gives="seconds", source="definition; interruptions are not counted")
+def run_seconds(tokens: Num, tokens_per_second: Num) -> Num:
+    """Time of the tokens asked for at a steady speed."""
+    return tokens / tokens_per_second

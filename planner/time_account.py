@@ -78,15 +78,16 @@ def flops_of(config: RunConfig) -> Flops:
     core = (shape.query_width, shape.value_width, keys)
     args = (counts.active_linear, *core)
     model = int(flops.model_flops_per_token(*args))
-    hardware = model
+    again = 0
     if t.attention_kernel == "flash":
-        hardware += int(flops.flash_recompute_flops_per_token(shape.query_width, keys))
+        again += int(flops.flash_recompute_flops_per_token(shape.query_width, keys))
     if t.activation_checkpointing in ("full", "offloaded"):
-        again = counts.active_linear - shape.vocab * shape.hidden - counts.last_linear
+        weights = counts.active_linear - shape.vocab * shape.hidden - counts.last_linear
         share = t.activation_checkpointing_every
-        hardware += int(flops.full_checkpointing_flops_per_token(again, *core)) // share
+        again += int(flops.full_checkpointing_flops_per_token(weights, *core)) // share
     elif t.activation_checkpointing == "selective":
-        hardware += int(flops.selective_checkpointing_flops_per_token(*core))
+        again += int(flops.selective_checkpointing_flops_per_token(*core))
+    hardware = int(flops.hardware_flops_per_token(model, again))
     return Flops(
         training_6nd=float(flops.training_flops_6nd(nominal_parameters(config.model), tokens)),
         training_model=float(flops.total_flops(model, tokens)),
@@ -105,22 +106,25 @@ def throughput_of(config: RunConfig, gpu: Gpu | None, counted: Flops) -> Through
     if step is None:
         return UNKNOWN
     gpus, tokens = config.hardware.gpus, tokens_per_step(config)
+    middle, low, high = (
+        float(throughput.tokens_per_second(tokens, seconds)) for seconds in (step.seconds, step.high, step.low)
+    )
 
-    def used(seconds: float, per_token: int) -> float | None:
-        return throughput.utilisation(per_token, tokens / seconds, gpus, peak) if peak else None
+    def used(rate: float, per_token: int) -> float | None:
+        return throughput.utilisation(per_token, rate, gpus, peak) if peak else None
 
     return Throughput(
-        tokens_per_second=tokens / step.seconds,
-        tokens_per_second_low=tokens / step.high,
-        tokens_per_second_high=tokens / step.low,
-        tokens_per_second_per_gpu=tokens / step.seconds / gpus,
+        tokens_per_second=middle,
+        tokens_per_second_low=low,
+        tokens_per_second_high=high,
+        tokens_per_second_per_gpu=float(throughput.tokens_per_second_per_gpu(middle, gpus)),
         step_seconds=step.seconds,
         step_seconds_low=step.low,
         step_seconds_high=step.high,
-        mfu=used(step.seconds, counted.per_token_model),
-        mfu_low=used(step.high, counted.per_token_model),
-        mfu_high=used(step.low, counted.per_token_model),
-        hfu=used(step.seconds, counted.per_token_hardware),
+        mfu=used(middle, counted.per_token_model),
+        mfu_low=used(low, counted.per_token_model),
+        mfu_high=used(high, counted.per_token_model),
+        hfu=used(middle, counted.per_token_hardware),
         mfu_convention=MFU_CONVENTION,
         basis=step.basis,
         parts=step.parts,
@@ -137,12 +141,13 @@ def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: floa
     hardware, tokens = config.hardware, tokens_per_step(config)
     if hardware.tflops is not None:
         asked = requested_tokens(config)
-        seconds = throughput.seconds_from_rate(counted.training_6nd, hardware.gpus, hardware.tflops) * tokens / asked
+        work = counted.training_6nd
+        seconds = throughput.step_seconds_from_rate(work, tokens, asked, hardware.gpus, hardware.tflops)
         return StepSeconds(seconds, seconds, seconds, "given", {})
     if hardware.mfu is not None:
         if peak is None:
             return None
-        seconds = throughput.seconds_from_rate(counted.per_step_model, hardware.gpus, hardware.mfu * peak)
+        seconds = throughput.step_seconds_from_mfu(counted.per_step_model, hardware.gpus, hardware.mfu, peak)
         return StepSeconds(seconds, seconds, seconds, "given", {})
     if config.profile is not None:
         from planner.kernels import step_seconds_from_profile  # its tables are needed with a profile only
@@ -167,8 +172,10 @@ def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth:
         return float(one)
 
     s = shape
-    block = products(s.hidden, s.query_width + 2 * s.key_width) + products(s.query_width, s.hidden)
-    block += (s.mlp_matrices - 1) * products(s.hidden, s.ffn) + products(s.ffn, s.hidden)
+    into, out = products(s.hidden, s.query_width + 2 * s.key_width), products(s.query_width, s.hidden)
+    block = throughput.block_product_seconds(
+        into, out, products(s.hidden, s.ffn), products(s.ffn, s.hidden), s.mlp_matrices
+    )
     core = float(
         throughput.attention_forward_seconds(n, t.seq, s.query_width, peak * family["attention_share"] * _aligned(s))
     )
@@ -177,23 +184,28 @@ def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth:
     )
     again = t.activation_checkpointing
     parts = {
-        "matrix products": s.layers * block * (4 if again == "full" else 3),
-        "attention": s.layers * core * (3.5 + (again != "none")),  # forward 1, backward 2.5, recomputed 1
-        "element-wise": s.layers * float(elementwise) * (4 / 3 if again == "full" else 1),
-        "head and loss": 3 * products(s.hidden, s.vocab)
-        + float(throughput.traffic_seconds(runtime["logit_bytes"] * n * s.vocab, bandwidth)),
+        "matrix products": throughput.blocks_seconds(s.layers, block, 4 if again == "full" else 3),
+        # forward 1, backward 2.5, recomputed 1
+        "attention": throughput.blocks_seconds(s.layers, core, 3.5 + (again != "none")),
+        "element-wise": throughput.blocks_seconds(s.layers, float(elementwise), 4 / 3 if again == "full" else 1),
+        "head and loss": throughput.head_seconds(
+            products(s.hidden, s.vocab),
+            throughput.traffic_seconds(runtime["logit_bytes"] * n * s.vocab, bandwidth),
+        ),
     }
-    micro = float(throughput.with_host_seconds(sum(parts.values()), s.layers * runtime["host_seconds"]))
-    parts["launch overhead"] = micro - sum(parts.values())
-    parts = {name: seconds * t.accumulation for name, seconds in parts.items()}
+    device = sum(parts.values())
+    micro = float(throughput.with_host_seconds(device, s.layers * runtime["host_seconds"]))
+    parts["launch overhead"] = throughput.launch_seconds(micro, device)
+    parts = {name: float(throughput.micro_batches_seconds(part, t.accumulation)) for name, part in parts.items()}
     parts["optimizer"] = float(throughput.traffic_seconds(runtime["optimizer_bytes"] * counts.total, bandwidth))
     shared = communication.data_parallel_seconds(config, gpu, counts.total, micro)
     if shared is None:
         return None
     parts["all-reduce"], straggling = shared
-    seconds = sum(parts.values()) * straggling
-    parts["stragglers"] = seconds - sum(parts.values())
-    return StepSeconds(seconds, seconds / family["width"], seconds * family["width"], "datasheet", parts)
+    parts["stragglers"] = float(throughput.straggler_seconds(sum(parts.values()), straggling))
+    seconds, width = sum(parts.values()), family["width"]
+    low, high = throughput.quickest_step(seconds, width), throughput.slowest_step(seconds, width)
+    return StepSeconds(seconds, low, high, "datasheet", parts)
 
 
 def _aligned(shape: Shape) -> float:

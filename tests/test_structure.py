@@ -43,8 +43,9 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_reading_the_library_loads_no_framework(tmp_path: Path) -> None:
-    names = [p.stem for p in sorted((ROOT / "planner").glob("*.py")) if p.stem != "__init__"]
-    loaded = modules_after("\n".join(f"import planner.{name}" for name in names), tmp_path)
+    paths = sorted((ROOT / "planner").rglob("*.py"))
+    names = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in paths]
+    loaded = modules_after("\n".join(f"import {name}" for name in names), tmp_path)
     assert not loaded & {"torch", "typer", "rich", "textual", "gptplan", "reference_trainer", "tui"}
 
 

@@ -1,0 +1,165 @@
+"""Explanations and calculations as text and as JSON, and the list of all of them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from planner.calculations.catalogue import calculations
+from planner.calculations.register import Calculation
+from planner.calculations.vocabulary import quantity
+from planner.explanation import Explanation, quantity_of
+from planner.symbolic import as_json, equation_of, rendered, with_numbers
+
+WIDTH, LABEL, DEEPEST = 110, 14, 4
+
+
+def explanation_text(found: Explanation) -> str:
+    """A plan's number explained, for people."""
+    lines = [f"{found.key} = {_number(found.value)} {_unit(found.unit)}".rstrip()]
+    lines += _labelled("what", found.meaning)
+    pretty, latex = equation_of(found)
+    if pretty:
+        lines += _labelled("formula", f"{found.formula or 'sum'}", *pretty.splitlines())
+        lines += _unwrapped("LaTeX", latex)
+        lines += _unwrapped("numbers", f"{with_numbers(found)} = {_number(found.value)}")
+        lines += _labelled("where", *_where(found.arguments))
+    lines += _labelled("source", found.source)
+    lines += _labelled("assumed", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions))
+    lines += _labelled("witness", found.witness)
+    lines += [line for part in found.parts for line in _part(part, 1)]
+    return "\n".join(lines)
+
+
+def calculation_text(found: Calculation, values: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """A calculation explained, with its results, for people."""
+    lines = [f"{found.id} {found.name}: {found.question}{', with the values below' if values else ''}"]
+    for name, value in results.items():
+        entry = quantity(name)
+        lines.append(f"  {name} = {shown(value)} {_unit(entry.unit)}".rstrip() + f"   {entry.meaning}")
+    arguments = found.defaults | dict(values)
+    lines += _labelled("with", *(f"{n} = {shown(v)}   {quantity(n).meaning}" for n, v in arguments.items()))
+    for name, (pretty, latex) in _equations(found).items():
+        lines += _labelled("formula", name, *pretty.splitlines())
+        lines += _unwrapped("LaTeX", latex)
+    lines += _labelled("why", found.explanation)
+    lines += _labelled("source", found.source)
+    lines += _labelled("witness", found.witness)
+    return "\n".join(lines)
+
+
+def calculation_json(found: Calculation, values: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as plain values; what is not a finite number is text."""
+    arguments = found.defaults | dict(values)
+    equations = _equations(found)
+    return {
+        "id": found.id,
+        "name": found.name,
+        "question": found.question,
+        "arguments": {name: _plain(value) for name, value in arguments.items()},
+        "results": {name: _plain(value) for name, value in results.items()},
+        "units": {name: quantity(name).unit for name in (*arguments, *results)},
+        "meanings": {name: quantity(name).meaning for name in (*arguments, *results)},
+        "formulas": {name: {"pretty": pretty, "latex": latex} for name, (pretty, latex) in equations.items()},
+        "explanation": found.explanation,
+        "source": found.source,
+        "witness": found.witness,
+    }
+
+
+def list_text(keys: Iterable[str], plan: str) -> str:
+    """Every key that can be explained: the calculations, then the numbers of a plan."""
+    lines = ["Calculations: gptplan explain NUMBER or NAME, --set ARGUMENT=VALUE changes one"]
+    lines += [f"  {c.id:<6}{c.name:<28}{c.question}" for c in calculations()]
+    lines += ["", f"Numbers of {plan}: gptplan explain KEY and the flags of estimate"]
+    lines += [f"  {key}" for key in keys]
+    return "\n".join(lines)
+
+
+def list_json(keys: Iterable[str], plan: str) -> dict[str, Any]:
+    """The same as plain values."""
+    found = [{"id": c.id, "name": c.name, "question": c.question} for c in calculations()]
+    return {"calculations": found, "plan": plan, "keys": list(keys)}
+
+
+__all__ = ["as_json", "calculation_json", "calculation_text", "explanation_text", "list_json", "list_text", "shown"]
+
+
+def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
+    import sympy  # 0.25 s, which explaining pays
+
+    from planner.calculations.symbolic import formulas_of
+
+    def expression(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return sympy.Matrix(value if isinstance(value[0], list) else [[entry] for entry in value])
+
+    formulas, _ = formulas_of(found)
+    return {name: rendered(quantity(name).symbol, expression(value)) for name, value in formulas.items()}
+
+
+def _part(found: Explanation, depth: int) -> Iterator[str]:
+    """A number of the formula that is a result itself, in two lines, and its own parts below it."""
+    indent = "  " * depth
+    yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
+    text = with_numbers(found) if len(found.arguments) > 1 or found.function else found.meaning
+    said = f"{text if len(text) <= WIDTH else found.meaning} ({found.source})"
+    yield from textwrap.wrap(said, WIDTH, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    ")
+    if depth < DEEPEST:
+        for part in found.parts:
+            yield from _part(part, depth + 1)
+
+
+def _where(arguments: Mapping[str, float]) -> list[str]:
+    entries = [(quantity_of(name), name, value) for name, value in arguments.items()]
+    widths = [max((len(text) for text in column), default=0) for column in zip(
+        *((q.symbol, _number(value), _unit(q.unit)) for q, _, value in entries), strict=True
+    )]  # fmt: skip
+    return [
+        f"{q.symbol:<{widths[0]}}  {_number(value):>{widths[1]}} {_unit(q.unit):<{widths[2]}}  {name}: {q.meaning}"
+        for q, name, value in entries
+    ]
+
+
+def _labelled(label: str, *texts: str) -> list[str]:
+    """A label and its lines, long ones wrapped below each other; nothing where there is no text."""
+    lines: list[str] = []
+    for text in texts:
+        plain = len(text) <= WIDTH - LABEL or "  " in text
+        lines += [text] if plain else textwrap.wrap(text, WIDTH - LABEL)
+    return [f"  {label if i == 0 else '':<{LABEL - 2}}{line}".rstrip() for i, line in enumerate(lines)]
+
+
+def _unwrapped(label: str, text: str) -> list[str]:
+    """A line that must stay whole to be copied."""
+    return [f"  {label:<{LABEL - 2}}{text}"]
+
+
+def _unit(unit: str) -> str:
+    return "" if unit == "1" else unit
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else repr(value)
+
+
+def shown(value: Any) -> str:
+    """A number to ten digits, a vector with commas, a matrix with semicolons: as `--set` takes them."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {shown(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ("; " if value and isinstance(value[0], list | tuple) else ", ").join(shown(v) for v in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,6 +22,7 @@ ABOUT = "Plan a GPT training run, run it, and see every prediction beside what r
 COMMANDS = {
     "estimate": True,
     "plan": True,
+    "flops": True,
     "run": False,
     "compare": False,
     "calibrate": False,

@@ -52,7 +52,7 @@ def test_every_flag_has_a_sentence_and_a_placeholder(name: str) -> None:
     assert parameter.metavar or name == "--json", name
 
 
-@pytest.mark.parametrize("command", ["estimate", "plan", "run", "compare", "calibrate", "schema", "demo"])
+@pytest.mark.parametrize("command", ["estimate", "plan", "flops", "run", "compare", "calibrate", "schema", "demo"])
 def test_help(call: Call, command: str) -> None:
     said, short = call(command, "--help"), call(command, "-h")
     assert (said.code, said.err, said.out) == (0, "", short.out)

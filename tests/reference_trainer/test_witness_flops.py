@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from planner.config import RunConfig, TrainingConfig
 from planner.draft import draft
 from planner.errors import PlanError
+from planner.flops import mask_entries
 from planner.flops_account import SCORES, VALUES, flops_of, operators_of
 from planner.model_config import ModelConfig
 from planner.tensors import parameter_tensors
@@ -212,3 +213,10 @@ def test_the_witness_runs_today(name: str) -> None:
     assert all(supported(config_of(name, run)) for run in OLD_MODES)
     total, _ = counted_on_meta(config_of(name), backward=True)
     assert total != TOKENS * flops_of(config_of("head-dim-free")).per_token_model
+
+
+@pytest.mark.parametrize(("seq", "window"), [(16, 5), (16, 16), (9, 1)])
+def test_mask_entries_are_those_of_the_models_mask(seq: int, window: int) -> None:
+    positions = pytest.importorskip("reference_trainer.positions", reason="the reference model has no windows yet")
+    mask = positions.score_mask(seq, window, torch.device("cpu"), None)
+    assert mask_entries(seq, window) == torch.isfinite(mask).sum().item()

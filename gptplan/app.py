@@ -23,6 +23,8 @@ COMMANDS = {
     "estimate": True,
     "plan": True,
     "flops": True,
+    "schedule": True,
+    "batch": True,
     "run": False,
     "compare": False,
     "calibrate": False,

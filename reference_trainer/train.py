@@ -15,11 +15,11 @@ import torch
 
 from planner.config import RunConfig
 from planner.errors import CheckpointError, ConfigError, FileError, InputError, PlanError
-from planner.shape import recipe_of, steps_of, tokens_per_step
+from planner.shape import steps_of, tokens_per_step
 from planner.units import format_bytes
 from reference_trainer.checkpoint import bytes_needed, load, save, state_of
 from reference_trainer.data import TokenData, open_data
-from reference_trainer.model import COMPUTE_TYPES, GPT
+from reference_trainer.measure import build_model
 from reference_trainer.monitor import device_name, pick_device, progress
 from reference_trainer.optimizers import make_optimizer
 from reference_trainer.paths import MetricsFile, RunDirectory, metrics_file
@@ -126,9 +126,8 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
     Raises PlanError when the memory does not suffice.
     """
     torch.manual_seed(config.training.seed)
-    compute = COMPUTE_TYPES[recipe_of(config).compute_dtype]
     with explained_shortage(device, "before the first step"):
-        model = GPT(config.model, compute, config.training.activation_checkpointing).to(device)
+        model = build_model(config).to(device)
     return Work(config, device, data, model, make_optimizer(model, config.optimizer))
 
 

@@ -18,11 +18,10 @@ def flops(typed: Typed, config: ConfigFile = None, as_of: AsOf = None, json: AsJ
     from gptplan.drafting import config_of
     from gptplan.output import show, show_json
     from planner.flops_report import document, flops_report
-    from planner.plan import estimate as plan_of
 
     horizon = bool(config or typed.given("tokens", "steps"))
-    plan = plan_of(config_of(typed if horizon else replace(typed, steps="1"), config, as_of))
-    report = flops_report(plan, horizon=horizon)
+    whole = config_of(typed if horizon else replace(typed, steps="1"), config, as_of)
+    report = flops_report(whole, horizon=horizon)
     if json:
         show_json(document(report))
     else:

@@ -8,11 +8,12 @@ from typing import Any
 from planner import flops, presets, throughput
 from planner.config import CPU, RunConfig
 from planner.conventions import conventions, flops_per_token, parts_of
-from planner.flops_account import Operator, mask_entries_per_sequence, operators_of
-from planner.plan import Plan
+from planner.counts import nominal_parameters, parameters_of
+from planner.flops_account import Flops, Operator, flops_of, mask_entries_per_sequence, operators_of
 from planner.presets import Gpu
 from planner.rules import rules
-from planner.shape import recipe_of
+from planner.shape import recipe_of, requested_tokens, tokens_per_step
+from planner.time_account import Throughput, peak_flops_rate, throughput_of
 
 TYPES = ("fp8", "fp16", "bf16", "tf32", "fp32")
 
@@ -94,26 +95,42 @@ class FlopsReport:
     denominators: tuple[Denominator, ...]
 
 
-def flops_report(plan: Plan, *, horizon: bool = True) -> FlopsReport:
-    """The report of a plan; horizon: whether the length of the run was given, else the run's totals are unknown."""
-    config = plan.config
-    operators = operators_of(config)
-    totals = _totals(plan, operators, horizon)
-    parts = asdict(parts_of(config.model)) | {"total": plan.parameters.total, "active": plan.parameters.active}
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rows are made of; `tokens` are those of the run, None without its length."""
+
+    config: RunConfig
+    gpu: Gpu | None
+    operators: tuple[Operator, ...]
+    counted: Flops
+    speed: Throughput
+    tokens: int | None
+
+
+def flops_report(config: RunConfig, *, horizon: bool = True) -> FlopsReport:
+    """The report of a config; horizon: whether the length of the run was given, else the run's totals are unknown.
+
+    Memory is not looked at. Raises UnknownNameError when the config names a GPU or recipe that is not in the presets.
+    """
+    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
+    counted = flops_of(config)
+    speed = throughput_of(config, gpu, counted)
+    facts = Facts(config, gpu, operators_of(config), counted, speed, requested_tokens(config) if horizon else None)
+    totals, counts = _totals(facts), parameters_of(config.model)
     return FlopsReport(
         schema_version=config.schema_version,
         model=config.model.name,
         seq=config.training.seq,
-        parameters=parts,
+        parameters=asdict(parts_of(config.model)) | {"total": counts.total, "active": counts.active},
         mask_entries_per_sequence=mask_entries_per_sequence(config.model, config.training.seq),
-        operators=tuple(_shown(o, totals) for o in operators),
+        operators=tuple(_shown(o, totals) for o in facts.operators),
         totals=totals,
-        conventions=_conventions(plan, totals),
+        conventions=_conventions(facts, totals),
         gpu=config.hardware.gpu,
         compute_dtype=recipe_of(config).compute_dtype,
-        tokens_per_second_per_gpu=plan.throughput.tokens_per_second_per_gpu,
-        speed_basis=plan.throughput.basis,
-        denominators=_denominators(plan),
+        tokens_per_second_per_gpu=speed.tokens_per_second_per_gpu,
+        speed_basis=speed.basis,
+        denominators=_denominators(facts),
     )
 
 
@@ -122,20 +139,20 @@ def document(report: FlopsReport) -> dict[str, Any]:
     return asdict(report)
 
 
-def _totals(plan: Plan, operators: tuple[Operator, ...], horizon: bool) -> Totals:
+def _totals(facts: Facts) -> Totals:
+    operators, tokens, per_step = facts.operators, facts.tokens, tokens_per_step(facts.config)
     model, hardware = sum(o.model for o in operators), sum(o.hardware for o in operators)
-    tokens = plan.tokens.requested
     return Totals(
         forward_per_token=sum(o.forward for o in operators),
         backward_per_token=sum(o.backward for o in operators),
         model_per_token=model,
         hardware_per_token=hardware,
-        model_per_step=int(flops.total_flops(model, plan.batch.tokens_per_step)),
-        hardware_per_step=int(flops.total_flops(hardware, plan.batch.tokens_per_step)),
-        tokens_per_step=plan.batch.tokens_per_step,
-        run_tokens=tokens if horizon else None,
-        run_model=float(flops.total_flops(model, tokens)) if horizon else None,
-        run_hardware=float(flops.total_flops(hardware, tokens)) if horizon else None,
+        model_per_step=int(flops.total_flops(model, per_step)),
+        hardware_per_step=int(flops.total_flops(hardware, per_step)),
+        tokens_per_step=per_step,
+        run_tokens=tokens,
+        run_model=None if tokens is None else float(flops.total_flops(model, tokens)),
+        run_hardware=None if tokens is None else float(flops.total_flops(hardware, tokens)),
     )
 
 
@@ -171,52 +188,44 @@ THIS_RUN = {
 }
 
 
-def _conventions(plan: Plan, totals: Totals) -> tuple[ConventionFlops, ...]:
+def _conventions(facts: Facts, totals: Totals) -> tuple[ConventionFlops, ...]:
     """Every convention, 6·N with the N that was typed where that is another one, and what this run really computes."""
-    model, seq = plan.config.model, plan.config.training.seq
+    model, seq = facts.config.model, facts.config.training.seq
     found = [
-        _beside_ours(plan, totals, flops_per_token(c, model, seq), {name: getattr(c, name) for name in TEXTS})
+        _beside_ours(facts, totals, flops_per_token(c, model, seq), {name: getattr(c, name) for name in TEXTS})
         for c in conventions()
     ]
-    if plan.nominal_parameters != plan.parameters.total:
-        found.append(_beside_ours(plan, totals, float(flops.training_flops_6nd(plan.nominal_parameters, 1)), TYPED))
-    found.append(_beside_ours(plan, totals, float(totals.hardware_per_token), THIS_RUN))
+    typed = nominal_parameters(model)
+    if typed != parameters_of(model).total:
+        found.append(_beside_ours(facts, totals, float(flops.training_flops_6nd(typed, 1)), TYPED))
+    found.append(_beside_ours(facts, totals, float(totals.hardware_per_token), THIS_RUN))
     return tuple(found)
 
 
-def _beside_ours(plan: Plan, totals: Totals, count: float, texts: dict[str, str]) -> ConventionFlops:
-    peak = _peak(plan.config, _gpu(plan.config))
+def _beside_ours(facts: Facts, totals: Totals, count: float, texts: dict[str, str]) -> ConventionFlops:
     return ConventionFlops(
         **texts,
         flops_per_token=count,
         run_flops=None if totals.run_tokens is None else float(flops.total_flops(count, totals.run_tokens)),
         ratio=count / totals.model_per_token,
-        utilisation=_utilisation(plan, count, peak),
+        utilisation=_utilisation(facts, count, peak_flops_rate(facts.config, facts.gpu)),
     )
 
 
-def _utilisation(plan: Plan, per_token: float, rate: int | None) -> float | None:
-    """MFU or HFU of the plan's speed, None where speed or rate is unknown."""
-    speed = plan.throughput.tokens_per_second
+def _utilisation(facts: Facts, per_token: float, rate: float | None) -> float | None:
+    """MFU or HFU at the predicted speed, None where speed or rate is unknown."""
+    speed = facts.speed.tokens_per_second
     if speed is None or not rate:
         return None
-    return float(throughput.utilisation(per_token, speed, plan.config.hardware.gpus, rate))
+    return float(throughput.utilisation(per_token, speed, facts.config.hardware.gpus, rate))
 
 
-def _gpu(config: RunConfig) -> Gpu | None:
-    return None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
-
-
-def _peak(config: RunConfig, gpu: Gpu | None) -> int | None:
-    return gpu.peak_dense_flops.get(recipe_of(config).compute_dtype) if gpu else None
-
-
-def _denominators(plan: Plan) -> tuple[Denominator, ...]:
+def _denominators(facts: Facts) -> tuple[Denominator, ...]:
     """The card's dense peaks by type, then the rates that others divide by; none for a processor."""
-    config, gpu = plan.config, _gpu(plan.config)
+    gpu = facts.gpu
     if gpu is None:
         return ()
-    used = recipe_of(config).compute_dtype
+    used = recipe_of(facts.config).compute_dtype
     rows: list[tuple[str, str, int | None, bool, str]] = []
     for kind in TYPES:
         where = "dense, outside the tensor cores" if kind == "fp32" else "dense"
@@ -224,8 +233,8 @@ def _denominators(plan: Plan) -> tuple[Denominator, ...]:
     for row in rules("flops")["denominator"]:
         if gpu.id in row["gpus"] or not row["gpus"]:
             rows.append((row["id"], row["meaning"], int(row["flops_rate"]), False, row["source"]))
-    per_token = plan.flops.per_token_model
+    per_token = facts.counted.per_token_model
     return tuple(
-        Denominator(name, meaning, rate, is_used, _utilisation(plan, per_token, rate), source)
+        Denominator(name, meaning, rate, is_used, _utilisation(facts, per_token, rate), source)
         for name, meaning, rate, is_used, source in rows
     )

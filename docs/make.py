@@ -56,7 +56,20 @@ def demo() -> str:
 
 def help_of_commands() -> str:
     """Each command's --help."""
-    names = ["estimate", "explain", "plan", "schedule", "batch", "run", "compare", "calibrate", "demo", "tui", "schema"]
+    names = [
+        "estimate",
+        "explain",
+        "plan",
+        "flops",
+        "schedule",
+        "batch",
+        "run",
+        "compare",
+        "calibrate",
+        "demo",
+        "tui",
+        "schema",
+    ]
     parts = [console("$ gptplan --help", command("--help"))]
     parts += [f"## gptplan {name}\n\n{console(f'$ gptplan {name} --help', command(name, '--help'))}" for name in names]
     return "\n\n".join(parts)
@@ -168,6 +181,21 @@ def calculations() -> str:
     return "\n".join(lines)
 
 
+def conventions() -> str:
+    """Every FLOPs convention on one model, with who uses it."""
+    import json
+
+    shown = command("flops", "--model", "llama-2-7b", "--seq", "4096", "--gpu", "h100-80gb", "--as-of", AS_OF, "--json")
+    lines = ["| convention | FLOPs per token | GFLOPs | to ours | for | used by | source |"]
+    lines.append("|---|---|--:|--:|---|---|---|")
+    for c in json.loads(shown)["conventions"]:
+        kind = "MFU" if c["kind"] == "model" else "HFU"
+        cells = (f"`{c['id']}`", c["formula"], f"{c['flops_per_token'] / 1e9:.2f}", f"{c['ratio']:.4f}", kind,
+                 f"{c['used_by']}: {c['note']}", c["source"])  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -180,6 +208,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "formulas": formulas,
     "explain": explain,
     "calculations": calculations,
+    "conventions": conventions,
 }
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "estimate": True,
     "explain": True,
     "plan": True,
+    "flops": True,
     "schedule": True,
     "batch": True,
     "run": False,

@@ -8,9 +8,9 @@ import typer
 
 
 def schema(
-    name: Annotated[str, typer.Argument(metavar="config|plan|comparison|all", help="Which one.")] = "all",
+    name: Annotated[str, typer.Argument(metavar="config|plan|flops|comparison|all", help="Which one.")] = "all",
 ) -> None:
-    """Print the JSON Schema of run.toml, of the estimate's plan, of a comparison, or all three."""
+    """Print the JSON Schema of run.toml, of the estimate's plan, of a FLOPs report, of a comparison, or all four."""
     from gptplan.output import show_json
     from planner.errors import UnknownNameError
     from planner.schemas import schemas

@@ -14,8 +14,7 @@ from planner.tensors import parameter_tensors
 class Parameters:
     """Exact counts. `active` is what one token uses: all of a dense model, some experts of a mixture.
 
-    `linear` are the weights of all linear layers and the head; `active_linear` those that one token meets;
-    `last_linear` of these the last product of each block, which checkpointing does not make again.
+    `linear` are the weights of all linear layers and the head; `active_linear` those that one token meets.
     `tensors` is the number of parameter tensors of the reference model, `largest` the elements of the largest one.
     """
 
@@ -25,7 +24,6 @@ class Parameters:
     non_embedding: int
     linear: int
     active_linear: int
-    last_linear: int
     tensors: int
     largest: int
 
@@ -70,7 +68,6 @@ def parameters_of(model: ModelConfig) -> Parameters:
         non_embedding=total - tables,
         linear=linear(experts),
         active_linear=linear(active),
-        last_linear=_last_linear(model, s),
         tensors=sum(t.times for t in tensors),
         largest=max(t.count for t in tensors),
     )
@@ -127,13 +124,6 @@ def active_moe_part(model: ModelConfig, s: Shape) -> Part:
         )
     )
     return Part(total, total)
-
-
-def _last_linear(model: ModelConfig, s: Shape) -> int:
-    """Weights of the last product of every block that ends in one."""
-    if model.norm_placement != "pre":
-        return 0  # the norm after it needs its output
-    return s.dense_layers * s.hidden * s.ffn
 
 
 def nominal_parameters(model: ModelConfig) -> int:

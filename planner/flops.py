@@ -37,6 +37,36 @@ def model_flops_per_token_causal(linear_parameters: Num, query_width: Num, value
     return 6 * linear_parameters + 3 * (query_width + value_width) * attended_keys
 
 
+@formula(gives="mask_entries", source="counted: query i of 1 … T sees min(i, w) keys, itself among them")
+def mask_entries(seq: Num, window: Num) -> Num:
+    """Scores of one head that the causal mask leaves in a sequence; T (T + 1) / 2 where the window is the sequence."""
+    return window * seq - window * (window - 1) / 2
+
+
+@formula(gives="forward_flops_per_token", source="a product of an m-vector with an m x n matrix: mn multiply-adds")
+def products_forward_flops_per_token(linear_parameters: Num) -> Num:
+    """2 per weight that a token meets; its bias is left out."""
+    return 2 * linear_parameters
+
+
+@formula(gives="forward_flops_per_token", source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B")
+def scores_forward_flops_per_token(query_width: Num, attended_keys: Num) -> Num:
+    """Q K^T of all heads: 2 q K. Grouped heads change nothing: every query head has scores of its own."""
+    return 2 * query_width * attended_keys
+
+
+@formula(gives="forward_flops_per_token", source="Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B")
+def values_forward_flops_per_token(value_width: Num, attended_keys: Num) -> Num:
+    """P V of all heads: 2 v K."""
+    return 2 * value_width * attended_keys
+
+
+@formula(gives="flops_per_token", source="a product's backward is two products of its size: for its input, its weight")
+def backward_flops_per_token(forward_flops_per_token: Num) -> Num:
+    """Twice the forward pass."""
+    return 2 * forward_flops_per_token
+
+
 @formula(gives="flops_per_token", source="Dao 2023 (FlashAttention-2, arXiv 2307.08691): backward is 2.5 x forward")
 def flash_recompute_flops_per_token(query_width: Num, attended_keys: Num) -> Num:
     """Flash attention's backward forms the scores again: one more product, 2 q K."""

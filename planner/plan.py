@@ -11,6 +11,7 @@ from planner import batch, cost, presets
 from planner import throughput as speed
 from planner.config import CPU, RunConfig
 from planner.counts import Parameters, nominal_parameters, parameters_of
+from planner.flops_account import Flops, flops_of
 from planner.memory_account import Memory, memory_of
 from planner.presets import Gpu, Price
 from planner.rates import landmarks
@@ -24,7 +25,7 @@ from planner.shape import (
     steps_of,
     tokens_per_step,
 )
-from planner.time_account import Flops, Throughput, flops_of, throughput_of
+from planner.time_account import Throughput, throughput_of
 
 
 @dataclass(frozen=True, slots=True)

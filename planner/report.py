@@ -7,9 +7,10 @@ from typing import Any
 
 from planner.config import SCHEMA_VERSION, Assumption, RunConfig
 from planner.finding import Finding
+from planner.flops_account import Flops
 from planner.memory_account import Memory
 from planner.plan import Batch, Cost, Plan, Schedule, Time, Tokens
-from planner.time_account import Flops, Throughput
+from planner.time_account import Throughput
 
 
 @dataclass(frozen=True, slots=True)

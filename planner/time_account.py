@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner import communication, flops, throughput
+from planner import communication, throughput
 from planner.config import RunConfig
-from planner.counts import nominal_parameters, parameters_of
+from planner.counts import parameters_of
+from planner.flops_account import Flops
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
-from planner.shape import (
-    Shape,
-    attended_keys,
-    recipe_of,
-    requested_tokens,
-    shape_of,
-    tokens_per_step,
-)
+from planner.shape import Shape, recipe_of, requested_tokens, shape_of, tokens_per_step
 
 MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, nothing recomputed) over the dense peak"
-
-
-@dataclass(frozen=True, slots=True)
-class Flops:
-    """FLOPs, forward and backward. `training_*` are for the tokens asked for."""
-
-    training_6nd: float
-    training_model: float
-    training_hardware: float
-    per_token_model: int
-    per_token_model_causal: int
-    per_token_hardware: int
-    per_step_model: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +49,6 @@ class StepSeconds:
     high: float
     basis: str
     parts: dict[str, float]
-
-
-def flops_of(config: RunConfig) -> Flops:
-    """FLOPs in the named conventions."""
-    shape, t = shape_of(config.model), config.training
-    counts = parameters_of(config.model)
-    tokens, keys = requested_tokens(config), attended_keys(config.model, t.seq)
-    core = (shape.query_width, shape.value_width, keys)
-    args = (counts.active_linear, *core)
-    model = int(flops.model_flops_per_token(*args))
-    again = 0
-    if t.attention_kernel == "flash":
-        again += int(flops.flash_recompute_flops_per_token(shape.query_width, keys))
-    if t.activation_checkpointing in ("full", "offloaded"):
-        weights = counts.active_linear - shape.vocab * shape.hidden - counts.last_linear
-        share = t.activation_checkpointing_every
-        again += int(flops.full_checkpointing_flops_per_token(weights, *core)) // share
-    elif t.activation_checkpointing == "selective":
-        again += int(flops.selective_checkpointing_flops_per_token(*core))
-    hardware = int(flops.hardware_flops_per_token(model, again))
-    return Flops(
-        training_6nd=float(flops.training_flops_6nd(nominal_parameters(config.model), tokens)),
-        training_model=float(flops.total_flops(model, tokens)),
-        training_hardware=float(flops.total_flops(hardware, tokens)),
-        per_token_model=model,
-        per_token_model_causal=int(flops.model_flops_per_token_causal(*args)),
-        per_token_hardware=hardware,
-        per_step_model=int(flops.total_flops(model, tokens_per_step(config))),
-    )
 
 
 def throughput_of(config: RunConfig, gpu: Gpu | None, counted: Flops) -> Throughput:

@@ -74,3 +74,8 @@ def test_each_version_is_the_same() -> None:
     import gptplan
 
     assert re.search(rf"^## {re.escape(gptplan.__version__)}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+
+
+def test_flops_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = modules_after(run_command("flops", "--model", "llama-3-8b", "--gpu", "h100-80gb", "--json"), tmp_path)
+    assert "planner" in loaded and not loaded & set(HEAVY), loaded & set(HEAVY)

@@ -77,6 +77,7 @@ class OptimizerConfig(Section):
         default=None, description="type of the moments; absent: that of the weights which are updated"
     )
     beta1: Share = Field(description="decay of the first moment, or momentum")
+    momentum: Share = Field(default=0.95, description="muon's momentum; the betas are those of the AdamW beside it")
     beta2: Share = Field(description="decay of the second moment")
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")

@@ -12,13 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planner.config import RunConfig
 from planner.shape import recipe_of, tokens_per_step
-from reference_trainer.model import COMPUTE_TYPES, GPT
+from reference_trainer.model import GPT
+from reference_trainer.precision import compute_type, weights_type
 
 
 def build_model(config: RunConfig) -> GPT:
     """The config's model on the current default device."""
-    compute = COMPUTE_TYPES[recipe_of(config).compute_dtype]
-    return GPT(config.model, compute, config.training.activation_checkpointing)
+    recipe = recipe_of(config)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(weights_type(recipe))
+    try:
+        return GPT(config.model, compute_type(recipe), config.training.activation_checkpointing)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def saved_bytes_by_operator(model: GPT, ids: Tensor, targets: Tensor) -> dict[str, int]:

@@ -1,0 +1,44 @@
+"""Recipes as PyTorch types, and which of them this trainer runs on which device."""
+
+from __future__ import annotations
+
+import torch
+
+from planner import presets
+from planner.config import RunConfig
+from planner.errors import ConfigError
+from planner.presets import Recipe
+from planner.shape import recipe_of
+
+# tf32 is no type of a tensor: fp32 operands, of which the tensor cores read 10 bits of mantissa
+COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
+FP32_BYTES = 4
+
+
+def compute_type(recipe: Recipe) -> torch.dtype:
+    """Type of the operands of matrix products. Raises ConfigError for a recipe that this trainer does not run."""
+    if not recipe.trainable:
+        known = [id for id in presets.recipe_ids() if presets.recipe(id).trainable]
+        raise ConfigError(
+            f"the reference trainer does not run the recipe {recipe.id}",
+            why=f"it has no {recipe.compute_dtype} matrix products; the recipe is there to be planned",
+            remedy=f"plan with one of: {', '.join(known)}",
+        )
+    return COMPUTE_TYPES[recipe.compute_dtype]
+
+
+def weights_type(recipe: Recipe) -> torch.dtype:
+    """Type of the model's parameters."""
+    return torch.float32 if recipe.weights_bytes_per_parameter == FP32_BYTES else compute_type(recipe)
+
+
+def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
+    """Raises ConfigError for a recipe that this trainer, or this device, does not run."""
+    recipe = recipe_of(config)
+    compute_type(recipe)
+    if recipe.compute_dtype == "tf32" and device.type == "cpu":
+        raise ConfigError(
+            f"a processor does not run the recipe {recipe.id}",
+            why="TF32 is a mode of NVIDIA's tensor cores",
+            remedy="take --recipe fp32, which computes more exactly",
+        )

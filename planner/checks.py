@@ -14,6 +14,7 @@ from planner.config import CPU, RunConfig
 from planner.memory_account import memory_of
 from planner.plan import Plan
 from planner.rules import rules
+from planner.shape import recipe_of
 from planner.units import format_bytes, format_count, format_number, format_share
 
 FEW_STEPS = 100
@@ -196,6 +197,9 @@ def _schedule(plan: Plan) -> Iterator[Finding]:
 
 def _optimizer(plan: Plan) -> Iterator[Finding]:
     o, general = plan.config.optimizer, rules("ranges")["general"]
+    rate = rules("optimizers")[o.name].get("rate")
+    if rate and any(a.key == "peak_lr" for a in plan.config.provenance.assumptions):
+        yield Finding("warning", "rate_of_adamw", f"the peak rate is the rule for AdamW; {rate}", "give --peak-lr")
     if o.clip_norm is None:
         yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
     elif _outside(o.clip_norm, general["clip_norm"]):
@@ -213,6 +217,14 @@ def _optimizer(plan: Plan) -> Iterator[Finding]:
 
 def _rest(plan: Plan) -> Iterator[Finding]:
     model, config = plan.config.model, plan.config
+    recipe = recipe_of(config)
+    if not recipe.trainable:
+        yield Finding(
+            "note",
+            "recipe_not_run",
+            f"the reference trainer does not run {recipe.id}: it is planned from published descriptions",
+            "`gptplan run` takes mixed-bf16, master-bf16, fp32 and others",
+        )
     exact, nominal = plan.parameters.total, plan.nominal_parameters
     if abs(exact / nominal - 1) > NOMINAL_TOLERANCE:
         yield Finding(

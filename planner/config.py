@@ -64,6 +64,18 @@ class TrainingConfig(Section):
         return self
 
 
+# how each optimizer's update can run, its default first
+IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
+    "adamw": ("fused", "foreach", "for-loop"),
+    "adamw8bit": ("fused",),
+    "lion": ("for-loop",),
+    "adafactor": ("foreach", "for-loop"),
+    "sgd": ("fused", "foreach", "for-loop"),
+    "muon": ("fused", "foreach", "for-loop"),  # of the AdamW beside it; Muon itself goes through its matrices in turn
+}
+WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights
+
+
 class OptimizerConfig(Section):
     """The optimizer, weight decay, and clipping by the global gradient norm."""
 
@@ -82,6 +94,15 @@ class OptimizerConfig(Section):
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
     clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+
+    @model_validator(mode="after")
+    def _is_there(self) -> OptimizerConfig:
+        ways = IMPLEMENTATIONS[self.name]
+        if self.implementation not in ways:
+            raise ValueError(f'implementation = "{self.implementation}": {self.name} has {" and ".join(ways)} only')
+        if self.state_dtype is not None and self.name not in WITH_OWN_STATE_TYPE:
+            raise ValueError(f'state_dtype = "{self.state_dtype}": {self.name} keeps its state in one type only')
+        return self
 
 
 class ScheduleConfig(Section):

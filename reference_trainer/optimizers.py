@@ -51,16 +51,16 @@ def optimizers_for(
     """One optimizer, or Muon and the AdamW beside it; their rate is 0 until the loop sets the planner's.
 
     weights: what is updated, by name, all of one type. moments: type of the state; None: that of the weights.
-    Raises ConfigError for a combination that no optimizer has, PlanError where a package is missing.
+    Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
     """
     some = next(iter(weights.values()))
     wanted = STATE_TYPES[moments]
     state_dtype = None if wanted == some.dtype else wanted
-    if state_dtype is not None and config.name not in ("adamw", "lion"):
+    if state_dtype is not None and config.name == "adamw" and config.implementation != "for-loop":
         raise ConfigError(
-            f"{config.name} keeps its state in the type of the weights, not in {moments}",
-            why="no implementation of it does otherwise",
-            remedy="leave state_dtype out, or take adamw or lion",
+            f"optimizer.implementation = {config.implementation} needs moments of the weights' type, not {moments}",
+            why="torch.optim.AdamW has no others; our own goes through one tensor after the other",
+            remedy='set implementation = "for-loop", or leave state_dtype out',
         )
     if config.name == "muon":
         matrices = {name: w for name, w in weights.items() if is_block_matrix(name, w)}
@@ -111,18 +111,23 @@ def _muon(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> tor
 
 
 def _adamw8bit(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
+    package: Any = bitsandbytes()
+    made: torch.optim.Optimizer = package.optim.AdamW8bit(
+        groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps
+    )
+    return made
+
+
+def bitsandbytes() -> Any:
+    """The package of the 8-bit AdamW. Raises PlanError where it is not installed."""
     try:
-        package: Any = importlib.import_module("bitsandbytes")
+        return importlib.import_module("bitsandbytes")
     except ImportError:
         raise PlanError(
             "adamw8bit needs the package bitsandbytes, which is not installed",
             why="its kernels and its 8-bit number format are there",
             remedy='pip install "gptplan[8bit]", or --optimizer adamw',
         ) from None
-    made: torch.optim.Optimizer = package.optim.AdamW8bit(
-        groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps
-    )
-    return made
 
 
 MAKERS: dict[str, OptimizerMaker] = {

@@ -8,7 +8,8 @@ from planner import presets
 from planner.config import RunConfig
 from planner.errors import ConfigError
 from planner.presets import Recipe
-from planner.shape import recipe_of
+from planner.shape import moments_dtype, recipe_of
+from reference_trainer.optimizers import optimizers_for
 
 # tf32 is no type of a tensor: fp32 operands, of which the tensor cores read 10 bits of mantissa
 COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
@@ -33,9 +34,15 @@ def weights_type(recipe: Recipe) -> torch.dtype:
 
 
 def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
-    """Raises ConfigError for a recipe that this trainer, or this device, does not run."""
+    """Raises ConfigError for a recipe or optimizer that this trainer, or this device, does not run.
+
+    PlanError where a package is missing.
+    """
     recipe = recipe_of(config)
     compute_type(recipe)
+    updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
+    # made over a single number: what no optimizer has, and packages that are missing, are refused here
+    optimizers_for({"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}, config.optimizer, moments_dtype(config))
     if recipe.compute_dtype == "tf32" and device.type == "cpu":
         raise ConfigError(
             f"a processor does not run the recipe {recipe.id}",

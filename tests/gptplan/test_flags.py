@@ -20,9 +20,10 @@ CONTRACT = frozenset(
     """
 --params --model --hf-config --family --layers --hidden --heads --kv-heads --head-dim --ffn --vocab --seq --tokens
 --steps --dataset-tokens --gpu --gpus --micro-batch --accumulation --global-batch-tokens --precision --recipe
---activation-checkpointing --optimizer --schedule --peak-lr --min-lr --warmup-steps --warmup-tokens --warmup-ratio
+--activation-checkpointing --optimizer --optimizer-implementation --state-dtype
+--schedule --peak-lr --min-lr --warmup-steps --warmup-tokens --warmup-ratio
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
-""".split()  # noqa: SIM905 (35 names read better as text)
+""".split()  # noqa: SIM905 (37 names read better as text)
 )
 
 

@@ -54,10 +54,31 @@ def demo() -> str:
 
 def help_of_commands() -> str:
     """Each command's --help."""
-    names = ["estimate", "plan", "run", "compare", "calibrate", "demo", "tui", "schema"]
+    names = ["estimate", "plan", "schedule", "batch", "run", "compare", "calibrate", "demo", "tui", "schema"]
     parts = [console("$ gptplan --help", command("--help"))]
     parts += [f"## gptplan {name}\n\n{console(f'$ gptplan {name} --help', command(name, '--help'))}" for name in names]
     return "\n\n".join(parts)
+
+
+def schedule() -> str:
+    """Three warm-ups laid over each other, without a model."""
+    words = "--kind wsd --peak-lr 3e-4 --min-lr 10% --steps 100k --cooldown-ratio 20% --over warmup=1000,2000,5000"
+    return console(f"$ gptplan schedule {words}", command("schedule", *words.split()))
+
+
+def continuity() -> str:
+    """The joints of all kinds."""
+    words = "--peak-lr 3e-4 --warmup-steps 2000 --steps 100k --continuity"
+    kinds = "kind=cosine,linear,polynomial,inverse_sqrt,constant,wsd"
+    shown = command("schedule", *words.split(), "--over", kinds)
+    part = "Continuity" + shown.partition("\nContinuity")[2].partition("\n\n")[0]
+    return console(f"$ gptplan schedule {words} --over {kinds}", "…", part)
+
+
+def batch() -> str:
+    """A rate at another batch, and a batch that does not divide."""
+    words = "--peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 2M --seq 1024 --gpus 8 --micro-batch 4 --loss 3"
+    return console(f"$ gptplan batch {words}", command("batch", *words.split()))
 
 
 def run_toml() -> str:
@@ -67,11 +88,30 @@ def run_toml() -> str:
 
 
 def presets() -> str:
-    """Names of the presets."""
+    """Every model with its exact count, and the names of the other presets."""
     from planner.presets import gpu_ids, model_ids, recipe_ids
 
-    rows = [("models", model_ids()), ("GPUs", gpu_ids()), ("recipes", recipe_ids())]
-    return "\n\n".join(f"**{kind}** ({len(ids)}): {', '.join(f'`{i}`' for i in ids)}" for kind, ids in rows)
+    lines = ["| model | parameters | one token uses | count | shape | style |", "|---|---|---|---|---|---|"]
+    lines += [_model_row(id) for id in model_ids()]
+    others = [("GPUs", gpu_ids()), ("recipes", recipe_ids())]
+    named = [f"**{kind}** ({len(ids)}): {', '.join(f'`{i}`' for i in ids)}" for kind, ids in others]
+    return "\n\n".join([f"**models** ({len(model_ids())}):", "\n".join(lines), *named])
+
+
+def _model_row(id: str) -> str:
+    from planner.counts import parameters_of
+    from planner.model_config import ModelConfig
+    from planner.presets import model
+
+    preset = model(id)
+    m = ModelConfig(name=id, source=preset.source, **preset.shape)
+    counted = parameters_of(m)
+    active = f"{counted.active:,}" if counted.active != counted.total else "all"
+    grouped = f", {m.kv_heads} for keys" if m.kv_heads != m.heads else ""
+    shape = f"{m.layers} x {m.hidden}, {m.heads} heads of {m.head_dim}{grouped}"
+    experts = f", {m.moe.experts} experts, {m.moe.top_k} used" if m.moe else ""
+    style = f"{m.position}, {m.norm}, {m.mlp}{experts}{', latent attention' if m.mla else ''}"
+    return f"| `{id}` | {counted.total:,} | {active} | {preset.parameters_check} | {shape} | {style} |"
 
 
 def formulas() -> str:
@@ -93,6 +133,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
     "help": help_of_commands,
+    "schedule": schedule,
+    "continuity": continuity,
+    "batch": batch,
     "run-toml": run_toml,
     "presets": presets,
     "formulas": formulas,

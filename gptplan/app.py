@@ -22,6 +22,8 @@ ABOUT = "Plan a GPT training run, run it, and see every prediction beside what r
 COMMANDS = {
     "estimate": True,
     "plan": True,
+    "schedule": True,
+    "batch": True,
     "run": False,
     "compare": False,
     "calibrate": False,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptplan import __version__
 from planner.config import CPU, RunConfig
 from planner.errors import InputError
 from planner.typed import Typed
+
+if TYPE_CHECKING:
+    from planner.finding import Finding
+    from planner.plan import Plan
 
 
 def config_of(typed: Typed, file: Path | None, as_of: str | None = None) -> RunConfig:
@@ -31,6 +36,21 @@ def config_of(typed: Typed, file: Path | None, as_of: str | None = None) -> RunC
         profile = (base.profile if base else None) or cached_profile(CPU)
     day = _day(as_of) if as_of is not None else date.today()
     return draft(typed, as_of=day.isoformat(), version=__version__, base=base, machine_gpu=found, profile=profile)
+
+
+def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:
+    """The findings of a plan, after those of the weights that it is held against.
+
+    Raises FileError when the file of weights cannot be read.
+    """
+    from planner.checks import findings
+
+    if safetensors is None:
+        return findings(plan)
+    from planner.safetensors_header import stored_tensors
+    from planner.weights_check import weights_findings
+
+    return (*weights_findings(stored_tensors(safetensors), plan.config.model, safetensors.name), *findings(plan))
 
 
 def _day(text: str) -> date:

@@ -12,3 +12,9 @@ def need_torch(purpose: str) -> None:
     for package in ("torch", "safetensors"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "train", purpose)
+
+
+def need_matplotlib(purpose: str) -> None:
+    """Raises MissingExtraError unless matplotlib is installed; does not import it."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "plot", purpose)

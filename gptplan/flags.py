@@ -16,11 +16,13 @@ from planner.typed import Typed, flag
 
 MODEL, RUN, BATCH, NUMERICS, RATE, HARDWARE = "Model", "Run", "Batch", "Numerics", "Learning rate", "Hardware and price"
 
+SWITCHES = {"tied": ("tied", "untied")}  # flags that stand alone, and the text that each stands for
+
 # field of Typed: (panel, placeholder, help)
 FLAGS: dict[str, tuple[str, str, str]] = {
     "params": (MODEL, "N", "Parameters, such as 125M: a GPT-2 shape is picked by a stated rule, N stays as typed."),
     "model": (MODEL, "NAME", "Model preset, such as gpt2 or llama-2-7b."),
-    "hf_config": (MODEL, "FILE", "Hugging Face config.json of a gpt2 or llama model."),
+    "hf_config": (MODEL, "FILE", "Hugging Face config.json of a gpt2, llama, qwen3, mixtral … model."),
     "family": (MODEL, "gpt2|llama", "Style of a shape given by flags (default gpt2)."),
     "layers": (MODEL, "N", "Transformer blocks."),
     "hidden": (MODEL, "N", "Width of the residual stream."),
@@ -29,6 +31,20 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "head_dim": (MODEL, "N", "Width of one head."),
     "ffn": (MODEL, "N", "Inner width of the MLP."),
     "vocab": (MODEL, "N", "Vocabulary, padding included."),
+    "pad_vocab": (MODEL, "MULTIPLE", "Round the vocabulary up, to 64 or 128; the tokenizer's stays known."),
+    "position": (MODEL, "learned|rotary|alibi|none", "How a token's position is told."),
+    "rotary_dim": (MODEL, "N", "Channels of a head that rotary embedding turns."),
+    "norm": (MODEL, "layernorm|rmsnorm", "Kind of normalisation."),
+    "norm_placement": (MODEL, "pre|post|both", "Before a sub-layer, on its output, or both."),
+    "qk_norm": (MODEL, "none|head|full", "Norm of queries and keys: each head's, or the full width's."),
+    "mlp": (MODEL, "gelu|relu|relu2|swiglu|geglu", "Activation; the last two have a gate."),
+    "biases": (MODEL, "none|qkv|attention|all", "Linear layers with a bias."),
+    "tied": (MODEL, "", "The output head is the embedding table, or is not."),
+    "sliding_window": (MODEL, "N", "Keys that a query sees; 0: all before it."),
+    "experts": (MODEL, "N", "Routed experts in place of the MLP."),
+    "top_k": (MODEL, "N", "Routed experts that each token uses."),
+    "expert_ffn": (MODEL, "N", "Inner width of one expert."),
+    "shared_ffn": (MODEL, "N", "Inner width of all shared experts; 0: none."),
     "tokens": (RUN, "N", "Training tokens, such as 10B."),
     "steps": (RUN, "N", "Optimizer steps, instead of --tokens."),
     "dataset_tokens": (RUN, "N", "Distinct tokens of the data set, for the epochs."),
@@ -44,12 +60,16 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "optimizer": (NUMERICS, "NAME", "adamw (default), adamw8bit, lion, adafactor, sgd or muon."),
     "optimizer_implementation": (NUMERICS, "fused|foreach|for-loop", "How its update runs."),
     "state_dtype": (NUMERICS, "fp32|bf16", "Type of the moments of adamw and lion; default the weights'."),
-    "schedule": (RATE, "cosine", "Decay after warm-up."),
+    "schedule": (RATE, "KIND", "cosine, linear, polynomial, inverse_sqrt, constant or wsd (default cosine)."),
     "peak_lr": (RATE, "RATE", "Rate at the end of warm-up."),
-    "min_lr": (RATE, "RATE", "Rate at the last step."),
+    "min_lr": (RATE, "RATE", "Floor of the decay, 3e-5 or 10% of the peak."),
+    "decay_power": (RATE, "N", "Exponent of a polynomial decay (default 2)."),
     "warmup_steps": (RATE, "N", "Warm-up in steps,"),
     "warmup_tokens": (RATE, "N", "or in tokens,"),
     "warmup_ratio": (RATE, "SHARE", "or as a share of the run, 0.02 or 2%."),
+    "cooldown_steps": (RATE, "N", "Cooldown at the end of a wsd schedule in steps,"),
+    "cooldown_tokens": (RATE, "N", "or in tokens,"),
+    "cooldown_ratio": (RATE, "SHARE", "or as a share of the run, 0.2 or 20%."),
     "gpu": (HARDWARE, "NAME", "GPU preset, such as a100-80gb, or cpu for this machine's processor."),
     "gpus": (HARDWARE, "N", "Data-parallel GPUs."),
     "tflops": (HARDWARE, "X", "Achieved TFLOP/s per GPU in the 6ND convention, if known."),
@@ -64,7 +84,7 @@ def with_typed_flags(command: Command) -> Command:
     """Give `command(typed, config, …)` the shared flags; its own other parameters stay as they are."""
 
     def run(**values: Any) -> None:
-        typed = Typed(**{name: values.pop(name) for name in FLAGS})
+        typed = Typed(**{name: _text(name, values.pop(name)) for name in FLAGS})
         command(typed=typed, **values)
 
     own = inspect.signature(command, eval_str=True).parameters
@@ -80,14 +100,30 @@ def with_typed_flags(command: Command) -> Command:
     return run
 
 
+def _text(name: str, value: str | bool | None) -> str | None:
+    return SWITCHES[name][not value] if isinstance(value, bool) else value
+
+
 def _annotation(name: str, row: tuple[str, str, str]) -> Any:
     panel, placeholder, text = row
+    if name in SWITCHES:
+        spelling = "/".join(map(flag, SWITCHES[name]))
+        return Annotated[bool | None, typer.Option(spelling, help=text, rich_help_panel=panel)]
     return Annotated[str | None, typer.Option(flag(name), metavar=placeholder, help=text, rich_help_panel=panel)]
 
 
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Start from this run.toml; flags override it.", rich_help_panel=RUN),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--safetensors",
+        metavar="FILE",
+        help="Hold the model against the header of this .safetensors file, or of those of its index.json.",
+        rich_help_panel=MODEL,
+    ),
 ]
 AsOf = Annotated[
     str | None,

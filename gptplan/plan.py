@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, AsOf, ConfigFile
+from gptplan.flags import AsJson, AsOf, ConfigFile, Weights
 from planner.typed import Typed
 
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; - is stdout.")]
@@ -18,6 +18,7 @@ def plan(
     typed: Typed,
     config: ConfigFile = None,
     as_of: AsOf = None,
+    safetensors: Weights = None,
     output: Output = None,
     force: Force = False,
     json: AsJson = False,
@@ -26,16 +27,15 @@ def plan(
 
     Example: gptplan plan --model gpt2 --tokens 10B --gpu h100-80gb -o run.toml
     """
-    from gptplan.drafting import config_of
+    from gptplan.drafting import all_findings, config_of
     from gptplan.output import show, show_json, talk
-    from planner.checks import findings
     from planner.config_file import config_text, write_atomically
     from planner.plan import estimate as plan_of
     from planner.report import document
 
     whole = config_of(typed, config, as_of)
     estimated = plan_of(whole)
-    found = findings(estimated)
+    found = all_findings(estimated, safetensors)
     text = config_text(whole)
     if output is not None and str(output) != "-":
         write_atomically(output, text, overwrite=force)

@@ -79,14 +79,27 @@ def _sequences_per_device(
         )
         return found * micro
     if wanted % unit:
-        below, above = wanted // unit * unit, (wanted // unit + 1) * unit
-        near = f"batches are {below:,} or {above:,}" if below else f"batch is {above:,}"
+        below, above = nearest_batches(wanted, unit)
+        pair = [batch for batch in (below, above) if batch]
+        spelled = " or ".join(f"{batch:,}" for batch in pair)
+        accumulation = " or ".join(f"{batch // unit:,}" for batch in pair)
+        near = f"batches are {spelled}" if below else f"batch is {spelled}"
         raise InputError(
             f"{name} {wanted:,} tokens is not a whole number of sequences on every device",
             why=f"sequence {training.seq:,} x micro-batch {micro:,} x {hardware.gpus:,} GPUs = {unit:,} tokens",
-            remedy=f"give another --global-batch-tokens: the nearest legal {near}",
+            remedy=f"give another --global-batch-tokens: the nearest legal {near} tokens, with an accumulation of "
+            f"{accumulation} at that micro-batch",
         )
     return wanted // unit * micro
+
+
+def nearest_batches(wanted: int, unit: int) -> tuple[int, int]:
+    """The multiples of `unit` just below (0: none) and above `wanted` tokens, or `wanted` twice where it is one.
+
+    unit: tokens of one micro-batch on every device.
+    """
+    below = wanted // unit * unit
+    return below, below if below == wanted else below + unit
 
 
 def _largest_micro_batch(whole: RunConfig, per_device: int) -> int:

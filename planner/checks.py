@@ -4,39 +4,36 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any, Literal
 
 from planner import presets
 from planner.config import CPU, RunConfig
+from planner.finding import Finding
 from planner.memory_account import memory_of
 from planner.plan import Plan
+from planner.range_checks import batch_findings, outside, precision_findings, schedule_findings
 from planner.rules import rules
 from planner.shape import recipe_of
-from planner.units import format_bytes, format_count, format_number, format_share
+from planner.units import format_bytes, format_count, format_share
 
-FEW_STEPS = 100
 LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
-LATE_FINDING_EPOCHS = 4  # Muennighoff et al. 2023 (arXiv 2305.16264): little is lost up to four epochs
 NOMINAL_TOLERANCE = 0.05
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One odd thing: level is error (the run cannot work), warning (it may disappoint) or note."""
-
-    level: Literal["error", "warning", "note"]
-    code: str
-    message: str
-    remedy: str
-
-
 def findings(plan: Plan) -> tuple[Finding, ...]:
     """All findings of a plan, errors first."""
-    found = [*_memory(plan), *_speed(plan), *_batch(plan), *_schedule(plan), *_optimizer(plan), *_rest(plan)]
+    schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.total)
+    found = [
+        *_memory(plan),
+        *_speed(plan),
+        *batch_findings(plan),
+        *precision_findings(plan),
+        *schedule,
+        *_optimizer(plan),
+        *_rest(plan),
+    ]
     order = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(found, key=lambda f: order[f.level]))
 
@@ -116,85 +113,6 @@ def _speed(plan: Plan) -> Iterator[Finding]:
         )
 
 
-def _size_rules(parameters: int) -> dict[str, Any]:
-    sizes = rules("ranges")["size"]
-    return dict(next((size for size in sizes if parameters <= size["up_to"]), sizes[-1]))
-
-
-def _outside(value: float, limits: list[float]) -> bool:
-    return not limits[0] * (1 - 1e-9) <= value <= limits[1] * (1 + 1e-9)
-
-
-def _batch(plan: Plan) -> Iterator[Finding]:
-    size = _size_rules(plan.parameters.total)
-    tokens = plan.batch.tokens_per_step
-    if _outside(tokens, size["batch_tokens"]):
-        low, high = size["batch_tokens"]
-        yield Finding(
-            "note",
-            "batch_tokens",
-            f"{tokens:,} tokens per step are outside {format_count(low)} to {format_count(high)}, usual for "
-            f"{size['name']} models ({size['source']})",
-            "change --global-batch-tokens, unless the batch was tuned",
-        )
-    if plan.batch.steps < FEW_STEPS:
-        yield Finding(
-            "warning",
-            "few_steps",
-            f"only {plan.batch.steps} optimizer steps: the schedule and Adam's averages have no time to work",
-            "give more --tokens, or a smaller --global-batch-tokens",
-        )
-    low, high = rules("ranges")["general"]["tokens_per_parameter"]
-    ratio = plan.tokens.requested / plan.nominal_parameters
-    if not low <= ratio <= high:
-        yield Finding(
-            "note",
-            "tokens_per_parameter",
-            f"{format_number(ratio)} tokens per parameter; 20 are compute-optimal (Hoffmann et al. 2022)",
-            "train longer or on a smaller model" if ratio < low else "a larger model would use the same compute better",
-        )
-    if plan.batch.epochs is not None and plan.batch.epochs > LATE_FINDING_EPOCHS:
-        yield Finding(
-            "warning",
-            "epochs",
-            f"the data is seen {format_number(plan.batch.epochs)} times; beyond about four epochs repetition pays less "
-            "(Muennighoff et al. 2023)",
-            "get more data, or train on fewer tokens",
-        )
-
-
-def _schedule(plan: Plan) -> Iterator[Finding]:
-    s, size = plan.config.schedule, _size_rules(plan.parameters.total)
-    if _outside(s.peak_lr, size["peak_lr"]):
-        low, high = size["peak_lr"]
-        yield Finding(
-            "warning" if s.peak_lr > 2 * high else "note",
-            "peak_lr",
-            f"a peak rate of {format_number(s.peak_lr)} is outside {format_number(low)} to {format_number(high)}, "
-            f"usual for {size['name']} models ({size['source']})",
-            "change --peak-lr, or sweep it on a short run",
-        )
-    steps_fine = not _outside(s.warmup_steps, size["warmup_steps"])
-    share_fine = not _outside(plan.batch.warmup_share, size["warmup_share"])
-    if not (steps_fine or share_fine):
-        low, high = size["warmup_share"]
-        yield Finding(
-            "note",
-            "warmup",
-            f"a warm-up of {s.warmup_steps:,} steps ({format_share(plan.batch.warmup_share)}) is neither within "
-            f"{size['warmup_steps'][0]:,} to {size['warmup_steps'][1]:,} steps nor {format_share(low)} to "
-            f"{format_share(high)} of the run ({size['source']})",
-            "change --warmup-steps",
-        )
-    if s.min_lr == 0:
-        yield Finding(
-            "warning",
-            "zero_floor",
-            "the rate ends at 0: the last update changes nothing, those before it hardly anything",
-            "leave a floor, such as a tenth of the peak: --min-lr",
-        )
-
-
 def _optimizer(plan: Plan) -> Iterator[Finding]:
     o, general = plan.config.optimizer, rules("ranges")["general"]
     rate = rules("optimizers")[o.name].get("rate")
@@ -202,9 +120,9 @@ def _optimizer(plan: Plan) -> Iterator[Finding]:
         yield Finding("warning", "rate_of_adamw", f"the peak rate is the rule for AdamW; {rate}", "give --peak-lr")
     if o.clip_norm is None:
         yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
-    elif _outside(o.clip_norm, general["clip_norm"]):
+    elif outside(o.clip_norm, general["clip_norm"]):
         yield Finding("note", "clip_norm", f"clipping at {o.clip_norm:g} is unusual", "1.0 is the common value")
-    if _outside(o.weight_decay, general["weight_decay"]):
+    if outside(o.weight_decay, general["weight_decay"]):
         yield Finding("note", "weight_decay", f"a decay of {o.weight_decay:g} is unusual", "0.01 to 0.1 is common")
     if o.beta2 > 0.99:
         yield Finding(
@@ -234,12 +152,14 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             "give the shape itself by --layers and --hidden, or another --vocab",
         )
     if model.vocab % PADDING:
-        padded = -(-model.vocab // PADDING) * PADDING
+        rows = -model.vocab % PADDING
+        more = rows * model.hidden * (1 if model.tied_embeddings else 2)
         yield Finding(
             "note",
             "vocab_padding",
             f"a vocabulary of {model.vocab:,} is no multiple of {PADDING}: the head's product runs on padded tiles",
-            f"--vocab {padded} is the next multiple; the extra rows are never used",
+            f"--pad-vocab {PADDING} adds {rows} rows that no token uses: {more:,} parameters, "
+            f"{format_share(more / exact)} of the model",
         )
     if config.training.checkpoint_every is None and (plan.time.seconds or 0) > 3600:
         yield Finding(

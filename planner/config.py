@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from planner.model_config import ModelConfig
-from planner.section import Count, Positive, Section, Share
+from planner.section import Count, Every, Positive, Section, Share
 
 SCHEMA_VERSION = 1
 CPU = "cpu"  # the hardware name of this machine's processor; every other name is a GPU preset
@@ -44,7 +44,7 @@ class TrainingConfig(Section):
     activation_checkpointing: Literal["none", "selective", "full", "offloaded"] = Field(
         description="none; selective: the attention core is recomputed; full: blocks are; offloaded: inputs on the host"
     )
-    activation_checkpointing_every: Count = Field(
+    activation_checkpointing_every: Every = Field(
         default=1, description="full or offloaded: one of so many blocks is recomputed"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="of initialisation and data order")
@@ -106,17 +106,31 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate: linear warm-up, then the named decay to the floor at the last step."""
+    """Learning rate: linear warm-up, then the named decay. Update k = 1 … T uses the rate at k."""
 
-    kind: Literal["cosine"] = "cosine"
+    kind: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd"] = Field(
+        default="cosine", description="decay after warm-up; wsd is constant with a cooldown"
+    )
     peak_lr: Positive = Field(description="rate at the end of warm-up")
-    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="rate at the last step")
+    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="floor of the decay; a constant rate has none")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
+    cooldown_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="last steps, in which a wsd rate falls linearly to the floor"
+    )
+    decay_power: Positive = Field(default=2.0, description="exponent of a polynomial decay")
 
     @model_validator(mode="after")
     def _floor_below_peak(self) -> ScheduleConfig:
         if self.min_lr > self.peak_lr:
             raise ValueError(f"min_lr ({self.min_lr:g}) is above peak_lr ({self.peak_lr:g}): the rate would rise")
+        return self
+
+    @model_validator(mode="after")
+    def _cooldown_has_an_effect(self) -> ScheduleConfig:
+        if self.cooldown_steps and self.kind != "wsd":
+            raise ValueError(
+                f'cooldown_steps ({self.cooldown_steps}) beside kind = "{self.kind}": only a wsd rate has a cooldown'
+            )
         return self
 
 

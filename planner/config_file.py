@@ -46,22 +46,28 @@ def read_text(path: Path) -> str:
         raise FileError(f"{path} cannot be read", why=error.strerror or str(error), remedy="check it") from None
 
 
-def write_atomically(path: Path, text: str, *, overwrite: bool = False) -> None:
+def refuse_existing(path: Path) -> None:
+    """Raises FileError when the path is a directory, or is there already."""
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
+        raise FileError(f"{path} is a directory", why="a file is needed here", remedy="give a file name")
+    if os.path.lexists(path):  # a link to nowhere is somebody's, too
+        raise FileError(
+            f"{path} exists already", why="nothing is overwritten unasked", remedy="give another name, or add --force"
+        )
+
+
+def write_atomically(path: Path, content: str | bytes, *, overwrite: bool = False) -> None:
     """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed.
 
     Raises FileError when the path exists already (unless `overwrite`), is a directory, or cannot be written.
     """
-    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
-        raise FileError(f"{path} is a directory", why="a file is needed here", remedy="give a file name")
-    if os.path.lexists(path) and not overwrite:  # a link to nowhere is somebody's, too
-        raise FileError(
-            f"{path} exists already", why="nothing is overwritten unasked", remedy="give another name, or add --force"
-        )
+    if not overwrite or os.path.isdir(path):
+        refuse_existing(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             umask = os.umask(0)
@@ -127,6 +133,13 @@ def _refuse_impossible_run(config: RunConfig, name: str) -> None:
             f"{name}: schedule.warmup_steps = {warmup} is longer than the run of {steps:,} steps",
             why="the rate would never reach its peak",
             remedy="give fewer warmup_steps, or more tokens",
+        )
+    if warmup + config.schedule.cooldown_steps > steps:
+        raise ConfigError(
+            f"{name}: schedule.warmup_steps = {warmup} and schedule.cooldown_steps = {config.schedule.cooldown_steps} "
+            f"are longer than the run of {steps:,} steps",
+            why="the rate cannot rise and fall at once",
+            remedy="give fewer of them, or more tokens",
         )
 
 

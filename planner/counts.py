@@ -57,7 +57,9 @@ def parameters_of(model: ModelConfig) -> Parameters:
         per_kind = s.dense_layers * dense.linear + (s.layers - s.dense_layers) * mlp.linear
         return int(params.linear_parameters(s.layers * attention.linear + per_kind, s.vocab, s.hidden))
 
-    tables = int(params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.context, s.learned_positions))
+    tables = int(
+        params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.position_rows, s.learned_positions)
+    )
     tensors = parameter_tensors(model)
     total = int(params.total_parameters(blocks(experts), tables, s.end_norms, s.norm_vectors, s.hidden))
     used = int(params.total_parameters(blocks(active), tables, s.end_norms, s.norm_vectors, s.hidden))

@@ -21,23 +21,20 @@ from planner.config import (
     TrainingConfig,
 )
 from planner.config_file import explain_validation
-from planner.counts import nominal_parameters
 from planner.drafting_optimizer import optimizer_of
+from planner.drafting_schedule import Horizon, default_peak, schedule_of
 from planner.errors import InputError, UnknownNameError
 from planner.model_choice import model_of
 from planner.model_config import ModelConfig
-from planner.rules import rules
 from planner.section import Section
 from planner.shape import steps_of, tokens_per_step
 from planner.typed import Notes, Typed, flag, refuse_contradictions
-from planner.units import TERA, format_count, format_number, parse_count, parse_money
+from planner.units import TERA, parse_count, parse_money
 
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
 CHECKPOINTING = ("none", "selective", "full")
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
-WARMUP_STEPS = 2000
-WARMUP_SHARE = 0.02
 S = TypeVar("S", bound=Section)
 
 
@@ -80,7 +77,9 @@ def draft(
     )
     whole = whole.model_copy(update={"training": batch_of(typed, base, whole, notes)})
     _refuse_empty_run(whole, typed)
-    schedule = _schedule(typed, base, whole, notes)
+    horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
+    old = base.schedule if base else None
+    schedule = schedule_of(typed, old, horizon, notes, lambda: default_peak(model, notes))
     provenance = Provenance(as_of=as_of, gptplan=version, assumptions=tuple(notes.found.values()))
     return whole.model_copy(update={"schedule": schedule, "provenance": provenance})
 
@@ -228,69 +227,3 @@ def _refuse_empty_run(config: RunConfig, typed: Typed) -> None:
             why="a step is never partial, so there would be none",
             remedy=f"give at least {per_step:,} tokens, or a smaller --global-batch-tokens",
         )
-
-
-def _schedule(typed: Typed, base: RunConfig | None, config: RunConfig, notes: Notes) -> ScheduleConfig:
-    _choice(typed, "schedule", ("cosine",), "schedule")
-    old = base.schedule if base else None
-    peak = typed.number("peak_lr")
-    if peak is None:
-        peak = old.peak_lr if old else _peak_rate(config.model, notes)
-    floor = typed.number("min_lr", allow_zero=True)
-    if floor is None:
-        if old and (typed.peak_lr is None or "min_lr" not in notes.found):
-            floor = old.min_lr
-        else:
-            floor = _tenth(peak)
-            notes.add("min_lr", format_number(floor), "default: a tenth of the peak (GPT-3 appendix B)")
-    warmup = _warmup(typed, config)
-    if warmup is None:
-        warmup = old.warmup_steps if old else _default_warmup(config, notes)
-    if warmup > steps_of(config):
-        said = [flag(n) for n in typed.given("warmup_steps", "warmup_tokens", "warmup_ratio")]
-        horizon = "--tokens" if config.training.steps is None else "--steps"
-        raise InputError(
-            f"{said[0] + ':' if said else 'the'} warm-up of {warmup:,} steps{'' if said else ' in the file'} is longer "
-            f"than the run of {steps_of(config):,} steps",
-            why="the rate would never reach its peak",
-            remedy=f"give a smaller {said[0] if said else '--warmup-steps'}, or --warmup-ratio 2%, or more {horizon}",
-        )
-    return _validated(ScheduleConfig, peak_lr=peak, min_lr=floor, warmup_steps=warmup)
-
-
-def _tenth(rate: float) -> float:
-    """A tenth, to the digits that a person would write: 6e-5 and not 5.9999999999999995e-05."""
-    return float(f"{rate / 10:.12g}")
-
-
-def _warmup(typed: Typed, config: RunConfig) -> int | None:
-    if typed.warmup_steps is not None:
-        return typed.count("warmup_steps", allow_zero=True)
-    tokens = typed.count("warmup_tokens", allow_zero=True)
-    if tokens is not None:
-        return -(-tokens // tokens_per_step(config))
-    ratio = typed.number("warmup_ratio", allow_zero=True)
-    if ratio is not None:
-        if ratio > 1:
-            raise InputError(
-                f"--warmup-ratio: {ratio:g} is above 1",
-                why="it is a share of the steps",
-                remedy="write 0.02 or 2%",
-            )
-        return round(ratio * steps_of(config))
-    return None
-
-
-def _default_warmup(config: RunConfig, notes: Notes) -> int:
-    steps = steps_of(config)
-    warmup = max(1, min(WARMUP_STEPS, round(WARMUP_SHARE * steps)))
-    notes.add("warmup_steps", warmup, "2 % of the steps, at most 2,000 (LLaMA, arXiv 2302.13971, section 2.3)")
-    return warmup
-
-
-def _peak_rate(model: ModelConfig, notes: Notes) -> float:
-    table, n = rules("peak-rate"), nominal_parameters(model)
-    row = min(table["row"], key=lambda r: max(r["parameters"] / n, n / r["parameters"]))
-    rule = f"row of {format_count(row['parameters'])} parameters: {table['source']}; {table['spread']}"
-    notes.add("peak_lr", format_number(row["peak_lr"]), rule)
-    return float(row["peak_lr"])

@@ -8,6 +8,7 @@ PlanError                 base: what happened, why, how to mend it; the command 
 ├── FileError             a path that is missing, unreadable, unwritable, a directory, or exists already
 ├── DataError             training data that is missing, empty, too short or does not fit the model
 ├── CheckpointError       a checkpoint that is missing, damaged or does not belong to the config
+├── OutOfMemoryError      a simulated allocation for which the device has no room
 └── MissingExtraError     an optional part (PyTorch, …) that is not installed
 
 `assert` is for our own mistakes; nothing else in the repository raises its own exception class.
@@ -70,6 +71,10 @@ class DataError(PlanError):
 
 class CheckpointError(PlanError):
     """A checkpoint that cannot be used."""
+
+
+class OutOfMemoryError(PlanError):
+    """A simulated allocation for which the device has no room, even with an emptied cache."""
 
 
 class MissingExtraError(PlanError):

@@ -238,7 +238,7 @@ class _Micro:
     def embedding(self) -> None:
         """Look-ups and their gradients: a table of zeros to which the tokens' rows are added."""
         s, n = self.s, self.n
-        rows = [(n, s.vocab)] + ([(self.t.seq, s.context)] if s.learned_positions else [])
+        rows = [(n, s.vocab)] + ([(self.t.seq, s.position_rows)] if s.learned_positions else [])
         for looked_up, table in rows:
             made = looked_up * s.hidden * FP32
             self.sum.add("embedding", "embedding_forward", "fp32", (looked_up, s.hidden), made)

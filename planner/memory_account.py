@@ -59,7 +59,8 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
     """
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
-    walked = walk_run(config)
+    # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
+    walked = walk_run(config, in_place=gpu is not None)
     largest, saved = walked.largest, walked.saved_by
     phases = [Phase(p.phase, p.bytes, p.components) for p in walked.phases]
     peak = max(phases, key=lambda p: p.peak_bytes)

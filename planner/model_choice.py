@@ -13,11 +13,11 @@ from planner.config import RunConfig
 from planner.config_file import explain_validation
 from planner.counts import parameters_of
 from planner.errors import InputError, UnknownNameError
-from planner.hf_config import model_from_hf
 from planner.model_config import ModelConfig
+from planner.model_options import OPTIONS, changed_options, default_ffn, padded_vocab
 from planner.shape import GATED
 from planner.typed import SHAPE, Notes, Typed, flag
-from planner.units import format_count_exact, format_share
+from planner.units import format_count, format_count_exact, format_share
 
 GPT2_VOCAB = 50257
 HEAD_DIM = 64
@@ -43,6 +43,8 @@ def model_of(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> Mo
     if typed.model is not None:
         values = _from_preset(typed.model)
     elif typed.hf_config is not None:
+        from planner.hf_config import model_from_hf  # 27 families, wanted here only
+
         values = model_from_hf(Path(typed.hf_config)).model_dump()
     elif base is not None and typed.family is None:
         values = base.model.model_dump()
@@ -57,9 +59,26 @@ def model_of(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> Mo
             remedy="give --params 125M, or --model gpt2, or --hf-config FILE, or --layers and --hidden",
         )
     changed = {k: v for k, v in numbers.items() if v is not None and values.get(k) != v}
-    if changed:
-        values |= _with_changes(values, changed, notes)
+    derived = _with_changes(values, changed, notes) if changed else {}
+    options = changed_options(values | derived, typed, notes)
+    padding = padded_vocab(values | derived, typed)
+    if changed or options or padding:
+        said = {k: v for k, v in {**changed, **options, **padding}.items() if _was_typed(k, typed)}
+        name = f"{values['name']} with {', '.join(f'{k} {_said(v)}' for k, v in said.items())}"
+        values |= derived | options | padding | {"name": name, "nominal_parameters": None}
     return _whole(values)
+
+
+def _was_typed(key: str, typed: Typed) -> bool:
+    """Whether a flag says this key itself; others follow from one that does."""
+    return key in ("tied_embeddings", "moe", "vocab") or getattr(typed, key, None) is not None
+
+
+def _said(value: object) -> str:
+    """A changed value in the model's name."""
+    if isinstance(value, dict):
+        return " ".join(f"{k} {v}" for k, v in value.items() if v)
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _heads_by_rule(base: RunConfig) -> bool:
@@ -88,16 +107,16 @@ def _with_changes(values: dict[str, Any], changed: dict[str, int], notes: Notes)
     """Flags over a preset or file: what depends on a changed width is derived again unless it was typed too."""
     new: dict[str, Any] = dict(changed)
     hidden = changed.get("hidden", values["hidden"])
-    if ("hidden" in changed or "heads" in changed) and "head_dim" not in changed:
+    if values.get("mla"):
+        new["kv_heads"] = changed.get("heads", values["heads"])  # its head widths are its own
+    elif ("hidden" in changed or "heads" in changed) and "head_dim" not in changed:
         heads = changed.get("heads", values["heads"])
         new["head_dim"] = _head_dim(hidden, heads)
         if "kv_heads" not in changed:
             was_grouped = values["kv_heads"] != values["heads"]
             new["kv_heads"] = values["kv_heads"] if was_grouped else heads
     if "hidden" in changed and "ffn" not in changed:
-        new["ffn"] = _default_ffn(hidden, values["mlp"] in GATED, notes)
-    new["name"] = f"{values['name']} with {', '.join(f'{k} {v}' for k, v in changed.items())}"
-    new["nominal_parameters"] = None
+        new["ffn"] = default_ffn(hidden, values["mlp"] in GATED, notes)
     return new
 
 
@@ -111,17 +130,6 @@ def _head_dim(hidden: int, heads: int) -> int:
             remedy=f"the nearest --heads that divide it are {' and '.join(map(str, sorted(near)))}",
         )
     return hidden // heads
-
-
-def _default_ffn(hidden: int, gated: bool, notes: Notes) -> int:
-    ffn = _gated_width(hidden) if gated else 4 * hidden
-    notes.add("ffn", ffn, "8/3 of the width, to 256 (LLaMA)" if gated else "4 times the width (GPT-2)")
-    return ffn
-
-
-def _gated_width(hidden: int) -> int:
-    """Inner width of a gated MLP: 8/3 of the width, rounded up to 256 (LLaMA, arXiv 2302.13971, section 2.2)."""
-    return math.ceil(8 * hidden / 3 / 256) * 256
 
 
 def _family(typed: Typed, numbers: dict[str, int | None], seq: int, notes: Notes) -> dict[str, Any]:
@@ -144,7 +152,7 @@ def _family(typed: Typed, numbers: dict[str, int | None], seq: int, notes: Notes
         heads = _default_heads(hidden, notes)
     ffn = numbers["ffn"]
     if ffn is None:
-        ffn = _default_ffn(hidden, llama, notes)
+        ffn = default_ffn(hidden, llama, notes)
     vocab = numbers["vocab"]
     if vocab is None:
         vocab = 32000 if llama else GPT2_VOCAB
@@ -192,7 +200,7 @@ def model_for_parameters(
 
     Raises InputError when the smallest shape of the rule is more than twice as large.
     """
-    extra = [flag(n) for n in ("heads", "kv_heads", "head_dim", "ffn") if numbers[n] is not None]
+    extra = [flag(n) for n in typed.given("heads", "kv_heads", "head_dim", "ffn", *OPTIONS)]
     if extra or typed.family not in (None, "gpt2"):
         raise InputError(
             f"--params and {(extra or ['--family'])[0]} contradict each other",
@@ -202,6 +210,8 @@ def model_for_parameters(
     vocab = numbers["vocab"] or GPT2_VOCAB
     if numbers["vocab"] is None:
         notes.add("vocab", vocab, "GPT-2's tokenizer")
+    padding = padded_vocab({"vocab": vocab}, typed)
+    vocab = padding.get("vocab", vocab)
     layers, hidden = pick_shape(wanted, vocab, seq)
     found = ModelConfig(
         name=f"gpt2-{layers}x{hidden}",
@@ -212,6 +222,7 @@ def model_for_parameters(
         head_dim=HEAD_DIM,
         ffn=4 * hidden,
         vocab=vocab,
+        tokenizer_vocab=padding.get("tokenizer_vocab"),
         context=seq,
         nominal_parameters=wanted,
         source=f"--params by rule: {RULE}",
@@ -226,8 +237,22 @@ def model_for_parameters(
             remedy="give a smaller --vocab (256 for bytes), or a shape by --layers and --hidden",
         )
     difference = f"{format_count_exact(exact)} exactly, {format_share(exact / wanted - 1)} from the number typed"
-    notes.add("shape", f"{layers} layers x {hidden}: {difference}", RULE)
+    notes.add("shape", f"{layers} layers x {hidden}: {difference}; {nearest_presets(wanted)}", RULE)
     return found
+
+
+def nearest_presets(wanted: int, most: int = 3) -> str:
+    """The named models whose parameters come closest by ratio, for who would rather have a published shape."""
+    ratios = {id: size / wanted for id, size in presets.model_parameters().items()}
+    near = sorted((id for id in ratios if 0.5 <= ratios[id] <= 2), key=lambda id: (abs(math.log(ratios[id])), id))
+    if not near:
+        return "no preset is within a factor of two"
+    said = [f"{id} ({format_count(round(ratios[id] * wanted))}, {_signed(ratios[id] - 1)})" for id in near[:most]]
+    return f"nearest presets: {', '.join(said)}"
+
+
+def _signed(share: float) -> str:
+    return ("+" if share > 0 else "") + format_share(share)
 
 
 def pick_shape(wanted: int, vocab: int, context: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from planner.section import Count, Natural, Positive, Section
+from planner.section import Count, Every, Natural, Positive, Section
 
 
 class MlaConfig(Section):
@@ -54,8 +54,11 @@ class ModelConfig(Section):
     position: Literal["learned", "rotary", "alibi", "none"] = Field(
         description="learned table, rotary embedding, ALiBi's biases, or none"
     )
+    position_rows: Count | None = Field(
+        default=None, description="rows of the learned table; absent: as context (OPT has 2 more)"
+    )
     rotary_dim: Count | None = Field(default=None, description="channels of a head that rotary turns; absent: all")
-    no_position_every: Count | None = Field(
+    no_position_every: Every | None = Field(
         default=None, description="every k-th block goes without rotary embedding; absent: none does"
     )
     norm: Literal["layernorm", "rmsnorm"] = Field(description="kind of normalisation")
@@ -79,7 +82,7 @@ class ModelConfig(Section):
     )
     tied_embeddings: bool = Field(description="the output head is the embedding table")
     sliding_window: Count | None = Field(default=None, description="keys that a query sees; absent: all before it")
-    full_attention_every: Count | None = Field(
+    full_attention_every: Every | None = Field(
         default=None, description="every k-th block sees all keys in spite of sliding_window; absent: none does"
     )
     logit_softcap: Positive | None = Field(default=None, description="logits are cap * tanh(logits / cap)")
@@ -122,6 +125,12 @@ class ModelConfig(Section):
         """Options that mean nothing without another one."""
         if self.position != "rotary" and (self.rotary_dim or self.no_position_every):
             raise ValueError('rotary_dim and no_position_every need position = "rotary"')
+        if self.position_rows is not None and self.position != "learned":
+            raise ValueError('position_rows needs position = "learned"')
+        if self.position_rows is not None and self.position_rows < self.context:
+            raise ValueError(
+                f"position_rows ({self.position_rows}) is below context ({self.context}): some positions have no row"
+            )
         if self.rotary_dim is not None and self.rotary_dim > self.head_dim:
             raise ValueError(f"rotary_dim ({self.rotary_dim}) is above head_dim ({self.head_dim})")
         if self.full_attention_every is not None and self.sliding_window is None:

@@ -82,6 +82,11 @@ def cos(value: Num) -> Num:
     return _elementary("cos", value)
 
 
+def exp(value: Num) -> Num:
+    """The exponential function."""
+    return _elementary("exp", value)
+
+
 def sqrt(value: Num) -> Num:
     """Square root."""
     return _elementary("sqrt", value)

@@ -92,9 +92,11 @@ def block_parameters(
 
 
 @formula(gives="embedding_parameters", source=_SHAPES)
-def embedding_parameters(vocab: Num, hidden: Num, embedding_tables: Num, context: Num, learned_positions: Num) -> Num:
+def embedding_parameters(
+    vocab: Num, hidden: Num, embedding_tables: Num, position_rows: Num, learned_positions: Num
+) -> Num:
     """Vocabulary tables (once if tied) and the learned position table."""
-    return embedding_tables * vocab * hidden + learned_positions * context * hidden
+    return embedding_tables * vocab * hidden + learned_positions * position_rows * hidden
 
 
 @formula(gives="parameters", source=_SHAPES)

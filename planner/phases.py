@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.autograd import Autograd, Storage
 from planner.config import RunConfig
 from planner.counts import parameters_of
-from planner.network import facts_of
-from planner.operators import INDEX
+from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.facts import facts_of
+from planner.mirror.operators import INDEX
 from planner.optimizer_account import FP32, updated_bytes
 from planner.shape import recipe_of
 from planner.tape import COMPONENTS, Ledger, Peak

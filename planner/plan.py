@@ -12,6 +12,7 @@ from planner.config import CPU, RunConfig
 from planner.counts import Parameters, nominal_parameters, parameters_of
 from planner.memory_account import Memory, memory_of
 from planner.presets import Gpu, Price
+from planner.rates import landmarks
 from planner.rules import rules
 from planner.shape import (
     Shape,
@@ -213,9 +214,7 @@ def _price_source(own: float | None, price: Price | None) -> str:
 
 
 def schedule_of(config: RunConfig) -> Schedule:
-    """Landmarks: start, middle and end of warm-up, quarters of the decay, the last update."""
+    """The rate at the landmarks of the schedule."""
     s, steps, per_step = config.schedule, steps_of(config), tokens_per_step(config)
-    decay = steps - s.warmup_steps
-    marks = {0, s.warmup_steps // 2, s.warmup_steps, steps} | {s.warmup_steps + decay * i // 4 for i in (1, 2, 3)}
-    points = tuple(Point(k, k * per_step, rate_at(config, k)) for k in sorted(marks))
+    points = tuple(Point(k, k * per_step, rate_at(config, k)) for k in landmarks(s, steps))
     return Schedule(s.kind, s.peak_lr, s.min_lr, points)

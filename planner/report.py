@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from planner.checks import Finding
 from planner.config import SCHEMA_VERSION, Assumption, RunConfig
+from planner.finding import Finding
 from planner.memory_account import Memory
 from planner.plan import Batch, Cost, Plan, Schedule, Time, Tokens
 from planner.time_account import Flops, Throughput

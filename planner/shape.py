@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner import batch, presets, schedule
+from planner import batch, presets
 from planner.config import RunConfig, TrainingConfig
 from planner.model_config import ModelConfig
 from planner.presets import Recipe
+from planner.rates import schedule_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Shape:
     ffn: int
     vocab: int
     context: int
+    position_rows: int
     mlp_matrices: int
     norm_vectors: int
     block_norms: int
@@ -74,6 +76,7 @@ def shape_of(model: ModelConfig) -> Shape:
         ffn=model.ffn,
         vocab=model.vocab,
         context=model.context,
+        position_rows=model.position_rows or model.context,
         mlp_matrices=3 if model.mlp in GATED else 2,
         norm_vectors=VECTORS[model.norm_parameters],
         block_norms=1 if one_norm else BLOCK_NORMS[model.norm_placement],
@@ -143,10 +146,4 @@ def requested_tokens(config: RunConfig) -> int:
 
 def rate_at(config: RunConfig, step: int) -> float:
     """Learning rate of update `step` = 1 … T; 0 is where warm-up starts; past T the last value stays."""
-    s, steps = config.schedule, steps_of(config)
-    step = min(step, steps)
-    if step < s.warmup_steps:
-        return float(schedule.warmup_rate(step, s.warmup_steps, s.peak_lr))
-    if step == s.warmup_steps:
-        return s.peak_lr
-    return float(schedule.cosine_rate(step, s.warmup_steps, steps, s.peak_lr, s.min_lr))
+    return schedule_rate(config.schedule, steps_of(config), step)

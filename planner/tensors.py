@@ -40,7 +40,7 @@ def parameter_tensors(model: ModelConfig) -> tuple[ParameterTensor, ...]:
     moe_layers = s.layers - s.dense_layers
     found = [ParameterTensor("embedding.weight", (s.vocab, s.hidden))]
     if s.learned_positions:
-        found.append(ParameterTensor("position.weight", (s.context, s.hidden)))
+        found.append(ParameterTensor("position.weight", (s.position_rows, s.hidden)))
     norms = s.end_norms + s.layers * s.block_norms
     found += _vectors("norm", s.hidden, s.norm_vectors, norms)
     found += _times(_attention(model, s), s.layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from planner.checks import Finding
+from planner.finding import Finding
 from planner.plan import Plan
 from planner.units import (
     format_bytes,

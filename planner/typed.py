@@ -26,6 +26,20 @@ class Typed:
     head_dim: str | None = None
     ffn: str | None = None
     vocab: str | None = None
+    pad_vocab: str | None = None
+    position: str | None = None
+    rotary_dim: str | None = None
+    norm: str | None = None
+    norm_placement: str | None = None
+    qk_norm: str | None = None
+    mlp: str | None = None
+    biases: str | None = None
+    tied: str | None = None
+    sliding_window: str | None = None
+    experts: str | None = None
+    top_k: str | None = None
+    expert_ffn: str | None = None
+    shared_ffn: str | None = None
     seq: str | None = None
     tokens: str | None = None
     steps: str | None = None
@@ -47,6 +61,10 @@ class Typed:
     warmup_steps: str | None = None
     warmup_tokens: str | None = None
     warmup_ratio: str | None = None
+    cooldown_steps: str | None = None
+    cooldown_tokens: str | None = None
+    cooldown_ratio: str | None = None
+    decay_power: str | None = None
     tflops: str | None = None
     mfu: str | None = None
     price_per_gpu_hour: str | None = None
@@ -98,6 +116,7 @@ def refuse_contradictions(typed: Typed) -> None:
         (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
         (("precision", "recipe"), "a recipe contains the precision"),
         (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
+        (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
         (("tflops", "mfu"), "each fixes the speed"),
     ]
     for names, why in either:
@@ -109,13 +128,17 @@ def refuse_contradictions(typed: Typed) -> None:
 
 SHAPE = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
 # A typed field ends the assumption of its own name, and those here. --optimizer ends none: its numbers stay assumed.
+MODEL_KEYS = ("shape", "family", "heads", "ffn", "vocab", "norm_parameters", "top_k", "expert_ffn")
 ENDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("params", "model", "hf_config", "family"), ("shape", "family", "heads", "ffn", "vocab")),
+    **dict.fromkeys(("params", "model", "hf_config", "family"), MODEL_KEYS),
     **{name: (name, "shape") for name in SHAPE},
     "hidden": ("shape", "heads", "ffn"),
+    "norm": ("norm_parameters",),
     "precision": ("recipe",),
     "warmup_tokens": ("warmup_steps",),
     "warmup_ratio": ("warmup_steps",),
+    "cooldown_tokens": ("cooldown_steps",),
+    "cooldown_ratio": ("cooldown_steps",),
     "accumulation": ("accumulation", "global_batch_tokens"),
     "global_batch_tokens": ("accumulation", "global_batch_tokens"),
     "optimizer": (),

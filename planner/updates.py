@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner.autograd import Storage
 from planner.config import RunConfig
+from planner.mirror.autograd import Storage
 from planner.optimizer_account import (
     FP32,
     ORTHOGONAL,

@@ -1,15 +1,19 @@
 """One micro-batch on the tape: the network forward and backward, its phases marked.
 
-Blocks of one kind are alike: the first and the last of a run are walked and those between are added at once, because
-every total is linear in the block's number and its maximum is therefore at an end.
+Blocks of one kind are alike: of a run of them the first and the last are walked and those between are added at once,
+because every total is linear in the block's number and its maximum is therefore at an end. Where kinds alternate
+(every k-th block is checkpointed, or goes without rotary embedding), the unit that repeats is k blocks.
 """
 
 from __future__ import annotations
 
-from planner import operators as op
-from planner.autograd import Autograd, Storage, Tensor
-from planner.network import Block, Facts, Network
+from planner.mirror.autograd import Autograd, Storage, Tensor
+from planner.mirror.facts import Facts
+from planner.mirror.model import Block, Network
+from planner.mirror.operators import INDEX, mark, scale
 from planner.tape import Ledger
+
+Run = tuple[int, int, int]  # first block, blocks of one unit, units
 
 
 def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
@@ -18,50 +22,89 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
     whole: every block is walked, none is added at once.
     """
     ledger, network = e.ledger, Network(facts)
-    inputs = [Tensor(_External(ledger, facts.tokens), facts.tokens, op.INDEX) for _ in range(2)]
-    layers = facts.shape.layers
-    walked = layers if whole else min(2, layers)
+    ids, targets = _inputs(facts, ledger)
     ledger.phase("forward_end")
-    x = network.embed(e, inputs[0])
-    marks: list[dict[str, int]] = []
-    x = op.mark(e, x, lambda: ledger.phase("backward_end"))
-    before = dict(ledger.live)
-    saved_before = dict(e.saved_by)
-    for index in range(walked):
-        block = Block(facts)
-        if facts.training.activation_checkpointing == "full":
-            e.label = "blocks"
-            x = e.checkpoint(block, x)
-        else:
-            x = block(e, x)
-        del block
-        if index == 0 and layers > walked:
-            ledger.repeat(before, layers - walked)
-            for label, size in e.saved_by.items():
-                e.saved_by[label] += (size - saved_before.get(label, 0)) * (layers - walked)
-            x = op.mark(e, x, lambda: ledger.repeat(marks[0], layers - walked))
-        if index == walked - 1:
-            x = op.mark(e, x, lambda: marks.append(dict(ledger.live)))
-    hidden = network.last_norm(e, x)
-    del x
-    loss = network.loss(e, hidden, inputs[1])
+    stream = [mark(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
+    for run in runs_of(facts):
+        _walk_run(facts, e, stream, run, whole)
+    hidden = network.last_norm(e, stream[0])
+    stream.clear()
+    loss = network.loss(e, hidden, targets)
     del hidden
+    e.leave_autocast()
+    loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
     e.backward(loss)
 
 
 def walk_evaluation(facts: Facts, e: Autograd) -> None:
-    """A forward pass that keeps no graph; one block suffices, because nothing of it stays."""
+    """A forward pass that keeps no graph: of a block nothing stays but its output."""
     network = Network(facts)
-    ids, targets = (Tensor(_External(e.ledger, facts.tokens), facts.tokens, op.INDEX) for _ in range(2))
+    ids, targets = _inputs(facts, e.ledger)
     e.recording = False
-    x = network.embed(e, ids)
-    for _ in range(min(2, facts.shape.layers)):
-        x = Block(facts)(e, x)
-    hidden = network.last_norm(e, x)
-    del x
+    stream = [network.embed(e, ids)]
+    for start, unit, times in runs_of(facts):
+        _walk_unit(facts, e, stream, range(start, start + unit * min(2, times)), 0)
+    hidden = network.last_norm(e, stream[0])
+    stream.clear()
     network.loss(e, hidden, targets)
+    del hidden
+    e.leave_autocast()
     e.recording = True
+
+
+def runs_of(facts: Facts) -> list[Run]:
+    """The blocks as runs of alike units: of dense blocks, then of those with experts."""
+    layers, border = facts.shape.layers, facts.shape.dense_layers
+    runs = []
+    for begin, end in ((0, border), (border, layers)):
+        length = end - begin
+        if not length:
+            continue
+        unit = min(length, facts.period)
+        if len({facts.kind(i) for i in range(begin, begin + unit)}) == 1 and unit == facts.period:
+            unit = 1
+        runs.append((begin, unit, length // unit))
+        if length % unit:
+            runs.append((end - length % unit, length % unit, 1))
+    return runs
+
+
+def _walk_run(facts: Facts, e: Autograd, stream: list[Tensor], run: Run, whole: bool) -> None:
+    """`stream` holds the residual stream alone: a name beside it would keep a block's input alive."""
+    ledger = e.ledger
+    start, unit, times = run
+    added = 0 if whole else max(0, times - 2)
+    before, saved_before = dict(ledger.live), dict(e.saved_by)
+    _walk_unit(facts, e, stream, range(start, start + unit), added)
+    if added:
+        ledger.repeat(before, added)
+        for label, size in e.saved_by.items():
+            e.saved_by[label] += (size - saved_before.get(label, 0)) * added
+    if times == 1:
+        return
+    at_end: list[dict[str, int]] = []
+    if added:
+        stream[0] = mark(e, stream[0], lambda: ledger.repeat(at_end[0], added))
+    for index in range(1, times - added):
+        _walk_unit(facts, e, stream, range(start + index * unit, start + (index + 1) * unit), 0)
+    stream[0] = mark(e, stream[0], lambda: at_end.append(dict(ledger.live)))
+
+
+def _walk_unit(facts: Facts, e: Autograd, stream: list[Tensor], blocks: range, added: int) -> None:
+    e.enter_unit(added)
+    for index in blocks:
+        block = Block(facts, index)
+        if facts.recomputes(index):
+            stream[0] = e.checkpoint("blocks", block, stream[0])
+        else:
+            stream[0] = block(e, stream[0])
+        del block
+
+
+def _inputs(facts: Facts, ledger: Ledger) -> tuple[Tensor, Tensor]:
+    first, second = (Tensor(_External(ledger, facts.tokens), facts.tokens, INDEX) for _ in range(2))
+    return first, second
 
 
 class _External(Storage):
@@ -70,13 +113,8 @@ class _External(Storage):
     __slots__ = ()
 
     def __init__(self, ledger: Ledger, tokens: int) -> None:
-        self.ledger, self.size, self.component, self.saved, self.key = (
-            ledger,
-            tokens * op.INDEX,
-            "activations",
-            False,
-            0,
-        )
+        self.ledger, self.size, self.component = ledger, tokens * INDEX, "activations"
+        self.saved, self.viewed, self.key = False, False, 0
 
     def __del__(self) -> None:
         pass

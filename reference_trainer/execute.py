@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from planner.checks import Finding, findings
+from planner.checks import findings
 from planner.compare import Comparison, Measurement, compare
 from planner.compare_file import COMPARISON, load_comparison
 from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
 from planner.config_file import config_text, read_text, write_atomically
 from planner.errors import FileError
+from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.report import document
 from planner.shape import tokens_per_step

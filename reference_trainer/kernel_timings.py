@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference_trainer.kernel_pool import TYPES, Call, Kernel, Pool
-from reference_trainer.model import NORM_EPS, _RMSNormFunction, _RotaryFunction
+from reference_trainer.layers import NORM_EPS, _RMSNormFunction, _RotaryFunction
 
 SMALL_VOCAB = 256  # rows of the table in the embedding kernels: the rest of a larger one is the kernel `fill`
 CHAIN = 64  # nodes in the graph whose time, divided by them, is the cost of one

@@ -19,21 +19,16 @@ from reference_trainer.precision import compute_type, weights_type
 def build_model(config: RunConfig) -> GPT:
     """The config's model on the current default device."""
     recipe = recipe_of(config)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(weights_type(recipe))
-    try:
-        return GPT(config.model, compute_type(recipe), config.training.activation_checkpointing)
-    finally:
-        torch.set_default_dtype(before)
+    return GPT(config.model, config.training, compute_type(recipe), weights_type(recipe))
 
 
 def saved_bytes_by_operator(model: GPT, ids: Tensor, targets: Tensor) -> dict[str, int]:
     """Bytes of distinct storages that autograd keeps for backward in one forward pass, by module.
 
-    Parameters and the rotary tables are not counted: they live anyway. A storage belongs to the first module that
+    Parameters and the tables of positions are not counted: they live anyway. A storage belongs to the first module that
     saves it; the blocks' numbers are left out of the names, so that a line holds all blocks.
     """
-    known = {_key(t) for t in [*model.parameters(), *(model.tables or ())]}
+    known = {_key(t) for t in [*model.parameters(), *(model.tables or ())] if t is not None}
     lines: dict[str, int] = {}
     keep: list[Tensor] = []
 
@@ -86,12 +81,12 @@ def _module_stack(model: GPT) -> Iterator[list[str]]:
 def model_flops_per_step(config: RunConfig) -> int:
     """Model FLOPs of one optimizer step, forward and backward, counted by PyTorch on the meta device.
 
-    There attention is decomposed and counted in full, T^2 scores, forward x 3. Nothing is recomputed: checkpointing
-    is left out, because model FLOPs do not contain it.
+    There attention is decomposed and counted in full, T^2 scores whatever a window hides, forward x 3. Nothing is
+    recomputed: checkpointing and chunked losses are left out, because model FLOPs do not contain what they repeat,
+    and autocast too, which that device does not know.
     """
-    plain = config.model_copy(
-        update={"training": config.training.model_copy(update={"activation_checkpointing": "none"})}
-    )
+    unrepeated = {"activation_checkpointing": "none", "loss": "plain", "runtime": "eager", "attention_kernel": "math"}
+    plain = config.model_copy(update={"training": config.training.model_copy(update=unrepeated)})
     with torch.device("meta"):
         model = build_model(plain)
         shape = (1, config.training.seq)

@@ -35,8 +35,7 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callabl
     pairs = [(ids.to(device), targets.to(device))] * min(2, t.accumulation)
     with torch.device(device):
         model = build_model(config)
-        if config.model.position == "rotary":
-            model.rotary_tables(t.seq, device)
+        model.make_tables(t.seq, pairs[0][0].device)  # "cuda" alone is another device than cuda:0
         saved = saved_bytes_by_operator(model, *pairs[0])
         if device.type == "cpu":
             tracker = StorageTracker()

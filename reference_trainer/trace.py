@@ -28,6 +28,7 @@ from reference_trainer.model import GPT
 from reference_trainer.updates import make_optimizer
 
 Event = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
+Allocation = tuple[int, int]  # number of the storage, bytes (0: freed): what `planner.allocator` replays
 
 
 @dataclass(slots=True)
@@ -70,7 +71,9 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.track = Track()
         self._device = device
         self._seen = WeakIdKeyDictionary()
+        self._storages = 0
         self.events: list[Event] | None = None
+        self.allocations: list[Allocation] | None = None
 
     def phase(self, name: str) -> None:
         """From here on, peaks belong to the phase `name`."""
@@ -91,7 +94,10 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         size = storage.nbytes()
         self._seen[storage] = size
-        weakref.finalize(storage, self._free, size)
+        self._storages += 1
+        weakref.finalize(storage, self._free, self._storages, size)
+        if self.allocations is not None and size:  # an empty tensor takes nothing, and 0 means freed
+            self.allocations.append((self._storages, size))
         self.track.live_bytes += size
         if self.events is not None:
             self.events.append((operator, size, self.track.live_bytes))
@@ -99,7 +105,9 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.track.phases[-1].peak_bytes = self.track.live_bytes
             self.track.phases[-1].operator = operator
 
-    def _free(self, size: int) -> None:
+    def _free(self, storage: int, size: int) -> None:
+        if self.allocations is not None and size:
+            self.allocations.append((storage, 0))
         self.track.live_bytes -= size
         if self.events is not None:
             self.events.append(("free", -size, self.track.live_bytes))
@@ -132,7 +140,7 @@ def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
     first = model.blocks[0]
     return [
         model.register_forward_pre_hook(forward_begins),
-        model.head.register_forward_pre_hook(watch("backward_block")),
+        model.last.register_forward_pre_hook(watch("backward_block")),
         first.register_forward_pre_hook(_outermost(watch("backward_end"))),
     ]
 
@@ -183,19 +191,19 @@ def tracked_steps(
             finite(weight)
 
 
-def replay(config: RunConfig, events: list[Event] | None = None) -> Track:
+def replay(config: RunConfig, events: list[Event] | None = None, allocations: list[Allocation] | None = None) -> Track:
     """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
 
-    events: filled with every allocation and release, where given. With accumulation two micro-batches are walked,
+    events, allocations: filled with every allocation and release, where given; `allocations` says which storage is
+    released, as an allocator must know. With accumulation two micro-batches are walked,
     the first and one that finds gradients there already.
     """
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
     with FakeTensorMode():
         model = build_model(config)
-        if config.model.position == "rotary":
-            model.rotary_tables(training.seq, torch.device("cpu"))
+        model.make_tables(training.seq, torch.device("cpu"))
         pair = (torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
         tracker = StorageTracker()
-        tracker.events = events
+        tracker.events, tracker.allocations = events, allocations
         tracked_steps(model, config, [pair] * min(2, training.accumulation), tracker)
     return tracker.track

@@ -9,7 +9,7 @@ from textual.containers import ScrollableContainer
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from planner.checks import Finding
+from planner.finding import Finding
 from planner.text import MARKS, summary, wrap
 from tui.session import Result
 

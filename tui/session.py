@@ -7,10 +7,11 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.checks import Finding, findings
+from planner.checks import findings
 from planner.config import RunConfig
 from planner.draft import RECIPE_OF_PRECISION, draft
 from planner.errors import PlanError
+from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.typed import Typed, flag
 from planner.units import format_number, spell_count

@@ -12,8 +12,9 @@ from calling import BASE, Call
 
 COUNTS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "seq", "micro_batch", "accumulation")
 COUNTS += ("global_batch_tokens", "dataset_tokens", "gpus", "checkpoint_every", "tokens", "steps", "params")
-NUMBERS = ("peak_lr", "tflops", "mfu")
+NUMBERS = ("peak_lr", "tflops", "mfu", "decay_power")
 FROM_ZERO = ("seed", "warmup_steps", "warmup_tokens", "warmup_ratio", "min_lr", "price_per_gpu_hour")
+FROM_ZERO += ("cooldown_steps", "cooldown_tokens", "cooldown_ratio")
 
 UNREADABLE = ("inf", "1e400", " ", "12Q", "125 M B", "١٢٥", "1,00", "0x10", "--", "1" * 101, "5\x00")
 
@@ -30,6 +31,8 @@ def words_for(name: str, value: str) -> list[str]:
         words[:2] = ["--model", "gpt2"]
     if name == "steps":
         del words[2:4]
+    words += ["--schedule", "wsd"] if name.startswith("cooldown") else []
+    words += ["--schedule", "polynomial"] if name == "decay_power" else []
     return [*words, f"{flag}={value}"]
 
 
@@ -96,7 +99,7 @@ MISTAKES = {
     f"{SHAPE} --family gtp2": ("unknown model family", "gpt2"),
     f"{RUN} --activation-checkpointing ful": ("unknown activation checkpointing", "full"),
     f"{RUN} --optimizer adam": ("unknown optimizer", "adamw"),
-    f"{RUN} --schedule cosin": ("unknown schedule", "cosine"),
+    f"{RUN} --schedule cosin": ("unknown schedule", "cosine", "inverse_sqrt"),
     # gaps
     "--tokens 1B": ("the model is missing", "--params"),
     "--params 125M": ("length of the run is missing", "--tokens"),
@@ -123,6 +126,13 @@ MISTAKES = {
     f"{RUN} --warmup-ratio 1.01": ("--warmup-ratio", "above 1"),
     f"{RUN} --warmup-ratio 150%": ("--warmup-ratio", "above 1"),
     "--params 125M --steps 100 --warmup-steps 101": ("100 steps", "more --steps"),
+    f"{RUN} --schedule wsd --cooldown-steps 18_693": ("--cooldown-steps", "18,693", "at most 18,692 steps"),
+    f"{RUN} --schedule wsd --cooldown-tokens 10B": ("--cooldown-tokens", "warm-up of 381", "longer than the run"),
+    f"{RUN} --schedule wsd --cooldown-ratio 2": ("--cooldown-ratio", "above 1"),
+    f"{RUN} --cooldown-steps 5": ("--cooldown-steps has no effect on a cosine schedule", "--schedule wsd"),
+    f"{RUN} --schedule wsd --decay-power 2": ("--decay-power has no effect on a wsd", "--schedule polynomial"),
+    f"{RUN} --schedule constant --min-lr 1e-5": ("--min-lr has no effect on a constant", "no floor"),
+    f"{RUN} --min-lr 101%": ("min_lr", "is above peak_lr"),
     f"{RUN} --min-lr 1": ("min_lr (1) is above peak_lr",),
     f"{RUN} --peak-lr 1e-5 --min-lr 1e-4": ("min_lr (0.0001) is above peak_lr (1e-05)",),
     # the rest
@@ -155,6 +165,7 @@ CONTRADICTIONS = [
     {"--accumulation": "2", "--global-batch-tokens": "4096"},
     {"--precision": "bf16", "--recipe": "fp32"},
     {"--warmup-steps": "1", "--warmup-tokens": "1M", "--warmup-ratio": "0.1"},
+    {"--cooldown-steps": "1", "--cooldown-tokens": "1M", "--cooldown-ratio": "0.1"},
     {"--tflops": "100", "--mfu": "0.4"},
 ]
 PAIRS = [pair for group in CONTRADICTIONS for pair in combinations(group.items(), 2)]
@@ -179,6 +190,8 @@ GIGANTIC = [
     f"{RUN} --tflops 1e199",
     f"{RUN} --mfu 1e-199",
     f"{RUN} --peak-lr 1e199 --min-lr 1e-199",
+    f"{RUN} --schedule polynomial --decay-power 1e199",
+    "--model gpt2 --steps 1e18 --schedule wsd",
     f"{RUN} --dataset-tokens 1e18 --checkpoint-every 1e18",
 ]
 

@@ -19,6 +19,7 @@ from planner.config_file import config_from, config_text, load_config
 from planner.draft import draft
 from planner.errors import PlanError
 from planner.plan import estimate
+from planner.rates import KINDS
 from planner.report import document
 from planner.schemas import schemas
 from planner.typed import Typed
@@ -51,14 +52,16 @@ REST = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1).map(str),
         "checkpoint_every": COUNT,
         "optimizer": st.just("adamw"),
-        "schedule": st.just("cosine"),
+        "schedule": st.sampled_from(KINDS),
+        "min_lr": st.sampled_from(["0", "1e-12", "0%", "10%", "100%"]),
     },
 )
 LENGTH = st.sampled_from([{"tokens": "10B"}, {"tokens": "123_456_789"}, {"steps": "1"}, {"steps": "77"}])
 BATCH = st.sampled_from([{}, {"accumulation": "3"}, {"global_batch_tokens": "3Mi"}])
 SPEED = st.one_of(st.just({}), RATE.map(lambda x: {"tflops": x}), st.just({"mfu": "33.3%"}))
 TYPE = st.sampled_from([{}, {"precision": "fp32"}, {"recipe": "mixed-bf16"}])
-TYPED = st.tuples(MODELS, REST, LENGTH, BATCH, SPEED, TYPE).map(
+COOLDOWN = st.sampled_from([{}, {}, {"cooldown_ratio": "0.1"}, {"cooldown_steps": "3"}, {"cooldown_tokens": "10M"}])
+TYPED = st.tuples(MODELS, REST, LENGTH, BATCH, SPEED, TYPE, COOLDOWN).map(
     lambda parts: {k: v for d in parts for k, v in d.items()}
 )
 SCHEMA = jsonschema.Draft202012Validator(schemas()["config"])

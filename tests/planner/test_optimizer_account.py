@@ -97,7 +97,7 @@ OPTIMIZERS = st.sampled_from([(name, way) for name, ways in IMPLEMENTATIONS.item
     recipe=st.sampled_from(presets.recipe_ids()),
     state=st.sampled_from([None, "fp32", "bf16"]),
     layers=st.integers(1, 5),
-    accumulation=st.integers(2, 3),
+    accumulation=st.integers(1, 3),
 )
 def test_parts_sum_to_the_whole(
     pair: tuple[str, str], recipe: str, state: str | None, layers: int, accumulation: int

@@ -9,11 +9,15 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from pydantic import ValidationError
 
 from planner import presets
+from planner.config_file import config_from, config_text
 from planner.counts import parameters_of
+from planner.draft import draft
 from planner.errors import UnknownNameError
 from planner.model_config import ModelConfig
+from planner.typed import Typed
 
 # rules are constants, not presets by name; test_rules.py reads them
 FILES = sorted(p for p in presets.PRESETS.glob("*/*.toml") if p.parent.name != "rules")
@@ -51,6 +55,57 @@ def test_model_has_the_published_parameter_count(id: str) -> None:
     preset = presets.model(id)
     model = ModelConfig(name=id, source=preset.source, **preset.shape)
     assert parameters_of(model).total == preset.published_parameters
+
+
+@pytest.mark.parametrize("id", presets.model_ids())
+def test_model_round_trips_through_the_config_and_its_file(id: str) -> None:
+    preset = presets.model(id)
+    model = ModelConfig(name=id, source=preset.source, **preset.shape)
+    said = model.model_dump(exclude_unset=True, exclude_none=True)
+    assert {key: said[key] for key in preset.shape} == dict(preset.shape)  # no key is dropped, nothing is changed
+    config = draft(Typed(model=id, steps="1000", seq="512", gpu="cpu"), as_of="2026-11-21", version="0")
+    again = config_from(tomllib.loads(config_text(config)), "run.toml")
+    assert again == config and parameters_of(again.model).total == preset.published_parameters
+
+
+def test_which_counts_are_published_and_which_only_counted_out() -> None:
+    checks = {id: presets.model(id).parameters_check for id in presets.model_ids()}
+    assert set(checks.values()) == {"published", "computed"}
+    assert sum(check == "published" for check in checks.values()) >= 60
+    rounded = [id for id in checks if id.startswith(("gpt-3-", "cerebras-gpt-"))]
+    assert len(rounded) == 14 and {checks[id] for id in rounded} == {"computed"}
+
+
+def test_what_other_counts_have_in_addition() -> None:
+    neox, deepseek = presets.model("gpt-neox-20b"), presets.model("deepseek-v3")
+    # its card sums over two tensor-parallel ranks: what both hold is counted twice
+    duplicated = (44 * 6 + 2) * 6144
+    assert neox.published_parameters + duplicated == 20_556_201_984
+    # the safetensors metadata counts one bias per routed expert of the 58 blocks, which no gradient changes
+    assert deepseek.published_parameters + 58 * 256 == 671_026_419_200
+
+
+@pytest.mark.parametrize(
+    ("id", "active"),
+    [
+        ("mixtral-8x7b", 12_879_925_248),
+        ("qwen3-30b-a3b", 3_353_032_704),
+        ("deepseek-v3", 37_552_282_624),  # the report prints 37B
+    ],
+)
+def test_active_parameters_of_a_mixture(id: str, active: int) -> None:
+    preset = presets.model(id)
+    counted = parameters_of(ModelConfig(name=id, source=preset.source, **preset.shape))
+    assert counted.active == active < counted.total
+
+
+def test_a_learned_table_may_have_more_rows_than_positions() -> None:
+    preset = presets.model("opt-175b")
+    plain = ModelConfig(name="x", source="x", **{**preset.shape, "position_rows": None})
+    assert preset.published_parameters - parameters_of(plain).total == 2 * 12288
+    for wrong in ({"position_rows": 2047}, {"position": "rotary"}):
+        with pytest.raises(ValidationError, match="position_rows"):
+            ModelConfig(name="x", source="x", **{**preset.shape, **wrong})
 
 
 def test_gpt2_and_llama_counts_are_the_published_ones() -> None:

@@ -54,6 +54,8 @@ def config_of(**changes: object) -> RunConfig:
     """The tiny run with some values changed; a name is looked for in the sections one after the other."""
     sections: dict[str, Any] = {"model": MODEL, "training": TRAINING, "optimizer": OPTIMIZER, "schedule": SCHEDULE}
     sections |= {"hardware": HardwareConfig(gpu="cpu", gpus=1)}
+    if changes.get("norm") == "rmsnorm":
+        changes = {"norm_parameters": "gain"} | changes
     for key, value in changes.items():
         name = next(name for name, section in sections.items() if key in type(section).model_fields)
         sections[name] = sections[name].model_copy(update={key: value})

@@ -275,6 +275,18 @@ def test_tf32_wants_tensor_cores(tiny: MakeConfig) -> None:
         refuse_unrunnable(tiny(recipe="tf32"), torch.device("cpu"))
 
 
+def test_updates_that_pytorch_loses_are_refused(tiny: MakeConfig) -> None:
+    def with_sgd(recipe: str, way: str) -> RunConfig:
+        config = tiny(recipe=recipe)
+        changed = config.optimizer.model_copy(update={"name": "sgd", "implementation": way})
+        return config.model_copy(update={"optimizer": changed})
+
+    with pytest.raises(ConfigError, match="leaves bfloat16 weights as they are"):
+        refuse_unrunnable(with_sgd("pure-bf16", "fused"), torch.device("cpu"))
+    for recipe, way in (("pure-bf16", "foreach"), ("master-bf16", "fused"), ("fp32", "fused")):
+        refuse_unrunnable(with_sgd(recipe, way), torch.device("cpu"))
+
+
 def test_a_missing_package_is_named_with_its_pip_line(tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     config = tiny()

@@ -87,7 +87,7 @@ def test_gradients_are_clipped_to_the_limit_and_freed(
 
 def test_matrices_decay_and_vectors_do_not(tiny: MakeConfig) -> None:
     config = tiny()
-    model = GPT(config.model, torch.float32, "none")
+    model = GPT(config.model, config.training, torch.float32)
     groups = decay_groups(dict(model.named_parameters()))
     names = [name for name, _ in model.named_parameters()]
     assert sorted(groups["decay"] + groups["no_decay"]) == sorted(names)

@@ -22,7 +22,6 @@ from reference_trainer.updates import make_optimizer
 RECIPES = ("mixed-bf16", "fp32", "pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16")
 WAYS = [(name, way) for name, ways in IMPLEMENTATIONS.items() for way in ways if name != "adamw8bit"]
 STATES = [(name, state) for name in ("adamw", "lion") for state in ("fp32", "bf16")]
-NARROW = ("pure-bf16", "master-bf16", "master-bf16-grad16")
 SCALARS = 64  # bytes
 
 
@@ -37,7 +36,7 @@ def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: in
         vocab="256",
         seq="16",
         micro_batch="2",
-        accumulation="2" if recipe in NARROW else "1",
+        accumulation="2" if recipe == "master-bf16" else "1",
         steps="10",
         recipe=recipe,
     )
@@ -53,8 +52,7 @@ def peaks(walked: Walked) -> dict[str, int]:
 
 def assert_witnessed(config: RunConfig) -> None:
     seen = replay(config).by_phase()
-    whole = [] if config.training.recipe in NARROW else [walk_run(config, events=[])]
-    for walked in (walk_run(config), *whole):
+    for walked in (walk_run(config), walk_run(config, events=[])):
         for phase, predicted in peaks(walked).items():
             assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])
 
@@ -98,7 +96,8 @@ def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None
     updater.step()
     held = sum(t.numel() * t.element_size() for t in updater.state().values())
     assert held - scalars == optimizer_memory(config).state_bytes
-    assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
+    if (recipe, *way) != ("pure-bf16", "sgd", "fused"):  # there PyTorch loses it, and the trainer refuses it
+        assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
 
 
 def test_implementations_differ_and_the_account_sees_it() -> None:

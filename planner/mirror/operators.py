@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from planner.autograd import Autograd, Gradient, Parameter, Saved, Storage, Summed, Tensor
+from planner.mirror.autograd import Autograd, Gradient, Parameter, Saved, Summed, Tensor
 
 FP32 = 4
 INDEX = 8  # int64
@@ -63,15 +63,13 @@ def _add_backward(
     return outputs
 
 
-def linear(e: Autograd, x: Tensor, weight: Parameter, bias: Parameter | None, width: int) -> Tensor:
-    """x [.., K] times weight [M, K], both cast to x's type first; `width` is K."""
-    narrow_bias = None if bias is None else cast(e, bias, x.item)
-    narrow = cast(e, weight, x.item)
+def linear(e: Autograd, x: Tensor, weight: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    """x [.., K] times weight [M, K], of one type; `width` is K."""
     rows, outputs = x.count // width, weight.count // width
-    inputs = (x, narrow) if narrow_bias is None else (x, narrow, narrow_bias)
+    inputs = (x, weight) if bias is None else (x, weight, bias)
     sizes = (rows * width * x.item, weight.count * x.item, outputs * x.item)
-    node = e.node(inputs, partial(_linear_backward, e, sizes, narrow_bias is not None, x.node is not None))
-    e.save(node, x, narrow)
+    node = e.node(inputs, partial(_linear_backward, e, sizes, bias is not None, x.node is not None))
+    e.save(node, x, weight)
     out = e.new(rows * outputs, x.item)
     out.node = node
     return out
@@ -82,10 +80,10 @@ def _linear_backward(
 ) -> list[Any]:
     """addmm (bias) makes the input's gradient first, mm (none) the weight's."""
     if bias:
-        back = e.bytes(sizes[0]) if into else None
-        return [back, e.bytes(sizes[1]), Summed(sizes[2])]
-    weight = e.bytes(sizes[1])
-    return [e.bytes(sizes[0]) if into else None, weight]
+        back = e.viewed(sizes[0]) if into else None
+        return [back, e.viewed(sizes[1]), Summed(sizes[2])]
+    weight = e.viewed(sizes[1])
+    return [e.viewed(sizes[0]) if into else None, weight]
 
 
 def layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
@@ -106,48 +104,63 @@ def _layer_norm_backward(
     return [e.bytes(size), *(e.bytes(width * FP32) for _ in range(parameters))]
 
 
-def rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
-    """The reference model's RMSNorm: saves x and 1/rms."""
-    rows = x.count // width
-    square = e.new(x.count, FP32)
-    mean = e.new(rows, FP32)
-    del square
-    inverse = e.new(rows, FP32)
-    del mean
-    node = e.node((x, *parameters), partial(_rms_norm_backward, e, x.count * FP32, rows, width, len(parameters)))
-    out = e.new(x.count, x.item)
-    e.save(node, x, *parameters, inverse)
-    out.node = node
-    return out
-
-
-def _rms_norm_backward(
-    e: Autograd, size: int, rows: int, width: int, parameters: int, grads: list[Gradient], saved: Saved
-) -> list[Any]:
-    normalised = e.bytes(size)
-    gains: list[Storage] = []
-    if parameters:
-        product = e.bytes(size)
-        gains.append(e.bytes(width * FP32))
-        del product
-    scaled = e.bytes(size)
-    product = e.bytes(size)
-    shift = e.bytes(rows * FP32)
-    del product, normalised, shift
-    return [scaled, *gains]
-
-
 def pointwise(e: Autograd, x: Tensor) -> Tensor:
-    """An activation that saves its input: GELU, SiLU, ReLU (its output, of the same size)."""
-    node = e.node((x,), partial(_pointwise_backward, e, x.count * x.item))
+    """An activation that saves its input: GELU, SiLU."""
+    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
     e.save(node, x)
     out = e.new(x.count, x.item)
     out.node = node
     return out
 
 
-def _pointwise_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+def same_size_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     return [e.bytes(size)]
+
+
+def relu(e: Autograd, x: Tensor) -> Tensor:
+    """ReLU keeps its output."""
+    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
+    out = e.new(x.count, x.item)
+    e.save(node, out)
+    out.node = node
+    return out
+
+
+def relu_squared(e: Autograd, x: Tensor) -> Tensor:
+    """relu(x).square()."""
+    x = relu(e, x)
+    node = e.node((x,), partial(_square_backward, e, x.count * x.item))
+    e.save(node, x)
+    out = e.new(x.count, x.item)
+    out.node = node
+    return out
+
+
+def _square_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+    """grad * (2 * x): the power's derivative is a tensor of its own."""
+    power = e.bytes(size)
+    twice = e.bytes(size)
+    out = e.bytes(size)
+    del power, twice
+    return [out]
+
+
+def soft_cap(e: Autograd, x: Tensor) -> Tensor:
+    """x.div_(cap).tanh_() * cap."""
+    size = x.count * x.item
+    x = x.part(x.count, e.node((x,), partial(same_size_backward, e, size)))
+    node = e.node((x,), partial(same_size_backward, e, size))
+    x = x.part(x.count, node)
+    e.save(node, x)
+    return scale(e, x)
+
+
+def scale(e: Autograd, x: Tensor) -> Tensor:
+    """x times or divided by a number."""
+    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
+    out = e.new(x.count, x.item)
+    out.node = node
+    return out
 
 
 def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
@@ -173,33 +186,12 @@ def _split_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved)
     return [e.bytes(size)]
 
 
-def turn(e: Autograd, x: Tensor) -> Tensor:
-    """The reference model's rotary embedding: nothing saved; two fp32 halves at a time."""
-    node = e.node((x,), partial(_turn_backward, e, x.count, x.item))
-    out = e.new(x.count, x.item)
-    _halves(e, x.count)
-    out.node = node
-    return out
-
-
-def _halves(e: Autograd, count: int) -> None:
-    for _ in range(2):
-        first, second = e.bytes(count // 2 * FP32), e.bytes(count // 2 * FP32)
-        del first, second
-
-
-def _turn_backward(e: Autograd, count: int, item: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    out = e.bytes(count * item)
-    _halves(e, count)
-    return [out]
-
-
-def flash_attention(e: Autograd, query: Tensor, key: Tensor, value: Tensor, heads_rows: int) -> Tensor:
+def flash_attention(e: Autograd, query: Tensor, key: Tensor, value: Tensor, heads_rows: int, outputs: int) -> Tensor:
     """SDPA's flash kernel: q, k, v, output and the fp32 log-sum-exp are saved (`heads_rows` of it)."""
     sizes = (query.count * query.item, key.count * key.item, value.count * value.item)
     node = e.node((query, key, value), partial(_flash_backward, e, sizes))
     e.save(node, query, key, value)
-    out = e.new(query.count, query.item)
+    out = e.new(outputs, query.item)
     lse = e.new(heads_rows, FP32)
     e.save(node, out, lse)
     out.node = node

@@ -2,7 +2,7 @@
 
 A `Tensor` here has a size and no contents. Its storage is counted in the ledger when it is made and given back
 when the last reference goes, by Python's own reference counting, just as a PyTorch tensor's is; so a model written
-with these tensors (`network.py`) holds and frees what the same model written in PyTorch holds and frees. A `Node`
+with these tensors (`model.py`) holds and frees what the same model written in PyTorch holds and frees. A `Node`
 remembers what backward needs; `Autograd.backward` runs the nodes in PyTorch's order (the newest that is ready
 first, leaves at once), adds up gradients that meet, and recomputes what was checkpointed.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from sys import getrefcount
 from typing import Any
 
 from planner.tape import Ledger
@@ -22,10 +23,11 @@ from planner.tape import Ledger
 class Storage:
     """Bytes in the ledger for as long as this object lives."""
 
-    __slots__ = ("component", "key", "ledger", "saved", "size")
+    __slots__ = ("component", "key", "ledger", "saved", "size", "viewed")
 
     def __init__(self, ledger: Ledger, size: int, component: str) -> None:
         self.ledger, self.size, self.component, self.saved = ledger, size, component, False
+        self.viewed = False  # a gradient reached through a view: its base counts as another holder
         self.key = ledger.allocate(component, size)
 
     def __del__(self) -> None:
@@ -59,6 +61,7 @@ class Tensor:
         return Tensor(self.storage, count, self.item, node, slot)
 
 
+ALONE = 2  # what sys.getrefcount says of an object that one name holds
 Gradient = Storage | None
 Backward = Callable[[list[Gradient], "Saved"], list[Any]]
 Saved = list[Storage | None]
@@ -117,6 +120,8 @@ class Autograd:
         self.sequence = 0
         self.recording = True  # False: no graph is kept (evaluation)
         self.label = ""
+        # autocast's copies of parameters by unit of blocks, and how many more units there are like it
+        self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
         self.saved_by: dict[str, int] = {}
         self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
         self.gradients: list[Storage] = []  # those that became `.grad`
@@ -134,12 +139,41 @@ class Autograd:
         """A fresh storage: what an operator allocates inside itself, or a gradient."""
         return Storage(self.ledger, size, component)
 
+    def viewed(self, size: int) -> Storage:
+        """A fresh gradient that is handed on as a view of itself."""
+        made = Storage(self.ledger, size, "temporary")
+        made.viewed = True
+        return made
+
     def node(self, inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node | None:
         """The graph's node of an operator that runs now; None where nothing is recorded."""
         if not self.recording:
             return None
         self.sequence += 1
         return Node(self.sequence, inputs, backward, outputs)
+
+    def cached_cast(self, parameter: Tensor, item: int, cast: Callable[[Autograd, Tensor, int], Tensor]) -> Tensor:
+        """Autocast's copy of a parameter: made once, kept until the region is left."""
+        if parameter.item == item:
+            return parameter
+        casts = self._units[-1][0]
+        found = casts.get(parameter)
+        if found is None:
+            found = casts[parameter] = cast(self, parameter, item)
+        return found
+
+    def enter_unit(self, added: int) -> None:
+        """What follows is a unit of blocks; `added` more like it are not walked."""
+        self._units.append(({}, added))
+
+    def leave_autocast(self) -> None:
+        """The autocast region ends: its copies of parameters go, but for those that are saved."""
+        for casts, added in self._units:
+            before = dict(self.ledger.live)
+            casts.clear()
+            if added:
+                self.ledger.repeat(before, added)
+        self._units = [({}, 0)]
 
     def save(self, node: Node | None, *tensors: Tensor | None) -> None:
         """`node` keeps these for backward; inside a checkpoint only their places are kept.
@@ -175,13 +209,14 @@ class Autograd:
             storage.saved = True
             self.saved_by[self.label] = self.saved_by.get(self.label, 0) + storage.size
 
-    def checkpoint(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def checkpoint(self, label: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """torch.utils.checkpoint (not reentrant): run `function`, keep its inputs, run it again in backward.
 
         The inputs are held by whatever node of the function still has something saved.
         """
         if not self.recording or self._rerun_frame is not None:
             return function(self, *inputs)
+        self.label = label
         held = tuple(Tensor(t.storage, t.count, t.item, t.node, t.slot) for t in inputs)
         for tensor in held:
             if tensor.storage is not None:
@@ -199,7 +234,8 @@ class Autograd:
         """From the gradient of `root`, made here, to those of all parameters."""
         assert root.node is not None
         waiting = _dependencies(root.node)
-        root.node.grads = [self.bytes(root.count * root.item)]
+        first = self.bytes(root.count * root.item)  # held to the end by the call of backward()
+        root.node.grads = [first]
         ready: list[tuple[float, int, Node]] = [(-root.node.sequence, 0, root.node)]
         order = 0
         while ready:
@@ -240,12 +276,14 @@ class Autograd:
         if frame.made is None:
             frame.made = {}
             self._rerun_frame = frame
+            self._units.append(({}, 0))  # the rerun is an autocast region of its own
             try:
                 frame.rerun()
             except _Stop:
                 pass
             finally:
                 self._rerun_frame = None
+                self._units.pop()
         made = frame.made
         return [made.pop(position) for position in node.positions]
 
@@ -253,14 +291,13 @@ class Autograd:
         """A gradient arrives at an input buffer."""
         if node.grads is None:
             node.grads = [None] * node.outputs
-        there = node.grads[slot]
+        there, node.grads[slot] = node.grads[slot], None
         if there is None or gradient is None:
-            node.grads[slot] = there if gradient is None else gradient
-            return
-        node.grads[slot] = self._sum(there, gradient)
-
-    def _sum(self, there: Storage, gradient: Storage) -> Storage:
-        return self.bytes(max(there.size, gradient.size))
+            node.grads[slot] = gradient if there is None else there
+        elif self.in_place and not there.viewed and getrefcount(there) == ALONE:
+            node.grads[slot] = there
+        else:
+            node.grads[slot] = self.bytes(max(there.size, gradient.size), there.component)
 
     def _accumulate(self, node: Node) -> None:
         """A leaf's gradient becomes `.grad`, or is added into the one that is there."""

@@ -1,0 +1,152 @@
+"""Reading a config.json key by key: present, of the right kind, supported; else one message that names the key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.errors import InputError
+
+GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
+PLAIN = dict.fromkeys(GELU, "gelu") | {"relu": "relu", "relu2": "relu2", "relu_squared": "relu2"}
+GATED = dict.fromkeys(GELU, "geglu") | dict.fromkeys(("silu", "swish"), "swiglu")
+BIASES = {(False, False): "none", (True, False): "attention", (True, True): "all"}
+MOST_LAYERS = 10**4  # more than any model has
+MAY_BE_LONG = 60  # characters of a value that a message shows
+
+
+@dataclass(frozen=True, slots=True)
+class HfConfig:
+    """The keys of one config.json; a key that is null counts as absent, as it does in transformers."""
+
+    values: dict[str, Any]
+    path: Path
+
+    def get(self, key: str, default: Any) -> Any:
+        """A value, or the default that transformers documents for this model_type."""
+        found = self.values.get(key)
+        return default if found is None else found
+
+    def size(self, *keys: str, default: int | None = None) -> int:
+        """A positive whole number under the first of these names that is present. Raises InputError."""
+        key = next((k for k in keys if self.values.get(k) is not None), None)
+        if key is None:
+            if default is not None:
+                return default
+            raise InputError(
+                f"{self.path} has no {keys[0]}",
+                why="the shape is not whole without it",
+                remedy="give the config.json that belongs to the weights",
+            )
+        found = self.values[key]
+        if type(found) is not int or found < 1:
+            raise InputError(
+                f"{self.path}: {key} = {repr(found)[:MAY_BE_LONG]} is not a positive whole number",
+                why="the shape follows from it",
+                remedy="give the config.json that belongs to the weights",
+            )
+        return found
+
+    def layers(self, *keys: str) -> int:
+        """The number of blocks, of which lists are made. Raises InputError."""
+        found = self.size(*keys)
+        if found > MOST_LAYERS:
+            raise self.unsupported(keys[0], f"at most {MOST_LAYERS} layers")
+        return found
+
+    def inside(self, key: str) -> HfConfig:
+        """The keys of an object within. Raises InputError when it is none."""
+        found = self.get(key, {})
+        if not isinstance(found, dict):
+            raise self.unsupported(key, "an object of keys")
+        return HfConfig(found, self.path)
+
+    def share(self, width: str, heads: str) -> int:
+        """The width of one head. Raises InputError when the heads do not divide the width."""
+        whole, parts = self.size(width), self.size(heads)
+        if whole % parts:
+            raise InputError(
+                f"{self.path}: {width} = {whole} is not divisible by {heads} = {parts}",
+                why="the width is shared out evenly among the heads",
+                remedy="change one of the two",
+            )
+        return whole // parts
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A true or false. Raises InputError for anything else."""
+        self.only(key, default, (True, False))
+        return bool(self.get(key, default))
+
+    def only(self, key: str, default: Any, allowed: tuple[Any, ...]) -> None:
+        """Refuse a value that would be counted wrongly. Raises InputError."""
+        found = self.get(key, default)
+        if not any(type(found) is type(known) and found == known for known in allowed):
+            raise self.unsupported(key, ", ".join(map(repr, allowed)))
+
+    def unsupported(self, key: str, allowed: str) -> InputError:
+        """The refusal of a value, to be raised."""
+        return InputError(
+            f"{self.path}: {key} = {repr(self.values.get(key))[:MAY_BE_LONG]} is not supported",
+            why="its parameters or activations would be counted wrongly",
+            remedy=f"supported: {allowed}",
+        )
+
+    def mlp(self, known: dict[str, str], *keys: str, default: str) -> str:
+        """Our name of the MLP whose activation stands under the first of these keys. Raises InputError."""
+        key = next((k for k in keys if self.values.get(k) is not None), keys[0])
+        found = self.get(key, default)
+        if not isinstance(found, str) or found not in known:
+            raise self.unsupported(key, ", ".join(map(repr, known)))
+        return known[found]
+
+    def biases(self, mlp_key: str = "mlp_bias") -> str:
+        """Our name of which linear layers have a bias. Raises InputError for an MLP's biases alone."""
+        found = self.flag("attention_bias", False), self.flag(mlp_key, False)
+        if found not in BIASES:
+            raise self.unsupported(mlp_key, "false unless attention_bias is true")
+        return BIASES[found]
+
+    def rotary(self, head_dim: int, *keys: str, default: float = 1.0) -> dict[str, Any]:
+        """Position keys of a rotary model; a part of the head is said under `keys`, or in rope_parameters."""
+        nested = self.get("rope_parameters", {})
+        places = [(key, self.values) for key in keys] + [("partial_rotary_factor", nested)]
+        found = next((p[k] for k, p in places if isinstance(p, dict) and p.get(k) is not None), default)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
+            raise self.unsupported(keys[0] if keys else "rope_parameters", "a share of the head, above 0 and at most 1")
+        turned = int(head_dim * found)
+        return {"position": "rotary"} | ({} if turned == head_dim else {"rotary_dim": turned})
+
+    def window(self, layers: int, every: int | None = None) -> dict[str, Any]:
+        """Keys of sliding-window attention.
+
+        `every`: each such block sees all keys, where the file has no layer_types. Raises InputError for a pattern of
+        layers that `ModelConfig` cannot say.
+        """
+        if self.values.get("sliding_window") is None or not self.flag("use_sliding_window", True):
+            return {}
+        full = self._full_layers(layers, every)
+        if len(full) == layers:
+            return {}
+        found = {"sliding_window": self.size("sliding_window")}
+        if not full:
+            return found
+        step = full[0] + 1
+        if full != list(range(step - 1, layers, step)):
+            raise self.unsupported("layer_types" if "layer_types" in self.values else "max_window_layers", "every k-th")
+        return found | {"full_attention_every": step}
+
+    def _full_layers(self, layers: int, every: int | None) -> list[int]:
+        """The blocks that see all keys."""
+        types = self.get("layer_types", None)
+        if types is not None:
+            known = ("full_attention", "sliding_attention")
+            if not isinstance(types, list) or len(types) != layers or any(t not in known for t in types):
+                raise self.unsupported("layer_types", "one of full_attention, sliding_attention for each layer")
+            return [i for i, t in enumerate(types) if t == "full_attention"]
+        if self.values.get("use_sliding_window") is True:  # Qwen: the first layers see all keys
+            first = self.get("max_window_layers", layers)
+            if type(first) is not int or first < 0:
+                raise self.unsupported("max_window_layers", "a whole number of layers")
+            return list(range(min(layers, first)))
+        return [] if every is None else list(range(every - 1, layers, every))

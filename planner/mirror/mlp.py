@@ -1,0 +1,51 @@
+"""The MLPs of a block. Mirror of `reference_trainer/mlp.py`."""
+
+from __future__ import annotations
+
+from planner.mirror import operators as op
+from planner.mirror.autograd import Autograd, Tensor
+from planner.mirror.facts import Facts
+from planner.mirror.layers import Linear
+
+ACTIVATIONS = {
+    "gelu": op.pointwise,
+    "swiglu": op.pointwise,
+    "geglu": op.pointwise,
+    "relu": op.relu,
+    "relu2": op.relu_squared,
+}
+
+
+class MLP:
+    """Two matrices around an activation, or three with a gate."""
+
+    def __init__(self, f: Facts, ffn: int, label: str = "blocks.mlp") -> None:
+        s = f.shape
+        self.label, self.activation = label, ACTIVATIONS[f.model.mlp]
+        self.gate = Linear(f, s.hidden, ffn, s.mlp_bias) if s.gated else None
+        self.up = Linear(f, s.hidden, ffn, s.mlp_bias)
+        self.down = Linear(f, ffn, s.hidden, s.mlp_bias)
+
+    def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        act = self.plain(e, x) if self.gate is None else self.gated(e, x, self.gate)
+        e.label = f"{self.label}.down"
+        return self.down(e, act)
+
+    def plain(self, e: Autograd, x: Tensor) -> Tensor:
+        """activation(up x)."""
+        e.label = f"{self.label}.up"
+        wide = self.up(e, x)
+        e.label = self.label
+        return self.activation(e, wide)
+
+    def gated(self, e: Autograd, x: Tensor, gate: Linear) -> Tensor:
+        """activation(gate x) * (up x)."""
+        e.label = f"{self.label}.gate"
+        wide = gate(e, x)
+        e.label = self.label
+        act = self.activation(e, wide)
+        del wide
+        e.label = f"{self.label}.up"
+        up = self.up(e, x)
+        e.label = self.label
+        return op.multiply(e, act, up)

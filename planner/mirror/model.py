@@ -1,0 +1,105 @@
+"""The whole decoder. Mirror of `reference_trainer/model.py`.
+
+Names that PyTorch's version keeps alive are kept alive here, and what it drops is dropped: that is what makes the
+peaks exact. A call of an object holds its arguments until it returns, as a module's does.
+"""
+
+from __future__ import annotations
+
+from planner.mirror import operators as op
+from planner.mirror.attention import Attention
+from planner.mirror.autograd import Autograd, Parameter, Tensor
+from planner.mirror.facts import Facts
+from planner.mirror.layers import Linear, Norm, dropout
+from planner.mirror.losses import LOSSES
+from planner.mirror.mlp import MLP
+
+
+class Block:
+    """One transformer block: attention and MLP, each with the norms before and after it."""
+
+    def __init__(self, f: Facts, index: int) -> None:
+        model, hidden = f.model, f.shape.hidden
+        self.f = f
+        before, after = model.norm_placement != "post", model.norm_placement != "pre"
+        self.attention_norm = Norm(f, hidden) if before else None
+        self.attention = Attention(f, index)
+        self.attention_post_norm = Norm(f, hidden) if after else None
+        self.mlp_norm = Norm(f, hidden) if before and model.residual != "parallel-one-norm" else None
+        self.mlp = MLP(f, f.shape.ffn)
+        self.mlp_post_norm = Norm(f, hidden) if after else None
+
+    def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        if self.f.model.residual == "parallel-one-norm":
+            normed = self.into(e, x, self.attention_norm, "attention_norm")
+            both = op.add(e, x, dropout(e, self.f, self.attention(e, normed)))
+            return op.add(e, both, dropout(e, self.f, self.mlp(e, normed)))
+        if self.f.model.residual == "parallel":
+            return op.add(e, op.add(e, x, self.attention_branch(e, x)), self.mlp_branch(e, x))
+        x = op.add(e, x, self.attention_branch(e, x))
+        return op.add(e, x, self.mlp_branch(e, x))
+
+    def into(self, e: Autograd, x: Tensor, norm: Norm | None, name: str) -> Tensor:
+        """What a sub-layer reads: the normed stream in the compute type."""
+        e.label = f"blocks.{name}"
+        return op.cast(e, x if norm is None else norm(e, x), self.f.cast_to)
+
+    def out_of(self, e: Autograd, y: Tensor, norm: Norm | None, name: str) -> Tensor:
+        """What a sub-layer adds."""
+        e.label = "blocks.dropout"
+        y = dropout(e, self.f, y)
+        e.label = f"blocks.{name}"
+        return y if norm is None else norm(e, y)
+
+    def attention_branch(self, e: Autograd, x: Tensor) -> Tensor:
+        """What attention adds to the residual stream."""
+        y = self.attention(e, self.into(e, x, self.attention_norm, "attention_norm"))
+        return self.out_of(e, y, self.attention_post_norm, "attention_post_norm")
+
+    def mlp_branch(self, e: Autograd, x: Tensor) -> Tensor:
+        """What the MLP adds to the residual stream."""
+        y = self.mlp(e, self.into(e, x, self.mlp_norm, "mlp_norm"))
+        return self.out_of(e, y, self.mlp_post_norm, "mlp_post_norm")
+
+
+class Network:
+    """The whole decoder but its blocks, which are made as they are walked."""
+
+    def __init__(self, f: Facts) -> None:
+        s = f.shape
+        self.f = f
+        self.embedding = Parameter(s.vocab * s.hidden, f.weights)
+        self.embedding_norm = Norm(f, s.hidden) if f.model.embedding_norm else None
+        self.position = Parameter(s.position_rows * s.hidden, f.weights) if s.learned_positions else None
+        self.norm = Norm(f, s.hidden)
+        self.head = Linear(f, s.hidden, s.vocab)
+        if s.tied:
+            self.head.weight = self.embedding
+
+    def embed(self, e: Autograd, ids: Tensor) -> Tensor:
+        """Token embedding, its norm, positions, dropout."""
+        f = self.f
+        e.label = "embedding"
+        x = op.embedding(e, ids, self.embedding, f.shape.hidden)
+        if self.embedding_norm is not None:
+            e.label = "embedding_norm"
+            x = self.embedding_norm(e, x)
+        if self.position is not None:
+            e.label = "position"
+            positions = e.new(f.training.seq, op.INDEX)
+            looked_up = op.embedding(e, positions, self.position, f.shape.hidden)
+            del positions
+            x = op.add(e, x, looked_up)
+            del looked_up
+        e.label = "dropout"
+        return dropout(e, f, x)
+
+    def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
+        """What the head reads."""
+        e.label = "norm"
+        hidden = op.cast(e, self.norm(e, x), self.f.cast_to)
+        return op.mark(e, hidden, lambda: e.ledger.phase("backward_block"))
+
+    def loss(self, e: Autograd, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Head and cross-entropy."""
+        return LOSSES[self.f.training.loss](e, self.f, self.head, hidden, targets)

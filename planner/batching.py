@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from planner import presets
-from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.config import HardwareConfig, RunConfig, TrainingConfig
 from planner.errors import InputError
 from planner.memory_account import memory_of
-from planner.model_config import ModelConfig
 from planner.shape import tokens_per_step
 from planner.typed import Notes, Typed
 
@@ -15,20 +14,14 @@ MOST_TOKENS_AT_ONCE = 16_384
 FILL = 0.9
 
 
-def batch_of(
-    typed: Typed,
-    base: RunConfig | None,
-    model: ModelConfig,
-    training: TrainingConfig,
-    hardware: HardwareConfig,
-    notes: Notes,
-) -> TrainingConfig:
-    """`training` with micro-batch and accumulation.
+def batch_of(typed: Typed, base: RunConfig | None, whole: RunConfig, notes: Notes) -> TrainingConfig:
+    """The training section of `whole`, for which one sequence stands, with micro-batch and accumulation.
 
     Over a base, its batch stands. Where GPUs, sequence or micro-batch change, what was assumed of it is derived again,
     so that a batch in tokens that somebody chose, or the default one, does not grow with the GPUs.
     Raises InputError when a typed batch cannot be divided among the devices; the message names the nearest legal ones.
     """
+    training, hardware = whole.training, whole.hardware
     micro = typed.count("micro_batch")
     accumulation = typed.count("accumulation")
     wanted = typed.count("global_batch_tokens")
@@ -51,7 +44,7 @@ def batch_of(
     name = "--global-batch-tokens:" if wanted is not None else "the file's batch of"
     per_device = _sequences_per_device(chosen, name, training, hardware, micro or 1, notes)
     if micro is None:
-        micro = _largest_micro_batch(model, training, hardware, per_device)
+        micro = _largest_micro_batch(whole, per_device)
         notes.add(
             "micro_batch",
             micro,
@@ -109,10 +102,9 @@ def nearest_batches(wanted: int, unit: int) -> tuple[int, int]:
     return below, below if below == wanted else below + unit
 
 
-def _largest_micro_batch(
-    model: ModelConfig, training: TrainingConfig, hardware: HardwareConfig, per_device: int
-) -> int:
+def _largest_micro_batch(whole: RunConfig, per_device: int) -> int:
     """The micro-batch of the rule; memory is only asked where the card's is known."""
+    training, hardware = whole.training, whole.hardware
     gpu = presets.gpu(hardware.gpu) if hardware.gpu in presets.gpu_ids() else None
     usable = gpu.usable_bytes if gpu else None
     for micro in range(min(per_device, max(1, MOST_TOKENS_AT_ONCE // training.seq)), 0, -1):
@@ -121,19 +113,8 @@ def _largest_micro_batch(
         if usable is None or micro == 1:
             return micro
         update = {"micro_batch": micro, "accumulation": per_device // micro}
-        need = memory_of(_provisional(model, training.model_copy(update=update), hardware), gpu).peak_allocated_bytes
+        tried = whole.model_copy(update={"training": training.model_copy(update=update)})
+        need = memory_of(tried, gpu).peak_allocated_bytes
         if need is not None and need <= FILL * usable:
             return micro
     return 1
-
-
-def _provisional(model: ModelConfig, training: TrainingConfig, hardware: HardwareConfig) -> RunConfig:
-    """A config for the memory account alone: schedule and provenance do not enter it."""
-    return RunConfig(
-        model=model,
-        training=training,
-        optimizer=OptimizerConfig(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0),
-        schedule=ScheduleConfig(peak_lr=1.0, min_lr=0.0, warmup_steps=0),
-        hardware=hardware,
-        provenance=Provenance(as_of="", gptplan=""),
-    )

@@ -14,6 +14,7 @@ from planner.memory_account import memory_of
 from planner.plan import Plan
 from planner.range_checks import batch_findings, outside, precision_findings, schedule_findings
 from planner.rules import rules
+from planner.shape import recipe_of
 from planner.units import format_bytes, format_count, format_share
 
 LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
@@ -114,6 +115,9 @@ def _speed(plan: Plan) -> Iterator[Finding]:
 
 def _optimizer(plan: Plan) -> Iterator[Finding]:
     o, general = plan.config.optimizer, rules("ranges")["general"]
+    rate = rules("optimizers")[o.name].get("rate")
+    if rate and any(a.key == "peak_lr" for a in plan.config.provenance.assumptions):
+        yield Finding("warning", "rate_of_adamw", f"the peak rate is the rule for AdamW; {rate}", "give --peak-lr")
     if o.clip_norm is None:
         yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
     elif outside(o.clip_norm, general["clip_norm"]):
@@ -131,6 +135,14 @@ def _optimizer(plan: Plan) -> Iterator[Finding]:
 
 def _rest(plan: Plan) -> Iterator[Finding]:
     model, config = plan.config.model, plan.config
+    recipe = recipe_of(config)
+    if not recipe.trainable:
+        yield Finding(
+            "note",
+            "recipe_not_run",
+            f"the reference trainer does not run {recipe.id}: it is planned from published descriptions",
+            "`gptplan run` takes mixed-bf16, master-bf16, fp32 and others",
+        )
     exact, nominal = plan.parameters.total, plan.nominal_parameters
     if abs(exact / nominal - 1) > NOMINAL_TOLERANCE:
         yield Finding(

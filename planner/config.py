@@ -64,6 +64,18 @@ class TrainingConfig(Section):
         return self
 
 
+# how each optimizer's update can run, its default first
+IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
+    "adamw": ("fused", "foreach", "for-loop"),
+    "adamw8bit": ("fused",),
+    "lion": ("for-loop",),
+    "adafactor": ("foreach", "for-loop"),
+    "sgd": ("fused", "foreach", "for-loop"),
+    "muon": ("fused", "foreach", "for-loop"),  # of the AdamW beside it; Muon itself goes through its matrices in turn
+}
+WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights
+
+
 class OptimizerConfig(Section):
     """The optimizer, weight decay, and clipping by the global gradient norm."""
 
@@ -77,10 +89,20 @@ class OptimizerConfig(Section):
         default=None, description="type of the moments; absent: that of the weights which are updated"
     )
     beta1: Share = Field(description="decay of the first moment, or momentum")
+    momentum: Share = Field(default=0.95, description="muon's momentum; the betas are those of the AdamW beside it")
     beta2: Share = Field(description="decay of the second moment")
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
     clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+
+    @model_validator(mode="after")
+    def _is_there(self) -> OptimizerConfig:
+        ways = IMPLEMENTATIONS[self.name]
+        if self.implementation not in ways:
+            raise ValueError(f'implementation = "{self.implementation}": {self.name} has {" and ".join(ways)} only')
+        if self.state_dtype is not None and self.name not in WITH_OWN_STATE_TYPE:
+            raise ValueError(f'state_dtype = "{self.state_dtype}": {self.name} keeps its state in one type only')
+        return self
 
 
 class ScheduleConfig(Section):

@@ -15,13 +15,13 @@ from planner.batching import batch_of
 from planner.config import (
     CPU,
     HardwareConfig,
-    OptimizerConfig,
     Provenance,
     RunConfig,
     ScheduleConfig,
     TrainingConfig,
 )
 from planner.config_file import explain_validation
+from planner.drafting_optimizer import optimizer_of
 from planner.drafting_schedule import Horizon, default_peak, schedule_of
 from planner.errors import InputError, UnknownNameError
 from planner.model_choice import model_of
@@ -63,19 +63,20 @@ def draft(
         seq = model.context
         notes.add("seq", seq, "the model's context is shorter than the default")
     _refuse_long_sequence(seq, model)
-    training = batch_of(typed, base, model, _training(typed, base, seq, notes), hardware, notes)
+    training = _training(typed, base, seq, notes)
+    optimizer = optimizer_of(typed, base, training.recipe, notes)
     whole = _validated(
         RunConfig,
         model=model,
         training=training,
-        optimizer=_optimizer(base, notes),
+        optimizer=optimizer,
         schedule=ScheduleConfig(peak_lr=1.0, min_lr=0.0, warmup_steps=0),
         hardware=hardware,
         provenance=Provenance(as_of=as_of, gptplan=version),
         profile=profile if hardware.gpu == CPU else None,
     )
+    whole = whole.model_copy(update={"training": batch_of(typed, base, whole, notes)})
     _refuse_empty_run(whole, typed)
-    _choice(typed, "optimizer", ("adamw",), "optimizer")
     horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
     old = base.schedule if base else None
     schedule = schedule_of(typed, old, horizon, notes, lambda: default_peak(model, notes))
@@ -171,6 +172,7 @@ def _training(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> T
                 remedy="give --tokens, such as --tokens 10B, or --steps",
             )
         tokens, steps = old.tokens, old.steps
+    recipe = _recipe(typed, old, notes)
     return _validated(
         TrainingConfig,
         tokens=tokens,
@@ -179,7 +181,8 @@ def _training(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> T
         seq=seq,
         micro_batch=1,
         accumulation=1,
-        recipe=_recipe(typed, old, notes),
+        recipe=recipe,
+        runtime=presets.recipe(recipe).runtime if old is None or recipe != old.recipe else old.runtime,
         activation_checkpointing=_or_default(
             _choice(typed, "activation_checkpointing", CHECKPOINTING, "activation checkpointing mode"),
             old.activation_checkpointing if old else None,
@@ -214,14 +217,6 @@ def _or_default(typed: Any, old: Any, default: Callable[[], Any]) -> Any:
     if typed is not None:
         return typed
     return old if old is not None else default()
-
-
-def _optimizer(base: RunConfig | None, notes: Notes) -> OptimizerConfig:
-    if base is not None:
-        return base.optimizer
-    notes.add("optimizer", "AdamW, betas 0.9 and 0.95, eps 1e-8, decay 0.1", "GPT-3 appendix B (arXiv 2005.14165)")
-    notes.add("clip_norm", "1.0", "GPT-3 appendix B (arXiv 2005.14165)")
-    return OptimizerConfig(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
 
 
 def _refuse_empty_run(config: RunConfig, typed: Typed) -> None:

@@ -40,8 +40,6 @@ def optimizer_bytes(parameters: Num, state_bytes: Num) -> Num:
     return parameters * state_bytes
 
 
-_FP32 = 4
-_ENTRIES = 4  # per parameter tensor: the weight, its two moments and its step count
 _ENTRY = 98  # byte of a tensor's JSON entry, mean over the reference model's names
 _JSON = 1000  # byte: the rest of the headers, state.json and manifest.json, as measured beside 98 an entry
 
@@ -51,9 +49,9 @@ _JSON = 1000  # byte: the rest of the headers, state.json and manifest.json, as 
     source="safetensors format: 8 bytes, a JSON entry per tensor, the data; entries measured",
     witness="size of the files that a run of the reference trainer writes: 1 %",
 )
-def checkpoint_bytes(parameters: Num, state_bytes: Num, tensors: Num) -> Num:
-    """Weights in fp32, moments and a step count per tensor; four header entries per parameter tensor."""
-    return parameters * (_FP32 + state_bytes) + tensors * (_FP32 + _ENTRIES * _ENTRY) + _JSON
+def checkpoint_bytes(saved_weights_bytes: Num, optimizer_bytes: Num, entries: Num) -> Num:
+    """The weights that are updated, the optimizer's state, a header entry for every tensor in the files."""
+    return saved_weights_bytes + optimizer_bytes + entries * _ENTRY + _JSON
 
 
 @formula(gives="bytes", source="Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 5")

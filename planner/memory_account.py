@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from planner import memory
 from planner.config import RunConfig
 from planner.counts import nominal_parameters, parameters_of
-from planner.optimizer_account import FP32, optimizer_memory
+from planner.optimizer_account import OptimizerMemory, optimizer_memory, updated_bytes
 from planner.phases import walk_run
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 from planner.shape import recipe_of
-
-MOMENTS_BYTES = 2 * FP32  # AdamW: two fp32 moments per parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
     need = allocator.needed if gpu else peak.peak_bytes
     return Memory(
         rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
-        weights_bytes=int(memory.weights_bytes(counts.total, recipe.weights_bytes_per_parameter)),
+        weights_bytes=largest["weights"],
         master_weights_bytes=int(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter)),
         gradients_bytes=int(memory.gradients_bytes(counts.total, recipe.gradients_bytes_per_parameter)),
         optimizer_bytes=optimizer.state_bytes,
@@ -95,8 +93,16 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=tuple(phases),
-        checkpoint_bytes=int(memory.checkpoint_bytes(counts.total, MOMENTS_BYTES, counts.tensors)),
+        checkpoint_bytes=_checkpoint_bytes(config, optimizer),
     )
+
+
+def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
+    """A checkpoint's files: the weights that are updated, and the optimizer's state but what all tensors share."""
+    counts = parameters_of(config.model)
+    weights = int(memory.weights_bytes(counts.total, updated_bytes(config)))
+    entries = counts.tensors + sum(times for _, times in optimizer.storages)
+    return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ from planner.counts import parameters_of
 from planner.mirror.autograd import Autograd, Storage
 from planner.mirror.facts import facts_of
 from planner.mirror.operators import INDEX
-from planner.optimizer_account import FP32, OptimizerMemory, optimizer_memory
+from planner.optimizer_account import FP32, updated_bytes
 from planner.shape import recipe_of
 from planner.tape import COMPONENTS, Ledger, Peak
 from planner.tensors import parameter_tensors
+from planner.updates import Update
 from planner.walk import walk_evaluation, walk_micro_batch
 
-FINITE_CHECK = 7  # bytes per element of the tensor being checked: |x| in fp32 and three masks
+FINITE_MASKS = 3  # bytes per element of the tensor being checked, beside its magnitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class _Run:
         self.recipe = recipe
         self.counts = parameters_of(config.model)
         self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter
-        self.optimizer = optimizer_memory(config)
+        self.e.widened = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
+        self.update_of = Update(config, self.ledger, self.hold, self.whole)
         self.held: list[Storage] = []
 
     def walk(self) -> Walked:
@@ -64,8 +66,7 @@ class _Run:
         if not self.whole:
             ledger.allocate("gradients", self.gradients)  # a steady step needs more at every other moment
         self.clip()
-        self.moments(self.optimizer)
-        self.update()
+        self.update(first=True)
         saved = self.micro_batches()
         ledger.phase("optimizer_step")
         self.clip()
@@ -84,7 +85,7 @@ class _Run:
             self.ledger.allocate(component, size * times)
 
     def state(self) -> None:
-        """Weights, and their fp32 copies where the recipe has them."""
+        """Weights, their fp32 copies where the recipe has them, and casts of them that it keeps."""
         recipe = self.recipe
         for item, component in (
             (recipe.weights_bytes_per_parameter, "weights"),
@@ -92,11 +93,7 @@ class _Run:
         ):
             for tensor in parameter_tensors(self.config.model):
                 self.hold(component, tensor.count * item, tensor.times)
-
-    def moments(self, optimizer: OptimizerMemory) -> None:
-        """The optimizer's state appears at its first update."""
-        for size, times in optimizer.storages:
-            self.hold("optimizer", size, times)
+        self.hold("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
 
     def inputs(self) -> int:
         """Token ids, targets, and the tables of rotary embedding."""
@@ -120,19 +117,20 @@ class _Run:
     def clip(self) -> None:
         """Clipping: a norm per tensor, stacked, and the norm of them all."""
         if self.config.optimizer.clip_norm is not None:
-            norms = Storage(self.ledger, FP32 * (2 * self.counts.tensors + 1), "temporary")
+            item = self.recipe.gradients_bytes_per_parameter
+            norms = Storage(self.ledger, item * (2 * self.counts.tensors + 1), "temporary")
             del norms
 
-    def update(self) -> None:
-        """The update's own temporaries; then the gradients are dropped."""
-        needed = Storage(self.ledger, self.optimizer.step_bytes, "temporary")
-        del needed
+    def update(self, first: bool = False) -> None:
+        """The update, the first of which makes the state; then the gradients are dropped."""
+        self.update_of.walk(first)
         self.e.gradients.clear()
         self.ledger.release("gradients", self.ledger.live["gradients"])
 
     def check_finite(self) -> None:
         """A checkpoint is refused where a weight is not finite: a mask of one tensor at a time."""
-        mask = Storage(self.ledger, FINITE_CHECK * self.counts.largest, "temporary")
+        each = updated_bytes(self.config) + FINITE_MASKS
+        mask = Storage(self.ledger, each * self.counts.largest, "temporary")
         del mask
 
 

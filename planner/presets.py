@@ -98,9 +98,13 @@ class ModelPreset:
 class Recipe:
     """A precision recipe: how many bytes each part takes; optimizer states are the optimizer's matter.
 
-    `*_bytes_per_parameter`: byte per parameter. `compute_bytes`, `residual_bytes`, `logits_bytes`: byte per element of
-    a matrix product's operand, of the residual stream, of the logits as the head writes them.
+    `*_bytes_per_parameter`: byte per parameter. `compute_dtype`: of the matrix products, whose peak is the one that
+    utilisation is measured against. `compute_bytes`, `residual_bytes`, `logits_bytes`: byte per element of what is
+    saved of a matrix product's operands, of the residual stream, of the logits as the head writes them.
     `weight_casts_bytes_per_linear_weight`: byte per weight of a linear layer, kept for the backward pass.
+    `held_casts_bytes_per_linear_weight`: the same, kept from step to step. `moments_dtype`: of the optimizer's state,
+    None where it is that of the weights which are updated. `loss_scale`: whether the loss is scaled. `runtime`: the
+    one that the recipe asks for. `trainable`: whether the reference trainer runs it.
     """
 
     id: str
@@ -115,6 +119,11 @@ class Recipe:
     logits_bytes: int
     loss_dtype: str
     weight_casts_bytes_per_linear_weight: int
+    held_casts_bytes_per_linear_weight: int = 0
+    moments_dtype: str | None = None
+    loss_scale: bool = False
+    runtime: str = "eager"
+    trainable: bool = True
     source: str
     as_of: str
 

@@ -110,6 +110,11 @@ def recipe_of(config: RunConfig) -> Recipe:
     return presets.recipe(config.training.recipe)
 
 
+def moments_dtype(config: RunConfig) -> str | None:
+    """Type of the optimizer's moments: the one chosen, else the recipe's; None: that of the weights it updates."""
+    return config.optimizer.state_dtype or recipe_of(config).moments_dtype
+
+
 def sequences_per_step(config: RunConfig) -> int:
     """Effective batch in sequences."""
     t = config.training

@@ -53,6 +53,8 @@ class Typed:
     recipe: str | None = None
     activation_checkpointing: str | None = None
     optimizer: str | None = None
+    optimizer_implementation: str | None = None
+    state_dtype: str | None = None
     schedule: str | None = None
     peak_lr: str | None = None
     min_lr: str | None = None
@@ -125,7 +127,7 @@ def refuse_contradictions(typed: Typed) -> None:
 
 
 SHAPE = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
-# A typed field ends the assumption of its own name, and those here. --optimizer ends none: it only says "adamw".
+# A typed field ends the assumption of its own name, and those here. --optimizer ends none: its numbers stay assumed.
 MODEL_KEYS = ("shape", "family", "heads", "ffn", "vocab", "norm_parameters", "top_k", "expert_ffn")
 ENDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("params", "model", "hf_config", "family"), MODEL_KEYS),

@@ -1,7 +1,8 @@
 """What a checkpoint holds, and how a run continues from one.
 
-    checkpoints/step-00000123/model.safetensors       fp32 weights by name, a tied weight once
-                              optimizer.safetensors   <name>.exp_avg, <name>.exp_avg_sq, <name>.step
+    checkpoints/step-00000123/model.safetensors       the weights that are updated (fp32 where there is a master) by
+                                                      name, a tied weight once
+                              optimizer.safetensors   <name>.<what>, such as exp_avg and step; the loss's scale
                               state.json              step, tokens, data fingerprint, the settings that training obeys
                               manifest.json           written last: the size and sha256 of each of the others
 
@@ -20,13 +21,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from planner.config import RunConfig
 from planner.errors import CheckpointError
+from planner.optimizer_account import optimizer_memory
 from reference_trainer.publish import publish
+from reference_trainer.updates import Updater
 
-BYTES_PER_PARAMETER = 12  # fp32 weight and two fp32 moments
 SLACK = 2**20  # bytes: JSON files, headers
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 # words for people and for the planner alone: they may change between a run and its continuation
@@ -68,59 +70,46 @@ def state_of(config: RunConfig, data_fingerprint: str, step: int, tokens: int) -
     return State(step, tokens, config.training.seed, data_fingerprint, digest, settings)
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
+def save(folder: Path, updater: Updater, state: State) -> Path:
     """Write `folder/step-…` and verify it; a failed save leaves everything that was there before.
 
     Raises FileError where the disk refuses, CheckpointError for weights that are not finite.
     """
-    _refuse_nonfinite(dict(model.named_parameters()), f"the weights after step {state.step}")
-    return publish(folder, state.step, lambda new: _write_payload(new, model, optimizer, state))
+    _refuse_nonfinite(updater.weights, f"the weights after step {state.step}")
+    return publish(folder, state.step, lambda new: _write_payload(new, updater, state))
 
 
-def bytes_needed(model: nn.Module) -> int:
-    """Size of one checkpoint of `model`: the fp32 weights and both moments, and room for headers."""
-    return BYTES_PER_PARAMETER * sum(p.numel() for p in model.parameters()) + SLACK
+def bytes_needed(updater: Updater, config: RunConfig) -> int:
+    """Size of one checkpoint: the weights, the optimizer's state, and room for headers."""
+    weights = sum(w.numel() * w.element_size() for w in updater.weights.values())
+    return weights + optimizer_memory(config).state_bytes + SLACK
 
 
-def _write_payload(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    parameters = dict(model.named_parameters())
-    save_file({name: p.detach().contiguous() for name, p in parameters.items()}, folder / MODEL)
-    save_file(_moments(parameters, optimizer), folder / OPTIMIZER)
+def _write_payload(folder: Path, updater: Updater, state: State) -> None:
+    save_file(_plain(updater.weights), folder / MODEL)
+    save_file(_plain(updater.state()), folder / OPTIMIZER)
     (folder / STATE).write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
 
 
-def _moments(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name; zeros where no update has come yet, which is where AdamW begins."""
-    found: dict[str, Tensor] = {}
-    for name, p in parameters.items():
-        held = optimizer.state.get(p) or _no_updates_yet(p)
-        found |= {f"{name}.{key}": held[key].detach().contiguous() for key in ("exp_avg", "exp_avg_sq", "step")}
-    return found
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().contiguous() for name, t in tensors.items()}
 
 
-def _no_updates_yet(p: Tensor) -> dict[str, Tensor]:
-    # fused AdamW wants its step count as fp32 beside the parameter
-    step = torch.zeros((), dtype=torch.float32, device=p.device)
-    return {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-
-
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, expected: State) -> State:
-    """Put a verified checkpoint into `model` and `optimizer`; returns where it stands.
+def load(path: Path, updater: Updater, expected: State) -> State:
+    """Put a verified checkpoint into the model and optimizer of `updater`; returns where it stands.
 
     Raises CheckpointError where it belongs to another config or other data (each difference is named), or does not fit.
     """
     state = State(**json.loads((path / STATE).read_text(encoding="utf-8")))
     _refuse_strangers(path, state, expected)
-    parameters = dict(model.named_parameters())
     try:
         weights, moments = (load_file(path / name) for name in (MODEL, OPTIMIZER))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read", why=str(error)) from error
-    slots = {f"{name}.{key}": value for name, p in parameters.items() for key, value in _no_updates_yet(p).items()}
-    _copy(path / MODEL, weights, {name: p.data for name, p in parameters.items()})
+    _copy(path / MODEL, weights, {name: w.data for name, w in updater.weights.items()})
+    slots = updater.fresh_slots()
     _copy(path / OPTIMIZER, moments, slots)
-    for name, p in parameters.items():
-        optimizer.state[p] = {key: slots[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    updater.loaded(slots)
     return state
 
 

@@ -26,6 +26,7 @@ from reference_trainer.adapt import adapted
 from reference_trainer.data import open_data
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
+from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
 from reference_trainer.train import last_step_of, run
@@ -77,6 +78,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     )
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
+    refuse_unrunnable(config, device)
     data = open_data(execution.data, config.model.vocab, config.training.seq)
     if not resume:
         _refuse_occupied(directory)

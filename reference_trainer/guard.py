@@ -15,10 +15,17 @@ class NonFiniteGuard:
     def __init__(self) -> None:
         self.in_a_row = 0
 
-    def allows(self, loss: float, grad_norm: float) -> bool:
-        """Whether the optimizer may use these gradients."""
+    def allows(self, loss: float, grad_norm: float, scale: float = 1.0) -> bool:
+        """Whether the optimizer may use these gradients.
+
+        scale: factor on the loss in backward. Above 1 an infinite gradient of a finite loss is the scaler's search for
+        the largest factor that fits fp16, and no sign of a diverged model.
+        """
         good = math.isfinite(loss) and math.isfinite(grad_norm)
-        self.in_a_row = 0 if good else self.in_a_row + 1
+        if good:
+            self.in_a_row = 0
+        elif scale <= 1.0 or not math.isfinite(loss):
+            self.in_a_row += 1
         return good
 
     def stop_if_diverged(self, step: int) -> None:

@@ -12,15 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planner.config import RunConfig
 from planner.shape import recipe_of, tokens_per_step
-from reference_trainer.model import COMPUTE_TYPES, GPT
+from reference_trainer.model import GPT
+from reference_trainer.precision import compute_type, weights_type
 
 
 def build_model(config: RunConfig) -> GPT:
     """The config's model on the current default device."""
     recipe = recipe_of(config)
-    compute = COMPUTE_TYPES[recipe.compute_dtype]
-    weights = torch.float32 if recipe.weights_bytes_per_parameter == 4 else compute
-    return GPT(config.model, config.training, compute, weights)
+    return GPT(config.model, config.training, compute_type(recipe), weights_type(recipe))
 
 
 def saved_bytes_by_operator(model: GPT, ids: Tensor, targets: Tensor) -> dict[str, int]:

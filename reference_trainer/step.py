@@ -18,7 +18,7 @@ from reference_trainer.data import TokenData, batch
 from reference_trainer.guard import NonFiniteGuard
 from reference_trainer.model import GPT
 from reference_trainer.monitor import device_name, wait_for
-from reference_trainer.optimizers import rate_in, set_rate
+from reference_trainer.updates import Updater
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Work:
     device: torch.device
     data: TokenData
     model: GPT
-    optimizer: torch.optim.Optimizer
+    optimizer: Updater
     guard: NonFiniteGuard = field(default_factory=NonFiniteGuard)
 
 
@@ -58,23 +58,23 @@ def train_step(work: Work, step: int) -> Step:
     first_sample = (step - 1) * training.micro_batch * training.accumulation
     wait_for(work.device)
     begin = time.perf_counter()
-    set_rate(work.optimizer, rate_at(config, step))
+    optimizer = work.optimizer
+    optimizer.set_rate(rate_at(config, step))
     total = torch.zeros((), device=work.device)
     with explained_shortage(work.device, f"in step {step}"):
         for micro in range(training.accumulation):
             start = first_sample + micro * training.micro_batch
             ids, targets = _on_device(batch(work.data, config, start, training.micro_batch), work.device)
             loss = work.model(ids, targets) / tokens  # the model sums: divided once, every token weighs the same
-            loss.backward()
+            optimizer.backward(loss)
             total += loss.detach()
-        norm = _clip(work)
+        scale, norm = optimizer.scale, optimizer.clip(config.optimizer.clip_norm)
         loss_value, grad_norm = torch.stack([total, norm]).tolist()  # both at once: one wait for the device
-        updated = work.guard.allows(loss_value, grad_norm)
-        if updated:
-            work.optimizer.step()
-    work.optimizer.zero_grad(set_to_none=True)
+        updated = work.guard.allows(loss_value, grad_norm, scale)
+        optimizer.step(updated)
+    optimizer.zero_grad()
     wait_for(work.device)
-    return Step(step, loss_value, grad_norm, rate_in(work.optimizer), time.perf_counter() - begin, updated)
+    return Step(step, loss_value, grad_norm, optimizer.rate, time.perf_counter() - begin, updated)
 
 
 @contextmanager
@@ -100,22 +100,14 @@ def _on_device(pair: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tenso
     return ids.pin_memory().to(device, non_blocking=True), targets.pin_memory().to(device, non_blocking=True)
 
 
-def _clip(work: Work) -> Tensor:
-    """The global gradient norm, after which the gradients are scaled down to the config's, if it has one."""
-    limit = work.config.optimizer.clip_norm
-    if limit is None:
-        return torch.nn.utils.get_total_norm([p.grad for p in work.model.parameters() if p.grad is not None])
-    return torch.nn.utils.clip_grad_norm_(work.model.parameters(), limit, error_if_nonfinite=False)
-
-
 @contextmanager
-def numerics(deterministic: bool) -> Iterator[None]:
-    """fp32 means fp32 (no TF32), and on request nothing whose result varies; the former settings return at the end."""
+def numerics(deterministic: bool, tf32: bool = False) -> Iterator[None]:
+    """fp32 means fp32 unless the recipe is TF32's, and on request nothing varies; the settings return at the end."""
     before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
     if deterministic:
         # cuBLAS reads it when it starts, which is at the first matrix product (NVIDIA, "Results reproducibility")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.use_deterministic_algorithms(deterministic or before[1])
     try:
         yield

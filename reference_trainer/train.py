@@ -15,18 +15,19 @@ import torch
 
 from planner.config import RunConfig
 from planner.errors import CheckpointError, ConfigError, FileError, InputError, PlanError
-from planner.shape import steps_of, tokens_per_step
+from planner.shape import recipe_of, steps_of, tokens_per_step
 from planner.units import format_bytes
 from reference_trainer.checkpoint import bytes_needed, load, save, state_of
 from reference_trainer.data import TokenData, open_data
 from reference_trainer.measure import build_model
 from reference_trainer.monitor import device_name, pick_device, progress
-from reference_trainer.optimizers import make_optimizer
 from reference_trainer.paths import MetricsFile, RunDirectory, metrics_file
+from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.publish import bytes_of, check_space, newest_valid, prune
 from reference_trainer.records import RunOptions, RunResult, facts_of, result_of, row_of
 from reference_trainer.signals import StopSignals
 from reference_trainer.step import Step, Work, explained_shortage, numerics, train_step
+from reference_trainer.updates import make_optimizer
 
 
 @dataclass(slots=True)
@@ -50,7 +51,9 @@ def run(
     """
     steps = last_step_of(config, options)
     device = pick_device(options.device)
-    with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic):
+    refuse_unrunnable(config, device)
+    tf32 = recipe_of(config).compute_dtype == "tf32"
+    with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic, tf32):
         _check_directory(here, options.resume)
         if data is None:
             data = open_data(options.data_path, config.model.vocab, config.training.seq)
@@ -59,7 +62,7 @@ def run(
         if done >= steps:
             say(f"the run in {out} is at step {done} already: nothing is left to do")
             return result_of(job.work, [], done, 0, None)
-        check_space(here.checkpoints, bytes_needed(job.work.model), _saves_left(config, done, steps))
+        check_space(here.checkpoints, bytes_needed(job.work.optimizer, config), _saves_left(config, done, steps))
         here.event("resume" if options.resume else "start", step=done, **facts_of(job.work))
         say(f"{data.description}; training on {device_name(device)}")
         log: list[Step] = []
@@ -128,7 +131,8 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
     torch.manual_seed(config.training.seed)
     with explained_shortage(device, "before the first step"):
         model = build_model(config).to(device)
-    return Work(config, device, data, model, make_optimizer(model, config.optimizer))
+        optimizer = make_optimizer(model, config)
+    return Work(config, device, data, model, optimizer)
 
 
 def _resume(job: Job) -> int:
@@ -139,7 +143,7 @@ def _resume(job: Job) -> int:
         job.say("the run stopped before its first checkpoint: it begins again")
     else:
         expected = state_of(job.work.config, job.work.data.fingerprint, 0, 0)
-        done = load(path, job.work.model, job.work.optimizer, expected).step
+        done = load(path, job.work.optimizer, expected).step
         job.say(f"continues after step {done}")
     job.saved_step = done
     job.here.forget_after(done)
@@ -180,7 +184,7 @@ def _save(job: Job, metrics: MetricsFile, step: int) -> None:
     begin = time.perf_counter()
     metrics.sync()
     state = state_of(job.work.config, job.work.data.fingerprint, step, step * tokens_per_step(job.work.config))
-    path = save(job.here.checkpoints, job.work.model, job.work.optimizer, state)
+    path = save(job.here.checkpoints, job.work.optimizer, state)
     job.saved_step, job.checkpoint_bytes = step, bytes_of(path)
     prune(job.here.checkpoints, step)
     job.here.event("checkpoint", step=step, bytes=job.checkpoint_bytes, seconds=time.perf_counter() - begin)

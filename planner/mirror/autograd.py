@@ -125,6 +125,7 @@ class Autograd:
         self.saved_by: dict[str, int] = {}
         self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
         self.gradients: list[Storage] = []  # those that became `.grad`
+        self.widened = 1  # above 1: gradients are kept so many times as wide as backward makes them
         self._forward_frame: Frame | None = None
         self._rerun_frame: Frame | None = None
 
@@ -304,6 +305,8 @@ class Autograd:
         assert grads is not None
         gradient = grads[0]
         if gradient is not None and not self.gradients_exist:
+            if self.widened > 1:
+                gradient = self.bytes(gradient.size * self.widened)
             gradient.relabel("gradients")
             self.gradients.append(gradient)
 

@@ -163,10 +163,11 @@ def _rotate_backward(e: Autograd, size: int, turned: int, grads: list[Gradient],
     return [out]
 
 
-def dropout(e: Autograd, f: Facts, x: Tensor) -> Tensor:
+def dropout(e: Autograd, f: Facts, x: Tensor, label: str) -> Tensor:
     """native_dropout: a mask of one byte per element is kept; nothing without dropout, or in evaluation."""
     if not f.training.dropout or not e.recording:
         return x
+    e.label = label
     node = e.node((x,), partial(op.same_size_backward, e, x.count * x.item))
     out = e.new(x.count, x.item)
     mask = e.new(x.count, 1)

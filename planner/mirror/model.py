@@ -14,6 +14,8 @@ from planner.mirror.layers import Linear, Norm, dropout
 from planner.mirror.losses import LOSSES
 from planner.mirror.mlp import MLP
 
+DROPOUT = "blocks.dropout"
+
 
 class Block:
     """One transformer block: attention and MLP, each with the norms before and after it."""
@@ -32,8 +34,8 @@ class Block:
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if self.f.model.residual == "parallel-one-norm":
             normed = self.into(e, x, self.attention_norm, "attention_norm")
-            both = op.add(e, x, dropout(e, self.f, self.attention(e, normed)))
-            return op.add(e, both, dropout(e, self.f, self.mlp(e, normed)))
+            both = op.add(e, x, dropout(e, self.f, self.attention(e, normed), DROPOUT))
+            return op.add(e, both, dropout(e, self.f, self.mlp(e, normed), DROPOUT))
         if self.f.model.residual == "parallel":
             return op.add(e, op.add(e, x, self.attention_branch(e, x)), self.mlp_branch(e, x))
         x = op.add(e, x, self.attention_branch(e, x))
@@ -44,22 +46,29 @@ class Block:
         e.label = f"blocks.{name}"
         return op.cast(e, x if norm is None else norm(e, x), self.f.cast_to)
 
-    def out_of(self, e: Autograd, y: Tensor, norm: Norm | None, name: str) -> Tensor:
-        """What a sub-layer adds."""
-        e.label = "blocks.dropout"
-        y = dropout(e, self.f, y)
+    def after(self, e: Autograd, norm: Norm | None, name: str, y: Tensor) -> Tensor:
+        """What a sub-layer adds, normed where the config says so."""
         e.label = f"blocks.{name}"
         return y if norm is None else norm(e, y)
 
     def attention_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What attention adds to the residual stream."""
-        y = self.attention(e, self.into(e, x, self.attention_norm, "attention_norm"))
-        return self.out_of(e, y, self.attention_post_norm, "attention_post_norm")
+        # no names: each would keep a tensor alive
+        return self.after(
+            e,
+            self.attention_post_norm,
+            "attention_post_norm",
+            dropout(e, self.f, self.attention(e, self.into(e, x, self.attention_norm, "attention_norm")), DROPOUT),
+        )
 
     def mlp_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What the MLP adds to the residual stream."""
-        y = self.mlp(e, self.into(e, x, self.mlp_norm, "mlp_norm"))
-        return self.out_of(e, y, self.mlp_post_norm, "mlp_post_norm")
+        return self.after(
+            e,
+            self.mlp_post_norm,
+            "mlp_post_norm",
+            dropout(e, self.f, self.mlp(e, self.into(e, x, self.mlp_norm, "mlp_norm")), DROPOUT),
+        )
 
 
 class Network:
@@ -91,8 +100,7 @@ class Network:
             del positions
             x = op.add(e, x, looked_up, broadcast=True)
             del looked_up
-        e.label = "dropout"
-        return dropout(e, f, x)
+        return dropout(e, f, x, "dropout")
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
         """What the head reads."""

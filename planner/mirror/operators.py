@@ -176,9 +176,13 @@ def scale(e: Autograd, x: Tensor) -> Tensor:
 
 
 def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
-    """x * y of one shape: saves both."""
-    node = e.node((x, y), partial(_multiply_backward, e, x.count * x.item, y.count * y.item))
-    e.save(node, x, y)
+    """x * y: each is saved for the gradient of the other; y may want none."""
+    if y.node is None:
+        node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
+        e.save(node, y)
+    else:
+        node = e.node((x, y), partial(_multiply_backward, e, x.count * x.item, y.count * y.item))
+        e.save(node, x, y)
     out = e.new(x.count, x.item)
     out.node = node
     return out

@@ -20,12 +20,12 @@ CONTRACT = frozenset(
     """
 --params --model --hf-config --family --layers --hidden --heads --kv-heads --head-dim --ffn --vocab --seq --tokens
 --steps --dataset-tokens --gpu --gpus --micro-batch --accumulation --global-batch-tokens --precision --recipe
---activation-checkpointing --optimizer --schedule --peak-lr --min-lr --warmup-steps --warmup-tokens --warmup-ratio
---cooldown-steps --cooldown-tokens --cooldown-ratio --decay-power
+--activation-checkpointing --optimizer --optimizer-implementation --state-dtype --schedule --peak-lr --min-lr
+--warmup-steps --warmup-tokens --warmup-ratio --cooldown-steps --cooldown-tokens --cooldown-ratio --decay-power
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
 --position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
-""".split()  # noqa: SIM905 (50 names read better as text)
+""".split()  # noqa: SIM905 (52 names read better as text)
 )
 
 

@@ -219,9 +219,33 @@ def test_known_prices() -> None:
     assert presets.price("mi300x") is None  # no list has it
 
 
-def test_recipes_are_sixteen_bytes_with_adam() -> None:
+# published bytes per parameter: weights, gradients, master, both moments of AdamW; sources in the files
+RECIPES = {
+    "mixed-bf16": (4, 4, 0, 8),
+    "autocast": (4, 4, 0, 8),
+    "mixed-fp16": (4, 4, 0, 8),
+    "fp32": (4, 4, 0, 8),
+    "tf32": (4, 4, 0, 8),
+    "pure-bf16": (2, 2, 0, 4),
+    "master-bf16": (2, 4, 4, 8),
+    "master-bf16-grad16": (2, 2, 4, 8),
+    "fp8-te": (2, 4, 4, 8),
+    "fp8-torchao": (4, 4, 0, 8),
+    "fp8-deepseek-v3": (2, 4, 4, 4),
+}
+
+
+def test_every_recipe_has_its_bytes() -> None:
+    found = {}
     for id in presets.recipe_ids():
         r = presets.recipe(id)
-        fixed = r.weights_bytes_per_parameter + r.gradients_bytes_per_parameter + r.master_weights_bytes_per_parameter
-        assert fixed == 8
-        assert r.compute_bytes == {"bf16": 2, "fp32": 4}[r.compute_dtype]
+        updated = r.master_weights_bytes_per_parameter or r.weights_bytes_per_parameter
+        moment = {None: updated, "bf16": 2, "fp32": 4}[r.moments_dtype]
+        found[id] = (r.weights_bytes_per_parameter, r.gradients_bytes_per_parameter,
+                     r.master_weights_bytes_per_parameter, 2 * moment)  # fmt: skip
+        assert r.compute_bytes == {"bf16": 2, "fp16": 2, "fp8": 2, "tf32": 4, "fp32": 4}[r.compute_dtype]
+        assert r.runtime == ("autocast" if id == "autocast" else "eager")
+        assert r.trainable is (r.compute_dtype != "fp8") and r.loss_scale is (r.compute_dtype == "fp16")
+        assert (r.held_casts_bytes_per_linear_weight > 0) is (id in ("fp8-te", "fp8-deepseek-v3"))
+    assert found == RECIPES
+    assert sum(RECIPES["master-bf16"]) == 18 and sum(RECIPES["master-bf16-grad16"]) == 16

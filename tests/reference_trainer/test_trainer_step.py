@@ -19,10 +19,11 @@ from planner.shape import rate_at
 from reference_trainer.data import open_data
 from reference_trainer.guard import NonFiniteGuard
 from reference_trainer.model import GPT
-from reference_trainer.optimizers import decay_groups, make_optimizer
+from reference_trainer.optimizers import decay_groups
 from reference_trainer.records import RunResult
 from reference_trainer.step import numerics, train_step
 from reference_trainer.train import build
+from reference_trainer.updates import make_optimizer
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -87,13 +88,13 @@ def test_gradients_are_clipped_to_the_limit_and_freed(
 def test_matrices_decay_and_vectors_do_not(tiny: MakeConfig) -> None:
     config = tiny()
     model = GPT(config.model, config.training, torch.float32)
-    groups = decay_groups(model)
+    groups = decay_groups(dict(model.named_parameters()))
     names = [name for name, _ in model.named_parameters()]
     assert sorted(groups["decay"] + groups["no_decay"]) == sorted(names)
     assert all(name.endswith("bias") or "norm" in name for name in groups["no_decay"])
     assert not any(name.endswith("bias") or "norm" in name for name in groups["decay"])
     assert len(groups["decay"]) == 2 + 4 * config.model.layers  # both tables (the head is tied), four matrices a block
-    optimizer = make_optimizer(model, config.optimizer)
+    optimizer = make_optimizer(model, config)
     by_size = {(p.dim() >= 2, group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert by_size == {(True, 0.1), (False, 0.0)}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
@@ -112,7 +113,7 @@ def test_an_update_is_that_of_the_paper(tiny: MakeConfig, text: Path, monkeypatc
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
     train_step(work, 1)
-    rate, decaying = rate_at(config, 1), decay_groups(work.model)["decay"]
+    rate, decaying = rate_at(config, 1), decay_groups(work.optimizer.weights)["decay"]
     for name, p in work.model.named_parameters():
         kept = before[name] * (1 - rate * config.optimizer.weight_decay) if name in decaying else before[name]
         expected = kept - rate * grads[name] / (grads[name].abs() + config.optimizer.eps)

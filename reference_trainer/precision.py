@@ -1,0 +1,63 @@
+"""Recipes as PyTorch types, and which of them this trainer runs on which device."""
+
+from __future__ import annotations
+
+import torch
+
+from planner import presets
+from planner.config import RunConfig
+from planner.errors import ConfigError
+from planner.presets import Recipe
+from planner.shape import moments_dtype, recipe_of
+from reference_trainer.model import COMPUTE_TYPES
+from reference_trainer.optimizers import optimizers_for
+
+# tf32 is no type of a tensor: fp32 operands, of which the tensor cores read 10 bits of mantissa
+TYPES = COMPUTE_TYPES | {"tf32": torch.float32}
+FP32_BYTES = 4
+
+
+def compute_type(recipe: Recipe) -> torch.dtype:
+    """Type of the operands of matrix products. Raises ConfigError for a recipe that this trainer does not run."""
+    if not recipe.trainable:
+        known = [id for id in presets.recipe_ids() if presets.recipe(id).trainable]
+        raise ConfigError(
+            f"the reference trainer does not run the recipe {recipe.id}",
+            why=f"it has no {recipe.compute_dtype} matrix products; the recipe is there to be planned",
+            remedy=f"plan with one of: {', '.join(known)}",
+        )
+    return TYPES[recipe.compute_dtype]
+
+
+def weights_type(recipe: Recipe) -> torch.dtype:
+    """Type of the model's parameters."""
+    return torch.float32 if recipe.weights_bytes_per_parameter == FP32_BYTES else compute_type(recipe)
+
+
+def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
+    """Raises ConfigError for a recipe or optimizer that this trainer, or this device, does not run.
+
+    PlanError where a package is missing.
+    """
+    recipe = recipe_of(config)
+    compute_type(recipe)
+    updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
+    # made over a single number: what no optimizer has, and packages that are missing, are refused here
+    optimizers_for({"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}, config.optimizer, moments_dtype(config))
+    if config.optimizer.name == "sgd" and config.optimizer.implementation == "fused":
+        _refuse_lost_updates(updated, device)
+    if recipe.compute_dtype == "tf32" and device.type == "cpu":
+        raise ConfigError(
+            f"a processor does not run the recipe {recipe.id}",
+            why="TF32 is a mode of NVIDIA's tensor cores",
+            remedy="take --recipe fp32, which computes more exactly",
+        )
+
+
+def _refuse_lost_updates(updated: torch.dtype, device: torch.device) -> None:
+    if device.type == "cpu" and updated != torch.float32:
+        raise ConfigError(
+            f"fused SGD on a processor leaves {str(updated).removeprefix('torch.')} weights as they are",
+            why="PyTorch to 2.13 computes the update and does not store it (github.com/pytorch/pytorch/issues/191763)",
+            remedy="take --optimizer-implementation foreach",
+        )

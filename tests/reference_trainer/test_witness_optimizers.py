@@ -1,0 +1,123 @@
+"""The planner's updates against PyTorch's: what every optimizer, implementation and recipe holds, and its peak.
+
+Exact means 64 bytes: scalars that an update reads back (norms, rates) are left out of the account.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from planner.config import IMPLEMENTATIONS, OptimizerConfig, RunConfig
+from planner.draft import draft
+from planner.optimizer_account import optimizer_memory
+from planner.phases import Walked, walk_run
+from planner.typed import Typed
+from reference_trainer.measure import build_model
+from reference_trainer.trace import replay
+from reference_trainer.updates import make_optimizer
+
+RECIPES = ("mixed-bf16", "fp32", "pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16")
+WAYS = [(name, way) for name, ways in IMPLEMENTATIONS.items() for way in ways if name != "adamw8bit"]
+STATES = [(name, state) for name in ("adamw", "lion") for state in ("fp32", "bf16")]
+SCALARS = 64  # bytes
+
+
+def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: int = 3) -> RunConfig:
+    """Three blocks: those between the first and the last are added at once, so one such block must be there."""
+    typed = Typed(
+        family=family,
+        layers=str(layers),
+        hidden="64",
+        heads="4",
+        kv_heads="2" if family == "llama" else None,
+        vocab="256",
+        seq="16",
+        micro_batch="2",
+        accumulation="2" if recipe == "master-bf16" else "1",
+        steps="10",
+        recipe=recipe,
+    )
+    config = draft(typed, as_of="2026-11-21", version="test")
+    values = config.optimizer.model_dump() | optimizer
+    return config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
+
+
+def peaks(walked: Walked) -> dict[str, int]:
+    names = ("first_optimizer_step", "optimizer_step", "save")
+    return {phase.phase: phase.bytes for phase in walked.phases if phase.phase in names}
+
+
+def assert_witnessed(config: RunConfig) -> None:
+    seen = replay(config).by_phase()
+    for walked in (walk_run(config), walk_run(config, events=[])):
+        for phase, predicted in peaks(walked).items():
+            assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])
+
+
+@pytest.mark.parametrize(("recipe", "way"), list(itertools.product(RECIPES, WAYS)))
+def test_peak_of_every_update(recipe: str, way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("gpt2", recipe, {"name": way[0], "implementation": way[1]}))
+
+
+@pytest.mark.parametrize(("recipe", "way"), list(itertools.product(("mixed-bf16", "master-bf16-grad16"), WAYS)))
+def test_peak_of_every_update_of_a_gated_untied_model(recipe: str, way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, layers=5))
+
+
+@pytest.mark.parametrize(("recipe", "state"), list(itertools.product(RECIPES, STATES)))
+def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[str, str]) -> None:
+    assert_witnessed(
+        config_of("gpt2", recipe, {"name": state[0], "implementation": "for-loop", "state_dtype": state[1]})
+    )
+
+
+@pytest.mark.parametrize("way", ["for-loop", "foreach"])
+def test_peak_of_sgd_without_decay(way: str) -> None:
+    assert_witnessed(config_of("gpt2", "fp32", {"name": "sgd", "implementation": way, "weight_decay": 0.0}))
+
+
+@pytest.mark.parametrize(("recipe", "way"), list(itertools.product(RECIPES, WAYS)))
+def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None:
+    config = config_of("gpt2", recipe, {"name": way[0], "implementation": way[1]}, layers=1)
+    updater = make_optimizer(build_model(config), config)
+    scalars = 2 * 4 if updater.scaler is not None else 0
+    before = {id(w): w.clone() for w in updater.parameters.values()}
+    for p in updater.parameters.values():
+        p.grad = torch.ones_like(p)
+        if updater.has_master and updater.wide_gradients:
+            updater.weights[next(n for n, q in updater.parameters.items() if q is p)].grad = p.grad.float()
+    updater.set_rate(10.0)  # far above what bf16 rounds away
+    if updater.scaler is not None:
+        updater.scaler.scale(torch.ones(()))
+    updater.clip(1.0)
+    updater.step()
+    held = sum(t.numel() * t.element_size() for t in updater.state().values())
+    assert held - scalars == optimizer_memory(config).state_bytes
+    if (recipe, *way) != ("pure-bf16", "sgd", "fused"):  # there PyTorch loses it, and the trainer refuses it
+        assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
+
+
+def test_implementations_differ_and_the_account_sees_it() -> None:
+    """The comparison can fail: three implementations of AdamW have three peaks."""
+    found = {
+        way: peaks(walk_run(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})))["optimizer_step"]
+        for way in IMPLEMENTATIONS["adamw"]
+    }
+    assert found["fused"] < found["for-loop"] < found["foreach"]
+
+
+def test_eight_bits_on_real_tensors() -> None:
+    """bitsandbytes, where it is installed: its state is what the account says."""
+    pytest.importorskip("bitsandbytes")
+    config = config_of("gpt2", "fp32", {"name": "adamw8bit"})
+    updater = make_optimizer(build_model(config), config)
+    for p in updater.parameters.values():
+        p.grad = torch.ones_like(p)
+    updater.step()
+    counters = 4 * len(updater.parameters)  # plain numbers in the package, tensors in a checkpoint
+    held = sum(t.numel() * t.element_size() for t in updater.state().values()) - counters
+    tables = 2 * 256 * 4
+    assert held + tables == optimizer_memory(config).state_bytes

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import accuracy, accuracy_mapping, memory_rows
+from planner import presets
+from planner.errors import PlanError
+from planner.model_config import ModelConfig
 from planner.plan import estimate
 
 GIB = 2**30
@@ -179,7 +182,7 @@ def test_whatever_is_cut_up_among_gpus_is_sharded(tmp_path: Path, changes: dict[
 
 def test_a_refusal_of_the_planner_is_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(config: object) -> None:
-        raise accuracy.PlanError("no such thing")
+        raise PlanError("no such thing")
 
     monkeypatch.setattr(accuracy, "estimate", refuse)
     left = outcome(tmp_path)
@@ -297,11 +300,11 @@ def test_every_row_of_the_default_file_is_read_and_its_card_known() -> None:
 
 
 def test_the_names_in_the_tables_are_presets_and_options() -> None:
-    known = set(accuracy_mapping.presets.gpu_ids())
+    known = set(presets.gpu_ids())
     assert {id for id in accuracy_mapping._gpu_names().values() if id} <= known
     assert set(accuracy_mapping._toml("gpu_names")["compiler"]["too_old"]) <= known
     for entry in (*accuracy_mapping._toml("families")["family"], *accuracy_mapping._toml("families")["default"]):
         for variant in ({}, *entry.get("alternatives", ())):
             shape = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "head_dim": 32, "ffn": 128, "vocab": 99}
             rest = {"name": "x", "context": 16, "tied_embeddings": True, "source": entry["source"]}
-            accuracy_mapping.ModelConfig.model_validate(shape | rest | entry["shape"] | variant)
+            ModelConfig.model_validate(shape | rest | entry["shape"] | variant)

@@ -113,6 +113,7 @@ def summary_of(rows: Sequence[Row], results: Sequence[Scored | Left]) -> dict[st
             "unsharded": len(whole),
             "unsharded_kept": sum(id(row) in kept for row in whole),
         },
+        "wrong_verdicts": [row_of(s) for s in scored if s.right is False],
         "under_estimates": [row_of(s) for s in scored if s.error is not None and s.error < -LARGE],
     }
 

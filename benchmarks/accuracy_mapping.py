@@ -62,7 +62,11 @@ def case_of(row: Row) -> Case:
     if compiled and gpu in _toml("gpu_names")["compiler"]["too_old"]:
         compiled = False
         notes.append("eager: the card is too old for the compiler")
-    runtime = "compiled" if compiled and precision["runtime"] != "fused" else precision["runtime"]
+    runtime = precision["runtime"]
+    if compiled and runtime != "fused":
+        runtime = source["compiled_as"]
+        if runtime != "compiled":
+            notes.append("compiled by a release that kept what eager keeps")
     optimizer = "fused" if "fused adam" in row.notes.lower() else source["optimizer"]
     if row.micro_batch is None or row.seq_len is None:
         raise Excluded("micro-batch or sequence not stated")

@@ -50,7 +50,8 @@ def _verdicts(found: Mapping[str, Any]) -> str:
         f"quality-A pre-training rows: {core['n']}, of them sharded {core['sharded']}; "
         f"{core['unsharded_kept']} of the other {core['unsharded']} scored"
     )
-    return "\n".join([*lines, kept])
+    wrong = ", ".join(row["id"] for row in found["wrong_verdicts"])
+    return "\n".join([*lines, *([f"wrong: {wrong}"] if wrong else []), kept])
 
 
 def _excluded(found: Mapping[str, Any]) -> str:

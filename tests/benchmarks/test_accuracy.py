@@ -134,7 +134,8 @@ def test_a_card_too_old_for_the_compiler_runs_eagerly(tmp_path: Path) -> None:
 def test_a_source_says_what_no_column_does(tmp_path: Path) -> None:
     assert case(tmp_path, source="karpathy/nanoGPT issue").config.optimizer.implementation == "fused"
     assert case(tmp_path, notes="fused AdamW, torch 2.8").config.optimizer.implementation == "fused"
-    assert case(tmp_path, source_group="languini x").config.optimizer.clip_norm is None
+    languini = case(tmp_path, source_group="languini x", compile="default").config
+    assert languini.optimizer.clip_norm is None and languini.training.runtime == "autocast"
 
 
 def test_ddp_buckets_are_one_more_copy_of_the_gradients(tmp_path: Path) -> None:
@@ -231,12 +232,13 @@ def test_verdicts_are_counted_apart(tmp_path: Path, capsys: pytest.CaptureFixtur
     verdict = GPT2 | {"peak_mem_kind": "", "peak_gib_per_gpu_min": "", "peak_gib_per_gpu_max": ""}
     rows = [
         verdict | {"outcome": "fits", "micro_batch": "1"},
-        verdict | {"outcome": "fits", "micro_batch": "4000"},
+        verdict | {"outcome": "fits", "micro_batch": "4000", "id": "too large"},
         verdict | {"outcome": "oom", "micro_batch": "4000"},
         verdict | {"outcome": "oom", "micro_batch": "4000", "gpu": "Voodoo 5 6000"},
     ]
     found = scored_file(written(tmp_path, *rows), capsys)
     assert found["verdicts"] == {"oom": {"n": 1, "right": 1}, "fits": {"n": 2, "right": 1}}
+    assert [r["id"] for r in found["wrong_verdicts"]] == ["too large"]
     assert found["groups"] == [] and found["median_of_group_medians"] is None
     assert found["excluded"] == {"GPU not mapped": 1}
     assert found["quality_a_pretraining"] == {"n": 4, "sharded": 0, "unsharded": 4, "unsharded_kept": 3}

@@ -1,0 +1,88 @@
+"""The score of `benchmarks.accuracy` as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """Groups, verdicts, rows left out, large under-estimates, then every row where asked for."""
+    parts = [_groups(found), _verdicts(found), _excluded(found), _under(found)]
+    if "rows" in found:
+        parts.append(_rows(found["rows"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value * 100:{sign}.1f} %"
+
+
+def _table(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Aligned columns: the first `left` to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _groups(found: Mapping[str, Any]) -> str:
+    if not found["groups"]:
+        return f"{found['read']} rows read; none of them has a measured size that can be scored"
+    rows = [("source group", "rows", "median", "p90", "worst")]
+    for g in found["groups"]:
+        rows.append((g["source_group"], str(g["n"]), *(_percent(g[key]) for key in ("median", "p90", "worst"))))
+    last = (_percent(found["median_of_group_medians"]), _percent(found["median_of_group_p90"]))
+    rows.append(("median of the groups", "", *last, ""))
+    return f"{found['read']} rows read, {found['scored']} scored; error = |ln(predicted / measured)|\n\n" + _table(
+        rows, 1
+    )
+
+
+def _verdicts(found: Mapping[str, Any]) -> str:
+    lines = [f"{kind}: {v['right']} of {v['n']} right" for kind, v in found["verdicts"].items()]
+    core = found["quality_a_pretraining"]
+    kept = (
+        f"quality-A pre-training rows: {core['n']}, of them sharded {core['sharded']}; "
+        f"{core['unsharded_kept']} of the other {core['unsharded']} scored"
+    )
+    wrong = ", ".join(row["id"] for row in found["wrong_verdicts"])
+    return "\n".join([*lines, *([f"wrong: {wrong}"] if wrong else []), kept])
+
+
+def _excluded(found: Mapping[str, Any]) -> str:
+    if not found["excluded"]:
+        return ""
+    return _table([("left out", "rows"), *((reason, str(n)) for reason, n in found["excluded"].items())], 1)
+
+
+def _under(found: Mapping[str, Any]) -> str:
+    if not found["under_estimates"]:
+        return ""
+    rows = [("under-estimated by more than 5 %", "predicted", "measured", "error")]
+    return _table([*rows, *((r["id"], *_sizes(r)) for r in found["under_estimates"])], 1)
+
+
+def _sizes(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    low, high = row["actual_gib"]
+    measured = f"{low:.2f} GiB" if low == high else f"{low:.2f}-{high:.2f} GiB"
+    return f"{row['predicted_gib']:.2f} GiB", measured, _percent(row["error"], "+")
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [("row", "quantity", "mapping", "predicted", "measured", "error")]
+    for row in rows:
+        if "excluded" in row:
+            lines.append((row["id"], "left out", f"{row['excluded']}: {row['detail']}".rstrip(": "), "", "", ""))
+        elif row["right"] is not None:
+            verdict = "right" if row["right"] else "wrong"
+            lines.append(
+                (row["id"], row["quantity"], ", ".join(row["mapping"]), f"{row['predicted_gib']:.2f} GiB", "", verdict)
+            )
+        else:
+            lines.append((row["id"], row["quantity"], ", ".join(row["mapping"]), *_sizes(row)))
+    return _table(lines, 3)

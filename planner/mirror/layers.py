@@ -88,11 +88,11 @@ def _narrow_layer_norm_backward(
     gains = [e.bytes(size * FP32) for size, _ in parameters]
     del wide_grad, wide_x
     out = e.bytes(count * item)
-    for i, (size, kept) in enumerate(parameters):
-        if kept != FP32:
-            gains[i] = e.bytes(size * kept)
-    del into, wide_parameters
-    return [out, *gains]
+    made = [
+        gain if kept == FP32 else e.bytes(size * kept) for gain, (size, kept) in zip(gains, parameters, strict=True)
+    ]
+    del into, wide_parameters, gains
+    return [out, *made]
 
 
 def rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:

@@ -54,6 +54,13 @@ class Norm:
         return norm(e, x, self.width, self.parameters)
 
 
+def rms_norm_of(f: Facts, width: int) -> Norm:
+    """An RMSNorm with a gain, whatever kind of norm the blocks have: those of latent attention."""
+    norm = Norm(f, width)
+    norm.layer, norm.parameters = False, (Parameter(width, f.weights),)
+    return norm
+
+
 def _widened(e: Autograd, x: Tensor) -> Tensor:
     """x.float() without a graph: x itself where it is fp32."""
     return x if x.item == FP32 else e.new(x.count, FP32)

@@ -7,7 +7,7 @@ peaks exact. A call of an object holds its arguments until it returns, as a modu
 from __future__ import annotations
 
 from planner.mirror import operators as op
-from planner.mirror.attention import Attention
+from planner.mirror.attention import Attention, LatentAttention
 from planner.mirror.autograd import Autograd, Parameter, Tensor
 from planner.mirror.facts import Facts
 from planner.mirror.layers import Linear, Norm, dropout
@@ -25,7 +25,7 @@ class Block:
         self.f = f
         before, after = model.norm_placement != "post", model.norm_placement != "pre"
         self.attention_norm = Norm(f, hidden) if before else None
-        self.attention = Attention(f, index)
+        self.attention = Attention(f, index) if model.mla is None else LatentAttention(f, index)
         self.attention_post_norm = Norm(f, hidden) if after else None
         self.mlp_norm = Norm(f, hidden) if before and model.residual != "parallel-one-norm" else None
         self.mlp = MLP(f, f.shape.ffn)

@@ -192,6 +192,36 @@ def _multiply_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved
     return [e.bytes(x), e.bytes(y)]
 
 
+def join(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
+    """torch.cat: a copy of both; the gradients are views of one."""
+    node = e.node((x, y), _join_backward)
+    out = e.new(x.count + y.count, x.item)
+    out.node = node
+    return out
+
+
+def _join_backward(grads: list[Gradient], saved: Saved) -> list[Any]:
+    return [grads[0], grads[0]]
+
+
+def expanded(e: Autograd, x: Tensor, count: int) -> Tensor:
+    """x seen `count` elements large, without a copy; backward sums."""
+    return x.part(count, e.node((x,), partial(same_size_backward, e, x.count * x.item)))
+
+
+def padded(e: Autograd, x: Tensor, count: int) -> Tensor:
+    """F.pad: a larger copy; backward cuts, which copies too."""
+    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
+    out = e.new(count, x.item)
+    out.node = node
+    return out
+
+
+def cut(e: Autograd, x: Tensor, count: int) -> Tensor:
+    """A slice: a view; its gradient is set into zeros."""
+    return x.part(count, e.node((x,), partial(same_size_backward, e, x.count * x.item)))
+
+
 def split(e: Autograd, x: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
     """Views of one storage; backward joins their gradients."""
     node = e.node((x,), partial(_split_backward, e, x.count * x.item), len(counts))

@@ -16,13 +16,22 @@ from planner.mirror.operators import FP32
 
 
 def attend(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:
-    """The heads' outputs, side by side for each token; the kernel is the one that PyTorch picks."""
-    if f.training.attention_kernel == "math" or (f.training.dropout and e.recording and not f.cuda):
-        out = math_attention(e, f, query, key, value, masked)
-    else:
-        out = flash_attention(e, query, key, value, f.tokens * f.shape.heads)
+    """The heads' outputs by the kernel that PyTorch picks; `in_rows` puts them side by side for each token."""
+    if by_math(e, f):
+        return math_attention(e, f, query, key, value, masked)
+    return flash_attention(e, query, key, value, f.tokens * f.shape.heads)
+
+
+def by_math(e: Autograd, f: Facts) -> bool:
+    """Whether attention is written out: by choice, or because a CPU's flash kernel has no dropout."""
+    return f.training.attention_kernel == "math" or bool(f.training.dropout and e.recording and not f.cuda)
+
+
+def in_rows(e: Autograd, f: Facts, out: Tensor, cut: bool = False) -> Tensor:
+    """[B, T, a v] of the heads' outputs: a copy where they do not lie so already."""
+    if not cut and (f.shape.heads == 1 or not by_math(e, f)):
         return out
-    return op.copied(e, out, e.node((out,), op.passed_on)) if f.shape.heads > 1 else out
+    return op.copied(e, out, e.node((out,), op.passed_on))
 
 
 def flash_attention(e: Autograd, query: Tensor, key: Tensor, value: Tensor, rows: int) -> Tensor:

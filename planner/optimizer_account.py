@@ -37,8 +37,8 @@ class OptimizerMemory:
 
 def optimizer_memory(config: RunConfig) -> OptimizerMemory:
     """The state of the config's optimizer."""
-    tensors = parameter_tensors(config.model)
-    storages = [(size, t.times) for t in tensors for size in state_of_tensor(config, t)]
+    tensors, name, item = parameter_tensors(config.model), config.optimizer.name, moment_item(config)
+    storages = [(size, t.times) for t in tensors for size in state_of_tensor(name, item, t)]
     storages += [(size, 1) for size in shared_state(config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
 
@@ -65,11 +65,10 @@ def gradient_stays_narrow(config: RunConfig) -> bool:
     return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
 
 
-def state_of_tensor(config: RunConfig, tensor: ParameterTensor) -> tuple[int, ...]:
-    """Bytes of each storage of one tensor's state."""
-    item = moment_item(config)
+def state_of_tensor(optimizer: str, item: int, tensor: ParameterTensor) -> tuple[int, ...]:
+    """Bytes of each storage of one tensor's state; `item`: of an element of the moments."""
     whole = tensor.count * item
-    kind = _optimizer_of(config, tensor)
+    kind = _optimizer_of(optimizer, tensor)
     if kind == "adamw":
         return (COUNTER, whole, whole)
     if kind == "adamw8bit":
@@ -100,9 +99,8 @@ def _factors(tensor: ParameterTensor, item: int) -> tuple[int, ...]:
     return (tensor.count // width * item, tensor.count // height * item)
 
 
-def _optimizer_of(config: RunConfig, tensor: ParameterTensor) -> str:
+def _optimizer_of(name: str, tensor: ParameterTensor) -> str:
     """Muon takes the blocks' matrices and leaves the rest to AdamW; every other optimizer takes all."""
-    name = config.optimizer.name
     if name == "muon" and (len(tensor.shape) != 2 or tensor.name in OUTSIDE_BLOCKS):
         return "adamw"
     return name
@@ -113,7 +111,7 @@ def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, 
 
     whole: every block by itself; else those between the first and the last, which are alike, come once.
     """
-    tensors = [(t, _optimizer_of(config, t)) for t in _in_order(config.model, whole)]
+    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in _in_order(config.model, whole)]
     if gradient_stays_narrow(config):
         return tuple((kind, t.decays, (t,)) for t, kind in tensors)
     kinds = ("muon", "adamw") if config.optimizer.name == "muon" else (config.optimizer.name,)

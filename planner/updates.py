@@ -36,7 +36,7 @@ class Update:
         self.config, self.ledger, self.hold = config, ledger, hold
         self.item, self.moment = updated_bytes(config), moment_item(config)
         self.groups = update_groups(config, whole)
-        self.one_by_one = gradient_stays_narrow(config)
+        self.one_by_one, self.own_adamw = gradient_stays_narrow(config), is_own_adamw(config)
 
     def walk(self, first: bool) -> None:
         """One update of all tensors; the first one makes the state."""
@@ -65,7 +65,7 @@ class Update:
             self._one_at_a_time(group, 1 if self.moment == self.item else 2)
         elif kind == "adafactor":
             self._adafactor_foreach(group) if way == "foreach" else self._adafactor(group)
-        elif is_own_adamw(self.config):
+        elif self.own_adamw:
             self._one_at_a_time(group, 2)
         elif kind == "adamw":
             self._adamw(way, group)
@@ -73,12 +73,12 @@ class Update:
     def _make_state(self, group: Group) -> None:
         """A group's state appears at once, before its first tensor is updated."""
         for tensor in group:
-            for size in state_of_tensor(self.config, tensor):
+            for size in state_of_tensor(self.config.optimizer.name, self.moment, tensor):
                 self.hold("optimizer", size, tensor.times)
 
     def _one_at_a_time(self, group: Group, tensors: int) -> None:
         """Our own optimizers: so many copies of one tensor in the wider type, and nothing from one to the next."""
-        wide = max(self.item, self.moment, FP32 if is_own_adamw(self.config) else 0)
+        wide = max(self.item, self.moment, FP32 if self.own_adamw else 0)
         for tensor in group:
             copies = self.temporary(tensors * wide * tensor.count)
             del copies

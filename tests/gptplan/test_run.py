@@ -167,6 +167,37 @@ def test_a_signal_ends_with_a_checkpoint(stop: signal.Signals, code: int, finish
     assert (newest / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--recipe", "fp8-te"), "does not run the recipe fp8-te"),
+        (("--recipe", "tf32"), "does not run the recipe tf32"),
+        (("--recipe", "pure-bf16", "--optimizer", "sgd"), "fused SGD"),
+    ],
+)
+def test_what_cannot_be_trained_here_is_refused_by_name(
+    flags: tuple[str, str], said: str, cache: Path, tmp_path: Path
+) -> None:
+    """It can be planned; a run of it ends with exit code 2 before anything is written."""
+    plain = [f for f in PLAN if f not in ("--precision", "fp32")]
+    gptplan("plan", *plain, *flags, "-o", "run.toml", cwd=tmp_path, cache=cache)
+    assert (
+        said in gptplan("run", "run.toml", "--out", "out", "--device", "cpu", cwd=tmp_path, cache=cache, code=2).stderr
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_with_another_optimizer_and_recipe_is_as_large_as_predicted(cache: Path, tmp_path: Path) -> None:
+    plain = [f for f in PLAN if f not in ("--precision", "fp32")]
+    chosen = ("--optimizer", "muon", "--optimizer-implementation", "foreach", "--recipe", "master-bf16")
+    gptplan("plan", *plain, *chosen, "-o", "run.toml", cwd=tmp_path, cache=cache)
+    gptplan("run", "run.toml", "--out", "out", "--device", "cpu", cwd=tmp_path, cache=cache)
+    found = rows(tmp_path / "out")
+    for key in ("peak_requested_bytes", "checkpoint_bytes"):
+        assert found[key]["verdict"] == "within", found[key]
+    assert found["checkpoint_bytes"]["ratio"] == pytest.approx(1, abs=0.01)
+
+
 def test_the_users_own_text(finished: Path, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
     gptplan("run", str(finished / "run.toml"), "--out", "own", "--data", "text.txt", cwd=tmp_path, cache=cache)

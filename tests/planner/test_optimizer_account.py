@@ -14,7 +14,7 @@ from planner import presets
 from planner.config import IMPLEMENTATIONS, WITH_OWN_STATE_TYPE, OptimizerConfig, RunConfig
 from planner.draft import draft
 from planner.memory_account import memory_of
-from planner.optimizer_account import optimizer_memory, state_of_tensor, update_groups
+from planner.optimizer_account import moment_item, optimizer_memory, state_of_tensor, update_groups
 from planner.tape import COMPONENTS
 from planner.tensors import ParameterTensor, parameter_tensors
 from planner.typed import Typed
@@ -30,7 +30,9 @@ def config_of(**typed: str) -> RunConfig:
 
 def per_parameter(tensor: ParameterTensor, **typed: str) -> float:
     """Bytes of state per parameter, the counters of updates left out."""
-    return sum(size for size in state_of_tensor(config_of(**typed), tensor) if size > 4) / tensor.count
+    config = config_of(**typed)
+    found = state_of_tensor(config.optimizer.name, moment_item(config), tensor)
+    return sum(size for size in found if size > 4) / tensor.count
 
 
 def test_3_9_bytes_of_state_per_parameter() -> None:

@@ -14,9 +14,11 @@ from planner.config import IMPLEMENTATIONS, OptimizerConfig, RunConfig
 from planner.draft import draft
 from planner.optimizer_account import optimizer_memory
 from planner.phases import Walked, walk_run
+from planner.tape import Ledger
 from planner.typed import Typed
+from planner.updates import Update
 from reference_trainer.measure import build_model
-from reference_trainer.trace import replay
+from reference_trainer.trace import StorageTracker, replay
 from reference_trainer.updates import make_optimizer
 
 RECIPES = ("mixed-bf16", "fp32", "pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16")
@@ -25,7 +27,7 @@ STATES = [(name, state) for name in ("adamw", "lion") for state in ("fp32", "bf1
 SCALARS = 64  # bytes
 
 
-def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: int = 3) -> RunConfig:
+def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: int = 3, **more: str) -> RunConfig:
     """Three blocks: those between the first and the last are added at once, so one such block must be there."""
     typed = Typed(
         family=family,
@@ -39,6 +41,7 @@ def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: in
         accumulation="2" if recipe == "master-bf16" else "1",
         steps="10",
         recipe=recipe,
+        **more,
     )
     config = draft(typed, as_of="2026-11-21", version="test")
     values = config.optimizer.model_dump() | optimizer
@@ -98,6 +101,45 @@ def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None
     assert held - scalars == optimizer_memory(config).state_bytes
     if (recipe, *way) != ("pure-bf16", "sgd", "fused"):  # there PyTorch loses it, and the trainer refuses it
         assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
+
+
+def seen_updates(config: RunConfig) -> list[int]:
+    """Bytes above what was there before, at the peak of two updates on real tensors."""
+    updater = make_optimizer(build_model(config), config)
+    tracker, peaks_seen = StorageTracker(), []
+    tracker.add(updater.parameters, updater.weights)
+    for phase in ("first", "steady"):
+        for p in updater.parameters.values():
+            p.grad = torch.ones_like(p)
+        tracker.add([p.grad for p in updater.parameters.values()])
+        tracker.phase(phase)
+        before = tracker.track.live_bytes
+        with tracker:
+            updater.step()
+            peaks_seen.append(tracker.track.phases[-1].peak_bytes - before)
+            updater.zero_grad()
+    return peaks_seen
+
+
+def walked_updates(config: RunConfig) -> list[int]:
+    ledger = Ledger()
+    update = Update(config, ledger, lambda part, size, times=1: ledger.allocate(part, size * times), whole=False)
+    found = []
+    for phase in ("first", "steady"):
+        ledger.phase(phase)
+        before = ledger.total
+        update.walk(phase == "first")
+        found.append(ledger.phases[-1].bytes - before)
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_updates_of_a_model_with_experts_on_real_tensors(way: tuple[str, str], recipe: str) -> None:
+    experts = {"experts": "4", "top_k": "2", "expert_ffn": "48"}
+    config = config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, **experts)
+    for predicted, seen in zip(walked_updates(config), seen_updates(config), strict=True):
+        assert abs(predicted - seen) <= SCALARS
 
 
 def test_implementations_differ_and_the_account_sees_it() -> None:

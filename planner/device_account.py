@@ -67,7 +67,7 @@ def device_account(config: RunConfig, gpu: Gpu, requested: int, replay: bool = T
 def allocations(config: RunConfig, workspace: int, handles: int) -> list[Event]:
     """Every allocation and release of two steps, the workspaces of matrix products first."""
     events = [(-1 - i, workspace) for i in range(handles)]
-    walk_run(config, in_place=True, events=events)
+    walk_run(config, on_gpu=True, events=events)
     return events
 
 

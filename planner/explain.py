@@ -40,7 +40,7 @@ class Explainer:
     """Explains the numbers of one plan."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.plan, self.calls = recorded(lambda: estimate(config))
+        self.plan, self.calls = recorded(lambda: estimate(config, replay=True))
         self.config = config
         self.document = document(self.plan, ())
         self.values = leaves(self.document)

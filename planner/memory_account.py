@@ -66,7 +66,7 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
     # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
-    walked = walk_run(config, in_place=gpu is not None)
+    walked = walk_run(config, on_gpu=gpu is not None)
     largest, saved = walked.largest, walked.saved_by
     phases = [Phase(p.phase, p.bytes, p.components) for p in walked.phases]
     peak = max(phases, key=lambda p: p.peak_bytes)

@@ -31,22 +31,23 @@ class Walked:
     saved_by: dict[str, int]
 
 
-def walk_run(config: RunConfig, *, in_place: bool = False, events: list[tuple[int, int]] | None = None) -> Walked:
+def walk_run(config: RunConfig, *, on_gpu: bool = False, events: list[tuple[int, int]] | None = None) -> Walked:
     """Walk two optimizer steps and what surrounds them.
 
-    in_place: gradients that meet are added as they are without a dispatch mode (on a real device).
+    on_gpu: what a CUDA device does: gradients that meet are added in place, and its kernels' own tensors; else what a
+    CPU does while a dispatch mode watches, which is how the replay sees it.
     events: filled with every allocation and release; then every block and every tensor is walked one by one.
     """
-    return _Run(config, in_place, events).walk()
+    return _Run(config, on_gpu, events).walk()
 
 
 class _Run:
-    def __init__(self, config: RunConfig, in_place: bool, events: list[tuple[int, int]] | None) -> None:
+    def __init__(self, config: RunConfig, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
         recipe = recipe_of(config)
         self.config, self.whole = config, events is not None
         self.ledger = Ledger(events)
-        self.e = Autograd(self.ledger, in_place)
-        self.facts = facts_of(config)
+        self.e = Autograd(self.ledger, on_gpu)
+        self.facts = facts_of(config, cuda=on_gpu)
         self.recipe = recipe
         self.counts = parameters_of(config.model)
         self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter

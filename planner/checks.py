@@ -15,6 +15,7 @@ from planner.plan import Plan
 from planner.range_checks import batch_findings, outside, precision_findings, schedule_findings
 from planner.rules import rules
 from planner.shape import recipe_of
+from planner.time_account import is_priced
 from planner.units import format_bytes, format_count, format_share
 
 LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
@@ -108,6 +109,14 @@ def _is_too_large(config: RunConfig, mode: str, below: float, micro: int) -> boo
 def _speed(plan: Plan) -> Iterator[Finding]:
     hardware = plan.config.hardware
     if plan.throughput.basis == "unknown":
+        if not is_priced(plan.config):
+            yield Finding(
+                "warning",
+                "unpriced_parts",
+                "the speed is unknown: no rate of this model's parts, loop or optimizer is at hand",
+                "give --tflops or --mfu as measured; no other model's number is put in its place",
+            )
+            return
         if hardware.gpu == CPU:
             yield Finding(
                 "warning",

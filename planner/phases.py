@@ -47,6 +47,7 @@ class _Run:
         self.config, self.whole = config, events is not None
         self.ledger = Ledger(events)
         self.e = Autograd(self.ledger, on_gpu)
+        self.e.offloading = on_gpu and config.training.activation_checkpointing == "offloaded"
         self.facts = facts_of(config, cuda=on_gpu)
         self.recipe = recipe
         self.counts = parameters_of(config.model)
@@ -76,6 +77,9 @@ class _Run:
         walk_evaluation(self.facts, e)
         ledger.phase("save")
         self.check_finite()
+        ledger.phase("resume")
+        if not self.facts.cuda:
+            self.check_finite()  # of what was read; on a GPU it is on the host, and the device holds the state alone
         return Walked(tuple(highest(ledger.phases)), dict(ledger.largest), saved)
 
     def hold(self, component: str, size: int, times: int = 1) -> None:

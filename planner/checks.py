@@ -16,6 +16,7 @@ from planner.range_checks import batch_findings, outside, precision_findings, sc
 from planner.rules import rules
 from planner.shape import recipe_of
 from planner.units import format_bytes, format_count, format_share
+from planner.witnessed import counted
 
 LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
 NOMINAL_TOLERANCE = 0.05
@@ -58,7 +59,15 @@ def _memory(plan: Plan) -> Iterator[Finding]:
                 "retries at each step, which costs 20 to 30 % of the speed",
                 _what_fits(plan.config, below=rules("roofline")["memory"]["nearly_full"]),
             )
-    if plan.config.training.activation_checkpointing == "selective":
+    unwitnessed = counted(plan.config)
+    if unwitnessed is not None:
+        yield Finding(
+            "warning",
+            "memory_without_witness",
+            f"the memory of {unwitnessed} is not known: the eager model's is shown in its place, as an upper bound",
+            'set runtime = "eager" or "autocast" under [training], which are counted exactly, or measure a step',
+        )
+    if plan.config.training.activation_checkpointing == "selective" and plan.config.training.runtime != "fused":
         yield Finding(
             "note",
             "selective_saves_little",

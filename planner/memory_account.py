@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner import memory
 from planner.config import RunConfig
@@ -12,6 +12,7 @@ from planner.phases import walk_run
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 from planner.shape import recipe_of
+from planner.witnessed import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Memory:
 def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
     """The account of `config` on `gpu`; None stands for this machine's processor.
 
-    Activation bytes are those of the reference trainer's eager loop (its model is the definition of "exact").
+    Activation bytes are those of the reference trainer's model under the runtime that the config names; where that
+    has no witness for the options (`witnessed.py`), the eager loop's, with an interval around them.
     """
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
@@ -66,6 +68,8 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
     peak = max(phases, key=lambda p: p.peak_bytes)
     optimizer = optimizer_memory(config)
     allocator = _beyond_tensors(peak.peak_bytes, config.hardware.gpu) if gpu else _NOTHING_BEYOND
+    if gpu and counted(config) is not None:
+        allocator = _bounded(allocator, phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
     usable = gpu.usable_bytes if gpu else _host_memory(config)
     need = allocator.needed if gpu else peak.peak_bytes
     return Memory(
@@ -95,6 +99,18 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
         phases=tuple(phases),
         checkpoint_bytes=_checkpoint_bytes(config, optimizer),
     )
+
+
+def _gradient_bytes(config: RunConfig) -> int:
+    """Bytes of a gradient that stands beside the accumulated ones, where there are any."""
+    return recipe_of(config).weights_bytes_per_parameter if config.training.accumulation > 1 else 0
+
+
+def _bounded(allocator: _Beyond, phases: list[Phase], gradients: int) -> _Beyond:
+    """Without a witness: between what does not depend on the runtime, and the eager figure with all gradients twice."""
+    state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
+    assert allocator.allocated_high is not None
+    return replace(allocator, allocated_low=state, allocated_high=allocator.allocated_high + gradients)
 
 
 def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from planner.mirror.autograd import Autograd, Storage, Tensor
 from planner.mirror.compiled import compiled_program
 from planner.mirror.facts import Facts
-from planner.mirror.model import Block, Network
 from planner.mirror.fused import fused_program
+from planner.mirror.model import Block, Network
 from planner.mirror.operators import INDEX, mark, scale
 from planner.mirror.programs import Program, Walk
 from planner.tape import Ledger

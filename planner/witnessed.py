@@ -33,8 +33,9 @@ COMPILED: tuple[Rule, ...] = (
     ),
     (
         "norms of queries and keys, or without gains, under torch.compile in fp32",
-        lambda c: recipe_of(c).compute_bytes == FP32
-        and (c.model.qk_norm != "none" or c.model.norm_parameters == "none"),
+        lambda c: (
+            recipe_of(c).compute_bytes == FP32 and (c.model.qk_norm != "none" or c.model.norm_parameters == "none")
+        ),
     ),
 )
 FUSED: tuple[Rule, ...] = (
@@ -46,7 +47,10 @@ FUSED: tuple[Rule, ...] = (
     ("a norm of the embedding in fused kernels", lambda c: c.model.embedding_norm),
     ("a loss in chunks in fused kernels", lambda c: c.training.loss != "plain"),
     ("offloaded checkpointing in fused kernels", lambda c: c.training.activation_checkpointing == "offloaded"),
-    ("fp32 products in fused kernels", lambda c: recipe_of(c).compute_bytes == FP32),
+    (
+        "weights of another type than the products' in fused kernels",
+        lambda c: recipe_of(c).compute_bytes == FP32 or recipe_of(c).weights_bytes_per_parameter == FP32,
+    ),
 )
 FP32 = 4
 RULES: dict[str, tuple[Rule, ...]] = {"eager": (), "autocast": (), "compiled": COMPILED, "fused": FUSED}

@@ -13,7 +13,8 @@ from planner.mirror.facts import Facts
 from planner.mirror.operators import FP32, INDEX
 from planner.mirror.programs import Program, Stage
 
-WIDE_INSIDE = {"gelu": 1, "geglu": 1, "swiglu": 2}  # fp32 tensors of the MLP's width that recomputing shares with backward
+# fp32 tensors of the MLP's width that a recomputed block shares between its forward and its backward
+WIDE_INSIDE = {"gelu": 1, "geglu": 1, "swiglu": 2}
 TABLE_FROM = 3  # sequences from which the partitioner keeps token and position rows in place of the first norm's output
 
 
@@ -57,7 +58,7 @@ def _before(f: Facts) -> tuple[int, ...]:
 
 
 def _statistics(f: Facts, place: int) -> tuple[int, ...]:
-    """fp32 per token of the norm at `place` in the stream: 1/σ, with the mean where the input is kept, not the output."""
+    """fp32 per token of the norm at `place` in the stream: 1/σ, and the mean where the input is kept."""
     again = f.weights != FP32 or place < _inputs_kept(f)
     return (f.tokens * FP32,) * (2 if again and f.model.norm == "layernorm" else 1)
 
@@ -80,8 +81,9 @@ def _again(f: Facts, stage: Stage) -> Stage:
 
 
 def _norm(f: Facts, place: int, label: str) -> Stage:
-    """fp32 stream: the normalised input. Narrow stream: the input. The second norm of a model without position rows:
-    what the first sub-layer added to the embedding, in the compute type.
+    """fp32 stream: the normalised input is kept. Narrow stream: the input.
+
+    Of the second norm of a model without position rows: what the first sub-layer added to the embedding.
     """
     s, n = f.shape, f.tokens
     second = place == 1 and _inputs_kept(f) == 2

@@ -113,19 +113,18 @@ class Walk:
         self._run(program.head, "logits")
 
     def _run(self, stage: Stage, component: str = "activations") -> list[Storage]:
-        kept = [self.e.bytes(size, component) for size in (*stage.casts, *stage.kept) if size]
+        kept = [self.e.bytes(size, component) for size in (*stage.casts, *stage.kept)]
         passing = self.e.bytes(stage.passing)
         del passing
         return kept
 
     def _give(self, sizes: Sequence[int]) -> None:
-        """Gradients of parameters, which stand until the end of backward, or are added at once."""
-        exist = self.e.gradients_exist and not self.program.together
-        for size in sizes:
-            made = self.e.bytes(size, "temporary" if exist else "gradients")
-            if not exist:
-                self.made.append(made)
-            del made
+        """Gradients of parameters, which stand until the end of backward; or the product adds them to `.grad`."""
+        e = self.e
+        if self.program.together:
+            self.made += [e.bytes(size, "gradients") for size in sizes]
+        elif not e.gradients_exist:
+            e.gradients += [e.bytes(size * e.widened, "gradients") for size in sizes]
 
     def _head(self, kept: list[Storage]) -> Storage | None:
         """The logits' gradient takes the place of the logits; a tied table's gradient waits for the look-up's.

@@ -82,6 +82,7 @@ def case_of(row: Row) -> Case:
         {
             "recipe": precision["recipe"],
             "runtime": runtime,
+            "returns_logits": source.get("returns_logits", False),
             "attention_kernel": attention["kernel"],
             "activation_checkpointing": checkpointing["mode"],
             "dropout": source["dropout"],

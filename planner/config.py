@@ -40,6 +40,9 @@ class TrainingConfig(Section):
         description="plain: all logits at once; chunked: recomputed chunk by chunk; fused: gradients made on the way",
     )
     loss_chunks: Count = Field(default=8, description="chunks of tokens of a chunked or fused loss")
+    returns_logits: bool = Field(
+        default=False, description="the program hands out its logits beside the loss, as nanoGPT does; they live on"
+    )
     dropout: Share = Field(default=0.0, description="share dropped on embeddings, attention weights and sub-layers")
     activation_checkpointing: Literal["none", "selective", "full", "offloaded"] = Field(
         description="none; selective: the attention core is recomputed; full: blocks are; offloaded: inputs on the host"

@@ -118,7 +118,10 @@ class _Run:
 
     def micro_batches(self) -> dict[str, int]:
         """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""
-        e, accumulates = self.e, self.config.training.accumulation > 1
+        e, accumulates, t = self.e, self.config.training.accumulation > 1, self.config.training
+        if t.returns_logits and not self.whole:
+            logits = t.micro_batch * t.seq * self.facts.shape.vocab * self.facts.compute
+            e.kept_logits = Storage(self.ledger, logits, "logits")  # of the micro-batch before
         if accumulates and not self.whole:
             # at every moment the later one holds what the first holds, and all gradients beside it
             self.ledger.allocate("gradients", self.gradients)

@@ -44,6 +44,8 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
     loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
+    if e.handed_out is not None:
+        e.kept_logits, e.handed_out = e.handed_out, None
     loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
     e.backward(loss)

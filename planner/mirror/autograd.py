@@ -129,6 +129,8 @@ class Autograd:
         self.sequence = 0
         self.recording = True  # False: no graph is kept (evaluation)
         self.label = ""
+        self.handed_out: Storage | None = None  # by the pass that runs
+        self.kept_logits: Storage | None = None  # those that the program handed out, until it does so again
         self.offloading = False  # True: the inputs of checkpoints wait in host memory
         # autocast's copies of parameters by unit of blocks, and how many more units there are like it
         self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]

@@ -34,6 +34,7 @@ def compiled_program(f: Facts) -> Program:
         head=_head(f),
         stream=f.tokens * s.hidden * w,
         together=True,
+        logits=f.tokens * s.vocab * f.compute if f.training.returns_logits else 0,
         tied=(f.compute * s.vocab * s.hidden, table) if s.tied else None,
     )
 

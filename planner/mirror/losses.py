@@ -15,6 +15,8 @@ def plain_loss(e: Autograd, f: Facts, head: Linear, hidden: Tensor, targets: Ten
     logits = head(e, hidden)
     logits.call_it("logits")
     wide = op.cast(e, logits, FP32)
+    if f.training.returns_logits and e.recording:
+        e.handed_out = logits.storage
     del logits
     e.label = "loss"
     wide.call_it("logits")

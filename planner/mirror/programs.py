@@ -54,6 +54,7 @@ class Program:
     stream: int
     together: bool
     tied: tuple[int, int] | None
+    logits: int = 0  # bytes of logits that the program hands out; 0: it does not
 
     def saved_by(self) -> dict[str, int]:
         """Bytes from forward to backward, by operator, in order."""
@@ -94,6 +95,8 @@ class Walk:
         norm = self._run(program.norm)
         del stream
         head = self._run(program.head, "logits")
+        if program.logits:
+            self.e.kept_logits = head[len(program.head.casts)]  # those of the micro-batch before go only now
         self.e.saved_by = program.saved_by()
 
         def backward() -> None:
@@ -132,9 +135,13 @@ class Walk:
         kept: the weight's cast, logits, the head's input, statistics of the softmax.
         """
         program = self.program
+        # logits that were handed out have a gradient, zeros, and cannot be overwritten by that of the loss
+        outside = [self.e.bytes(program.logits, "logits") for _ in range(2)] if program.logits else []
         kept.pop()
+        del outside[:1]
         weight = self.e.bytes(sum(program.head.narrow))
         kept.pop()
+        outside.clear()
         self.given = self.e.bytes(program.head.given)
         kept.clear()
         if program.tied is not None:

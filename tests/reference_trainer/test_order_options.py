@@ -1,0 +1,93 @@
+"""Every option of the model and the run: each allocation of a micro-batch in order, saved bytes, peaks of five blocks.
+
+The cases are data, in benchmarks/data/option_cases.toml; docs/coverage.md says which choices they reach. Exact means
+64 bytes: the loss, its divisor and counts of steps are left out of the account.
+"""
+
+from __future__ import annotations
+
+import random
+from importlib.util import find_spec
+
+import pytest
+
+from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of, rows
+from benchmarks.witness import (
+    SCALARS,
+    first_difference,
+    phase_peaks,
+    saved_bytes,
+    seen_allocations,
+    walked_allocations,
+)
+from planner.phases import walk_run
+
+EXPERTS = find_spec("planner.mirror.moe") is not None
+ROWS = [row for row in rows() if EXPERTS or "moe" not in cases()[row.case].get("model", {})]
+# five blocks: of a run of alike units the first and the last are walked, those between are added at once
+REPEATED = {
+    "every other block unturned": {"no_position_every": 2},
+    "every other block sees all": {"full_attention_every": 3},
+    "gpt2": {"activation_checkpointing_every": 2},
+    "window and ALiBi": {"full_attention_every": 2, "activation_checkpointing_every": 3},
+    "first blocks dense, latent attention": {},
+    "experts": {},
+    "latent attention": {},
+    "norms on both sides": {},
+    "dropout": {},
+    "fused loss, capped, tied": {},
+    "second micro-batch, tied": {},
+    "scores kept, grouped queries": {},
+}
+LONG = [
+    row
+    for row in ROWS
+    if row.case in REPEATED and row.checkpointing != "offloaded" and (row.runtime, row.recipe) != ("eager", "fp32")
+]
+
+
+def with_units(row: Row, layers: int = 5) -> dict[str, object]:
+    changes = REPEATED.get(row.case, {})
+    whole = row.checkpointing in ("full", "offloaded")
+    return {"layers": layers} | {k: v for k, v in changes.items() if whole or k != "activation_checkpointing_every"}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_every_allocation_of_a_micro_batch_in_order(row: Row) -> None:
+    assert first_difference(config_of(row)) == ""
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.recipe != "fp32"], ids=lambda row: row.id)
+def test_saved_bytes_of_every_operator(row: Row) -> None:
+    config = config_of(row)
+    assert walk_run(config).saved_by == saved_bytes(config)
+
+
+@pytest.mark.parametrize("row", LONG, ids=lambda row: row.id)
+def test_peaks_and_saved_bytes_of_five_blocks(row: Row) -> None:
+    """Walked with those between added at once, and whole as for an allocator; both are what the replay sees."""
+    config = config_of(row, **with_units(row))
+    whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
+    for phase in phase_peaks(config):
+        assert abs(phase.difference) <= SCALARS, phase
+        assert abs(whole[phase.phase] - phase.replayed) <= SCALARS, phase
+    assert walk_run(config).saved_by == saved_bytes(config)
+
+
+def test_units_between_the_ends_are_added_rightly_at_any_depth() -> None:
+    """Seven and eight blocks of the same runs, where a unit does not go into them: every phase as the whole walk's."""
+    for row in random.Random(1).sample(LONG, 12):
+        for layers in (7, 8):
+            config = config_of(row, **with_units(row, layers))
+            whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
+            for phase in walk_run(config).phases:
+                assert abs(phase.bytes - whole[phase.phase]) <= SCALARS, (row.id, layers, phase.phase)
+
+
+def test_the_cases_reach_every_way_of_checkpointing_and_differ() -> None:
+    """The comparison can fail: of two ways of checkpointing none allocates what the other does."""
+    for case in PLAIN:
+        made = [walked_allocations(config_of(Row(case, "eager", "mixed-bf16", mode))) for mode in CHECKPOINTING]
+        assert made[0] != made[1] != made[2] and made[2] == made[3]  # offloaded is full on a processor
+        assert seen_allocations(config_of(Row(case, "eager", "mixed-bf16", "full"))) != made[0]
+        assert first_difference(config_of(Row(case, "eager", "mixed-bf16", "none"), micro_batch=2)) == ""

@@ -71,6 +71,15 @@ class Summed(int):
     """In place of a gradient: the output's gradient, summed to this many bytes once the operator is done."""
 
 
+class Reduced:
+    """In place of a gradient: one of this storage's size, summed to fewer bytes once the operator is done."""
+
+    __slots__ = ("size", "storage")
+
+    def __init__(self, storage: Storage, size: int) -> None:
+        self.storage, self.size = storage, size
+
+
 class Node:
     """One operator of the graph: where its gradients go, what it saved, and how it makes the gradients."""
 
@@ -267,6 +276,9 @@ class Autograd:
         for i, output in enumerate(outputs):
             if type(output) is Summed:
                 outputs[i] = self.bytes(output)
+            elif type(output) is Reduced:
+                outputs[i] = output.storage if output.size == output.storage.size else self.bytes(output.size)
+            output = None
         del grads
         node.saved, node.frame = [], None
         return outputs

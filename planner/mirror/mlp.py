@@ -19,12 +19,12 @@ ACTIVATIONS = {
 class MLP:
     """Two matrices around an activation, or three with a gate."""
 
-    def __init__(self, f: Facts, ffn: int, label: str = "blocks.mlp") -> None:
+    def __init__(self, f: Facts, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
         s = f.shape
         self.label, self.activation = label, ACTIVATIONS[f.model.mlp]
-        self.gate = Linear(f, s.hidden, ffn, s.mlp_bias) if s.gated else None
-        self.up = Linear(f, s.hidden, ffn, s.mlp_bias)
-        self.down = Linear(f, ffn, s.hidden, s.mlp_bias)
+        self.gate = Linear(f, s.hidden, ffn, bias) if s.gated else None
+        self.up = Linear(f, s.hidden, ffn, bias)
+        self.down = Linear(f, ffn, s.hidden, bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         act = self.plain(e, x) if self.gate is None else self.gated(e, x, self.gate)

@@ -13,6 +13,7 @@ from planner.mirror.facts import Facts
 from planner.mirror.layers import Linear, Norm, dropout
 from planner.mirror.losses import LOSSES
 from planner.mirror.mlp import MLP
+from planner.mirror.moe import MoE
 
 DROPOUT = "blocks.dropout"
 
@@ -28,7 +29,7 @@ class Block:
         self.attention = Attention(f, index) if model.mla is None else LatentAttention(f, index)
         self.attention_post_norm = Norm(f, hidden) if after else None
         self.mlp_norm = Norm(f, hidden) if before and model.residual != "parallel-one-norm" else None
-        self.mlp = MLP(f, f.shape.ffn)
+        self.mlp = MoE(f) if f.kind(index)[0] else MLP(f, f.shape.ffn, f.shape.mlp_bias)
         self.mlp_post_norm = Norm(f, hidden) if after else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:

@@ -22,8 +22,11 @@ FILE = Path(__file__).parent / "data" / "option_cases.toml"
 CHECKPOINTING = ("none", "selective", "full", "offloaded")
 # runtime and recipe
 VARIANTS = (("eager", "mixed-bf16"), ("eager", "fp32"), ("autocast", "mixed-bf16"))
-RECIPES = ("pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16", "tf32", "autocast")
-PLAIN = ("gpt2", "llama")  # cases that every recipe is tried on
+PLAIN = ("gpt2", "llama")  # cases that every recipe is tried on, in these runtimes
+RECIPES = (
+    *(("eager", r) for r in ("pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16", "tf32", "autocast")),
+    *(("autocast", r) for r in ("mixed-fp16", "autocast")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,13 @@ def _file() -> dict[str, Any]:
 
 
 def rows() -> Iterator[Row]:
-    """Every case in every variant; "offloaded", which is "full" on a processor, in bf16 only."""
-    for case, (runtime, recipe), mode in itertools.product(cases(), VARIANTS, CHECKPOINTING):
-        if mode != "offloaded" or recipe != "fp32":
-            yield Row(case, runtime, recipe, mode)
-    for case, recipe, mode in itertools.product(PLAIN, RECIPES, CHECKPOINTING[:3]):
-        yield Row(case, "autocast" if recipe == "autocast" else "eager", recipe, mode)
+    """Every case in every variant and way of checkpointing; fp32 "offloaded", which is "full", on the plain cases."""
+    for (name, case), (runtime, recipe) in itertools.product(cases().items(), VARIANTS):
+        for mode in case.get("checkpointing", CHECKPOINTING):
+            if mode != "offloaded" or recipe != "fp32" or name in PLAIN:
+                yield Row(name, runtime, recipe, mode)
+    for name, (runtime, recipe), mode in itertools.product(PLAIN, RECIPES, CHECKPOINTING):
+        yield Row(name, runtime, recipe, mode)
 
 
 def config_of(row: Row, **changes: Any) -> RunConfig:

@@ -196,6 +196,13 @@ def conventions() -> str:
     return "\n".join(lines)
 
 
+def coverage() -> str:
+    """How every choice of a config is known."""
+    from benchmarks.coverage import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -209,6 +216,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "explain": explain,
     "calculations": calculations,
     "conventions": conventions,
+    "coverage": coverage,
 }
 
 

@@ -7,11 +7,10 @@ The cases are data, in benchmarks/data/option_cases.toml; docs/coverage.md says 
 from __future__ import annotations
 
 import random
-from importlib.util import find_spec
 
 import pytest
 
-from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of, rows
+from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
 from benchmarks.witness import (
     SCALARS,
     first_difference,
@@ -22,14 +21,15 @@ from benchmarks.witness import (
 )
 from planner.phases import walk_run
 
-EXPERTS = find_spec("planner.mirror.moe") is not None
-ROWS = [row for row in rows() if EXPERTS or "moe" not in cases()[row.case].get("model", {})]
+ROWS = list(rows())
 # five blocks: of a run of alike units the first and the last are walked, those between are added at once
 REPEATED = {
     "every other block unturned": {"no_position_every": 2},
     "every other block sees all": {"full_attention_every": 3},
-    "gpt2": {"activation_checkpointing_every": 2},
-    "window and ALiBi": {"full_attention_every": 2, "activation_checkpointing_every": 3},
+    "gpt2": {},
+    "one block of two recomputed": {},
+    "one block of two recomputed, gated": {"activation_checkpointing_every": 3},
+    "window and ALiBi": {},
     "first blocks dense, latent attention": {},
     "experts": {},
     "latent attention": {},
@@ -39,17 +39,11 @@ REPEATED = {
     "second micro-batch, tied": {},
     "scores kept, grouped queries": {},
 }
-LONG = [
-    row
-    for row in ROWS
-    if row.case in REPEATED and row.checkpointing != "offloaded" and (row.runtime, row.recipe) != ("eager", "fp32")
-]
+LONG = [row for row in ROWS if row.case in REPEATED and row.checkpointing != "offloaded" and row.recipe == "mixed-bf16"]
 
 
 def with_units(row: Row, layers: int = 5) -> dict[str, object]:
-    changes = REPEATED.get(row.case, {})
-    whole = row.checkpointing in ("full", "offloaded")
-    return {"layers": layers} | {k: v for k, v in changes.items() if whole or k != "activation_checkpointing_every"}
+    return {"layers": layers} | REPEATED[row.case]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

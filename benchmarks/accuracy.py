@@ -57,7 +57,7 @@ def score_row(row: Row) -> Scored | Left:
     """A row's score, or why it has none."""
     try:
         case = case_of(row)
-        memory = estimate(case.config).memory
+        memory = estimate(case.config, replay=True).memory
     except Excluded as left:
         return Left(row, left.reason, left.detail)
     except PlanError as error:

@@ -31,7 +31,7 @@ def estimate(
     from gptplan.output import show, show_json
     from planner.plan import estimate as plan_of
 
-    plan = plan_of(config_of(typed, config, as_of))
+    plan = plan_of(config_of(typed, config, as_of), replay=True)
     found = all_findings(plan, safetensors)
     because = []
     if why:

@@ -34,7 +34,7 @@ def plan(
     from planner.report import document
 
     whole = config_of(typed, config, as_of)
-    estimated = plan_of(whole)
+    estimated = plan_of(whole, replay=True)
     found = all_findings(estimated, safetensors)
     text = config_text(whole)
     if output is not None and str(output) != "-":

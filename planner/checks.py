@@ -15,6 +15,7 @@ from planner.plan import Plan
 from planner.range_checks import batch_findings, outside, precision_findings, schedule_findings
 from planner.rules import rules
 from planner.shape import recipe_of
+from planner.time_account import is_priced
 from planner.units import format_bytes, format_count, format_share
 
 LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
@@ -49,14 +50,24 @@ def _memory(plan: Plan) -> Iterator[Finding]:
             _what_fits(plan.config),
         )
     elif m.fits and m.usable_bytes and m.device_used_bytes:
-        share = (m.peak_allocated_bytes or 0) / m.usable_bytes
-        if share > rules("roofline")["memory"]["nearly_full"]:
+        share = m.device_used_bytes / m.usable_bytes
+        nearly = rules("roofline")["memory"]["nearly_full"]
+        if share > 1:
+            expandable = "" if plan.config.hardware.allocator == "expandable" else "--allocator expandable; or "
+            yield Finding(
+                "warning",
+                "allocator_thrash",
+                f"it fits only because the allocator gives unused segments back and asks again: left alone it would "
+                f"take {format_bytes(m.device_used_bytes)} of {format_bytes(m.usable_bytes)}, and each retry waits",
+                expandable + _what_fits(plan.config, below=nearly),
+            )
+        elif share > nearly:
             yield Finding(
                 "warning",
                 "nearly_full",
-                f"the peak takes {format_share(share)} of the usable memory: it fits, and the allocator frees and "
-                "retries at each step, which costs 20 to 30 % of the speed",
-                _what_fits(plan.config, below=rules("roofline")["memory"]["nearly_full"]),
+                f"the device uses {format_share(share)} of the usable memory: it fits, with no room for anything else "
+                "and for the error of this prediction",
+                _what_fits(plan.config, below=nearly),
             )
     if plan.config.training.activation_checkpointing == "selective":
         yield Finding(
@@ -89,13 +100,23 @@ def _is_too_large(config: RunConfig, mode: str, below: float, micro: int) -> boo
     per_device = config.training.micro_batch * config.training.accumulation
     update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
     changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
-    m = memory_of(changed, presets.gpu(config.hardware.gpu))
-    return not (m.fits and m.usable_bytes and (m.peak_allocated_bytes or 0) <= below * m.usable_bytes)
+    # by rule, on the safe side: a replay for every step of the search would take seconds
+    m = memory_of(changed, presets.gpu(config.hardware.gpu), replay=False)
+    needed = (m.peak_reserved_bytes or 0) + (m.context_bytes or 0)
+    return not (m.fits and m.usable_bytes and needed <= below * m.usable_bytes)
 
 
 def _speed(plan: Plan) -> Iterator[Finding]:
     hardware = plan.config.hardware
     if plan.throughput.basis == "unknown":
+        if not is_priced(plan.config):
+            yield Finding(
+                "warning",
+                "unpriced_parts",
+                "the speed is unknown: no rate of this model's parts, loop or optimizer is at hand",
+                "give --tflops or --mfu as measured; no other model's number is put in its place",
+            )
+            return
         if hardware.gpu == CPU:
             yield Finding(
                 "warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from planner import params
 from planner.model_config import ModelConfig
@@ -36,6 +37,7 @@ class Part:
     linear: int
 
 
+@lru_cache(maxsize=64)  # a plan asks for it in several places
 def parameters_of(model: ModelConfig) -> Parameters:
     """Exact counts of a model, all blocks, tables and norms."""
     s = shape_of(model)

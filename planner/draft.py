@@ -21,6 +21,7 @@ from planner.config import (
     TrainingConfig,
 )
 from planner.config_file import explain_validation
+from planner.drafting_memory import allocator_of, memory_options
 from planner.drafting_optimizer import optimizer_of
 from planner.drafting_schedule import Horizon, default_peak, schedule_of
 from planner.errors import InputError, UnknownNameError
@@ -33,7 +34,7 @@ from planner.units import TERA, parse_count, parse_money
 
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
-CHECKPOINTING = ("none", "selective", "full")
+CHECKPOINTING = ("none", "selective", "full", "offloaded")
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
 S = TypeVar("S", bound=Section)
 
@@ -142,6 +143,7 @@ def _hardware(typed: Typed, base: RunConfig | None, machine_gpu: str | None, not
         HardwareConfig,
         gpu=gpu or (old.gpu if old else DEFAULT_GPU),
         gpus=gpus or (old.gpus if old else 1),
+        allocator=allocator_of(typed, old),
         tflops=tflops * TERA if tflops is not None else (same.tflops if same and not speed_typed else None),
         mfu=_share(mfu) if mfu is not None else (same.mfu if same and not speed_typed else None),
         usd_per_gpu_hour=parse_money(price, name=flag("price_per_gpu_hour"), allow_zero=True)
@@ -182,7 +184,7 @@ def _training(typed: Typed, base: RunConfig | None, seq: int, notes: Notes) -> T
         micro_batch=1,
         accumulation=1,
         recipe=recipe,
-        runtime=presets.recipe(recipe).runtime if old is None or recipe != old.recipe else old.runtime,
+        **memory_options(typed, old, recipe),
         activation_checkpointing=_or_default(
             _choice(typed, "activation_checkpointing", CHECKPOINTING, "activation checkpointing mode"),
             old.activation_checkpointing if old else None,

@@ -11,6 +11,7 @@ import math
 from planner import presets
 from planner.config import CPU, Assumption, RunConfig
 from planner.config_origin import config_origin
+from planner.counts import parameters_of
 from planner.explanation import Explanation, identifier, itself
 from planner.formula import FORMULAS
 from planner.leaf_rules import Called, Own, Read, Rule, Same, Sum, rules_of
@@ -40,7 +41,8 @@ class Explainer:
     """Explains the numbers of one plan."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.plan, self.calls = recorded(lambda: estimate(config))
+        parameters_of.cache_clear()  # what is remembered is not called, and would not be recorded
+        self.plan, self.calls = recorded(lambda: estimate(config, replay=True))
         self.config = config
         self.document = document(self.plan, ())
         self.values = leaves(self.document)

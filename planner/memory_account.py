@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from planner import memory
 from planner.config import RunConfig
 from planner.counts import nominal_parameters, parameters_of
+from planner.device_account import Device, device_account
 from planner.optimizer_account import OptimizerMemory, optimizer_memory, updated_bytes
 from planner.phases import walk_run
 from planner.presets import Gpu
-from planner.rules import roofline_of, rules
 from planner.shape import recipe_of
 
 
@@ -42,6 +42,10 @@ class Memory:
     peak_allocated_bytes_low: int | None
     peak_allocated_bytes_high: int | None
     peak_reserved_bytes: int | None
+    peak_reserved_bytes_low: int | None
+    peak_reserved_bytes_high: int | None
+    workspace_bytes: int | None
+    context_bytes: int | None
     device_used_bytes: int | None
     usable_bytes: int | None
     fits: bool | None
@@ -52,22 +56,23 @@ class Memory:
     checkpoint_bytes: int
 
 
-def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
+def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory:
     """The account of `config` on `gpu`; None stands for this machine's processor.
+
+    replay: False for allocated and reserved bytes by rule, without the allocator's replay (in a search).
 
     Activation bytes are those of the reference trainer's eager loop (its model is the definition of "exact").
     """
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
     # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
-    walked = walk_run(config, in_place=gpu is not None)
+    walked = walk_run(config, on_gpu=gpu is not None)
     largest, saved = walked.largest, walked.saved_by
     phases = [Phase(p.phase, p.bytes, p.components) for p in walked.phases]
     peak = max(phases, key=lambda p: p.peak_bytes)
     optimizer = optimizer_memory(config)
-    allocator = _beyond_tensors(peak.peak_bytes, config.hardware.gpu) if gpu else _NOTHING_BEYOND
     usable = gpu.usable_bytes if gpu else _host_memory(config)
-    need = allocator.needed if gpu else peak.peak_bytes
+    device = device_account(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
     return Memory(
         rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
         weights_bytes=largest["weights"],
@@ -80,16 +85,18 @@ def memory_of(config: RunConfig, gpu: Gpu | None) -> Memory:
         saved_bytes=sum(saved.values()),
         saved_by_operator=saved,
         peak_requested_bytes=peak.peak_bytes,
-        peak_allocated_bytes=allocator.allocated,
-        peak_allocated_bytes_low=allocator.allocated_low,
-        peak_allocated_bytes_high=allocator.allocated_high,
-        peak_reserved_bytes=allocator.reserved,
-        device_used_bytes=allocator.device,
+        peak_allocated_bytes=device.allocated,
+        peak_allocated_bytes_low=device.allocated_low,
+        peak_allocated_bytes_high=device.allocated_high,
+        peak_reserved_bytes=device.reserved,
+        peak_reserved_bytes_low=device.reserved_low,
+        peak_reserved_bytes_high=device.reserved_high,
+        workspace_bytes=device.workspace,
+        context_bytes=device.context,
+        device_used_bytes=device.used,
         usable_bytes=usable,
-        fits=None if usable is None or need is None else need <= usable,
-        fits_by="peak_allocated_bytes + CUDA context <= usable_bytes"
-        if gpu
-        else "peak_requested_bytes <= usable_bytes",
+        fits=device.fits,
+        fits_by=device.fits_by,
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=tuple(phases),
@@ -105,34 +112,9 @@ def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
     return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
 
 
-@dataclass(frozen=True, slots=True)
-class _Beyond:
-    """What the device holds beyond the requested bytes of tensors."""
-
-    allocated: int | None = None
-    allocated_low: int | None = None
-    allocated_high: int | None = None
-    reserved: int | None = None
-    device: int | None = None
-    needed: int | None = None
-
-
-_NOTHING_BEYOND = _Beyond()
-
-
-def _beyond_tensors(requested: int, gpu: str) -> _Beyond:
-    """Allocated, reserved and device bytes: workspaces and allocator slack, by rule, not yet by simulation."""
-    rule = rules("roofline")["memory"]
-    workspace = rule["workspace_handles"] * roofline_of(gpu)["workspace_bytes"]
-    allocated = round(requested * rule["rounding"]) + workspace
-    return _Beyond(
-        allocated=allocated,
-        allocated_low=requested,
-        allocated_high=round(requested * rule["rounding_high"]) + workspace,
-        reserved=round(allocated * rule["reserve"]),
-        device=round(allocated * rule["reserve"]) + rule["context_bytes"],
-        needed=allocated + rule["context_bytes"],
-    )
+def _host(requested: int, usable: int | None) -> Device:
+    """A processor has no allocator of this kind; its memory is the machine's."""
+    return Device(fits=None if usable is None else requested <= usable)
 
 
 def _host_memory(config: RunConfig) -> int | None:

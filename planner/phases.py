@@ -31,22 +31,24 @@ class Walked:
     saved_by: dict[str, int]
 
 
-def walk_run(config: RunConfig, *, in_place: bool = False, events: list[tuple[int, int]] | None = None) -> Walked:
+def walk_run(config: RunConfig, *, on_gpu: bool = False, events: list[tuple[int, int]] | None = None) -> Walked:
     """Walk two optimizer steps and what surrounds them.
 
-    in_place: gradients that meet are added as they are without a dispatch mode (on a real device).
+    on_gpu: what a CUDA device does: gradients that meet are added in place, and its kernels' own tensors; else what a
+    CPU does while a dispatch mode watches, which is how the replay sees it.
     events: filled with every allocation and release; then every block and every tensor is walked one by one.
     """
-    return _Run(config, in_place, events).walk()
+    return _Run(config, on_gpu, events).walk()
 
 
 class _Run:
-    def __init__(self, config: RunConfig, in_place: bool, events: list[tuple[int, int]] | None) -> None:
+    def __init__(self, config: RunConfig, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
         recipe = recipe_of(config)
         self.config, self.whole = config, events is not None
         self.ledger = Ledger(events)
-        self.e = Autograd(self.ledger, in_place)
-        self.facts = facts_of(config)
+        self.e = Autograd(self.ledger, on_gpu)
+        self.e.offloading = on_gpu and config.training.activation_checkpointing == "offloaded"
+        self.facts = facts_of(config, cuda=on_gpu)
         self.recipe = recipe
         self.counts = parameters_of(config.model)
         self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter
@@ -75,6 +77,9 @@ class _Run:
         walk_evaluation(self.facts, e)
         ledger.phase("save")
         self.check_finite()
+        ledger.phase("resume")
+        if not self.facts.cuda:
+            self.check_finite()  # of what was read; on a GPU it is on the host, and the device holds the state alone
         return Walked(tuple(highest(ledger.phases)), dict(ledger.largest), saved)
 
     def hold(self, component: str, size: int, times: int = 1) -> None:
@@ -96,10 +101,17 @@ class _Run:
         self.hold("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
 
     def inputs(self) -> int:
-        """Token ids, targets, and the tables of rotary embedding."""
+        """Token ids, targets, and the tables of positions: rotary angles, masks of scores."""
         t, model = self.config.training, self.config.model
         rotary = FP32 * t.seq * model.turned if model.position == "rotary" else 0
-        return 2 * INDEX * t.micro_batch * t.seq + rotary
+        scores, item = t.seq * t.seq, self.recipe.compute_bytes
+        masks = 0
+        if model.position == "alibi":
+            scores *= model.heads
+            masks = scores * item
+        if model.sliding_window is not None and model.sliding_window < t.seq:
+            masks += scores * item
+        return 2 * INDEX * t.micro_batch * t.seq + rotary + masks
 
     def micro_batches(self) -> dict[str, int]:
         """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ class Gpu:
     """One accelerator card, as its data sheet and its driver describe it.
 
     `driver_names`: what `nvidia-smi --query-gpu=name` prints. `marketing_memory_bytes`: the GB of the name x 1e9.
-    `usable_bytes`: byte, the total that the driver shows. `peak_dense_flops`: FLOP/s by element type (bf16, fp16, tf32,
+    `usable_bytes`: byte, the total that the driver shows. `multiprocessors`: streaming multiprocessors in use.
+    `peak_dense_flops`: FLOP/s by element type (bf16, fp16, tf32,
     fp32 outside the tensor cores, fp8), without sparsity; a type that is absent is unknown or not supported.
     `memory_bandwidth`: byte/s. `link_bandwidth`: byte/s per GPU in one direction. `power_watts`: W, board limit.
     `best_matmul_bf16`: FLOP/s, the best bf16 matrix product that the source measured. `as_of`: ISO date on which the
@@ -38,6 +40,7 @@ class Gpu:
     driver_names: tuple[str, ...]
     marketing_memory_bytes: int
     usable_bytes: int | None = None
+    multiprocessors: int | None = None
     # a dict cannot be hashed; the id alone tells two cards apart
     peak_dense_flops: Mapping[str, int] = field(default_factory=dict, hash=False)
     memory_bandwidth: int | None = None
@@ -153,6 +156,7 @@ def gpu_ids() -> list[str]:
     return _ids("gpus")
 
 
+@cache
 def gpu(id: str) -> Gpu:
     """The GPU of that id, e.g. "a100-80gb" (the SXM card; others say "pcie"). Raises UnknownNameError."""
     return _gpu(_table("GPU", "gpus", id))
@@ -192,11 +196,13 @@ def recipe_ids() -> list[str]:
     return _ids("recipes")
 
 
+@cache
 def recipe(id: str) -> Recipe:
     """The recipe of that id, e.g. "mixed-bf16". Raises UnknownNameError."""
     return Recipe(**_table("recipe", "recipes", id))
 
 
+@cache
 def price(gpu_id: str) -> Price | None:
     """The on-demand price of a GPU, USD per GPU and hour, from the newest trusted list that has it; None: in no list.
 
@@ -240,7 +246,12 @@ def _median(ordered: list[float]) -> float:
 
 
 def _ids(folder: str) -> list[str]:
-    return sorted(path.name.removesuffix(".toml") for path in (PRESETS / folder).glob("*.toml"))
+    return list(_listing(folder))
+
+
+@cache
+def _listing(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(path.name.removesuffix(".toml") for path in (PRESETS / folder).glob("*.toml")))
 
 
 def _text(folder: str, id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from planner import batch, presets
 from planner.config import RunConfig, TrainingConfig
@@ -58,6 +59,7 @@ BLOCK_NORMS = {"pre": 2, "post": 2, "both": 4}
 GATED = ("swiglu", "geglu")
 
 
+@lru_cache(maxsize=64)
 def shape_of(model: ModelConfig) -> Shape:
     """The numbers of a model."""
     query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim

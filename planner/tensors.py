@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from planner.model_config import ModelConfig
 from planner.shape import Shape, shape_of
@@ -34,6 +35,7 @@ class ParameterTensor:
         return len(self.shape) >= 2
 
 
+@lru_cache(maxsize=64)
 def parameter_tensors(model: ModelConfig) -> tuple[ParameterTensor, ...]:
     """The tensors of a model; those that all blocks share come once, with their number."""
     s = shape_of(model)

@@ -169,8 +169,12 @@ def _memory(plan: Plan) -> str:
         low, high = format_bytes(m.peak_allocated_bytes_low), format_bytes(m.peak_allocated_bytes_high)
         lines += [
             _line("allocated", format_bytes(m.peak_allocated_bytes), _range(low, high)),
-            _line("reserved", format_bytes(m.peak_reserved_bytes)),
-            _line("device used", format_bytes(m.device_used_bytes)),
+            _line(
+                "reserved",
+                format_bytes(m.peak_reserved_bytes),
+                _range(format_bytes(m.peak_reserved_bytes_low), format_bytes(m.peak_reserved_bytes_high)),
+            ),
+            _line("device used", format_bytes(m.device_used_bytes), f"with {format_bytes(m.context_bytes)} of context"),
         ]
     lines.append(_line("usable", format_bytes(m.usable_bytes)))
     verdict = {True: "✓ fits", False: "✗ does not fit", None: "? unknown: the usable memory is not known"}[m.fits]

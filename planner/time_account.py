@@ -101,6 +101,8 @@ def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: floa
             return None
         seconds = throughput.step_seconds_from_mfu(counted.per_step_model, hardware.gpus, hardware.mfu, peak)
         return StepSeconds(seconds, seconds, seconds, "given", {})
+    if not is_priced(config):
+        return None
     if config.profile is not None:
         from planner.kernels import step_seconds_from_profile  # its tables are needed with a profile only
 
@@ -109,6 +111,36 @@ def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: floa
     if gpu is None or peak is None or gpu.memory_bandwidth is None:
         return None
     return _from_datasheet(config, gpu, peak, gpu.memory_bandwidth)
+
+
+PRICED_MODEL = {
+    "norm_placement": ("pre",),
+    "qk_norm": ("none",),
+    "embedding_norm": (False,),
+    "residual": ("sequential",),
+    "mlp": ("gelu", "swiglu"),
+    "biases": ("none", "all"),
+    "logit_softcap": (None,),
+}
+
+
+def is_priced(config: RunConfig) -> bool:
+    """Whether the parts of a step that are timed, or taken from a data sheet, are those of this model and loop.
+
+    A profile holds kernels of GPT-2-like and Llama-like blocks in the eager loop; the data sheet's roofline any dense
+    block. Experts and latent attention are priced by neither.
+    """
+    model, t = config.model, config.training
+    if model.moe is not None or model.mla is not None or t.runtime in ("compiled", "fused"):
+        return False
+    if config.profile is None:
+        return True
+    plain = all(getattr(model, name) in allowed for name, allowed in PRICED_MODEL.items())
+    tables = model.position in ("learned", "rotary") and model.sliding_window is None and model.rotary_dim is None
+    loop = (t.runtime, t.attention_kernel, t.loss, t.dropout) == ("eager", "flash", "plain", 0.0)
+    update = (config.optimizer.name, config.optimizer.implementation) == ("adamw", "fused")
+    every = t.activation_checkpointing_every == 1 and t.activation_checkpointing != "offloaded"
+    return plain and tables and loop and update and every and t.recipe in ("mixed-bf16", "fp32")
 
 
 def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth: float) -> StepSeconds | None:

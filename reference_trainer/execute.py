@@ -83,7 +83,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     if not resume:
         _refuse_occupied(directory)
         config = adapted(config, device, say)
-    plan = estimate(config)
+    plan = estimate(config, replay=True)
     options = replace(options, flops_per_step=plan.flops.per_step_model, peak_flops=_peak(plan))
     if not resume:
         found = findings(plan)

@@ -185,10 +185,11 @@ def tracked_steps(
     tracker.phase("evaluation")
     with tracker, torch.no_grad():
         model(*batches[0])
-    tracker.phase("save")
-    with tracker:
-        for weight in optimizer.weights.values():
-            finite(weight)
+    for phase in ("save", "resume"):  # a tensor is checked before it is written, and after it was read
+        tracker.phase(phase)
+        with tracker:
+            for weight in optimizer.weights.values():
+                finite(weight)
 
 
 def replay(config: RunConfig, events: list[Event] | None = None, allocations: list[Allocation] | None = None) -> Track:

@@ -50,7 +50,7 @@ class Result:
 
 def result_of(typed: Typed, session: Session) -> Result:
     """The plan of what was typed. Raises PlanError."""
-    plan = estimate(_config_of(typed, session))
+    plan = estimate(_config_of(typed, session), replay=True)
     return Result(plan, findings(plan))
 
 

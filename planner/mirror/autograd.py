@@ -129,6 +129,7 @@ class Autograd:
         self.sequence = 0
         self.recording = True  # False: no graph is kept (evaluation)
         self.label = ""
+        self.offloading = False  # True: the inputs of checkpoints wait in host memory
         # autocast's copies of parameters by unit of blocks, and how many more units there are like it
         self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
         self.saved_by: dict[str, int] = {}
@@ -226,6 +227,14 @@ class Autograd:
         if not self.recording or self._rerun_frame is not None:
             return function(self, *inputs)
         self.label = label
+        if self.offloading:
+            sizes = [(t.count, t.item, t.node, t.slot) for t in inputs]
+            frame = self._forward_frame = Frame(lambda: function(self, *(self._fetched(*size) for size in sizes)))
+            try:
+                return function(self, *inputs)
+            finally:
+                self._forward_frame = None
+                del frame
         held = tuple(Tensor(t.storage, t.count, t.item, t.node, t.slot) for t in inputs)
         for tensor in held:
             if tensor.storage is not None:
@@ -236,6 +245,10 @@ class Autograd:
         finally:
             self._forward_frame = None
             del frame
+
+    def _fetched(self, count: int, item: int, node: Node | None, slot: int) -> Tensor:
+        """A checkpoint's input, back from the host."""
+        return Tensor(Storage(self.ledger, count * item, "activations"), count, item, node, slot)
 
     # --- backward ------------------------------------------------------------------------------------------
 

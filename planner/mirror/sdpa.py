@@ -14,12 +14,14 @@ from planner.mirror.autograd import Autograd, Gradient, Saved, Tensor
 from planner.mirror.facts import Facts
 from planner.mirror.operators import FP32
 
+RANDOM_STATE = 16  # bytes: seed and offset
+
 
 def attend(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:
     """The heads' outputs by the kernel that PyTorch picks; `in_rows` puts them side by side for each token."""
     if by_math(e, f):
         return math_attention(e, f, query, key, value, masked)
-    return flash_attention(e, query, key, value, f.tokens * f.shape.heads)
+    return flash_attention(e, f, query, key, value)
 
 
 def by_math(e: Autograd, f: Facts) -> bool:
@@ -34,20 +36,42 @@ def in_rows(e: Autograd, f: Facts, out: Tensor, cut: bool = False) -> Tensor:
     return op.copied(e, out, e.node((out,), op.passed_on))
 
 
-def flash_attention(e: Autograd, query: Tensor, key: Tensor, value: Tensor, rows: int) -> Tensor:
-    """q, k, v, output and the fp32 log-sum-exp (`rows` of it) are saved."""
+def flash_attention(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """q, k, v, output and the fp32 log-sum-exp are saved; on CUDA also the random state of the call."""
     sizes = (query.count * query.item, key.count * key.item, value.count * value.item)
-    node = e.node((query, key, value), partial(_flash_backward, e, sizes))
+    scratch = _cuda_scratch(f, query, key, value) if f.cuda else ()
+    node = e.node((query, key, value), partial(_flash_backward, e, sizes, scratch))
     e.save(node, query, key, value)
     out = e.new(query.count, query.item)
-    lse = e.new(rows, FP32)
+    lse = e.new(f.tokens * f.shape.heads, FP32)
     e.save(node, out, lse)
+    if f.cuda:
+        e.save(node, e.new(RANDOM_STATE, 1))
     out.node = node
     return out
 
 
-def _flash_backward(e: Autograd, sizes: tuple[int, int, int], grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size) for size in sizes]
+def _cuda_scratch(f: Facts, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
+    """What the CUDA kernel's backward needs for a moment: row sums, fp32 sums of dq, dk and dv of every query head.
+
+    Source: csrc/flash_attn/flash_api.cpp (mha_bwd): sequences are rounded to 128, heads to 32 channels, or 64 above
+    128. Not yet seen on a device.
+    """
+    t, s = f.training, f.shape
+    rows = t.micro_batch * s.heads * -(-t.seq // 128) * 128
+    unit = 32 if s.head_dim <= 128 else 64
+    width = -(-s.head_dim // unit) * unit
+    grouped = (query.count * query.item,) * 2 if key.count < query.count else ()
+    return (rows * FP32, rows * width * FP32, *grouped)
+
+
+def _flash_backward(
+    e: Autograd, sizes: tuple[int, int, int], scratch: tuple[int, ...], grads: list[Gradient], saved: Saved
+) -> list[Any]:
+    made = [e.bytes(size) for size in sizes]
+    held = [e.bytes(size) for size in scratch]
+    del held
+    return made
 
 
 def math_attention(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:

@@ -25,7 +25,8 @@ CONTRACT = frozenset(
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
 --position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
-""".split()  # noqa: SIM905 (52 names read better as text)
+--runtime --attention --loss --loss-chunks --dropout --activation-checkpointing-every --allocator
+""".split()  # noqa: SIM905 (59 names read better as text)
 )
 
 

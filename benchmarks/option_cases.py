@@ -20,6 +20,25 @@ from planner.typed import Typed
 
 FILE = Path(__file__).parent / "data" / "option_cases.toml"
 CHECKPOINTING = ("none", "selective", "full", "offloaded")
+# five blocks: of a run of alike units the first and the last are walked, those between are added at once
+REPEATED: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "second micro-batch, tied": {},
+    "every other block unturned": {"no_position_every": 2},
+    "norms on both sides": {},
+    "every other block sees all": {"full_attention_every": 3},
+    "window and ALiBi": {},
+    "scores kept, grouped queries": {},
+    "dropout": {},
+    "fused loss, capped, tied": {},
+    "latent attention": {},
+    "experts": {},
+    "first blocks dense, latent attention": {},
+    "one block of two recomputed": {},
+    "one block of two recomputed, gated": {"activation_checkpointing_every": 3},
+}
+# ways in which these are tried
+LONG = (("eager", "none"), ("eager", "full"), ("autocast", "none"))
 # runtime and recipe
 VARIANTS = (("eager", "mixed-bf16"), ("eager", "fp32"), ("autocast", "mixed-bf16"))
 PLAIN = ("gpt2", "llama")  # cases that every recipe is tried on, in these runtimes
@@ -85,3 +104,16 @@ def config_of(row: Row, **changes: Any) -> RunConfig:
         section = "model" if key in values["model"] else "training"
         values[section][key] = value
     return RunConfig.model_validate(values)
+
+
+def long_rows() -> Iterator[Row]:
+    """The rows that are tried with five blocks too."""
+    for row in rows():
+        ways = (row.runtime, row.checkpointing) in LONG or ("recomputed" in row.case and row.checkpointing == "full")
+        if row.case in REPEATED and row.recipe == "mixed-bf16" and ways:
+            yield row
+
+
+def long_config_of(row: Row, layers: int = 5) -> RunConfig:
+    """The config of a row with more blocks, in units that repeat."""
+    return config_of(row, layers=layers, **REPEATED[row.case])

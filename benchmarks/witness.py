@@ -15,7 +15,7 @@ from planner.shape import recipe_of, tokens_per_step
 from planner.tape import Ledger
 from planner.walk import walk_micro_batch
 from reference_trainer.measure import build_model, saved_bytes_by_operator
-from reference_trainer.trace import Event, StorageTracker, replay, watch_phases
+from reference_trainer.trace import StorageTracker, replay, watch_phases
 from reference_trainer.updates import make_optimizer
 
 SCALARS = 64  # bytes: the loss, its divisor, counts of steps
@@ -71,8 +71,12 @@ def seen_allocations(config: RunConfig) -> Made:
 
 
 def first_difference(config: RunConfig) -> str:
-    """Where the two part for the first time; "" where they do not."""
-    seen, walked = seen_allocations(config), walked_allocations(config)
+    """Where PyTorch and the planner part for the first time; "" where they do not."""
+    return difference_of(seen_allocations(config), walked_allocations(config))
+
+
+def difference_of(seen: Made, walked: Made) -> str:
+    """Where two sequences of allocations part."""
     for place, (a, b) in enumerate(zip(seen, walked, strict=False)):
         if a[0] != b[0] or abs(a[1] - b[1]) > SCALARS:
             return f"allocation {place}: PyTorch {a[0]:,} of {a[1]:,} alive, planner {b[0]:,} of {b[1]:,} alive"
@@ -81,7 +85,7 @@ def first_difference(config: RunConfig) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PhasePeaks:
-    """Peak of one phase, bytes: predicted, replayed, and the operator at which the replay came to it."""
+    """Peak of one phase, bytes: predicted and replayed."""
 
     phase: str
     predicted: int
@@ -95,8 +99,7 @@ class PhasePeaks:
 
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
     """Every phase of two steps and of what surrounds them."""
-    events: list[Event] = []
-    seen = replay(config, events).by_phase()
+    seen = replay(config).by_phase()
     return [PhasePeaks(p.phase, p.bytes, seen[p.phase]) for p in walk_run(config).phases]
 
 

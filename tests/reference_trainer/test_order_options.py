@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
+from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, long_config_of, long_rows, rows
 from benchmarks.witness import (
     SCALARS,
     first_difference,
@@ -24,24 +24,7 @@ from benchmarks.witness import (
 from planner.phases import walk_run
 
 ROWS = list(rows())
-# five blocks: of a run of alike units the first and the last are walked, those between are added at once
-REPEATED = {
-    "every other block unturned": {"no_position_every": 2},
-    "every other block sees all": {"full_attention_every": 3},
-    "gpt2": {},
-    "one block of two recomputed": {},
-    "one block of two recomputed, gated": {"activation_checkpointing_every": 3},
-    "window and ALiBi": {},
-    "first blocks dense, latent attention": {},
-    "experts": {},
-    "latent attention": {},
-    "norms on both sides": {},
-    "dropout": {},
-    "fused loss, capped, tied": {},
-    "second micro-batch, tied": {},
-    "scores kept, grouped queries": {},
-}
-LONG = [row for row in ROWS if row.case in REPEATED and row.checkpointing != "offloaded" and row.recipe == "mixed-bf16"]
+LONG = list(long_rows())
 
 
 def wrong_order(row: Row) -> str:
@@ -55,25 +38,17 @@ def wrong_order(row: Row) -> str:
 def wrong_module(row: Row) -> str:
     """The same, of saved bytes by module."""
     experts = "experts" in row.case or "dense" in row.case
-    return "the routed rows are saved by the MLP, not by the experts" if experts else ""
+    return "the routed rows are saved by the MLP, not by the experts" if experts and row.checkpointing != "full" else ""
 
 
-def wrong_peaks(row: Row) -> str:
-    """The same, of the peaks of phases."""
-    if row.runtime == "autocast":
-        return "evaluation under autocast keeps the casts of every block"
-    if row.case == "dropout":
-        return "the replay evaluates with dropout"
-    return "masks' tables are not counted" if "window" in row.case or "sees all" in row.case else ""
+def wrong_evaluation(row: Row) -> bool:
+    """Whether the forward pass without gradients is otherwise than the replay's: test_peak_of_evaluation says how."""
+    return row.runtime == "autocast" or row.case == "dropout"
 
 
 def marked(found: list[Row], known: Callable[[Row], str]) -> list[Any]:
     """Rows of which something is known to be wrong are expected to fail; one that no longer does fails."""
     return [pytest.param(r, marks=pytest.mark.xfail(reason=known(r))) if known(r) else r for r in found]
-
-
-def with_units(row: Row, layers: int = 5) -> dict[str, object]:
-    return {"layers": layers} | REPEATED[row.case]
 
 
 @pytest.mark.parametrize("row", marked(ROWS, wrong_order), ids=lambda row: row.id)
@@ -90,19 +65,37 @@ def test_saved_bytes_of_every_operator(row: Row) -> None:
     assert walk_run(config).saved_by == saved_bytes(config)
 
 
-@pytest.mark.parametrize("row", marked(LONG, wrong_peaks), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", LONG, ids=lambda row: row.id)
 def test_peaks_of_five_blocks(row: Row) -> None:
     """Walked with those between added at once, and whole as for an allocator; both are what the replay sees."""
-    config = config_of(row, **with_units(row))
+    config = long_config_of(row)
     whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
     for phase in phase_peaks(config):
+        if phase.phase == "evaluation" and wrong_evaluation(row):
+            continue
         assert abs(phase.difference) <= SCALARS, phase
         assert abs(whole[phase.phase] - phase.replayed) <= SCALARS, phase
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            Row("gpt2", "autocast", "mixed-bf16", "none"), marks=pytest.mark.xfail(reason="casts of every block")
+        ),
+        pytest.param(Row("dropout", "eager", "mixed-bf16", "none"), marks=pytest.mark.xfail(reason="dropout is on")),
+        Row("gpt2", "eager", "mixed-bf16", "none"),
+    ],
+    ids=lambda row: row.id,
+)
+def test_peak_of_evaluation(row: Row) -> None:
+    (found,) = (p for p in phase_peaks(long_config_of(row)) if p.phase == "evaluation")
+    assert abs(found.difference) <= SCALARS, found
+
+
 @pytest.mark.parametrize("row", marked(LONG, wrong_module), ids=lambda row: row.id)
 def test_saved_bytes_of_five_blocks(row: Row) -> None:
-    config = config_of(row, **with_units(row))
+    config = long_config_of(row)
     assert walk_run(config).saved_by == saved_bytes(config)
 
 
@@ -110,7 +103,7 @@ def test_units_between_the_ends_are_added_rightly_at_any_depth() -> None:
     """Seven and eight blocks of the same runs, where a unit does not go into them: every phase as the whole walk's."""
     for row in random.Random(1).sample(LONG, 12):
         for layers in (7, 8):
-            config = config_of(row, **with_units(row, layers))
+            config = long_config_of(row, layers)
             whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
             for phase in walk_run(config).phases:
                 assert abs(phase.bytes - whole[phase.phase]) <= SCALARS, (row.id, layers, phase.phase)

@@ -17,6 +17,7 @@ from planner.rules import rules
 from planner.shape import recipe_of
 from planner.time_account import is_priced
 from planner.units import format_bytes, format_count, format_share
+from planner.witnessed import counted
 
 LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
 NOMINAL_TOLERANCE = 0.05
@@ -69,7 +70,15 @@ def _memory(plan: Plan) -> Iterator[Finding]:
                 "and for the error of this prediction",
                 _what_fits(plan.config, below=nearly),
             )
-    if plan.config.training.activation_checkpointing == "selective":
+    unwitnessed = counted(plan.config)
+    if unwitnessed is not None:
+        yield Finding(
+            "warning",
+            "memory_without_witness",
+            f"the memory of {unwitnessed} is not known: the eager model's is shown in its place, as an upper bound",
+            'set runtime = "eager" or "autocast" under [training], which are counted exactly, or measure a step',
+        )
+    if plan.config.training.activation_checkpointing == "selective" and plan.config.training.runtime != "fused":
         yield Finding(
             "note",
             "selective_saves_little",

@@ -13,7 +13,7 @@ from planner.typed import Typed
 CHOICES = {
     "runtime": ("runtime", "runtime"),
     "attention": ("attention_kernel", "attention kernel"),
-    "loss": ("loss", "loss"),
+    "loss_kind": ("loss", "loss"),
 }
 
 
@@ -41,7 +41,7 @@ def memory_options(typed: Typed, old: TrainingConfig | None, recipe: str) -> dic
         raise InputError(
             "--loss-chunks needs a loss that has chunks",
             why="the plain loss makes all logits at once",
-            remedy="add --loss chunked or --loss fused",
+            remedy="add --loss-kind chunked or --loss-kind fused",
         )
     found["dropout"] = _dropout(typed, old)
     return found

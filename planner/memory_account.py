@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner import memory
 from planner.config import RunConfig
@@ -12,6 +12,7 @@ from planner.optimizer_account import OptimizerMemory, optimizer_memory, updated
 from planner.phases import walk_run
 from planner.presets import Gpu
 from planner.shape import recipe_of
+from planner.witnessed import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
 
     replay: False for allocated and reserved bytes by rule, without the allocator's replay (in a search).
 
-    Activation bytes are those of the reference trainer's eager loop (its model is the definition of "exact").
+    Activation bytes are those of the reference trainer's model under the runtime that the config names; where that
+    has no witness for the options (`witnessed.py`), the eager loop's, with an interval around them.
     """
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
@@ -73,6 +75,8 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
     optimizer = optimizer_memory(config)
     usable = gpu.usable_bytes if gpu else _host_memory(config)
     device = device_account(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    if gpu and counted(config) is not None:
+        device = _bounded(device, phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
     return Memory(
         rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
         weights_bytes=largest["weights"],
@@ -102,6 +106,18 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
         phases=tuple(phases),
         checkpoint_bytes=_checkpoint_bytes(config, optimizer),
     )
+
+
+def _gradient_bytes(config: RunConfig) -> int:
+    """Bytes of a gradient that stands beside the accumulated ones, where there are any."""
+    return recipe_of(config).weights_bytes_per_parameter if config.training.accumulation > 1 else 0
+
+
+def _bounded(device: Device, phases: list[Phase], gradients: int) -> Device:
+    """Without a witness: between what does not depend on the runtime, and the eager figure with all gradients twice."""
+    state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
+    assert device.allocated_high is not None
+    return replace(device, allocated_low=state, allocated_high=device.allocated_high + gradients)
 
 
 def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:

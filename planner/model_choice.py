@@ -25,6 +25,7 @@ HEAD_DIM = 64
 ASPECT = ((125e6, 64.0), (350e6, 43.0), (760e6, 64.0), (1.3e9, 85.0), (2.7e9, 80.0), (6.7e9, 128.0))
 ASPECT_WEIGHT = 0.1
 WIDEST = 65536
+MOST_LAYERS = 10_000
 RULE = (
     "GPT-2 family (learned positions, LayerNorm, GELU 4h, biases, tied embeddings, heads of 64): the layers and the "
     "width, a multiple of 64, whose exact count and width-to-depth ratio (GPT-3, table 2.1) come closest"
@@ -236,6 +237,12 @@ def model_for_parameters(
             "embedding table",
             remedy="give a smaller --vocab (256 for bytes), or a shape by --layers and --hidden",
         )
+    if wanted > 2 * exact:
+        raise InputError(
+            f"--params: no shape of the rule has about {format_count_exact(wanted)} parameters",
+            why=f"the largest has {format_count_exact(exact)}: {layers:,} layers of width {hidden:,}",
+            remedy="give a smaller --params",
+        )
     difference = f"{format_count_exact(exact)} exactly, {format_share(exact / wanted - 1)} from the number typed"
     notes.add("shape", f"{layers} layers x {hidden}: {difference}; {nearest_presets(wanted)}", RULE)
     return found
@@ -262,7 +269,7 @@ def pick_shape(wanted: int, vocab: int, context: int) -> tuple[int, int]:
     for hidden in range(HEAD_DIM, WIDEST + 1, HEAD_DIM):
         block = 12 * hidden * hidden + 13 * hidden
         ends = (vocab + context + 2) * hidden
-        room = max(1, round((wanted - ends) / block))
+        room = min(MOST_LAYERS, max(1, round((wanted - ends) / block)))
         exact = room * block + ends
         cost = abs(math.log(exact / wanted)) + ASPECT_WEIGHT * abs(math.log(hidden / room / aspect))
         best = min(best, (cost, room, hidden))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from planner.section import Count, Every, Natural, Positive, Section
+from planner.section import Count, Every, Layers, Natural, Positive, Section
 
 
 class MlaConfig(Section):
@@ -42,7 +42,7 @@ class ModelConfig(Section):
     """The architecture of a decoder: GPT-2, GPT-NeoX, Llama, Gemma, OLMo, DeepSeek and their relatives."""
 
     name: str = Field(description="preset, or the rule that gave this shape")
-    layers: Count = Field(description="transformer blocks")
+    layers: Layers = Field(description="transformer blocks")
     hidden: Count = Field(description="width of the residual stream")
     heads: Count = Field(description="query heads")
     kv_heads: Count = Field(description="key and value heads; fewer than heads is grouped-query attention")

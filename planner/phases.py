@@ -18,6 +18,7 @@ from planner.tape import COMPONENTS, Ledger, Peak
 from planner.tensors import parameter_tensors
 from planner.updates import Update
 from planner.walk import walk_evaluation, walk_micro_batch
+from planner.witnessed import counted
 
 FINITE_MASKS = 3  # bytes per element of the tensor being checked, beside its magnitude
 
@@ -32,7 +33,7 @@ class Walked:
 
 
 def walk_run(config: RunConfig, *, on_gpu: bool = False, events: list[tuple[int, int]] | None = None) -> Walked:
-    """Walk two optimizer steps and what surrounds them.
+    """Walk two optimizer steps and what surrounds them; where the runtime's form does not cover the options, as eager.
 
     on_gpu: what a CUDA device does: gradients that meet are added in place, and its kernels' own tensors; else what a
     CPU does while a dispatch mode watches, which is how the replay sees it.
@@ -43,6 +44,8 @@ def walk_run(config: RunConfig, *, on_gpu: bool = False, events: list[tuple[int,
 
 class _Run:
     def __init__(self, config: RunConfig, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
+        if counted(config) is not None:
+            config = config.model_copy(update={"training": config.training.model_copy(update={"runtime": "eager"})})
         recipe = recipe_of(config)
         self.config, self.whole = config, events is not None
         self.ledger = Ledger(events)

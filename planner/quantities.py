@@ -53,6 +53,7 @@ QUANTITIES: dict[str, Quantity] = {
     "shared_gate": Quantity("g_s", "1", "1 where the shared experts have a gate, else 0"),
     "learned_positions": Quantity("p", "1", "1 with a learned position table, else 0"),
     "embedding_tables": Quantity("e", "1", "vocabulary tables: 1 tied, 2 untied"),
+    "dropped": Quantity("p", "1", "1 where attention weights are dropped, else 0"),
     "inputs": Quantity("K", "1", "input features of a linear layer"),
     "outputs": Quantity("M", "1", "output features of a linear layer"),
     # parameters

@@ -7,13 +7,19 @@ because every total is linear in the block's number and its maximum is therefore
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from planner.mirror.autograd import Autograd, Storage, Tensor
+from planner.mirror.compiled import compiled_program
 from planner.mirror.facts import Facts
+from planner.mirror.fused import fused_program
 from planner.mirror.model import Block, Network
 from planner.mirror.operators import INDEX, mark, scale
+from planner.mirror.programs import Program, Walk
 from planner.tape import Ledger
 
 Run = tuple[int, int, int]  # first block, blocks of one unit, units
+PROGRAMS: dict[str, Callable[[Facts], Program]] = {"compiled": compiled_program, "fused": fused_program}
 
 
 def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
@@ -22,6 +28,12 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
     whole: every block is walked, none is added at once.
     """
     ledger, network = e.ledger, Network(facts)
+    if facts.training.runtime in PROGRAMS:
+        ledger.phase("forward_end")
+        backward = Walk(PROGRAMS[facts.training.runtime](facts), e).forward()
+        ledger.phase("backward_start")
+        backward()
+        return
     ids, targets = _inputs(facts, ledger)
     ledger.phase("forward_end")
     stream = [mark(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
@@ -39,6 +51,9 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
 
 def walk_evaluation(facts: Facts, e: Autograd) -> None:
     """A forward pass that keeps no graph: of a block nothing stays but its output."""
+    if facts.training.runtime in PROGRAMS:
+        Walk(PROGRAMS[facts.training.runtime](facts), e).evaluation()
+        return
     network = Network(facts)
     ids, targets = _inputs(facts, e.ledger)
     e.recording = False

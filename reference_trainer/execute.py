@@ -29,6 +29,7 @@ from reference_trainer.monitor import pick_device
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.trace import Track
 from reference_trainer.train import last_step_of, run
 
 Say = Callable[[str], None]
@@ -98,7 +99,8 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
     if not result.step_seconds and (directory / COMPARISON).exists():
         return Outcome(0, load_comparison(directory))  # it was finished before: what it measured then stands
-    seen = probe(config, data, device, say)
+    # a compiled program's tensors are out of sight of the probe: they stay unknown, and are no eager model's
+    seen = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, say)
     measured = _measurement(config, result, seen)
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
@@ -186,7 +188,7 @@ def _as_before(directory: Path, execution: Execution) -> Execution:
 
 def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measurement:
     """What the probe and the run measured, in one record; on a GPU the allocator's own counters win."""
-    seconds = result.step_seconds[SETTLING_STEPS:]
+    seconds, watched = result.step_seconds[SETTLING_STEPS:], bool(seen.track.phases)
     middle = median(seconds) if seconds else None
     ends = quantiles(seconds, n=10) if len(seconds) > 1 else [middle] * 9
     return Measurement(
@@ -195,10 +197,10 @@ def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measureme
         torch=result.torch_version,
         parameters=result.parameters,
         flops_per_step=model_flops_per_step(config),
-        saved_bytes=sum(seen.saved.values()),
+        saved_bytes=sum(seen.saved.values()) if seen.saved else None,
         saved_by_operator=seen.saved,
-        peak_requested_bytes=result.peak_requested_bytes or seen.track.peak.peak_bytes,
-        peak_phase=seen.track.peak.phase,
+        peak_requested_bytes=result.peak_requested_bytes or (seen.track.peak.peak_bytes if watched else None),
+        peak_phase=seen.track.peak.phase if watched else None,
         phases=seen.track.by_phase(),
         peak_allocated_bytes=result.peak_allocated_bytes,
         peak_reserved_bytes=result.peak_reserved_bytes,

@@ -6,7 +6,7 @@ import torch
 
 from planner import presets
 from planner.config import RunConfig
-from planner.errors import ConfigError
+from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from planner.shape import moments_dtype, recipe_of
 from reference_trainer.model import COMPUTE_TYPES
@@ -41,6 +41,7 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     """
     recipe = recipe_of(config)
     compute_type(recipe)
+    _refuse_runtime(config, device)
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # made over a single number: what no optimizer has, and packages that are missing, are refused here
     optimizers_for({"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}, config.optimizer, moments_dtype(config))
@@ -52,6 +53,37 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
             why="TF32 is a mode of NVIDIA's tensor cores",
             remedy="take --recipe fp32, which computes more exactly",
         )
+
+
+def _refuse_runtime(config: RunConfig, device: torch.device) -> None:
+    if config.training.runtime == "fused":
+        raise ConfigError(
+            'the reference trainer does not run runtime = "fused"',
+            why="it has no kernels of Megatron-Core or Transformer Engine; the runtime is there to be planned",
+            remedy='take runtime = "eager", "autocast" or "compiled" under [training]',
+        )
+    if config.training.runtime == "compiled" and not _can_compile(device):
+        missing = "a C++ compiler (g++ or clang++, or the one that CXX names)" if device.type == "cpu" else "Triton"
+        raise PlanError(
+            'this machine does not run runtime = "compiled"',
+            why=f"torch.compile needs {missing}, and there is none",
+            remedy='install it, or take runtime = "eager" under [training]',
+        )
+
+
+def _can_compile(device: torch.device) -> bool:
+    # a quarter of a second to import, and wanted for this runtime only
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
+    if device.type != "cpu":
+        return bool(has_triton())
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
 
 
 def _refuse_lost_updates(updated: torch.dtype, device: torch.device) -> None:

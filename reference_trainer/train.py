@@ -132,6 +132,9 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
     with explained_shortage(device, "before the first step"):
         model = build_model(config).to(device)
         optimizer = make_optimizer(model, config)
+    if config.training.runtime == "compiled":
+        model.make_tables(config.training.seq, next(model.parameters()).device)  # made outside of the program
+        model.compile(dynamic=False)  # in place: parameters keep their names
     return Work(config, device, data, model, optimizer)
 
 

@@ -76,7 +76,7 @@ def outcome(folder: Path, **changes: str) -> accuracy.Scored | accuracy.Left:
 
 
 def peak_gib(folder: Path) -> float:
-    found = estimate(case(folder).config).memory.peak_allocated_bytes
+    found = estimate(case(folder).config, replay=True).memory.peak_allocated_bytes
     assert found is not None
     return found / GIB
 
@@ -182,7 +182,7 @@ def test_whatever_is_cut_up_among_gpus_is_sharded(tmp_path: Path, changes: dict[
 
 
 def test_a_refusal_of_the_planner_is_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(config: object) -> None:
+    def refuse(config: object, replay: bool) -> None:
         raise PlanError("no such thing")
 
     monkeypatch.setattr(accuracy, "estimate", refuse)

@@ -25,7 +25,7 @@ CONTRACT = frozenset(
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
 --position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
---runtime --attention --loss --loss-chunks --dropout --activation-checkpointing-every --allocator
+--runtime --attention --loss-kind --loss-chunks --dropout --activation-checkpointing-every --allocator
 """.split()  # noqa: SIM905 (59 names read better as text)
 )
 

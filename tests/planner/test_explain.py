@@ -67,7 +67,7 @@ def all_numbers(value: Any, path: str = "") -> dict[str, float]:
 @pytest.mark.parametrize("name", PLANS)
 def test_every_number_is_explained_and_made_again(name: str) -> None:
     explains = explainer(name)
-    plan = estimate(explains.config)
+    plan = estimate(explains.config, replay=True)
     printed = json.loads(json.dumps(document(plan, findings(plan)), allow_nan=False))
     printed["config"]["profile"] = None  # thousands of measured times, each only itself
     found = all_numbers(printed)
@@ -163,7 +163,7 @@ def test_what_has_no_number_is_refused() -> None:
 
 
 def test_several_keys_of_one_plan() -> None:
-    plan = estimate(explainer("given mfu").config)
+    plan = estimate(explainer("given mfu").config, replay=True)
     found = explanations(plan, ["throughput.mfu", "time.seconds"])
     assert [one.value for one in found] == [plan.throughput.mfu, plan.time.seconds]
 

@@ -12,7 +12,7 @@ import pytest
 import sympy
 
 # importing the topics registers their formulas
-from planner import activations, batch, cost, flops, memory, params, schedule, throughput  # noqa: F401
+from planner import activations, batch, cost, flops, fused_terms, memory, params, schedule, throughput  # noqa: F401
 from planner.formula import FORMULAS, Formula
 from planner.quantities import QUANTITIES
 

@@ -63,6 +63,7 @@ def help_of_commands() -> str:
         "flops",
         "schedule",
         "batch",
+        "trace",
         "run",
         "compare",
         "calibrate",
@@ -196,6 +197,13 @@ def conventions() -> str:
     return "\n".join(lines)
 
 
+def coverage() -> str:
+    """How every choice of a config is known."""
+    from benchmarks.coverage import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -209,6 +217,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "explain": explain,
     "calculations": calculations,
     "conventions": conventions,
+    "coverage": coverage,
 }
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "flops": True,
     "schedule": True,
     "batch": True,
+    "trace": False,
     "run": False,
     "compare": False,
     "calibrate": False,

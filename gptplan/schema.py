@@ -8,9 +8,9 @@ import typer
 
 
 def schema(
-    name: Annotated[str, typer.Argument(metavar="config|plan|flops|comparison|all", help="Which one.")] = "all",
+    name: Annotated[str, typer.Argument(metavar="config|plan|flops|trace|comparison|all", help="Which one.")] = "all",
 ) -> None:
-    """Print the JSON Schema of run.toml, of the estimate's plan, of a FLOPs report, of a comparison, or all four."""
+    """Print the JSON Schema of run.toml, of the plan, of a FLOPs report, of a trace, of a comparison, or of all."""
     from gptplan.output import show_json
     from planner.errors import UnknownNameError
     from planner.schemas import schemas

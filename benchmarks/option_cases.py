@@ -1,0 +1,119 @@
+"""The options that are witnessed: small models and runs from `data/option_cases.toml`, as configs.
+
+A case is run as each of `VARIANTS` and with each way of checkpointing; what these reach is what docs/coverage.md
+calls exact.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from planner.config import RunConfig
+from planner.draft import draft
+from planner.typed import Typed
+
+FILE = Path(__file__).parent / "data" / "option_cases.toml"
+CHECKPOINTING = ("none", "selective", "full", "offloaded")
+# five blocks: of a run of alike units the first and the last are walked, those between are added at once
+REPEATED: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "second micro-batch, tied": {},
+    "every other block unturned": {"no_position_every": 2},
+    "norms on both sides": {},
+    "every other block sees all": {"full_attention_every": 3},
+    "window and ALiBi": {},
+    "scores kept, grouped queries": {},
+    "dropout": {},
+    "fused loss, capped, tied": {},
+    "latent attention": {},
+    "experts": {},
+    "first blocks dense, latent attention": {},
+    "one block of two recomputed": {},
+    "one block of two recomputed, gated": {"activation_checkpointing_every": 3},
+}
+# ways in which these are tried
+LONG = (("eager", "none"), ("eager", "full"), ("autocast", "none"))
+# runtime and recipe
+VARIANTS = (("eager", "mixed-bf16"), ("eager", "fp32"), ("autocast", "mixed-bf16"))
+PLAIN = ("gpt2", "llama")  # cases that every recipe is tried on, in these runtimes
+RECIPES = (
+    *(("eager", r) for r in ("pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16", "tf32", "autocast")),
+    *(("autocast", r) for r in ("mixed-fp16", "autocast")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case in one runtime, recipe and way of checkpointing."""
+
+    case: str
+    runtime: str
+    recipe: str
+    checkpointing: str
+
+    @property
+    def id(self) -> str:
+        """How a test or a table calls it."""
+        return f"{self.case}, {self.runtime}, {self.recipe}, {self.checkpointing}"
+
+
+@cache
+def cases() -> dict[str, dict[str, Any]]:
+    """The cases by name, each with its `base` and the changed keys of `model` and `training`."""
+    return {case["name"]: case for case in _file()["case"]}
+
+
+@cache
+def _file() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def rows() -> Iterator[Row]:
+    """Every case in every variant and way of checkpointing; in fp32 without or in full, but for the plain cases."""
+    for (name, case), (runtime, recipe) in itertools.product(cases().items(), VARIANTS):
+        for mode in case.get("checkpointing", CHECKPOINTING):
+            if recipe != "fp32" or mode in ("none", "full") or name in PLAIN:
+                yield Row(name, runtime, recipe, mode)
+    for name, (runtime, recipe), mode in itertools.product(PLAIN, RECIPES, CHECKPOINTING):
+        yield Row(name, runtime, recipe, mode)
+
+
+def config_of(row: Row, **changes: Any) -> RunConfig:
+    """The config of a row; `changes` are further keys of [model] or [training]."""
+    case, size = cases()[row.case], dict(_file()["size"])
+    base = case["base"]
+    typed = Typed(
+        family=base,
+        kv_heads="2" if base == "llama" else None,
+        accumulation="1",
+        steps="10",
+        recipe=row.recipe,
+        activation_checkpointing="full" if row.checkpointing == "offloaded" else row.checkpointing,
+        **{key: str(value) for key, value in size.items()},
+    )
+    config = draft(typed, as_of="2026-11-21", version="witness")
+    values = config.model_dump()
+    mode = {"runtime": row.runtime, "activation_checkpointing": row.checkpointing}
+    for key, value in {**case.get("model", {}), **case.get("training", {}), **mode, **changes}.items():
+        section = "model" if key in values["model"] else "training"
+        values[section][key] = value
+    return RunConfig.model_validate(values)
+
+
+def long_rows() -> Iterator[Row]:
+    """The rows that are tried with five blocks too."""
+    for row in rows():
+        ways = (row.runtime, row.checkpointing) in LONG or ("recomputed" in row.case and row.checkpointing == "full")
+        if row.case in REPEATED and row.recipe == "mixed-bf16" and ways:
+            yield row
+
+
+def long_config_of(row: Row, layers: int = 5) -> RunConfig:
+    """The config of a row with more blocks, in units that repeat."""
+    return config_of(row, layers=layers, **REPEATED[row.case])

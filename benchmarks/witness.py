@@ -1,0 +1,113 @@
+"""Predicted memory beside what PyTorch does on fake tensors: allocations in order, peaks of phases, saved bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from planner.config import RunConfig
+from planner.mirror.autograd import Autograd
+from planner.mirror.facts import facts_of
+from planner.phases import walk_run
+from planner.shape import recipe_of, tokens_per_step
+from planner.tape import Ledger
+from planner.walk import walk_micro_batch
+from reference_trainer.measure import build_model, saved_bytes_by_operator
+from reference_trainer.trace import StorageTracker, replay, watch_phases
+from reference_trainer.updates import make_optimizer
+
+SCALARS = 64  # bytes: the loss, its divisor, counts of steps
+SCALAR = 4  # bytes of the loss and of its gradient, which are the trainer's and not the model's
+Made = list[tuple[int, int]]  # bytes of each allocation, bytes alive after it
+
+
+class Recorder(Ledger):
+    """A ledger that notes every allocation: bytes, and bytes alive after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Made = []
+
+    def allocate(self, component: str, size: int) -> int:
+        """As a ledger does, and noted."""
+        key = super().allocate(component, size)
+        self.made.append((size, self.total))
+        return key
+
+
+def walked_allocations(config: RunConfig) -> Made:
+    """What the planner says of the last micro-batch of a step."""
+    recorder = Recorder()
+    autograd = Autograd(recorder)
+    recipe = recipe_of(config)
+    autograd.widened = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
+    autograd.gradients_exist = config.training.accumulation > 1
+    walk_micro_batch(facts_of(config), autograd, whole=True)
+    return [made for made in recorder.made if made[0] > SCALAR]
+
+
+def seen_allocations(config: RunConfig) -> Made:
+    """What PyTorch allocates for it, on fake tensors."""
+    training, shape = config.training, (config.training.micro_batch, config.training.seq)
+    with FakeTensorMode():
+        model = build_model(config)
+        model.make_tables(training.seq, torch.device("cpu"))
+        ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        optimizer = make_optimizer(model, config)
+        tracker = StorageTracker()
+        tracker.events = events = []
+        tracker.add(list(model.parameters()), optimizer.weights, model.tables, (ids, targets))
+        watch_phases(model, tracker)
+        for _ in range(min(2, training.accumulation)):
+            events.clear()
+            before = tracker.track.live_bytes
+            with tracker:
+                loss = model(ids, targets) / tokens_per_step(config)
+                optimizer.backward(loss)
+                del loss
+    return [(size, live - before) for _, size, live in events if size > SCALAR]
+
+
+def first_difference(config: RunConfig) -> str:
+    """Where PyTorch and the planner part for the first time; "" where they do not."""
+    return difference_of(seen_allocations(config), walked_allocations(config))
+
+
+def difference_of(seen: Made, walked: Made) -> str:
+    """Where two sequences of allocations part."""
+    for place, (a, b) in enumerate(zip(seen, walked, strict=False)):
+        if a[0] != b[0] or abs(a[1] - b[1]) > SCALARS:
+            return f"allocation {place}: PyTorch {a[0]:,} of {a[1]:,} alive, planner {b[0]:,} of {b[1]:,} alive"
+    return "" if len(seen) == len(walked) else f"{len(seen)} allocations of PyTorch, {len(walked)} of the planner"
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePeaks:
+    """Peak of one phase, bytes: predicted and replayed."""
+
+    phase: str
+    predicted: int
+    replayed: int
+
+    @property
+    def difference(self) -> int:
+        """Predicted less replayed, bytes."""
+        return self.predicted - self.replayed
+
+
+def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
+    """Every phase of two steps and of what surrounds them."""
+    seen = replay(config).by_phase()
+    return [PhasePeaks(p.phase, p.bytes, seen[p.phase]) for p in walk_run(config).phases]
+
+
+def saved_bytes(config: RunConfig) -> dict[str, int]:
+    """What autograd keeps in one forward pass, bytes by operator, on fake tensors."""
+    with FakeTensorMode():
+        model = build_model(config)
+        model.make_tables(config.training.seq, torch.device("cpu"))
+        shape = (config.training.micro_batch, config.training.seq)
+        ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        return saved_bytes_by_operator(model, ids, targets)

@@ -1,0 +1,64 @@
+"""Every combination of option, runtime and checkpointing is witnessed by a test, or its reason is stated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from benchmarks import coverage
+from benchmarks.option_cases import CHECKPOINTING, rows
+from docs.make import ROOT
+from planner.config import TrainingConfig
+
+
+def test_every_combination_has_a_witness_or_a_reason() -> None:
+    assert [cell for cell in coverage.cells() if coverage.status(cell) is None] == []
+
+
+def test_what_the_cases_reach_is_what_the_order_test_runs() -> None:
+    from tests.reference_trainer.test_order_options import ROWS
+
+    assert list(rows()) == ROWS
+    assert {(runtime, mode) for _, _, runtime, mode in coverage.witnessed()} == {
+        (r.runtime, r.checkpointing) for r in ROWS
+    }
+    assert {row.checkpointing for row in ROWS} == set(CHECKPOINTING)
+
+
+def test_a_new_choice_fails_until_it_is_witnessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Newer(TrainingConfig):
+        attention_kernel: Literal["flash", "math", "ring"] = Field(default="flash")  # type: ignore[assignment]
+        sharding: bool = False
+        pages: int | None = None
+
+    monkeypatch.setitem(coverage.SECTIONS, "training", Newer)
+    unknown = {cell[:2] for cell in coverage.cells() if coverage.status(cell) is None}
+    news = {("training.attention_kernel", "ring"), ("training.pages", "given"), ("training.pages", "absent")}
+    assert unknown == news | {("training.sharding", "no"), ("training.sharding", "yes")}
+
+
+def test_statements_name_choices_and_tests_that_exist() -> None:
+    known = set(coverage.choices())
+    for rule in coverage._stated()["stated"]:
+        assert rule["status"] in ("exact", "interval", "same", "refused") and rule["reason"]
+        assert set(rule) <= {"option", "value", "runtime", "checkpointing", "status", "reason", "witness"}
+        assert set(rule.get("option", [])) <= {option for option, _ in known}
+        assert set(rule.get("value", [])) <= {value for _, value in known}
+        assert set(rule.get("runtime", [])) <= set(coverage.RUNTIMES)
+        assert set(rule.get("checkpointing", [])) <= set(CHECKPOINTING)
+        assert (rule["status"] == "exact") == ("witness" in rule)
+        if "witness" in rule:
+            file, _, name = rule["witness"].partition("::")
+            assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
+    paths = [f"{path}.{name}" for path, section in coverage.SECTIONS.items() for name in section.model_fields]
+    tops = [size for size in coverage._stated()["sizes"] if size.count(".") == 1]
+    assert set(tops) <= set(paths)
+
+
+def test_every_statement_is_needed() -> None:
+    """A statement that witnesses have overtaken is taken out."""
+    used = {coverage.status(cell) for cell in coverage.cells()}
+    for rule in coverage._stated()["stated"]:
+        assert coverage.Status(rule["status"], rule["reason"], rule.get("witness", "")) in used, rule["reason"]

@@ -22,7 +22,7 @@ def traced(config: RunConfig, whole: bool | None = None) -> TraceReport:
     if runtime not in REPLAYED:
         raise ConfigError(
             f"the runtime {runtime!r} is not replayed",
-            why="tensors without contents run the model's own operators, not those that a compiler or a kernel puts there",
+            why="tensors without contents run the model's own operators, not a compiler's or a fused kernel's",
             remedy='set runtime = "eager" or "autocast" under [training]',
         )
     depths = few_layers(config, whole)

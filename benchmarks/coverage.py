@@ -18,10 +18,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from benchmarks.option_cases import CHECKPOINTING, config_of, rows
+from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of, rows
 from planner import presets
 from planner.config import HardwareConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
 from planner.model_config import ModelConfig
+from planner.witnessed import counted
 
 FILE = Path(__file__).parent / "data" / "coverage.toml"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "hardware": HardwareConfig,
 }
 RUNTIMES = get_args(TrainingConfig.model_fields["runtime"].annotation)
+KINDS = ("exact", "form", "interval", "same", "refused")
 AXES = ("training.runtime", "training.activation_checkpointing")
 GIVEN, ABSENT, DEFAULT, OTHER = "given", "absent", "default", "other"
 Choice = tuple[str, str]  # option such as "model.norm", value
@@ -40,7 +42,7 @@ Cell = tuple[str, str, str, str]  # option, value, runtime, checkpointing
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """exact, interval, same or refused; why, where it is stated; and the test that shows it."""
+    """exact, form, interval, same or refused; why, where it is stated; and the test that shows it."""
 
     kind: str
     reason: str = ""
@@ -48,6 +50,12 @@ class Status:
 
 
 WITNESSED = Status("exact", witness="tests/reference_trainer/test_order_options.py")
+# runtimes whose programs are written out as forms
+FORMS = {
+    "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/test_compiled_witness.py"),
+    "fused": Status("form", "Megatron-Core's published terms", "tests/planner/test_fused.py"),
+}
+FORM_RECIPES = ("pure-bf16", "mixed-bf16", "fp32")
 
 
 @cache
@@ -120,6 +128,22 @@ def witnessed() -> frozenset[Cell]:
     return frozenset(found)
 
 
+@cache
+def formed() -> Mapping[Cell, str]:
+    """What the forms of compiled and fused programs cover: "", or why the eager account stands as a bound."""
+    found: dict[Cell, str] = {}
+    trainable = [name for name in presets.recipe_ids() if presets.recipe(name).trainable]
+    for (name, case), runtime in itertools.product(cases().items(), FORMS):
+        recipes = trainable if name in PLAIN else FORM_RECIPES
+        for mode, recipe in itertools.product(case.get("checkpointing", CHECKPOINTING), recipes):
+            config = config_of(Row(name, runtime, recipe, mode))
+            why = counted(config) or ""
+            for choice in chosen(config):
+                cell = (*choice, runtime, mode)
+                found[cell] = found.get(cell, why) and why
+    return found
+
+
 def status(cell: Cell) -> Status | None:
     """How a combination is known; None where it has neither a witness nor a reason.
 
@@ -127,6 +151,9 @@ def status(cell: Cell) -> Status | None:
     """
     if cell in witnessed():
         return WITNESSED
+    if cell in formed():
+        why = formed()[cell]
+        return Status("interval", f"{why}: bounded by the eager account, and said so") if why else FORMS[cell[2]]
     names = ("option", "value", "runtime", "checkpointing")
     fits = [
         rule
@@ -152,11 +179,11 @@ def table() -> str:
     for option, value in choices():
         shown = [_shown((option, value), runtime, reasons) for runtime in RUNTIMES]
         lines.append(f"| `{option}` | {value} | {' | '.join(shown)} |")
-    counted = [status(cell) for cell in cells()]
-    kinds = {kind: sum(s is not None and s.kind == kind for s in counted) for kind in ("exact", "same", "refused")}
-    exact = f"{len(counted)} combinations: {kinds['exact']} exact, {kinds['same']} counted as another, "
+    known = [status(cell) for cell in cells()]
+    kinds = {kind: sum(s is not None and s.kind == kind for s in known) for kind in KINDS}
+    total = f"{len(known)} combinations: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()) + "."
     notes = [f"[{number}] {reason}" for reason, number in reasons.items()]
-    return "\n\n".join([exact + f"{kinds['refused']} refused.", "\n".join(lines), *notes])
+    return "\n\n".join([total, "\n".join(lines), *notes])
 
 
 def _shown(choice: Choice, runtime: str, reasons: dict[str, str]) -> str:

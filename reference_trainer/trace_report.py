@@ -5,16 +5,26 @@ from __future__ import annotations
 import torch
 
 from planner.config import RunConfig
+from planner.errors import ConfigError
 from planner.trace_report import Replayed, TraceReport, few_layers, trace_report, with_layers
 from reference_trainer.trace import Allocation, Track, replay
+
+REPLAYED = ("eager", "autocast")
 
 
 def traced(config: RunConfig, whole: bool | None = None) -> TraceReport:
     """The report of `config`; of a deep model two short ones are replayed and drawn on in a line.
 
     whole: True replays every block, False as few as it can, None lets the depth decide. Raises ConfigError for a
-    recipe that the reference trainer does not run.
+    recipe that the reference trainer does not run, and for a runtime that cannot be replayed.
     """
+    runtime = config.training.runtime
+    if runtime not in REPLAYED:
+        raise ConfigError(
+            f"the runtime {runtime!r} is not replayed",
+            why="tensors without contents run the model's own operators, not a compiler's or a fused kernel's",
+            remedy='set runtime = "eager" or "autocast" under [training]',
+        )
     depths = few_layers(config, whole)
     allocations: list[Allocation] = []
     replays = []

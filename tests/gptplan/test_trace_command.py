@@ -100,6 +100,8 @@ def test_what_is_wrong_is_one_message(call: Call, tmp_path: Path, monkeypatch: p
     call("trace", "empty.toml").refused("empty.toml is empty")
     planned_only = changed(planned(call, tmp_path, "--layers", "2", name="fp8.toml"), '"mixed-bf16"', '"fp8-te"')
     call("trace", str(planned_only)).refused("does not run the recipe fp8-te")
+    compiled = changed(planned(call, tmp_path, "--layers", "2", name="fast.toml"), '"eager"', '"compiled"')
+    call("trace", str(compiled)).refused("the runtime 'compiled' is not replayed")
     find = importlib.util.find_spec
     monkeypatch.setattr("gptplan.extras.find_spec", lambda name: None if name == "torch" else find(name))
     call("trace", str(path)).refused("a replay needs the package 'torch'", "pip install 'gptplan[train]'")

@@ -1,7 +1,7 @@
 """What torch.compile makes of the reference model, taken apart: its partitioned graphs, and its generated program.
 
-The program runs on the meta device: every allocation and release happens as written, no kernel does anything. Its
-kernels are not even compiled, so that nothing needs a C++ compiler.
+The program runs on the meta device: every allocation and release happens as written, and no kernel does anything: its
+kernels are not even compiled.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import torch._functorch.config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from planner.config import TrainingConfig
+from planner.mirror.facts import Facts
 from planner.model_config import ModelConfig
+from planner.shape import shape_of
 from reference_trainer.model import GPT
+from tests.reference_trainer.test_model_options import sections
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own, of its own scripting
@@ -33,6 +37,24 @@ VIEWS = {
     aten.view.default, aten.permute.default, aten.transpose.int, aten.split.Tensor, aten.split_with_sizes.default,
     aten.slice.Tensor, aten.select.int, aten.expand.default, aten.unsqueeze.default, aten.squeeze.dim, aten.t.default,
 }  # fmt: skip
+
+
+# for `pytestmark` of the tests that compile: PyTorch warns of its own ways
+WARNINGS = [
+    pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
+MIXED, NARROW, FP32 = (torch.bfloat16, torch.float32), (torch.bfloat16,) * 2, (torch.float32,) * 2  # compute, weights
+SHAPE: dict[str, Any] = {
+    "hidden": 96, "heads": 4, "kv_heads": 4, "head_dim": 24, "ffn": 320, "vocab": 1024, "seq": 64, "context": 64,
+}  # fmt: skip
+
+
+def facts(changes: dict[str, Any], types: tuple[torch.dtype, torch.dtype]) -> Facts:
+    """A small model with some options changed, as the planner sees it."""
+    model, training = sections(SHAPE | changes)
+    compiled = training.model_copy(update={"runtime": "compiled"})
+    return Facts(model, compiled, shape_of(model), types[0].itemsize, types[1].itemsize)
 
 
 class _EnoughSeen(Exception):

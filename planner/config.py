@@ -64,6 +64,8 @@ class TrainingConfig(Section):
         whole_blocks = self.activation_checkpointing in ("full", "offloaded")
         if self.activation_checkpointing_every != 1 and not whole_blocks:
             raise ValueError('activation_checkpointing_every needs activation_checkpointing = "full" or "offloaded"')
+        if self.returns_logits and self.loss != "plain":
+            raise ValueError('returns_logits needs loss = "plain": the other losses never hold all logits')
         return self
 
 

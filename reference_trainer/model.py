@@ -124,6 +124,7 @@ class GPT(nn.Module):
             if model.tied_embeddings:
                 self.head.weight = self.embedding.weight
         self.loss = make_loss(training, model.logit_softcap, compute)
+        self.handed_out: Tensor | None = None  # the last logits, where the config says that they are returned
         self.tables: Tables | None = None
         self.tables_for: tuple[int, torch.device] | None = None
         self.initialise()
@@ -187,6 +188,11 @@ class GPT(nn.Module):
         """Summed cross-entropy in nats over the targets [B, T] that are not -100."""
         with self.casts(ids.device):
             hidden = self.hidden_states(ids)
+            if self.options.returns_logits and torch.is_grad_enabled():
+                logits = self.head(hidden)
+                loss: Tensor = self.loss(logits.float(), targets)
+                self.handed_out = logits.detach()  # until the next pass has its own, as a caller's name would
+                return loss
             # one expression: a name would keep the bf16 logits alive beside their fp32 copy
             plain = self.options.loss == "plain"
             total: Tensor = (

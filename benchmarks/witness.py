@@ -44,8 +44,16 @@ def walked_allocations(config: RunConfig) -> Made:
     recipe = recipe_of(config)
     autograd.widened = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
     autograd.gradients_exist = config.training.accumulation > 1
-    walk_micro_batch(facts_of(config), autograd, whole=True)
-    return [made for made in recorder.made if made[0] > SCALAR]
+    facts = facts_of(config)
+    if (
+        config.training.returns_logits and config.training.accumulation > 1
+    ):  # those of the micro-batch before are still there
+        size = facts.tokens * facts.shape.vocab * facts.compute
+        autograd.kept_logits = autograd.bytes(size, "logits")
+        recorder.made.clear()
+    before = recorder.total
+    walk_micro_batch(facts, autograd, whole=True)
+    return [(size, live - before) for size, live in recorder.made if size > SCALAR]
 
 
 def seen_allocations(config: RunConfig) -> Made:

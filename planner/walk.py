@@ -60,8 +60,8 @@ def walk_evaluation(facts: Facts, e: Autograd) -> None:
     ids, targets = _inputs(facts, e.ledger)
     e.recording = False
     stream = [network.embed(e, ids)]
-    for start, unit, times in runs_of(facts):
-        _walk_unit(facts, e, stream, range(start, start + unit * min(2, times)), 0)
+    for run in runs_of(facts):
+        _walk_run(facts, e, stream, run, False)  # under autocast the copies of all blocks' weights stay
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     network.loss(e, hidden, targets)

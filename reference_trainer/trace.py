@@ -183,8 +183,10 @@ def tracked_steps(
     for handle in handles:
         handle.remove()
     tracker.phase("evaluation")
+    model.eval()
     with tracker, torch.no_grad():
         model(*batches[0])
+    model.train()
     for phase in ("save", "resume"):  # a tensor is checked before it is written, and after it was read
         tracker.phase(phase)
         with tracker:

@@ -34,7 +34,9 @@ class Experts:
                 self.activation(e, grouped_linear(e, x, self.gate, self.width, self.ffn)),
                 grouped_linear(e, x, self.up, self.width, self.ffn),
             )
-        return grouped_linear(e, act, self.down, self.ffn, self.width)
+        out = grouped_linear(e, act, self.down, self.ffn, self.width)
+        e.label = "blocks.mlp"
+        return out
 
 
 class MoE:

@@ -100,7 +100,7 @@ def math_attention(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Ten
     kept_values = all_values
     if scattered and not grouped:
         kept_values = op.copied(e, all_values, e.node((all_values,), op.passed_on))
-    out = product(e, weights, kept_values, f.tokens * f.shape.value_width, scattered)
+    out = product(e, weights, kept_values, all_values.count, scattered)
     del kept_values
     out = op.cast(e, out, item)
     del mask, narrow_weights

@@ -29,21 +29,8 @@ LONG = list(long_rows())
 
 def wrong_order(row: Row) -> str:
     """What the walk has otherwise than PyTorch; "" where nothing is known."""
-    if row.case.startswith("latent queries"):
-        return "padded values under dropout, which writes attention out"
     biased = row.case == "gpt2" and row.recipe == "master-bf16"
     return "a linear layer's bias is widened before its weight" if biased else ""
-
-
-def wrong_module(row: Row) -> str:
-    """The same, of saved bytes by module."""
-    experts = "experts" in row.case or "dense" in row.case
-    return "the routed rows are saved by the MLP, not by the experts" if experts and row.checkpointing != "full" else ""
-
-
-def wrong_evaluation(row: Row) -> bool:
-    """Whether the forward pass without gradients is otherwise than the replay's: test_peak_of_evaluation says how."""
-    return row.runtime == "autocast" or row.case == "dropout"
 
 
 def marked(found: list[Row], known: Callable[[Row], str]) -> list[Any]:
@@ -59,7 +46,7 @@ def test_every_allocation_of_a_micro_batch_in_order(row: Row) -> None:
 KEEPING = [row for row in ROWS if row.checkpointing in ("none", "selective") and row.recipe not in ("fp32", "tf32")]
 
 
-@pytest.mark.parametrize("row", marked(KEEPING, wrong_module), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", KEEPING, ids=lambda row: row.id)
 def test_saved_bytes_of_every_operator(row: Row) -> None:
     config = config_of(row)
     assert walk_run(config).saved_by == saved_bytes(config)
@@ -71,8 +58,6 @@ def test_peaks_of_five_blocks(row: Row) -> None:
     config = long_config_of(row)
     whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
     for phase in phase_peaks(config):
-        if phase.phase == "evaluation" and wrong_evaluation(row):
-            continue
         assert abs(phase.difference) <= SCALARS, phase
         assert abs(whole[phase.phase] - phase.replayed) <= SCALARS, phase
 
@@ -80,10 +65,8 @@ def test_peaks_of_five_blocks(row: Row) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(
-            Row("gpt2", "autocast", "mixed-bf16", "none"), marks=pytest.mark.xfail(reason="casts of every block")
-        ),
-        pytest.param(Row("dropout", "eager", "mixed-bf16", "none"), marks=pytest.mark.xfail(reason="dropout is on")),
+        Row("gpt2", "autocast", "mixed-bf16", "none"),
+        Row("dropout", "eager", "mixed-bf16", "none"),
         Row("gpt2", "eager", "mixed-bf16", "none"),
     ],
     ids=lambda row: row.id,
@@ -93,7 +76,7 @@ def test_peak_of_evaluation(row: Row) -> None:
     assert abs(found.difference) <= SCALARS, found
 
 
-@pytest.mark.parametrize("row", marked(LONG, wrong_module), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", LONG, ids=lambda row: row.id)
 def test_saved_bytes_of_five_blocks(row: Row) -> None:
     config = long_config_of(row)
     assert walk_run(config).saved_by == saved_bytes(config)

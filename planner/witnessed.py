@@ -13,8 +13,13 @@ from planner.shape import recipe_of
 
 Rule = tuple[str, Callable[[RunConfig], bool]]
 
+FP32 = 4
+MOST_BLOCKS = 10_000  # every block is walked; no model has a tenth of these
+TOO_MANY: Rule = (f"more than {MOST_BLOCKS:,} blocks, walked one by one,", lambda c: c.model.layers > MOST_BLOCKS)
+
 # what a form with a witness does not cover, by runtime
 COMPILED: tuple[Rule, ...] = (
+    TOO_MANY,
     ("experts under torch.compile", lambda c: c.model.moe is not None),
     ("latent attention under torch.compile", lambda c: c.model.mla is not None),
     ("a parallel residual under torch.compile", lambda c: c.model.residual != "sequential"),
@@ -39,6 +44,7 @@ COMPILED: tuple[Rule, ...] = (
     ),
 )
 FUSED: tuple[Rule, ...] = (
+    TOO_MANY,
     ("experts in fused kernels", lambda c: c.model.moe is not None),
     ("latent attention in fused kernels", lambda c: c.model.mla is not None),
     ("a parallel residual in fused kernels", lambda c: c.model.residual != "sequential"),
@@ -52,7 +58,6 @@ FUSED: tuple[Rule, ...] = (
         lambda c: recipe_of(c).compute_bytes == FP32 or recipe_of(c).weights_bytes_per_parameter == FP32,
     ),
 )
-FP32 = 4
 RULES: dict[str, tuple[Rule, ...]] = {"eager": (), "autocast": (), "compiled": COMPILED, "fused": FUSED}
 
 

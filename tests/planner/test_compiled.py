@@ -89,6 +89,7 @@ def test_every_runtime_has_rules() -> None:
     [
         {"runtime": "compiled", "dropout": 0.1},
         {"runtime": "compiled", "loss": "chunked"},
+        {"runtime": "compiled", "layers": 10_001},
         {"runtime": "compiled", "attention_kernel": "math"},
         {"runtime": "compiled", "activation_checkpointing": "selective"},
         {"runtime": "compiled", "residual": "parallel"},

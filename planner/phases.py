@@ -77,7 +77,7 @@ class _Run:
         self.clip()
         self.update()
         ledger.phase("evaluation")
-        walk_evaluation(self.facts, e)
+        walk_evaluation(self.facts, e, self.whole)
         ledger.phase("save")
         self.check_finite()
         ledger.phase("resume")

@@ -51,7 +51,7 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
     e.backward(loss)
 
 
-def walk_evaluation(facts: Facts, e: Autograd) -> None:
+def walk_evaluation(facts: Facts, e: Autograd, whole: bool = False) -> None:
     """A forward pass that keeps no graph: of a block nothing stays but its output."""
     if facts.training.runtime in PROGRAMS:
         Walk(PROGRAMS[facts.training.runtime](facts), e).evaluation()
@@ -61,7 +61,7 @@ def walk_evaluation(facts: Facts, e: Autograd) -> None:
     e.recording = False
     stream = [network.embed(e, ids)]
     for run in runs_of(facts):
-        _walk_run(facts, e, stream, run, False)  # under autocast the copies of all blocks' weights stay
+        _walk_run(facts, e, stream, run, whole)  # under autocast the copies of all blocks' weights stay
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     network.loss(e, hidden, targets)

@@ -39,7 +39,7 @@ KEYS = {
 
 
 def estimated(**typed: str) -> dict[str, Any]:
-    plan = estimate(draft(Typed(**typed), as_of="2026-11-21", version="test"))
+    plan = estimate(draft(Typed(**typed), as_of="2026-11-21", version="test"), replay=True)
     found: dict[str, Any] = json.loads(json.dumps(document(plan, findings(plan)), allow_nan=False))
     return found
 

@@ -33,7 +33,7 @@ def test_gpt2_as_written_out(sequences: int) -> None:
     counts = parameters_of(config.model)
     per_token = 12 * (20 * h + 4 * f + 4 * a + 8) + 6 * h + 12 + 2 * vocab
     form = 16 * counts.total + 2 * counts.linear + 2 * vocab * h + n * per_token
-    found = max(p.bytes for p in walk_run(config, in_place=True).phases)
+    found = max(p.bytes for p in walk_run(config, on_gpu=True).phases)
     # position rows and indices, ids and targets, and statistics of the softmax: some bytes per token
     assert found == pytest.approx(form, rel=0.001)
 

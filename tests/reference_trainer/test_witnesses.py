@@ -129,7 +129,7 @@ def test_saved_bytes_of_every_operator(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:
     config = config_of(family, checkpointing, precision, size)
-    assert saved_by_operator(config) == estimate(config).memory.saved_by_operator
+    assert saved_by_operator(config) == walk_run(config).saved_by
 
 
 @pytest.mark.parametrize(("family", "size"), list(itertools.product(FAMILIES, SIZES)))
@@ -180,7 +180,7 @@ def test_peaks_of_real_steps_on_real_data() -> None:
     data = open_data(None, config.model.vocab, config.training.seq)
     seen = probe(config, data, torch.device("cpu"), lambda line: None)
     assert_peaks_agree(config, seen.track)
-    assert seen.saved == estimate(config).memory.saved_by_operator
+    assert seen.saved == walk_run(config).saved_by
 
 
 def test_the_witness_sees_a_change() -> None:

@@ -34,22 +34,10 @@ def chunked_loss(e: Autograd, f: Facts, head: Linear, hidden: Tensor, targets: T
     parts = op.split(e, hidden, tuple(n * f.shape.hidden for n in counts))
     for part, tokens in zip(parts, counts, strict=True):
         wanted = targets.part(tokens, None)
-        loss = e.checkpoint("loss", lambda e, x, y: _chunk(e, f, head, x, y), part, wanted)
+        loss = e.checkpoint("loss", lambda e, x, y: plain_loss(e, f, head, x, y), part, wanted)
         total = op.add(e, total, loss)
         del loss
     return total
-
-
-def _chunk(e: Autograd, f: Facts, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-    logits = head(e, hidden)
-    logits.call_it("logits")
-    wide = op.cast(e, logits, FP32)
-    del logits
-    wide.call_it("logits")
-    if f.model.logit_softcap is not None:
-        wide = op.soft_cap(e, wide)
-        wide.call_it("logits")
-    return op.cross_entropy(e, wide, targets)
 
 
 def chunk_sizes(f: Facts) -> tuple[int, ...]:

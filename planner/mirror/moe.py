@@ -110,15 +110,11 @@ def grouped_linear(e: Autograd, x: Tensor, weight: Parameter, inputs: int, outpu
     """Rows sorted by expert, times each expert's matrix; the weight is cast each time."""
     narrow = op.cast(e, weight, x.item)
     rows = x.count // inputs
-    node = e.node((x, narrow), partial(_both_backward, e, x.count * x.item, narrow.count * narrow.item))
+    node = e.node((x, narrow), partial(op.both_backward, e, x.count * x.item, narrow.count * narrow.item))
     out = e.new(rows * outputs, x.item)
     e.save(node, x, narrow)
     out.node = node
     return out
-
-
-def _both_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(x), e.bytes(y)]
 
 
 def _topk_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:

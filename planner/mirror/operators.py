@@ -181,14 +181,15 @@ def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
         node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
         e.save(node, y)
     else:
-        node = e.node((x, y), partial(_multiply_backward, e, x.count * x.item, y.count * y.item))
+        node = e.node((x, y), partial(both_backward, e, x.count * x.item, y.count * y.item))
         e.save(node, x, y)
     out = e.new(x.count, x.item)
     out.node = node
     return out
 
 
-def _multiply_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+def both_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+    """A fresh gradient for each of two inputs, of x and y bytes."""
     return [e.bytes(x), e.bytes(y)]
 
 

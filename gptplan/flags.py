@@ -14,7 +14,8 @@ import typer
 
 from planner.typed import Typed, flag
 
-MODEL, RUN, BATCH, NUMERICS, RATE, HARDWARE = "Model", "Run", "Batch", "Numerics", "Learning rate", "Hardware and price"
+MODEL, RUN, BATCH, NUMERICS, RATE = "Model", "Run", "Batch", "Numerics", "Learning rate"
+HARDWARE, LOOP = "Hardware and price", "Training loop"
 
 SWITCHES = {"tied": ("tied", "untied")}  # flags that stand alone, and the text that each stands for
 
@@ -49,7 +50,6 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "steps": (RUN, "N", "Optimizer steps, instead of --tokens."),
     "dataset_tokens": (RUN, "N", "Distinct tokens of the data set, for the epochs."),
     "seed": (RUN, "N", "Of initialisation and data order."),
-    "checkpoint_every": (RUN, "STEPS", "Steps between checkpoints."),
     "seq": (BATCH, "N", "Tokens per sequence."),
     "micro_batch": (BATCH, "N", "Sequences per device in one pass."),
     "accumulation": (BATCH, "N", "Micro-batches per device and step."),
@@ -82,6 +82,13 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "tflops": (HARDWARE, "X", "Achieved TFLOP/s per GPU in the 6ND convention, if known."),
     "mfu": (HARDWARE, "SHARE", "Model FLOPs utilisation, if known, 0.4 or 40%."),
     "price_per_gpu_hour": (HARDWARE, "USD", "Your price, such as 2.50."),
+    "checkpoint_every": (LOOP, "STEPS", "Steps between checkpoints."),
+    "keep_checkpoints": (LOOP, "N", "Newest checkpoints kept (default 3)."),
+    "async_save": (LOOP, "yes|no", "Write checkpoints while training goes on (default no)."),
+    "eval_every": (LOOP, "STEPS", "Steps between evaluations on held-out data (default none)."),
+    "eval_tokens": (LOOP, "N", "Validation tokens of one evaluation (default 65,536)."),
+    "patience": (LOOP, "N", "Evaluations without a better loss before training stops."),
+    "on_spike": (LOOP, "warn|skip|rollback", "What a spike of the loss does (default warn)."),
 }
 
 Command = Callable[..., None]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from planner.loop_config import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.model_config import ModelConfig
 from planner.section import Count, Every, Positive, Section, Share
 
@@ -189,6 +190,9 @@ class RunConfig(Section):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     hardware: HardwareConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    guard: GuardConfig = GuardConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
     provenance: Provenance
     profile: dict[str, object] | None = Field(
         default=None, strict=False, description="measured kernel times of the machine; absent: the data sheet is used"

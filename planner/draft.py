@@ -21,6 +21,7 @@ from planner.config import (
     TrainingConfig,
 )
 from planner.config_file import explain_validation
+from planner.drafting_loop import loop_sections
 from planner.drafting_memory import allocator_of, memory_options
 from planner.drafting_optimizer import optimizer_of
 from planner.drafting_schedule import Horizon, default_peak, schedule_of
@@ -73,6 +74,7 @@ def draft(
         optimizer=optimizer,
         schedule=ScheduleConfig(peak_lr=1.0, min_lr=0.0, warmup_steps=0),
         hardware=hardware,
+        **loop_sections(typed, base),
         provenance=Provenance(as_of=as_of, gptplan=version),
         profile=profile if hardware.gpu == CPU else None,
     )

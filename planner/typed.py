@@ -77,6 +77,12 @@ class Typed:
     price_per_gpu_hour: str | None = None
     seed: str | None = None
     checkpoint_every: str | None = None
+    keep_checkpoints: str | None = None
+    async_save: str | None = None
+    eval_every: str | None = None
+    eval_tokens: str | None = None
+    patience: str | None = None
+    on_spike: str | None = None
 
     def given(self, *names: str) -> list[str]:
         """Those of `names` that were typed."""

@@ -204,6 +204,13 @@ def coverage() -> str:
     return table()
 
 
+def faults() -> str:
+    """Every fault with its tests."""
+    from docs.faults import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -218,6 +225,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "calculations": calculations,
     "conventions": conventions,
     "coverage": coverage,
+    "faults": faults,
 }
 
 

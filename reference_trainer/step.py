@@ -129,6 +129,21 @@ def explained_shortage(device: torch.device, when: str) -> Iterator[None]:
 
 
 @contextmanager
+def explained_breakdown(device: torch.device) -> Iterator[None]:
+    """Make a PlanError of an error of the GPU itself: its context is broken, and nothing can be saved from it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        raise PlanError(
+            f"the GPU failed: {device_name(device)}",
+            why=str(error).splitlines()[0],
+            remedy="look at the driver's log (dmesg, Xid), then continue with --resume: the last checkpoint is whole",
+        ) from error
+
+
+@contextmanager
 def numerics(deterministic: bool, tf32: bool = False) -> Iterator[None]:
     """fp32 means fp32 unless the recipe is TF32's, and on request nothing varies; the settings return at the end."""
     before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()

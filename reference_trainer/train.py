@@ -26,7 +26,7 @@ from reference_trainer.publish import check_space
 from reference_trainer.records import RunOptions, RunResult, facts_of, result_of
 from reference_trainer.signals import StopSignals
 from reference_trainer.starting import build, check_directory, last_step_of
-from reference_trainer.step import numerics, train_step
+from reference_trainer.step import explained_breakdown, numerics, train_step
 
 
 def run(
@@ -59,7 +59,8 @@ def run(
             torch.cuda.reset_peak_memory_stats(device)
         with progress(job.done, last, tokens_per_step(config), say, options.progress) as show:
             try:
-                _loop(job, last, signals, show)
+                with explained_breakdown(device):
+                    _loop(job, last, signals, show)
             finally:
                 job.work.feed.close()
         return _finish(job, signals)

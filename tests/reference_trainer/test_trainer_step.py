@@ -145,7 +145,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
-def test_a_step_that_is_not_finite_is_skipped(
+def test_fault_09_a_step_that_is_not_finite_is_skipped(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     poison(monkeypatch, {3}, kind)
@@ -162,7 +162,7 @@ def test_a_step_that_is_not_finite_is_skipped(
     assert metrics[2]["grad_norm"] is None and (metrics[2]["loss"] is None) == (kind != "gradient")
 
 
-def test_three_in_a_row_end_the_training(
+def test_fault_09_three_in_a_row_end_the_training(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, {2, 3, 5, 6, 7}, "nan")

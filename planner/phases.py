@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from planner.config import RunConfig
 from planner.counts import parameters_of
-from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import facts_of
+from planner.mirror.graph import Storage
 from planner.mirror.operators import INDEX
 from planner.optimizer_account import FP32, updated_bytes
 from planner.shape import recipe_of

@@ -16,8 +16,9 @@ import pytest
 from planner.config import RunConfig
 from planner.counts import parameters_of
 from planner.draft import draft
-from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import facts_of
+from planner.mirror.graph import Storage
 from planner.phases import walk_run
 from planner.tape import Ledger
 from planner.typed import Typed

@@ -157,7 +157,7 @@ def highest(peaks: list[Peak]) -> list[Peak]:
     """One peak per phase name, the highest, in order of first appearance."""
     best: dict[str, Peak] = {}
     for peak in peaks:
-        assert sum(peak.components[c] for c in COMPONENTS) == peak.bytes
-        if peak.phase not in best or peak.bytes > best[peak.phase].bytes:
+        assert sum(peak.at_peak[c] for c in COMPONENTS) == peak.peak_bytes
+        if peak.phase not in best or peak.peak_bytes > best[peak.phase].peak_bytes:
             best[peak.phase] = peak
     return list(best.values())

@@ -52,7 +52,7 @@ def config_of(recipe: str = "mixed-bf16", runtime: str = "autocast", **changes: 
 
 
 def peaks(**changes: Any) -> dict[str, int]:
-    return {p.phase: p.bytes for p in walk_run(config_of(**changes)).phases}
+    return {p.phase: p.peak_bytes for p in walk_run(config_of(**changes)).phases}
 
 
 def test_the_model_is_the_measured_one() -> None:
@@ -62,7 +62,7 @@ def test_the_model_is_the_measured_one() -> None:
 
 
 def test_state() -> None:
-    at = walk_run(config_of()).phases[-1].components
+    at = walk_run(config_of()).phases[-1].at_peak
     assert at["weights"] + at["optimizer"] == 12 * N + COUNTERS
     assert 12 * N == 1_492_485_120  # measured 1,492,485,424: 76 counters, ours are 75
 
@@ -105,7 +105,7 @@ def test_first_step_has_no_state() -> None:
     ledger.phase("init")
     held = [Storage(ledger, 4 * N, "weights"), Storage(ledger, IDS, "activations")]
     walk_micro_batch(facts_of(config_of()), Autograd(ledger))
-    first = {p.phase: p.bytes for p in ledger.phases}["backward_start"]
+    first = {p.phase: p.peak_bytes for p in ledger.phases}["backward_start"]
     del held
     assert first == peaks()["backward_start"] - 8 * N - COUNTERS
     assert round(first / 1e6, 2) == 8_451.87

@@ -56,7 +56,7 @@ def test_saved_bytes_of_every_operator(row: Row) -> None:
 def test_peaks_of_five_blocks(row: Row) -> None:
     """Walked with those between added at once, and whole as for an allocator; both are what the replay sees."""
     config = long_config_of(row)
-    whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
+    whole = {p.phase: p.peak_bytes for p in walk_run(config, events=[]).phases}
     for phase in phase_peaks(config):
         assert abs(phase.difference) <= SCALARS, phase
         assert abs(whole[phase.phase] - phase.replayed) <= SCALARS, phase
@@ -87,9 +87,9 @@ def test_units_between_the_ends_are_added_rightly_at_any_depth() -> None:
     for row in random.Random(1).sample(LONG, 12):
         for layers in (7, 8):
             config = long_config_of(row, layers)
-            whole = {p.phase: p.bytes for p in walk_run(config, events=[]).phases}
+            whole = {p.phase: p.peak_bytes for p in walk_run(config, events=[]).phases}
             for phase in walk_run(config).phases:
-                assert abs(phase.bytes - whole[phase.phase]) <= SCALARS, (row.id, layers, phase.phase)
+                assert abs(phase.peak_bytes - whole[phase.phase]) <= SCALARS, (row.id, layers, phase.phase)
 
 
 def test_the_cases_reach_every_way_of_checkpointing_and_differ() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from planner.mirror.autograd import Autograd, Gradient, Node, Parameter, Saved, Summed, Tensor
+from planner.mirror.autograd import Autograd
+from planner.mirror.graph import Gradient, Node, Parameter, Saved, Summed, Tensor
 
 FP32 = 4
 INDEX = 8  # int64

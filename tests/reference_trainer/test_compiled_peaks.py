@@ -38,6 +38,6 @@ def test_peaks_beside_the_generated_program(case: str) -> None:
     for micro, seen in enumerate(replayed):
         e.gradients_exist = micro > 0
         walk_micro_batch(f, e)
-        forward, *backward = [phase.bytes for phase in ledger.phases[-4:]]
+        forward, *backward = [phase.peak_bytes for phase in ledger.phases[-4:]]
         assert forward == pytest.approx(seen[0], rel=of_forward, abs=0), micro
         assert max(backward) == pytest.approx(seen[1], rel=of_backward, abs=0), micro

@@ -27,7 +27,7 @@ UNSHARDED = ("", "none", "ddp", "zero0")
 PRETRAINING = ("pretrain", "pretraining", "pre-training")
 COUNT_TOLERANCE = 0.02  # a published count further than this from the shape's own contradicts it
 SHAPE = ("n_layers", "hidden", "n_heads", "vocab")
-KINDS = {"gelu": "plain", "relu": "plain", "relu2": "plain", "swiglu": "gated", "geglu": "gated"}
+KINDS = {"swiglu": "gated", "geglu": "gated"} | dict.fromkeys(("gelu", "gelu-written-out", "relu", "relu2"), "plain")
 
 
 class Excluded(Exception):

@@ -277,6 +277,27 @@ def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path, capsys: py
     assert largest_batch.main(["--memory", str(tmp_path / "none.csv")]) == 2
 
 
+def test_what_torch_2_0_keeps_of_a_block_is_as_documented() -> None:
+    """docs/accuracy.md: 8h + 16, 8q, 6aT and 8f bytes per token and block, beside the casts of its weights."""
+    found = json.loads((accuracy_mapping.DATA.parent / "results" / "cut-torch-2.0.0.json").read_text(encoding="utf-8"))
+    h, a, seq, layers, sequences = (found[key] for key in ("hidden", "heads", "seq", "layers", "sequences"))
+    q, f, tokens = a * found["head_dim"], 4 * h, seq * sequences
+    item = {"torch.float32": 4, "torch.bfloat16": 2, "torch.bool": 1, "torch.int64": 8}
+    per_token = casts = mask = 0
+    for tensor in found["kept"]:
+        count = tensor["times"] * math.prod(tensor["shape"])
+        size = count * item[tensor["dtype"]]
+        if tensor["shape"][0] in (sequences, sequences * a, tokens) and found["vocab"] not in tensor["shape"]:
+            per_token += size
+        elif tensor["dtype"] == "torch.bool":
+            mask += size
+        elif tensor["operator"].startswith("prims.convert") and found["vocab"] not in tensor["shape"]:
+            casts += size
+    ends = 4 * h + 2 * h + 8
+    assert per_token == tokens * (layers * (8 * h + 16 + 8 * q + 6 * a * seq + 8 * f) + ends)
+    assert (casts, mask) == (2 * layers * (4 * h * q + 2 * h * f), layers * seq**2)
+
+
 def test_the_published_verdicts_come_out_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
     found = scored_file(accuracy.DEFAULT, capsys)
     assert found["verdicts"] == {"oom": {"n": 13, "right": 8}, "fits": {"n": 13, "right": 8}}

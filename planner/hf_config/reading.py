@@ -8,6 +8,8 @@ from typing import Any
 
 from planner.errors import InputError
 
+# a config names a function; how a program computes it (gelu_new: operator by operator in transformers, which keeps
+# more for backward) is a choice of the plan: mlp = "gelu-written-out"
 GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
 PLAIN = dict.fromkeys(GELU, "gelu") | {"relu": "relu", "relu2": "relu2", "relu_squared": "relu2"}
 GATED = dict.fromkeys(GELU, "geglu") | dict.fromkeys(("silu", "swish"), "swiglu")

@@ -22,6 +22,16 @@ PEAKS: dict[str, tuple[dict[str, Any], float, float]] = {
     "few words": ({"layers": 2, "vocab": 256, "micro_batch": 8, "seq": 128}, 0.01, 0.01),
     "many words, few tokens": ({"layers": 2, "vocab": 6400, "micro_batch": 1, "seq": 32}, 0.0, 0.01),
     "untied": (LLAMA | {"layers": 1, "vocab": 6400, "micro_batch": 1, "tied_embeddings": False}, 0.0, 0.01),
+    "gelu written out": (
+        {"mlp": "gelu-written-out", "layers": 2, "vocab": 256, "micro_batch": 8, "seq": 128},
+        0.01,
+        0.01,
+    ),
+    "gelu written out, recomputed": (
+        FULL | {"mlp": "gelu-written-out", "layers": 3, "micro_batch": 16, "seq": 128},
+        0.0,
+        0.04,
+    ),
     "recomputed": (FULL | {"layers": 3, "micro_batch": 16, "seq": 128}, 0.0, 0.04),
     "recomputed llama": (LLAMA | FULL | {"layers": 3, "micro_batch": 8, "seq": 128}, 0.01, 0.04),
 }

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import witness
 from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
 from benchmarks.witness import (
     first_difference,
@@ -20,7 +23,9 @@ from benchmarks.witness import (
     seen_allocations,
     walked_allocations,
 )
+from planner.mirror.facts import facts_of
 from planner.phases import walk_run
+from reference_trainer import mlp
 
 
 def is_new(row: Row) -> bool:
@@ -56,6 +61,23 @@ def test_every_allocation_of_a_micro_batch_in_order(row: Row) -> None:
 @pytest.mark.parametrize("row", OFFLOADED, ids=lambda row: row.id)
 def test_offloaded_is_walked_as_full_on_a_processor(row: Row) -> None:
     assert walked_allocations(config_of(row)) == walked_allocations(config_of(replace(row, checkpointing="full")))
+
+
+def test_a_gelu_written_out_under_the_autocast_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's autocast takes powers in fp32, a processor's does not: here the program says so itself."""
+
+    def as_on_a_gpu(x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x * (1.0 + torch.tanh(0.8 * (x + 0.044715 * torch.pow(x.float(), 3.0))))
+
+    monkeypatch.setitem(mlp.ACTIVATIONS, "gelu-written-out", as_on_a_gpu)
+    monkeypatch.setattr(witness, "facts_of", partial(facts_of, cuda=True))
+    for case in ("GELU written out", "GELU written out, second micro-batch, norms on both sides"):
+        config = config_of(Row(case, "autocast", "mixed-bf16", "none"), attention_kernel="math")
+        assert first_difference(config) == ""
+        found, t = walk_run(config, on_gpu=True).saved_by, config.training
+        assert found == saved_bytes(config)
+        wide = config.model.layers * t.micro_batch * t.seq * config.model.ffn
+        assert found["blocks.mlp"] == 14 * wide  # 4 + 4 + 4 fp32, the half in bf16; the output's cast is the next one's
 
 
 KEEPING = [row for row in ROWS if row.checkpointing in ("none", "selective") and row.recipe not in ("fp32", "tf32")]

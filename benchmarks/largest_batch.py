@@ -2,7 +2,7 @@
 
     python -m benchmarks.largest_batch [--memory FILE]
 
-Of rows whose outcome is "fits" and whose notes say that the next larger batch does not. A verdict is right or wrong;
+Of rows whose outcome is "fits": in the default file each is the largest batch that ran. A verdict is right or wrong;
 this says by how much.
 Exit codes: 0 compared, 2 the file cannot be used.
 """

@@ -114,13 +114,14 @@ def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, 
     tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in _in_order(config.model, whole)]
     if gradient_stays_narrow(config):
         return tuple((kind, t.decays, (t,)) for t, kind in tensors)
-    kinds = ("muon", "adamw") if config.optimizer.name == "muon" else (config.optimizer.name,)
+    kinds = ("adamw",) if config.optimizer.name == "muon" else (config.optimizer.name,)
     groups = [
         (kind, decays, tuple(t for t, its in tensors if its == kind and t.decays is decays))
         for kind in kinds
         for decays in (True, False)
     ]
-    return tuple(group for group in groups if group[2])
+    matrices = [("muon", t.decays, (t,)) for t, its in tensors if its == "muon"]  # each has an optimizer of its own
+    return (*matrices, *(group for group in groups if group[2]))
 
 
 def _in_order(model: ModelConfig, whole: bool) -> Iterator[ParameterTensor]:

@@ -48,7 +48,7 @@ def is_block_matrix(name: str, weight: Tensor) -> bool:
 def optimizers_for(
     weights: Mapping[str, Tensor], config: OptimizerConfig, moments: str | None
 ) -> list[torch.optim.Optimizer]:
-    """One optimizer, or Muon and the AdamW beside it; their rate is 0 until the loop sets the planner's.
+    """One optimizer, or a Muon for each matrix and the AdamW beside them; the rate is 0 until the loop sets it.
 
     weights: what is updated, by name, all of one type. moments: type of the state; None: that of the weights.
     Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
@@ -65,8 +65,8 @@ def optimizers_for(
     if config.name == "muon":
         matrices = {name: w for name, w in weights.items() if is_block_matrix(name, w)}
         rest = {name: w for name, w in weights.items() if name not in matrices}
-        made = [(_muon, matrices), (_adamw, rest)]
-        return [make(_groups(some, config), config, None) for make, some in made if some]
+        made = [(_muon, {name: w}) for name, w in matrices.items()] + ([(_adamw, rest)] if rest else [])
+        return [make(_groups(some, config), config, None) for make, some in made]
     return [MAKERS[config.name](_groups(weights, config), config, state_dtype)]
 
 
@@ -141,7 +141,7 @@ MAKERS: dict[str, OptimizerMaker] = {
 
 def fresh_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
     """The state of `p` before its first update, as `optimizer` would make it: what a checkpoint is read into."""
-    if isinstance(optimizer, own_optimizers.Lion | own_optimizers.AdamW):
+    if isinstance(optimizer, own_optimizers.OneByOne):
         return optimizer.fresh(p)
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
         return {"momentum_buffer": torch.zeros_like(p)}

@@ -29,8 +29,9 @@ from reference_trainer.monitor import pick_device
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.starting import last_step_of
 from reference_trainer.trace import Track
-from reference_trainer.train import last_step_of, run
+from reference_trainer.train import run
 
 Say = Callable[[str], None]
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed

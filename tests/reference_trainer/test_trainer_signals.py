@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from planner.config import RunConfig
+from reference_trainer.readings import Row
 from reference_trainer.records import RunResult
 from reference_trainer.signals import StopSignals
-from reference_trainer.step import Step, Work, train_step
+from reference_trainer.step import Work, train_step
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -110,7 +111,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 def test_a_signal_in_the_last_step_is_no_interruption(
     tiny: MakeConfig, train: Train, monkeypatch: pytest.MonkeyPatch, stop_after: int | None, finished: bool, code: int
 ) -> None:
-    def signalled(work: Work, step: int) -> Step:
+    def signalled(work: Work, step: int) -> Row:
         signal.raise_signal(signal.SIGTERM)
         return train_step(work, step)
 

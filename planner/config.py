@@ -83,7 +83,7 @@ WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have ano
 
 
 class OptimizerConfig(Section):
-    """The optimizer, weight decay, and clipping by the global gradient norm."""
+    """The optimizer, weight decay, and clipping by value and by the global gradient norm."""
 
     name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
         default="adamw", description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (AdamW beside it)"
@@ -100,6 +100,9 @@ class OptimizerConfig(Section):
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
     clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+    clip_value: Positive | None = Field(
+        default=None, description="largest size of one gradient element, cut before the norm is; absent: no such limit"
+    )
 
     @model_validator(mode="after")
     def _is_there(self) -> OptimizerConfig:

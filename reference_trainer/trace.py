@@ -177,7 +177,7 @@ def tracked_steps(
                 del loss
         tracker.phase(phase)
         with tracker:
-            if config.optimizer.clip_norm is not None:
+            if config.optimizer.clip_norm is not None or config.optimizer.clip_value is not None:
                 optimizer.clip(config.optimizer.clip_norm)
             optimizer.step(good)
             optimizer.zero_grad()

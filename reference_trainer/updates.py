@@ -43,6 +43,7 @@ class Updater:
             if self.wide_gradients:
                 for name, p in self.parameters.items():
                     p.register_post_accumulate_grad_hook(_added_into(self.weights[name]))  # type: ignore[no-untyped-call]
+        self.clip_value = config.optimizer.clip_value
         moments = moments_dtype(config)
         # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
         parts = [{name: w} for name, w in self.weights.items()] if self.one_by_one else [self.weights]
@@ -91,16 +92,22 @@ class Updater:
         return float(self.scale_tensor)
 
     def clip(self, limit: float | None) -> Tensor:
-        """The global gradient norm, after which gradients are scaled down to `limit`, if there is one.
+        """The global norm of the gradients as they are found; then they are cut and scaled down.
 
-        Where the loss was scaled the gradients are divided by its scale first.
+        Where the loss was scaled they are divided by its scale first. Elements are cut to `optimizer.clip_value`, what
+        is left is scaled to a norm of `limit`, where these are. The norm comes first: cutting would hide an infinity.
         """
         if self.scaler is not None:
             self.scaler.unscale_(self)  # type: ignore[arg-type]  # it asks for the groups only: all in one kernel
         holders = self.weights if self.has_master and self.wide_gradients else self.parameters
-        if limit is None:
-            return torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
-        return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        if limit is not None and self.clip_value is None:
+            return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        norm = torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
+        if self.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(holders.values(), self.clip_value)
+        if limit is not None:
+            torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        return norm
 
     @torch.no_grad()
     def step(self, good: Tensor | bool = True) -> None:

@@ -77,6 +77,12 @@ def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[st
     )
 
 
+@pytest.mark.parametrize("limits", [{"clip_norm": None}, {"clip_norm": None, "clip_value": 0.1}, {"clip_value": 0.1}])
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
+def test_peak_where_gradients_are_clipped(recipe: str, limits: dict[str, object]) -> None:
+    assert_witnessed(config_of("gpt2", recipe, {"name": "sgd", "implementation": "fused"} | limits))
+
+
 @pytest.mark.parametrize("way", ["for-loop", "foreach"])
 def test_peak_of_sgd_without_decay(way: str) -> None:
     assert_witnessed(config_of("gpt2", "fp32", {"name": "sgd", "implementation": way, "weight_decay": 0.0}))

@@ -76,7 +76,11 @@ def _defaults(name: str, old: OptimizerConfig | None, notes: Notes) -> dict[str,
     if old is None:
         notes.add("clip_norm", str(CLIP_NORM), "GPT-3 appendix B (arXiv 2005.14165)")
     kept = {key: rule[key] for key in ("beta1", "beta2", "eps", "weight_decay")}
-    kept |= {"clip_norm": old.clip_norm, "clip_value": old.clip_value} if old else {"clip_norm": CLIP_NORM}
+    kept |= (
+        {"clip_norm": old.clip_norm, "clip_value": old.clip_value, "groups": old.groups}
+        if old
+        else {"clip_norm": CLIP_NORM}
+    )
     return kept | {"implementation": IMPLEMENTATIONS[name][0], "state_dtype": None}
 
 

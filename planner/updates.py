@@ -55,7 +55,7 @@ class Update:
     def _update(self, kind: str, decays: bool, group: Group, first: bool) -> None:
         way = self.config.optimizer.implementation
         if kind == "sgd":
-            self._sgd(way, decays and self.config.optimizer.weight_decay > 0, group, first)
+            self._sgd(way, decays, group, first)
             return
         if first:
             self._make_state(group)

@@ -29,6 +29,7 @@ class Updater:
     """Everything between backward and the next forward, for one model.
 
     weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
+    rate: the schedule's, which is that of every group whose factor is 1.
     reads_the_gate: whether `step` waits for the device to learn whether it may; nothing else here ever waits.
     """
 
@@ -43,6 +44,7 @@ class Updater:
             if self.wide_gradients:
                 for name, p in self.parameters.items():
                     p.register_post_accumulate_grad_hook(_added_into(self.weights[name]))  # type: ignore[no-untyped-call]
+        self.rate = 0.0
         self.clip_value = config.optimizer.clip_value
         moments = moments_dtype(config)
         # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
@@ -66,15 +68,10 @@ class Updater:
         return [group for _, optimizer in self.optimizers for group in optimizer.param_groups]
 
     def set_rate(self, rate: float) -> None:
-        """Give every parameter group the learning rate `rate`."""
+        """Give every parameter group the learning rate `rate`, times the group's own factor."""
+        self.rate = rate
         for _, optimizer in self.optimizers:
             set_rate(optimizer, rate)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate that the optimizers really have, the same in every group."""
-        (rate,) = {float(group["lr"]) for group in self.param_groups}
-        return rate
 
     def backward(self, loss: Tensor) -> None:
         """The gradients of `loss`, times the scale where there is one."""

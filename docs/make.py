@@ -205,6 +205,13 @@ def coverage() -> str:
     return table()
 
 
+def equality() -> str:
+    """How far equivalent runs differ, as recorded."""
+    from benchmarks.equality import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -219,6 +226,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "calculations": calculations,
     "conventions": conventions,
     "coverage": coverage,
+    "equality": equality,
 }
 
 

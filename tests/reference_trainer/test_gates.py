@@ -114,6 +114,21 @@ def test_the_host_reads_nothing_but_where_it_is_said(
     assert (reads.count > 0) is waits
 
 
+def test_fault_09_eight_bit_states_stay_too(tiny: MakeConfig) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = tiny(layers=1, hidden=64, head_dim=32, ffn=128)
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"name": "adamw8bit"})})
+    model = build_model(config)
+    updater = make_optimizer(model, config)
+    updater.set_rate(0.05)
+    for expected_good in (False, True, False, True):
+        before = bits(updater)
+        updater.step(gradients(model, updater, 1.0 if expected_good else float("nan")).isfinite())
+        updater.zero_grad()
+        assert same(before, bits(updater)) is not expected_good
+    assert updater.reads_the_gate
+
+
 def test_a_scale_that_was_read_keeps_its_value(tiny: MakeConfig) -> None:
     """The loop collects it in rows, while the scaler changes its own in place."""
     model, updater = made(tiny, "mixed-fp16", WAYS[0])

@@ -63,6 +63,7 @@ def help_of_commands() -> str:
         "flops",
         "schedule",
         "batch",
+        "groups",
         "trace",
         "run",
         "compare",
@@ -211,6 +212,13 @@ def faults() -> str:
     return table()
 
 
+def equality() -> str:
+    """How far equivalent runs differ, as recorded."""
+    from benchmarks.equality import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -226,6 +234,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "conventions": conventions,
     "coverage": coverage,
     "faults": faults,
+    "equality": equality,
 }
 
 

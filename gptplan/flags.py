@@ -66,6 +66,7 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "optimizer": (NUMERICS, "NAME", "adamw (default), adamw8bit, lion, adafactor, sgd or muon."),
     "optimizer_implementation": (NUMERICS, "fused|foreach|for-loop", "How its update runs."),
     "state_dtype": (NUMERICS, "fp32|bf16", "Type of the moments of adamw and lion; default the weights'."),
+    "clip_value": (NUMERICS, "X", "Largest gradient element; larger ones are cut, before the norm is."),
     "schedule": (RATE, "KIND", "cosine, linear, polynomial, inverse_sqrt, constant or wsd (default cosine)."),
     "peak_lr": (RATE, "RATE", "Rate at the end of warm-up."),
     "min_lr": (RATE, "RATE", "Floor of the decay, 3e-5 or 10% of the peak."),

@@ -82,8 +82,20 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
 WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights
 
 
+class GroupConfig(Section):
+    """Parameters that have a rate, or a weight decay, of their own."""
+
+    match: Annotated[str, Field(min_length=1)] = Field(
+        description="parameters by name, with * and ? as in file names, such as blocks.*.mlp.*; the first match counts"
+    )
+    rate: Annotated[float, Field(ge=0.0)] = Field(default=1.0, description="factor on the schedule's rate; 0: frozen")
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="of all that match, vectors too; absent: the optimizer's, on matrices only"
+    )
+
+
 class OptimizerConfig(Section):
-    """The optimizer, weight decay, and clipping by the global gradient norm."""
+    """The optimizer, weight decay, and clipping by value and by the global gradient norm."""
 
     name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
         default="adamw", description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (AdamW beside it)"
@@ -100,6 +112,13 @@ class OptimizerConfig(Section):
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
     clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+    clip_value: Positive | None = Field(
+        default=None, description="largest size of one gradient element, cut before the norm is; absent: no such limit"
+    )
+    # last of all: in TOML no key of the section can follow its tables
+    groups: tuple[GroupConfig, ...] = Field(
+        default=(), strict=False, description="parameters with a rate or weight decay of their own"
+    )
 
     @model_validator(mode="after")
     def _is_there(self) -> OptimizerConfig:

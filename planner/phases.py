@@ -134,8 +134,8 @@ class _Run:
         return e.saved_by
 
     def clip(self) -> None:
-        """Clipping: a norm per tensor, stacked, and the norm of them all."""
-        if self.config.optimizer.clip_norm is not None:
+        """Clipping: a norm per tensor, stacked, and the norm of them all; a limit of values is applied in place."""
+        if self.config.optimizer.clip_norm is not None or self.config.optimizer.clip_value is not None:
             item = self.recipe.gradients_bytes_per_parameter
             norms = Storage(self.ledger, item * (2 * self.counts.tensors + 1), "temporary")
             del norms

@@ -62,6 +62,7 @@ class Typed:
     optimizer: str | None = None
     optimizer_implementation: str | None = None
     state_dtype: str | None = None
+    clip_value: str | None = None
     schedule: str | None = None
     peak_lr: str | None = None
     min_lr: str | None = None

@@ -166,6 +166,7 @@ def tracked_steps(
     tokens = tokens_per_step(config)
     tracker.phase("init")
     tracker.add(list(model.parameters()), optimizer.weights, model.tables, batches[0])
+    good = torch.ones((), dtype=torch.bool)
     handles = watch_phases(model, tracker)
     for phase in ("first_optimizer_step", "optimizer_step"):
         for ids, targets in batches:
@@ -176,9 +177,9 @@ def tracked_steps(
                 del loss
         tracker.phase(phase)
         with tracker:
-            if config.optimizer.clip_norm is not None:
+            if config.optimizer.clip_norm is not None or config.optimizer.clip_value is not None:
                 optimizer.clip(config.optimizer.clip_norm)
-            optimizer.step()
+            optimizer.step(good)
             optimizer.zero_grad()
     for handle in handles:
         handle.remove()

@@ -77,6 +77,33 @@ def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[st
     )
 
 
+@pytest.mark.parametrize("limits", [{"clip_norm": None}, {"clip_norm": None, "clip_value": 0.1}, {"clip_value": 0.1}])
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
+def test_peak_where_gradients_are_clipped(recipe: str, limits: dict[str, object]) -> None:
+    assert_witnessed(config_of("gpt2", recipe, {"name": "sgd", "implementation": "fused"} | limits))
+
+
+GROUPS = [
+    {"match": "blocks.1.*"},
+    {"match": "embedding.*", "weight_decay": 0.0},
+    {"match": "*.bias", "weight_decay": 1},
+]
+
+
+IN_GROUPS = [
+    ("adamw", "foreach"),
+    ("adamw", "for-loop"),
+    ("sgd", "foreach"),
+    ("adafactor", "foreach"),
+    ("muon", "foreach"),
+]
+
+
+@pytest.mark.parametrize("way", IN_GROUPS, ids="-".join)
+def test_peak_of_updates_in_groups(way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("gpt2", "fp32", {"name": way[0], "implementation": way[1], "groups": GROUPS}))
+
+
 @pytest.mark.parametrize("way", ["for-loop", "foreach"])
 def test_peak_of_sgd_without_decay(way: str) -> None:
     assert_witnessed(config_of("gpt2", "fp32", {"name": "sgd", "implementation": way, "weight_decay": 0.0}))

@@ -30,7 +30,7 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callabl
     """
     t = config.training
     torch.manual_seed(t.seed)
-    ids, targets = batch(data, config, 0, t.micro_batch)
+    ids, targets, *_ = batch(data, config, 0, t.micro_batch)
     # one pair serves both micro-batches: in training only one is there at a time
     pairs = [(ids.to(device), targets.to(device))] * min(2, t.accumulation)
     with torch.device(device):

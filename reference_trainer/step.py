@@ -64,7 +64,8 @@ def train_step(work: Work, step: int) -> Step:
     with explained_shortage(work.device, f"in step {step}"):
         for micro in range(training.accumulation):
             start = first_sample + micro * training.micro_batch
-            ids, targets = _on_device(batch(work.data, config, start, training.micro_batch), work.device)
+            b = batch(work.data, config, start, training.micro_batch)
+            ids, targets = _on_device((b.ids, b.targets), work.device)
             loss = work.model(ids, targets) / tokens  # the model sums: divided once, every token weighs the same
             optimizer.backward(loss)
             total += loss.detach()

@@ -63,6 +63,7 @@ def help_of_commands() -> str:
         "flops",
         "schedule",
         "batch",
+        "data",
         "trace",
         "run",
         "compare",

@@ -26,6 +26,7 @@ COMMANDS = {
     "flops": True,
     "schedule": True,
     "batch": True,
+    "data": False,
     "trace": False,
     "run": False,
     "compare": False,

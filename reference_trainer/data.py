@@ -128,7 +128,7 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
         raise DataError(
             f"a token of {data.description} does not fit a vocabulary of {data.vocab}",
             why=f"it is {int(rows.max())}; of data of this size only samples are looked at before training",
-            remedy="gptplan data DIR --verify reads all of it and names the place",
+            remedy="gptplan data PATH reads all of it and names the largest",
         )
     both = torch.from_numpy(rows)
     return Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)

@@ -76,17 +76,26 @@ def documents(files: Iterable[Path], text_key: str = "text") -> Iterator[Documen
     Raises DataError for a file that is not text and for a line that is not a JSON object with a text under `text_key`.
     """
     for file in files:
-        if file.name.endswith(LINE_SUFFIXES):
-            yield from _lines(file, text_key)
-            continue
-        content = file.read_bytes()
-        if b"\0" in content:
+        try:
+            yield from _documents_of(file, text_key)
+        except OSError as error:
             raise DataError(
-                f"{str(file)!r} is not text",
-                why=f"it has a zero byte at offset {content.index(0)}",
-                remedy="give text; a file of tokens must end in .bin",
-            )
-        yield Document(content, file, None, len(content))
+                f"cannot read {str(file)!r}", why=str(error), remedy="give files and folders that can be read"
+            ) from error
+
+
+def _documents_of(file: Path, text_key: str) -> Iterator[Document]:
+    if file.name.endswith(LINE_SUFFIXES):
+        yield from _lines(file, text_key)
+        return
+    content = file.read_bytes()
+    if b"\0" in content:
+        raise DataError(
+            f"{str(file)!r} is not text",
+            why=f"it has a zero byte at offset {content.index(0)}",
+            remedy="give text; a file of tokens must end in .bin",
+        )
+    yield Document(content, file, None, len(content))
 
 
 def _lines(file: Path, text_key: str) -> Iterator[Document]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ from reference_trainer.corpus.sources import BUILT_IN_LIMIT, Reading, Source, op
 from reference_trainer.corpus.tokenizers import END_OF_TEXT
 
 __all__ = ["BUILT_IN_LIMIT", "END_OF_TEXT", "Batch", "Reading", "TokenData", "batch", "open_data", "slot"]
+
+NO_TARGET = -100  # what cross-entropy passes over, in PyTorch and here
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +133,34 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
             why=f"it is {int(rows.max())}; of data of this size only samples are looked at before training",
             remedy="gptplan data PATH reads all of it and names the largest",
         )
-    both = torch.from_numpy(rows)
-    return Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)
+    ids, targets = rows[:, :-1], rows[:, 1:]
+    if config.training.document_borders == "across":
+        both = torch.from_numpy(rows)
+        return Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)
+    ends = ids == end_of_text_of(data)
+    targets = np.where(ends, NO_TARGET, targets)
+    documents = documents_of(ends)
+    valid = int(targets.size - ends.sum())
+    parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in (ids, targets, documents)]
+    return Batch(parts[0], parts[1], parts[2], valid)
+
+
+def documents_of(ends: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """[B, T] which document each position belongs to: an end of text belongs to the document that it ends."""
+    before = np.zeros(ends.shape, np.int64)
+    np.cumsum(ends[:, :-1], axis=1, out=before[:, 1:])
+    return before
+
+
+def end_of_text_of(data: TokenData) -> int:
+    """The token that ends a text. Raises DataError where none is known: documents cannot be cut there."""
+    if data.end_of_text is None:
+        raise DataError(
+            'document_borders = "cut" needs to know which token ends a text',
+            why=f"of {data.description.partition(':')[0]} it is not known; among bytes alone there is no such token",
+            remedy="plan with --vocab 257 or more for bytes, give --eot for token files, or --document-borders across",
+        )
+    return data.end_of_text
 
 
 def slot(seed: int, index: int, samples: int) -> int:

@@ -66,7 +66,10 @@ def train_step(work: Work, step: int) -> Step:
             start = first_sample + micro * training.micro_batch
             b = batch(work.data, config, start, training.micro_batch)
             ids, targets = _on_device((b.ids, b.targets), work.device)
-            loss = work.model(ids, targets) / tokens  # the model sums: divided once, every token weighs the same
+            documents = None if b.documents is None else b.documents.to(work.device)
+            loss = (
+                work.model(ids, targets, documents) / tokens
+            )  # the model sums: divided once, every token weighs the same
             optimizer.backward(loss)
             total += loss.detach()
         scale, norm = optimizer.scale, optimizer.clip(config.optimizer.clip_norm)

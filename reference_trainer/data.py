@@ -26,7 +26,17 @@ from reference_trainer.corpus.shards import Tokens, read_whole, scan
 from reference_trainer.corpus.sources import BUILT_IN_LIMIT, Reading, Source, open_source, split_off
 from reference_trainer.corpus.tokenizers import END_OF_TEXT
 
-__all__ = ["BUILT_IN_LIMIT", "END_OF_TEXT", "Batch", "Reading", "TokenData", "batch", "open_data", "slot"]
+__all__ = [
+    "BUILT_IN_LIMIT",
+    "END_OF_TEXT",
+    "Batch",
+    "Reading",
+    "TokenData",
+    "batch",
+    "open_data",
+    "slot",
+    "valid_targets",
+]
 
 NO_TARGET = -100  # what cross-entropy passes over, in PyTorch and here
 
@@ -121,12 +131,8 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     Raises DataError for a token that the model's vocabulary has no room for, where the data is too large to have been
     looked at whole.
     """
-    seq, seed = config.training.seq, config.training.seed
-    samples = data.valid_tokens // seq
-    rows = np.empty((count, seq + 1), dtype=np.int64)
-    for row, index in enumerate(range(sample_index_start, sample_index_start + count)):
-        start = slot(seed, index, samples) * seq
-        rows[row] = data.tokens[start : start + seq + 1]
+    seq = config.training.seq
+    rows = _rows(data, config, sample_index_start, count)
     if data.vocab is not None and int(rows.max(initial=0)) >= data.vocab:  # before the device sees it
         raise DataError(
             f"a token of {data.description} does not fit a vocabulary of {data.vocab}",
@@ -143,6 +149,28 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     valid = int(targets.size - ends.sum())
     parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in (ids, targets, documents)]
     return Batch(parts[0], parts[1], parts[2], valid)
+
+
+def valid_targets(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> int:
+    """How many targets of these samples count, before any of them is on the device: what the step's loss is divided by.
+
+    Without cutting these are all, and nothing is read. Raises DataError as `batch` does.
+    """
+    if config.training.document_borders == "across":
+        return count * config.training.seq
+    ids = _rows(data, config, sample_index_start, count)[:, :-1]
+    return int(ids.size - np.count_nonzero(ids == end_of_text_of(data)))
+
+
+def _rows(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> npt.NDArray[np.int64]:
+    """[count, seq + 1]: each sample's tokens and the one after them."""
+    seq, seed = config.training.seq, config.training.seed
+    samples = data.valid_tokens // seq
+    rows = np.empty((count, seq + 1), dtype=np.int64)
+    for row, index in enumerate(range(sample_index_start, sample_index_start + count)):
+        start = slot(seed, index, samples) * seq
+        rows[row] = data.tokens[start : start + seq + 1]
+    return rows
 
 
 def documents_of(ends: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

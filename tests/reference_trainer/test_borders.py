@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from planner.config import RunConfig
 from planner.errors import ConfigError, DataError
 from reference_trainer import borders
-from reference_trainer.data import NO_TARGET, TokenData, batch
+from reference_trainer.data import NO_TARGET, TokenData, batch, valid_targets
 from reference_trainer.measure import build_model
 from reference_trainer.precision import refuse_unrunnable
 
@@ -127,7 +127,7 @@ def test_fault_12_no_target_crosses_a_border_whatever_the_split(
     parts = [batch(data, config, begin, count) for begin, count in zip(begins, cuts, strict=True)]
     for field in ("ids", "targets", "documents"):
         assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(whole, field))
-    assert sum(part.valid for part in parts) == whole.valid
+    assert sum(part.valid for part in parts) == whole.valid == valid_targets(data, config, 3, sum(cuts))
 
 
 def test_without_an_end_of_text_nothing_is_cut(tiny: Callable[..., RunConfig]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -64,6 +65,7 @@ def help_of_commands() -> str:
         "schedule",
         "batch",
         "groups",
+        "data",
         "trace",
         "run",
         "compare",
@@ -96,6 +98,13 @@ def batch() -> str:
     """A rate at another batch, and a batch that does not divide."""
     words = "--peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 2M --seq 1024 --gpus 8 --micro-batch 4 --loss 3"
     return console(f"$ gptplan batch {words}", command("batch", *words.split()))
+
+
+def data() -> str:
+    """A text prepared into a new directory."""
+    with TemporaryDirectory() as folder:
+        shown = command("data", "LICENSE", "-o", f"{folder}/prepared", "--val-share", "10%")
+    return console("$ gptplan data LICENSE -o prepared --val-share 10%", shown.replace(f"{folder}/", ""))
 
 
 def run_toml() -> str:
@@ -226,6 +235,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schedule": schedule,
     "continuity": continuity,
     "batch": batch,
+    "data": data,
     "run-toml": run_toml,
     "presets": presets,
     "formulas": formulas,

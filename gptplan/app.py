@@ -27,6 +27,7 @@ COMMANDS = {
     "schedule": True,
     "batch": True,
     "groups": False,
+    "data": False,
     "trace": False,
     "run": False,
     "compare": False,

@@ -33,8 +33,13 @@ class TrainingConfig(Section):
         default="eager",
         description="how the model's code runs: eager with explicit casts, under autocast, compiled, or fused kernels",
     )
-    attention_kernel: Literal["flash", "math"] = Field(
-        default="flash", description="flash: scores are never stored; math: they are"
+    attention_kernel: Literal["flash", "math", "flex"] = Field(
+        default="flash",
+        description="flash: scores are never stored; math: they are; flex: FlexAttention with a block mask, on CUDA",
+    )
+    document_borders: Literal["across", "cut"] = Field(
+        default="across",
+        description="attention across the documents of a sequence, or cut at their borders, and no target across one",
     )
     loss: Literal["plain", "chunked", "fused"] = Field(
         default="plain",
@@ -67,6 +72,8 @@ class TrainingConfig(Section):
             raise ValueError('activation_checkpointing_every needs activation_checkpointing = "full" or "offloaded"')
         if self.returns_logits and self.loss != "plain":
             raise ValueError('returns_logits needs loss = "plain": the other losses never hold all logits')
+        if self.attention_kernel == "flex" and (self.document_borders != "cut" or self.dropout):
+            raise ValueError('attention_kernel = "flex" needs document_borders = "cut" and no dropout, which it lacks')
         return self
 
 
@@ -225,4 +232,6 @@ class RunConfig(Section):
                 f"seq ({training.seq}) is longer than the model's {model.context} learned positions: "
                 "the table has no row for the rest"
             )
+        if training.attention_kernel == "flex" and model.position == "alibi":
+            raise ValueError('attention_kernel = "flex" beside position = "alibi": its scores get no biases here')
         return self

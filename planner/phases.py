@@ -105,17 +105,19 @@ class _Run:
         self.hold("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
 
     def inputs(self) -> int:
-        """Token ids, targets, and the tables of positions: rotary angles, masks of scores."""
+        """Token ids, targets, documents where they are cut apart, and the tables: rotary angles, masks of scores."""
         t, model = self.config.training, self.config.model
         rotary = FP32 * t.seq * model.turned if model.position == "rotary" else 0
         scores, item = t.seq * t.seq, self.recipe.compute_bytes
         masks = 0
         if model.position == "alibi":
             scores *= model.heads
+        if model.position == "alibi" or self.facts.cuts:
             masks = scores * item
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * item
-        return 2 * INDEX * t.micro_batch * t.seq + rotary + masks
+        given = 3 if t.document_borders == "cut" else 2
+        return given * INDEX * t.micro_batch * t.seq + rotary + masks
 
     def micro_batches(self) -> dict[str, int]:
         """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""

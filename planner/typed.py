@@ -56,6 +56,7 @@ class Typed:
     activation_checkpointing_every: str | None = None
     runtime: str | None = None
     attention: str | None = None
+    document_borders: str | None = None
     loss_kind: str | None = None
     loss_chunks: str | None = None
     dropout: str | None = None

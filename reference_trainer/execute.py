@@ -24,7 +24,7 @@ from planner.shape import tokens_per_step
 from planner.text import announcement
 from planner.units import format_number
 from reference_trainer.adapt import adapted
-from reference_trainer.data import open_data
+from reference_trainer.evaluation import opened_for
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
 from reference_trainer.precision import refuse_unrunnable
@@ -82,7 +82,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
     refuse_unrunnable(config, device)
-    data = open_data(execution.data, config.model.vocab, config.training.seq)
+    data = opened_for(config, execution.data)
     if not resume:
         _refuse_occupied(directory)
         config = adapted(config, device, say)

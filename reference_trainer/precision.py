@@ -9,6 +9,7 @@ from planner.config import RunConfig
 from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from planner.shape import moments_dtype, recipe_of
+from reference_trainer.borders import refuse_flex
 from reference_trainer.model import COMPUTE_TYPES
 from reference_trainer.optimizers import optimizers_for
 
@@ -43,6 +44,7 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     recipe = recipe_of(config)
     compute_type(recipe)
     _refuse_runtime(config, device)
+    refuse_flex(config, device)
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # made over a single number: what no optimizer has, and packages that are missing, are refused here
     optimizers_for({"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}, config.optimizer, moments_dtype(config))

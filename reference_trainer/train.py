@@ -16,8 +16,8 @@ from planner.config import RunConfig
 from planner.shape import recipe_of, steps_of, tokens_per_step
 from planner.units import format_bytes
 from reference_trainer.checkpoint import bytes_needed
-from reference_trainer.data import TokenData, open_data
-from reference_trainer.evaluation import refuse_unevaluated
+from reference_trainer.data import TokenData
+from reference_trainer.evaluation import opened_for, refuse_unevaluated
 from reference_trainer.job import Job, resume, save_or_say, stops_early, take_readings
 from reference_trainer.monitor import Show, device_name, pick_device, progress
 from reference_trainer.paths import RunDirectory
@@ -44,7 +44,7 @@ def run(
     with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic, tf32):
         check_directory(here, options.resume)
         if data is None:
-            data = open_data(options.data_path, config.model.vocab, config.training.seq)
+            data = opened_for(config, options.data_path)
         refuse_unevaluated(config, data)
         job = Job(build(config, device, data), here, options, say)
         if options.resume:

@@ -42,6 +42,7 @@ class Autograd:
         self.offloading = False  # True: the inputs of checkpoints wait in host memory
         # autocast's copies of parameters by unit of blocks, and how many more units there are like it
         self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
+        self.masks: tuple[Tensor | None, Tensor | None] = (None, None)  # given to blocks without and with a window
         self.saved_by: dict[str, int] = {}
         self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
         self.gradients: list[Storage] = []  # those that became `.grad`
@@ -128,6 +129,11 @@ class Autograd:
         if not storage.saved:
             storage.saved = True
             self.saved_by[self.label] = self.saved_by.get(self.label, 0) + storage.size
+
+    def keep_for_all(self, tensor: Tensor) -> None:
+        """What many operators will save is saved by the first: said beforehand, where not all of them are walked."""
+        assert tensor.storage is not None
+        self._keep(tensor.storage)
 
     def checkpoint(self, label: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """torch.utils.checkpoint (not reentrant): run `function`, keep its inputs, run it again in backward.

@@ -44,7 +44,7 @@ def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
         data = open_data(*args)
         return replace(data, validation=data)
 
-    monkeypatch.setattr("reference_trainer.train.open_data", with_part)
+    monkeypatch.setattr("reference_trainer.evaluation.open_data", with_part)
 
 
 @pytest.mark.usefixtures("held_out")

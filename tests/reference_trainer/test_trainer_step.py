@@ -124,9 +124,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad_steps: set[int], kind: str) -> N
     """Make the last micro-batch of each bad step (two micro-batches a step) not finite, in the loss or its gradient."""
     forward, calls = GPT.forward, list[int]()
 
-    def poisoned(self: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+    def poisoned(self: GPT, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         calls.append(1)
-        loss = forward(self, ids, targets)
+        loss = forward(self, ids, targets, documents)
         if len(calls) % 2 or len(calls) // 2 not in bad_steps:
             return loss
         if kind == "gradient":  # 0 forward; backward 0 * inf

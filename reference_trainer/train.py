@@ -17,14 +17,16 @@ from planner.config import RunConfig
 from planner.errors import CheckpointError, ConfigError, FileError, InputError, PlanError
 from planner.shape import recipe_of, steps_of, tokens_per_step
 from planner.units import format_bytes
-from reference_trainer.checkpoint import bytes_needed, load, save, state_of
+from reference_trainer.checkpoint import State, bytes_needed, load, state_of
 from reference_trainer.data import TokenData, open_data
 from reference_trainer.measure import build_model
 from reference_trainer.monitor import device_name, pick_device, progress
 from reference_trainer.paths import MetricsFile, RunDirectory, metrics_file
 from reference_trainer.precision import refuse_unrunnable
-from reference_trainer.publish import bytes_of, check_space, newest_valid, prune
+from reference_trainer.publish import newest_valid
 from reference_trainer.records import RunOptions, RunResult, facts_of, result_of, row_of
+from reference_trainer.retention import check_space
+from reference_trainer.saver import Report, Saver
 from reference_trainer.signals import StopSignals
 from reference_trainer.step import Step, Work, explained_shortage, numerics, train_step
 from reference_trainer.updates import make_optimizer
@@ -39,6 +41,18 @@ class Job:
     say: Callable[[str], None]
     saved_step: int = 0
     checkpoint_bytes: int | None = None
+
+    def saved(self, report: Report) -> None:
+        """Log what became of a save."""
+        if report.error is not None:
+            self.here.event("checkpoint failed", step=report.step, message=report.error.message())
+            self.say(f"{report.error.message()}\n  training goes on from the weights in memory")
+            return
+        self.saved_step, self.checkpoint_bytes = report.step, report.size_bytes
+        seconds = {"seconds": report.write_seconds, "stalled_seconds": report.stalled_seconds}
+        self.here.event("checkpoint", step=report.step, bytes=report.size_bytes, **seconds)
+        for note in report.notes:
+            self.say(note)
 
 
 def run(
@@ -58,11 +72,11 @@ def run(
         if data is None:
             data = open_data(options.data_path, config.model.vocab, config.training.seq)
         job = Job(build(config, device, data), here, say)
-        done = _resume(job) if options.resume else 0
+        done = _resume(job, options.new_schedule) if options.resume else 0
         if done >= steps:
             say(f"the run in {out} is at step {done} already: nothing is left to do")
             return result_of(job.work, [], done, 0, None)
-        check_space(here.checkpoints, bytes_needed(job.work.optimizer, config), _saves_left(config, done, steps))
+        check_space(here.checkpoints, config, bytes_needed(job.work.optimizer, config), done, steps)
         here.event("resume" if options.resume else "start", step=done, **facts_of(job.work))
         say(f"{data.description}; training on {device_name(device)}")
         log: list[Step] = []
@@ -71,6 +85,7 @@ def run(
         with (
             metrics_file(here.metrics) as metrics,
             progress(done, steps, tokens_per_step(config), say, options.progress) as show,
+            Saver(here.checkpoints, job.work.optimizer, config.checkpoints, {}, job.saved) as saver,
         ):
             begin = time.monotonic()
             for step in range(done + 1, steps + 1):
@@ -81,10 +96,11 @@ def run(
                 metrics.write(row_of(job.work, options, log[-1]))
                 show(step, log[-1].loss, log[-1].seconds)
                 _stop_if_diverged(job, log[-1])
+                saver.check()
                 if _is_due(config, step) and step < steps:
-                    _save_or_say(job, metrics, step, last=False)
-            if done > job.saved_step:
-                _save_or_say(job, metrics, done, last=True)
+                    _save(job, metrics, saver, step)
+            if done > (saver.asked_step or job.saved_step) or saver.failed:
+                _save(job, metrics, saver, done)
         return _finish(job, done, log, signals)
 
 
@@ -138,24 +154,25 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
     return Work(config, device, data, model, optimizer)
 
 
-def _resume(job: Job) -> int:
+def _resume(job: Job, new_schedule: bool) -> int:
     """Steps done, after the newest whole checkpoint is loaded and later metrics are dropped."""
     path = newest_valid(job.here.checkpoints, job.say)
     done = 0
     if path is None:
         job.say("the run stopped before its first checkpoint: it begins again")
     else:
-        expected = state_of(job.work.config, job.work.data.fingerprint, 0, 0)
-        done = load(path, job.work.optimizer, expected).step
+        expected = _state(job, 0)
+        done = load(path, job.work.optimizer, expected, {}, job.say, new_schedule).step
         job.say(f"continues after step {done}")
     job.saved_step = done
     job.here.forget_after(done)
     return done
 
 
-def _saves_left(config: RunConfig, done: int, steps: int) -> int:
-    every = config.training.checkpoint_every or steps
-    return 1 + (steps - 1) // every - done // every
+def _state(job: Job, step: int) -> State:
+    config = job.work.config
+    tokens = step * tokens_per_step(config)
+    return state_of(config, job.work.data.fingerprint, step, tokens, None, device_name(job.work.device))
 
 
 # --- after a step -----------------------------------------------------------------------------------------------------
@@ -182,26 +199,10 @@ def _is_due(config: RunConfig, step: int) -> bool:
     return every is not None and step % every == 0
 
 
-def _save(job: Job, metrics: MetricsFile, step: int) -> None:
-    """Write the checkpoint of `step`, and delete those that it makes superfluous. Raises FileError, CheckpointError."""
-    begin = time.perf_counter()
-    metrics.sync()
-    state = state_of(job.work.config, job.work.data.fingerprint, step, step * tokens_per_step(job.work.config))
-    path = save(job.here.checkpoints, job.work.optimizer, state)
-    job.saved_step, job.checkpoint_bytes = step, bytes_of(path)
-    prune(job.here.checkpoints, step)
-    job.here.event("checkpoint", step=step, bytes=job.checkpoint_bytes, seconds=time.perf_counter() - begin)
-
-
-def _save_or_say(job: Job, metrics: MetricsFile, step: int, last: bool) -> None:
-    """As `_save`; but only the last may fail: before that, the disk may have room at the next checkpoint."""
-    try:
-        _save(job, metrics, step)
-    except FileError as error:
-        job.here.event("checkpoint failed", step=step, message=error.message())
-        if last:
-            raise
-        job.say(f"{error.message()}\n  training goes on from the weights in memory")
+def _save(job: Job, metrics: MetricsFile, saver: Saver, step: int) -> None:
+    """Write the checkpoint of `step`. Raises CheckpointError for weights that are not finite."""
+    metrics.sync()  # no checkpoint may know of a step that the metrics do not
+    saver.save(_state(job, step))
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------

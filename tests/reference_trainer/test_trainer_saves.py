@@ -129,7 +129,7 @@ def test_the_manifest_comes_last_and_all_is_synced(
 ) -> None:
     """A rename that reaches the disk before the data does is a torn checkpoint under a good name."""
     seen: list[str] = []
-    sync, rename = publish._sync, os.rename
+    sync, rename = publish.sync, os.rename
 
     def synced(path: Path) -> None:
         seen.append(path.name)
@@ -139,7 +139,7 @@ def test_the_manifest_comes_last_and_all_is_synced(
         seen.append("rename")
         rename(old, new)
 
-    monkeypatch.setattr(publish, "_sync", synced)
+    monkeypatch.setattr(publish, "sync", synced)
     monkeypatch.setattr(os, "rename", renamed)
     train(tiny(steps=1))
     assert seen == ["run", *PAYLOAD, "manifest.json", ".tmp-step-00000001", "rename", "checkpoints"]

@@ -160,7 +160,8 @@ def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> Named:
         ours, theirs = f"blocks.{i}", f"gpt_neox.layers.{i}"
         yield from _pairs(weights, f"{ours}.attention_norm", f"{theirs}.input_layernorm")
         for name, t in _pairs(weights, f"{ours}.attention.qkv", f"{theirs}.attention.query_key_value"):
-            yield name, t.unflatten(0, (3, model.heads, model.head_dim)).transpose(0, 1).flatten(0, 2)
+            # t [3 a d] or [3 a d, h]
+            yield name, t.view(3, model.heads, model.head_dim, -1).transpose(0, 1).reshape(t.shape)
         yield from _pairs(weights, f"{ours}.attention.proj", f"{theirs}.attention.dense")
         yield from _pairs(weights, f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
         yield from _pairs(weights, f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h")
@@ -177,8 +178,8 @@ def _llama(weights: dict[str, Tensor], model: ModelConfig) -> Named:
         ours, theirs = f"blocks.{i}", f"model.layers.{i}"
         yield from _pairs(weights, f"{ours}.attention_norm", f"{theirs}.input_layernorm")
         for name, t in _pairs(weights, f"{ours}.attention.qkv", ""):
-            for letter, part in zip("qkv", torch.split(t, widths), strict=True):
-                yield f"{theirs}.self_attn.{letter}_proj{name}", part
+            for letter, rows in zip("qkv", torch.split(t, widths), strict=True):
+                yield f"{theirs}.self_attn.{letter}_proj{name}", rows
         yield from _pairs(weights, f"{ours}.attention.query_norm", f"{theirs}.self_attn.q_norm")
         yield from _pairs(weights, f"{ours}.attention.key_norm", f"{theirs}.self_attn.k_norm")
         yield from _pairs(weights, f"{ours}.attention.proj", f"{theirs}.self_attn.o_proj")

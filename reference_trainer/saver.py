@@ -59,7 +59,7 @@ class HostCopy:
         """Copies of all tensors and of `flags`, complete when it returns; those of the call before are overwritten."""
         flat = [t for tensors in contents.values() for t in tensors.values()] + [flags]
         places = _places(flat)
-        pinned = any(t.is_cuda for t in flat)
+        pinned = flags.is_cuda
         if self._block.numel() < places[-1]:
             self._block = torch.empty(places[-1], dtype=torch.uint8, pin_memory=pinned)
         copies = [
@@ -67,7 +67,9 @@ class HostCopy:
             for at, t in zip(places, flat, strict=False)
         ]
         if pinned:
-            torch.cuda.current_stream().synchronize()  # the one wait: until here nothing waited for the device
+            torch.cuda.current_stream(
+                flags.device
+            ).synchronize()  # the one wait: until here nothing waited for the device
         rest = iter(copies)
         return {file: {name: next(rest) for name in tensors} for file, tensors in contents.items()}, next(rest)
 

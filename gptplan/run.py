@@ -39,7 +39,7 @@ def run(
     from gptplan.resolve import request_of
     from planner.units import parse_duration
 
-    request = request_of(config, out, resume, steps)
+    request = request_of(config, out, resume, steps, new_schedule)
     need_torch("training")
     from reference_trainer.execute import Execution, execute
 

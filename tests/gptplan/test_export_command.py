@@ -48,7 +48,8 @@ def test_a_changed_config_is_refused_before_time_is_spent(call: Call, tmp_path: 
     call("run", "--resume", "run", "--data", data).refused("training.seed was 7, is now 8", "config.toml")
     (run / "config.toml").write_text(text.replace("steps = 6", "steps = 7", 1))
     call("run", "--resume", "run", "--data", data).refused("training.steps was 6, is now 7", "--new-schedule")
-    assert not (run / "run.lock").exists()
+    call("run", "run/config.toml", "--out", "new", "--new-schedule").refused("--new-schedule belongs to --resume")
+    assert not (run / "run.lock").exists() and not (tmp_path / "new").exists()
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
         "config.toml",

@@ -120,6 +120,17 @@ def read_state(path: Path) -> State:
     try:
         values = json.loads((path / STATE).read_text(encoding="utf-8"))
         state = State(**{key: value for key, value in values.items() if key in known})
+        kinds = {
+            "step": int,
+            "tokens": int,
+            "data_fingerprint": str,
+            "settings": dict,
+            "progress": dict,
+            "machine": dict,
+        }
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(state, name), kind)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: not of the kind that a run's state has")
         if hash_of(state.settings) != state.config_hash:
             raise ValueError("its settings do not give the hash that it states")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:

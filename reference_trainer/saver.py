@@ -116,7 +116,7 @@ class Saver:
         Raises CheckpointError for weights that are not finite; FileError after `FAILURES` failed saves in a row.
         """
         begin = time.perf_counter()
-        self._settle()
+        self.wait()
         contents, flags = contents_of(self.updater, self.extra), finite_flags(self.updater.weights)
         if self._pool is not None:
             contents, flags = self._host.of(contents, flags)
@@ -131,10 +131,10 @@ class Saver:
     def check(self) -> None:
         """Tell of a save that has ended. Raises FileError after `FAILURES` failed saves in a row."""
         if self._flight is not None and self._flight.done():
-            self._settle()
+            self.wait()
 
-    def _settle(self) -> None:
-        """Wait for the save in flight and tell of it."""
+    def wait(self) -> None:
+        """Until no save is in flight, as before a rollback; tells of it. Raises as `check`."""
         if self._flight is not None:
             flight, self._flight = self._flight, None
             self._end(flight.result())
@@ -175,7 +175,7 @@ class Saver:
         """Wait for the save in flight. Raises FileError where the newest save asked for has failed."""
         if self._pool is not None:
             self._pool.shutdown(wait=True)
-        self._settle()
+        self.wait()
         if self._failed:
             error = self._failed[-1].error
             assert error is not None

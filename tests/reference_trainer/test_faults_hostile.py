@@ -44,6 +44,27 @@ def test_fault_30_a_pickle_is_refused_and_not_run(finished: Finished, tmp_path: 
     assert sprung.exists()  # it would have
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"settings": []}, "settings: not of the kind"),
+        ({"step": "2"}, "step: not of the kind"),
+        ({"config_hash": "0"}, "its settings do not give the hash that it states"),
+        (None, "state.json cannot be used"),
+    ],
+)
+def test_fault_30_a_state_of_another_kind(
+    finished: Finished, tmp_path: Path, change: dict[str, Any] | None, words: str
+) -> None:
+    out = finished.copy(tmp_path)
+    file = out / FOURTH / "state.json"
+    file.write_text("[]" if change is None else json.dumps(json.loads(file.read_text()) | change))
+    rewrite_manifest(out / FOURTH)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        finished.resume(out)
+    assert "delete step-00000004" in caught.value.remedy
+
+
 @pytest.mark.parametrize("lie", [2**62, 2**20, 3])
 def test_fault_30_a_header_that_lies_about_its_size(finished: Finished, tmp_path: Path, lie: int) -> None:
     out = finished.copy(tmp_path)

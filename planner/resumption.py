@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic_core import to_jsonable_python
+
 from planner.config import RunConfig
 from planner.section import Section
 
@@ -183,7 +185,7 @@ def _completed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         if key == "hardware.gpus" or RULE_OF.get(key, UNKNOWN).verdict == "allowed":
             missing[key] = now[key]
         elif not field.is_required():
-            missing[key] = field.get_default(call_default_factory=True)
+            missing[key] = to_jsonable_python(field.get_default(call_default_factory=True))
     return stored | missing
 
 

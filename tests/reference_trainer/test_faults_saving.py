@@ -39,7 +39,7 @@ KILLED = textwrap.dedent(
     import json, os, shutil, signal, sys
     from pathlib import Path
     from planner.loop_config import CheckpointConfig
-    from reference_trainer.publish import newest_valid, problem_with, publish
+    from reference_trainer.publish import list_checkpoints, newest_valid, problem_with, publish
     from reference_trainer.retention import prune
 
     assert "torch" not in sys.modules
@@ -77,6 +77,7 @@ KILLED = textwrap.dedent(
         survived = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         said = []
         newest = newest_valid(folder, said.append)
+        said += filter(None, map(problem_with, list_checkpoints(folder)))  # also one that was being deleted
         strays = len(list(folder.glob(".tmp-*")))
         save(folder, 4)
         outcomes.append([newest.name, said, strays, sorted(p.name for p in folder.iterdir()), survived])

@@ -108,7 +108,7 @@ class PhasePeaks:
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
     """Every phase of two steps and of what surrounds them."""
     seen = replay(config).by_phase()
-    return [PhasePeaks(p.phase, p.bytes, seen[p.phase]) for p in walk_run(config).phases]
+    return [PhasePeaks(p.phase, p.peak_bytes, seen[p.phase]) for p in walk_run(config).phases]
 
 
 def saved_bytes(config: RunConfig) -> dict[str, int]:

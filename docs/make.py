@@ -212,6 +212,13 @@ def coverage() -> str:
     return table()
 
 
+def faults() -> str:
+    """Every fault with its tests."""
+    from docs.faults import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -227,6 +234,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "conventions": conventions,
     "coverage": coverage,
     "resumption": resumption,
+    "faults": faults,
 }
 
 

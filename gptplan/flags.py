@@ -38,7 +38,7 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "norm": (MODEL, "layernorm|rmsnorm", "Kind of normalisation."),
     "norm_placement": (MODEL, "pre|post|both", "Before a sub-layer, on its output, or both."),
     "qk_norm": (MODEL, "none|head|full", "Norm of queries and keys: each head's, or the full width's."),
-    "mlp": (MODEL, "gelu|relu|relu2|swiglu|geglu", "Activation; the last two have a gate."),
+    "mlp": (MODEL, "gelu|gelu-written-out|relu|relu2|swiglu|geglu", "Activation; the last two have a gate."),
     "biases": (MODEL, "none|qkv|attention|all", "Linear layers with a bias."),
     "tied": (MODEL, "", "The output head is the embedding table, or is not."),
     "sliding_window": (MODEL, "N", "Keys that a query sees; 0: all before it."),

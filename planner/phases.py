@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from planner.config import RunConfig
 from planner.counts import parameters_of
-from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import facts_of
+from planner.mirror.graph import Storage
 from planner.mirror.operators import INDEX
 from planner.optimizer_account import FP32, updated_bytes
 from planner.shape import recipe_of
@@ -156,7 +157,7 @@ def highest(peaks: list[Peak]) -> list[Peak]:
     """One peak per phase name, the highest, in order of first appearance."""
     best: dict[str, Peak] = {}
     for peak in peaks:
-        assert sum(peak.components[c] for c in COMPONENTS) == peak.bytes
-        if peak.phase not in best or peak.bytes > best[peak.phase].bytes:
+        assert sum(peak.at_peak[c] for c in COMPONENTS) == peak.peak_bytes
+        if peak.phase not in best or peak.peak_bytes > best[peak.phase].peak_bytes:
             best[peak.phase] = peak
     return list(best.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.config import RunConfig
-from planner.mirror.autograd import Storage
+from planner.mirror.graph import Storage
 from planner.optimizer_account import (
     FP32,
     ORTHOGONAL,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from planner.mirror.autograd import Autograd, Storage, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.compiled import compiled_program
 from planner.mirror.facts import Facts
 from planner.mirror.fused import fused_program
+from planner.mirror.graph import Storage, Tensor
 from planner.mirror.model import Block, Network
 from planner.mirror.operators import INDEX, mark, scale
 from planner.mirror.programs import Program, Walk

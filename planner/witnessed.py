@@ -51,6 +51,7 @@ FUSED: tuple[Rule, ...] = (
     ("norms after the sub-layers in fused kernels", lambda c: c.model.norm_placement != "pre"),
     ("norms of queries and keys in fused kernels", lambda c: c.model.qk_norm != "none"),
     ("a norm of the embedding in fused kernels", lambda c: c.model.embedding_norm),
+    ("a GELU written out in fused kernels", lambda c: c.model.mlp == "gelu-written-out"),
     ("a loss in chunks in fused kernels", lambda c: c.training.loss != "plain"),
     ("offloaded checkpointing in fused kernels", lambda c: c.training.activation_checkpointing == "offloaded"),
     (

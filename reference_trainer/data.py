@@ -44,6 +44,7 @@ class TokenData:
     fingerprint: str
     description: str
     valid_tokens: int
+    validation: TokenData | None = None
 
 
 def open_data(path: Path | None, vocab: int, seq: int) -> TokenData:

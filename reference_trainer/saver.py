@@ -85,7 +85,8 @@ def _places(tensors: list[Tensor]) -> list[int]:
 class Saver:
     """The checkpoints of one run, for as long as the `with` block lasts: at its end none is left in flight.
 
-    tell: called by `check`, `save` and the end of the block, in their thread, once for each save that ended.
+    extra: gives the loop's own tensors, as they are when it is called. tell: called by `check`, `save` and the end of
+    the block, in their thread, once for each save that ended.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Saver:
         folder: Path,
         updater: Updater,
         options: CheckpointConfig,
-        extra: Mapping[str, Tensor],
+        extra: Callable[[], Mapping[str, Tensor]],
         tell: Callable[[Report], None],
     ) -> None:
         self.folder, self.updater, self.options, self.extra, self.tell = folder, updater, options, extra, tell
@@ -117,7 +118,7 @@ class Saver:
         """
         begin = time.perf_counter()
         self.wait()
-        contents, flags = contents_of(self.updater, self.extra), finite_flags(self.updater.weights)
+        contents, flags = contents_of(self.updater, self.extra()), finite_flags(self.updater.weights)
         if self._pool is not None:
             contents, flags = self._host.of(contents, flags)
         refuse_nonfinite(self.updater.weights, f"the weights after step {state.step}", flags)

@@ -78,6 +78,12 @@ class Updater:
         """The factor on the loss; 1 where there is none."""
         return 1.0 if self.scaler is None else self.scaler.get_scale()
 
+    @property
+    def scale_tensor(self) -> Tensor:
+        """The factor on the loss, on the device, without a shape."""
+        held = self._scale_tensors().get("loss_scale.scale")
+        return torch.ones((), device=next(iter(self.weights.values())).device) if held is None else held.clone()
+
     def clip(self, limit: float | None) -> Tensor:
         """The global gradient norm, after which gradients are scaled down to `limit`, if there is one.
 
@@ -92,7 +98,7 @@ class Updater:
         return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
 
     @torch.no_grad()
-    def step(self, apply: bool = True) -> None:
+    def step(self, apply: bool | Tensor = True) -> None:
         """Update the weights, unless `apply` is false; the loss scale learns of both."""
         if apply:
             for part, optimizer in self.optimizers:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Tensor
 from planner.mirror.layers import Linear, Norm, rms_norm_of, rotate
 from planner.mirror.sdpa import attend, in_rows
 

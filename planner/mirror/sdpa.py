@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Gradient, Saved, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Gradient, Saved, Tensor
 from planner.mirror.operators import FP32
 
 RANDOM_STATE = 16  # bytes: seed and offset

@@ -11,7 +11,7 @@ from typing import Any
 from reference_trainer import publish
 
 SECOND, FOURTH = "checkpoints/step-00000002", "checkpoints/step-00000004"  # of conftest.Finished
-PAYLOAD = ("model.safetensors", "optimizer.safetensors", "state.json")
+PAYLOAD = ("extra.safetensors", "model.safetensors", "optimizer.safetensors", "state.json")
 
 
 def names(folder: Path) -> list[str]:

@@ -109,7 +109,7 @@ def test_fault_30_a_link_in_place_of_a_file(finished: Finished, tmp_path: Path) 
 
 def test_fault_30_no_file_of_a_run_is_a_pickle(finished: Finished) -> None:
     files = [file for file in sorted((finished.root / "run").rglob("*")) if file.is_file()]
-    assert len(files) == 11
+    assert len(files) == 13
     for file in files:
         content = file.read_bytes()
         assert not content.startswith((b"\x80", b"PK"))

@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "smollm3": LLAMA | {"no_position_every": 2, "kv_heads": 1},
     "no position": {"position": "none", "mlp": "relu"},
     "olmo": LLAMA | {"norm": "layernorm", "norm_parameters": "none"},
+    "new gelu": {"mlp": "gelu-written-out"},
     "plain rms": {"norm": "rmsnorm", "norm_parameters": "none", "mlp": "relu2"},
     "olmo2": LLAMA | {"norm_placement": "post", "qk_norm": "full"},
     "gemma": LLAMA | {"norm_placement": "both", "mlp": "geglu", "logit_softcap": 3.0, "head_dim": 24},

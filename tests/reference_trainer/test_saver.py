@@ -68,7 +68,7 @@ def test_fault_29_what_is_written_is_of_its_step(tiny: MakeConfig, tmp_path: Pat
     config, told = tiny(), list[Report]()
     updater, window = updater_of(config), torch.arange(4.0)
     then = {name: w.detach().clone() for name, w in updater.weights.items()}
-    with Saver(tmp_path, updater, BESIDE, {"window": window}, told.append) as saver:
+    with Saver(tmp_path, updater, BESIDE, lambda: {"window": window}, told.append) as saver:
         saver.save(state(config, 1))
         assert held.reached.wait(30) and not told
         saver.check()  # in flight: nothing to tell of yet
@@ -87,7 +87,7 @@ def test_fault_29_what_is_written_is_of_its_step(tiny: MakeConfig, tmp_path: Pat
 
 def test_fault_29_the_next_save_waits_for_the_one_in_flight(tiny: MakeConfig, tmp_path: Path, held: Held) -> None:
     config, told = tiny(), list[Report]()
-    with Saver(tmp_path, updater_of(config), BESIDE, {}, told.append) as saver:
+    with Saver(tmp_path, updater_of(config), BESIDE, dict, told.append) as saver:
         saver.save(state(config, 1))
         assert held.reached.wait(30)
         second = threading.Thread(target=saver.save, args=(state(config, 2),))
@@ -112,7 +112,7 @@ def test_fault_29_a_writer_that_raises_leaves_nothing_and_is_told_of(
             raise RuntimeError("a bug in the writer")
         real(tensors, path)
 
-    with Saver(folder, updater_of(config), BESIDE, {}, told.append) as saver:
+    with Saver(folder, updater_of(config), BESIDE, dict, told.append) as saver:
         saver.save(state(config, 1))
         saver._flight.result()  # type: ignore[union-attr]
         good = hashes(folder)
@@ -155,14 +155,14 @@ def test_fault_29_the_last_save_may_not_fail(tiny: MakeConfig, tmp_path: Path, m
     monkeypatch.setattr(checkpoint, "save_file", refuse)
     with (
         pytest.raises(FileError, match="checkpoint of step 1 could not be written"),
-        Saver(tmp_path, updater_of(tiny()), BESIDE, {}, lambda report: None) as saver,
+        Saver(tmp_path, updater_of(tiny()), BESIDE, dict, lambda report: None) as saver,
     ):
         saver.save(state(tiny(), 1))
 
 
 def test_fault_29_an_error_on_its_way_is_not_hidden(tiny: MakeConfig, tmp_path: Path, held: Held) -> None:
     told: list[Report] = []
-    with pytest.raises(ZeroDivisionError), Saver(tmp_path, updater_of(tiny()), BESIDE, {}, told.append) as saver:
+    with pytest.raises(ZeroDivisionError), Saver(tmp_path, updater_of(tiny()), BESIDE, dict, told.append) as saver:
         saver.save(state(tiny(), 1))
         held.free.set()
         _ = 1 / 0
@@ -188,7 +188,7 @@ EXITS = textwrap.dedent(
 
     checkpoint.save_file = slow
     updater = make_optimizer(build_model(config), config)
-    saver = Saver(Path(sys.argv[2]), updater, CheckpointConfig(asynchronous=True), {}, print)
+    saver = Saver(Path(sys.argv[2]), updater, CheckpointConfig(asynchronous=True), dict, print)
     saver.save(checkpoint.state_of(config, "data", 1, 128))
     sys.exit(7)
     """
@@ -215,7 +215,7 @@ def test_a_run_that_saves_beside_training_is_the_same_run(tiny: MakeConfig, trai
 
 def test_weights_that_are_not_finite_are_refused_at_once(tiny: MakeConfig, tmp_path: Path) -> None:
     updater = updater_of(tiny())
-    with Saver(tmp_path, updater, BESIDE, {}, lambda report: None) as saver:
+    with Saver(tmp_path, updater, BESIDE, dict, lambda report: None) as saver:
         updater.weights["norm.bias"].data[3] = torch.nan
         with pytest.raises(CheckpointError, match=r"the weights after step 1: norm\.bias is not finite"):
             saver.save(state(tiny(), 1))
@@ -240,7 +240,7 @@ def test_the_host_copy_is_one_block_used_again() -> None:
 def test_what_the_loop_keeps_comes_back(tiny: MakeConfig, tmp_path: Path) -> None:
     config, updater = tiny(), updater_of(tiny())
     with Saver(
-        tmp_path, updater, CheckpointConfig(), {"guard.window": torch.arange(3.0)}, lambda report: None
+        tmp_path, updater, CheckpointConfig(), lambda: {"guard.window": torch.arange(3.0)}, lambda report: None
     ) as saver:
         saver.save(state(config, 2, best_loss=1.25, best_step=2, worst=float("inf"), none=None))
     extra, said = {"guard.window": torch.zeros(3), "guard.count": torch.zeros(())}, list[str]()

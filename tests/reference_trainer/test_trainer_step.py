@@ -17,12 +17,13 @@ from planner.config import RunConfig
 from planner.errors import PlanError
 from planner.shape import rate_at
 from reference_trainer.data import open_data
-from reference_trainer.guard import NonFiniteGuard
+from reference_trainer.guard import Streak
 from reference_trainer.model import GPT
 from reference_trainer.optimizers import decay_groups
+from reference_trainer.readings import read_one
 from reference_trainer.records import RunResult
+from reference_trainer.starting import build
 from reference_trainer.step import numerics, train_step
-from reference_trainer.train import build
 from reference_trainer.updates import make_optimizer
 
 MakeConfig = Callable[..., RunConfig]
@@ -79,7 +80,7 @@ def test_gradients_are_clipped_to_the_limit_and_freed(
     for limit in (0.01, None):
         config = tiny(clip_norm=limit)
         work = build(config, torch.device("cpu"), open_data(text, 256, 32))
-        done = train_step(work, 1)
+        done = read_one(train_step(work, 1))
         assert done.grad_norm > 0.1  # the norm before clipping is what is reported
         assert norms[-1] == pytest.approx(limit or done.grad_norm, rel=1e-4)
         assert all(p.grad is None for p in work.model.parameters())
@@ -112,7 +113,7 @@ def test_an_update_is_that_of_the_paper(tiny: MakeConfig, text: Path, monkeypatc
         step(self)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
-    train_step(work, 1)
+    read_one(train_step(work, 1))
     rate, decaying = rate_at(config, 1), decay_groups(work.optimizer.weights)["decay"]
     for name, p in work.model.named_parameters():
         kept = before[name] * (1 - rate * config.optimizer.weight_decay) if name in decaying else before[name]
@@ -144,7 +145,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
-def test_a_step_that_is_not_finite_is_skipped(
+def test_fault_09_a_step_that_is_not_finite_is_skipped(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     poison(monkeypatch, {3}, kind)
@@ -161,7 +162,7 @@ def test_a_step_that_is_not_finite_is_skipped(
     assert metrics[2]["grad_norm"] is None and (metrics[2]["loss"] is None) == (kind != "gradient")
 
 
-def test_three_in_a_row_end_the_training(
+def test_fault_09_three_in_a_row_end_the_training(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, {2, 3, 5, 6, 7}, "nan")
@@ -175,13 +176,11 @@ def test_three_in_a_row_end_the_training(
 
 
 def test_a_good_step_starts_the_count_again() -> None:
-    guard = NonFiniteGuard()
+    streak = Streak(3)
     for loss, norm in [(math.nan, 1.0), (1.0, math.inf), (1.0, 1.0), (math.inf, 1.0), (1.0, math.nan)]:
-        assert guard.allows(loss, norm) == (loss == norm == 1.0)
-        guard.stop_if_diverged(1)
-    assert not guard.allows(math.nan, math.nan)
+        streak.add(1, loss, norm)
     with pytest.raises(PlanError):
-        guard.stop_if_diverged(6)
+        streak.add(6, math.nan, math.nan)
 
 
 @pytest.mark.parametrize("where", ["forward", "__init__"])

@@ -50,7 +50,7 @@ def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: in
 
 def peaks(walked: Walked) -> dict[str, int]:
     names = ("first_optimizer_step", "optimizer_step", "save")
-    return {phase.phase: phase.bytes for phase in walked.phases if phase.phase in names}
+    return {phase.phase: phase.peak_bytes for phase in walked.phases if phase.phase in names}
 
 
 def assert_witnessed(config: RunConfig) -> None:
@@ -129,7 +129,7 @@ def walked_updates(config: RunConfig) -> list[int]:
         ledger.phase(phase)
         before = ledger.total
         update.walk(phase == "first")
-        found.append(ledger.phases[-1].bytes - before)
+        found.append(ledger.phases[-1].peak_bytes - before)
     return found
 
 

@@ -69,6 +69,7 @@ def help_of_commands() -> str:
         "trace",
         "run",
         "compare",
+        "export",
         "calibrate",
         "demo",
         "tui",
@@ -207,6 +208,13 @@ def conventions() -> str:
     return "\n".join(lines)
 
 
+def resumption() -> str:
+    """What a config may change between a run and its continuation."""
+    from planner.resumption import rules_table
+
+    return rules_table()
+
+
 def coverage() -> str:
     """How every choice of a config is known."""
     from benchmarks.coverage import table
@@ -243,6 +251,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "calculations": calculations,
     "conventions": conventions,
     "coverage": coverage,
+    "resumption": resumption,
     "faults": faults,
     "equality": equality,
 }

@@ -31,6 +31,7 @@ COMMANDS = {
     "trace": False,
     "run": False,
     "compare": False,
+    "export": False,
     "calibrate": False,
     "demo": False,
     "tui": False,

@@ -24,6 +24,7 @@ from planner.shape import tokens_per_step
 from planner.text import announcement
 from planner.units import format_number
 from reference_trainer.adapt import adapted
+from reference_trainer.checkpoint import refuse_other_config
 from reference_trainer.evaluation import opened_for
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
@@ -52,6 +53,7 @@ class Execution:
     deterministic: bool = False
     progress: bool = False
     time_limit: float | None = None
+    new_schedule: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,10 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         deterministic=execution.deterministic,
         progress=execution.progress,
         time_limit=execution.time_limit,
+        new_schedule=execution.new_schedule,
     )
+    if resume:
+        refuse_other_config(directory / "checkpoints", config, execution.new_schedule)
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
     refuse_unrunnable(config, device)

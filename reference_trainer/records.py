@@ -22,8 +22,9 @@ class RunOptions:
     `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text. `stop_after`: the
     step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
     may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
-    of training after which to save and stop, resumable. `log_every`: steps whose numbers are read from the device
-    together; None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `peak_flops`
+    of training after which to save and stop, resumable. `new_schedule`: a continuation may change steps, tokens and
+    schedule. `log_every`: steps whose numbers are read from the device together; None: 10 on a GPU, 1 on a CPU.
+    `flops_per_step`, `peak_flops`
     (FLOP/s): the model FLOPs of one step and the device's peak, for the MFU in the metrics; None: it is unknown.
     """
 
@@ -34,6 +35,7 @@ class RunOptions:
     deterministic: bool = False
     progress: bool = False
     time_limit: float | None = None
+    new_schedule: bool = False
     log_every: int | None = None
     flops_per_step: int | None = None
     peak_flops: float | None = None

@@ -12,7 +12,7 @@ import pytest
 import typer
 from calling import Call
 
-from gptplan.app import application
+from gptplan.app import COMMANDS, application
 from gptplan.flags import FLAGS
 from planner.typed import Typed, flag
 
@@ -59,7 +59,7 @@ def test_every_flag_has_a_sentence_and_a_placeholder(name: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["estimate", "plan", "flops", "run", "compare", "calibrate", "schema", "demo", "schedule", "batch", "groups"],
+    sorted(COMMANDS),
 )
 def test_help(call: Call, command: str) -> None:
     said, short = call(command, "--help"), call(command, "-h")

@@ -152,7 +152,6 @@ def test_fault_11_a_rollback_passes_the_batches_by(
     assert [rate for _, rate in result.rates[8:]] == [rate / 2 for _, rate in plain.rates[8:]]
 
 
-@pytest.mark.xfail(strict=True, reason="the guard's window is in no checkpoint yet")
 def test_fault_11_the_budget_ends_it(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,7 +224,6 @@ def test_evaluations_do_not_change_the_run(tiny: MakeConfig, train: Train, tmp_p
     assert [event["step"] for event in events(tmp_path / "run", "evaluation")] == [3, 6]
 
 
-@pytest.mark.xfail(strict=True, reason="evaluations are in no checkpoint yet")
 @pytest.mark.usefixtures("held_out")
 def test_training_stops_when_no_evaluation_is_better(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

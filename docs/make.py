@@ -65,6 +65,7 @@ def help_of_commands() -> str:
         "batch",
         "trace",
         "run",
+        "sample",
         "compare",
         "calibrate",
         "demo",

@@ -28,6 +28,7 @@ COMMANDS = {
     "batch": True,
     "trace": False,
     "run": False,
+    "sample": False,
     "compare": False,
     "calibrate": False,
     "demo": False,

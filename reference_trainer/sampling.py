@@ -106,7 +106,9 @@ def sample(path: Path, prompt: str, choice: Sampling, device: torch.device, say:
     if len(kept) < len(ids):
         say(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
     begin = time.perf_counter()
-    drawn = [continued(model, kept, choice, choice.seed + i, codec and codec.end) for i in range(choice.samples)]
+    drawn = [
+        continued(model, kept, choice, choice.seed + i, codec.end if codec else None) for i in range(choice.samples)
+    ]
     seconds = time.perf_counter() - begin
     return Samples(
         checkpoint=str(checkpoint),

@@ -64,6 +64,7 @@ def help_of_commands() -> str:
         "schedule",
         "batch",
         "trace",
+        "preflight",
         "run",
         "sample",
         "compare",

@@ -27,6 +27,7 @@ COMMANDS = {
     "schedule": True,
     "batch": True,
     "trace": False,
+    "preflight": False,
     "run": False,
     "sample": False,
     "compare": False,

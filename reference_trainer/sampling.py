@@ -217,24 +217,30 @@ def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> G
 
 
 def decoder_for(config: RunConfig, run_dir: Path) -> Codec | None:
-    """The codec of the run's tokens: bytes where it was trained on text, else None: only ids can be shown.
+    """The codec of the run's tokens, or None: only their ids can be shown."""
+    return codec_of(config.model.vocab, _trained_on_text(run_dir))
 
-    Text is trained on byte by byte, whatever the vocabulary; a .bin holds bytes if its vocabulary has no room for more.
-    """
-    if config.model.vocab > END_OF_TEXT + 1 and not _trained_on_text(run_dir):
+
+def codec_of(vocab: int, on_text: bool) -> Codec | None:
+    """Bytes where the data is text, which is read byte by byte, or the vocabulary has no room for more; else None."""
+    if vocab > END_OF_TEXT + 1 and not on_text:
         return None
-    end = END_OF_TEXT if config.model.vocab > END_OF_TEXT else NEWLINE
-    return Codec("bytes", lambda text: list(text.encode()), _bytes_as_text, end)
+    return Codec(
+        "bytes", lambda text: list(text.encode()), _bytes_as_text, END_OF_TEXT if vocab > END_OF_TEXT else NEWLINE
+    )
 
 
 def _trained_on_text(run_dir: Path) -> bool:
     try:
         data = json.loads((run_dir / "execution.json").read_text(encoding="utf-8"))["data"]
+        return is_text(None if data is None else Path(data))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    if data is None:
-        return True
-    return not data.endswith(".bin") and not (Path(data) / "meta.json").exists()
+
+
+def is_text(data: Path | None) -> bool:
+    """Whether the data is text: the built-in one, or a path that holds no tokens."""
+    return data is None or (data.suffix != ".bin" and not (data / "meta.json").exists())
 
 
 def _bytes_as_text(tokens: list[int]) -> str:

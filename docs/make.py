@@ -65,6 +65,7 @@ def help_of_commands() -> str:
         "batch",
         "trace",
         "preflight",
+        "rates",
         "run",
         "sample",
         "compare",

@@ -28,6 +28,7 @@ COMMANDS = {
     "batch": True,
     "trace": False,
     "preflight": False,
+    "rates": False,
     "run": False,
     "sample": False,
     "compare": False,

@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of the config, of the plan, of a FLOPs report, of a trace and of a comparison."""
+"""JSON Schemas (2020-12) of the config, and of what the commands print."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import Any
 
 
 def schemas() -> dict[str, Any]:
-    """The five schemas by name; made from the classes themselves, so that they cannot drift."""
+    """The schemas by name; made from the classes themselves, so that they cannot drift."""
     from pydantic import TypeAdapter  # the adapters cost 50 ms, wanted by this command only
 
     from planner.compare import Comparison
     from planner.config import RunConfig
     from planner.flops_report import FlopsReport
+    from planner.preflight import Preflight
+    from planner.rate_search import RateSearch
     from planner.report import Document
     from planner.trace_report import TraceReport
 
@@ -21,4 +23,6 @@ def schemas() -> dict[str, Any]:
         "flops": TypeAdapter(FlopsReport).json_schema(),
         "trace": TypeAdapter(TraceReport).json_schema(),
         "comparison": TypeAdapter(Comparison).json_schema(),
+        "preflight": TypeAdapter(Preflight).json_schema(),
+        "rates": TypeAdapter(RateSearch).json_schema(),
     }

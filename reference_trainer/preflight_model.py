@@ -252,7 +252,9 @@ def overfitted(config: RunConfig, data: TokenData, device: torch.device, seconds
         return Check(name, "skipped", measured, expected, why, "give a longer --time-limit", values)
     if share < FALLING:
         why = "it learns, slowly: the peak rate may be low for this model"
-        return Check(name, "warning", measured, expected, why, "gptplan preflight --find-rate", values)
+        return Check(
+            name, "warning", measured, expected, why, "look for a better one with: gptplan rates RUN_TOML", values
+        )
     why = "a model that cannot learn one sequence by heart learns nothing"
     return Check(name, "failed", measured, expected, why, "look at rate, targets and gradients", values)
 

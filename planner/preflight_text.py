@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.preflight import Check, Preflight
+from planner.preflight import Preflight
 from planner.text import table, wrap
 from planner.units import format_count, format_duration, format_number
 
@@ -40,14 +40,13 @@ def _checks(report: Preflight) -> str:
     rows = [("check", "verdict", "measured", "expected")]
     rows += [(c.name, MARKS[c.verdict], c.measured, c.expected) for c in report.checks]
     lines = ["Checks", *table(rows)]
-    for check in report.checks:
-        if check.verdict != "ok":
-            lines += _reasons(check)
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for c in report.checks:
+        if c.verdict != "ok":
+            alike.setdefault((c.verdict, c.why, c.remedy), []).append(c.name)
+    for (verdict, why, remedy), names in alike.items():
+        lines += ["", *wrap(f"{MARKS[verdict]}: {', '.join(names)}", indent=2)]
+        lines += wrap(why, indent=6) if why else []
+        lines += wrap(f"→ {remedy}", indent=6) if remedy else []
     counts = ", ".join(f"{report.count(v)} {v}" for v in ("ok", "warning", "failed", "skipped") if report.count(v))
     return "\n".join([*lines, "", f"  {counts}, in {format_duration(report.seconds)}"])
-
-
-def _reasons(check: Check) -> list[str]:
-    lines = ["", f"  {MARKS[check.verdict]}: {check.name}"]
-    lines += wrap(check.why, indent=6) if check.why else []
-    return lines + (wrap(f"→ {check.remedy}", indent=6) if check.remedy else [])

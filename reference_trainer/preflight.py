@@ -102,7 +102,7 @@ def preflight(config: RunConfig, asked: Asked, say: Say) -> Preflight:
     with numerics(False, config.training.recipe == "tf32"):
         data = _data(flight)
         rates = _rates(flight)
-        flight.checks.append(memory_room(plan, device, free_bytes(device)))
+        flight.checks.append(memory_room(plan, free_bytes(device)))
         step_seconds = save_seconds = None
         if data is None:
             flight.skip([*MODEL_CHECKS, *STEP_CHECKS], "the data cannot be used")

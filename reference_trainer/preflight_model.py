@@ -25,6 +25,7 @@ from reference_trainer.train import build
 OVERFIT_STEPS = 100
 OVERFIT_SHARE = 0.7  # of the first loss: below what the mere frequencies of bytes give (English text: 0.8 of ln 256)
 FALLING = 0.98  # of the first loss: a model that learns nothing stays above it
+FP16_SCALE = 2.0**10  # small gradients would be rounded to 0 in fp16, which is no fault of the model
 EXPERT_NOISE = 0.05  # experts gather their tokens: other tokens, other shapes of products, another rounding
 
 
@@ -120,18 +121,19 @@ def first_loss(model: GPT, config: RunConfig, ids: Tensor, targets: Tensor) -> C
 def gradients(work: Work, ids: Tensor, targets: Tensor) -> tuple[Check, Check]:
     """After one backward pass: the global norm is finite, and every parameter has a gradient that is not zero."""
     counted = max(int((targets != IGNORED).sum()), 1)
-    loss = work.model(ids, targets) / counted
+    scale = FP16_SCALE if work.model.compute == torch.float16 else 1.0
+    loss = work.model(ids, targets) / counted * scale
     loss.backward()
-    found = {name: _gradient(work, name) for name, _ in work.model.named_parameters()}
+    found = {name: _gradient(work, name, scale) for name, _ in work.model.named_parameters()}
     work.optimizer.zero_grad()
     return _norm_check(work.config, found), _all_check(found)
 
 
-def _gradient(work: Work, name: str) -> tuple[float, bool] | None:
+def _gradient(work: Work, name: str, scale: float) -> tuple[float, bool] | None:
     """L2 norm of a parameter's gradient, and whether it is all zeros; it may have been moved to the master's."""
     for holder in (dict(work.model.named_parameters())[name], work.optimizer.weights[name]):
         if holder.grad is not None:
-            return float(holder.grad.double().norm()), not bool(holder.grad.any())
+            return float(holder.grad.double().norm()) / scale, not bool(holder.grad.any())
     return None
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,8 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from planner.config import RunConfig
+from planner.config import HardwareConfig, RunConfig
 from planner.errors import FileError, PlanError
+from planner.model_config import MoeConfig
 from planner.plan import estimate
 from planner.preflight import Check, Preflight
 from planner.preflight_text import preflight_text
@@ -155,6 +159,7 @@ CAUSAL = [
     {"position": "alibi", "attention_kernel": "math"},
     {"recipe": "mixed-bf16", "norm": "rmsnorm"},
     {"runtime": "autocast", "recipe": "mixed-bf16"},
+    {"moe": MoeConfig(experts=4, top_k=2, expert_ffn=16)},
 ]
 
 
@@ -165,8 +170,9 @@ def test_causality_holds_and_a_leak_is_seen(
     work, ids, _ = built(tiny(**changes), text)
     assert causality(work.model, ids).verdict == "ok"
     whole = GPT.hidden_states
-    # the smallest leak: the last position is seen by the first
-    monkeypatch.setattr(GPT, "hidden_states", lambda self, x: (h := whole(self, x)) + 1e-2 * h.flip(1))
+    # each position sees its mirror image a little; among experts, whose rounding is allowed for, a little more
+    leak = 0.2 if "moe" in changes else 1e-2
+    monkeypatch.setattr(GPT, "hidden_states", lambda self, x: (h := whole(self, x)) + leak * h.flip(1))
     assert causality(work.model, ids).verdict == "failed"
     monkeypatch.setattr(GPT, "hidden_states", lambda self, x: whole(self, x * 0))
     assert "has any effect" in causality(work.model, ids).why
@@ -198,7 +204,7 @@ def test_a_first_loss_that_is_too_low_or_no_number_fails(tiny: MakeConfig, text:
 
 
 def test_a_tensor_without_a_gradient_is_named(tiny: MakeConfig, text: Path) -> None:
-    for recipe in ("fp32", "master-bf16", "pure-bf16"):
+    for recipe in ("fp32", "master-bf16", "pure-bf16", "mixed-fp16"):
         work, ids, targets = built(tiny(recipe=recipe), text)
         norm, every = gradients(work, ids, targets)
         assert norm.verdict == every.verdict == "ok" and norm.values["grad_norm"] > 0
@@ -216,8 +222,10 @@ def test_a_tensor_without_a_gradient_is_named(tiny: MakeConfig, text: Path) -> N
 
 
 def test_decay_groups_are_those_of_the_real_optimizer(tiny: MakeConfig, text: Path) -> None:
-    for name in ("adamw", "muon"):
-        work, *_ = built(tiny(name=name, weight_decay=0.1), text) if name == "adamw" else built(tiny(), text)
+    for name in ("muon", "adamw"):
+        config = tiny()
+        named_so = config.optimizer.model_copy(update={"name": name})
+        work, *_ = built(config.model_copy(update={"optimizer": named_so}), text)
         found = decay_groups(work)
         named = groups_of(work.optimizer.weights)
         assert found.verdict == "ok"
@@ -271,6 +279,17 @@ def test_peaks_that_were_not_predicted_are_a_warning(tiny: MakeConfig, text: Pat
     assert preflight_system.peak_of_device(plan, 5, 5).verdict == "skipped"
 
 
+def test_memory_that_fits_only_with_retries_is_a_warning(tiny: MakeConfig) -> None:
+    config = tiny(micro_batch=64, accumulation=1, vocab=8192, seq=256, context=256)
+    plan = estimate(config.model_copy(update={"hardware": HardwareConfig(gpu="a100-80gb", gpus=1)}), replay=True)
+    allocated, reserved = plan.memory.peak_allocated_bytes, plan.memory.peak_reserved_bytes
+    assert allocated is not None and reserved is not None and allocated < reserved
+    verdicts = [memory_room(plan, free).verdict for free in (reserved, reserved - 1, allocated, allocated - 1)]
+    assert verdicts == ["ok", "warning", "warning", "failed"]
+    assert preflight_system.peak_of_device(plan, allocated, reserved).verdict == "ok"
+    assert preflight_system.peak_of_device(plan, 2 * allocated, reserved).verdict == "warning"
+
+
 def test_time_money_and_disk(tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(steps=8, checkpoint_every=2)
     plan = estimate(config)
@@ -286,7 +305,7 @@ def test_time_money_and_disk(tiny: MakeConfig, tmp_path: Path, monkeypatch: pyte
     free = shutil.disk_usage(tmp_path).free
     assert disk_room(config, tmp_path, free // 8).verdict == "ok"
     assert disk_room(config, tmp_path, free).verdict == "failed"
-    assert memory_room(plan, CPU, None).verdict == "skipped"
+    assert memory_room(plan, None).verdict == "skipped"
 
 
 def test_the_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
@@ -296,6 +315,15 @@ def test_the_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileError, match="cannot be written"), scratch(tmp_path / "nowhere"):
         pass
+
+
+def test_the_scratch_folder_is_gone_after_sigterm(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, scratch(tmp_path):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    assert ended.value.code == 143 and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_no_run_could_begin_with_is_refused(tiny: MakeConfig, fly: Callable[..., Preflight]) -> None:

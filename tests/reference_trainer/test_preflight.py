@@ -103,6 +103,11 @@ def test_a_good_run_passes_every_check(tiny: MakeConfig, fly: Callable[..., Pref
     assert json.loads(json.dumps(asdict(report), allow_nan=False))["checks"][0]["name"] == "data"
 
 
+def test_the_page_names_every_check() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "preflight.md").read_text(encoding="utf-8")
+    assert [row.split(" | ")[0][2:] for row in page.splitlines() if row.startswith("| ")][1:] == NAMES
+
+
 def test_what_does_not_fit_is_skipped_and_never_guessed(
     tiny: MakeConfig, fly: Callable[..., Preflight], monkeypatch: pytest.MonkeyPatch
 ) -> None:

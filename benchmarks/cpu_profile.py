@@ -27,8 +27,9 @@ from planner.profiles import load_profile, profile_path
 from reference_trainer.calibrate import is_current, measure_profile
 from reference_trainer.data import open_data
 from reference_trainer.monitor import device_name
+from reference_trainer.readings import read_one
+from reference_trainer.starting import build
 from reference_trainer.step import Work, numerics, train_step
-from reference_trainer.train import build
 
 WARMUP = 3  # steps before the timed ones: the first makes the optimizer's moments
 
@@ -98,7 +99,7 @@ def measure(profile: dict[str, object], steps: int) -> list[Model]:
     with numerics(deterministic=False):
         for step in range(1, WARMUP + steps + 1):
             for model in found:
-                done = train_step(model.work, step)
+                done = read_one(train_step(model.work, step))
                 if step > WARMUP:
                     model.seconds.append(done.seconds)
             if step % 5 == 0:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -63,6 +64,8 @@ def help_of_commands() -> str:
         "flops",
         "schedule",
         "batch",
+        "groups",
+        "data",
         "trace",
         "preflight",
         "rates",
@@ -98,6 +101,13 @@ def batch() -> str:
     """A rate at another batch, and a batch that does not divide."""
     words = "--peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 2M --seq 1024 --gpus 8 --micro-batch 4 --loss 3"
     return console(f"$ gptplan batch {words}", command("batch", *words.split()))
+
+
+def data() -> str:
+    """A text prepared into a new directory."""
+    with TemporaryDirectory() as folder:
+        shown = command("data", "LICENSE", "-o", f"{folder}/prepared", "--val-share", "10%")
+    return console("$ gptplan data LICENSE -o prepared --val-share 10%", shown.replace(f"{folder}/", ""))
 
 
 def run_toml() -> str:
@@ -207,6 +217,20 @@ def coverage() -> str:
     return table()
 
 
+def faults() -> str:
+    """Every fault with its tests."""
+    from docs.faults import table
+
+    return table()
+
+
+def equality() -> str:
+    """How far equivalent runs differ, as recorded."""
+    from benchmarks.equality import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -214,6 +238,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schedule": schedule,
     "continuity": continuity,
     "batch": batch,
+    "data": data,
     "run-toml": run_toml,
     "presets": presets,
     "formulas": formulas,
@@ -221,6 +246,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "calculations": calculations,
     "conventions": conventions,
     "coverage": coverage,
+    "faults": faults,
+    "equality": equality,
 }
 
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "flops": True,
     "schedule": True,
     "batch": True,
+    "groups": False,
+    "data": False,
     "trace": False,
     "preflight": False,
     "rates": False,

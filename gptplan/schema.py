@@ -1,4 +1,4 @@
-"""`gptplan schema`: the JSON Schemas of run.toml and of what the commands print."""
+"""`gptplan schema`: the JSON Schemas of the files and of what is printed with --json."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import typer
 
 def schema(
     name: Annotated[
-        str, typer.Argument(metavar="config|plan|flops|trace|comparison|preflight|rates|all", help="Which one.")
+        str,
+        typer.Argument(
+            metavar="config|plan|batch|schedule|flops|trace|comparison|preflight|rates|all", help="Which one."
+        ),
     ] = "all",
 ) -> None:
-    """Print the JSON Schema of run.toml, of what one of these commands prints, or all of them."""
+    """Print the JSON Schema of run.toml, of what a command prints with --json, of a comparison, or of all."""
     from gptplan.output import show_json
     from planner.errors import UnknownNameError
     from planner.schemas import schemas

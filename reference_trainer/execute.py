@@ -21,16 +21,18 @@ from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.report import document
 from planner.shape import tokens_per_step
-from planner.units import format_bytes, format_count, format_duration, format_number, format_rate
+from planner.text import announcement
+from planner.units import format_number
 from reference_trainer.adapt import adapted
-from reference_trainer.data import open_data
+from reference_trainer.evaluation import opened_for
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.starting import last_step_of
 from reference_trainer.trace import Track
-from reference_trainer.train import last_step_of, run
+from reference_trainer.train import run
 
 Say = Callable[[str], None]
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
@@ -80,7 +82,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
     refuse_unrunnable(config, device)
-    data = open_data(execution.data, config.model.vocab, config.training.seq)
+    data = opened_for(config, execution.data)
     if not resume:
         _refuse_occupied(directory)
         config = adapted(config, device, say)
@@ -90,7 +92,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         found = findings(plan)
         _write_plan(plan, found, directory)
         _write_execution(directory, execution)
-        say(_announcement(plan))
+        say(announcement(plan))
         for finding in found:
             if finding.level == "error":
                 say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
@@ -134,16 +136,6 @@ def _peak(plan: Plan) -> float | None:
     if t.mfu is None or t.tokens_per_second is None:
         return None
     return plan.flops.per_token_model * t.tokens_per_second / t.mfu / plan.config.hardware.gpus
-
-
-def _announcement(plan: Plan) -> str:
-    t = plan.throughput
-    return (
-        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
-        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: "
-        f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, "
-        f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
-    )
 
 
 def _write_plan(plan: Plan, found: tuple[Finding, ...], directory: Path) -> None:

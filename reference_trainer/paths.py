@@ -6,6 +6,7 @@
     metrics.jsonl    one object per optimizer step, each step once
     events.jsonl     what happened when: start, resume, checkpoint, signal, finished …
     checkpoints/     see checkpoint.py
+    rollbacks.json   the rollbacks after loss spikes, where there were any
     run.lock         held by the run that works here; its text is that run's process id
 """
 
@@ -32,6 +33,7 @@ class RunDirectory:
         self.metrics = root / "metrics.jsonl"
         self.events = root / "events.jsonl"
         self.checkpoints = root / "checkpoints"
+        self.rollbacks = root / "rollbacks.json"
         self.lock = root / "run.lock"
         self._held: IO[str] | None = None
 
@@ -115,24 +117,6 @@ def _object(line: str) -> dict[str, Any] | None:
     return read if isinstance(read, dict) else None
 
 
-class MetricsFile:
-    """metrics.jsonl, open for appending."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def write(self, row: dict[str, float | int | bool | None]) -> None:
-        """Append one step; whoever follows the file sees it at once. Raises FileError where the disk refuses."""
-        with _writing(Path(self._file.name)):
-            self._file.write(json.dumps(row, allow_nan=False) + "\n")
-            self._file.flush()
-
-    def sync(self) -> None:
-        """Wait until all steps are on the disk: no checkpoint may know of a step that the metrics do not."""
-        with _writing(Path(self._file.name)):
-            os.fsync(self._file.fileno())
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -143,15 +127,3 @@ def _writing(path: Path) -> Iterator[None]:
             why=str(error),
             remedy="free space or mend the permissions, then continue with --resume: the last checkpoint is whole",
         ) from error
-
-
-@contextmanager
-def metrics_file(path: Path) -> Iterator[MetricsFile]:
-    """Open metrics.jsonl for appending. Raises FileError if it cannot be opened."""
-    with _writing(path):
-        file = path.open("a", encoding="utf-8")
-    try:
-        yield MetricsFile(file)
-    finally:
-        with _writing(path):  # what a full disk refused is still in the buffer, and closing tries once more
-            file.close()

@@ -24,7 +24,8 @@ from planner.range_checks import repetition_findings, schedule_findings
 from planner.shape import rate_at, steps_of
 from planner.units import format_count, format_duration, format_number
 from reference_trainer.adapt import adapted
-from reference_trainer.data import TokenData, batch, open_data
+from reference_trainer.data import TokenData, batch
+from reference_trainer.evaluation import opened_for
 from reference_trainer.losses import IGNORED
 from reference_trainer.monitor import device_name, pick_device
 from reference_trainer.precision import refuse_unrunnable
@@ -45,8 +46,8 @@ from reference_trainer.probe import probe
 from reference_trainer.records import RunOptions
 from reference_trainer.sampling import codec_of, is_text, printable
 from reference_trainer.shortage import explained
+from reference_trainer.starting import build, last_step_of
 from reference_trainer.step import Work, numerics
-from reference_trainer.train import build, last_step_of
 
 Say = Callable[[str], None]
 SHOWN_SAMPLES = 2
@@ -135,7 +136,7 @@ def preflight(config: RunConfig, asked: Asked, say: Say) -> Preflight:
 def _data(flight: Flight) -> TokenData | None:
     config, name = flight.config, "data"
     try:
-        data = open_data(flight.asked.data, config.model.vocab, config.training.seq)
+        data = opened_for(config, flight.asked.data)
     except DataError as error:
         flight.checks.append(Check(name, "failed", "unusable", "", f"{error.what}: {error.why}", error.remedy))
         return None
@@ -161,7 +162,7 @@ def _data(flight: Flight) -> TokenData | None:
 def _shift(flight: Flight, data: TokenData) -> Check:
     """The target of a position is the input of the next; two samples are shown."""
     count = min(SHOWN_SAMPLES, data.valid_tokens // flight.config.training.seq)
-    ids, targets = batch(data, flight.config, 0, count)
+    ids, targets, *_ = batch(data, flight.config, 0, count)
     flight.samples = tuple(_shown(flight, i, ids[i], targets[i]) for i in range(count))
     wanted = targets[:, :-1]
     counted = wanted != IGNORED  # where a document ends nothing is asked for
@@ -240,13 +241,13 @@ def _measured(flight: Flight, data: TokenData) -> tuple[float | None, float | No
     config, device, checks = flight.config, flight.device, flight.checks
     flight.say("building the model and its optimizer")
     work = build(config, device, data)
-    ids, targets = (t.to(device) for t in batch(data, config, 0, config.training.micro_batch))
+    given = batch(data, config, 0, config.training.micro_batch).moved(lambda t: t.to(device))
     begin = time.perf_counter()
-    checks.append(first_loss(work.model, config, ids, targets))
-    checks += gradients(work, ids, targets)
+    checks.append(first_loss(work.model, config, given))
+    checks += gradients(work, given)
     micro = time.perf_counter() - begin
     checks.append(decay_groups(work))
-    checks.append(causality(work.model, ids))
+    checks.append(causality(work.model, given))
     whole = micro * config.training.accumulation
     if 2 * whole > flight.left():
         why = f"two steps of {config.training.accumulation} micro-batches would take about {format_duration(2 * whole)}"
@@ -262,7 +263,7 @@ def _measured(flight: Flight, data: TokenData) -> tuple[float | None, float | No
         peaks = (stats[f"{kind}_bytes.all.peak"] for kind in ("allocated", "reserved"))
         checks.append(peak_of_device(flight.plan, *peaks))
     save_seconds = _saved(flight, work)
-    del work, ids, targets
+    del work, given
     _let_go(device)
     if device.type != "cuda":
         _probed(flight, data, micro)

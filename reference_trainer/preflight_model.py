@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from planner.config import RunConfig
+from planner.groups import key_of, rate_and_decay
 from planner.model_config import ModelConfig
 from planner.preflight import Check
 from planner.units import format_duration, format_number
-from reference_trainer.data import TokenData, batch
+from reference_trainer.data import Batch, TokenData, batch
 from reference_trainer.losses import IGNORED
 from reference_trainer.model import GPT, INIT_STD
 from reference_trainer.monitor import wait_for
+from reference_trainer.readings import read_one
+from reference_trainer.starting import build
 from reference_trainer.step import Work, train_step
-from reference_trainer.train import build
 
 OVERFIT_STEPS = 100
 OVERFIT_SHARE = 0.7  # of the first loss: below what the mere frequencies of bytes give (English text: 0.8 of ln 256)
@@ -35,7 +36,7 @@ def steps_on(work: Work, first: int, last: int, deadline: float = math.inf) -> l
     for step in range(first, last + 1):
         wait_for(work.device)
         begin = time.perf_counter()
-        loss = float(train_step(work, step).loss)
+        loss = read_one(train_step(work, step)).loss
         wait_for(work.device)
         found.append((loss, time.perf_counter() - begin))
         if time.monotonic() >= deadline:
@@ -81,12 +82,13 @@ def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> Fi
     return FirstLoss(middle, tolerance, tied, repeating)
 
 
-def first_loss(model: GPT, config: RunConfig, ids: Tensor, targets: Tensor) -> Check:
+def first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
     """The first loss is that of a uniform guess, as far as the initialisation is one."""
+    ids, targets = given.ids, given.targets
     model.eval()
     with torch.no_grad():
         # `forward` itself: a compiled program of this one pass would be thrown away
-        total = float(model.forward(ids, targets))
+        total = float(model.forward(ids, targets, given.documents))
     model.train()
     counted = targets[targets != IGNORED]
     loss = total / max(counted.numel(), 1)
@@ -118,11 +120,10 @@ def first_loss(model: GPT, config: RunConfig, ids: Tensor, targets: Tensor) -> C
 # --- gradients ----------------------------------------------------------------------------------------------------
 
 
-def gradients(work: Work, ids: Tensor, targets: Tensor) -> tuple[Check, Check]:
+def gradients(work: Work, given: Batch) -> tuple[Check, Check]:
     """After one backward pass: the global norm is finite, and every parameter has a gradient that is not zero."""
-    counted = max(int((targets != IGNORED).sum()), 1)
     scale = FP16_SCALE if work.model.compute == torch.float16 else 1.0
-    loss = work.model(ids, targets) / counted * scale
+    loss = work.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
     loss.backward()
     found = {name: _gradient(work, name, scale) for name, _ in work.model.named_parameters()}
     work.optimizer.zero_grad()
@@ -171,43 +172,44 @@ def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
 
 
 def decay_groups(work: Work) -> Check:
-    """Every tensor is in one group of the real optimizer, and only matrices decay."""
-    groups = work.optimizer.param_groups
-    decays = [(id(w), float(group["weight_decay"])) for group in groups for w in group["params"]]
-    times = {key: sum(1 for other, _ in decays if other == key) for key, _ in decays}
-    decay = dict(decays)
-    names = work.optimizer.weights
-    wrong = [name for name, w in names.items() if times.get(id(w), 0) != 1]
-    decayed = work.config.optimizer.weight_decay
-    # dimensions are the rule: a bias or a gain has one (GPT-2's and nanoGPT's split)
-    mixed = [n for n, w in names.items() if n not in wrong and decay[id(w)] != (decayed if w.dim() >= 2 else 0.0)]
-    matrices = sum(w.numel() for w in names.values() if w.dim() >= 2)
-    vectors = sum(w.numel() for w in names.values()) - matrices
-    measured = f"{matrices:,} parameters decay by {format_number(decayed)}, {vectors:,} do not"
-    values = {"decayed_parameters": matrices, "other_parameters": vectors}
+    """Every tensor is in one group of the real optimizer, with the rate and the decay that the config's rules give."""
+    rules, names = work.config.optimizer, work.optimizer.weights
+    found: dict[int, list[tuple[float, float]]] = {}
+    for group in work.optimizer.param_groups:
+        for w in group["params"]:
+            found.setdefault(id(w), []).append((float(group["rate_factor"]), float(group["weight_decay"])))
+    wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
+    asked = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
+    mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [asked[name]]]
+    decayed = sum(w.numel() for name, w in names.items() if asked[name][1] > 0)
+    others = sum(w.numel() for w in names.values()) - decayed
+    measured = f"{decayed:,} parameters decay, {others:,} do not"
+    expected = "each tensor once, as the rules say"
+    values = {"decayed_parameters": decayed, "other_parameters": others}
     if wrong or mixed:
         why = f"in no group or in two: {', '.join(wrong[:4])}" if wrong else f"in the wrong one: {', '.join(mixed[:4])}"
-        return Check("decay groups", "failed", measured, "matrices only, each once", why, "look at the groups", values)
-    return Check("decay groups", "ok", measured, "matrices only, each once", values=values)
+        return Check("decay groups", "failed", measured, expected, why, "compare: gptplan groups", values)
+    return Check("decay groups", "ok", measured, expected, values=values)
 
 
 # --- causality ----------------------------------------------------------------------------------------------------
 
 
-def causality(model: GPT, ids: Tensor) -> Check:
+def causality(model: GPT, given: Batch) -> Check:
     """A token that changes leaves every hidden state before it as it was, to the bit; with experts, to their rounding.
 
-    ids: [B, T], of which the first row is used. The head is applied to each position alone: logits follow.
+    The first row of the batch is used. The head is applied to each position alone: logits follow.
     """
-    row, length = ids[:1], ids.shape[1]
+    row, length = given.ids[:1], given.ids.shape[1]
+    documents = None if given.documents is None else given.documents[:1]
     model.eval()
-    with torch.no_grad(), model.casts(ids.device):
-        base = model.hidden_states(row)
+    with torch.no_grad(), model.casts(row.device):
+        base = model.hidden_states(row, documents)
         leaks, seen = [], math.inf
         for at in sorted({1, length // 2, length - 1} - {0}):
             other = row.clone()
             other[0, at] = (other[0, at] + 1) % model.model.vocab
-            moved = (model.hidden_states(other) - base).abs().amax(-1)[0].float()
+            moved = (model.hidden_states(other, documents) - base).abs().amax(-1)[0].float()
             leaks.append((float(moved[:at].max()), at))
             seen = min(seen, float(moved[at]))
     model.train()
@@ -263,10 +265,10 @@ def overfitted(config: RunConfig, data: TokenData, device: torch.device, seconds
 
 def one_sequence(data: TokenData, config: RunConfig) -> TokenData:
     """The first sample of the run as a data set of its own: every step trains on it."""
-    ids, targets = batch(data, config, 0, 1)
+    ids, targets, *_ = batch(data, config, 0, 1)
     last = int(targets[0, -1]) if int(targets[0, -1]) != IGNORED else int(ids[0, 0])
     tokens: Any = np.append(ids[0].numpy(), last).astype(data.tokens.dtype)
-    return replace(data, tokens=tokens, valid_tokens=ids.shape[1])
+    return replace(data, tokens=tokens, valid_tokens=ids.shape[1], validation=None)
 
 
 def _finite(x: float) -> float | None:

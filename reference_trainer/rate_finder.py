@@ -16,14 +16,14 @@ import torch
 from planner.config import RunConfig
 from planner.errors import InputError
 from planner.rate_search import RateSearch, has_exploded, rates_between, search_of
-from reference_trainer.data import open_data
+from reference_trainer.evaluation import opened_for
 from reference_trainer.monitor import pick_device
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.preflight_model import steps_on
 from reference_trainer.records import RunOptions
 from reference_trainer.shortage import explained
+from reference_trainer.starting import build, last_step_of
 from reference_trainer.step import Work, numerics
-from reference_trainer.train import build, last_step_of
 
 Say = Callable[[str], None]
 
@@ -39,7 +39,7 @@ def rates_of_run(
     where = pick_device(device)
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
-    tokens = open_data(data, config.model.vocab, config.training.seq)
+    tokens = opened_for(config, data)
     with numerics(False, config.training.recipe == "tf32"), explained(config, where, "in the range test"):
         return find_rate(build(config, where, tokens), *span)
 
@@ -97,7 +97,5 @@ def untouched(work: Work) -> Iterator[Work]:
 def _twin(work: Work) -> Work:
     """`work` with a judge of its own: the run's has not seen these steps."""
     twin = copy.copy(work)
-    for name in ("guard", "gate"):
-        if hasattr(twin, name):
-            setattr(twin, name, copy.deepcopy(getattr(twin, name)))
+    twin.gate, twin.watchers = copy.deepcopy(work.gate), []
     return twin

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from planner.shape import steps_of, tokens_per_step
+from reference_trainer.journal import Value
 from reference_trainer.monitor import device_name, memory_of
-from reference_trainer.step import Step, Work
+from reference_trainer.readings import Step
+from reference_trainer.step import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class RunOptions:
     `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text. `stop_after`: the
     step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
     may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
-    of training after which to save and stop, resumable. `flops_per_step`, `peak_flops`
+    of training after which to save and stop, resumable. `log_every`: steps whose numbers are read from the device
+    together; None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `peak_flops`
     (FLOP/s): the model FLOPs of one step and the device's peak, for the MFU in the metrics; None: it is unknown.
     """
 
@@ -31,6 +34,7 @@ class RunOptions:
     deterministic: bool = False
     progress: bool = False
     time_limit: float | None = None
+    log_every: int | None = None
     flops_per_step: int | None = None
     peak_flops: float | None = None
 
@@ -78,24 +82,38 @@ def facts_of(work: Work) -> dict[str, object]:
     }
 
 
-def row_of(work: Work, options: RunOptions, done: Step) -> dict[str, float | int | bool | None]:
+def row_of(work: Work, options: RunOptions, done: Step, validation_loss: float | None = None) -> dict[str, Value]:
     """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the step."""
     tokens, cuda = tokens_per_step(work.config), work.device.type == "cuda"
     flops, peak = options.flops_per_step, options.peak_flops
     mfu = None if flops is None or peak is None else flops / (done.seconds * peak)
-    return {
+    row: dict[str, Value] = {
         "step": done.step,
         "tokens": done.step * tokens,
-        "loss": done.loss if math.isfinite(done.loss) else None,
+        "loss": _finite(done.loss),
+        "perplexity": _finite(math.exp(min(done.loss, 700.0))),
         "lr": done.rate,
-        "grad_norm": done.grad_norm if math.isfinite(done.grad_norm) else None,
+        "grad_norm": _finite(done.grad_norm),
         "step_seconds": done.seconds,
+        "data_seconds": done.data_seconds,
         "tokens_per_second": tokens / done.seconds,
         "mfu": mfu,
         "allocated_bytes": torch.cuda.memory_allocated(work.device) if cuda else None,
         "reserved_bytes": torch.cuda.memory_reserved(work.device) if cuda else None,
         "updated": done.updated,
+        "spike": done.spike,
+        "loss_sigmas": _finite(done.loss_sigmas),
+        "norm_sigmas": _finite(done.norm_sigmas),
     }
+    if work.optimizer.scaler is not None:
+        row["loss_scale"] = done.scale
+    if validation_loss is not None:
+        row["validation_loss"] = _finite(validation_loss)
+    return row | {name: _finite(value) for name, value in done.signals.items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def result_of(work: Work, log: list[Step], done: int, exit_code: int, checkpoint_bytes: int | None) -> RunResult:

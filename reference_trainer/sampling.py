@@ -21,13 +21,14 @@ from planner.config import RunConfig
 from planner.config_file import load_config
 from planner.errors import CheckpointError, FileError, InputError
 from planner.units import format_duration, format_rate
-from reference_trainer.data import BYTE_VALUES, END_OF_TEXT
+from reference_trainer.data import END_OF_TEXT
 from reference_trainer.losses import soft_capped
 from reference_trainer.measure import build_model
 from reference_trainer.model import GPT
 from reference_trainer.publish import newest_valid, problem_with, step_in
 
 Say = Callable[[str], None]
+BYTE_VALUES = 256
 NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
 
 

@@ -1,39 +1,48 @@
-"""One optimizer step, the same for every caller: forward, backward, clip, update, timed with the device at rest."""
+"""One optimizer step, the same for every caller: forward, backward, clip, judge, update. It never waits for the device.
+
+`tolist`, `item`, `numpy` and the truth of a tensor have no place here: each would stop the host until the device is
+done. What a step measured stays on the device as a `Row`, until the loop reads many at once.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from planner.config import RunConfig
 from planner.errors import PlanError
-from planner.shape import rate_at, tokens_per_step
-from reference_trainer.data import TokenData, batch
-from reference_trainer.guard import NonFiniteGuard
+from planner.shape import rate_at
+from reference_trainer.data import Batch, TokenData, batch, valid_targets
+from reference_trainer.feed import Feed
+from reference_trainer.guard import Gate
 from reference_trainer.model import GPT
-from reference_trainer.monitor import device_name, wait_for
+from reference_trainer.monitor import device_name
+from reference_trainer.readings import Clock, Row
+from reference_trainer.rollbacks import Rollback, data_step, rate_factor
 from reference_trainer.updates import Updater
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer step: mean loss in nats per token, global gradient norm before clipping, rate, wall time.
+class Watcher(Protocol):
+    """Measures something of a step on the device; what it returns is logged by name."""
 
-    `updated` is false where the loss or the gradient was not finite and the weights were left alone.
-    """
+    def before_step(self, work: Work, step: int) -> None:
+        """Before the first forward pass."""
 
-    step: int
-    loss: float
-    grad_norm: float
-    rate: float
-    seconds: float
-    updated: bool
+    def after_micro(self, work: Work, step: int, micro: int) -> None:
+        """After each backward pass; gradients have grown."""
+
+    def before_update(self, work: Work, step: int) -> None:
+        """Gradients are whole and clipped; weights are still those of the last step."""
+
+    def after_update(self, work: Work, step: int) -> dict[str, Tensor]:
+        """Weights are new, gradients still there. Tensors without a shape, on the device."""
 
 
 @dataclass(slots=True)
@@ -45,36 +54,74 @@ class Work:
     data: TokenData
     model: GPT
     optimizer: Updater
-    guard: NonFiniteGuard = field(default_factory=NonFiniteGuard)
+    rollbacks: tuple[Rollback, ...] = ()
+    watchers: list[Watcher] = field(default_factory=list)
+    gate: Gate = field(init=False)
+    feed: Feed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.config.guard, self.device)
+        self.feed = Feed(self.host_batch, self.config.training.accumulation, self.device)
+
+    def first_sample(self, step: int) -> int:
+        """Global index of the first sample that `step` sees."""
+        training = self.config.training
+        return (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
+
+    def host_batch(self, step: int, micro: int) -> Batch:
+        """A micro-batch of `step`, on the host."""
+        size = self.config.training.micro_batch
+        return batch(self.data, self.config, self.first_sample(step) + micro * size, size)
+
+    def valid_targets(self, step: int) -> int:
+        """Targets of the whole step that count."""
+        training = self.config.training
+        samples = training.micro_batch * training.accumulation
+        return valid_targets(self.data, self.config, self.first_sample(step), samples)
 
 
-def train_step(work: Work, step: int) -> Step:
-    """One optimizer step: all micro-batches forward and backward, clip, update; timed with the device at rest.
+def train_step(work: Work, step: int) -> Row:
+    """One optimizer step: all micro-batches forward and backward, clip, judge, update.
 
     Raises PlanError when the memory does not suffice.
     """
-    config, training = work.config, work.config.training
-    tokens = tokens_per_step(config)
-    first_sample = (step - 1) * training.micro_batch * training.accumulation
-    wait_for(work.device)
-    begin = time.perf_counter()
-    optimizer = work.optimizer
-    optimizer.set_rate(rate_at(config, step))
+    config, optimizer = work.config, work.optimizer
+    clock, valid = Clock(work.device), work.valid_targets(step)
+    optimizer.set_rate(rate_at(config, step) * rate_factor(work.rollbacks, step))
     total = torch.zeros((), device=work.device)
+    for watcher in work.watchers:
+        watcher.before_step(work, step)
     with explained_shortage(work.device, f"in step {step}"):
-        for micro in range(training.accumulation):
-            start = first_sample + micro * training.micro_batch
-            ids, targets = _on_device(batch(work.data, config, start, training.micro_batch), work.device)
-            loss = work.model(ids, targets) / tokens  # the model sums: divided once, every token weighs the same
+        for micro in range(config.training.accumulation):
+            given = work.feed.take(step, micro)
+            seed_draws(config, step, micro)
+            # the model sums: divided once, every target of the step weighs the same
+            loss = work.model(given.ids, given.targets, given.documents) / max(valid, 1)
             optimizer.backward(loss)
             total += loss.detach()
-        scale, norm = optimizer.scale, optimizer.clip(config.optimizer.clip_norm)
-        loss_value, grad_norm = torch.stack([total, norm]).tolist()  # both at once: one wait for the device
-        updated = work.guard.allows(loss_value, grad_norm, scale)
-        optimizer.step(updated)
+            for watcher in work.watchers:
+                watcher.after_micro(work, step, micro)
+        scale, norm = optimizer.scale_tensor, optimizer.clip(config.optimizer.clip_norm)
+        verdict = work.gate.judge(total, norm)
+        for watcher in work.watchers:
+            watcher.before_update(work, step)
+        optimizer.step(verdict.good)
+    signals = {name: value for w in work.watchers for name, value in w.after_update(work, step).items()}
     optimizer.zero_grad()
-    wait_for(work.device)
-    return Step(step, loss_value, grad_norm, optimizer.rate, time.perf_counter() - begin, updated)
+    clock.stop()
+    core = {"loss": total, "grad_norm": norm, "scale": scale, "good": verdict.good, "spike": verdict.spike}
+    core |= {"loss_sigmas": verdict.loss_sigmas, "norm_sigmas": verdict.norm_sigmas}
+    return Row(step, optimizer.rate, clock, work.feed.waited(), valid, core | signals)
+
+
+def seed_draws(config: RunConfig, step: int, micro: int) -> None:
+    """Where dropout draws, its random state is a pure function of (seed, step, micro-batch).
+
+    A run that continues draws what an uninterrupted one would have drawn, with no state to keep.
+    """
+    if config.training.dropout > 0:
+        digest = hashlib.sha256(f"{config.training.seed}/{step}/{micro}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # below 2^63
 
 
 @contextmanager
@@ -92,12 +139,19 @@ def explained_shortage(device: torch.device, when: str) -> Iterator[None]:
         ) from error
 
 
-def _on_device(pair: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    ids, targets = pair
-    if device.type == "cpu":
-        return ids, targets
-    # from pinned memory the copy does not wait for the kernels already queued
-    return ids.pin_memory().to(device, non_blocking=True), targets.pin_memory().to(device, non_blocking=True)
+@contextmanager
+def explained_breakdown(device: torch.device) -> Iterator[None]:
+    """Make a PlanError of an error of the GPU itself: its context is broken, and nothing can be saved from it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        raise PlanError(
+            f"the GPU failed: {device_name(device)}",
+            why=str(error).splitlines()[0],
+            remedy="look at the driver's log (dmesg, Xid), then continue with --resume: the last checkpoint is whole",
+        ) from error
 
 
 @contextmanager

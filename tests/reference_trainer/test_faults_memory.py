@@ -21,7 +21,7 @@ from reference_trainer.data import batch, open_data
 from reference_trainer.model import GPT
 from reference_trainer.monitor import Memory
 from reference_trainer.shortage import capacity_for_tensors, explain_shortage, explained
-from reference_trainer.train import build
+from reference_trainer.starting import build
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ class Fault:
 
     def forward(self) -> None:
         with explained(self.config, CPU, "in step 1"):
-            self.work.model(*batch(self.data, self.config, 0, self.config.training.micro_batch)).backward()
+            self.work.model(*batch(self.data, self.config, 0, self.config.training.micro_batch)[:2]).backward()
 
     def update(self) -> None:
         self.forward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from planner.config import IMPLEMENTATIONS, OptimizerConfig, RunConfig
 from planner.errors import ConfigError, PlanError
+from reference_trainer import precision
 from reference_trainer.data import open_data
-from reference_trainer.guard import NonFiniteGuard
+from reference_trainer.guard import Streak
 from reference_trainer.optimizers import optimizers_for
 from reference_trainer.precision import refuse_unrunnable
+from reference_trainer.readings import read_one
 from reference_trainer.records import RunResult
+from reference_trainer.starting import build
 from reference_trainer.step import train_step
-from reference_trainer.train import build
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -155,7 +158,7 @@ def test_weights_are_their_masters_rounded_and_keep_what_bf16_would_lose(
 ) -> None:
     work = build(tiny(recipe=recipe), torch.device("cpu"), open_data(text, 256, 32))
     for step in (1, 2):
-        assert train_step(work, step).updated
+        assert read_one(train_step(work, step)).updated
     for name, p in work.model.named_parameters():
         assert p.dtype == torch.bfloat16 and work.optimizer.weights[name].dtype == torch.float32
         assert torch.equal(p.detach(), work.optimizer.weights[name].bfloat16())
@@ -185,7 +188,7 @@ def test_the_loss_scale_leaves_the_update_as_it_was(tiny: MakeConfig, text: Path
     """A scale is a power of two: gradients divided by it again are those of the unscaled loss."""
     works = [build(tiny(recipe="mixed-fp16"), torch.device("cpu"), open_data(text, 256, 32)) for _ in range(2)]
     works[1].optimizer.scaler = None
-    steps = [[train_step(work, step) for step in (1, 2)] for work in works]
+    steps = [[read_one(train_step(work, step)) for step in (1, 2)] for work in works]
     assert works[0].optimizer.scale > 1
     for scaled, plain in zip(*steps, strict=True):
         assert scaled.loss == pytest.approx(plain.loss, rel=1e-4)
@@ -199,19 +202,21 @@ def test_an_overflow_skips_the_update_halves_the_scale_and_is_no_divergence(tiny
     scaler.scale(torch.ones(()))
     scaler.update(2.0**40)
     before = [w.clone() for w in work.optimizer.weights.values()]
+    streak = Streak(3)
     for step in range(1, 6):
-        assert not train_step(work, step).updated
-        work.guard.stop_if_diverged(step)
+        done = read_one(train_step(work, step))
+        assert not done.updated and done.scale == 2.0 ** (41 - step)
+        streak.add(step, done.loss, done.grad_norm, done.scale)
     assert work.optimizer.scale == 2.0**35
     assert all(torch.equal(a, b) for a, b in zip(before, work.optimizer.weights.values(), strict=True))
 
 
 def test_the_guard_stops_a_scaled_run_whose_loss_is_not_finite() -> None:
-    guard = NonFiniteGuard()
-    for _ in range(3):
-        assert not guard.allows(float("nan"), float("nan"), scale=2.0**16)
+    streak, nan = Streak(3), float("nan")
+    for step in (1, 2):
+        streak.add(step, nan, nan, scale=2.0**16)
     with pytest.raises(PlanError, match="3 steps in a row"):
-        guard.stop_if_diverged(3)
+        streak.add(3, nan, nan, scale=2.0**16)
 
 
 # --- continued runs ---------------------------------------------------------------------------------------------------
@@ -294,6 +299,23 @@ def test_a_missing_package_is_named_with_its_pip_line(tiny: MakeConfig, monkeypa
     with pytest.raises(PlanError, match="bitsandbytes") as caught:
         refuse_unrunnable(config, torch.device("cpu"))
     assert 'pip install "gptplan[8bit]"' in caught.value.remedy
+
+
+def test_a_package_without_kernels_for_the_device_is_named(tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bitsandbytes 0.49 is on a processor: the package is there, its 8-bit update is not."""
+
+    def as_adamw(groups: Any, **options: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, **options)
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=SimpleNamespace(AdamW8bit=as_adamw)))
+    monkeypatch.setattr(precision, "UPDATE_8BIT", "bitsandbytes::an_update_that_nobody_registered")
+    config = tiny()
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"name": "adamw8bit"})})
+    with pytest.raises(PlanError, match="no 8-bit update for cpu") as caught:
+        refuse_unrunnable(config, torch.device("cpu"))
+    assert "bitsandbytes>=0.50" in caught.value.remedy
+    monkeypatch.setattr(precision, "UPDATE_8BIT", "aten::_fused_adamw_")  # one that there is
+    refuse_unrunnable(config, torch.device("cpu"))
 
 
 def test_moments_of_another_type_have_one_implementation(tiny: MakeConfig) -> None:

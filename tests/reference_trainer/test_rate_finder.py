@@ -17,8 +17,8 @@ from reference_trainer import rate_finder
 from reference_trainer.data import open_data
 from reference_trainer.preflight_model import steps_on
 from reference_trainer.rate_finder import find_rate, rates_of_run
+from reference_trainer.starting import build
 from reference_trainer.step import Work
-from reference_trainer.train import build
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")

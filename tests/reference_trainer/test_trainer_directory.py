@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,14 @@ import torch
 from planner.config import RunConfig
 from planner.counts import parameters_of
 from planner.errors import FileError
-from reference_trainer.paths import RunDirectory, metrics_file
+from reference_trainer.journal import Journal
+from reference_trainer.paths import RunDirectory
 from reference_trainer.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
-KEYS = "step tokens loss lr grad_norm step_seconds tokens_per_second mfu allocated_bytes reserved_bytes updated"
+KEYS = """step tokens loss perplexity lr grad_norm step_seconds data_seconds tokens_per_second mfu allocated_bytes
+reserved_bytes updated spike loss_sigmas norm_sigmas"""
 
 
 def test_two_runs_cannot_share_a_directory(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
@@ -63,9 +67,49 @@ def test_a_filesystem_without_locks_is_not_blamed_on_another_run(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
-def test_a_full_disk_is_explained() -> None:
-    with pytest.raises(FileError, match="cannot write to /dev/full"), metrics_file(Path("/dev/full")) as metrics:
-        metrics.write({"step": 1})
+def test_fault_31_a_full_disk_for_metrics_is_explained() -> None:
+    journal = Journal(Path("/dev/full"))
+    journal.add({"step": 1})
+    assert "No space left" in journal.write()
+    with pytest.raises(FileError, match="cannot write to /dev/full"):
+        journal.sync()
+
+
+def test_fault_31_rows_wait_for_the_disk_and_none_is_lost_or_torn(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full in steps 3 to 5, and the file is deleted after the first: training ends with every later row."""
+    write, calls, said = Journal.write, list[int](), list[str]()
+
+    def refusing(self: Journal) -> str:
+        calls.append(1)
+        return "[Errno 28] No space left on device" if 3 <= len(calls) <= 5 else write(self)
+
+    monkeypatch.setattr(Journal, "write", refusing)
+    result = train(tiny(checkpoint_every=None), said=said)
+    assert result.finished and sum("metrics cannot be written" in line for line in said) == 1
+    found = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in found] == list(range(1, 9))
+    assert [row["loss"] for row in found] == result.losses
+
+
+def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.add({"step": 1})
+    assert journal.write() == ""
+    journal.add({"step": 2})
+
+    class Torn(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(bytes(content)[:4])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda self, mode: Torn(self, mode))
+        assert "No space left" in journal.write()
+    assert journal.path.read_text() == '{"step": 1}\n'
+    assert journal.write() == ""
+    assert journal.path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_metrics_have_every_key_and_null_for_the_unknown(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:

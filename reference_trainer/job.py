@@ -1,0 +1,178 @@
+"""A run in progress: what its steps left to be read, written down and judged; saves, evaluations, rollbacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from planner.errors import FileError, PlanError
+from planner.shape import tokens_per_step
+from planner.units import format_number
+from reference_trainer.checkpoint import load, save, state_of
+from reference_trainer.evaluation import Progress, evaluate
+from reference_trainer.guard import Streak
+from reference_trainer.journal import Journal
+from reference_trainer.monitor import Show
+from reference_trainer.paths import RunDirectory
+from reference_trainer.publish import bytes_of, newest_valid, prune
+from reference_trainer.readings import Readings, Step
+from reference_trainer.records import RunOptions, row_of
+from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
+from reference_trainer.step import Work
+
+
+@dataclass(slots=True)
+class Job:
+    """What the loop works on. `done`: steps of the run so far; `log`: those of this call that are read, in order."""
+
+    work: Work
+    here: RunDirectory
+    options: RunOptions
+    say: Callable[[str], None]
+    done: int = 0
+    saved_step: int = 0
+    checkpoint_bytes: int | None = None
+    log: list[Step] = field(default_factory=list)
+    readings: Readings = field(default_factory=Readings)
+    progress: Progress = field(default_factory=Progress)
+    journal: Journal = field(init=False)
+    streak: Streak = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.here.metrics)
+        self.streak = Streak(self.work.config.guard.nonfinite_limit)
+
+
+def resume(job: Job) -> None:
+    """Load the newest whole checkpoint, and drop the metrics of later steps."""
+    job.work.rollbacks = load_rollbacks(job.here.rollbacks)
+    path = newest_valid(job.here.checkpoints, job.say)
+    if path is None:
+        job.say("the run stopped before its first checkpoint: it begins again")
+    else:
+        expected = state_of(job.work.config, job.work.data.fingerprint, 0, 0)
+        job.done = load(path, job.work.optimizer, expected).step
+        job.say(f"continues after step {job.done}")
+    job.saved_step = job.done
+    job.here.forget_after(job.done)
+
+
+def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -> bool:
+    """Read what the steps left, evaluate if asked to, write all down and judge it; False after a rollback.
+
+    evaluating: None where no evaluation is due, else what breaks it off.
+    Raises PlanError for a diverged model or a spent budget of rollbacks.
+    """
+    steps = job.readings.read()
+    spike = next((step for step in steps if step.spike), None)
+    if spike is not None:
+        told = f"loss {format_number(spike.loss)}, gradient norm {format_number(spike.grad_norm)}"
+        job.here.event("spike", step=spike.step, loss_sigmas=spike.loss_sigmas, norm_sigmas=spike.norm_sigmas)
+        job.say(f"step {spike.step}: a spike, {told}; policy: {job.work.config.guard.on_spike}")
+        if job.work.config.guard.on_spike == "rollback" and _roll_back(job, spike.step):
+            return False
+    # the loss of the last step's weights stands in the last step's row
+    held_out = evaluate(job.work, evaluating) if evaluating is not None and steps else None
+    for step in steps:
+        job.log.append(step)
+        job.journal.add(row_of(job.work, job.options, step, held_out if step is steps[-1] else None))
+        show(step.step, step.loss, step.seconds)
+    _write(job)
+    for step in steps:
+        _stop_if_diverged(job, step)
+    if held_out is not None:
+        _note_evaluation(job, held_out)
+    return True
+
+
+def _write(job: Job) -> None:
+    refused = job.journal.write()
+    if refused and not job.journal.refused:
+        job.say(f"the metrics cannot be written ({refused}): they are kept, and training goes on")
+    job.journal.refused = refused
+
+
+def _stop_if_diverged(job: Job, step: Step) -> None:
+    if not step.updated and not step.spike:
+        job.here.event("update skipped", step=step.step, loss=str(step.loss), grad_norm=str(step.grad_norm))
+        told = f"loss {step.loss}, gradient norm {step.grad_norm}"
+        job.say(f"step {step.step}: {told}: the weights are left as they were")
+    try:
+        job.streak.add(step.step, step.loss, step.grad_norm, step.scale)
+    except PlanError as error:
+        job.here.event("diverged", step=step.step, message=error.what)
+        raise
+    job.progress.nonfinite_in_a_row = job.streak.in_a_row
+
+
+def _note_evaluation(job: Job, loss: float) -> None:
+    best = job.progress.add(job.done, loss)
+    job.here.event("evaluation", step=job.done, loss=loss if best or loss == loss else None, best=best)
+    job.say(f"step {job.done}: validation loss {format_number(loss)}{', the best so far' if best else ''}")
+    if best:
+        save_or_say(job, last=False)
+
+
+def stops_early(job: Job) -> bool:
+    """Whether so many evaluations in a row brought no better loss that the config wants to stop."""
+    patience = job.work.config.evaluation.patience
+    return patience is not None and job.progress.since_best >= patience
+
+
+def _roll_back(job: Job, spike_step: int) -> bool:
+    """Return to the newest whole checkpoint before `spike_step`; False where there is none.
+
+    Raises PlanError when the budget is spent.
+    """
+    guard, before = job.work.config.guard, job.work.rollbacks
+    path = newest_valid(job.here.checkpoints, job.say)
+    if path is None:
+        job.say("there is no checkpoint to go back to: the update was left out, and training goes on")
+        return False
+    try:
+        expected = state_of(job.work.config, job.work.data.fingerprint, 0, 0)
+        to_step = load(path, job.work.optimizer, expected).step
+        rollback = planned(guard, before, spike_step, to_step)
+    except PlanError as error:
+        job.here.event("stopped", step=spike_step, message=error.what)
+        raise
+    save_rollbacks(job.here.rollbacks, (*before, rollback))
+    job.work.rollbacks = (*before, rollback)
+    job.done = job.saved_step = to_step
+    job.journal.forget_pending()
+    job.here.forget_after(to_step)
+    job.log = [step for step in job.log if step.step <= to_step]
+    job.here.event("rollback", step=to_step, spike_step=spike_step, skipped_steps=rollback.skipped_steps)
+    job.say(f"back to step {to_step}; the data of {rollback.skipped_steps} steps is passed by")
+    return True
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def _save(job: Job) -> None:
+    """Write the checkpoint of the last step, and delete those that it makes superfluous.
+
+    Raises FileError, CheckpointError.
+    """
+    begin, config = time.perf_counter(), job.work.config
+    job.journal.sync()
+    state = state_of(config, job.work.data.fingerprint, job.done, job.done * tokens_per_step(config))
+    path = save(job.here.checkpoints, job.work.optimizer, state)
+    job.saved_step, job.checkpoint_bytes = job.done, bytes_of(path)
+    prune(job.here.checkpoints, job.done)
+    job.here.event("checkpoint", step=job.done, bytes=job.checkpoint_bytes, seconds=time.perf_counter() - begin)
+
+
+def save_or_say(job: Job, last: bool) -> None:
+    """As `_save`; but only the last may fail: before that, the disk may have room at the next checkpoint."""
+    if job.saved_step == job.done:
+        return
+    try:
+        _save(job)
+    except FileError as error:
+        job.here.event("checkpoint failed", step=job.done, message=error.message())
+        if last:
+            raise
+        job.say(f"{error.message()}\n  training goes on from the weights in memory")

@@ -1,0 +1,66 @@
+"""metrics.jsonl: one line per optimizer step, appended whole or not at all, kept in memory while the disk refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from planner.errors import FileError
+
+Value = float | int | bool | str | None
+
+
+class Journal:
+    """Rows of steps on their way to the file. It is opened for each writing: who deletes it loses no later row."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: list[str] = []
+        self.refused = ""
+
+    def add(self, row: Mapping[str, Value]) -> None:
+        """A row for the next `write`."""
+        self._pending.append(json.dumps(row, allow_nan=False) + "\n")
+
+    def write(self) -> str:
+        """Append what is pending; where the disk refuses it stays pending, and the reason is returned."""
+        if not self._pending:
+            return ""
+        try:
+            with self.path.open("ab") as file:
+                size = file.tell()
+                try:
+                    file.write("".join(self._pending).encode())
+                    file.flush()
+                except OSError:
+                    file.truncate(size)  # half a row would spoil the next one
+                    raise
+        except OSError as error:
+            return str(error)
+        self._pending.clear()
+        return ""
+
+    def sync(self) -> None:
+        """Write, and wait until all rows are on the disk: no checkpoint may know of a step that the metrics do not.
+
+        Raises FileError where the disk refuses.
+        """
+        refused = self.write()
+        try:
+            if not refused and self.path.exists():
+                with self.path.open("ab") as file:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            refused = str(error)
+        if refused:
+            raise FileError(
+                f"cannot write to {self.path}",
+                why=refused,
+                remedy="free space or mend the permissions, then continue with --resume: the last checkpoint is whole",
+            )
+
+    def forget_pending(self) -> None:
+        """Drop rows that are not written yet: a rollback unmade their steps."""
+        self._pending.clear()

@@ -23,6 +23,9 @@ def sample(
     ] = None,
     seed: Annotated[str, typer.Option("--seed", metavar="S", help="Sample i is drawn with S + i.")] = "0",
     samples: Annotated[str, typer.Option("--samples", metavar="N", help="Texts to draw.")] = "1",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", metavar="NAME", help="That of the data, where it is not bytes.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -47,7 +50,7 @@ def sample(
         seed=parse_count(seed, name="--seed", allow_zero=True),
         samples=parse_count(samples, name="--samples"),
     )
-    found = drawn(path, prompt, choice, pick_device(device), talk)
+    found = drawn(path, prompt, choice, pick_device(device), talk, tokenizer)
     if json:
         from dataclasses import asdict
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from planner.config import RunConfig
 from planner.config_file import load_config
-from planner.errors import CheckpointError, FileError, InputError
+from planner.errors import CheckpointError, DataError, FileError, InputError
 from planner.units import format_duration, format_rate
+from reference_trainer.corpus.directory import META, token_files
+from reference_trainer.corpus.tokenizers import BYTE_VALUES, tokenizer_of
 from reference_trainer.data import END_OF_TEXT
 from reference_trainer.losses import soft_capped
 from reference_trainer.measure import build_model
@@ -28,7 +31,6 @@ from reference_trainer.model import GPT
 from reference_trainer.publish import newest_valid, problem_with, step_in
 
 Say = Callable[[str], None]
-BYTE_VALUES = 256
 NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
 
 
@@ -73,15 +75,18 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Text to tokens and back. end: the token between texts."""
+    """Text to tokens and back. end: the token between texts; stop: the one that ends a sample, None where none does."""
 
     name: str
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]
     end: int
+    stop: int | None
 
 
-def sample(path: Path, prompt: str, choice: Sampling, device: torch.device, say: Say) -> Samples:
+def sample(
+    path: Path, prompt: str, choice: Sampling, device: torch.device, say: Say, tokenizer: str | None = None
+) -> Samples:
     """Continue `prompt` with the newest whole checkpoint of a run directory, or with the checkpoint named.
 
     Raises InputError for a choice that cannot be drawn, FileError and CheckpointError for what cannot be read.
@@ -89,14 +94,14 @@ def sample(path: Path, prompt: str, choice: Sampling, device: torch.device, say:
     refuse_undrawable(choice)
     run_dir, checkpoint = located(path, say)
     config = load_config(run_dir / "config.toml")
-    codec = decoder_for(config, run_dir)
+    codec = decoder_for(config, run_dir, tokenizer)
     if codec is None:
-        say("this run's tokens are not bytes and no tokenizer is known: token ids are shown")
+        say("this run's tokens are not bytes: token ids are shown; name the tokenizer of the data with --tokenizer")
         if prompt:
             raise InputError(
                 "--prompt cannot be turned into tokens",
-                why="the run was trained on a file of tokens that does not say which tokenizer made it",
-                remedy="leave --prompt out",
+                why="the run was trained on tokens, and which tokenizer made them is not known here",
+                remedy="name it with --tokenizer, or leave --prompt out",
             )
     model = loaded_model(config, checkpoint, device)
     ids = codec.encode(prompt) if codec and prompt else [codec.end if codec else 0]
@@ -108,7 +113,7 @@ def sample(path: Path, prompt: str, choice: Sampling, device: torch.device, say:
         say(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
     begin = time.perf_counter()
     drawn = [
-        continued(model, kept, choice, choice.seed + i, codec.end if codec else None) for i in range(choice.samples)
+        continued(model, kept, choice, choice.seed + i, codec.stop if codec else None) for i in range(choice.samples)
     ]
     seconds = time.perf_counter() - begin
     return Samples(
@@ -217,31 +222,76 @@ def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> G
     return model.to(device).eval()
 
 
-def decoder_for(config: RunConfig, run_dir: Path) -> Codec | None:
-    """The codec of the run's tokens, or None: only their ids can be shown."""
-    return codec_of(config.model.vocab, _trained_on_text(run_dir))
+def decoder_for(config: RunConfig, run_dir: Path, tokenizer: str | None = None) -> Codec | None:
+    """The codec of the run's tokens, or None: only their ids can be shown.
+
+    tokenizer: as `gptplan data` was given it; prepared data keeps the hash that it must have. Raises DataError.
+    """
+    known, data = recorded_data(run_dir)
+    made_by = tokenizer_in(data)
+    if tokenizer is not None:
+        return _codec_named(tokenizer, made_by)
+    if made_by:
+        return _bytes_codec(made_by.get("end_of_text")) if made_by.get("name") == "byte" else None
+    return codec_of(config.model.vocab, known and is_text(data))
 
 
 def codec_of(vocab: int, on_text: bool) -> Codec | None:
     """Bytes where the data is text, which is read byte by byte, or the vocabulary has no room for more; else None."""
     if vocab > END_OF_TEXT + 1 and not on_text:
         return None
-    return Codec(
-        "bytes", lambda text: list(text.encode()), _bytes_as_text, END_OF_TEXT if vocab > END_OF_TEXT else NEWLINE
-    )
+    return _bytes_codec(END_OF_TEXT if vocab > END_OF_TEXT else None)
 
 
-def _trained_on_text(run_dir: Path) -> bool:
+def _bytes_codec(end_of_text: int | None) -> Codec:
+    """end_of_text: None where there is no room for one, and a newline stands between texts."""
+    end = NEWLINE if end_of_text is None else end_of_text
+    return Codec("bytes", lambda text: list(text.encode()), _bytes_as_text, end, end_of_text)
+
+
+def _codec_named(name: str, made_by: dict[str, Any]) -> Codec:
+    found: Any = tokenizer_of(name, made_by.get("end_of_text"))
+    if made_by and made_by.get("sha256") not in (None, found.sha256):
+        raise DataError(
+            f"--tokenizer {name} is not the one that made the data",
+            why=f"its sha256 is {str(found.sha256)[:12]}…, the data was made with {made_by['sha256'][:12]}…",
+            remedy="give the same tokenizer.json that gptplan data was given",
+        )
+    if name == "byte":
+        return _bytes_codec(found.end_of_text)
+
+    def encode(text: str) -> list[int]:
+        if hasattr(found.inner, "encode_ordinary"):  # tiktoken's
+            return list(found.inner.encode_ordinary(text))
+        return list(found.inner.encode(text, add_special_tokens=False).ids)
+
+    return Codec(found.name, encode, found.inner.decode, found.end_of_text, found.end_of_text)
+
+
+def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:
+    """Whether the run says what it was trained on, and that path; None is the built-in text."""
     try:
         data = json.loads((run_dir / "execution.json").read_text(encoding="utf-8"))["data"]
-        return is_text(None if data is None else Path(data))
+        return True, None if data is None else Path(data)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return False, None
+
+
+def tokenizer_in(data: Path | None) -> dict[str, Any]:
+    """What prepared data says of its tokenizer: name, sha256, end_of_text; empty for other data."""
+    try:
+        found = {} if data is None else json.loads((data / META).read_text(encoding="utf-8"))["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_text(data: Path | None) -> bool:
     """Whether the data is text: the built-in one, or a path that holds no tokens."""
-    return data is None or (data.suffix != ".bin" and not (data / "meta.json").exists())
+    try:
+        return data is None or token_files(data) is None
+    except (DataError, OSError):
+        return False
 
 
 def _bytes_as_text(tokens: list[int]) -> str:
@@ -254,7 +304,7 @@ def _bytes_as_text(tokens: list[int]) -> str:
 
 
 @torch.no_grad()
-def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, end: int | None) -> tuple[list[int], bool]:
+def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, stop: int | None) -> tuple[list[int], bool]:
     """Up to `choice.tokens` new tokens after `prompt`, and whether the last was followed by an end of text.
 
     prompt: at least one token, at most as many as the model is shown at once; the window then slides.
@@ -263,11 +313,10 @@ def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, end: i
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
     ids, new = list(prompt), list[int]()
-    stops = end == END_OF_TEXT
     while len(new) < choice.tokens:
         shown = torch.tensor([ids[-context:]], device=device)
         token = drawn_from(next_logits(model, shown)[0].cpu(), choice, generator)
-        if stops and token == end:
+        if token == stop:
             return new, True
         ids.append(token)
         new.append(token)

@@ -23,11 +23,10 @@ def sample(
     ] = None,
     seed: Annotated[str, typer.Option("--seed", metavar="S", help="Sample i is drawn with S + i.")] = "0",
     samples: Annotated[str, typer.Option("--samples", metavar="N", help="Texts to draw.")] = "1",
-    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
     tokenizer: Annotated[
-        str | None,
-        typer.Option("--tokenizer", metavar="FILE|tiktoken:NAME", help="Default: the data's own."),
+        str | None, typer.Option("--tokenizer", metavar="NAME", help="That of the data, where it is not bytes.")
     ] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
     json: AsJson = False,
 ) -> None:
     """Draw text from a checkpoint; the same seed gives the same text.

@@ -163,8 +163,7 @@ def _data(flight: Flight) -> TokenData | None:
 def _shift(flight: Flight, data: TokenData) -> Check:
     """The target of a position is the input of the next; two samples are shown."""
     count = min(SHOWN_SAMPLES, data.valid_tokens // flight.config.training.seq)
-    given = batch(data, flight.config, 0, count)
-    ids, targets = given.ids, given.targets
+    ids, targets, *_ = batch(data, flight.config, 0, count)
     flight.samples = tuple(_shown(flight, i, ids[i], targets[i]) for i in range(count))
     wanted = targets[:, :-1]
     counted = wanted != IGNORED  # where a document ends nothing is asked for
@@ -244,13 +243,12 @@ def _measured(flight: Flight, data: TokenData) -> tuple[float | None, float | No
     flight.say("building the model and its optimizer")
     work = build(config, device, data)
     given = batch(data, config, 0, config.training.micro_batch).moved(lambda t: t.to(device))
-    ids = given.ids
     begin = time.perf_counter()
     checks.append(first_loss(work.model, config, given))
     checks += gradients(work, given)
     micro = time.perf_counter() - begin
     checks.append(decay_groups(work))
-    checks.append(causality(work.model, ids))
+    checks.append(causality(work.model, given))
     whole = micro * config.training.accumulation
     if 2 * whole > flight.left():
         why = f"two steps of {config.training.accumulation} micro-batches would take about {format_duration(2 * whole)}"
@@ -266,7 +264,7 @@ def _measured(flight: Flight, data: TokenData) -> tuple[float | None, float | No
         peaks = (stats[f"{kind}_bytes.all.peak"] for kind in ("allocated", "reserved"))
         checks.append(peak_of_device(flight.plan, *peaks))
     save_seconds = _saved(flight, work)
-    del work, ids, given
+    del work, given
     _let_go(device)
     if device.type != "cuda":
         _probed(flight, data, micro)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from planner.config import RunConfig
+from planner.groups import key_of, rate_and_decay
 from planner.model_config import ModelConfig
 from planner.preflight import Check
 from planner.units import format_duration, format_number
@@ -122,9 +122,8 @@ def first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
 
 def gradients(work: Work, given: Batch) -> tuple[Check, Check]:
     """After one backward pass: the global norm is finite, and every parameter has a gradient that is not zero."""
-    counted = max(given.valid, 1)
     scale = FP16_SCALE if work.model.compute == torch.float16 else 1.0
-    loss = work.model(given.ids, given.targets, given.documents) / counted * scale
+    loss = work.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
     loss.backward()
     found = {name: _gradient(work, name, scale) for name, _ in work.model.named_parameters()}
     work.optimizer.zero_grad()
@@ -173,43 +172,44 @@ def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
 
 
 def decay_groups(work: Work) -> Check:
-    """Every tensor is in one group of the real optimizer, and only matrices decay."""
-    groups = work.optimizer.param_groups
-    decays = [(id(w), float(group["weight_decay"])) for group in groups for w in group["params"]]
-    times = {key: sum(1 for other, _ in decays if other == key) for key, _ in decays}
-    decay = dict(decays)
-    names = work.optimizer.weights
-    wrong = [name for name, w in names.items() if times.get(id(w), 0) != 1]
-    optimizer = work.config.optimizer
-    planned = {n: rate_and_decay(optimizer, key_of(optimizer, n, w.dim()))[1] for n, w in names.items()}
-    mixed = [n for n in names if n not in wrong and decay[id(names[n])] != planned[n]]
-    matrices = sum(w.numel() for w in names.values() if w.dim() >= 2)
-    vectors = sum(w.numel() for w in names.values()) - matrices
-    measured = f"{matrices:,} parameters decay by {format_number(decayed)}, {vectors:,} do not"
-    values = {"decayed_parameters": matrices, "other_parameters": vectors}
+    """Every tensor is in one group of the real optimizer, with the rate and the decay that the config's rules give."""
+    rules, names = work.config.optimizer, work.optimizer.weights
+    found: dict[int, list[tuple[float, float]]] = {}
+    for group in work.optimizer.param_groups:
+        for w in group["params"]:
+            found.setdefault(id(w), []).append((float(group["rate_factor"]), float(group["weight_decay"])))
+    wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
+    asked = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
+    mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [asked[name]]]
+    decayed = sum(w.numel() for name, w in names.items() if asked[name][1] > 0)
+    others = sum(w.numel() for w in names.values()) - decayed
+    measured = f"{decayed:,} parameters decay, {others:,} do not"
+    expected = "each tensor once, as the rules say"
+    values = {"decayed_parameters": decayed, "other_parameters": others}
     if wrong or mixed:
         why = f"in no group or in two: {', '.join(wrong[:4])}" if wrong else f"in the wrong one: {', '.join(mixed[:4])}"
-        return Check("decay groups", "failed", measured, "matrices only, each once", why, "look at the groups", values)
-    return Check("decay groups", "ok", measured, "matrices only, each once", values=values)
+        return Check("decay groups", "failed", measured, expected, why, "compare: gptplan groups", values)
+    return Check("decay groups", "ok", measured, expected, values=values)
 
 
 # --- causality ----------------------------------------------------------------------------------------------------
 
 
-def causality(model: GPT, ids: Tensor) -> Check:
+def causality(model: GPT, given: Batch) -> Check:
     """A token that changes leaves every hidden state before it as it was, to the bit; with experts, to their rounding.
 
-    ids: [B, T], of which the first row is used. The head is applied to each position alone: logits follow.
+    The first row of the batch is used. The head is applied to each position alone: logits follow.
     """
-    row, length = ids[:1], ids.shape[1]
+    row, length = given.ids[:1], given.ids.shape[1]
+    documents = None if given.documents is None else given.documents[:1]
     model.eval()
-    with torch.no_grad(), model.casts(ids.device):
-        base = model.hidden_states(row)
+    with torch.no_grad(), model.casts(row.device):
+        base = model.hidden_states(row, documents)
         leaks, seen = [], math.inf
         for at in sorted({1, length // 2, length - 1} - {0}):
             other = row.clone()
             other[0, at] = (other[0, at] + 1) % model.model.vocab
-            moved = (model.hidden_states(other) - base).abs().amax(-1)[0].float()
+            moved = (model.hidden_states(other, documents) - base).abs().amax(-1)[0].float()
             leaks.append((float(moved[:at].max()), at))
             seen = min(seen, float(moved[at]))
     model.train()
@@ -265,11 +265,10 @@ def overfitted(config: RunConfig, data: TokenData, device: torch.device, seconds
 
 def one_sequence(data: TokenData, config: RunConfig) -> TokenData:
     """The first sample of the run as a data set of its own: every step trains on it."""
-    given = batch(data, config, 0, 1)
-    ids, targets = given.ids, given.targets
+    ids, targets, *_ = batch(data, config, 0, 1)
     last = int(targets[0, -1]) if int(targets[0, -1]) != IGNORED else int(ids[0, 0])
     tokens: Any = np.append(ids[0].numpy(), last).astype(data.tokens.dtype)
-    return replace(data, tokens=tokens, valid_tokens=ids.shape[1])
+    return replace(data, tokens=tokens, valid_tokens=ids.shape[1], validation=None)
 
 
 def _finite(x: float) -> float | None:

@@ -97,7 +97,5 @@ def untouched(work: Work) -> Iterator[Work]:
 def _twin(work: Work) -> Work:
     """`work` with a judge of its own: the run's has not seen these steps."""
     twin = copy.copy(work)
-    for name in ("guard", "gate"):
-        if hasattr(twin, name):
-            setattr(twin, name, copy.deepcopy(getattr(twin, name)))
+    twin.gate, twin.watchers = copy.deepcopy(work.gate), []
     return twin

@@ -21,14 +21,12 @@ from planner.config_file import load_config
 from planner.errors import CheckpointError, FileError, InputError
 from planner.units import format_duration, format_rate
 from reference_trainer.codec import decoder_for
-from reference_trainer.corpus.tokenizers import END_OF_TEXT
 from reference_trainer.losses import soft_capped
 from reference_trainer.measure import build_model
 from reference_trainer.model import GPT
 from reference_trainer.publish import newest_valid, problem_with, step_in
 
 Say = Callable[[str], None]
-NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +80,11 @@ def sample(
     config = load_config(run_dir / "config.toml")
     codec = decoder_for(config, run_dir, tokenizer)
     if codec is None:
-        say("this run's tokens are not bytes and no tokenizer is known: token ids are shown; --tokenizer names one")
+        say("this run's tokens are not bytes: token ids are shown; name the tokenizer of the data with --tokenizer")
         if prompt:
             raise InputError(
                 "--prompt cannot be turned into tokens",
-                why="the run was trained on a file of tokens that does not say which tokenizer made it",
+                why="the run was trained on tokens, and which tokenizer made them is not known here",
                 remedy="name it with --tokenizer, or leave --prompt out",
             )
     model = loaded_model(config, checkpoint, device)
@@ -99,7 +97,7 @@ def sample(
         say(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
     begin = time.perf_counter()
     drawn = [
-        continued(model, kept, choice, choice.seed + i, codec.end if codec else None) for i in range(choice.samples)
+        continued(model, kept, choice, choice.seed + i, codec.stop if codec else None) for i in range(choice.samples)
     ]
     seconds = time.perf_counter() - begin
     return Samples(
@@ -212,7 +210,7 @@ def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> G
 
 
 @torch.no_grad()
-def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, end: int | None) -> tuple[list[int], bool]:
+def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, stop: int | None) -> tuple[list[int], bool]:
     """Up to `choice.tokens` new tokens after `prompt`, and whether the last was followed by an end of text.
 
     prompt: at least one token, at most as many as the model is shown at once; the window then slides.
@@ -221,11 +219,10 @@ def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, end: i
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
     ids, new = list(prompt), list[int]()
-    stops = end == END_OF_TEXT
     while len(new) < choice.tokens:
         shown = torch.tensor([ids[-context:]], device=device)
         token = drawn_from(next_logits(model, shown)[0].cpu(), choice, generator)
-        if stops and token == end:
+        if token == stop:
             return new, True
         ids.append(token)
         new.append(token)

@@ -17,7 +17,7 @@ from planner.fitting import predicted_peak
 from planner.shape import tokens_per_step
 from planner.typed import Typed, flag
 from reference_trainer.checkpoint import load, save, state_of
-from reference_trainer.data import open_data
+from reference_trainer.data import batch, open_data
 from reference_trainer.model import GPT
 from reference_trainer.monitor import Memory
 from reference_trainer.shortage import capacity_for_tensors, explain_shortage, explained
@@ -50,7 +50,7 @@ class Fault:
 
     def forward(self) -> None:
         with explained(self.config, CPU, "in step 1"):
-            self.work.model(*self.work.host_batch(1, 0)[:3]).backward()
+            self.work.model(*batch(self.data, self.config, 0, self.config.training.micro_batch)[:2]).backward()
 
     def update(self) -> None:
         self.forward()

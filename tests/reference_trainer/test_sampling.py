@@ -14,7 +14,7 @@ import torch
 
 from planner.config import RunConfig
 from planner.config_file import config_text
-from planner.errors import CheckpointError, FileError, InputError
+from planner.errors import CheckpointError, DataError, FileError, InputError
 from reference_trainer.codec import decoder_for
 from reference_trainer.measure import build_model
 from reference_trainer.records import RunResult
@@ -170,10 +170,19 @@ def test_codecs(tiny: MakeConfig, tmp_path: Path) -> None:
     small = decoder_for(tiny(vocab=256), tmp_path)
     assert small is not None and small.end == ord("\n")
     assert decoder_for(tiny(vocab=300), tmp_path) is None  # unknown data: ids
-    for data, known in ((None, True), ("book.txt", True), ("tokens.bin", False), (str(tmp_path), False)):
-        (tmp_path / "execution.json").write_text(json.dumps({"data": data}), encoding="utf-8")
-        (tmp_path / "meta.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "meta.json").write_text(json.dumps({"tokenizer": {"name": "byte", "end_of_text": 256}}), "utf-8")
+    (tmp_path / "book.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "tokens.bin").write_bytes(b"\0\0" * 9)
+    for data, known in ((None, True), ("book.txt", True), ("tokens.bin", False), (".", True)):
+        recorded = None if data is None else str(tmp_path / data)
+        (tmp_path / "execution.json").write_text(json.dumps({"data": recorded}), encoding="utf-8")
         assert (decoder_for(tiny(vocab=300), tmp_path) is not None) is known, data
+    named = decoder_for(tiny(vocab=300), tmp_path, "byte")
+    assert named is not None and named.stop == 256
+    (tmp_path / "meta.json").write_text(json.dumps({"tokenizer": {"name": "x.json", "sha256": "1" * 64}}), "utf-8")
+    assert decoder_for(tiny(vocab=300), tmp_path) is None
+    with pytest.raises(DataError, match="not the one that made the data"):
+        decoder_for(tiny(vocab=300), tmp_path, "byte")
     assert printable("a\x1b[2J\tb\n") == "a\ufffd[2J\tb\n"
 
 
@@ -188,3 +197,20 @@ def test_codecs(tiny: MakeConfig, tmp_path: Path) -> None:
 def test_choices_that_cannot_be_drawn(tmp_path: Path, choice: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         draw(tmp_path, **choice)
+
+
+def test_a_tokenizer_that_is_named(tiny: MakeConfig, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(["the quick brown fox jumps over it"] * 3, trainer)
+    made.save(str(tmp_path / "tokenizer.json"))
+    codec = decoder_for(tiny(vocab=400), tmp_path, str(tmp_path / "tokenizer.json"))
+    assert codec is not None and codec.stop == codec.end == made.token_to_id("<|endoftext|>")
+    ids = codec.encode("the fox é")
+    assert codec.decode(ids) == "the fox é" and len(ids) < 9

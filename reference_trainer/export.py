@@ -112,6 +112,7 @@ def _write(out: Path, named: dict[str, Tensor], config: str) -> None:
             save_file(named, temporary / MODEL, metadata={"format": "pt"})  # transformers asks for the format
             (temporary / "config.json").write_text(config, encoding="utf-8")
             for file in temporary.iterdir():
+                file.chmod(0o644)  # safetensors writes 0600, and a model is there to be shared
                 sync(file)
             temporary.chmod(0o755)  # mkdtemp's 0700 is for secrets
             sync(temporary)

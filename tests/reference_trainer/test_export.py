@@ -69,6 +69,7 @@ def test_the_config_is_read_back_to_the_same_model(tiny: MakeConfig, tmp_path: P
     done = export(path, tmp_path / "out", print)
     assert (done.model_type, done.step, done.dtype) == (kind, 2, "float32")
     assert names(tmp_path / "out") == ["config.json", "model.safetensors"] and names(tmp_path) == ["out", "run"]
+    assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "out").iterdir()} == {"0o644"}
     words = {"name": "", "source": "", "tokenizer_vocab": None}
     read = model_from_hf(tmp_path / "out/config.json").model_copy(update=words)
     assert read == config.model.model_copy(update=words)

@@ -23,8 +23,10 @@ class RunOptions:
     step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
     may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
     of training after which to save and stop, resumable. `log_every`: steps whose numbers are read from the device
-    together; None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `peak_flops`
-    (FLOP/s): the model FLOPs of one step and the device's peak, for the MFU in the metrics; None: it is unknown.
+    together; None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the
+    FLOPs of one step without and with what is computed twice, and the device's peak, for MFU and HFU in the metrics;
+    None: unknown. `statistics_every`: steps between statistics of every layer; None: there are none. `noise_scale`:
+    whether the gradient-noise scale is measured.
     """
 
     device: str | None = None
@@ -36,7 +38,10 @@ class RunOptions:
     time_limit: float | None = None
     log_every: int | None = None
     flops_per_step: int | None = None
+    hardware_flops_per_step: int | None = None
     peak_flops: float | None = None
+    statistics_every: int | None = None
+    noise_scale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

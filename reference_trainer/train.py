@@ -27,6 +27,7 @@ from reference_trainer.records import RunOptions, RunResult, facts_of, result_of
 from reference_trainer.signals import StopSignals
 from reference_trainer.starting import build, check_directory, last_step_of
 from reference_trainer.step import numerics, train_step
+from reference_trainer.watching import attach_watchers
 
 
 def run(
@@ -47,6 +48,7 @@ def run(
             data = open_data(options.data_path, config.model.vocab, config.training.seq)
         refuse_unevaluated(config, data)
         job = Job(build(config, device, data), here, options, say)
+        notes = attach_watchers(job.work, options)
         if options.resume:
             resume(job)
         if job.done >= last or stops_early(job):
@@ -55,6 +57,8 @@ def run(
         check_space(here.checkpoints, bytes_needed(job.work.optimizer, config), _saves_left(job, last))
         here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work))
         say(f"{data.description}; training on {device_name(device)}")
+        for note in notes:
+            say(note)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         with progress(job.done, last, tokens_per_step(config), say, options.progress) as show:

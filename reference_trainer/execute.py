@@ -86,7 +86,10 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         _refuse_occupied(directory)
         config = adapted(config, device, say)
     plan = estimate(config, replay=True)
-    options = replace(options, flops_per_step=plan.flops.per_step_model, peak_flops=_peak(plan))
+    hardware = plan.flops.per_token_hardware * tokens_per_step(config)
+    options = replace(
+        options, flops_per_step=plan.flops.per_step_model, hardware_flops_per_step=hardware, peak_flops=_peak(plan)
+    )
     if not resume:
         found = findings(plan)
         _write_plan(plan, found, directory)

@@ -13,11 +13,12 @@ from reference_trainer.checkpoint import load, save, state_of
 from reference_trainer.evaluation import Progress, evaluate
 from reference_trainer.guard import Streak
 from reference_trainer.journal import Journal
+from reference_trainer.meters import Meters
 from reference_trainer.monitor import Show
 from reference_trainer.paths import RunDirectory
 from reference_trainer.publish import bytes_of, newest_valid, prune
 from reference_trainer.readings import Readings, Step
-from reference_trainer.records import RunOptions, row_of
+from reference_trainer.records import RunOptions, finite
 from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
 from reference_trainer.step import Work
 
@@ -37,10 +38,12 @@ class Job:
     readings: Readings = field(default_factory=Readings)
     progress: Progress = field(default_factory=Progress)
     journal: Journal = field(init=False)
+    meters: Meters = field(init=False)
     streak: Streak = field(init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.here.metrics)
+        self.meters = Meters(self.work, self.options, self.here.event, self.say)
         self.streak = Streak(self.work.config.guard.nonfinite_limit)
 
 
@@ -56,6 +59,7 @@ def resume(job: Job) -> None:
         job.say(f"continues after step {job.done}")
     job.saved_step = job.done
     job.here.forget_after(job.done)
+    job.meters.restore(job.here.metrics)
 
 
 def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -> bool:
@@ -73,16 +77,18 @@ def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -
         if job.work.config.guard.on_spike == "rollback" and _roll_back(job, spike.step):
             return False
     # the loss of the last step's weights stands in the last step's row
+    begin = time.perf_counter()
     held_out = evaluate(job.work, evaluating) if evaluating is not None and steps else None
-    for step in steps:
+    evaluation_seconds = time.perf_counter() - begin
+    for step, row in zip(steps, job.meters.rows(steps, job.readings.window_seconds, held_out), strict=True):
         job.log.append(step)
-        job.journal.add(row_of(job.work, job.options, step, held_out if step is steps[-1] else None))
+        job.journal.add(row)
         show(step.step, step.loss, step.seconds)
     _write(job)
     for step in steps:
         _stop_if_diverged(job, step)
     if held_out is not None:
-        _note_evaluation(job, held_out)
+        _note_evaluation(job, held_out, evaluation_seconds)
     return True
 
 
@@ -106,9 +112,9 @@ def _stop_if_diverged(job: Job, step: Step) -> None:
     job.progress.nonfinite_in_a_row = job.streak.in_a_row
 
 
-def _note_evaluation(job: Job, loss: float) -> None:
+def _note_evaluation(job: Job, loss: float, seconds: float) -> None:
     best = job.progress.add(job.done, loss)
-    job.here.event("evaluation", step=job.done, loss=loss if best or loss == loss else None, best=best)
+    job.here.event("evaluation", step=job.done, loss=finite(loss), best=best, seconds=seconds)
     job.say(f"step {job.done}: validation loss {format_number(loss)}{', the best so far' if best else ''}")
     if best:
         save_or_say(job, last=False)
@@ -142,6 +148,7 @@ def _roll_back(job: Job, spike_step: int) -> bool:
     job.done = job.saved_step = to_step
     job.journal.forget_pending()
     job.here.forget_after(to_step)
+    job.meters.restore(job.here.metrics)
     job.log = [step for step in job.log if step.step <= to_step]
     job.here.event("rollback", step=to_step, spike_step=spike_step, skipped_steps=rollback.skipped_steps)
     job.say(f"back to step {to_step}; the data of {rollback.skipped_steps} steps is passed by")

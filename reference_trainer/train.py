@@ -55,7 +55,7 @@ def run(
             say(f"the run in {out} is at step {job.done} already: nothing is left to do")
             return result_of(job.work, [], job.done, 0, None)
         check_space(here.checkpoints, bytes_needed(job.work.optimizer, config), _saves_left(job, last))
-        here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work))
+        here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work, options))
         say(f"{data.description}; training on {device_name(device)}")
         for note in notes:
             say(note)

@@ -1,0 +1,110 @@
+"""Faults of clocks, allocators, trackers and logs: training goes on, and what it says of itself stays true."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.config import RunConfig
+from reference_trainer.records import RunResult
+
+MakeConfig = Callable[..., RunConfig]
+Train = Callable[..., RunResult]
+
+STOPPED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import torch
+from conftest import config_of
+from reference_trainer.records import RunOptions
+from reference_trainer.train import run
+torch.set_num_threads(1)
+config = config_of(steps=150, checkpoint_every=None)
+out = Path({out!r})
+run(config, out, RunOptions(device="cpu", data_path=Path({data!r})), lambda line: print(line, flush=True))
+"""
+
+
+def objects(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_fault_22_a_stopped_process_continues_and_the_gap_is_flagged(
+    tmp_path: Path, text: Path, child_environment: dict[str, str]
+) -> None:
+    out = tmp_path / "run"
+    code = STOPPED.format(tests=str(Path(__file__).parent), out=str(out), data=str(text))
+    child = subprocess.Popen([sys.executable, "-c", code], env=child_environment, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and child.poll() is None:
+        if (out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_bytes().splitlines()) > 12:
+            break
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGSTOP)
+    time.sleep(2.0)
+    os.kill(child.pid, signal.SIGCONT)
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode == 0
+    rows = objects(out / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 151))
+    told = [event for event in objects(out / "events.jsonl") if event["event"] == "slow step"]
+    assert any(event["seconds"] > 1.8 and event["usual_seconds"] < 1.0 for event in told)
+    assert "the process was stopped, or something else had the machine" in said
+    # the stop fell into a step or between two: either way its window shows it
+    assert max(row["window_seconds"] for row in rows[SETTLE:]) > 1.8
+    assert any(row["slow"] for row in rows[SETTLE:]) or max(row["window_idle_seconds"] for row in rows) > 1.8
+
+
+SETTLE = 8
+
+
+def test_fault_23_a_clock_that_jumps_changes_no_duration(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = time.time, list[int]()
+
+    def jumping() -> float:
+        calls.append(1)
+        return real() + (3600.0 if len(calls) % 2 else -3600.0)
+
+    monkeypatch.setattr(time, "time", jumping)
+    result = train(tiny(steps=6), time_limit=3000.0)  # an hour ahead would be the end of the time
+    assert result.steps_done == 6
+    keys = ("step_seconds", "data_seconds", "window_seconds", "window_idle_seconds", "eta_seconds")
+    rows = objects(tmp_path / "run/metrics.jsonl")
+    assert all(0.0 <= row[key] < 1800.0 for row in rows for key in keys)
+    saved = [e["seconds"] for e in objects(tmp_path / "run/events.jsonl") if e["event"] == "checkpoint"]
+    assert saved and all(0.0 < seconds < 1800.0 for seconds in saved)
+
+
+def test_fault_27_a_thrashing_allocator_is_told_once_and_counted(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([5, 5, 7, 7, 9, 9])  # before the run the process had 5
+    monkeypatch.setattr("reference_trainer.meters.alloc_retries", lambda _: next(counts))
+    said: list[str] = []
+    train(tiny(steps=5), said=said)
+    assert [row["alloc_retries"] for row in objects(tmp_path / "run/metrics.jsonl")] == [0, 2, 2, 4, 4]
+    told = [e for e in objects(tmp_path / "run/events.jsonl") if e["event"] == "allocator retries"]
+    assert [(e["step"], e["count"]) for e in told] == [(2, 2), (4, 4)]
+    assert len([line for line in said if "allocator ran out of memory 2 times" in line]) == 1
+    assert not any("4 times" in line for line in said)
+
+
+def test_fault_27_the_count_is_the_allocators_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from reference_trainer.monitor import alloc_retries
+
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: {"num_alloc_retries": 3})
+    assert alloc_retries(torch.device("cuda")) == 3 and alloc_retries(torch.device("cpu")) is None

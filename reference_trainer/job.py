@@ -21,6 +21,7 @@ from reference_trainer.readings import Readings, Step
 from reference_trainer.records import RunOptions, finite
 from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
 from reference_trainer.step import Work
+from reference_trainer.trackers import Trackers
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     journal: Journal = field(init=False)
     meters: Meters = field(init=False)
+    trackers: Trackers | None = None
     streak: Streak = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +85,8 @@ def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -
     for step, row in zip(steps, job.meters.rows(steps, job.readings.window_seconds, held_out), strict=True):
         job.log.append(step)
         job.journal.add(row)
+        for news in job.trackers.log(row) if job.trackers is not None else ():
+            job.say(news)
         show(step.step, step.loss, step.seconds)
     _write(job)
     for step in steps:

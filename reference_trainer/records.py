@@ -29,7 +29,7 @@ class RunOptions:
     together; None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the
     FLOPs of one step without and with what is computed twice, and the device's peak, for MFU and HFU in the metrics;
     None: unknown. `statistics_every`: steps between statistics of every layer; None: there are none. `noise_scale`:
-    whether the gradient-noise scale is measured.
+    whether the gradient-noise scale is measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics.
     """
 
     device: str | None = None
@@ -45,6 +45,7 @@ class RunOptions:
     peak_flops: float | None = None
     statistics_every: int | None = None
     noise_scale: bool = False
+    trackers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from reference_trainer.records import RunOptions, RunResult, facts_of, result_of
 from reference_trainer.signals import StopSignals
 from reference_trainer.starting import build, check_directory, last_step_of
 from reference_trainer.step import numerics, train_step
+from reference_trainer.trackers import Trackers, check_trackers
 from reference_trainer.watching import attach_watchers
 
 
@@ -39,6 +40,7 @@ def run(
     Raises PlanError and its kinds for what the user can mend; nothing is trained before all of it is checked.
     """
     last = last_step_of(config, options)
+    check_trackers(options.trackers)
     device = pick_device(options.device)
     refuse_unrunnable(config, device)
     tf32 = recipe_of(config).compute_dtype == "tf32"
@@ -61,11 +63,15 @@ def run(
             say(note)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        if options.trackers:
+            job.trackers = Trackers(options.trackers, out, facts_of(job.work, options), job.done + 1)
         with progress(job.done, last, tokens_per_step(config), say, options.progress) as show:
             try:
                 _loop(job, last, signals, show)
             finally:
                 job.work.feed.close()
+                for news in job.trackers.close() if job.trackers is not None else ():
+                    say(news)
         return _finish(job, signals)
 
 

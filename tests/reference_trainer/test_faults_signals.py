@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from planner.config import RunConfig
+from planner.errors import InputError, MissingExtraError
+from reference_trainer import trackers
 from reference_trainer.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
@@ -108,3 +111,91 @@ def test_fault_27_the_count_is_the_allocators_own(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: {"num_alloc_retries": 3})
     assert alloc_retries(torch.device("cuda")) == 3 and alloc_retries(torch.device("cpu")) is None
+
+
+class Bad:
+    """A tracker that fails, or hangs, at one stage."""
+
+    redraws = True
+
+    def __init__(self, stage: str, error: BaseException | None) -> None:
+        self.stage, self.error = stage, error
+        self.hang = threading.Event()
+        self.drawn: list[int] = []
+
+    def __call__(self, root: Path, facts: Any, first_step: int) -> Bad:
+        self.reached("begin")
+        return self
+
+    def reached(self, stage: str) -> None:
+        if stage == self.stage:
+            if self.error is None:
+                self.hang.wait(60)
+            else:
+                raise self.error
+
+    def draw(self, step: int, points: dict[str, float]) -> None:
+        if step == 3:
+            self.reached("draw")
+        self.drawn.append(step)
+
+    def close(self) -> None:
+        self.reached("close")
+
+
+@pytest.mark.parametrize("stage", ["begin", "draw", "close"])
+@pytest.mark.parametrize(
+    "error", [OSError("database is locked"), SystemExit(1), None], ids=["raises", "exits", "hangs"]
+)
+def test_fault_31_no_tracker_hurts_the_run(
+    tiny: MakeConfig,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    error: BaseException | None,
+) -> None:
+    bad, good, said = Bad(stage, error), Bad("never", None), list[str]()
+    monkeypatch.setattr(trackers, "BACKENDS", {"bad": bad, "good": good})
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    monkeypatch.setattr("reference_trainer.train.check_trackers", lambda names: None)
+    monkeypatch.setattr(trackers, "PATIENCE", 0.2)
+    monkeypatch.setattr(trackers, "QUEUED", 4)
+    try:
+        result = train(tiny(steps=12, checkpoint_every=None), said=said, trackers=("bad", "good"))
+    finally:
+        bad.hang.set()
+    assert result.finished and result.steps_done == 12
+    assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl")] == list(range(1, 13))
+    told = [line for line in said if "tracker bad is turned off" in line]
+    assert len(told) == 1 and "metrics.jsonl has every row" in told[0]
+    if isinstance(error, OSError):
+        assert "OSError: database is locked" in told[0]
+    assert good.drawn == list(range(1, 13)) or "tracker good is turned off" in "".join(said)  # 4 rows behind, at worst
+
+
+def test_fault_31_a_torn_line_and_a_deleted_log_leave_each_step_once(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = tmp_path / "run/metrics.jsonl"
+    train(tiny(steps=8, checkpoint_every=2), stop_after=5)
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole + whole.splitlines(keepends=True)[-1][:40])  # the crash came while a row was written
+    train(tiny(steps=8, checkpoint_every=2), resume=True, stop_after=7)
+    assert [row["step"] for row in objects(metrics)] == list(range(1, 8))
+    metrics.unlink()  # whoever deletes it loses the old rows and no new one
+    train(tiny(steps=8, checkpoint_every=2), resume=True)
+    assert [row["step"] for row in objects(metrics)] == [8]
+
+
+def test_fault_31_trackers_are_checked_before_the_run(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="unknown tracker 'tensorbord'") as unknown:
+        train(tiny(), trackers=("tensorbord",))
+    assert unknown.value.remedy == "one of: tensorboard"
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as missing:
+        train(tiny(), trackers=("wandb",))
+    assert missing.value.remedy == "pip install 'gptplan[wandb]'"
+    assert not (tmp_path / "run").exists()

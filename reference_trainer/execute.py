@@ -31,6 +31,7 @@ from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
 from reference_trainer.starting import last_step_of
 from reference_trainer.trace import Track
+from reference_trainer.trackers import check_trackers
 from reference_trainer.train import run
 
 Say = Callable[[str], None]
@@ -51,6 +52,11 @@ class Execution:
     deterministic: bool = False
     progress: bool = False
     time_limit: float | None = None
+    statistics_every: int | None = None
+    noise_scale: bool = False
+    trackers: tuple[str, ...] = ()
+    eval_command: str | None = None
+    eval_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,15 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         deterministic=execution.deterministic,
         progress=execution.progress,
         time_limit=execution.time_limit,
+        statistics_every=execution.statistics_every,
+        noise_scale=execution.noise_scale,
+        trackers=execution.trackers,
+        eval_command=execution.eval_command,
+        eval_timeout=execution.eval_timeout,
     )
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
+    check_trackers(options.trackers)
     refuse_unrunnable(config, device)
     data = open_data(execution.data, config.model.vocab, config.training.seq)
     if not resume:
@@ -165,6 +177,11 @@ def _write_execution(directory: Path, execution: Execution) -> None:
         "device": execution.device,
         "data": None if execution.data is None else str(execution.data.absolute()),
         "deterministic": execution.deterministic,
+        "statistics_every": execution.statistics_every,
+        "noise_scale": execution.noise_scale,
+        "trackers": list(execution.trackers),
+        "eval_command": execution.eval_command,
+        "eval_timeout": execution.eval_timeout,
     }
     write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n")
 
@@ -185,6 +202,12 @@ def _as_before(directory: Path, execution: Execution) -> Execution:
             device=execution.device or kept["device"],
             data=execution.data or data,
             deterministic=execution.deterministic or bool(kept["deterministic"]),
+            # records of before these were kept lack them
+            statistics_every=execution.statistics_every or kept.get("statistics_every"),
+            noise_scale=execution.noise_scale or bool(kept.get("noise_scale", False)),
+            trackers=execution.trackers or tuple(kept.get("trackers", ())),
+            eval_command=execution.eval_command or kept.get("eval_command"),
+            eval_timeout=execution.eval_timeout or kept.get("eval_timeout"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} is damaged", why=str(error), remedy="delete it, and repeat --data") from None

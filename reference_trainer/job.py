@@ -10,6 +10,7 @@ from planner.errors import FileError, PlanError
 from planner.shape import tokens_per_step
 from planner.units import format_number
 from reference_trainer.checkpoint import load, save, state_of
+from reference_trainer.eval_command import TIMEOUT, limit, run_command
 from reference_trainer.evaluation import Progress, evaluate
 from reference_trainer.guard import Streak
 from reference_trainer.journal import Journal
@@ -41,6 +42,7 @@ class Job:
     journal: Journal = field(init=False)
     meters: Meters = field(init=False)
     trackers: Trackers | None = None
+    judged_step: int = 0
     streak: Streak = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +124,25 @@ def _note_evaluation(job: Job, loss: float, seconds: float) -> None:
     job.say(f"step {job.done}: validation loss {format_number(loss)}{', the best so far' if best else ''}")
     if best:
         save_or_say(job, last=False)
+
+
+def judge_by_command(job: Job, stopping: Callable[[], bool]) -> None:
+    """Run the user's command on this step, once, and write down what it says; whatever it does, training goes on."""
+    command = job.options.eval_command
+    if command is None or job.judged_step == job.done or stopping():
+        return
+    job.judged_step = job.done
+    tokens = job.done * tokens_per_step(job.work.config)
+    seconds = job.options.eval_timeout or TIMEOUT
+    found = run_command(command, job.here.root, job.done, tokens, limit(seconds, stopping))
+    if found.problem:
+        job.here.event("eval command failed", step=job.done, message=found.problem, seconds=found.seconds)
+        job.say(f"step {job.done}: the eval command failed, {found.problem}; training goes on")
+        return
+    job.here.event("eval command", step=job.done, numbers=found.numbers, seconds=found.seconds)
+    job.say(f"step {job.done}: {', '.join(f'{name} {format_number(value)}' for name, value in found.numbers.items())}")
+    if job.trackers is not None:
+        job.trackers.log({"step": job.done} | {f"eval/{name}": value for name, value in found.numbers.items()})
 
 
 def stops_early(job: Job) -> bool:

@@ -30,6 +30,7 @@ class RunOptions:
     FLOPs of one step without and with what is computed twice, and the device's peak, for MFU and HFU in the metrics;
     None: unknown. `statistics_every`: steps between statistics of every layer; None: there are none. `noise_scale`:
     whether the gradient-noise scale is measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics.
+    `eval_command`: for the shell, see eval_command.py; `eval_timeout`: seconds that training waits for it, None: 600.
     """
 
     device: str | None = None
@@ -46,6 +47,8 @@ class RunOptions:
     statistics_every: int | None = None
     noise_scale: bool = False
     trackers: tuple[str, ...] = ()
+    eval_command: str | None = None
+    eval_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

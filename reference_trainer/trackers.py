@@ -173,12 +173,13 @@ class Background:
     def _work(self) -> None:
         try:
             backend = self._begin(*self._arguments)
-            last = 0 if backend.redraws else _number_in(self._drawn)
+            earlier = last = 0 if backend.redraws else _number_in(self._drawn)
             while (item := self._queue.get()) is not STOP:
                 step, points = item
                 if self.lost:
                     break
-                if backend.redraws or step > last:
+                # the same step comes again with the numbers of an eval command
+                if backend.redraws or (step > earlier and step >= last):
                     backend.draw(step, points)
                     last = step
                     if self._queue.empty():  # nothing waits for it

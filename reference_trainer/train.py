@@ -18,7 +18,7 @@ from planner.units import format_bytes
 from reference_trainer.checkpoint import bytes_needed
 from reference_trainer.data import TokenData, open_data
 from reference_trainer.evaluation import refuse_unevaluated
-from reference_trainer.job import Job, resume, save_or_say, stops_early, take_readings
+from reference_trainer.job import Job, judge_by_command, resume, save_or_say, stops_early, take_readings
 from reference_trainer.monitor import Show, device_name, pick_device, progress
 from reference_trainer.paths import RunDirectory
 from reference_trainer.precision import refuse_unrunnable
@@ -88,8 +88,11 @@ def _loop(job: Job, last: int, signals: StopSignals, show: Show) -> None:
             whole = take_readings(job, show, signals.stopping if evaluates else None)
             if saves and whole:
                 save_or_say(job, last=False)
+            if whole and (evaluates or saves):
+                judge_by_command(job, signals.stopping)
     take_readings(job, show, None)
     save_or_say(job, last=True)
+    judge_by_command(job, signals.stopping)
 
 
 def log_interval(options: RunOptions, device: torch.device) -> int:

@@ -66,6 +66,7 @@ def help_of_commands() -> str:
         "trace",
         "run",
         "compare",
+        "postmortem",
         "calibrate",
         "demo",
         "tui",

@@ -29,6 +29,7 @@ COMMANDS = {
     "trace": False,
     "run": False,
     "compare": False,
+    "postmortem": False,
     "calibrate": False,
     "demo": False,
     "tui": False,

@@ -16,7 +16,7 @@ from planner.compare_file import COMPARISON, load_comparison
 from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
 from planner.config_file import config_text, read_text, write_atomically
-from planner.errors import FileError
+from planner.errors import FileError, PlanError
 from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.report import document
@@ -26,6 +26,7 @@ from reference_trainer.adapt import adapted
 from reference_trainer.data import open_data
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
+from reference_trainer.post_mortem import write_post_mortem
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
@@ -40,6 +41,7 @@ MEASUREMENT = "measurement.json"
 EXECUTION = "execution.json"
 PLAN = "plan.json"
 CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,13 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         for finding in found:
             if finding.level == "error":
                 say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
-    result = run(config, directory, options, say, data)
+    try:
+        result = run(config, directory, options, say, data)
+    except PlanError:
+        _look_back(directory, say)
+        raise
     if result.exit_code:
+        _look_back(directory, say)
         return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
     if not result.step_seconds and (directory / COMPARISON).exists():
         return Outcome(0, load_comparison(directory))  # it was finished before: what it measured then stands
@@ -120,6 +127,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     measured = _measurement(config, result, seen)
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
+    _look_back(directory, say)
     return Outcome(result.exit_code, comparison)
 
 
@@ -143,6 +151,15 @@ def _refuse_occupied(directory: Path) -> None:
             why="nothing is overwritten or mixed unasked",
             remedy=f"continue it with: gptplan run --resume {directory}" if held else "give another --out",
         )
+
+
+def _look_back(directory: Path, say: Say) -> None:
+    """post-mortem.md, where the run came to a step; a disk that is full now is no reason to fail."""
+    try:
+        if (directory / METRICS).exists():
+            say(f"post-mortem: {write_post_mortem(directory)}")
+    except FileError as error:
+        say(error.message())
 
 
 def _peak(plan: Plan) -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from planner.errors import FileError
 
@@ -64,3 +65,17 @@ class Journal:
     def forget_pending(self) -> None:
         """Drop rows that are not written yet: a rollback unmade their steps."""
         self._pending.clear()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, in order; a line that is none, torn by a crash, is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                read = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(read, dict):
+                yield read

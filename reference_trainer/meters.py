@@ -6,18 +6,16 @@ reading that waits for the device: evaluations, checkpoints and whatever else li
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
 from planner.shape import steps_of, tokens_per_step
 from planner.units import format_duration
-from reference_trainer.journal import Value
+from reference_trainer.journal import Value, read_rows
 from reference_trainer.monitor import alloc_retries
 from reference_trainer.noise_scale import SCALE, Smoothed, smoothed
 from reference_trainer.power import PowerMeter, power_meter
@@ -128,17 +126,3 @@ def _device_used(device: torch.device) -> int | None:
         return None
     free, total = torch.cuda.mem_get_info(device)
     return total - free
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines, in order; a line that is none, torn by a crash, is passed over."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                read = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(read, dict):
-                yield read

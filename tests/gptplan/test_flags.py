@@ -58,7 +58,8 @@ def test_every_flag_has_a_sentence_and_a_placeholder(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["estimate", "plan", "flops", "run", "compare", "calibrate", "schema", "demo", "schedule", "batch"]
+    "command",
+    ["estimate", "plan", "flops", "run", "compare", "postmortem", "calibrate", "schema", "demo", "schedule", "batch"],
 )
 def test_help(call: Call, command: str) -> None:
     said, short = call(command, "--help"), call(command, "-h")

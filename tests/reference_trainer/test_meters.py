@@ -17,7 +17,8 @@ import torch
 
 from planner.config import RunConfig
 from planner.loop_config import EvaluationConfig
-from reference_trainer.meters import RECENT, read_rows
+from reference_trainer.journal import read_rows
+from reference_trainer.meters import RECENT
 from reference_trainer.power import PowerMeter, nvml_counter, rapl
 from reference_trainer.records import RunResult
 

@@ -189,7 +189,7 @@ def _of_the_loss(s: Summary) -> Iterable[str]:
     if s.noise_scale_tokens is not None and s.tokens_per_step is not None and s.tokens_per_step > s.noise_scale_tokens:
         yield (
             f"A batch of {format_count(s.tokens_per_step)} tokens is above the gradient-noise scale of "
-            f"{format_count(round(s.noise_scale_tokens))}: a smaller batch with more steps would learn more per token."
+            f"{format_count(round(s.noise_scale_tokens))} at the end: smaller batches would learn more per token."
         )
 
 

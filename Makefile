@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 2
 
-.PHONY: demo test check docs clean
+.PHONY: demo test soak check docs clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gptplan needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -16,6 +16,10 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/gptplan estimate --params 125M --tokens 10B
 	$(BIN)/gptplan demo --minutes $(MINUTES)
+
+# long repeats: random kills and harm; the last result is committed
+soak: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.soak --json benchmarks/results/soak.json
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

@@ -25,6 +25,8 @@ from typing import Any
 from benchmarks.accuracy_mapping import DATA, Case, Excluded, case_of, is_pretraining, is_sharded
 from benchmarks.accuracy_text import report
 from benchmarks.memory_rows import Row, read_rows
+from planner import presets
+from planner.device_account import device_account
 from planner.errors import PlanError
 from planner.plan import estimate
 
@@ -63,16 +65,25 @@ def score_row(row: Row) -> Scored | Left:
     except PlanError as error:
         return Left(row, "refused by the planner", error.what)
     if case.field is None:
-        if memory.fits is None or memory.peak_allocated_bytes is None:
+        if memory.fits is None or memory.peak_allocated_bytes is None:  # of the card, whatever the program holds
             return Left(row, "memory of the card not known", row.gpu)
-        right = memory.fits == (row.outcome == "fits")
-        return Scored(case, float(memory.peak_allocated_bytes), None, right)
+        right = verdict_of(case) == (row.outcome == "fits")
+        return Scored(case, float(memory.peak_allocated_bytes + sum(case.buffers)), None, right)
     found = getattr(memory, case.field)
     if found is None:
         return Left(row, "quantity not predicted", case.field)
-    predicted = float(found) + (memory.gradients_bytes if case.buckets else 0)
+    predicted = float(found) + sum(case.buffers) + (memory.gradients_bytes if case.buckets else 0)
     assert row.low is not None and row.high is not None, "a peak row without a size was left out before"
     return Scored(case, predicted, signed_error(predicted, row.low, row.high), None)
+
+
+def verdict_of(case: Case) -> bool | None:
+    """Whether the planner says that a case fits, beside the buffers of the row's program where it has any."""
+    memory = estimate(case.config, replay=not case.buffers).memory
+    if not case.buffers:
+        return memory.fits
+    gpu = presets.gpu(case.config.hardware.gpu)
+    return device_account(case.config, gpu, memory.peak_requested_bytes, buffers=case.buffers).fits
 
 
 def signed_error(predicted: float, low: float, high: float) -> float:

@@ -27,7 +27,7 @@ UNSHARDED = ("", "none", "ddp", "zero0")
 PRETRAINING = ("pretrain", "pretraining", "pre-training")
 COUNT_TOLERANCE = 0.02  # a published count further than this from the shape's own contradicts it
 SHAPE = ("n_layers", "hidden", "n_heads", "vocab")
-KINDS = {"gelu": "plain", "relu": "plain", "relu2": "plain", "swiglu": "gated", "geglu": "gated"}
+KINDS = {"swiglu": "gated", "geglu": "gated"} | dict.fromkeys(("gelu", "gelu-written-out", "relu", "relu2"), "plain")
 
 
 class Excluded(Exception):
@@ -41,12 +41,14 @@ class Excluded(Exception):
 @dataclass(frozen=True, slots=True)
 class Case:
     """A row that can be scored: its config, the field of the memory account that stands for what was measured (None for
-    a verdict), whether DDP's buckets hold the gradients a second time, and the mapping in words."""
+    a verdict), whether DDP's buckets hold the gradients a second time, bytes of each buffer that the program holds
+    beside the model, and the mapping in words."""
 
     row: Row
     config: RunConfig
     field: str | None
     buckets: bool
+    buffers: tuple[int, ...]
     mapping: tuple[str, ...]
 
 
@@ -93,6 +95,9 @@ def case_of(row: Row) -> Case:
     buckets = (row.dp or row.n_gpus or 1) > 1 and source["ddp_buckets"]
     if buckets:
         notes.append("DDP buckets: one more copy of the gradients")
+    buffers = (source["buffer_bytes_per_block"],) * model.layers if source["buffer_bytes_per_block"] else ()
+    if buffers:
+        notes.append(f"a buffer of {buffers[0]:,} bytes in each block")
     words = (
         gpu,
         precision["recipe"],
@@ -101,7 +106,7 @@ def case_of(row: Row) -> Case:
         f"checkpointing {checkpointing['mode']}",
         optimizer,
     )
-    return Case(row, config, field, buckets, (*words, *notes))
+    return Case(row, config, field, buckets, buffers, (*words, *notes))
 
 
 def is_pretraining(row: Row) -> bool:

@@ -15,7 +15,7 @@ from planner.shape import recipe_of, tokens_per_step
 from planner.tape import Ledger
 from planner.walk import walk_micro_batch
 from reference_trainer.measure import build_model, saved_bytes_by_operator
-from reference_trainer.trace import StorageTracker, replay, watch_phases
+from reference_trainer.trace import StorageTracker, given_inputs, replay, watch_phases
 from reference_trainer.updates import make_optimizer
 
 SCALARS = 64  # bytes: the loss, its divisor, counts of steps
@@ -62,17 +62,17 @@ def seen_allocations(config: RunConfig) -> Made:
     with FakeTensorMode():
         model = build_model(config)
         model.make_tables(training.seq, torch.device("cpu"))
-        ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        inputs = given_inputs(config, shape)
         optimizer = make_optimizer(model, config)
         tracker = StorageTracker()
         tracker.events = events = []
-        tracker.add(list(model.parameters()), optimizer.weights, model.tables, (ids, targets))
+        tracker.add(list(model.parameters()), optimizer.weights, model.tables, inputs)
         watch_phases(model, tracker)
         for _ in range(min(2, training.accumulation)):
             events.clear()
             before = tracker.track.live_bytes
             with tracker:
-                loss = model(ids, targets) / tokens_per_step(config)
+                loss = model(*inputs) / tokens_per_step(config)
                 optimizer.backward(loss)
                 del loss
     return [(size, live - before) for _, size, live in events if size > SCALAR]
@@ -108,7 +108,7 @@ class PhasePeaks:
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
     """Every phase of two steps and of what surrounds them."""
     seen = replay(config).by_phase()
-    return [PhasePeaks(p.phase, p.bytes, seen[p.phase]) for p in walk_run(config).phases]
+    return [PhasePeaks(p.phase, p.peak_bytes, seen[p.phase]) for p in walk_run(config).phases]
 
 
 def saved_bytes(config: RunConfig) -> dict[str, int]:
@@ -117,5 +117,4 @@ def saved_bytes(config: RunConfig) -> dict[str, int]:
         model = build_model(config)
         model.make_tables(config.training.seq, torch.device("cpu"))
         shape = (config.training.micro_batch, config.training.seq)
-        ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        return saved_bytes_by_operator(model, ids, targets)
+        return saved_bytes_by_operator(model, *given_inputs(config, shape))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -63,10 +64,13 @@ def help_of_commands() -> str:
         "flops",
         "schedule",
         "batch",
+        "groups",
+        "data",
         "trace",
         "run",
         "compare",
         "postmortem",
+        "export",
         "calibrate",
         "demo",
         "tui",
@@ -96,6 +100,13 @@ def batch() -> str:
     """A rate at another batch, and a batch that does not divide."""
     words = "--peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 2M --seq 1024 --gpus 8 --micro-batch 4 --loss 3"
     return console(f"$ gptplan batch {words}", command("batch", *words.split()))
+
+
+def data() -> str:
+    """A text prepared into a new directory."""
+    with TemporaryDirectory() as folder:
+        shown = command("data", "LICENSE", "-o", f"{folder}/prepared", "--val-share", "10%")
+    return console("$ gptplan data LICENSE -o prepared --val-share 10%", shown.replace(f"{folder}/", ""))
 
 
 def run_toml() -> str:
@@ -198,6 +209,13 @@ def conventions() -> str:
     return "\n".join(lines)
 
 
+def resumption() -> str:
+    """What a config may change between a run and its continuation."""
+    from planner.resumption import rules_table
+
+    return rules_table()
+
+
 def coverage() -> str:
     """How every choice of a config is known."""
     from benchmarks.coverage import table
@@ -223,6 +241,20 @@ def events() -> str:
     return "\n".join(lines)
 
 
+def faults() -> str:
+    """Every fault with its tests."""
+    from docs.faults import table
+
+    return table()
+
+
+def equality() -> str:
+    """How far equivalent runs differ, as recorded."""
+    from benchmarks.equality import table
+
+    return table()
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "estimate": estimate,
     "demo": demo,
@@ -230,6 +262,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schedule": schedule,
     "continuity": continuity,
     "batch": batch,
+    "data": data,
     "run-toml": run_toml,
     "presets": presets,
     "formulas": formulas,
@@ -239,6 +272,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "metrics": metrics,
     "events": events,
+    "resumption": resumption,
+    "faults": faults,
+    "equality": equality,
 }
 
 

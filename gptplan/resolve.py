@@ -21,7 +21,9 @@ class Request:
     stop_after: int | None
 
 
-def request_of(config: Path | None, out: Path | None, resume: Path | None, steps: str | None) -> Request:
+def request_of(
+    config: Path | None, out: Path | None, resume: Path | None, steps: str | None, new_schedule: bool = False
+) -> Request:
     """The request of the command's arguments.
 
     Raises InputError for contradictions and gaps, FileError and ConfigError for what cannot be read.
@@ -38,6 +40,12 @@ def request_of(config: Path | None, out: Path | None, resume: Path | None, steps
         if not found.is_file():
             raise FileError(f"{resume} is not a run directory", why="it has no config.toml", remedy="check the path")
         return Request(load_config(found), resume, True, stop_after)
+    if new_schedule:
+        raise InputError(
+            "--new-schedule belongs to --resume",
+            why="a new run has no schedule that it could leave",
+            remedy="leave it out, or edit config.toml in a run directory and continue that run",
+        )
     if config is None:
         raise InputError(
             "the config is missing",

@@ -23,6 +23,10 @@ def run(
     time_limit: Annotated[
         str | None, typer.Option("--time-limit", metavar="2h30m", help="Stop after this time; resumable.")
     ] = None,
+    new_schedule: Annotated[
+        bool,
+        typer.Option("--new-schedule", help="With --resume: steps, tokens and schedule in config.toml may change."),
+    ] = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
     statistics_every: Annotated[
         str | None, typer.Option("--statistics-every", metavar="N", help="Steps between statistics of every layer.")
@@ -50,7 +54,7 @@ def run(
     from gptplan.resolve import request_of
     from planner.units import parse_count, parse_duration
 
-    request = request_of(config, out, resume, steps)
+    request = request_of(config, out, resume, steps, new_schedule)
     need_torch("training")
     from reference_trainer.execute import Execution, execute
 
@@ -61,6 +65,7 @@ def run(
         deterministic=deterministic,
         progress=True,
         time_limit=None if time_limit is None else parse_duration(time_limit, name="--time-limit"),
+        new_schedule=new_schedule,
         statistics_every=None if statistics_every is None else parse_count(statistics_every, name="--statistics-every"),
         noise_scale=noise_scale,
         trackers=tuple(tracker or ()),

@@ -1,4 +1,4 @@
-"""`gptplan schema`: the JSON Schemas of the files and of the plan."""
+"""`gptplan schema`: the JSON Schemas of the files and of what is printed with --json."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import typer
 
 
 def schema(
-    name: Annotated[str, typer.Argument(metavar="config|plan|flops|trace|comparison|all", help="Which one.")] = "all",
+    name: Annotated[
+        str, typer.Argument(metavar="config|plan|batch|schedule|flops|trace|comparison|all", help="Which one.")
+    ] = "all",
 ) -> None:
-    """Print the JSON Schema of run.toml, of the plan, of a FLOPs report, of a trace, of a comparison, or of all."""
+    """Print the JSON Schema of run.toml, of what a command prints with --json, of a comparison, or of all."""
     from gptplan.output import show_json
     from planner.errors import UnknownNameError
     from planner.schemas import schemas

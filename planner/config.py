@@ -33,8 +33,13 @@ class TrainingConfig(Section):
         default="eager",
         description="how the model's code runs: eager with explicit casts, under autocast, compiled, or fused kernels",
     )
-    attention_kernel: Literal["flash", "math"] = Field(
-        default="flash", description="flash: scores are never stored; math: they are"
+    attention_kernel: Literal["flash", "math", "flex"] = Field(
+        default="flash",
+        description="flash: scores are never stored; math: they are; flex: FlexAttention with a block mask, on CUDA",
+    )
+    document_borders: Literal["across", "cut"] = Field(
+        default="across",
+        description="attention across the documents of a sequence, or cut at their borders, and no target across one",
     )
     loss: Literal["plain", "chunked", "fused"] = Field(
         default="plain",
@@ -67,6 +72,8 @@ class TrainingConfig(Section):
             raise ValueError('activation_checkpointing_every needs activation_checkpointing = "full" or "offloaded"')
         if self.returns_logits and self.loss != "plain":
             raise ValueError('returns_logits needs loss = "plain": the other losses never hold all logits')
+        if self.attention_kernel == "flex" and (self.document_borders != "cut" or self.dropout):
+            raise ValueError('attention_kernel = "flex" needs document_borders = "cut" and no dropout, which it lacks')
         return self
 
 
@@ -82,8 +89,20 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
 WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights
 
 
+class GroupConfig(Section):
+    """Parameters that have a rate, or a weight decay, of their own."""
+
+    match: Annotated[str, Field(min_length=1)] = Field(
+        description="parameters by name, with * and ? as in file names, such as blocks.*.mlp.*; the first match counts"
+    )
+    rate: Annotated[float, Field(ge=0.0)] = Field(default=1.0, description="factor on the schedule's rate; 0: frozen")
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="of all that match, vectors too; absent: the optimizer's, on matrices only"
+    )
+
+
 class OptimizerConfig(Section):
-    """The optimizer, weight decay, and clipping by the global gradient norm."""
+    """The optimizer, weight decay, and clipping by value and by the global gradient norm."""
 
     name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
         default="adamw", description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (AdamW beside it)"
@@ -100,6 +119,13 @@ class OptimizerConfig(Section):
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
     clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+    clip_value: Positive | None = Field(
+        default=None, description="largest size of one gradient element, cut before the norm is; absent: no such limit"
+    )
+    # last of all: in TOML no key of the section can follow its tables
+    groups: tuple[GroupConfig, ...] = Field(
+        default=(), strict=False, description="parameters with a rate or weight decay of their own"
+    )
 
     @model_validator(mode="after")
     def _is_there(self) -> OptimizerConfig:
@@ -206,4 +232,6 @@ class RunConfig(Section):
                 f"seq ({training.seq}) is longer than the model's {model.context} learned positions: "
                 "the table has no row for the rest"
             )
+        if training.attention_kernel == "flex" and model.position == "alibi":
+            raise ValueError('attention_kernel = "flex" beside position = "alibi": its scores get no biases here')
         return self

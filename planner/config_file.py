@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from planner.config import RunConfig
 from planner.errors import ConfigError, FileError, nearest
+from planner.groups import parameter_groups
 from planner.section import Section
 from planner.shape import steps_of, tokens_per_step
 
@@ -120,7 +121,7 @@ def config_from(values: dict[str, Any], name: str) -> RunConfig:
 
 
 def _refuse_impossible_run(config: RunConfig, name: str) -> None:
-    """What no section sees alone, because the steps follow from the batch."""
+    """What no section sees alone: the steps follow from the batch, parameters' names from the model."""
     steps, warmup = steps_of(config), config.schedule.warmup_steps
     if steps < 1:
         raise ConfigError(
@@ -141,6 +142,8 @@ def _refuse_impossible_run(config: RunConfig, name: str) -> None:
             why="the rate cannot rise and fall at once",
             remedy="give fewer of them, or more tokens",
         )
+    if config.optimizer.groups:
+        parameter_groups(config)
 
 
 def explain_validation(error: ValidationError) -> tuple[str, str, str]:

@@ -26,6 +26,38 @@ RIVALS = (*(tuple(f"{part}_{unit}" for unit in LENGTHS) for part in ("warmup", "
 
 
 @dataclass(frozen=True, slots=True)
+class RatePoint:
+    """The learning rate of update `step`; tokens seen before it, None where only steps are known."""
+
+    step: int
+    tokens: int | None
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class CurveDocument:
+    """A curve as it is printed: the rates at its landmarks, and at the steps that were asked for."""
+
+    label: str
+    schedule: ScheduleConfig
+    steps: int
+    tokens_per_step: int | None
+    warmup_share: float
+    landmarks: tuple[RatePoint, ...]
+    values: tuple[RatePoint, ...]
+    findings: tuple[Finding, ...]
+    assumptions: tuple[Assumption, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvesDocument:
+    """All curves; continuity: the joints of each kind, where they were asked for."""
+
+    curves: tuple[CurveDocument, ...]
+    continuity: dict[str, tuple[Joint, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """A schedule of so many steps. tokens_per_step: None where only steps are known. parameters: of the model, if any.
 
@@ -156,24 +188,28 @@ def _shared_tokens(curves: Sequence[Curve]) -> int | None:
 def curves_document(
     curves: Sequence[Curve], steps: Sequence[int], joints: Sequence[tuple[str, Sequence[Joint]]]
 ) -> dict[str, Any]:
-    """The curves as plain values: landmarks, the values at `steps`, findings; and the joints where asked for."""
+    """A `CurvesDocument` as plain values: landmarks, the values at `steps`, findings, and the joints if asked for."""
 
-    def points(curve: Curve, marks: Sequence[int]) -> list[dict[str, float | None]]:
+    def points(curve: Curve, marks: Sequence[int]) -> tuple[RatePoint, ...]:
         size = curve.tokens_per_step
-        return [{"step": k, "tokens": k * size if size else None, "lr": curve.rate(k)} for k in marks]
+        return tuple(RatePoint(k, k * size if size else None, curve.rate(k)) for k in marks)
 
     found = [
-        {
-            "label": curve.label,
-            "schedule": curve.schedule.model_dump(mode="json"),
-            "steps": curve.steps,
-            "tokens_per_step": curve.tokens_per_step,
-            "warmup_share": float(batch.warmup_share(curve.schedule.warmup_steps, curve.steps)),
-            "landmarks": points(curve, landmarks(curve.schedule, curve.steps)),
-            "values": points(curve, steps),
-            "findings": [asdict(f) for f in curve.findings()],
-            "assumptions": [a.model_dump() for a in curve.assumptions],
-        }
+        CurveDocument(
+            label=curve.label,
+            schedule=curve.schedule,
+            steps=curve.steps,
+            tokens_per_step=curve.tokens_per_step,
+            warmup_share=float(batch.warmup_share(curve.schedule.warmup_steps, curve.steps)),
+            landmarks=points(curve, landmarks(curve.schedule, curve.steps)),
+            values=points(curve, steps),
+            findings=curve.findings(),
+            assumptions=curve.assumptions,
+        )
         for curve in curves
     ]
-    return {"curves": found, "continuity": {kind: [asdict(joint) for joint in each] for kind, each in joints}}
+    values = asdict(CurvesDocument(tuple(found), {kind: tuple(each) for kind, each in joints}))
+    for each, curve in zip(values["curves"], curves, strict=True):
+        each["schedule"] = curve.schedule.model_dump(mode="json")
+        each["assumptions"] = [a.model_dump() for a in curve.assumptions]
+    return values

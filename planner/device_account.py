@@ -7,6 +7,7 @@ unused segments back and tries again. Where a replay is not wanted, rules stand 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.allocator import AllocatorPeaks, Event, replay_allocations
@@ -38,15 +39,21 @@ class Device:
     fits_by: str = "peak_requested_bytes <= usable_bytes"
 
 
-def device_account(config: RunConfig, gpu: Gpu, requested: int, replay: bool = True) -> Device:
-    """The account of `config` on `gpu`. requested: peak of the tensors' bytes. replay: False for rules alone."""
+def device_account(
+    config: RunConfig, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()
+) -> Device:
+    """The account of `config` on `gpu`. requested: peak of the tensors' bytes. replay: False for rules alone.
+
+    buffers: bytes of each tensor that the program holds beside what the config says, from the start to the end.
+    """
+    requested += sum(buffers)
     rule = rules("roofline")["memory"]
     workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
     context = context_bytes(gpu)
     too_large = gpu.usable_bytes is not None and requested + workspace + context > gpu.usable_bytes
     if not replay or too_large or config.model.layers > MOST_BLOCKS:
         return _by_rule(requested, workspace, context, gpu.usable_bytes)
-    events = allocations(config, workspace // rule["workspace_handles"], rule["workspace_handles"])
+    events = allocations(config, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
     expandable = config.hardware.allocator == "expandable"
     peaks = replay_allocations(events, expandable=expandable)
     return Device(
@@ -64,9 +71,9 @@ def device_account(config: RunConfig, gpu: Gpu, requested: int, replay: bool = T
     )
 
 
-def allocations(config: RunConfig, workspace: int, handles: int) -> list[Event]:
-    """Every allocation and release of two steps, the workspaces of matrix products first."""
-    events = [(-1 - i, workspace) for i in range(handles)]
+def allocations(config: RunConfig, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[Event]:
+    """Every allocation and release of two steps, the workspaces of matrix products and `buffers` first."""
+    events = [(-1 - i, size) for i, size in enumerate((*(workspace,) * handles, *buffers))]
     walk_run(config, on_gpu=True, events=events)
     return events
 

@@ -26,6 +26,7 @@ from planner.drafting_memory import allocator_of, memory_options
 from planner.drafting_optimizer import optimizer_of
 from planner.drafting_schedule import Horizon, default_peak, schedule_of
 from planner.errors import InputError, UnknownNameError
+from planner.groups import parameter_groups
 from planner.model_choice import model_of
 from planner.model_config import ModelConfig
 from planner.section import Section
@@ -79,6 +80,8 @@ def draft(
         profile=profile if hardware.gpu == CPU else None,
     )
     whole = whole.model_copy(update={"training": batch_of(typed, base, whole, notes)})
+    if optimizer.groups:
+        parameter_groups(whole)  # refused where the model no longer has what a rule names
     _refuse_empty_run(whole, typed)
     horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
     old = base.schedule if base else None

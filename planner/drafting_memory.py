@@ -14,6 +14,7 @@ CHOICES = {
     "runtime": ("runtime", "runtime"),
     "attention": ("attention_kernel", "attention kernel"),
     "loss_kind": ("loss", "loss"),
+    "document_borders": ("document_borders", "border treatment"),
 }
 
 

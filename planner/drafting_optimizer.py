@@ -47,8 +47,11 @@ def optimizer_of(typed: Typed, base: RunConfig | None, recipe: str, notes: Notes
         way = values["implementation"] if values["implementation"] in ways else ways[0]
         if way != "fused":
             notes.add("optimizer_implementation", way, f"default: the first that {name} has of {', '.join(every)}")
+    chosen = {"name": name, "implementation": way, "state_dtype": state_dtype}
+    if typed.clip_value is not None:
+        chosen["clip_value"] = typed.number("clip_value")
     try:
-        return OptimizerConfig(**values | {"name": name, "implementation": way, "state_dtype": state_dtype})
+        return OptimizerConfig(**values | chosen)
     except ValidationError as error:
         raise InputError(*explain_validation(error)) from None
 
@@ -73,8 +76,12 @@ def _defaults(name: str, old: OptimizerConfig | None, notes: Notes) -> dict[str,
     if old is None:
         notes.add("clip_norm", str(CLIP_NORM), "GPT-3 appendix B (arXiv 2005.14165)")
     kept = {key: rule[key] for key in ("beta1", "beta2", "eps", "weight_decay")}
-    clip_norm = old.clip_norm if old else CLIP_NORM
-    return kept | {"clip_norm": clip_norm, "implementation": IMPLEMENTATIONS[name][0], "state_dtype": None}
+    kept |= (
+        {"clip_norm": old.clip_norm, "clip_value": old.clip_value, "groups": old.groups}
+        if old
+        else {"clip_norm": CLIP_NORM}
+    )
+    return kept | {"implementation": IMPLEMENTATIONS[name][0], "state_dtype": None}
 
 
 def _ways(name: str, state_dtype: str | None, recipe: presets.Recipe) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner import memory
@@ -12,16 +13,8 @@ from planner.optimizer_account import OptimizerMemory, optimizer_memory, updated
 from planner.phases import walk_run
 from planner.presets import Gpu
 from planner.shape import recipe_of
+from planner.tape import Peak
 from planner.witnessed import counted
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Peak of one phase, bytes, with the components alive at that moment (they sum to it)."""
-
-    phase: str
-    peak_bytes: int
-    at_peak: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ class Memory:
     fits_by: str
     peak_phase: str
     at_peak: dict[str, int]
-    phases: tuple[Phase, ...]
+    phases: tuple[Peak, ...]
     checkpoint_bytes: int
 
 
@@ -70,13 +63,12 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
     # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
     walked = walk_run(config, on_gpu=gpu is not None)
     largest, saved = walked.largest, walked.saved_by
-    phases = [Phase(p.phase, p.bytes, p.components) for p in walked.phases]
-    peak = max(phases, key=lambda p: p.peak_bytes)
+    peak = max(walked.phases, key=lambda p: p.peak_bytes)
     optimizer = optimizer_memory(config)
     usable = gpu.usable_bytes if gpu else _host_memory(config)
     device = device_account(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
     if gpu and counted(config) is not None:
-        device = _bounded(device, phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
+        device = _bounded(device, walked.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
     return Memory(
         rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
         weights_bytes=largest["weights"],
@@ -103,7 +95,7 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
         fits_by=device.fits_by,
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
-        phases=tuple(phases),
+        phases=walked.phases,
         checkpoint_bytes=_checkpoint_bytes(config, optimizer),
     )
 
@@ -113,7 +105,7 @@ def _gradient_bytes(config: RunConfig) -> int:
     return recipe_of(config).weights_bytes_per_parameter if config.training.accumulation > 1 else 0
 
 
-def _bounded(device: Device, phases: list[Phase], gradients: int) -> Device:
+def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
     """Without a witness: between what does not depend on the runtime, and the eager figure with all gradients twice."""
     state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
     assert device.allocated_high is not None

@@ -74,8 +74,9 @@ class ModelConfig(Section):
         default="sequential",
         description="attention and MLP one after the other, or side by side, norms apart or shared",
     )
-    mlp: Literal["gelu", "relu", "relu2", "swiglu", "geglu"] = Field(
-        description="gelu, relu, relu2 (ReLU squared): two matrices; swiglu, geglu: three"
+    mlp: Literal["gelu", "gelu-written-out", "relu", "relu2", "swiglu", "geglu"] = Field(
+        description="gelu (one kernel, or written out of operators), relu, relu2 (its square): two matrices; "
+        "swiglu, geglu: three"
     )
     biases: Literal["none", "qkv", "attention", "all"] = Field(
         description="linear layers of the blocks with a bias: none, q, k and v, these and the projection, or all"
@@ -146,6 +147,8 @@ class ModelConfig(Section):
             raise ValueError('a parallel residual is counted with norm_placement = "pre" only')
         if self.moe is not None and self.residual != "sequential":
             raise ValueError("a mixture of experts is counted with a sequential residual only")
+        if self.moe is not None and self.mlp == "gelu-written-out":
+            raise ValueError("a mixture of experts is counted with a GELU of one kernel only")
         if self.moe is not None and self.moe.first_dense_layers >= self.layers:
             raise ValueError("first_dense_layers leaves no block with experts")
         mla = self.mla

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planner.config import RunConfig
+from planner.groups import Key, key_of, rate_and_decay
 from planner.model_config import ModelConfig
 from planner.presets import Recipe
 from planner.shape import moments_dtype, recipe_of, shape_of
-from planner.tensors import ParameterTensor, parameter_tensors
+from planner.tensors import ParameterTensor, named_tensors, parameter_tensors
 
 FP32, BF16 = 4, 2
 COUNTER = 4  # torch keeps the number of updates of every tensor as an fp32 scalar
@@ -111,16 +112,26 @@ def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, 
 
     whole: every block by itself; else those between the first and the last, which are alike, come once.
     """
-    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in _in_order(config.model, whole)]
+    # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
+    order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, whole)
+    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in order]
+    keys = {t: key_of(config.optimizer, t.name, len(t.shape)) for t, _ in tensors}
+
+    def decays(key: Key) -> bool:
+        return rate_and_decay(config.optimizer, key)[1] > 0
+
     if gradient_stays_narrow(config):
-        return tuple((kind, t.decays, (t,)) for t, kind in tensors)
-    kinds = ("muon", "adamw") if config.optimizer.name == "muon" else (config.optimizer.name,)
+        return tuple((kind, decays(keys[t]), (t,)) for t, kind in tensors)
+    kinds = ("adamw",) if config.optimizer.name == "muon" else (config.optimizer.name,)
     groups = [
-        (kind, decays, tuple(t for t, its in tensors if its == kind and t.decays is decays))
+        (kind, decays(key), tuple(t for t, its in tensors if its == kind and keys[t] == key))
         for kind in kinds
-        for decays in (True, False)
+        for key in sorted(set(keys.values()))
     ]
-    return tuple(group for group in groups if group[2])
+    matrices = [
+        ("muon", decays(keys[t]), (t,)) for t, its in tensors if its == "muon"
+    ]  # each has an optimizer of its own
+    return (*matrices, *(group for group in groups if group[2]))
 
 
 def _in_order(model: ModelConfig, whole: bool) -> Iterator[ParameterTensor]:

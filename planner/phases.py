@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from planner.config import RunConfig
 from planner.counts import parameters_of
-from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import facts_of
+from planner.mirror.graph import Storage
 from planner.mirror.operators import INDEX
 from planner.optimizer_account import FP32, updated_bytes
 from planner.shape import recipe_of
@@ -104,17 +105,19 @@ class _Run:
         self.hold("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
 
     def inputs(self) -> int:
-        """Token ids, targets, and the tables of positions: rotary angles, masks of scores."""
+        """Token ids, targets, documents where they are cut apart, and the tables: rotary angles, masks of scores."""
         t, model = self.config.training, self.config.model
         rotary = FP32 * t.seq * model.turned if model.position == "rotary" else 0
         scores, item = t.seq * t.seq, self.recipe.compute_bytes
         masks = 0
         if model.position == "alibi":
             scores *= model.heads
+        if model.position == "alibi" or self.facts.cuts:
             masks = scores * item
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * item
-        return 2 * INDEX * t.micro_batch * t.seq + rotary + masks
+        given = 3 if t.document_borders == "cut" else 2
+        return given * INDEX * t.micro_batch * t.seq + rotary + masks
 
     def micro_batches(self) -> dict[str, int]:
         """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""
@@ -133,8 +136,8 @@ class _Run:
         return e.saved_by
 
     def clip(self) -> None:
-        """Clipping: a norm per tensor, stacked, and the norm of them all."""
-        if self.config.optimizer.clip_norm is not None:
+        """Clipping: a norm per tensor, stacked, and the norm of them all; a limit of values is applied in place."""
+        if self.config.optimizer.clip_norm is not None or self.config.optimizer.clip_value is not None:
             item = self.recipe.gradients_bytes_per_parameter
             norms = Storage(self.ledger, item * (2 * self.counts.tensors + 1), "temporary")
             del norms
@@ -156,7 +159,7 @@ def highest(peaks: list[Peak]) -> list[Peak]:
     """One peak per phase name, the highest, in order of first appearance."""
     best: dict[str, Peak] = {}
     for peak in peaks:
-        assert sum(peak.components[c] for c in COMPONENTS) == peak.bytes
-        if peak.phase not in best or peak.bytes > best[peak.phase].bytes:
+        assert sum(peak.at_peak[c] for c in COMPONENTS) == peak.peak_bytes
+        if peak.phase not in best or peak.peak_bytes > best[peak.phase].peak_bytes:
             best[peak.phase] = peak
     return list(best.values())

@@ -15,11 +15,11 @@ Handle = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The most bytes alive at once in a phase, and how they divide among the components."""
+    """The most bytes alive at once in a phase, and the components alive at that moment (they sum to it)."""
 
     phase: str
-    bytes: int
-    components: dict[str, int]
+    peak_bytes: int
+    at_peak: dict[str, int]
 
 
 class Ledger:
@@ -50,7 +50,7 @@ class Ledger:
         """A peak is noted when the bytes alive are about to fall: once per climb, not at every allocation."""
         if self._rising:
             self._rising = False
-            if self.total > self._peak.bytes:
+            if self.total > self._peak.peak_bytes:
                 self._peak = Peak(self._phase, self.total, dict(self.live))
 
     def phase(self, name: str) -> None:

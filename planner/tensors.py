@@ -53,6 +53,29 @@ def parameter_tensors(model: ModelConfig) -> tuple[ParameterTensor, ...]:
     return tuple(t for t in found if t.times)
 
 
+def named_tensors(model: ModelConfig) -> Iterator[ParameterTensor]:
+    """Every tensor by itself, under the name that the reference trainer and its checkpoints give it, in their order."""
+    s = shape_of(model)
+    before, after = model.norm_placement in ("pre", "both"), model.norm_placement in ("post", "both")
+    attention, dense, moe = list(_attention(model, s)), list(_mlp("mlp", s, s.ffn)), list(_experts(model, s))
+
+    def norm(name: str, there: bool = True) -> list[ParameterTensor]:
+        return _vectors(name, s.hidden, s.norm_vectors, 1) if there else []
+
+    yield ParameterTensor("embedding.weight", (s.vocab, s.hidden))
+    yield from norm("embedding_norm", model.embedding_norm)
+    if s.learned_positions:
+        yield ParameterTensor("position.weight", (s.position_rows, s.hidden))
+    for index in range(s.layers):
+        inside = [*norm("attention_norm", before), *attention, *norm("attention_post_norm", after)]
+        inside += norm("mlp_norm", before and model.residual != "parallel-one-norm")
+        inside += [*(dense if index < s.dense_layers else moe), *norm("mlp_post_norm", after)]
+        yield from (ParameterTensor(f"blocks.{index}.{t.name}", t.shape) for t in inside)
+    yield from norm("norm")
+    if not s.tied:
+        yield ParameterTensor("head.weight", (s.vocab, s.hidden))
+
+
 def _times(tensors: Iterator[ParameterTensor], times: int) -> list[ParameterTensor]:
     return [ParameterTensor(t.name, t.shape, t.times * times) for t in tensors]
 
@@ -71,15 +94,15 @@ def _attention(model: ModelConfig, s: Shape) -> Iterator[ParameterTensor]:
     mla = model.mla
     if mla is None:
         yield from _linear("attention.qkv", s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
-        yield from _linear("attention.proj", s.query_width, s.hidden, s.proj_bias)
         if s.normed_query:
             yield from _vectors("attention.query_norm", s.normed_query, s.norm_vectors, 1)
             yield from _vectors("attention.key_norm", s.normed_key, s.norm_vectors, 1)
+        yield from _linear("attention.proj", s.query_width, s.hidden, s.proj_bias)
         return
     if mla.q_lora_rank:
         yield from _linear("attention.query_down", s.hidden, mla.q_lora_rank, 0)
         yield ParameterTensor("attention.query_norm.weight", (mla.q_lora_rank,))
-        yield from _linear("attention.query_up", mla.q_lora_rank, s.query_width, 0)
+        yield from _linear("attention.query", mla.q_lora_rank, s.query_width, 0)
     else:
         yield from _linear("attention.query", s.hidden, s.query_width, 0)
     yield from _linear("attention.kv_down", s.hidden, mla.kv_lora_rank + mla.qk_rope_head_dim, 0)
@@ -101,7 +124,8 @@ def _experts(model: ModelConfig, s: Shape) -> Iterator[ParameterTensor]:
         return
     yield from _linear("mlp.router", s.hidden, moe.experts, 0)
     for name in ("gate", "up", "down")[0 if s.gated else 1 :]:
-        yield ParameterTensor(f"mlp.experts.{name}", (moe.experts, s.hidden, moe.expert_ffn))
+        sides = (moe.expert_ffn, s.hidden) if name == "down" else (s.hidden, moe.expert_ffn)
+        yield ParameterTensor(f"mlp.experts.{name}", (moe.experts, *sides))
     if moe.shared_ffn:
         for tensor in _mlp("mlp.shared", s, moe.shared_ffn):
             if tensor.decays:  # shared experts have no biases

@@ -51,6 +51,20 @@ def summary(plan: Plan, found: Sequence[Finding]) -> str:
     return "\n\n".join(section for section in sections if section)
 
 
+def announcement(plan: Plan) -> str:
+    """One line said before a run begins: what it is, and what is predicted; a speed that is not known is named so."""
+    t = plan.throughput
+    peak = f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
+    if t.tokens_per_second is None:
+        predicted = f"{peak}; how fast is not predicted, it will be measured"
+    else:
+        predicted = f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, {peak}"
+    return (
+        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
+        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: {predicted}"
+    )
+
+
 def _line(label: str, value: str, note: str = "") -> str:
     return f"  {label:<{LABEL}}{value}{'   ' + note if note else ''}"
 

@@ -111,7 +111,7 @@ def trace_report(
     for p in walk_run(config).phases:
         replayed = round(seen[p.phase].peak_bytes)
         operator = seen[p.phase].operator
-        phases.append(TracedPhase(p.phase, p.bytes, replayed, p.bytes - replayed, operator, p.components))
+        phases.append(TracedPhase(p.phase, p.peak_bytes, replayed, p.peak_bytes - replayed, operator, p.at_peak))
     if extrapolated:
         events = []
         walk_run(config, events=events)

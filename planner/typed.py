@@ -56,12 +56,14 @@ class Typed:
     activation_checkpointing_every: str | None = None
     runtime: str | None = None
     attention: str | None = None
+    document_borders: str | None = None
     loss_kind: str | None = None
     loss_chunks: str | None = None
     dropout: str | None = None
     optimizer: str | None = None
     optimizer_implementation: str | None = None
     state_dtype: str | None = None
+    clip_value: str | None = None
     schedule: str | None = None
     peak_lr: str | None = None
     min_lr: str | None = None

@@ -17,17 +17,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Concatenate, NamedTuple, ParamSpec
+from typing import Concatenate, ParamSpec
 
-from planner.errors import UnitError, nearest
+from planner.numeral import EDGE, LARGEST, Numeral, Units
 
 _P = ParamSpec("_P")
-_Units = Mapping[str, Fraction | int]
 
 # The only table of prefixes. Everything below, read or written, is derived from it.
 _DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
 _BINARY = {f"{p.upper()}i": 2 ** (10 * i) for i, p in enumerate(_DECIMAL, start=1)}
-_SECONDS: _Units = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "ms": Fraction("1e-3"), "us": Fraction("1e-6")}
+_SECONDS: Units = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "ms": Fraction("1e-3"), "us": Fraction("1e-6")}
 _LARGE_WORDS = {"M": _DECIMAL["M"], "B": _DECIMAL["G"], "T": _DECIMAL["T"]}  # as people and prices say them
 _WORDS = {"k": _DECIMAL["k"], **_LARGE_WORDS}
 _COUNTS = {p: f for p, f in {**_WORDS, **_DECIMAL, **_BINARY}.items() if p[0] != "E"}
@@ -38,82 +37,10 @@ TERA = _DECIMAL["T"]  # of FLOP/s
 HOUR = 3600  # s
 KILOWATT_HOUR = _DECIMAL["k"] * HOUR  # J
 
-_LARGEST = 10**30  # no quantity of this field comes near it: beyond, somebody mistyped
-_EDGE = 200  # of exponents: with at most 100 digits, what passes lies within 10^-300 and 10^300 and fits a float
-_LONGEST = 100  # characters
-_NUMBER = re.compile(
-    r"(?a)(?P<sign>[+-]?)(?P<whole>[1-9]\d{0,2}(?:,\d{3})+(?![\d_])|\d+(?:_\d+)*|)"
-    r"(?P<part>(?:\.(?:\d+(?:_\d+)*)?)?)(?:[eE](?P<power>[+-]?\d+))?"
-)
-
-
-class _Typed(NamedTuple):  # not a dataclass: importing those takes 10 ms
-    """One typed text, and what its error messages call it."""
-
-    text: str
-    name: str
-    kind: str
-    example: str
-
-    def refuse(self, why: str, remedy: str = "") -> UnitError:
-        what = f"{self.name}: {self.text[:40] + '…' * (len(self.text) > 40)!r} is not {self.kind}"
-        return UnitError(what, why=why, remedy=remedy or f"write it like {self.example}")
-
-    def body(self, text: str | None = None) -> str:
-        """`text`, or what was typed, without surrounding blanks; refused if it cannot be a number."""
-        body = (self.text if text is None else text).strip()
-        if not body:
-            raise self.refuse("it is empty")
-        if len(body) > _LONGEST:
-            raise self.refuse(f"it is {len(body)} characters long, and no quantity needs more than {_LONGEST}")
-        if re.match(r"[+-]?0[xX]", body):
-            raise self.refuse("hexadecimal numbers are not read")
-        if body.lstrip("+-").lower() in ("nan", "inf", "infinity"):
-            raise self.refuse("it is not a finite number")
-        for c in body:
-            if not (c.isascii() and c.isprintable()):
-                raise self.refuse(f"{c!r} (U+{ord(c):04X}) is not a plain ASCII digit, letter or sign")
-        return body
-
-    def split(self, body: str, units: _Units, *, fold: bool = True) -> tuple[Fraction, Fraction]:
-        """The number and the factor of its suffix; `fold` reads suffixes in either case."""
-        found = _NUMBER.match(body)
-        assert found is not None  # every piece of the pattern may be empty
-        digits = (found["whole"] + found["part"]).replace(",", "").replace("_", "")
-        if not digits.strip("."):
-            raise self.refuse("it does not begin with a number")
-        if found["sign"] == "-":
-            raise self.refuse("it is negative")
-        rest = body[found.end() :]
-        suffix = rest.removeprefix(" ")
-        if not re.fullmatch(r"[A-Za-z]*|%", suffix):
-            if re.match(r"[,_\d]| +\d", rest):
-                raise self.refuse("only commas between groups of three (1,000,000) or single underscores part digits")
-            raise self.refuse(f"{rest.strip()!r} follows the number; only one blank and one suffix may")
-        known = {"": 1, **{unit.lower() if fold else unit: factor for unit, factor in units.items()}}
-        factor = known.get(suffix.lower() if fold else suffix)
-        if factor is None:
-            hint = f"did you mean {' or '.join(close)}? " if (close := nearest(suffix, units)) else ""
-            raise self.refuse(f"the suffix {suffix!r} is not known here", f"{hint}known: {', '.join(units)}")
-        if found["power"] and factor != 1:
-            raise self.refuse(f"it has both an exponent and the suffix {suffix!r}", "keep one of the two")
-        number, power = Fraction(digits), int(found["power"] or 0)
-        if number and abs(power) > _EDGE:  # before the power is worked out: 1e999999999 would fill the memory
-            raise self.refuse(f"its exponent is {power}: too {'large' if power > 0 else 'small'}")
-        return number * Fraction(10) ** (power if number else 0), Fraction(factor)
-
-    def bounded(self, value: Fraction, allow_zero: bool, largest: int = _LARGEST) -> Fraction:
-        """`value`, if it is positive (or an allowed zero) and no larger than `largest`."""
-        if value == 0 and not allow_zero:
-            raise self.refuse("it is zero")
-        if value > largest:
-            raise self.refuse(f"it is larger than 10^{len(str(largest)) - 1}: too large")
-        return value
-
 
 def parse_count(text: str, *, name: str, allow_zero: bool = False) -> int:
     """A whole number of things: "125M", "1.3B", "4Mi", "1,000,000", "1e9". Up to 10^30. Raises UnitError."""
-    typed = _Typed(text, name, "a count", "125M, 1.3B, 4Mi, 1,000,000 or 1e9")
+    typed = Numeral(text, name, "a count", "125M, 1.3B, 4Mi, 1,000,000 or 1e9")
     number, factor = typed.split(typed.body(), _COUNTS)
     value = typed.bounded(number * factor, allow_zero)
     if value.denominator != 1:
@@ -123,14 +50,14 @@ def parse_count(text: str, *, name: str, allow_zero: bool = False) -> int:
 
 def parse_number(text: str, *, name: str, allow_zero: bool = False) -> float:
     """A finite real without unit: "6e-4", "0.01", "150", "1%" (0.01). Below 10^200. Raises UnitError."""
-    typed = _Typed(text, name, "a number", "150, 0.01, 6e-4 or 1%")
+    typed = Numeral(text, name, "a number", "150, 0.01, 6e-4 or 1%")
     number, factor = typed.split(typed.body(), {"%": Fraction(1, 100)})
-    return float(typed.bounded(number * factor, allow_zero, 10**_EDGE))
+    return float(typed.bounded(number * factor, allow_zero, 10**EDGE))
 
 
 def parse_bytes(text: str, *, name: str, allow_zero: bool = False) -> int:
     """A size in bytes: "80GB" (80·10^9), "80GiB" (80·2^30), "512 MiB", "1e9". Rounded to a byte. Raises UnitError."""
-    typed = _Typed(text, name, "a size", "80GB (80 x 10^9 bytes), 80GiB (80 x 2^30 bytes) or 512 MiB")
+    typed = Numeral(text, name, "a size", "80GB (80 x 10^9 bytes), 80GiB (80 x 2^30 bytes) or 512 MiB")
     body = typed.body()
     if re.search(r"([A-Z]i?|[\d .])b$", body):  # Gb is a gigabit; "gb" in one case is how people type GB
         raise typed.refuse("a small b after a capital letter or a digit is a bit", "write B for bytes: 80GB or 80GiB")
@@ -143,14 +70,14 @@ def parse_bytes(text: str, *, name: str, allow_zero: bool = False) -> int:
 
 def parse_duration(text: str, *, name: str, allow_zero: bool = False) -> float:
     """Seconds: "2h30m", "1d 12h", "90m" (minutes), "500ms", "1:30:00" (h:mm:ss), "45". Raises UnitError."""
-    typed = _Typed(text, name, "a duration", "2h30m, 90m, 1d12h, 45s, 500ms or 1:30:00")
+    typed = Numeral(text, name, "a duration", "2h30m, 90m, 1d12h, 45s, 500ms or 1:30:00")
     body = typed.body()
     if ":" in body:
         clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", body)
         if clock is None:
             raise typed.refuse("a time with colons has hours, minutes and seconds (h:mm:ss)", "write 1:30:00 or 1h30m")
         body = "{}h{}m{}s".format(*clock.groups())
-    total, above = Fraction(0), Fraction(_LARGEST)
+    total, above = Fraction(0), Fraction(LARGEST)
     # No unit contains an "e", so that "1e3s" stays one piece here.
     compound = re.fullmatch(r"(?:[\d.,_]+ ?[a-df-zA-DF-Z]+ ?){2,}", body)
     pieces = re.findall(r"[\d.,_]+ ?[a-zA-Z]+", body) if compound else [body]
@@ -164,7 +91,7 @@ def parse_duration(text: str, *, name: str, allow_zero: bool = False) -> float:
 
 def parse_money(text: str, *, name: str, allow_zero: bool = False) -> float:
     """US dollars: "$500", "500 USD", "$2.5k", "2.5k$", "$1,234.50". Other currencies are refused. Raises UnitError."""
-    typed = _Typed(text, name, "an amount of US dollars", "$500, 500 USD, $2.5k or $1,234.50")
+    typed = Numeral(text, name, "an amount of US dollars", "$500, 500 USD, $2.5k or $1,234.50")
     bare = re.sub(r"US\$|USD", "$", text.strip(), flags=re.IGNORECASE)
     if re.search(r"[€£¥₹₩₽]|^[A-Z]+ ?\$|[A-Z]{3}", bare):
         raise typed.refuse("only US dollars are known, and no exchange rate is assumed", "convert it: $500 or 500 USD")
@@ -175,7 +102,7 @@ def parse_money(text: str, *, name: str, allow_zero: bool = False) -> float:
 
 def spell_count(n: int) -> str:
     """The shortest text that `parse_count` reads back as exactly n: "125M", "1.3B", "524288". 0 <= n <= 10^30."""
-    assert 0 <= n <= _LARGEST, n
+    assert 0 <= n <= LARGEST, n
     # Decimal suffixes only, which read as the same number to everybody; an exponent only from 10^18 on.
     spelled = [str(n)]  # first: on a tie plain digits win
     for suffix, factor in {**_WORDS, "P": _DECIMAL["P"]}.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.config import RunConfig
-from planner.mirror.autograd import Storage
+from planner.mirror.graph import Storage
 from planner.optimizer_account import (
     FP32,
     ORTHOGONAL,
@@ -55,18 +55,18 @@ class Update:
     def _update(self, kind: str, decays: bool, group: Group, first: bool) -> None:
         way = self.config.optimizer.implementation
         if kind == "sgd":
-            self._sgd(way, decays and self.config.optimizer.weight_decay > 0, group, first)
+            self._sgd(way, decays, group, first)
             return
         if first:
             self._make_state(group)
         if kind == "muon":
             self._muon(group)
         elif kind == "lion":
-            self._one_at_a_time(group, 1 if self.moment == self.item else 2)
+            self._one_at_a_time(group, self._lion_bytes())
         elif kind == "adafactor":
             self._adafactor_foreach(group) if way == "foreach" else self._adafactor(group)
         elif self.own_adamw:
-            self._one_at_a_time(group, 2)
+            self._one_at_a_time(group, self._own_adamw_bytes())
         elif kind == "adamw":
             self._adamw(way, group)
 
@@ -76,12 +76,21 @@ class Update:
             for size in state_of_tensor(self.config.optimizer.name, self.moment, tensor):
                 self.hold("optimizer", size, tensor.times)
 
-    def _one_at_a_time(self, group: Group, tensors: int) -> None:
-        """Our own optimizers: so many copies of one tensor in the wider type, and nothing from one to the next."""
-        wide = max(self.item, self.moment, FP32 if self.own_adamw else 0)
+    def _one_at_a_time(self, group: Group, each: int) -> None:
+        """Our own optimizers: so many bytes per element of one tensor, and nothing from one to the next."""
         for tensor in group:
-            copies = self.temporary(tensors * wide * tensor.count)
+            copies = self.temporary(each * tensor.count)
             del copies
+
+    def _lion_bytes(self) -> int:
+        """New values; where the types differ, the narrower of moment and gradient widened, and narrow new weights."""
+        if self.moment == self.item:
+            return self.item
+        return 2 * FP32 + (self.item if self.item < self.moment else 0)
+
+    def _own_adamw_bytes(self) -> int:
+        """An fp32 gradient where it is narrow, one new moment, and that moment rounded where it is narrow."""
+        return FP32 + (FP32 if self.item < FP32 else 0) + (self.moment if self.moment < FP32 else 0)
 
     def _adamw(self, way: str, group: Group) -> None:
         """fused: nothing. foreach: roots of all second moments. for-loop: root and quotient, the last one's beside."""
@@ -143,12 +152,12 @@ class Update:
             del estimates
 
     def _muon(self, group: Group) -> None:
-        """Newton-Schulz in bf16 on one matrix; the last matrix's update lives until this one's has been made."""
-        update: Storage | None = None
-        for tensor in group:
-            update = self.temporary(self.item * tensor.count)
-            update = self._orthogonal(update, tensor)
-        del update
+        """Newton-Schulz in bf16 on one matrix, with a copy of it and of its momentum, for a step that is not good."""
+        (tensor,) = group
+        copies = [self.temporary(self.item * tensor.count) for _ in ("weight", "momentum")]
+        update = self.temporary(self.item * tensor.count)
+        update = self._orthogonal(update, tensor)
+        del update, copies
 
     def _orthogonal(self, given: Storage, tensor: UpdatedTensor) -> Storage:
         side = min(tensor.shape)

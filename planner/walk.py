@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from planner.mirror.autograd import Autograd, Storage, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.compiled import compiled_program
 from planner.mirror.facts import Facts
 from planner.mirror.fused import fused_program
+from planner.mirror.graph import Storage, Tensor
 from planner.mirror.model import Block, Network
 from planner.mirror.operators import INDEX, mark, scale
 from planner.mirror.programs import Program, Walk
+from planner.mirror.sdpa import cut_masks
 from planner.tape import Ledger
 
 Run = tuple[int, int, int]  # first block, blocks of one unit, units
@@ -36,11 +38,13 @@ def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
         return
     ids, targets = _inputs(facts, ledger)
     ledger.phase("forward_end")
+    e.masks = cut_masks(e, facts)
     stream = [mark(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
     for run in runs_of(facts):
         _walk_run(facts, e, stream, run, whole)
     hidden = network.last_norm(e, stream[0])
     stream.clear()
+    e.masks = (None, None)
     loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
@@ -59,11 +63,13 @@ def walk_evaluation(facts: Facts, e: Autograd, whole: bool = False) -> None:
     network = Network(facts)
     ids, targets = _inputs(facts, e.ledger)
     e.recording = False
+    e.masks = cut_masks(e, facts)
     stream = [network.embed(e, ids)]
     for run in runs_of(facts):
         _walk_run(facts, e, stream, run, whole)  # under autocast the copies of all blocks' weights stay
     hidden = network.last_norm(e, stream[0])
     stream.clear()
+    e.masks = (None, None)
     network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
@@ -112,6 +118,7 @@ def _walk_unit(facts: Facts, e: Autograd, stream: list[Tensor], blocks: range, a
     e.enter_unit(added)
     for index in blocks:
         block = Block(facts, index)
+        block.attention.masks = e.masks
         if facts.recomputes(index):
             stream[0] = e.checkpoint("blocks", block, stream[0])
         else:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.config import TrainingConfig
 from planner.model_config import ModelConfig
+from reference_trainer.borders import flexible_attention
 from reference_trainer.layers import RMSNorm, make_linear, make_norm, rotate
 from reference_trainer.positions import Tables
 
@@ -26,7 +27,7 @@ class AttentionCore(nn.Module):
     attention_kernel "flash" is PyTorch's own choice: the flash kernel on a CPU, without dropout; on CUDA flash, or the
     memory-efficient one where a mask is added. It saves queries, keys, values, output and a log-sum-exp per head
     and token. "math" is softmax(Q K^T) V written out, in fp32: it saves the T x T weights of every head, and
-    queries, keys and values widened to fp32 and to all heads.
+    queries, keys and values widened to fp32 and to all heads. "flex" is FlexAttention, for documents cut on CUDA.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
@@ -42,6 +43,10 @@ class AttentionCore(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, tables: Tables) -> Tensor:
         """query [B, T, a, d], key and value [B, T, k, d or another width] to [B, T, a, that width]."""
+        blocks = tables.windowed_blocks if self.windowed else tables.full_blocks
+        if blocks is not None:
+            parts = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+            return flexible_attention(*parts, blocks).transpose(1, 2)
         mask = tables.windowed if self.windowed else tables.full
         with sdpa_kernel(SDPBackend.MATH) if self.math else nullcontext():
             return F.scaled_dot_product_attention(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from planner.config import RunConfig
 from planner.errors import ConfigError
-from reference_trainer.data import TokenData, batch
+from reference_trainer.data import TokenData, batch, open_data
 from reference_trainer.step import Work, explained_shortage
 
 
@@ -44,6 +45,12 @@ def refuse_unevaluated(config: RunConfig, data: TokenData) -> None:
         )
 
 
+def opened_for(config: RunConfig, path: Path | None) -> TokenData:
+    """The data of a run, with a part held out where the config evaluates. Raises DataError."""
+    hold_out = config.evaluation.every is not None
+    return open_data(path, config.model.vocab, config.training.seq, hold_out=hold_out)
+
+
 def passes_of(config: RunConfig, validation: TokenData) -> int:
     """Forward passes of one evaluation: the tokens asked for in whole micro-batches, at most all that there are."""
     per_pass = config.training.micro_batch * config.training.seq
@@ -66,9 +73,10 @@ def evaluate(work: Work, stopping: Callable[[], bool]) -> float | None:
             for index in range(passes_of(config, validation)):
                 if stopping():
                     return None
-                ids, targets = batch(validation, config, index * size, size)
-                valid += targets.numel()
-                total += model(ids.to(work.device), targets.to(work.device))
-        return float(total) / valid
+                held = batch(validation, config, index * size, size)
+                given = held.moved(lambda t: t.to(work.device))
+                valid += held.valid
+                total += model(given.ids, given.targets, given.documents)
+        return float(total) / max(valid, 1)
     finally:
         model.train()

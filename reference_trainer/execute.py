@@ -21,9 +21,11 @@ from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.report import document
 from planner.shape import tokens_per_step
-from planner.units import format_bytes, format_count, format_duration, format_number, format_rate
+from planner.text import announcement
+from planner.units import format_number
 from reference_trainer.adapt import adapted
-from reference_trainer.data import open_data
+from reference_trainer.checkpoint import refuse_other_config
+from reference_trainer.evaluation import opened_for
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
 from reference_trainer.post_mortem import write_post_mortem
@@ -54,6 +56,7 @@ class Execution:
     deterministic: bool = False
     progress: bool = False
     time_limit: float | None = None
+    new_schedule: bool = False
     statistics_every: int | None = None
     noise_scale: bool = False
     trackers: tuple[str, ...] = ()
@@ -85,17 +88,20 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         deterministic=execution.deterministic,
         progress=execution.progress,
         time_limit=execution.time_limit,
+        new_schedule=execution.new_schedule,
         statistics_every=execution.statistics_every,
         noise_scale=execution.noise_scale,
         trackers=execution.trackers,
         eval_command=execution.eval_command,
         eval_timeout=execution.eval_timeout,
     )
+    if resume:
+        refuse_other_config(directory / "checkpoints", config, execution.new_schedule)
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
     check_trackers(options.trackers)
     refuse_unrunnable(config, device)
-    data = open_data(execution.data, config.model.vocab, config.training.seq)
+    data = opened_for(config, execution.data)
     if not resume:
         _refuse_occupied(directory)
         config = adapted(config, device, say)
@@ -108,7 +114,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         found = findings(plan)
         _write_plan(plan, found, directory)
         _write_execution(directory, execution)
-        say(_announcement(plan))
+        say(announcement(plan))
         for finding in found:
             if finding.level == "error":
                 say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
@@ -167,16 +173,6 @@ def _peak(plan: Plan) -> float | None:
     if t.mfu is None or t.tokens_per_second is None:
         return None
     return plan.flops.per_token_model * t.tokens_per_second / t.mfu / plan.config.hardware.gpus
-
-
-def _announcement(plan: Plan) -> str:
-    t = plan.throughput
-    return (
-        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
-        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: "
-        f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, "
-        f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
-    )
 
 
 def _write_plan(plan: Plan, found: tuple[Finding, ...], directory: Path) -> None:

@@ -11,41 +11,40 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from torch import Tensor
 
-Pair = tuple[Tensor, Tensor]
+from reference_trainer.data import Batch
+
 Place = tuple[int, int]  # step, micro-batch
 
 
 class Feed:
     """`take` gives a micro-batch on the device; `waited` is the time spent in it since it was last asked for."""
 
-    def __init__(self, make: Callable[[int, int], Pair], accumulation: int, device: torch.device) -> None:
-        """make: ids and targets of (step, micro-batch), on the host."""
+    def __init__(self, make: Callable[[int, int], Batch], accumulation: int, device: torch.device) -> None:
+        """make: the micro-batch of (step, number), on the host."""
         self._make, self._accumulation, self._device = make, accumulation, device
-        self._ahead: tuple[Place, Future[Pair]] | None = None
+        self._ahead: tuple[Place, Future[Batch]] | None = None
         self._thread = ThreadPoolExecutor(1, "feed") if device.type == "cuda" else None
         self._waited = 0.0
 
-    def take(self, step: int, micro: int) -> Pair:
-        """ids and targets of one micro-batch, on the device."""
+    def take(self, step: int, micro: int) -> Batch:
+        """One micro-batch, on the device."""
         begin = time.perf_counter()
         if self._thread is None:
-            pair = self._make(step, micro)
+            found = self._make(step, micro)
         else:
             place, made = self._ahead or ((0, 0), None)
-            pair = made.result() if made is not None and place == (step, micro) else self._pinned(step, micro)
+            found = made.result() if made is not None and place == (step, micro) else self._pinned(step, micro)
             after = (step, micro + 1) if micro + 1 < self._accumulation else (step + 1, 0)
             self._ahead = after, self._thread.submit(self._pinned, *after)
         self._waited += time.perf_counter() - begin
         if self._thread is None:
-            return pair
+            return found
         # from pinned memory the copy does not wait for the kernels already queued
-        return pair[0].to(self._device, non_blocking=True), pair[1].to(self._device, non_blocking=True)
+        return found.moved(lambda t: t.to(self._device, non_blocking=True))
 
-    def _pinned(self, step: int, micro: int) -> Pair:
-        ids, targets = self._make(step, micro)
-        return ids.pin_memory(), targets.pin_memory()
+    def _pinned(self, step: int, micro: int) -> Batch:
+        return self._make(step, micro).moved(lambda t: t.pin_memory())
 
     def waited(self) -> float:
         """Seconds spent waiting since the last call."""

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 from planner.errors import FileError, PlanError
 from planner.shape import tokens_per_step
 from planner.units import format_number
-from reference_trainer.checkpoint import load, save, state_of
+from reference_trainer.checkpoint import State, load, state_of
 from reference_trainer.eval_command import TIMEOUT, limit, run_command
 from reference_trainer.evaluation import Progress, evaluate
 from reference_trainer.guard import Streak
 from reference_trainer.journal import Journal
 from reference_trainer.meters import Meters
-from reference_trainer.monitor import Show
+from reference_trainer.monitor import Show, device_name
 from reference_trainer.paths import RunDirectory
-from reference_trainer.publish import bytes_of, newest_valid, prune
+from reference_trainer.publish import newest_valid
 from reference_trainer.readings import Readings, Step
 from reference_trainer.records import RunOptions, finite
 from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
+from reference_trainer.saver import Report, Saver
 from reference_trainer.step import Work
 from reference_trainer.trackers import Trackers
 
@@ -44,11 +46,31 @@ class Job:
     trackers: Trackers | None = None
     judged_step: int = 0
     streak: Streak = field(init=False)
+    saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.here.metrics)
         self.meters = Meters(self.work, self.options, self.here.event, self.say)
         self.streak = Streak(self.work.config.guard.nonfinite_limit)
+        options, work = self.work.config.checkpoints, self.work
+        self.saver = Saver(self.here.checkpoints, work.optimizer, options, work.gate.tensors, self.saved)
+
+    def saved(self, report: Report) -> None:
+        """Log what became of a save."""
+        if report.error is not None:
+            self.here.event("checkpoint failed", step=report.step, message=report.error.message())
+            self.say(f"{report.error.message()}\n  training goes on from the weights in memory")
+            return
+        self.saved_step, self.checkpoint_bytes = report.step, report.size_bytes
+        self.here.event(
+            "checkpoint",
+            step=report.step,
+            bytes=report.size_bytes,
+            seconds=report.write_seconds,
+            stalled_seconds=report.stalled_seconds,
+        )
+        for note in report.notes:
+            self.say(note)
 
 
 def resume(job: Job) -> None:
@@ -58,12 +80,27 @@ def resume(job: Job) -> None:
     if path is None:
         job.say("the run stopped before its first checkpoint: it begins again")
     else:
-        expected = state_of(job.work.config, job.work.data.fingerprint, 0, 0)
-        job.done = load(path, job.work.optimizer, expected).step
+        job.done = _load(job, path)
         job.say(f"continues after step {job.done}")
     job.saved_step = job.done
     job.here.forget_after(job.done)
     job.meters.restore(job.here.metrics)
+
+
+def _load(job: Job, path: Path) -> int:
+    """The step of a checkpoint, after weights, moments, the guard's window and the progress are as they were then."""
+    extra, new_schedule = job.work.gate.tensors(), job.options.new_schedule
+    found = load(path, job.work.optimizer, _state(job, 0), extra, job.say, new_schedule)
+    known = {f.name for f in fields(Progress)}
+    job.progress = Progress(**{key: value for key, value in found.progress.items() if key in known})  # type: ignore[arg-type]
+    job.streak.in_a_row = job.progress.nonfinite_in_a_row
+    return found.step
+
+
+def _state(job: Job, step: int) -> State:
+    config, work = job.work.config, job.work
+    tokens, device = step * tokens_per_step(config), device_name(work.device)
+    return state_of(config, work.data.fingerprint, step, tokens, asdict(job.progress), device)
 
 
 def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -> bool:
@@ -123,7 +160,7 @@ def _note_evaluation(job: Job, loss: float, seconds: float) -> None:
     job.here.event("evaluation", step=job.done, loss=finite(loss), best=best, seconds=seconds)
     job.say(f"step {job.done}: validation loss {format_number(loss)}{', the best so far' if best else ''}")
     if best:
-        save_or_say(job, last=False)
+        save(job)
 
 
 def judge_by_command(job: Job, stopping: Callable[[], bool]) -> None:
@@ -157,13 +194,13 @@ def _roll_back(job: Job, spike_step: int) -> bool:
     Raises PlanError when the budget is spent.
     """
     guard, before = job.work.config.guard, job.work.rollbacks
+    job.saver.wait()
     path = newest_valid(job.here.checkpoints, job.say)
     if path is None:
         job.say("there is no checkpoint to go back to: the update was left out, and training goes on")
         return False
     try:
-        expected = state_of(job.work.config, job.work.data.fingerprint, 0, 0)
-        to_step = load(path, job.work.optimizer, expected).step
+        to_step = _load(job, path)
         rollback = planned(guard, before, spike_step, to_step)
     except PlanError as error:
         job.here.event("stopped", step=spike_step, message=error.what)
@@ -171,6 +208,7 @@ def _roll_back(job: Job, spike_step: int) -> bool:
     save_rollbacks(job.here.rollbacks, (*before, rollback))
     job.work.rollbacks = (*before, rollback)
     job.done = job.saved_step = to_step
+    job.saver.asked_step = None  # a step that is taken again is another one
     job.journal.forget_pending()
     job.here.forget_after(to_step)
     job.meters.restore(job.here.metrics)
@@ -183,28 +221,26 @@ def _roll_back(job: Job, spike_step: int) -> bool:
 # --- saving -----------------------------------------------------------------------------------------------------------
 
 
-def _save(job: Job) -> None:
-    """Write the checkpoint of the last step, and delete those that it makes superfluous.
+def save(job: Job) -> None:
+    """Write the checkpoint of the last step, unless it was asked for already. A disk that refuses is told of later.
 
-    Raises FileError, CheckpointError.
+    Raises CheckpointError for weights that are not finite, FileError after too many failed saves in a row.
     """
-    begin, config = time.perf_counter(), job.work.config
-    job.journal.sync()
-    state = state_of(config, job.work.data.fingerprint, job.done, job.done * tokens_per_step(config))
-    path = save(job.here.checkpoints, job.work.optimizer, state)
-    job.saved_step, job.checkpoint_bytes = job.done, bytes_of(path)
-    prune(job.here.checkpoints, job.done)
-    job.here.event("checkpoint", step=job.done, bytes=job.checkpoint_bytes, seconds=time.perf_counter() - begin)
-
-
-def save_or_say(job: Job, last: bool) -> None:
-    """As `_save`; but only the last may fail: before that, the disk may have room at the next checkpoint."""
-    if job.saved_step == job.done:
+    if job.done in (job.saved_step, job.saver.asked_step):
         return
     try:
-        _save(job)
+        job.journal.sync()  # no checkpoint may know of a step that the metrics do not
     except FileError as error:
         job.here.event("checkpoint failed", step=job.done, message=error.message())
-        if last:
-            raise
         job.say(f"{error.message()}\n  training goes on from the weights in memory")
+        return
+    job.saver.save(_state(job, job.done), job.progress.best_step)
+
+
+def save_last(job: Job) -> None:
+    """As `save`, once more where the last step's has failed; the saver's end raises where it fails again."""
+    job.saver.wait()
+    if job.saved_step == job.done:
+        return
+    job.journal.sync()
+    job.saver.save(_state(job, job.done), job.progress.best_step)

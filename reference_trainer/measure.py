@@ -22,7 +22,9 @@ def build_model(config: RunConfig) -> GPT:
     return GPT(config.model, config.training, compute_type(recipe), weights_type(recipe))
 
 
-def saved_bytes_by_operator(model: GPT, ids: Tensor, targets: Tensor) -> dict[str, int]:
+def saved_bytes_by_operator(
+    model: GPT, ids: Tensor, targets: Tensor, documents: Tensor | None = None
+) -> dict[str, int]:
     """Bytes of distinct storages that autograd keeps for backward in one forward pass, by module.
 
     Parameters and the tables of positions are not counted: they live anyway. A storage belongs to the first module that
@@ -44,7 +46,7 @@ def saved_bytes_by_operator(model: GPT, ids: Tensor, targets: Tensor) -> dict[st
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = model(ids, targets)
+            loss = model(ids, targets, documents)
     del loss
     return lines
 
@@ -83,9 +85,15 @@ def model_flops_per_step(config: RunConfig) -> int:
 
     There attention is decomposed and counted in full, T^2 scores whatever a window hides, forward x 3. Nothing is
     recomputed: checkpointing and chunked losses are left out, because model FLOPs do not contain what they repeat,
-    and autocast too, which that device does not know.
+    and autocast too, which that device does not know. Documents that are cut apart count as those that are not.
     """
-    unrepeated = {"activation_checkpointing": "none", "loss": "plain", "runtime": "eager", "attention_kernel": "math"}
+    unrepeated = {
+        "activation_checkpointing": "none",
+        "loss": "plain",
+        "runtime": "eager",
+        "attention_kernel": "math",
+        "document_borders": "across",
+    }
     plain = config.model_copy(update={"training": config.training.model_copy(update=unrepeated)})
     with torch.device("meta"):
         model = build_model(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,8 +25,18 @@ def relu_squared(x: Tensor) -> Tensor:
     return torch.relu(x).square()
 
 
+def gelu_written_out(x: Tensor) -> Tensor:
+    """The tanh form of GELU, operator by operator, as GPT-2's ports have it (transformers' NewGELUActivation).
+
+    Each operator keeps what its own gradient needs: 5 tensors of x's width where F.gelu keeps 1. Under CUDA's
+    autocast the power is taken in fp32, and all but the half after it.
+    """
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": tanh_gelu,
+    "gelu-written-out": gelu_written_out,
     "relu": torch.relu,
     "relu2": relu_squared,
     "swiglu": F.silu,

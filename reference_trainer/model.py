@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from planner.config import TrainingConfig
 from planner.model_config import ModelConfig
 from reference_trainer.attention import Attention, LatentAttention
+from reference_trainer.borders import cut_at_borders, needs_dense_mask, windows_of, with_blocks
 from reference_trainer.layers import Dropout, make_linear, make_norm
 from reference_trainer.losses import make_loss, soft_capped
 from reference_trainer.mlp import MoE, make_mlp
@@ -142,14 +143,25 @@ class GPT(nn.Module):
     def make_tables(self, length: int, device: torch.device) -> Tables:
         """Rotary angles and masks of scores for `length` positions, made once and kept."""
         if self.tables is None or self.tables_for != (length, device):
-            self.tables = make_tables(self.model, length, self.compute, device)
+            cut = needs_dense_mask(self.options)
+            self.tables = make_tables(self.model, length, self.compute, device, cut)
             self.tables_for = (length, device)
         return self.tables
 
-    def hidden_states(self, ids: Tensor) -> Tensor:
+    def tables_of(self, length: int, documents: Tensor | None, device: torch.device) -> Tables:
+        """The tables of `length` positions, cut at the borders of `documents` [B, T]; None: each row is one."""
+        tables = self.make_tables(length, device)
+        if documents is None or self.options.document_borders == "across":
+            return tables
+        windows = windows_of(self.model)
+        if needs_dense_mask(self.options):
+            return cut_at_borders(tables, documents, windows)
+        return with_blocks(tables, documents, windows, self.model.sliding_window)
+
+    def hidden_states(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """ids [B, T] to the normed last hidden states [B, T, h] in the compute type (autocast: the residual's)."""
         length = ids.shape[1]
-        tables = self.make_tables(length, ids.device)
+        tables = self.tables_of(length, documents, ids.device)
         x = self.embedding_norm(self.embedding(ids))
         if self.position is not None:
             x = x + self.position(torch.arange(length, device=ids.device))
@@ -184,10 +196,14 @@ class GPT(nn.Module):
         """The autocast region of a forward pass, where the runtime is autocast."""
         return torch.autocast(device.type, dtype=self.compute) if self.autocast else nullcontext()
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy in nats over the targets [B, T] that are not -100."""
+    def forward(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy in nats over the targets [B, T] that are not -100.
+
+        documents: int64 [B, T], the document of each position, where attention is cut at their borders.
+        """
+        assert documents is not None or self.options.document_borders == "across", "which documents to cut apart?"
         with self.casts(ids.device):
-            hidden = self.hidden_states(ids)
+            hidden = self.hidden_states(ids, documents)
             if self.options.returns_logits and torch.is_grad_enabled():
                 logits = self.head(hidden)
                 loss: Tensor = self.loss(logits.float(), targets)
@@ -200,7 +216,7 @@ class GPT(nn.Module):
             )
             return total
 
-    def logits(self, ids: Tensor) -> Tensor:
-        """Next-token logits [B, T, V] in fp32."""
+    def logits(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Next-token logits [B, T, V] in fp32; without `documents` each row is one document."""
         with self.casts(ids.device):
-            return soft_capped(self.head(self.hidden_states(ids)).float(), self.model.logit_softcap)
+            return soft_capped(self.head(self.hidden_states(ids, documents)).float(), self.model.logit_softcap)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from planner.config import OptimizerConfig
 from planner.errors import ConfigError, PlanError
+from planner.groups import Key, is_block_matrix, key_of, rate_and_decay
 from reference_trainer import own_optimizers
 
 Groups = list[dict[str, Any]]
@@ -28,27 +29,10 @@ OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.o
 STATE_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, None: None}
 
 
-def decay_groups(weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Names of the weights that decay (two dimensions or more) and of those that do not (biases, norm gains).
-
-    Decay pulls a gain towards 0, where the layer is off, and a bias has no scale to hold back (GPT-2's and nanoGPT's
-    split). A tied weight has one name.
-    """
-    groups: dict[str, list[str]] = {"decay": [], "no_decay": []}
-    for name, weight in weights.items():
-        groups["decay" if weight.dim() >= 2 else "no_decay"].append(name)
-    return groups
-
-
-def is_block_matrix(name: str, weight: Tensor) -> bool:
-    """Whether Muon updates it: a hidden layer's matrix, neither table nor head (Jordan et al. 2024)."""
-    return name.startswith("blocks.") and weight.dim() == 2
-
-
 def optimizers_for(
     weights: Mapping[str, Tensor], config: OptimizerConfig, moments: str | None
 ) -> list[torch.optim.Optimizer]:
-    """One optimizer, or Muon and the AdamW beside it; their rate is 0 until the loop sets the planner's.
+    """One optimizer, or a Muon for each matrix and the AdamW beside them; the rate is 0 until the loop sets it.
 
     weights: what is updated, by name, all of one type. moments: type of the state; None: that of the weights.
     Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
@@ -63,21 +47,20 @@ def optimizers_for(
             remedy='set implementation = "for-loop", or leave state_dtype out',
         )
     if config.name == "muon":
-        matrices = {name: w for name, w in weights.items() if is_block_matrix(name, w)}
+        matrices = {name: w for name, w in weights.items() if is_block_matrix(name, w.dim())}
         rest = {name: w for name, w in weights.items() if name not in matrices}
-        made = [(_muon, matrices), (_adamw, rest)]
-        return [make(_groups(some, config), config, None) for make, some in made if some]
+        made = [(_muon, {name: w}) for name, w in matrices.items()] + ([(_adamw, rest)] if rest else [])
+        return [make(_groups(some, config), config, None) for make, some in made]
     return [MAKERS[config.name](_groups(weights, config), config, state_dtype)]
 
 
 def _groups(weights: Mapping[str, Tensor], config: OptimizerConfig) -> Groups:
-    """Parameter groups by weight decay: matrices first, then vectors."""
-    decay = {"decay": config.weight_decay, "no_decay": 0.0}
-    return [
-        {"params": [weights[name] for name in names], "weight_decay": decay[group]}
-        for group, names in decay_groups(weights).items()
-        if names
-    ]
+    """Parameter groups as the planner has them; `rate_factor` is a group's factor on the schedule's rate."""
+    found: dict[Key, list[Tensor]] = {}
+    for name, weight in weights.items():
+        found.setdefault(key_of(config, name, weight.dim()), []).append(weight)
+    made = [(key, *rate_and_decay(config, key)) for key in sorted(found)]
+    return [{"params": found[key], "weight_decay": decay, "rate_factor": rate} for key, rate, decay in made]
 
 
 def _way(config: OptimizerConfig) -> dict[str, bool]:
@@ -141,7 +124,7 @@ MAKERS: dict[str, OptimizerMaker] = {
 
 def fresh_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
     """The state of `p` before its first update, as `optimizer` would make it: what a checkpoint is read into."""
-    if isinstance(optimizer, own_optimizers.Lion | own_optimizers.AdamW):
+    if isinstance(optimizer, own_optimizers.OneByOne):
         return optimizer.fresh(p)
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
         return {"momentum_buffer": torch.zeros_like(p)}
@@ -169,6 +152,6 @@ def _fresh_8bit(optimizer: Any, p: Tensor) -> dict[str, Tensor]:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the learning rate `rate`."""
+    """Give every parameter group the learning rate `rate`, times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_factor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,21 +17,27 @@ class Tables(NamedTuple):
     """Tables of one length T; None where the model needs none.
 
     cos, sin: fp32 [T, 1, r/2] for r turned channels. full, windowed: what is added to the scores of blocks that see
-    every earlier key, and of those with a window: [T, T], or with ALiBi [1, a, T, T], in the compute type.
+    every earlier key, and of those with a window: [T, T], or with ALiBi [1, a, T, T], in the compute type;
+    where attention is cut at the borders of documents, [B, 1 or a, T, T] of one micro-batch (`borders.py`).
+    full_blocks, windowed_blocks: what FlexAttention has in their place.
     """
 
     cos: Tensor | None = None
     sin: Tensor | None = None
     full: Tensor | None = None
     windowed: Tensor | None = None
+    full_blocks: Any = None
+    windowed_blocks: Any = None
 
 
-def make_tables(model: ModelConfig, length: int, compute: torch.dtype, device: torch.device) -> Tables:
-    """All that the blocks of `model` need for `length` positions."""
+def make_tables(
+    model: ModelConfig, length: int, compute: torch.dtype, device: torch.device, cut: bool = False
+) -> Tables:
+    """All that the blocks of `model` need for `length` positions; cut: with a mask to cut documents from."""
     cos, sin = rotary_angles(model.turned, length, device) if model.position == "rotary" else (None, None)
     alibi = alibi_biases(model.heads, length, device) if model.position == "alibi" else None
     full = windowed = None
-    if alibi is not None:
+    if alibi is not None or cut:
         full = score_mask(length, length, device, alibi).to(compute)
     if model.sliding_window is not None:
         windowed = full

@@ -9,12 +9,14 @@ from planner.config import RunConfig
 from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from planner.shape import moments_dtype, recipe_of
+from reference_trainer.borders import refuse_flex
 from reference_trainer.model import COMPUTE_TYPES
 from reference_trainer.optimizers import optimizers_for
 
 # tf32 is no type of a tensor: fp32 operands, of which the tensor cores read 10 bits of mantissa
 TYPES = COMPUTE_TYPES | {"tf32": torch.float32}
 FP32_BYTES = 4
+UPDATE_8BIT = "bitsandbytes::optimizer_update_8bit_blockwise"
 
 
 def compute_type(recipe: Recipe) -> torch.dtype:
@@ -42,9 +44,12 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     recipe = recipe_of(config)
     compute_type(recipe)
     _refuse_runtime(config, device)
+    refuse_flex(config, device)
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # made over a single number: what no optimizer has, and packages that are missing, are refused here
     optimizers_for({"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}, config.optimizer, moments_dtype(config))
+    if config.optimizer.name == "adamw8bit":
+        _refuse_missing_kernels(device)
     if config.optimizer.name == "sgd" and config.optimizer.implementation == "fused":
         _refuse_lost_updates(updated, device)
     if recipe.compute_dtype == "tf32" and device.type == "cpu":
@@ -84,6 +89,20 @@ def _can_compile(device: torch.device) -> bool:
     except InvalidCxxCompiler:
         return False
     return True
+
+
+def _refuse_missing_kernels(device: torch.device) -> None:
+    """bitsandbytes before 0.50 has no 8-bit update for a processor, and says so at the first step only."""
+    try:
+        found = torch._C._dispatch_has_kernel_for_dispatch_key(UPDATE_8BIT, device.type.upper())
+    except RuntimeError:  # no such operator at all
+        found = False
+    if not found:
+        raise PlanError(
+            f"the bitsandbytes that is installed has no 8-bit update for {device.type}",
+            why=f"it registers no kernel of {UPDATE_8BIT} for it",
+            remedy='pip install --upgrade "bitsandbytes>=0.50", or take --optimizer adamw',
+        )
 
 
 def _refuse_lost_updates(updated: torch.dtype, device: torch.device) -> None:

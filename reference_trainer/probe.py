@@ -30,16 +30,17 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callabl
     """
     t = config.training
     torch.manual_seed(t.seed)
-    ids, targets = batch(data, config, 0, t.micro_batch)
-    # one pair serves both micro-batches: in training only one is there at a time
-    pairs = [(ids.to(device), targets.to(device))] * min(2, t.accumulation)
+    given = batch(data, config, 0, t.micro_batch)
+    # one micro-batch serves as both: in training only one is there at a time
+    parts = (given.ids, given.targets, given.documents)
+    inputs = tuple(part.to(device) for part in parts if part is not None)
     with torch.device(device):
         model = build_model(config)
-        model.make_tables(t.seq, pairs[0][0].device)  # "cuda" alone is another device than cuda:0
-        saved = saved_bytes_by_operator(model, *pairs[0])
+        model.make_tables(t.seq, inputs[0].device)  # "cuda" alone is another device than cuda:0
+        saved = saved_bytes_by_operator(model, *inputs)
         if device.type == "cpu":
             tracker = StorageTracker()
-            tracked_steps(model, config, pairs, tracker)
+            tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
             track = tracker.track
         else:
             track = replay(config)

@@ -25,12 +25,13 @@ class RunOptions:
     `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text. `stop_after`: the
     step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
     may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
-    of training after which to save and stop, resumable. `log_every`: steps whose numbers are read from the device
-    together; None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the
-    FLOPs of one step without and with what is computed twice, and the device's peak, for MFU and HFU in the metrics;
-    None: unknown. `statistics_every`: steps between statistics of every layer; None: there are none. `noise_scale`:
-    whether the gradient-noise scale is measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics.
-    `eval_command`: for the shell, see eval_command.py; `eval_timeout`: seconds that training waits for it, None: 600.
+    of training after which to save and stop, resumable. `new_schedule`: a continuation may change steps, tokens and
+    schedule. `log_every`: steps whose numbers are read from the device together; None: 10 on a GPU, 1 on a CPU.
+    `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the FLOPs of one step without and with what is
+    computed twice, and the device's peak, for MFU and HFU in the metrics; None: unknown. `statistics_every`: steps
+    between statistics of every layer; None: there are none. `noise_scale`: whether the gradient-noise scale is
+    measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics. `eval_command`: for the shell, see
+    eval_command.py; `eval_timeout`: seconds that training waits for it, None: 600.
     """
 
     device: str | None = None
@@ -40,6 +41,7 @@ class RunOptions:
     deterministic: bool = False
     progress: bool = False
     time_limit: float | None = None
+    new_schedule: bool = False
     log_every: int | None = None
     flops_per_step: int | None = None
     hardware_flops_per_step: int | None = None

@@ -101,7 +101,10 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "eval command": ("the user's command answered", {"numbers": "its object", "seconds": "s"}),
     "eval command failed": ("it did not", {"message": "why", "seconds": "s"}),
-    "checkpoint": ("a checkpoint was written", {"bytes": "byte", "seconds": "s"}),
+    "checkpoint": (
+        "a checkpoint was written",
+        {"bytes": "byte", "seconds": "s, of writing", "stalled_seconds": "s, that training waited"},
+    ),
     "checkpoint failed": ("it could not be", {"message": "why"}),
     "spike": ("the guard saw a spike", {"loss_sigmas": "standard deviations", "norm_sigmas": "standard deviations"}),
     "update skipped": ("loss or gradient was not finite", {"loss": "as text", "grad_norm": "as text"}),

@@ -123,7 +123,7 @@ class LayerStatistics:
             self._found[f"grad_rms/{layer}"] = (square / sizes[layer]).sqrt() / scale
         for layer, most in _by_layer(largest, lambda found: torch.stack(found).max()).items():
             self._found[f"grad_max/{layer}"] = most / scale
-        limit = getattr(optimizer, "clip_value", None)
+        limit = optimizer.clip_value
         if limit is not None:
             above = [(g.abs() > limit * scale).sum() for g in gradients.values()]
             self._found["clipped_share"] = torch.stack(above).sum() / sum(sizes.values())

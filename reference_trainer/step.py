@@ -18,9 +18,9 @@ from torch import Tensor
 
 from planner.config import RunConfig
 from planner.errors import PlanError
-from planner.shape import rate_at, tokens_per_step
-from reference_trainer.data import TokenData, batch
-from reference_trainer.feed import Feed, Pair
+from planner.shape import rate_at
+from reference_trainer.data import Batch, TokenData, batch, valid_targets
+from reference_trainer.feed import Feed
 from reference_trainer.guard import Gate
 from reference_trainer.model import GPT
 from reference_trainer.monitor import device_name
@@ -63,11 +63,21 @@ class Work:
         self.gate = Gate(self.config.guard, self.device)
         self.feed = Feed(self.host_batch, self.config.training.accumulation, self.device)
 
-    def host_batch(self, step: int, micro: int) -> Pair:
-        """ids and targets of a micro-batch of `step`, on the host."""
+    def first_sample(self, step: int) -> int:
+        """Global index of the first sample that `step` sees."""
         training = self.config.training
-        first = (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
-        return batch(self.data, self.config, first + micro * training.micro_batch, training.micro_batch)
+        return (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
+
+    def host_batch(self, step: int, micro: int) -> Batch:
+        """A micro-batch of `step`, on the host."""
+        size = self.config.training.micro_batch
+        return batch(self.data, self.config, self.first_sample(step) + micro * size, size)
+
+    def valid_targets(self, step: int) -> int:
+        """Targets of the whole step that count."""
+        training = self.config.training
+        samples = training.micro_batch * training.accumulation
+        return valid_targets(self.data, self.config, self.first_sample(step), samples)
 
 
 def train_step(work: Work, step: int) -> Row:
@@ -76,16 +86,17 @@ def train_step(work: Work, step: int) -> Row:
     Raises PlanError when the memory does not suffice.
     """
     config, optimizer = work.config, work.optimizer
-    clock, valid = Clock(work.device), tokens_per_step(config)
+    clock, valid = Clock(work.device), work.valid_targets(step)
     optimizer.set_rate(rate_at(config, step) * rate_factor(work.rollbacks, step))
     total = torch.zeros((), device=work.device)
     for watcher in work.watchers:
         watcher.before_step(work, step)
     with explained_shortage(work.device, f"in step {step}"):
         for micro in range(config.training.accumulation):
-            ids, targets = work.feed.take(step, micro)
+            given = work.feed.take(step, micro)
             seed_draws(config, step, micro)
-            loss = work.model(ids, targets) / valid  # the model sums: divided once, every token weighs the same
+            # the model sums: divided once, every target of the step weighs the same
+            loss = work.model(given.ids, given.targets, given.documents) / max(valid, 1)
             optimizer.backward(loss)
             total += loss.detach()
             for watcher in work.watchers:
@@ -125,6 +136,21 @@ def explained_shortage(device: torch.device, when: str) -> Iterator[None]:
             f"{device_name(device)} ran out of memory {when}",
             why=str(error).splitlines()[0],
             remedy="plan with a smaller micro-batch and more accumulation, or with activation checkpointing",
+        ) from error
+
+
+@contextmanager
+def explained_breakdown(device: torch.device) -> Iterator[None]:
+    """Make a PlanError of an error of the GPU itself: its context is broken, and nothing can be saved from it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        raise PlanError(
+            f"the GPU failed: {device_name(device)}",
+            why=str(error).splitlines()[0],
+            remedy="look at the driver's log (dmesg, Xid), then continue with --resume: the last checkpoint is whole",
         ) from error
 
 

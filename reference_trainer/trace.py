@@ -156,9 +156,9 @@ def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Call
 
 
 def tracked_steps(
-    model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, Tensor]], tracker: StorageTracker
+    model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: StorageTracker
 ) -> None:
-    """Two optimizer steps, the first and a steady one, each over `batches` (micro-batches), under the tracker.
+    """Two optimizer steps, the first and a steady one, each over `batches` (as `given_inputs` gives them), tracked.
 
     Then the loss of a batch without gradients, and the check that goes before a save.
     """
@@ -166,19 +166,20 @@ def tracked_steps(
     tokens = tokens_per_step(config)
     tracker.phase("init")
     tracker.add(list(model.parameters()), optimizer.weights, model.tables, batches[0])
+    good = torch.ones((), dtype=torch.bool)
     handles = watch_phases(model, tracker)
     for phase in ("first_optimizer_step", "optimizer_step"):
-        for ids, targets in batches:
+        for inputs in batches:
             with tracker:
-                loss = model(ids, targets) / tokens
+                loss = model(*inputs) / tokens
                 tracker.phase("backward_start")
                 optimizer.backward(loss)
                 del loss
         tracker.phase(phase)
         with tracker:
-            if config.optimizer.clip_norm is not None:
+            if config.optimizer.clip_norm is not None or config.optimizer.clip_value is not None:
                 optimizer.clip(config.optimizer.clip_norm)
-            optimizer.step()
+            optimizer.step(good)
             optimizer.zero_grad()
     for handle in handles:
         handle.remove()
@@ -194,6 +195,12 @@ def tracked_steps(
                 finite(weight)
 
 
+def given_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Zeros for what a micro-batch gives to the model: ids, targets, and documents where they are cut apart."""
+    many = 3 if config.training.document_borders == "cut" else 2
+    return tuple(torch.zeros(shape, dtype=torch.long) for _ in range(many))
+
+
 def replay(config: RunConfig, events: list[Event] | None = None, allocations: list[Allocation] | None = None) -> Track:
     """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
 
@@ -205,8 +212,8 @@ def replay(config: RunConfig, events: list[Event] | None = None, allocations: li
     with FakeTensorMode():
         model = build_model(config)
         model.make_tables(training.seq, torch.device("cpu"))
-        pair = (torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long))
+        inputs = given_inputs(config, shape)
         tracker = StorageTracker()
         tracker.events, tracker.allocations = events, allocations
-        tracked_steps(model, config, [pair] * min(2, training.accumulation), tracker)
+        tracked_steps(model, config, [inputs] * min(2, training.accumulation), tracker)
     return tracker.track

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,17 +17,17 @@ from planner.config import RunConfig
 from planner.shape import recipe_of, steps_of, tokens_per_step
 from planner.units import format_bytes
 from reference_trainer.checkpoint import bytes_needed
-from reference_trainer.data import TokenData, open_data
-from reference_trainer.evaluation import refuse_unevaluated
-from reference_trainer.job import Job, judge_by_command, resume, save_or_say, stops_early, take_readings
+from reference_trainer.data import TokenData
+from reference_trainer.evaluation import opened_for, refuse_unevaluated
+from reference_trainer.job import Job, judge_by_command, resume, save, save_last, stops_early, take_readings
 from reference_trainer.monitor import Show, device_name, pick_device, progress
 from reference_trainer.paths import RunDirectory
 from reference_trainer.precision import refuse_unrunnable
-from reference_trainer.publish import check_space
 from reference_trainer.records import RunOptions, RunResult, facts_of, result_of
+from reference_trainer.retention import check_space
 from reference_trainer.signals import StopSignals
 from reference_trainer.starting import build, check_directory, last_step_of
-from reference_trainer.step import numerics, train_step
+from reference_trainer.step import explained_breakdown, numerics, train_step
 from reference_trainer.trackers import Trackers, check_trackers
 from reference_trainer.watching import attach_watchers
 
@@ -47,7 +48,7 @@ def run(
     with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic, tf32):
         check_directory(here, options.resume)
         if data is None:
-            data = open_data(options.data_path, config.model.vocab, config.training.seq)
+            data = opened_for(config, options.data_path)
         refuse_unevaluated(config, data)
         job = Job(build(config, device, data), here, options, say)
         notes = attach_watchers(job.work, options)
@@ -56,7 +57,7 @@ def run(
         if job.done >= last or stops_early(job):
             say(f"the run in {out} is at step {job.done} already: nothing is left to do")
             return result_of(job.work, [], job.done, 0, None)
-        check_space(here.checkpoints, bytes_needed(job.work.optimizer, config), _saves_left(job, last))
+        check_space(here.checkpoints, config, bytes_needed(job.work.optimizer, config), job.done, last)
         here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work, options))
         say(f"{data.description}; training on {device_name(device)}")
         for note in notes:
@@ -67,7 +68,8 @@ def run(
             job.trackers = Trackers(options.trackers, out, facts_of(job.work, options), job.done + 1)
         with progress(job.done, last, tokens_per_step(config), say, options.progress) as show:
             try:
-                _loop(job, last, signals, show)
+                with explained_breakdown(device), job.saver:
+                    _loop(job, last, signals, show)
             finally:
                 job.work.feed.close()
                 for news in job.trackers.close() if job.trackers is not None else ():
@@ -82,16 +84,17 @@ def _loop(job: Job, last: int, signals: StopSignals, show: Show) -> None:
     while job.done < last and not (signals.stopping() or _time_is_up(job.options, begin) or stops_early(job)):
         job.done += 1
         job.readings.add(train_step(job.work, job.done))
+        job.saver.check()
         evaluates, wanted = _is_due(config.evaluation.every, job.done), signals.take_save()
         saves = wanted or (_is_due(config.training.checkpoint_every, job.done) and job.done < last)
         if evaluates or saves or job.done == last or _is_due(log_every, job.done):
             whole = take_readings(job, show, signals.stopping if evaluates else None)
             if saves and whole:
-                save_or_say(job, last=False)
+                save(job)
             if whole and (evaluates or saves):
                 judge_by_command(job, signals.stopping)
     take_readings(job, show, None)
-    save_or_say(job, last=True)
+    save_last(job)
     judge_by_command(job, signals.stopping)
 
 
@@ -108,11 +111,6 @@ def _is_due(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
 
 
-def _saves_left(job: Job, last: int) -> int:
-    every = job.work.config.training.checkpoint_every or last
-    return 1 + (last - 1) // every - job.done // every
-
-
 def _finish(job: Job, signals: StopSignals) -> RunResult:
     early = stops_early(job)
     finished = job.done >= steps_of(job.work.config) or early
@@ -126,4 +124,5 @@ def _finish(job: Job, signals: StopSignals) -> RunResult:
     job.here.event("finished" if finished else "stopped", step=job.done, exit_code=exit_code)
     if job.checkpoint_bytes is not None:
         job.say(f"step {job.done} saved in {job.here.checkpoints} ({format_bytes(job.checkpoint_bytes)})")
-    return result_of(job.work, job.log, job.done, exit_code, job.checkpoint_bytes)
+    result = result_of(job.work, job.log, job.done, exit_code, job.checkpoint_bytes)
+    return replace(result, finished=finished)  # also where it stopped early, as the config wants

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from planner.config import RunConfig
 from planner.shape import moments_dtype, recipe_of
+from reference_trainer.gates import gated_step, reads_the_gate
 from reference_trainer.optimizers import fresh_state, optimizers_for, set_rate
 
 FP32_BYTES = 4
@@ -28,6 +29,8 @@ class Updater:
     """Everything between backward and the next forward, for one model.
 
     weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
+    rate: the schedule's, which is that of every group whose factor is 1.
+    reads_the_gate: whether `step` waits for the device to learn whether it may; nothing else here ever waits.
     """
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:
@@ -41,12 +44,18 @@ class Updater:
             if self.wide_gradients:
                 for name, p in self.parameters.items():
                     p.register_post_accumulate_grad_hook(_added_into(self.weights[name]))  # type: ignore[no-untyped-call]
+        self.rate = 0.0
+        self.clip_value = config.optimizer.clip_value
         moments = moments_dtype(config)
         # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
         parts = [{name: w} for name, w in self.weights.items()] if self.one_by_one else [self.weights]
         self.optimizers = [(part, o) for part in parts for o in optimizers_for(part, config.optimizer, moments)]
-        device = next(iter(self.weights.values())).device.type
-        self.scaler = torch.amp.GradScaler(device) if recipe.loss_scale else None
+        self.scaler = torch.amp.GradScaler(self._device.type) if recipe.loss_scale else None
+        self.reads_the_gate = any(reads_the_gate(optimizer) for _, optimizer in self.optimizers)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.weights.values())).device
 
     @property
     def one_by_one(self) -> bool:
@@ -59,65 +68,70 @@ class Updater:
         return [group for _, optimizer in self.optimizers for group in optimizer.param_groups]
 
     def set_rate(self, rate: float) -> None:
-        """Give every parameter group the learning rate `rate`."""
+        """Give every parameter group the learning rate `rate`, times the group's own factor."""
+        self.rate = rate
         for _, optimizer in self.optimizers:
             set_rate(optimizer, rate)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate that the optimizers really have, the same in every group."""
-        (rate,) = {float(group["lr"]) for group in self.param_groups}
-        return rate
 
     def backward(self, loss: Tensor) -> None:
         """The gradients of `loss`, times the scale where there is one."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     @property
-    def scale(self) -> float:
-        """The factor on the loss; 1 where there is none."""
-        return 1.0 if self.scaler is None else self.scaler.get_scale()
+    def scale_tensor(self) -> Tensor:
+        """The factor on the loss, of no dimension, on the device; 1 where there is none."""
+        found = self._scale_tensors()
+        return found["loss_scale.scale"].clone() if found else torch.ones((), device=self._device)
 
     @property
-    def scale_tensor(self) -> Tensor:
-        """The factor on the loss, on the device, without a shape."""
-        held = self._scale_tensors().get("loss_scale.scale")
-        return torch.ones((), device=next(iter(self.weights.values())).device) if held is None else held.clone()
+    def scale(self) -> float:
+        """The same as a number: the host waits for it."""
+        return float(self.scale_tensor)
 
     def clip(self, limit: float | None) -> Tensor:
-        """The global gradient norm, after which gradients are scaled down to `limit`, if there is one.
+        """The global norm of the gradients as they are found; then they are cut and scaled down.
 
-        Where the loss was scaled the gradients are divided by its scale first.
+        Where the loss was scaled they are divided by its scale first. Elements are cut to `optimizer.clip_value`, what
+        is left is scaled to a norm of `limit`, where these are. The norm comes first: cutting would hide an infinity.
         """
         if self.scaler is not None:
-            for _, optimizer in self.optimizers:
-                self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(self)  # type: ignore[arg-type]  # it asks for the groups only: all in one kernel
         holders = self.weights if self.has_master and self.wide_gradients else self.parameters
-        if limit is None:
-            return torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
-        return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        if limit is not None and self.clip_value is None:
+            return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        norm = torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
+        if self.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(holders.values(), self.clip_value)
+        if limit is not None:
+            torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        return norm
 
     @torch.no_grad()
-    def step(self, apply: bool | Tensor = True) -> None:
-        """Update the weights, unless `apply` is false; the loss scale learns of both."""
-        if apply:
+    def step(self, good: Tensor | bool = True) -> None:
+        """Update the weights where `good` is true; the loss scale learns of what the gradients were.
+
+        good: a bool of no dimension on the device. Where it is false no bit of weights, moments and counters changes.
+        """
+        if isinstance(good, bool):
+            good = torch.full((), good, device=self._device)
+        if not self.reads_the_gate or bool(good):
             for part, optimizer in self.optimizers:
-                self._update(part, optimizer)
+                self._update(part, optimizer, good)
             if self.has_master and not self.one_by_one:
                 for name, p in self.parameters.items():
                     p.copy_(self.weights[name])
         if self.scaler is not None:
             self.scaler.update()
 
-    def _update(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    def _update(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer, good: Tensor) -> None:
         if not self.one_by_one:
-            optimizer.step()
+            gated_step(optimizer, good)
             return
         ((name, master),) = part.items()
         parameter = self.parameters[name]
         assert parameter.grad is not None
         master.grad = parameter.grad.float()
-        optimizer.step()
+        gated_step(optimizer, good)
         master.grad = None
         parameter.copy_(master)
 
@@ -164,7 +178,7 @@ class Updater:
         if scaler is None:
             return {}
         if scaler._scale is None:  # made at the first use; nothing public makes them earlier
-            scaler._lazy_init_scale_growth_tracker(next(iter(self.weights.values())).device)
+            scaler._lazy_init_scale_growth_tracker(self._device)
         assert scaler._scale is not None and scaler._growth_tracker is not None
         return {"loss_scale.scale": scaler._scale, "loss_scale.growth_tracker": scaler._growth_tracker}
 

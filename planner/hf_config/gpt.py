@@ -7,25 +7,17 @@ from typing import Any
 
 from planner.hf_config.reading import GATED, PLAIN, HfConfig
 
-WHOLE_NORM = {"norm": "layernorm", "norm_parameters": "gain+bias"}
 BLOOM_CONTEXT = 2048  # of its training (arXiv 2211.05100, table 3); its config may leave it out, for ALiBi has no table
 
 
 def gpt2(c: HfConfig) -> dict[str, Any]:
     """GPT-2, Cerebras-GPT."""
     c.only("add_cross_attention", False, (False,))
-    hidden, heads = c.size("n_embd"), c.size("n_head")
-    return {
-        "layers": c.layers("n_layer"),
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": c.share("n_embd", "n_head"),
-        "ffn": c.size("n_inner", default=4 * hidden),
-        "vocab": c.size("vocab_size"),
+    found = _blocks(c, "n_layer", "n_embd", "n_head")
+    return found | {
+        "ffn": c.size("n_inner", default=found["ffn"]),
         "context": c.size("n_positions"),
         "position": "learned",
-        **WHOLE_NORM,
         "mlp": c.mlp(PLAIN, "activation_function", default="gelu_new"),
         "biases": "all",
         "tied_embeddings": c.flag("tie_word_embeddings", True),
@@ -69,19 +61,10 @@ def opt(c: HfConfig) -> dict[str, Any]:
 
 def bloom(c: HfConfig) -> dict[str, Any]:
     """BLOOM: ALiBi, and a norm after the embedding."""
-    hidden, heads = c.size("hidden_size", "n_embed"), c.size("n_head", "num_attention_heads")
-    named = HfConfig(c.values | {"hidden_size": hidden, "num_attention_heads": heads}, c.path)
-    return {
-        "layers": c.layers("n_layer", "num_hidden_layers"),
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": named.share("hidden_size", "num_attention_heads"),
-        "ffn": 4 * hidden,
-        "vocab": c.size("vocab_size"),
+    names = c.key("n_layer", "num_hidden_layers"), c.key("hidden_size", "n_embed")
+    return _blocks(c, *names, c.key("n_head", "num_attention_heads")) | {
         "context": c.size("seq_length", default=BLOOM_CONTEXT),
         "position": "alibi",
-        **WHOLE_NORM,
         "embedding_norm": True,
         "mlp": "gelu",
         "biases": "all",
@@ -97,18 +80,9 @@ def mpt(c: HfConfig) -> dict[str, Any]:
     for key, default, allowed in (("alibi", True, True), ("qk_ln", False, False), ("prefix_lm", False, False)):
         attention.only(key, default, (allowed,))
     attention.only("attn_type", "multihead_attention", ("multihead_attention",))
-    hidden, heads = c.size("d_model"), c.size("n_heads")
-    return {
-        "layers": c.layers("n_layers"),
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": c.share("d_model", "n_heads"),
-        "ffn": 4 * hidden,
-        "vocab": c.size("vocab_size"),
+    return _blocks(c, "n_layers", "d_model", "n_heads") | {
         "context": c.size("max_seq_len"),
         "position": "alibi",
-        "norm": "layernorm",
         "norm_parameters": "gain",
         "mlp": "gelu",
         "biases": "none",
@@ -118,28 +92,22 @@ def mpt(c: HfConfig) -> dict[str, Any]:
 
 def falcon(c: HfConfig) -> dict[str, Any]:
     """Falcon: 7B (multi-query, one norm), 40B and 180B (new architecture, two norms), 11B (one again), RW (ALiBi)."""
-    heads, hidden = c.size("num_attention_heads", "n_head"), c.size("hidden_size")
+    heads = c.key("num_attention_heads", "n_head")
+    found = _blocks(c, c.key("num_hidden_layers", "n_layer"), "hidden_size", heads)
     newer, alone = c.flag("new_decoder_architecture", False), c.flag("multi_query", True)
-    named = HfConfig(c.values | {"num_attention_heads": heads}, c.path)
-    kv_heads = 1 if alone else heads
+    kv_heads = 1 if alone else c.size(heads)
     if newer:
-        kv_heads = c.size("num_kv_heads", "n_head_kv", default=heads)
+        kv_heads = c.size("num_kv_heads", "n_head_kv", default=c.size(heads))
     residual = "sequential"
     if c.flag("parallel_attn", True):
         c.only("num_ln_in_parallel_attn", 1, (1, 2))
         norms = c.size("num_ln_in_parallel_attn", default=2 if newer else 1)
         residual = "parallel" if norms == 2 else "parallel-one-norm"
-    return {
-        "layers": c.layers("num_hidden_layers", "n_layer"),
-        "hidden": hidden,
-        "heads": heads,
+    return found | {
         "kv_heads": kv_heads,
-        "head_dim": named.share("hidden_size", "num_attention_heads"),
-        "ffn": c.size("ffn_hidden_size", default=4 * hidden),
-        "vocab": c.size("vocab_size"),
+        "ffn": c.size("ffn_hidden_size", default=found["ffn"]),
         "context": c.size("max_position_embeddings", default=2048),
         "position": "alibi" if c.flag("alibi", False) else "rotary",
-        **WHOLE_NORM,
         "residual": residual,
         "mlp": c.mlp(PLAIN, "activation", default="gelu"),
         "biases": "all" if c.flag("bias", False) else "none",
@@ -183,19 +151,28 @@ def nemotron(c: HfConfig) -> dict[str, Any]:
     }
 
 
+def _blocks(c: HfConfig, layers: str, hidden: str, heads: str, head_dim: int | None = None) -> dict[str, Any]:
+    """LayerNorm, as many keys as heads, an MLP four times as wide: by the names that a family has for its sizes."""
+    return {
+        "layers": c.layers(layers),
+        "hidden": c.size(hidden),
+        "heads": c.size(heads),
+        "kv_heads": c.size(heads),
+        "head_dim": head_dim or c.share(hidden, heads),
+        "ffn": 4 * c.size(hidden),
+        "vocab": c.size("vocab_size"),
+        "norm": "layernorm",
+        "norm_parameters": "gain+bias",
+    }
+
+
 def _decoder(c: HfConfig, kv_heads: int, ffn: int | None = None) -> dict[str, Any]:
     """What the younger names of these keys say."""
-    head_dim = c.get("head_dim", None)
-    return {
-        "layers": c.layers("num_hidden_layers"),
-        "hidden": c.size("hidden_size"),
-        "heads": c.size("num_attention_heads"),
+    head_dim = c.size("head_dim") if c.get("head_dim", None) is not None else None
+    return _blocks(c, "num_hidden_layers", "hidden_size", "num_attention_heads", head_dim) | {
         "kv_heads": kv_heads,
-        "head_dim": c.size("head_dim") if head_dim is not None else c.share("hidden_size", "num_attention_heads"),
         "ffn": ffn or c.size("intermediate_size"),
-        "vocab": c.size("vocab_size"),
         "context": c.size("max_position_embeddings"),
-        **WHOLE_NORM,
     }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from planner.errors import InputError
 
+# a config names a function; how a program computes it (gelu_new: operator by operator in transformers, which keeps
+# more for backward) is a choice of the plan: mlp = "gelu-written-out"
 GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
 PLAIN = dict.fromkeys(GELU, "gelu") | {"relu": "relu", "relu2": "relu2", "relu_squared": "relu2"}
 GATED = dict.fromkeys(GELU, "geglu") | dict.fromkeys(("silu", "swish"), "swiglu")
@@ -28,18 +30,20 @@ class HfConfig:
         found = self.values.get(key)
         return default if found is None else found
 
+    def key(self, *names: str) -> str:
+        """The first of these names that is present, else the first."""
+        return next((k for k in names if self.values.get(k) is not None), names[0])
+
     def size(self, *keys: str, default: int | None = None) -> int:
         """A positive whole number under the first of these names that is present. Raises InputError."""
-        key = next((k for k in keys if self.values.get(k) is not None), None)
-        if key is None:
-            if default is not None:
-                return default
+        key = self.key(*keys)
+        found = self.get(key, default)
+        if found is None:
             raise InputError(
-                f"{self.path} has no {keys[0]}",
+                f"{self.path} has no {key}",
                 why="the shape is not whole without it",
                 remedy="give the config.json that belongs to the weights",
             )
-        found = self.values[key]
         if type(found) is not int or found < 1:
             raise InputError(
                 f"{self.path}: {key} = {repr(found)[:MAY_BE_LONG]} is not a positive whole number",
@@ -48,11 +52,11 @@ class HfConfig:
             )
         return found
 
-    def layers(self, *keys: str) -> int:
+    def layers(self, key: str) -> int:
         """The number of blocks, of which lists are made. Raises InputError."""
-        found = self.size(*keys)
+        found = self.size(key)
         if found > MOST_LAYERS:
-            raise self.unsupported(keys[0], f"at most {MOST_LAYERS} layers")
+            raise self.unsupported(key, f"at most {MOST_LAYERS} layers")
         return found
 
     def inside(self, key: str) -> HfConfig:
@@ -94,7 +98,7 @@ class HfConfig:
 
     def mlp(self, known: dict[str, str], *keys: str, default: str) -> str:
         """Our name of the MLP whose activation stands under the first of these keys. Raises InputError."""
-        key = next((k for k in keys if self.values.get(k) is not None), keys[0])
+        key = self.key(*keys)
         found = self.get(key, default)
         if not isinstance(found, str) or found not in known:
             raise self.unsupported(key, ", ".join(map(repr, known)))

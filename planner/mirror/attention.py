@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Tensor
 from planner.mirror.layers import Linear, Norm, rms_norm_of, rotate
-from planner.mirror.sdpa import attend, in_rows
+from planner.mirror.sdpa import Mask, attend, in_rows
 
 
-class Attention:
+class Core:
+    """What both kinds of attention know of their block; `masks` are those of the micro-batch, held by each block."""
+
+    def __init__(self, f: Facts, block: int) -> None:
+        self.f, self.rotary, self.masked, self.windowed = f, f.rotates(block), f.masked(block), f.windowed(block)
+        self.masks: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    @property
+    def mask(self) -> Mask:
+        """What is added to the scores."""
+        made = self.masks[self.windowed]
+        return self.masked if made is None else made
+
+
+class Attention(Core):
     """One fused projection for queries, keys and values, grouped heads allowed."""
 
     def __init__(self, f: Facts, block: int) -> None:
+        super().__init__(f, block)
         s = f.shape
-        self.f, self.rotary, self.masked = f, f.rotates(block), f.masked(block)
         self.qkv = Linear(f, s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
         self.query_norm = Norm(f, s.normed_query) if s.normed_query else None
         self.key_norm = Norm(f, s.normed_key) if s.normed_key else None
@@ -46,16 +61,17 @@ class Attention:
             turned_query = rotate(e, query, n * s.heads * turned)
             query, key = turned_query, rotate(e, key, n * s.kv_heads * turned)
             del turned_query
-        return in_rows(e, f, attend(e, f, query, key, value, self.masked))
+        return in_rows(e, f, attend(e, f, query, key, value, self.mask))
 
 
-class LatentAttention:
+class LatentAttention(Core):
     """Keys and values from one normed latent; queries through a latent of their own, or directly."""
 
     def __init__(self, f: Facts, block: int) -> None:
+        super().__init__(f, block)
         mla, s = f.model.mla, f.shape
         assert mla is not None
-        self.f, self.mla, self.rotary, self.masked = f, mla, f.rotates(block), f.masked(block)
+        self.mla = mla
         rank = mla.q_lora_rank
         self.query_down = Linear(f, s.hidden, rank) if rank else None
         self.query_norm = rms_norm_of(f, rank) if rank else None
@@ -117,6 +133,6 @@ class LatentAttention:
 
     def core(self, e: Autograd, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries, keys and values to the heads' outputs."""
-        out = attend(e, self.f, query, key, value, self.masked)
+        out = attend(e, self.f, query, key, value, self.mask)
         wanted = self.f.tokens * self.f.shape.value_width
         return in_rows(e, self.f, op.cut(e, out, wanted) if out.count > wanted else out, out.count > wanted)

@@ -1,10 +1,8 @@
 """Eager PyTorch's autograd on tensors that weigh but hold nothing: which bytes live when, allocation by allocation.
 
-A `Tensor` here has a size and no contents. Its storage is counted in the ledger when it is made and given back
-when the last reference goes, by Python's own reference counting, just as a PyTorch tensor's is; so a model written
-with these tensors (`model.py`) holds and frees what the same model written in PyTorch holds and frees. A `Node`
-remembers what backward needs; `Autograd.backward` runs the nodes in PyTorch's order (the newest that is ready
-first, leaves at once), adds up gradients that meet, and recomputes what was checkpointed.
+`Autograd` makes the nodes of a graph (`graph.py`) as the model runs forward; `Autograd.backward` runs them in
+PyTorch's order (the newest that is ready first, leaves at once), adds up gradients that meet, and recomputes what was
+checkpointed.
 
 Sources: torch/csrc/autograd (engine.cpp, input_buffer.cpp, saved_variable.cpp) and torch/utils/checkpoint.py for the
 order; the witness is the replay of the real model (`reference_trainer/trace.py`), every allocation in its order.
@@ -17,104 +15,14 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any
 
+from planner.mirror.graph import Backward, Frame, Gradient, Node, Reduced, Saved, Storage, Summed, Tensor
 from planner.tape import Ledger
 
-
-class Storage:
-    """Bytes in the ledger for as long as this object lives."""
-
-    __slots__ = ("component", "key", "ledger", "saved", "size", "viewed")
-
-    def __init__(self, ledger: Ledger, size: int, component: str) -> None:
-        self.ledger, self.size, self.component, self.saved = ledger, size, component, False
-        self.viewed = False  # a gradient reached through a view: its base counts as another holder
-        self.key = ledger.allocate(component, size)
-
-    def __del__(self) -> None:
-        self.ledger.release(self.component, self.size, self.key)
-
-    def relabel(self, component: str) -> None:
-        """The same bytes under another component."""
-        if component != self.component:
-            self.ledger.relabel(self.component, component, self.size)
-            self.component = component
-
-
-class Tensor:
-    """`count` elements of `item` bytes each, on a storage (None: a parameter, counted elsewhere).
-
-    node: the operator that made it, None where no gradient is wanted; slot: which of its outputs this is.
-    """
-
-    __slots__ = ("count", "item", "node", "slot", "storage")
-
-    def __init__(self, storage: Storage | None, count: int, item: int, node: Node | None = None, slot: int = 0) -> None:
-        self.storage, self.count, self.item, self.node, self.slot = storage, count, item, node, slot
-
-    def call_it(self, component: str) -> None:
-        """Its storage counts under another component."""
-        if self.storage is not None:
-            self.storage.relabel(component)
-
-    def part(self, count: int, node: Node | None, slot: int = 0) -> Tensor:
-        """A view: other elements count, the same storage."""
-        return Tensor(self.storage, count, self.item, node, slot)
-
-
 ALONE = 2  # what sys.getrefcount says of an object that one name holds
-Gradient = Storage | None
-Backward = Callable[[list[Gradient], "Saved"], list[Any]]
-Saved = list[Storage | None]
-
-
-class Summed(int):
-    """In place of a gradient: the output's gradient, summed to this many bytes once the operator is done."""
-
-
-class Reduced:
-    """In place of a gradient: one of this storage's size, summed to fewer bytes once the operator is done."""
-
-    __slots__ = ("size", "storage")
-
-    def __init__(self, storage: Storage, size: int) -> None:
-        self.storage, self.size = storage, size
-
-
-class Node:
-    """One operator of the graph: where its gradients go, what it saved, and how it makes the gradients."""
-
-    __slots__ = ("backward", "edges", "frame", "grads", "outputs", "positions", "saved", "sequence")
-
-    def __init__(self, sequence: float, inputs: Sequence[Tensor], backward: Backward | None, outputs: int = 1) -> None:
-        self.sequence, self.backward, self.outputs = sequence, backward, outputs
-        self.edges = [None if t.node is None else (t.node, t.slot) for t in inputs]
-        self.saved: Saved = []
-        self.frame: Frame | None = None
-        self.positions: list[int] = []
-        self.grads: list[Gradient] | None = None
-
-
-class Parameter(Tensor):
-    """A leaf; its storage is counted with all weights."""
-
-    __slots__ = ()
-
-    def __init__(self, count: int, item: int) -> None:
-        super().__init__(None, count, item, Node(float("inf"), (), None))
 
 
 class _Stop(Exception):
     """Raised when a recomputation has made the last tensor that backward needs."""
-
-
-class Frame:
-    """A checkpointed piece of the forward pass: what it takes to run it again, and what the rerun made."""
-
-    __slots__ = ("made", "rerun", "total")
-
-    def __init__(self, rerun: Callable[[], object]) -> None:
-        self.rerun, self.total = rerun, 0
-        self.made: dict[int, Storage | None] | None = None
 
 
 class Autograd:
@@ -134,6 +42,7 @@ class Autograd:
         self.offloading = False  # True: the inputs of checkpoints wait in host memory
         # autocast's copies of parameters by unit of blocks, and how many more units there are like it
         self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
+        self.masks: tuple[Tensor | None, Tensor | None] = (None, None)  # given to blocks without and with a window
         self.saved_by: dict[str, int] = {}
         self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
         self.gradients: list[Storage] = []  # those that became `.grad`
@@ -220,6 +129,11 @@ class Autograd:
         if not storage.saved:
             storage.saved = True
             self.saved_by[self.label] = self.saved_by.get(self.label, 0) + storage.size
+
+    def keep_for_all(self, tensor: Tensor) -> None:
+        """What many operators will save is saved by the first: said beforehand, where not all of them are walked."""
+        assert tensor.storage is not None
+        self._keep(tensor.storage)
 
     def checkpoint(self, label: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """torch.utils.checkpoint (not reentrant): run `function`, keep its inputs, run it again in backward.

@@ -78,6 +78,8 @@ def _again(f: Facts, stage: Stage) -> Stage:
         return replace(stage, kept=(f.tokens * f.shape.hidden * item, *stage.kept[1:]))
     if stage.label == "blocks.mlp" and f.model.mlp in WIDE_INSIDE:
         return replace(stage, kept=(*stage.kept, WIDE_INSIDE[f.model.mlp] * f.tokens * f.shape.ffn * FP32))
+    if stage.label == "blocks.mlp" and f.model.mlp == "gelu-written-out":  # its tanh, in the type of its input
+        return replace(stage, kept=(*stage.kept, f.tokens * f.shape.ffn * f.compute))
     return stage
 
 

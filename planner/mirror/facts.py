@@ -52,11 +52,24 @@ class Facts:
         whole = t.activation_checkpointing in ("full", "offloaded")
         return whole and block % t.activation_checkpointing_every == 0
 
+    @property
+    def cuts(self) -> bool:
+        """Whether each micro-batch makes masks of its own, of the documents that it cuts apart."""
+        return self.training.document_borders == "cut" and self.training.attention_kernel != "flex"
+
+    @property
+    def windows(self) -> set[bool]:
+        """Which kinds of blocks there are: with a sliding window (True), without (False)."""
+        return {self.windowed(block) for block in range(self.shape.layers)}
+
+    @property
+    def hides(self) -> bool:
+        """Whether a sliding window is shorter than the sequence, so that it hides something."""
+        return self.model.sliding_window is not None and self.model.sliding_window < self.training.seq
+
     def masked(self, block: int) -> bool:
         """Whether a table is added to the scores of block `block`."""
-        window = self.model.sliding_window
-        hides = self.windowed(block) and window is not None and window < self.training.seq
-        return self.model.position == "alibi" or hides
+        return self.cuts or self.model.position == "alibi" or (self.windowed(block) and self.hides)
 
     @property
     def period(self) -> int:
@@ -69,7 +82,8 @@ class Facts:
         """What block `block` differs in from others."""
         moe = self.model.moe
         expert = moe is not None and block >= moe.first_dense_layers
-        return expert, self.rotates(block), self.masked(block), self.recomputes(block)
+        own_mask = self.cuts and self.windowed(block)  # there are two then, and who saves one keeps it alive
+        return expert, self.rotates(block), self.masked(block), own_mask, self.recomputes(block)
 
 
 def facts_of(config: RunConfig, cuda: bool = False) -> Facts:

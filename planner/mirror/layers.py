@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Gradient, Parameter, Saved, Storage, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Gradient, Parameter, Saved, Storage, Tensor
 from planner.mirror.operators import FP32
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Gradient, Saved, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Gradient, Saved, Tensor
 from planner.mirror.layers import Linear
 from planner.mirror.operators import FP32
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Tensor
 from planner.mirror.layers import Linear
 
-ACTIVATIONS = {
+Activation = Callable[[Autograd, Tensor], Tensor]
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": op.pointwise,
+    "gelu-written-out": op.gelu_written_out,
     "swiglu": op.pointwise,
     "geglu": op.pointwise,
     "relu": op.relu,
@@ -16,12 +22,19 @@ ACTIVATIONS = {
 }
 
 
+def activation_of(f: Facts) -> Activation:
+    """The activation of a model; CUDA's autocast, not the processor's, takes powers in fp32."""
+    if f.model.mlp == "gelu-written-out" and f.autocast and f.cuda:
+        return partial(op.gelu_written_out, power=op.FP32)
+    return ACTIVATIONS[f.model.mlp]
+
+
 class MLP:
     """Two matrices around an activation, or three with a gate."""
 
     def __init__(self, f: Facts, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
         s = f.shape
-        self.label, self.activation = label, ACTIVATIONS[f.model.mlp]
+        self.label, self.activation = label, activation_of(f)
         self.gate = Linear(f, s.hidden, ffn, bias) if s.gated else None
         self.up = Linear(f, s.hidden, ffn, bias)
         self.down = Linear(f, ffn, s.hidden, bias)

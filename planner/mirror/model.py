@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from planner.mirror import operators as op
 from planner.mirror.attention import Attention, LatentAttention
-from planner.mirror.autograd import Autograd, Parameter, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Parameter, Tensor
 from planner.mirror.layers import Linear, Norm, dropout
 from planner.mirror.losses import LOSSES
 from planner.mirror.mlp import MLP

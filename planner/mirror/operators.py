@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from planner.mirror.autograd import Autograd, Gradient, Node, Parameter, Saved, Summed, Tensor
+from planner.mirror.autograd import Autograd
+from planner.mirror.graph import Gradient, Node, Parameter, Reduced, Saved, Summed, Tensor
 
 FP32 = 4
 INDEX = 8  # int64
@@ -148,6 +149,22 @@ def relu_squared(e: Autograd, x: Tensor) -> Tensor:
     return out
 
 
+def gelu_written_out(e: Autograd, x: Tensor, power: int | None = None) -> Tensor:
+    """0.5 x (1 + tanh(c (x + 0.044715 x^3))), operator by operator; power: bytes of the type that x^3 is taken in."""
+    half = scale(e, x)
+    third = cast(e, x, power or x.item)
+    node = e.node((third,), partial(_square_backward, e, third.count * third.item))  # of any power
+    e.save(node, third)
+    third = copied(e, third, node)
+    third = scale(e, third)
+    wide = add(e, x, third)
+    del third
+    wide = scale(e, wide)
+    wide = relu(e, wide)  # tanh, like ReLU, keeps its output
+    wide = copied(e, wide, e.node((wide,), passed_on))
+    return multiply(e, half, wide)
+
+
 def _square_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     """grad * (2 * x): the power's derivative is a tensor of its own."""
     power = e.bytes(size)
@@ -176,16 +193,25 @@ def scale(e: Autograd, x: Tensor) -> Tensor:
 
 
 def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
-    """x * y: each is saved for the gradient of the other; y may want none."""
+    """x * y: each is saved for the gradient of the other; y may want none. Types promote to the wider."""
     if y.node is None:
         node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
         e.save(node, y)
+    elif x.item < y.item:
+        node = e.node((x, y), partial(_promoted_backward, e, x.count * y.item, x.count * x.item))
+        e.save(node, x, y)
     else:
         node = e.node((x, y), partial(both_backward, e, x.count * x.item, y.count * y.item))
         e.save(node, x, y)
-    out = e.new(x.count, x.item)
+    out = e.new(x.count, max(x.item, y.item))
     out.node = node
     return out
+
+
+def _promoted_backward(e: Autograd, wide: int, narrow: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+    """Both gradients are made in the wider type; the first is then narrowed."""
+    first = e.bytes(wide)
+    return [Reduced(first, narrow), e.bytes(wide)]
 
 
 def both_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:

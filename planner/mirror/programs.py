@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.autograd import Autograd
+from planner.mirror.graph import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

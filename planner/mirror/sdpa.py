@@ -10,18 +10,42 @@ from functools import partial
 from typing import Any
 
 from planner.mirror import operators as op
-from planner.mirror.autograd import Autograd, Gradient, Saved, Tensor
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import Facts
+from planner.mirror.graph import Gradient, Saved, Tensor
 from planner.mirror.operators import FP32
 
 RANDOM_STATE = 16  # bytes: seed and offset
 
 
-def attend(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, masked: bool) -> Tensor:
+Mask = Tensor | bool  # a mask of this micro-batch; or whether there is a table that stands for good
+
+
+def cut_masks(e: Autograd, f: Facts) -> tuple[Tensor | None, Tensor | None]:
+    """Masks that cut documents apart, for blocks without and with a window. Mirror of `borders.cut_at_borders`."""
+    if not f.cuts:
+        return None, None
+    t, windows, same = f.training, f.windows, not f.hides
+    scores = t.micro_batch * t.seq * t.seq
+    apart = e.new(scores, 1)
+    count = scores * (f.shape.heads if f.model.position == "alibi" else 1)
+    full = e.new(count, f.compute, "activations") if False in windows or same else None
+    windowed = (full if same else e.new(count, f.compute, "activations")) if True in windows else None
+    del apart
+    keeps = e.recording and t.activation_checkpointing != "selective" and not by_math(e, f)
+    e.label = "blocks.attention"
+    for block in range(f.shape.layers):
+        mask = windowed if f.windowed(block) else full
+        if keeps and mask is not None and not f.recomputes(block):
+            e.keep_for_all(mask)
+    return full, windowed
+
+
+def attend(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     """The heads' outputs by the kernel that PyTorch picks; `in_rows` puts them side by side for each token."""
     if by_math(e, f):
-        return math_attention(e, f, query, key, value, masked)
-    return flash_attention(e, f, query, key, value)
+        return math_attention(e, f, query, key, value, mask is not False)
+    return flash_attention(e, f, query, key, value, mask)
 
 
 def by_math(e: Autograd, f: Facts) -> bool:
@@ -36,12 +60,14 @@ def in_rows(e: Autograd, f: Facts, out: Tensor, cut: bool = False) -> Tensor:
     return op.copied(e, out, e.node((out,), op.passed_on))
 
 
-def flash_attention(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """q, k, v, output and the fp32 log-sum-exp are saved; on CUDA also the random state of the call."""
+def flash_attention(e: Autograd, f: Facts, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    """q, k, v, the mask, output and the fp32 log-sum-exp are saved; on CUDA also the random state of the call."""
     sizes = (query.count * query.item, key.count * key.item, value.count * value.item)
     scratch = _cuda_scratch(f, query, key, value) if f.cuda else ()
     node = e.node((query, key, value), partial(_flash_backward, e, sizes, scratch))
     e.save(node, query, key, value)
+    if isinstance(mask, Tensor):
+        e.save(node, mask)
     out = e.new(query.count, query.item)
     lse = e.new(f.tokens * f.shape.heads, FP32)
     e.save(node, out, lse)

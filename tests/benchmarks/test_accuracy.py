@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, accuracy_mapping, memory_rows
+from benchmarks import accuracy, accuracy_mapping, largest_batch, memory_rows
 from planner import presets
 from planner.errors import PlanError
 from planner.model_config import ModelConfig
@@ -136,6 +137,8 @@ def test_a_source_says_what_no_column_does(tmp_path: Path) -> None:
     assert case(tmp_path, notes="fused AdamW, torch 2.8").config.optimizer.implementation == "fused"
     languini = case(tmp_path, source_group="languini x", compile="default").config
     assert languini.optimizer.clip_norm is None and languini.training.runtime == "autocast"
+    assert languini.model.mlp == "gelu"
+    assert case(tmp_path, model="languini GPT tiny", params_total="").config.model.mlp == "gelu-written-out"
 
 
 def test_ddp_buckets_are_one_more_copy_of_the_gradients(tmp_path: Path) -> None:
@@ -242,6 +245,63 @@ def test_verdicts_are_counted_apart(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found["groups"] == [] and found["median_of_group_medians"] is None
     assert found["excluded"] == {"GPU not mapped": 1}
     assert found["quality_a_pretraining"] == {"n": 4, "sharded": 0, "unsharded": 4, "unsharded_kept": 3}
+
+
+VERDICT = GPT2 | {"outcome": "fits", "peak_mem_kind": "", "peak_gib_per_gpu_min": "", "peak_gib_per_gpu_max": ""}
+
+
+def test_buffers_of_a_program_lie_beside_the_model(tmp_path: Path) -> None:
+    alone, beside = case(tmp_path), case(tmp_path, source_group="languini x")
+    assert alone.buffers == () and beside.buffers == (64 * 2**20,) * 12
+    one, two = outcome(tmp_path), accuracy.score_row(replace(row(tmp_path), source="languini"))
+    assert isinstance(one, accuracy.Scored) and isinstance(two, accuracy.Scored)
+    assert two.predicted - one.predicted == 12 * 64 * 2**20
+    assert accuracy.verdict_of(beside)
+    assert not accuracy.verdict_of(replace(beside, buffers=(2**30,) * 80))  # as much as the card has
+
+
+def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = case(tmp_path, **VERDICT)
+    largest = largest_batch.largest_batch(found)
+    training = found.config.training
+
+    def fits(sequences: int) -> bool | None:
+        config = found.config.model_copy(update={"training": training.model_copy(update={"micro_batch": sequences})})
+        return accuracy.verdict_of(replace(found, config=config))
+
+    assert fits(largest) and not fits(largest + 1) and 8 < largest < 200
+    path = written(tmp_path, VERDICT, GPT2, VERDICT | {"gpu": "Voodoo 5 6000"})
+    assert largest_batch.main(["--memory", str(path)]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[-2:] == [str(largest), f"{largest / 4 - 1:+.0%}"]
+    assert largest_batch.main(["--memory", str(tmp_path / "none.csv")]) == 2
+
+
+def test_what_torch_2_0_keeps_of_a_block_is_as_documented() -> None:
+    """docs/accuracy.md: 8h + 16, 8q, 6aT and 8f bytes per token and block, beside the casts of its weights."""
+    found = json.loads((accuracy_mapping.DATA.parent / "results" / "cut-torch-2.0.0.json").read_text(encoding="utf-8"))
+    h, a, seq, layers, sequences = (found[key] for key in ("hidden", "heads", "seq", "layers", "sequences"))
+    q, f, tokens = a * found["head_dim"], 4 * h, seq * sequences
+    item = {"torch.float32": 4, "torch.bfloat16": 2, "torch.bool": 1, "torch.int64": 8}
+    per_token = casts = mask = 0
+    for tensor in found["kept"]:
+        count = tensor["times"] * math.prod(tensor["shape"])
+        size = count * item[tensor["dtype"]]
+        if tensor["shape"][0] in (sequences, sequences * a, tokens) and found["vocab"] not in tensor["shape"]:
+            per_token += size
+        elif tensor["dtype"] == "torch.bool":
+            mask += size
+        elif tensor["operator"].startswith("prims.convert") and found["vocab"] not in tensor["shape"]:
+            casts += size
+    ends = 4 * h + 2 * h + 8
+    assert per_token == tokens * (layers * (8 * h + 16 + 8 * q + 6 * a * seq + 8 * f) + ends)
+    assert (casts, mask) == (2 * layers * (4 * h * q + 2 * h * f), layers * seq**2)
+
+
+def test_the_published_verdicts_come_out_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    found = scored_file(accuracy.DEFAULT, capsys)
+    assert found["verdicts"] == {"oom": {"n": 13, "right": 8}, "fits": {"n": 13, "right": 8}}
+    assert found["median_of_group_p90"] < 0.01 and found["under_estimates"] == []
 
 
 def test_every_row_is_printed_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

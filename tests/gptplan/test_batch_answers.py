@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import jsonschema
 import pytest
 from calling import BASE, Call
 
@@ -17,13 +18,24 @@ from planner.batch import (
     steps_over_fewest,
 )
 from planner.batching import nearest_batches
+from planner.schemas import schemas
+
+SCHEMA = jsonschema.Draft202012Validator(schemas()["batch"])
 
 
 def answers(call: Call, line: str) -> dict[str, Any]:
     said = call("batch", *line.split(), "--json")
     assert (said.code, said.err) == (0, ""), said
     found: dict[str, Any] = json.loads(said.out, parse_constant=pytest.fail)
+    SCHEMA.validate(found)
     return found
+
+
+def test_the_schema_refuses_a_missing_answer(call: Call) -> None:
+    found = answers(call, "--tokens 1T --global-batch-tokens 1M")
+    for name in found:
+        assert not SCHEMA.is_valid({key: value for key, value in found.items() if key != name}), name
+    assert not SCHEMA.is_valid({**found, "steps": "many"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import typer
 from calling import Call
 
-from gptplan.app import application
+from gptplan.app import COMMANDS, application
 from gptplan.flags import FLAGS
 from planner.typed import Typed, flag
 
@@ -25,8 +25,8 @@ CONTRACT = frozenset(
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
 --position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
---runtime --attention --loss-kind --loss-chunks --dropout --activation-checkpointing-every --allocator
---keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike
+--runtime --attention --document-borders --loss-kind --loss-chunks --dropout --activation-checkpointing-every
+--allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-value
 """.split()  # noqa: SIM905 (65 names read better as text)
 )
 
@@ -59,7 +59,7 @@ def test_every_flag_has_a_sentence_and_a_placeholder(name: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["estimate", "plan", "flops", "run", "compare", "postmortem", "calibrate", "schema", "demo", "schedule", "batch"],
+    sorted(COMMANDS),
 )
 def test_help(call: Call, command: str) -> None:
     said, short = call(command, "--help"), call(command, "-h")

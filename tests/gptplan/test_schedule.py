@@ -10,8 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from calling import BASE, Call
+
+from planner.schemas import schemas
+
+SCHEMA = jsonschema.Draft202012Validator(schemas()["schedule"])
 
 LIGHT = ("schedule", "--peak-lr", "3e-4", "--min-lr", "3e-5", "--warmup-steps", "2000", "--steps", "10000")
 
@@ -180,7 +185,18 @@ def test_shortest_and_longest_runs(call: Call, steps: str, kind: str, ratio: str
     words = ("schedule", "--peak-lr", "3e-4", "--steps", steps, "--kind", kind, "--warmup-ratio", ratio)
     said = call(*words, "--at", f"0,1,{steps}")
     assert (said.code, said.err) == (0, ""), said
-    json.loads(call(*words, "--json").out, parse_constant=pytest.fail)
+    SCHEMA.validate(json.loads(call(*words, "--json").out, parse_constant=pytest.fail))
+
+
+@pytest.mark.parametrize("words", [LIGHT, ("schedule", *BASE)], ids=["alone", "of a run"])
+def test_what_is_printed_keeps_to_its_schema(call: Call, words: tuple[str, ...]) -> None:
+    said = call(*words, "--over", "kind=cosine,linear", "--at", "0,6000", "--continuity", "--json")
+    found = json.loads(said.out, parse_constant=pytest.fail)
+    SCHEMA.validate(found)
+    assert [len(curve["values"]) for curve in found["curves"]] == [2, 2] and found["continuity"]
+    curve = found["curves"][0]
+    for name in curve:
+        assert not SCHEMA.is_valid({**found, "curves": [{k: v for k, v in curve.items() if k != name}]}), name
 
 
 def fresh(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ def test_gpt2_as_written_out(sequences: int) -> None:
     counts = parameters_of(config.model)
     per_token = 12 * (20 * h + 4 * f + 4 * a + 8) + 6 * h + 12 + 2 * vocab
     form = 16 * counts.total + 2 * counts.linear + 2 * vocab * h + n * per_token
-    found = max(p.bytes for p in walk_run(config, on_gpu=True).phases)
+    found = max(p.peak_bytes for p in walk_run(config, on_gpu=True).phases)
     # position rows and indices, ids and targets, and statistics of the softmax: some bytes per token
     assert found == pytest.approx(form, rel=0.001)
 
@@ -59,9 +59,9 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
     walked, whole = walk_run(config), walk_run(config, events=events)
     gradients = parameters_of(config.model).total * presets.recipe(recipe).gradients_bytes_per_parameter
     steps = {phase.phase: phase for phase in walked.phases}
-    assert steps["optimizer_step"].components["gradients"] == gradients
+    assert steps["optimizer_step"].at_peak["gradients"] == gradients
     # tensor by tensor, with both micro-batches, nothing is higher
-    assert max(p.bytes for p in whole.phases) == max(p.bytes for p in walked.phases)
+    assert max(p.peak_bytes for p in whole.phases) == max(p.peak_bytes for p in walked.phases)
     live: dict[int, int] = {}
     for key, size in events:
         if size:
@@ -74,8 +74,8 @@ def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
     once, twice = (walk_run(config_of(runtime="compiled", accumulation=k)) for k in (1, 2))
     ends = [next(p for p in walked.phases if p.phase == "backward_end") for walked in (once, twice)]
     gradients = parameters_of(config_of().model).total * 4
-    assert ends[1].bytes - ends[0].bytes == gradients
-    assert ends[1].components["gradients"] >= 2 * gradients
+    assert ends[1].peak_bytes - ends[0].peak_bytes == gradients
+    assert ends[1].at_peak["gradients"] >= 2 * gradients
 
 
 def test_every_runtime_has_rules() -> None:

@@ -213,3 +213,16 @@ def test_a_prediction_imports_no_framework() -> None:
     code = "import sys, planner.kernels; print(sorted({'torch', 'numpy', 'sympy'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_limit_of_the_gradients_costs_its_passes() -> None:
+    """A norm alone is half of a clip; cutting values is two scalings, and the norm is then taken once more."""
+    base = config()
+
+    def seconds(**limits: float | None) -> float:
+        changed = base.model_copy(update={"optimizer": base.optimizer.model_copy(update=limits)})
+        return step_seconds_from_profile(changed, made_up()).parts["clipping"]
+
+    half = seconds(clip_norm=None)
+    found = [seconds(clip_norm=1.0), seconds(clip_norm=None, clip_value=1.0), seconds(clip_norm=1.0, clip_value=1.0)]
+    assert found == pytest.approx([2 * half, 3 * half, 5 * half])

@@ -16,8 +16,9 @@ import pytest
 from planner.config import RunConfig
 from planner.counts import parameters_of
 from planner.draft import draft
-from planner.mirror.autograd import Autograd, Storage
+from planner.mirror.autograd import Autograd
 from planner.mirror.facts import facts_of
+from planner.mirror.graph import Storage
 from planner.phases import walk_run
 from planner.tape import Ledger
 from planner.typed import Typed
@@ -51,7 +52,7 @@ def config_of(recipe: str = "mixed-bf16", runtime: str = "autocast", **changes: 
 
 
 def peaks(**changes: Any) -> dict[str, int]:
-    return {p.phase: p.bytes for p in walk_run(config_of(**changes)).phases}
+    return {p.phase: p.peak_bytes for p in walk_run(config_of(**changes)).phases}
 
 
 def test_the_model_is_the_measured_one() -> None:
@@ -61,7 +62,7 @@ def test_the_model_is_the_measured_one() -> None:
 
 
 def test_state() -> None:
-    at = walk_run(config_of()).phases[-1].components
+    at = walk_run(config_of()).phases[-1].at_peak
     assert at["weights"] + at["optimizer"] == 12 * N + COUNTERS
     assert 12 * N == 1_492_485_120  # measured 1,492,485,424: 76 counters, ours are 75
 
@@ -104,7 +105,7 @@ def test_first_step_has_no_state() -> None:
     ledger.phase("init")
     held = [Storage(ledger, 4 * N, "weights"), Storage(ledger, IDS, "activations")]
     walk_micro_batch(facts_of(config_of()), Autograd(ledger))
-    first = {p.phase: p.bytes for p in ledger.phases}["backward_start"]
+    first = {p.phase: p.peak_bytes for p in ledger.phases}["backward_start"]
     del held
     assert first == peaks()["backward_start"] - 8 * N - COUNTERS
     assert round(first / 1e6, 2) == 8_451.87

@@ -32,7 +32,7 @@ def walked(run: tuple[str, tuple[str, str]], mode: str, size: dict[str, Any]) ->
 
 
 def peak(found: Walked) -> int:
-    return max(p.bytes for p in found.phases)
+    return max(p.peak_bytes for p in found.phases)
 
 
 def saved(found: Walked) -> int:
@@ -44,11 +44,11 @@ def saved(found: Walked) -> int:
 def test_parts_sum_at_every_phase_and_bound_each_other(run: Any, mode: str, size: dict[str, Any]) -> None:
     found = walked(run, mode, size)
     for phase in found.phases:
-        assert sum(phase.components.values()) == phase.bytes
-        assert all(0 <= part <= found.largest[name] for name, part in phase.components.items())
+        assert sum(phase.at_peak.values()) == phase.peak_bytes
+        assert all(0 <= part <= found.largest[name] for name, part in phase.at_peak.items())
     assert all(part > 0 for part in found.saved_by.values())
     forward = next(p for p in found.phases if p.phase == "forward_end")
-    assert saved(found) <= forward.bytes  # what is kept for backward was there when forward ended
+    assert saved(found) <= forward.peak_bytes  # what is kept for backward was there when forward ended
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,7 +84,8 @@ def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, An
         for more in found[i + 1 :]:
             excess = peak(more) - peak(less)
             assert excess <= block
-            assert excess <= 0 or max(more.phases, key=lambda p: p.bytes).phase in ("backward_block", "backward_end")
+            highest = max(more.phases, key=lambda p: p.peak_bytes).phase
+            assert excess <= 0 or highest in ("backward_block", "backward_end")
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +86,46 @@ def tiny() -> MakeConfig:
     return config_of
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
+def written_text(folder: Path) -> Path:
     """29 samples of 32 letters: eight steps of four go past the end of the first epoch."""
     letters = random.Random(1).choices("the quick brown fox ", k=29 * 32 + 10)
-    path = tmp_path / "text.txt"
+    path = folder / "text.txt"
     path.write_text("".join(letters), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """The text of `written_text`."""
+    return written_text(tmp_path)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of `tiny(steps=4)`, whole, with checkpoints of steps 2 and 4; trained once for all tests of a file."""
+
+    root: Path
+    config: RunConfig
+    losses: list[float]
+
+    def copy(self, folder: Path) -> Path:
+        """A copy of the run directory, to be harmed."""
+        return Path(shutil.copytree(self.root / "run", folder / "run"))
+
+    def resume(self, directory: Path, config: RunConfig | None = None, **options: Any) -> tuple[RunResult, list[str]]:
+        """The run continued in `directory`, and what it said."""
+        said: list[str] = []
+        chosen = RunOptions(**{"device": "cpu", "data_path": self.root / "text.txt", "resume": True} | options)
+        return run(config or self.config, directory, chosen, said.append), said
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Finished:
+    """A finished run."""
+    root = tmp_path_factory.mktemp("finished")
+    config = config_of(steps=4)
+    result = run(config, root / "run", RunOptions(device="cpu", data_path=written_text(root)), lambda line: None)
+    return Finished(root, config, result.losses)
 
 
 @pytest.fixture

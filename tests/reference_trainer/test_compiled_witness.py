@@ -31,6 +31,10 @@ KEPT: dict[str, tuple[dict[str, Any], tuple[torch.dtype, torch.dtype], int, int]
     "untied, biases, capped": (
         LLAMA | {"biases": "all", "logit_softcap": 30.0, "tied_embeddings": False}, MIXED, 2, 2,
     ),
+    "gelu written out": ({"mlp": "gelu-written-out"}, MIXED, 2, 3),
+    "gelu written out, narrow": ({"mlp": "gelu-written-out"}, NARROW, 2, 2),
+    "gelu written out, fp32": ({"mlp": "gelu-written-out"}, FP32, 3, 4),
+    "gelu written out, recomputed": ({"mlp": "gelu-written-out"} | FULL, MIXED, 3, 2),
     "relu": ({"mlp": "relu"}, MIXED, 2, 3),
     "relu squared": ({"mlp": "relu2"}, MIXED, 2, 3),
     "geglu": (LLAMA | {"mlp": "geglu", "kv_heads": 2, "qk_norm": "full"}, MIXED, 2, 2),

@@ -40,10 +40,10 @@ def test_it_runs_once_per_step_and_sees_the_checkpoint(
 ) -> None:
     from dataclasses import replace
 
-    import reference_trainer.train as module
+    import reference_trainer.evaluation as module
 
     opened = module.open_data
-    monkeypatch.setattr(module, "open_data", lambda *a, **k: replace(opened(*a, **k), validation=opened(*a, **k)))
+    monkeypatch.setattr(module, "open_data", lambda *a, **_: replace(opened(*a), validation=opened(*a)))
     losses = iter([3.0, 4.0])  # the second evaluation is not the best: no checkpoint is written for it
     monkeypatch.setattr("reference_trainer.job.evaluate", lambda *_: next(losses))
     script = tmp_path / "echo.py"

@@ -238,7 +238,7 @@ def test_norms(kind: str, parameters: str, dtype: torch.dtype) -> None:
 def test_activations() -> None:
     x = torch.linspace(-3, 3, 13)
     tanh_gelu = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    right = {"gelu": tanh_gelu, "geglu": tanh_gelu, "swiglu": x / (1 + torch.exp(-x))}
+    right = {"gelu": tanh_gelu, "gelu-written-out": tanh_gelu, "geglu": tanh_gelu, "swiglu": x / (1 + torch.exp(-x))}
     right |= {"relu": x.clamp(min=0), "relu2": x.clamp(min=0) ** 2}
     assert right.keys() == ACTIVATIONS.keys()
     for name, values in right.items():

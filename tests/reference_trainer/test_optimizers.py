@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from planner.config import IMPLEMENTATIONS, OptimizerConfig, RunConfig
 from planner.errors import ConfigError, PlanError
+from reference_trainer import precision
 from reference_trainer.data import open_data
 from reference_trainer.guard import Streak
 from reference_trainer.optimizers import optimizers_for
@@ -297,6 +299,23 @@ def test_a_missing_package_is_named_with_its_pip_line(tiny: MakeConfig, monkeypa
     with pytest.raises(PlanError, match="bitsandbytes") as caught:
         refuse_unrunnable(config, torch.device("cpu"))
     assert 'pip install "gptplan[8bit]"' in caught.value.remedy
+
+
+def test_a_package_without_kernels_for_the_device_is_named(tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bitsandbytes 0.49 is on a processor: the package is there, its 8-bit update is not."""
+
+    def as_adamw(groups: Any, **options: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, **options)
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=SimpleNamespace(AdamW8bit=as_adamw)))
+    monkeypatch.setattr(precision, "UPDATE_8BIT", "bitsandbytes::an_update_that_nobody_registered")
+    config = tiny()
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"name": "adamw8bit"})})
+    with pytest.raises(PlanError, match="no 8-bit update for cpu") as caught:
+        refuse_unrunnable(config, torch.device("cpu"))
+    assert "bitsandbytes>=0.50" in caught.value.remedy
+    monkeypatch.setattr(precision, "UPDATE_8BIT", "aten::_fused_adamw_")  # one that there is
+    refuse_unrunnable(config, torch.device("cpu"))
 
 
 def test_moments_of_another_type_have_one_implementation(tiny: MakeConfig) -> None:

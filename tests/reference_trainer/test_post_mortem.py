@@ -60,7 +60,7 @@ def test_a_healthy_run_has_no_weak_spot(tmp_path: Path) -> None:
         ({}, [{"event": "allocator retries", "step": 3, "count": 6}], "tried again 6 times"),
         ({}, [{"event": "slow step", "step": 9}], "Slow steps: 9"),
         ({}, [{"event": "checkpoint failed", "step": 9}], "1 checkpoints could not be written"),
-        ({"noise_scale_tokens": 400.0}, [], "A batch of 1,000 tokens is above the gradient-noise scale of 400 at the end"),
+        ({"noise_scale_tokens": 400.0}, [], "1,000 tokens is above the gradient-noise scale of 400 at the end"),
         (
             {},
             [{"event": "evaluation", "step": 4, "loss": 3.0}, {"event": "evaluation", "step": 8, "loss": 3.5}],

@@ -28,10 +28,10 @@ def objects(path: Path) -> list[dict[str, Any]]:
 def test_every_key_of_a_run_is_documented(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import reference_trainer.train as module
+    import reference_trainer.evaluation as module
 
     opened = module.open_data
-    monkeypatch.setattr(module, "open_data", lambda *a, **k: replace(opened(*a, **k), validation=opened(*a, **k)))
+    monkeypatch.setattr(module, "open_data", lambda *a, **_: replace(opened(*a), validation=opened(*a)))
     config = tiny(steps=4, recipe="mixed-fp16").model_copy(update={"evaluation": EvaluationConfig(every=2)})
     asked = {"statistics_every": 2, "noise_scale": True, "log_every": 4}
     train(config, stop_after=2, **asked)

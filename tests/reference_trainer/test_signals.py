@@ -133,7 +133,7 @@ def test_statistics_change_no_bit_of_the_run(tiny: MakeConfig, train: Train, tmp
 
 def test_elements_above_the_limit_are_counted(tiny: MakeConfig, text: Path) -> None:
     work, spy = work_of(tiny(), text, statistics_every=1), Spy()
-    work.optimizer.clip_value = 1e-3  # type: ignore[attr-defined, unused-ignore]
+    work.optimizer.clip_value = 1e-3
     work.watchers.append(spy)
     share = read_one(train_step(work, 1)).signals["clipped_share"]
     whole = torch.cat([g.reshape(-1) for g in spy.whole.values()])

@@ -41,18 +41,19 @@ def test_neighbours_are_scattered() -> None:
 def test_a_split_changes_nothing(tiny: Callable[..., RunConfig], start: int, cuts: list[int]) -> None:
     config = tiny(seq=8)
     data = TokenData(np.arange(8 * 31 + 5, dtype=np.uint16), "", "", 8 * 31)
-    whole, targets = batch(data, config, start, sum(cuts))
+    whole, targets, *_ = batch(data, config, start, sum(cuts))
     begins = [start + sum(cuts[:n]) for n in range(len(cuts))]
     parts = [batch(data, config, begin, count) for begin, count in zip(begins, cuts, strict=True)]
-    assert torch.equal(torch.cat([ids for ids, _ in parts]), whole)
-    assert torch.equal(torch.cat([wanted for _, wanted in parts]), targets)
+    assert torch.equal(torch.cat([part.ids for part in parts]), whole)
+    assert torch.equal(torch.cat([part.targets for part in parts]), targets)
     assert torch.equal(targets, whole + 1)  # the tokens count upwards
 
 
 def test_an_epoch_trains_on_every_token_once(tiny: Callable[..., RunConfig]) -> None:
     data = TokenData(np.arange(8 * 31 + 5, dtype=np.uint16), "", "", 8 * 31)
-    _, targets = batch(data, tiny(seq=8), 31, 31)
-    assert sorted(targets.flatten().tolist()) == list(range(1, 8 * 31 + 1))
+    epoch = batch(data, tiny(seq=8), 31, 31)
+    assert epoch.valid == 8 * 31 and epoch.documents is None
+    assert sorted(epoch.targets.flatten().tolist()) == list(range(1, 8 * 31 + 1))
 
 
 def test_the_built_in_text_needs_no_file() -> None:

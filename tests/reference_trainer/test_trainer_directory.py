@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -26,22 +25,6 @@ KEYS = """step tokens valid_tokens loss perplexity lr grad_norm step_seconds dat
 mfu hfu allocated_bytes reserved_bytes updated spike loss_sigmas norm_sigmas clipped slow eta_seconds window_steps
 window_seconds window_tokens_per_second window_idle_seconds power_watts joules_per_token device_used_bytes
 alloc_retries"""
-
-
-def test_two_runs_cannot_share_a_directory(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
-    with RunDirectory(tmp_path / "run"):
-        for resume in (False, True):
-            with pytest.raises(FileError, match="another run works in") as caught:
-                train(tiny(), resume=resume)
-            assert f"process {os.getpid()}" in caught.value.why
-    assert train(tiny(steps=1)).finished
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.lock").write_text("999999\n")
-    assert train(tiny(steps=1)).finished
-    assert (tmp_path / "run/run.lock").read_text() == ""
 
 
 def test_a_failed_run_gives_its_lock_back(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:

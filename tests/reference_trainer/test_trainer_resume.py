@@ -115,28 +115,6 @@ def _raising(error: type[Exception]) -> Callable[..., None]:
     return fail
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"hidden": 48}, "model.hidden was 32, is now 48"),
-        ({"seed": 8}, "training.seed was 7, is now 8"),
-        ({"steps": 9}, "training.steps was 8, is now 9"),
-        ({"beta2": 0.999}, "optimizer.beta2 was 0.95, is now 0.999"),
-        ({"peak_lr": 1e-3}, "schedule.peak_lr was 0.003, is now 0.001"),
-        ({"recipe": "mixed-bf16"}, "training.recipe was fp32, is now mixed-bf16"),
-    ],
-)
-def test_another_config_is_refused(tiny: MakeConfig, train: Train, change: dict[str, object], words: str) -> None:
-    train(tiny(), stop_after=1)
-    with pytest.raises(CheckpointError, match=words):
-        train(tiny(**change), resume=True)
-
-
-def test_what_training_does_not_obey_may_change(tiny: MakeConfig, train: Train) -> None:
-    train(tiny(), stop_after=1)
-    assert train(tiny(checkpoint_every=5, source="elsewhere"), resume=True).finished
-
-
 def test_other_data_is_refused(tiny: MakeConfig, train: Train, text: Path) -> None:
     train(tiny(), stop_after=1)
     content = text.read_text()

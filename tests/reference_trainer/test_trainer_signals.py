@@ -71,7 +71,7 @@ def checkpoints(out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_ends_the_run_after_its_step(
+def test_fault_21_a_signal_ends_the_run_after_its_step(
     tiny: MakeConfig, train: Train, tmp_path: Path, run_child: RunChild, name: str, code: int
 ) -> None:
     config = tiny()
@@ -84,7 +84,7 @@ def test_a_signal_ends_the_run_after_its_step(
     assert steps_in(tmp_path / "run/metrics.jsonl") == list(range(1, 9))
 
 
-def test_a_second_signal_ends_it_at_once(tiny: MakeConfig, tmp_path: Path, run_child: RunChild) -> None:
+def test_fault_21_a_second_signal_ends_it_at_once(tiny: MakeConfig, tmp_path: Path, run_child: RunChild) -> None:
     child = run_child(tiny(), "SIGINT", "SIGTERM")
     assert child.returncode == 143, child.stderr
     assert "stopped after" not in child.stdout
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 
 
 @pytest.mark.parametrize(("stop_after", "finished", "code"), [(None, True, 0), (1, False, 143)])
-def test_a_signal_in_the_last_step_is_no_interruption(
+def test_fault_21_a_signal_in_the_last_step_is_no_interruption(
     tiny: MakeConfig, train: Train, monkeypatch: pytest.MonkeyPatch, stop_after: int | None, finished: bool, code: int
 ) -> None:
     def signalled(work: Work, step: int) -> Row:

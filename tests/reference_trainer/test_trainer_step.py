@@ -19,7 +19,6 @@ from planner.shape import rate_at
 from reference_trainer.data import open_data
 from reference_trainer.guard import Streak
 from reference_trainer.model import GPT
-from reference_trainer.optimizers import decay_groups
 from reference_trainer.readings import read_one
 from reference_trainer.records import RunResult
 from reference_trainer.starting import build
@@ -89,13 +88,13 @@ def test_gradients_are_clipped_to_the_limit_and_freed(
 def test_matrices_decay_and_vectors_do_not(tiny: MakeConfig) -> None:
     config = tiny()
     model = GPT(config.model, config.training, torch.float32)
-    groups = decay_groups(dict(model.named_parameters()))
-    names = [name for name, _ in model.named_parameters()]
-    assert sorted(groups["decay"] + groups["no_decay"]) == sorted(names)
-    assert all(name.endswith("bias") or "norm" in name for name in groups["no_decay"])
-    assert not any(name.endswith("bias") or "norm" in name for name in groups["decay"])
-    assert len(groups["decay"]) == 2 + 4 * config.model.layers  # both tables (the head is tied), four matrices a block
+    names = {id(p): name for name, p in model.named_parameters()}
     optimizer = make_optimizer(model, config)
+    groups = {group["weight_decay"]: [names[id(p)] for p in group["params"]] for group in optimizer.param_groups}
+    assert sorted(groups[0.1] + groups[0.0]) == sorted(names.values())
+    assert all(name.endswith("bias") or "norm" in name for name in groups[0.0])
+    assert not any(name.endswith("bias") or "norm" in name for name in groups[0.1])
+    assert len(groups[0.1]) == 2 + 4 * config.model.layers  # both tables (the head is tied), four matrices a block
     by_size = {(p.dim() >= 2, group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert by_size == {(True, 0.1), (False, 0.0)}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
@@ -114,7 +113,7 @@ def test_an_update_is_that_of_the_paper(tiny: MakeConfig, text: Path, monkeypatc
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
     read_one(train_step(work, 1))
-    rate, decaying = rate_at(config, 1), decay_groups(work.optimizer.weights)["decay"]
+    rate, decaying = rate_at(config, 1), [n for n, p in work.model.named_parameters() if p.dim() >= 2]
     for name, p in work.model.named_parameters():
         kept = before[name] * (1 - rate * config.optimizer.weight_decay) if name in decaying else before[name]
         expected = kept - rate * grads[name] / (grads[name].abs() + config.optimizer.eps)
@@ -125,9 +124,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad_steps: set[int], kind: str) -> N
     """Make the last micro-batch of each bad step (two micro-batches a step) not finite, in the loss or its gradient."""
     forward, calls = GPT.forward, list[int]()
 
-    def poisoned(self: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+    def poisoned(self: GPT, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         calls.append(1)
-        loss = forward(self, ids, targets)
+        loss = forward(self, ids, targets, documents)
         if len(calls) % 2 or len(calls) // 2 not in bad_steps:
             return loss
         if kind == "gradient":  # 0 forward; backward 0 * inf
@@ -145,7 +144,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
-def test_a_step_that_is_not_finite_is_skipped(
+def test_fault_09_a_step_that_is_not_finite_is_skipped(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     poison(monkeypatch, {3}, kind)
@@ -162,7 +161,7 @@ def test_a_step_that_is_not_finite_is_skipped(
     assert metrics[2]["grad_norm"] is None and (metrics[2]["loss"] is None) == (kind != "gradient")
 
 
-def test_three_in_a_row_end_the_training(
+def test_fault_09_three_in_a_row_end_the_training(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, {2, 3, 5, 6, 7}, "nan")

@@ -50,7 +50,7 @@ def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: in
 
 def peaks(walked: Walked) -> dict[str, int]:
     names = ("first_optimizer_step", "optimizer_step", "save")
-    return {phase.phase: phase.bytes for phase in walked.phases if phase.phase in names}
+    return {phase.phase: phase.peak_bytes for phase in walked.phases if phase.phase in names}
 
 
 def assert_witnessed(config: RunConfig) -> None:
@@ -75,6 +75,33 @@ def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[st
     assert_witnessed(
         config_of("gpt2", recipe, {"name": state[0], "implementation": "for-loop", "state_dtype": state[1]})
     )
+
+
+@pytest.mark.parametrize("limits", [{"clip_norm": None}, {"clip_norm": None, "clip_value": 0.1}, {"clip_value": 0.1}])
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
+def test_peak_where_gradients_are_clipped(recipe: str, limits: dict[str, object]) -> None:
+    assert_witnessed(config_of("gpt2", recipe, {"name": "sgd", "implementation": "fused"} | limits))
+
+
+GROUPS = [
+    {"match": "blocks.1.*"},
+    {"match": "embedding.*", "weight_decay": 0.0},
+    {"match": "*.bias", "weight_decay": 1},
+]
+
+
+IN_GROUPS = [
+    ("adamw", "foreach"),
+    ("adamw", "for-loop"),
+    ("sgd", "foreach"),
+    ("adafactor", "foreach"),
+    ("muon", "foreach"),
+]
+
+
+@pytest.mark.parametrize("way", IN_GROUPS, ids="-".join)
+def test_peak_of_updates_in_groups(way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("gpt2", "fp32", {"name": way[0], "implementation": way[1], "groups": GROUPS}))
 
 
 @pytest.mark.parametrize("way", ["for-loop", "foreach"])
@@ -129,7 +156,7 @@ def walked_updates(config: RunConfig) -> list[int]:
         ledger.phase(phase)
         before = ledger.total
         update.walk(phase == "first")
-        found.append(ledger.phases[-1].bytes - before)
+        found.append(ledger.phases[-1].peak_bytes - before)
     return found
 
 

@@ -1,0 +1,120 @@
+"""Which files of a directory of tokens are trained on, and which are held out.
+
+Three kinds: one that `gptplan data` prepared (meta.json says everything), nanoGPT's (train.bin, val.bin), and llm.c's
+(`*_train_000001.bin`, `*_val_000000.bin`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.errors import DataError
+
+META = "meta.json"
+FORMAT = "gptplan-data"
+VERSION = 1
+UNFINISHED = ".preparing"  # how the name of a directory ends while it is written
+TRAIN, VALIDATION = {"train", "training"}, {"val", "valid", "validation"}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFiles:
+    """Files in the order of their tokens; `meta` is that of a prepared directory, None of another."""
+
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...]
+    meta: dict[str, Any] | None
+
+
+def token_files(path: Path) -> TokenFiles | None:
+    """The token files at `path`: a .bin with what is held out beside it, or a directory; None where it has none.
+
+    Raises DataError for an unfinished or damaged directory, a name that says neither, and a file under two names.
+    """
+    if not path.is_dir():
+        return _beside(path) if path.suffix == ".bin" else None
+    if path.resolve().name.endswith(UNFINISHED):
+        raise DataError(
+            f"{str(path)!r} was never finished",
+            why="gptplan data gives a directory its name when everything in it is written",
+            remedy="prepare it again",
+        )
+    if (path / META).exists():
+        return _prepared(path)
+    files = sorted(file for file in path.iterdir() if file.suffix == ".bin" and not file.name.startswith("."))
+    if not files:
+        return None
+    _refuse_twins(files)
+    held = tuple(file for file in files if _words(file) & VALIDATION)
+    named = tuple(file for file in files if _words(file) & TRAIN and file not in held)
+    rest = [file for file in files if file not in held and file not in named]
+    if named and rest:
+        raise DataError(
+            f"{rest[0].name!r} in {str(path)!r} is named neither for training nor for validation",
+            why="beside it are files that are, and a guess would train on the wrong tokens",
+            remedy="take it out, or give it train or val as a part of its name",
+        )
+    if not named and not rest:
+        raise DataError(
+            f"{str(path)!r} holds validation tokens only", why=f"such as {held[0].name}", remedy="add a train.bin"
+        )
+    return TokenFiles(named or tuple(rest), held, None)
+
+
+def _words(file: Path) -> set[str]:
+    return set(re.split(r"[^a-z]+", file.stem.lower()))
+
+
+def _beside(path: Path) -> TokenFiles:
+    """A single .bin; what is held out is a sibling whose name differs by val in the place of train."""
+    held: list[Path] = []
+    if _words(path) & TRAIN and path.parent.is_dir():
+        wanted = _plain(path.stem, TRAIN)
+        siblings = sorted(file for file in path.parent.glob("*.bin") if _words(file) & VALIDATION)
+        held = [file for file in siblings if _plain(file.stem, VALIDATION) == wanted]
+        _refuse_twins([path, *held])
+    return TokenFiles((path,), tuple(held), None)
+
+
+def _plain(stem: str, words: set[str]) -> str:
+    """The name without what it is for and without the number of its shard."""
+    kept = [part for part in re.split(r"[^a-z0-9]+", stem.lower()) if part not in words and not part.isdigit()]
+    return "_".join(kept)
+
+
+def _prepared(path: Path) -> TokenFiles:
+    try:
+        meta = json.loads((path / META).read_bytes())
+        right = meta["format"] == FORMAT and meta["version"] == VERSION
+        train, held = (
+            tuple(path / shard["name"] for shard in meta[part]["shards"]) for part in ("train", "validation")
+        )
+        right = right and all(file.parent == path for file in (*train, *held)) and len(train) > 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+    if not right:
+        raise _unreadable(path, f"it is not {FORMAT} of version {VERSION} with at least one shard, all beside it")
+    _refuse_twins([*train, *held])
+    return TokenFiles(train, held, meta)
+
+
+def _unreadable(path: Path, why: str) -> DataError:
+    return DataError(f"{str(path / META)!r} cannot be used", why=why, remedy="prepare the data again with gptplan data")
+
+
+def _refuse_twins(files: list[Path]) -> None:
+    """A file under two names, a link say, would be trained on twice, or trained on and held out."""
+    seen: dict[tuple[int, int], Path] = {}
+    for file in files:
+        found = file.stat()
+        other = seen.setdefault((found.st_dev, found.st_ino), file)
+        if other is not file:
+            raise DataError(
+                f"{str(other)!r} and {file.name!r} are one file under two names",
+                why="its tokens would be counted twice",
+                remedy="take one of them out",
+            )

@@ -1,0 +1,103 @@
+"""Files of tokens: nanoGPT's (uint16, no header) and llm.c's shards (1024 bytes of header, then uint16 or uint32).
+
+Source of the header: llm.c, dev/data/data_common.py (`write_datafile`): 256 int32 words: magic, version, tokens, zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.errors import DataError
+
+Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+HEADER_BYTES = 1024
+HEADER = np.dtype("<i4")
+# magic: version and type of the tokens; the first is made for GPT-2's vocabulary, the second for Llama 3's
+SHARDS = {20240520: (1, "<u2"), 20240801: (7, "<u4")}
+MOST_IN_A_SHARD = 2**31 - 1  # the count is an int32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """One file: where its tokens begin, how many there are and of which type; whether it has a header."""
+
+    path: Path
+    dtype: str
+    offset: int
+    count: int
+    headed: bool
+
+    def tokens(self) -> Array:
+        """[count], mapped from the disk. (No memory is mapped for none: the system refuses that.)"""
+        if not self.count:
+            return np.empty(0, dtype=self.dtype)
+        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=(self.count,))
+
+
+def token_file(path: Path) -> TokenFile:
+    """What the file at `path` says it holds, held against its size.
+
+    Raises DataError for a damaged header, a size that does not fit it, or an odd one; OSError where it is unreadable.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(HEADER_BYTES)
+    words = np.frombuffer(start[: len(start) // 4 * 4], HEADER).tolist()
+    if words and words[0] in SHARDS:
+        return _shard(path, size, words)
+    if size % 2:
+        raise DataError(
+            f"{str(path)!r} has an odd size, {size} bytes",
+            why="a .bin is a row of two-byte tokens (uint16, little-endian, no header): this one is cut short",
+            remedy="write it again, or give the text itself",
+        )
+    if _looks_headed(words, size):
+        known = " or ".join(str(magic) for magic in SHARDS)
+        raise DataError(
+            f"{str(path)!r} has the header of a shard but not its magic number",
+            why=f"its first word is {words[0]}, not {known}, and the rest of the header fits the file",
+            remedy="write it again: its first bytes are damaged",
+        )
+    return TokenFile(path, "<u2", 0, size // 2, headed=False)
+
+
+def _shard(path: Path, size: int, words: list[int]) -> TokenFile:
+    version, dtype = SHARDS[words[0]]
+    if len(words) < HEADER_BYTES // HEADER.itemsize:
+        raise _damaged(path, f"it ends at byte {size}, inside its header of {HEADER_BYTES} bytes")
+    if words[1] != version:
+        raise DataError(
+            f"{str(path)!r} is a shard of version {words[1]}",
+            why=f"of magic {words[0]} version {version} is known",
+            remedy="write it again, such as with gptplan data",
+        )
+    item = np.dtype(dtype).itemsize
+    wanted = HEADER_BYTES + words[2] * item
+    if words[2] < 0 or size != wanted:
+        raise _damaged(path, f"its header says {words[2]} tokens, {wanted} bytes in all; the file has {size} bytes")
+    return TokenFile(path, dtype, HEADER_BYTES, words[2], headed=True)
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{str(path)!r} is damaged", why=why, remedy="write or copy it again")
+
+
+def _looks_headed(words: list[int], size: int) -> bool:
+    """A small version, a count that fits the size, then nothing but zeros: no row of tokens reads like that."""
+    if len(words) < HEADER_BYTES // HEADER.itemsize or any(words[3:]) or not 0 < words[1] < 16:
+        return False
+    return any(size == HEADER_BYTES + words[2] * item for item in (2, 4))
+
+
+def header(count: int, dtype: str) -> bytes:
+    """The 1024 bytes before `count` tokens."""
+    assert 0 <= count <= MOST_IN_A_SHARD
+    words = np.zeros(HEADER_BYTES // HEADER.itemsize, HEADER)
+    magic = next(magic for magic, (_, kind) in SHARDS.items() if kind == dtype)
+    words[:3] = magic, SHARDS[magic][0], count
+    return words.tobytes()

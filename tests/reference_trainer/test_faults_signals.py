@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from planner.config import RunConfig
 from planner.errors import InputError, MissingExtraError
-from reference_trainer import trackers
+from reference_trainer import meters, trackers
 from reference_trainer.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
@@ -186,6 +187,36 @@ def test_fault_31_a_torn_line_and_a_deleted_log_leave_each_step_once(
     metrics.unlink()  # whoever deletes it loses the old rows and no new one
     train(tiny(steps=8, checkpoint_every=2), resume=True)
     assert [row["step"] for row in objects(metrics)] == [8]
+
+
+def test_fault_31_a_full_disk_for_the_logs_loses_no_line(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From step 3 to step 6 the disk takes no line of either log; slow steps of 3 and 5 are events then."""
+    open_file, seen, full = Path.open, list[int](), [False]
+
+    def refuse(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if full[0] and self.name in ("metrics.jsonl", "events.jsonl") and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_file(self, mode, *args, **kwargs)
+
+    rows = meters.Meters.rows
+
+    def counted(self: meters.Meters, steps: Any, *rest: Any) -> Any:
+        seen.extend(step.step for step in steps)
+        full[0] = 3 <= seen[-1] <= 6
+        if seen[-1] in (3, 5, 7):
+            self.event("slow step", step=seen[-1], seconds=9.0, usual_seconds=1.0)
+        return rows(self, steps, *rest)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(meters.Meters, "rows", counted)
+    said: list[str] = []
+    assert train(tiny(checkpoint_every=None), said=said).finished
+    assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl")] == list(range(1, 9))
+    told = objects(tmp_path / "run/events.jsonl")
+    assert [e["step"] for e in told if e["event"] == "slow step"] == [3, 5, 7]
+    assert len([line for line in said if "the metrics cannot be written" in line]) == 1
 
 
 def test_fault_31_trackers_are_checked_before_the_run(

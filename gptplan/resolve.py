@@ -58,3 +58,14 @@ def request_of(
             "--out is missing", why="a run writes its log and checkpoints", remedy=f"gptplan run {config} --out RUN_DIR"
         )
     return Request(loaded, out, False, stop_after)
+
+
+def config_to_check(config: Path | None, what: str) -> RunConfig:
+    """The config of a command that needs one. Raises InputError where it is missing, FileError, ConfigError."""
+    if config is None:
+        raise InputError(
+            "the config is missing",
+            why=f"{what} needs a run.toml",
+            remedy="write one with: gptplan plan --params 125M --tokens 10B -o run.toml",
+        )
+    return load_config(config)

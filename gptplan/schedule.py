@@ -80,7 +80,7 @@ def schedule(
         from planner.schedule_text import schedule_summary
 
         width = shutil.get_terminal_size().columns
-        show(schedule_summary(curves, steps, joints, width=width, plain=not _knows_all_characters()))
+        show(schedule_summary(curves, steps, joints, width=width, plain=not knows_all_characters()))
 
 
 def _write_files(curves: tuple[Curve, ...], csv: Path | None, rows: str, plot: Path | None, force: bool) -> None:
@@ -132,7 +132,8 @@ def _curves(typed: Typed, config: Path | None, over: str | None) -> tuple[Curve,
     return tuple(curve(each, label) for label, each in variants(over, typed))
 
 
-def _knows_all_characters() -> bool:
+def knows_all_characters() -> bool:
+    """Whether the terminal can show what plots are drawn with."""
     from planner.plot import ALL_CHARACTERS
 
     if os.environ.get("TERM") == "dumb":

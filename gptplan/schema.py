@@ -9,7 +9,10 @@ import typer
 
 def schema(
     name: Annotated[
-        str, typer.Argument(metavar="config|plan|batch|schedule|flops|trace|comparison|all", help="Which one.")
+        str,
+        typer.Argument(
+            metavar="config|plan|batch|schedule|flops|trace|comparison|preflight|rates|all", help="Which one."
+        ),
     ] = "all",
 ) -> None:
     """Print the JSON Schema of run.toml, of what a command prints with --json, of a comparison, or of all."""

@@ -93,14 +93,14 @@ RULES = (
          "training.returns_logits", "training.activation_checkpointing", "training.activation_checkpointing_every",
          "optimizer.implementation"),
     ),
-    Rule("refused", "another loss is minimised", ("training.dropout",)),
+    Rule("refused", "another loss is minimised", ("training.dropout", "training.document_borders")),
     Rule("allowed", "when a checkpoint is written changes no weight", ("training.checkpoint_every",)),
     Rule("refused", "the stored moments are this optimizer's", ("optimizer.name", "optimizer.state_dtype")),
     Rule(
         "refused",
         "the stored moments were averaged, and the weights moved, under the old value",
         ("optimizer.beta1", "optimizer.beta2", "optimizer.momentum", "optimizer.eps", "optimizer.weight_decay",
-         "optimizer.clip_norm"),
+         "optimizer.clip_norm", "optimizer.clip_value", "optimizer.groups"),
     ),
     Rule("refused", "on more devices the same config is another batch", ("hardware.gpus",)),
     Rule(

@@ -14,6 +14,8 @@ def schemas() -> dict[str, Any]:
     from planner.config import RunConfig
     from planner.curves import CurvesDocument
     from planner.flops_report import FlopsReport
+    from planner.preflight import Preflight
+    from planner.rate_search import RateSearch
     from planner.report import Document
     from planner.trace_report import TraceReport
 
@@ -25,4 +27,6 @@ def schemas() -> dict[str, Any]:
         "flops": TypeAdapter(FlopsReport).json_schema(),
         "trace": TypeAdapter(TraceReport).json_schema(),
         "comparison": TypeAdapter(Comparison).json_schema(),
+        "preflight": TypeAdapter(Preflight).json_schema(),
+        "rates": TypeAdapter(RateSearch).json_schema(),
     }

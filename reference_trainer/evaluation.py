@@ -11,7 +11,8 @@ import torch
 from planner.config import RunConfig
 from planner.errors import ConfigError
 from reference_trainer.data import TokenData, batch, open_data
-from reference_trainer.step import Work, explained_shortage
+from reference_trainer.shortage import explained
+from reference_trainer.step import Work
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def evaluate(work: Work, stopping: Callable[[], bool]) -> float | None:
     total, valid = torch.zeros((), device=work.device), 0
     model.eval()
     try:
-        with torch.no_grad(), explained_shortage(work.device, "in an evaluation"):
+        with torch.no_grad(), explained(config, work.device, "in an evaluation"):
             for index in range(passes_of(config, validation)):
                 if stopping():
                     return None

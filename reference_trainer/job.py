@@ -21,6 +21,7 @@ from reference_trainer.paths import RunDirectory
 from reference_trainer.publish import newest_valid
 from reference_trainer.readings import Readings, Step
 from reference_trainer.records import RunOptions, finite
+from reference_trainer.retention import drop_after
 from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
 from reference_trainer.saver import Report, Saver
 from reference_trainer.step import Work
@@ -207,6 +208,7 @@ def _roll_back(job: Job, spike_step: int) -> bool:
         raise
     save_rollbacks(job.here.rollbacks, (*before, rollback))
     job.work.rollbacks = (*before, rollback)
+    drop_after(job.here.checkpoints, to_step)
     job.done = job.saved_step = to_step
     job.saver.asked_step = None  # a step that is taken again is another one
     job.journal.forget_pending()

@@ -7,11 +7,12 @@ import torch
 from planner.config import RunConfig
 from planner.errors import CheckpointError, ConfigError, FileError, InputError
 from planner.shape import steps_of, tokens_per_step
-from reference_trainer.data import TokenData
+from reference_trainer.data import TokenData, end_of_text_of
 from reference_trainer.measure import build_model
 from reference_trainer.paths import RunDirectory
 from reference_trainer.records import RunOptions
-from reference_trainer.step import Work, explained_shortage
+from reference_trainer.shortage import explained
+from reference_trainer.step import Work
 from reference_trainer.updates import make_optimizer
 
 
@@ -51,10 +52,12 @@ def check_directory(here: RunDirectory, resume: bool) -> None:
 def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
     """Model and optimizer; the weights are drawn on the CPU, so that every device begins with the same ones.
 
-    Raises PlanError when the memory does not suffice.
+    Raises PlanError when the memory does not suffice, DataError for documents that cannot be told apart.
     """
+    if config.training.document_borders == "cut":
+        end_of_text_of(data)  # refused here, and not with the first batch
     torch.manual_seed(config.training.seed)
-    with explained_shortage(device, "before the first step"):
+    with explained(config, device, "before the first step"):
         model = build_model(config).to(device)
         optimizer = make_optimizer(model, config)
     if config.training.runtime == "compiled":

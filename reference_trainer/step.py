@@ -26,6 +26,7 @@ from reference_trainer.model import GPT
 from reference_trainer.monitor import device_name
 from reference_trainer.readings import Clock, Row
 from reference_trainer.rollbacks import Rollback, data_step, rate_factor
+from reference_trainer.shortage import explained
 from reference_trainer.updates import Updater
 
 
@@ -91,7 +92,7 @@ def train_step(work: Work, step: int) -> Row:
     total = torch.zeros((), device=work.device)
     for watcher in work.watchers:
         watcher.before_step(work, step)
-    with explained_shortage(work.device, f"in step {step}"):
+    with explained(config, work.device, f"in step {step}"):
         for micro in range(config.training.accumulation):
             given = work.feed.take(step, micro)
             seed_draws(config, step, micro)
@@ -122,21 +123,6 @@ def seed_draws(config: RunConfig, step: int, micro: int) -> None:
     if config.training.dropout > 0:
         digest = hashlib.sha256(f"{config.training.seed}/{step}/{micro}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # below 2^63
-
-
-@contextmanager
-def explained_shortage(device: torch.device, when: str) -> Iterator[None]:
-    """Make PlanErrors of PyTorch's errors about memory; on a CPU they have no class of their own."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise PlanError(
-            f"{device_name(device)} ran out of memory {when}",
-            why=str(error).splitlines()[0],
-            remedy="plan with a smaller micro-batch and more accumulation, or with activation checkpointing",
-        ) from error
 
 
 @contextmanager

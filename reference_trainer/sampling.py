@@ -1,0 +1,295 @@
+"""Text from a checkpoint: the model without an optimizer, its next-token distribution, and draws from it.
+
+There is no key-value cache: every new token computes its whole context again, so that n tokens cost about as much as
+n forward passes. For the small models of this trainer that is seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from planner.config import RunConfig
+from planner.config_file import load_config
+from planner.errors import CheckpointError, FileError, InputError
+from planner.units import format_duration, format_rate
+from reference_trainer.codec import decoder_for
+from reference_trainer.corpus.tokenizers import END_OF_TEXT
+from reference_trainer.losses import soft_capped
+from reference_trainer.measure import build_model
+from reference_trainer.model import GPT
+from reference_trainer.publish import newest_valid, problem_with, step_in
+
+Say = Callable[[str], None]
+NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw: temperature 0 is greedy; top_k, top_p: None keeps all. Sample i is drawn with seed + i."""
+
+    tokens: int = 200
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    samples: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One continuation: its tokens, their text (None: no decoder), and whether it came to an end of text."""
+
+    seed: int
+    tokens: tuple[int, ...]
+    text: str | None
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What was drawn from which checkpoint. `context_tokens`: the most that the model was shown at once."""
+
+    checkpoint: str
+    step: int
+    device: str
+    prompt: str
+    prompt_tokens: int
+    kept_prompt_tokens: int
+    context_tokens: int
+    tokenizer: str | None
+    seconds: float
+    tokens_per_second: float
+    samples: tuple[Sample, ...]
+
+
+def sample(
+    path: Path, prompt: str, choice: Sampling, device: torch.device, say: Say, tokenizer: str | None = None
+) -> Samples:
+    """Continue `prompt` with the newest whole checkpoint of a run directory, or with the checkpoint named.
+
+    Raises InputError for a choice that cannot be drawn, FileError and CheckpointError for what cannot be read.
+    """
+    refuse_undrawable(choice)
+    run_dir, checkpoint = located(path, say)
+    config = load_config(run_dir / "config.toml")
+    codec = decoder_for(config, run_dir, tokenizer)
+    if codec is None:
+        say("this run's tokens are not bytes and no tokenizer is known: token ids are shown; --tokenizer names one")
+        if prompt:
+            raise InputError(
+                "--prompt cannot be turned into tokens",
+                why="the run was trained on a file of tokens that does not say which tokenizer made it",
+                remedy="name it with --tokenizer, or leave --prompt out",
+            )
+    model = loaded_model(config, checkpoint, device)
+    ids = codec.encode(prompt) if codec and prompt else [codec.end if codec else 0]
+    _refuse_large(ids, config.model.vocab)
+    # learned rows past the trained length are as they were drawn, and no other position was ever seen there either
+    context = min(config.training.seq, config.model.context)
+    kept = ids[-context:]
+    if len(kept) < len(ids):
+        say(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
+    begin = time.perf_counter()
+    drawn = [
+        continued(model, kept, choice, choice.seed + i, codec.end if codec else None) for i in range(choice.samples)
+    ]
+    seconds = time.perf_counter() - begin
+    return Samples(
+        checkpoint=str(checkpoint),
+        step=step_in(checkpoint),
+        device=str(device),
+        prompt=prompt,
+        prompt_tokens=len(ids) if prompt else 0,
+        kept_prompt_tokens=len(kept) if prompt else 0,
+        context_tokens=context,
+        tokenizer=codec.name if codec else None,
+        seconds=seconds,
+        tokens_per_second=sum(len(tokens) for tokens, _ in drawn) / seconds,
+        samples=tuple(
+            Sample(choice.seed + i, tuple(tokens), codec.decode(tokens) if codec else None, ended)
+            for i, (tokens, ended) in enumerate(drawn)
+        ),
+    )
+
+
+def refuse_undrawable(choice: Sampling) -> None:
+    """Raises InputError where the choices contradict each other or leave their range."""
+    if choice.top_p is not None and not 0 < choice.top_p <= 1:
+        raise InputError(f"--top-p {choice.top_p:g} is no share", remedy="give a number above 0 and up to 1")
+    if choice.temperature == 0 and choice.samples > 1:
+        raise InputError(
+            f"--samples {choice.samples} at temperature 0 would be the same text each time",
+            why="greedy: the likeliest token is taken, nothing is drawn",
+            remedy="give a --temperature above 0, or one sample",
+        )
+    if choice.temperature == 0 and (choice.top_k or choice.top_p):
+        raise InputError(
+            "--top-k and --top-p have no effect at temperature 0",
+            why="greedy: the likeliest token is taken, nothing is drawn",
+            remedy="give a --temperature above 0, or leave them out",
+        )
+
+
+def _refuse_large(ids: list[int], vocab: int) -> None:
+    if max(ids) >= vocab:
+        raise InputError(
+            f"the prompt has the token {max(ids)}, and the model's vocabulary is {vocab}",
+            why="the model has no row for it",
+            remedy="give another --prompt",
+        )
+
+
+# --- what is loaded -----------------------------------------------------------------------------------------------
+
+
+def located(path: Path, say: Say) -> tuple[Path, Path]:
+    """The run directory and the checkpoint that `path` means. Raises FileError, CheckpointError."""
+    if (path / "config.toml").is_file():
+        found = newest_valid(path / "checkpoints", say)
+        if found is None:
+            raise CheckpointError(
+                f"{path} has no checkpoint yet",
+                why="nothing was saved: the run stopped before its first checkpoint, or has just begun",
+                remedy=f"continue it with: gptplan run --resume {path}",
+            )
+        return path, found
+    run_dir = path.absolute().parent.parent
+    if path.name.startswith("step-") and path.is_dir() and (run_dir / "config.toml").is_file():
+        problem = problem_with(path)
+        if problem:
+            raise CheckpointError(
+                f"{path} is damaged", why=problem, remedy=f"sample from the newest whole one: gptplan sample {run_dir}"
+            )
+        return run_dir, path
+    raise FileError(
+        f"{path} is neither a run directory nor a checkpoint in one",
+        why="a run directory has a config.toml and a folder checkpoints/ of step-…",
+        remedy="check the path",
+    )
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint by name, on the CPU. Raises CheckpointError where they cannot be read."""
+    files = sorted(path.glob("model*.safetensors"))
+    try:
+        found = {name: weight for file in files for name, weight in load_file(file).items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"the weights in {path} cannot be read", why=str(error)) from error
+    if not found:
+        raise CheckpointError(f"{path} has no weights", why="there is no model*.safetensors in it")
+    return found
+
+
+def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> GPT:
+    """The config's model with a checkpoint's weights, for evaluation. Raises CheckpointError where they do not fit."""
+    plain = {"activation_checkpointing": "none", "activation_checkpointing_every": 1}  # no backward follows
+    if config.training.runtime == "compiled":
+        plain["runtime"] = "eager"  # every length would be compiled anew
+    model = build_model(config.model_copy(update={"training": config.training.model_copy(update=plain)}))
+    weights, own = weights_of(checkpoint), dict(model.named_parameters())
+    wrong = sorted(set(weights) ^ set(own)) or [name for name, p in own.items() if weights[name].shape != p.shape]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint} does not fit the model in config.toml",
+            why=f"different tensors: {', '.join(wrong[:4])}",
+            remedy="check whether config.toml was changed after the run",
+        )
+    with torch.no_grad():
+        for name, p in own.items():
+            p.copy_(weights[name])
+    return model.to(device).eval()
+
+
+# --- drawing ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, end: int | None) -> tuple[list[int], bool]:
+    """Up to `choice.tokens` new tokens after `prompt`, and whether the last was followed by an end of text.
+
+    prompt: at least one token, at most as many as the model is shown at once; the window then slides.
+    """
+    context = min(model.options.seq, model.model.context)
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
+    ids, new = list(prompt), list[int]()
+    stops = end == END_OF_TEXT
+    while len(new) < choice.tokens:
+        shown = torch.tensor([ids[-context:]], device=device)
+        token = drawn_from(next_logits(model, shown)[0].cpu(), choice, generator)
+        if stops and token == end:
+            return new, True
+        ids.append(token)
+        new.append(token)
+    return new, False
+
+
+def next_logits(model: GPT, ids: Tensor) -> Tensor:
+    """ids [B, T] to the fp32 logits [B, V] of the token that follows; the head sees the last position only."""
+    with model.casts(ids.device):
+        last = model.hidden_states(ids)[:, -1:]
+        return soft_capped(model.head(last).float(), model.model.logit_softcap)[:, 0]
+
+
+def drawn_from(logits: Tensor, choice: Sampling, generator: torch.Generator) -> int:
+    """A token from fp32 logits [V]; at temperature 0 the likeliest, the first of equals."""
+    if choice.temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial(distribution(logits, choice), 1, generator=generator))
+
+
+def distribution(logits: Tensor, choice: Sampling) -> Tensor:
+    """Probabilities [V] after temperature, then top-k, then top-p of what is left.
+
+    top-p keeps the smallest set of likeliest tokens whose probabilities reach p, one at the least (nucleus sampling,
+    Holtzman et al. 2020, arXiv 1904.09751, section 3.1). Computed in fp64: p is compared with a sum over V.
+    """
+    wide = logits.double() / choice.temperature
+    order = wide.argsort(descending=True, stable=True)
+    sorted_logits = wide[order]
+    if choice.top_k is not None:
+        sorted_logits[choice.top_k :] = -torch.inf
+    p = sorted_logits.softmax(0)
+    if choice.top_p is not None:
+        before = p.cumsum(0) - p
+        p[before >= choice.top_p] = 0
+    kept = torch.zeros_like(p)
+    kept[order] = p / p.sum()
+    return kept
+
+
+# --- for people ---------------------------------------------------------------------------------------------------
+
+
+def drawn_line(found: Samples) -> str:
+    """One line about how the texts came to be, with what they cost."""
+    count = sum(len(s.tokens) for s in found.samples)
+    return (
+        f"step {found.step:,} of {found.checkpoint}: {count:,} tokens in {format_duration(found.seconds)} "
+        f"({format_rate(found.tokens_per_second)}; no key-value cache: each computes up to "
+        f"{found.context_tokens:,} tokens again)"
+    )
+
+
+def texts_of(found: Samples) -> str:
+    """Prompt and continuation of each sample; token ids where there is no decoder."""
+    parts = []
+    for s in found.samples:
+        shown = found.prompt + s.text if s.text is not None else " ".join(map(str, s.tokens))
+        end = "\n--- end of text" if s.ended else ""
+        head = f"--- seed {s.seed}\n" if len(found.samples) > 1 else ""
+        parts.append(head + printable(shown) + end)
+    return "\n".join(parts)
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, as the replacement character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -72,6 +72,7 @@ def help_of_commands() -> str:
         "run",
         "sample",
         "compare",
+        "postmortem",
         "export",
         "calibrate",
         "demo",
@@ -225,6 +226,24 @@ def coverage() -> str:
     return table()
 
 
+def metrics() -> str:
+    """Every key of a row of metrics.jsonl."""
+    from reference_trainer.signal_names import METRICS
+
+    lines = ["| key | unit | in | meaning |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| `{k}` | {unit} | {when} | {what} |" for k, (unit, when, what) in METRICS.items()])
+
+
+def events() -> str:
+    """Every event and its keys."""
+    from reference_trainer.signal_names import EVENTS
+
+    lines = ["| event | when | keys |", "|---|---|---|"]
+    for name, (what, keys) in EVENTS.items():
+        lines.append(f"| {name} | {what} | {', '.join(f'`{key}` {meaning}' for key, meaning in keys.items())} |")
+    return "\n".join(lines)
+
+
 def faults() -> str:
     """Every fault with its tests."""
     from docs.faults import table
@@ -254,6 +273,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "calculations": calculations,
     "conventions": conventions,
     "coverage": coverage,
+    "metrics": metrics,
+    "events": events,
     "resumption": resumption,
     "faults": faults,
     "equality": equality,

@@ -34,6 +34,7 @@ COMMANDS = {
     "run": False,
     "sample": False,
     "compare": False,
+    "postmortem": False,
     "export": False,
     "calibrate": False,
     "demo": False,

@@ -28,6 +28,21 @@ def run(
         typer.Option("--new-schedule", help="With --resume: steps, tokens and schedule in config.toml may change."),
     ] = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
+    statistics_every: Annotated[
+        str | None, typer.Option("--statistics-every", metavar="N", help="Steps between statistics of every layer.")
+    ] = None,
+    noise_scale: Annotated[bool, typer.Option("--noise-scale", help="Measure the gradient-noise scale.")] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME", help="Draw in tensorboard, trackio or wandb; may be repeated."),
+    ] = None,
+    eval_command: Annotated[
+        str | None,
+        typer.Option("--eval-command", metavar="CMD", help="Run by the shell after evaluations and checkpoints."),
+    ] = None,
+    eval_timeout: Annotated[
+        str | None, typer.Option("--eval-timeout", metavar="10m", help="Longest that training waits for it.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train a run.toml on this machine; ends with every prediction beside its measurement.
@@ -37,7 +52,7 @@ def run(
     from gptplan.extras import need_torch
     from gptplan.output import show, show_json, talk
     from gptplan.resolve import request_of
-    from planner.units import parse_duration
+    from planner.units import parse_count, parse_duration
 
     request = request_of(config, out, resume, steps, new_schedule)
     need_torch("training")
@@ -51,6 +66,11 @@ def run(
         progress=True,
         time_limit=None if time_limit is None else parse_duration(time_limit, name="--time-limit"),
         new_schedule=new_schedule,
+        statistics_every=None if statistics_every is None else parse_count(statistics_every, name="--statistics-every"),
+        noise_scale=noise_scale,
+        trackers=tuple(tracker or ()),
+        eval_command=eval_command,
+        eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
     )
     outcome = execute(request.config, request.directory, request.resume, execution, talk)
     if outcome.comparison is not None:

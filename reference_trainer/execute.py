@@ -16,7 +16,7 @@ from planner.compare_file import COMPARISON, load_comparison
 from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
 from planner.config_file import config_text, read_text, write_atomically
-from planner.errors import FileError
+from planner.errors import FileError, PlanError
 from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.report import document
@@ -28,11 +28,13 @@ from reference_trainer.checkpoint import refuse_other_config
 from reference_trainer.evaluation import opened_for
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
+from reference_trainer.post_mortem import write_post_mortem
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
 from reference_trainer.records import RunOptions, RunResult
 from reference_trainer.starting import last_step_of
 from reference_trainer.trace import Track
+from reference_trainer.trackers import check_trackers
 from reference_trainer.train import run
 
 Say = Callable[[str], None]
@@ -41,6 +43,7 @@ MEASUREMENT = "measurement.json"
 EXECUTION = "execution.json"
 PLAN = "plan.json"
 CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,11 @@ class Execution:
     progress: bool = False
     time_limit: float | None = None
     new_schedule: bool = False
+    statistics_every: int | None = None
+    noise_scale: bool = False
+    trackers: tuple[str, ...] = ()
+    eval_command: str | None = None
+    eval_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +89,27 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         progress=execution.progress,
         time_limit=execution.time_limit,
         new_schedule=execution.new_schedule,
+        statistics_every=execution.statistics_every,
+        noise_scale=execution.noise_scale,
+        trackers=execution.trackers,
+        eval_command=execution.eval_command,
+        eval_timeout=execution.eval_timeout,
     )
     if resume:
         refuse_other_config(directory / "checkpoints", config, execution.new_schedule)
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
+    check_trackers(options.trackers)
     refuse_unrunnable(config, device)
     data = opened_for(config, execution.data)
     if not resume:
         _refuse_occupied(directory)
         config = adapted(config, device, say)
     plan = estimate(config, replay=True)
-    options = replace(options, flops_per_step=plan.flops.per_step_model, peak_flops=_peak(plan))
+    hardware = plan.flops.per_token_hardware * tokens_per_step(config)
+    options = replace(
+        options, flops_per_step=plan.flops.per_step_model, hardware_flops_per_step=hardware, peak_flops=_peak(plan)
+    )
     if not resume:
         found = findings(plan)
         _write_plan(plan, found, directory)
@@ -101,8 +118,13 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
         for finding in found:
             if finding.level == "error":
                 say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
-    result = run(config, directory, options, say, data)
+    try:
+        result = run(config, directory, options, say, data)
+    except PlanError:
+        _look_back(directory, say)
+        raise
     if result.exit_code:
+        _look_back(directory, say)
         return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
     if not result.step_seconds and (directory / COMPARISON).exists():
         return Outcome(0, load_comparison(directory))  # it was finished before: what it measured then stands
@@ -111,6 +133,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, execution: Executi
     measured = _measurement(config, result, seen)
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
+    _look_back(directory, say)
     return Outcome(result.exit_code, comparison)
 
 
@@ -136,6 +159,15 @@ def _refuse_occupied(directory: Path) -> None:
         )
 
 
+def _look_back(directory: Path, say: Say) -> None:
+    """post-mortem.md, where the run came to a step; a disk that is full now is no reason to fail."""
+    try:
+        if (directory / METRICS).exists():
+            say(f"post-mortem: {write_post_mortem(directory)}")
+    except FileError as error:
+        say(error.message())
+
+
 def _peak(plan: Plan) -> float | None:
     t = plan.throughput
     if t.mfu is None or t.tokens_per_second is None:
@@ -158,6 +190,11 @@ def _write_execution(directory: Path, execution: Execution) -> None:
         "device": execution.device,
         "data": None if execution.data is None else str(execution.data.absolute()),
         "deterministic": execution.deterministic,
+        "statistics_every": execution.statistics_every,
+        "noise_scale": execution.noise_scale,
+        "trackers": list(execution.trackers),
+        "eval_command": execution.eval_command,
+        "eval_timeout": execution.eval_timeout,
     }
     write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n")
 
@@ -178,6 +215,12 @@ def _as_before(directory: Path, execution: Execution) -> Execution:
             device=execution.device or kept["device"],
             data=execution.data or data,
             deterministic=execution.deterministic or bool(kept["deterministic"]),
+            # records of before these were kept lack them
+            statistics_every=execution.statistics_every or kept.get("statistics_every"),
+            noise_scale=execution.noise_scale or bool(kept.get("noise_scale", False)),
+            trackers=execution.trackers or tuple(kept.get("trackers", ())),
+            eval_command=execution.eval_command or kept.get("eval_command"),
+            eval_timeout=execution.eval_timeout or kept.get("eval_timeout"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} is damaged", why=str(error), remedy="delete it, and repeat --data") from None

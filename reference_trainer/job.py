@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,18 +11,21 @@ from planner.errors import FileError, PlanError
 from planner.shape import tokens_per_step
 from planner.units import format_number
 from reference_trainer.checkpoint import State, load, state_of
+from reference_trainer.eval_command import TIMEOUT, limit, run_command
 from reference_trainer.evaluation import Progress, evaluate
 from reference_trainer.guard import Streak
 from reference_trainer.journal import Journal
+from reference_trainer.meters import Meters
 from reference_trainer.monitor import Show, device_name
 from reference_trainer.paths import RunDirectory
 from reference_trainer.publish import newest_valid
 from reference_trainer.readings import Readings, Step
-from reference_trainer.records import RunOptions, row_of
+from reference_trainer.records import RunOptions, finite
 from reference_trainer.retention import drop_after
 from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
 from reference_trainer.saver import Report, Saver
 from reference_trainer.step import Work
+from reference_trainer.trackers import Trackers
 
 
 @dataclass(slots=True)
@@ -39,11 +43,15 @@ class Job:
     readings: Readings = field(default_factory=Readings)
     progress: Progress = field(default_factory=Progress)
     journal: Journal = field(init=False)
+    meters: Meters = field(init=False)
+    trackers: Trackers | None = None
+    judged_step: int = 0
     streak: Streak = field(init=False)
     saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.here.metrics)
+        self.meters = Meters(self.work, self.options, self.here.event, self.say)
         self.streak = Streak(self.work.config.guard.nonfinite_limit)
         options, work = self.work.config.checkpoints, self.work
         self.saver = Saver(self.here.checkpoints, work.optimizer, options, work.gate.tensors, self.saved)
@@ -55,8 +63,13 @@ class Job:
             self.say(f"{report.error.message()}\n  training goes on from the weights in memory")
             return
         self.saved_step, self.checkpoint_bytes = report.step, report.size_bytes
-        seconds = {"seconds": report.write_seconds, "stalled_seconds": report.stalled_seconds}
-        self.here.event("checkpoint", step=report.step, bytes=report.size_bytes, **seconds)
+        self.here.event(
+            "checkpoint",
+            step=report.step,
+            bytes=report.size_bytes,
+            seconds=report.write_seconds,
+            stalled_seconds=report.stalled_seconds,
+        )
         for note in report.notes:
             self.say(note)
 
@@ -72,6 +85,7 @@ def resume(job: Job) -> None:
         job.say(f"continues after step {job.done}")
     job.saved_step = job.done
     job.here.forget_after(job.done)
+    job.meters.restore(job.here.metrics)
 
 
 def _load(job: Job, path: Path) -> int:
@@ -105,16 +119,20 @@ def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -
         if job.work.config.guard.on_spike == "rollback" and _roll_back(job, spike.step):
             return False
     # the loss of the last step's weights stands in the last step's row
+    begin = time.perf_counter()
     held_out = evaluate(job.work, evaluating) if evaluating is not None and steps else None
-    for step in steps:
+    evaluation_seconds = time.perf_counter() - begin
+    for step, row in zip(steps, job.meters.rows(steps, job.readings.window_seconds, held_out), strict=True):
         job.log.append(step)
-        job.journal.add(row_of(job.work, job.options, step, held_out if step is steps[-1] else None))
+        job.journal.add(row)
+        for news in job.trackers.log(row) if job.trackers is not None else ():
+            job.say(news)
         show(step.step, step.loss, step.seconds)
     _write(job)
     for step in steps:
         _stop_if_diverged(job, step)
     if held_out is not None:
-        _note_evaluation(job, held_out)
+        _note_evaluation(job, held_out, evaluation_seconds)
     return True
 
 
@@ -138,12 +156,31 @@ def _stop_if_diverged(job: Job, step: Step) -> None:
     job.progress.nonfinite_in_a_row = job.streak.in_a_row
 
 
-def _note_evaluation(job: Job, loss: float) -> None:
+def _note_evaluation(job: Job, loss: float, seconds: float) -> None:
     best = job.progress.add(job.done, loss)
-    job.here.event("evaluation", step=job.done, loss=loss if best or loss == loss else None, best=best)
+    job.here.event("evaluation", step=job.done, loss=finite(loss), best=best, seconds=seconds)
     job.say(f"step {job.done}: validation loss {format_number(loss)}{', the best so far' if best else ''}")
     if best:
         save(job)
+
+
+def judge_by_command(job: Job, stopping: Callable[[], bool]) -> None:
+    """Run the user's command on this step, once, and write down what it says; whatever it does, training goes on."""
+    command = job.options.eval_command
+    if command is None or job.judged_step == job.done or stopping():
+        return
+    job.judged_step = job.done
+    tokens = job.done * tokens_per_step(job.work.config)
+    seconds = job.options.eval_timeout or TIMEOUT
+    found = run_command(command, job.here.root, job.done, tokens, limit(seconds, stopping))
+    if found.problem:
+        job.here.event("eval command failed", step=job.done, message=found.problem, seconds=found.seconds)
+        job.say(f"step {job.done}: the eval command failed, {found.problem}; training goes on")
+        return
+    job.here.event("eval command", step=job.done, numbers=found.numbers, seconds=found.seconds)
+    job.say(f"step {job.done}: {', '.join(f'{name} {format_number(value)}' for name, value in found.numbers.items())}")
+    if job.trackers is not None:
+        job.trackers.log({"step": job.done} | {f"eval/{name}": value for name, value in found.numbers.items()})
 
 
 def stops_early(job: Job) -> bool:
@@ -176,6 +213,7 @@ def _roll_back(job: Job, spike_step: int) -> bool:
     job.saver.asked_step = None  # a step that is taken again is another one
     job.journal.forget_pending()
     job.here.forget_after(to_step)
+    job.meters.restore(job.here.metrics)
     job.log = [step for step in job.log if step.step <= to_step]
     job.here.event("rollback", step=to_step, spike_step=spike_step, skipped_steps=rollback.skipped_steps)
     job.say(f"back to step {to_step}; the data of {rollback.skipped_steps} steps is passed by")

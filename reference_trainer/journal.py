@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from planner.errors import FileError
 
@@ -26,21 +27,7 @@ class Journal:
 
     def write(self) -> str:
         """Append what is pending; where the disk refuses it stays pending, and the reason is returned."""
-        if not self._pending:
-            return ""
-        try:
-            with self.path.open("ab") as file:
-                size = file.tell()
-                try:
-                    file.write("".join(self._pending).encode())
-                    file.flush()
-                except OSError:
-                    file.truncate(size)  # half a row would spoil the next one
-                    raise
-        except OSError as error:
-            return str(error)
-        self._pending.clear()
-        return ""
+        return append_whole(self.path, self._pending)
 
     def sync(self) -> None:
         """Write, and wait until all rows are on the disk: no checkpoint may know of a step that the metrics do not.
@@ -64,3 +51,36 @@ class Journal:
     def forget_pending(self) -> None:
         """Drop rows that are not written yet: a rollback unmade their steps."""
         self._pending.clear()
+
+
+def append_whole(path: Path, lines: list[str]) -> str:
+    """Append the lines and empty the list; where the disk refuses, nothing is written and the reason is returned."""
+    if not lines:
+        return ""
+    try:
+        with path.open("ab") as file:
+            size = file.tell()
+            try:
+                file.write("".join(lines).encode())
+                file.flush()
+            except OSError:
+                file.truncate(size)  # half a row would spoil the next one
+                raise
+    except OSError as error:
+        return str(error)
+    lines.clear()
+    return ""
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, in order; a line that is none, torn by a crash, is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                read = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(read, dict):
+                yield read

@@ -71,6 +71,11 @@ def memory_of(device: torch.device) -> Memory:
     return Memory(allocated, reserved, requested, total - free, _peak_rss())
 
 
+def alloc_retries(device: torch.device) -> int | None:
+    """How often the allocator freed its cache to find memory, since the process began; None on a CPU."""
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0)) if device.type == "cuda" else None
+
+
 def _peak_rss() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where getrusage also counts what the parent process had before it started this one

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from planner.errors import FileError
+from reference_trainer.journal import append_whole
 
 
 class RunDirectory:
@@ -36,6 +37,8 @@ class RunDirectory:
         self.rollbacks = root / "rollbacks.json"
         self.lock = root / "run.lock"
         self._held: IO[str] | None = None
+        self._pending: list[str] = []
+        self._begun = False
 
     def __enter__(self) -> RunDirectory:
         """Make the directory and take its lock. Raises FileError if another run has it, or it cannot be written."""
@@ -81,10 +84,18 @@ class RunDirectory:
         return any(path.exists() for path in (self.metrics, self.events, self.checkpoints))
 
     def event(self, name: str, **facts: object) -> None:
-        """Append what happened, and when (UTC), to events.jsonl."""
+        """Append what happened, and when (UTC), to events.jsonl.
+
+        Raises FileError where the disk refuses the first event of this call. A later one is kept, and written with the
+        next: a full disk for logs is no reason to stop training.
+        """
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with _writing(self.events), self.events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time, "event": name} | facts) + "\n")
+        self._pending.append(json.dumps({"time": time, "event": name} | facts) + "\n")
+        refused = append_whole(self.events, self._pending)
+        if refused and not self._begun:
+            with _writing(self.events):
+                raise OSError(refused)
+        self._begun = True
 
     def forget_after(self, step: int) -> None:
         """Drop from metrics.jsonl what lies after `step`, and from both logs a last line cut short by a crash."""

@@ -36,14 +36,17 @@ class Step:
 
 
 class Clock:
-    """Times one step without waiting for the device: events on a GPU, the host's clock elsewhere."""
+    """Times one step without waiting for the device: events on a GPU, the host's clock elsewhere.
+
+    began: the host's monotonic clock, in seconds, when the step began.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
         if device.type == "cuda":
             self._events = _event(), _event()
             self._events[0].record()
-        self._begin = self._end = time.perf_counter()
+        self.began = self._end = time.perf_counter()
 
     def stop(self) -> None:
         """The step's last work is on its way."""
@@ -55,7 +58,7 @@ class Clock:
     def seconds(self) -> float:
         """Between the two; on a GPU only after the device has come past the second."""
         if self._events is None:
-            return self._end - self._begin
+            return self._end - self.began
         return float(self._events[0].elapsed_time(self._events[1])) / 1e3
 
 
@@ -76,10 +79,11 @@ class Row:
 
 
 class Readings:
-    """Rows that wait to be read."""
+    """Rows that wait to be read. window_seconds: from the first step of the last reading to its end, on the host."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.window_seconds = 0.0
 
     def add(self, row: Row) -> None:
         """Keep a row."""
@@ -92,6 +96,7 @@ class Readings:
             return []
         flat = torch.stack([value.float() for row in rows for value in row.values.values()])
         numbers = iter(flat.tolist())
+        self.window_seconds = time.perf_counter() - rows[0].clock.began
         return [_step_of(row, {name: next(numbers) for name in row.values}) for row in rows]
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 
 from planner.shape import steps_of, tokens_per_step
+from planner.time_account import MFU_CONVENTION
 from reference_trainer.journal import Value
 from reference_trainer.monitor import device_name, memory_of
 from reference_trainer.readings import Step
 from reference_trainer.step import Work
+
+HFU_CONVENTION = "as MFU, and what backward computes again (checkpointing, flash attention, chunked loss) counts too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,11 @@ class RunOptions:
     may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
     of training after which to save and stop, resumable. `new_schedule`: a continuation may change steps, tokens and
     schedule. `log_every`: steps whose numbers are read from the device together; None: 10 on a GPU, 1 on a CPU.
-    `flops_per_step`, `peak_flops`
-    (FLOP/s): the model FLOPs of one step and the device's peak, for the MFU in the metrics; None: it is unknown.
+    `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the FLOPs of one step without and with what is
+    computed twice, and the device's peak, for MFU and HFU in the metrics; None: unknown. `statistics_every`: steps
+    between statistics of every layer; None: there are none. `noise_scale`: whether the gradient-noise scale is
+    measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics. `eval_command`: for the shell, see
+    eval_command.py; `eval_timeout`: seconds that training waits for it, None: 600.
     """
 
     device: str | None = None
@@ -38,7 +44,13 @@ class RunOptions:
     new_schedule: bool = False
     log_every: int | None = None
     flops_per_step: int | None = None
+    hardware_flops_per_step: int | None = None
     peak_flops: float | None = None
+    statistics_every: int | None = None
+    noise_scale: bool = False
+    trackers: tuple[str, ...] = ()
+    eval_command: str | None = None
+    eval_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +84,8 @@ class RunResult:
     peak_rss_bytes: int
 
 
-def facts_of(work: Work) -> dict[str, object]:
-    """What events.jsonl keeps about a start: machine, versions, model, data."""
+def facts_of(work: Work, options: RunOptions) -> dict[str, object]:
+    """What events.jsonl keeps about a start: machine, versions, model, data, and what MFU and HFU are computed from."""
     return {
         "device": str(work.device),
         "device_name": device_name(work.device),
@@ -81,40 +93,51 @@ def facts_of(work: Work) -> dict[str, object]:
         "parameters": sum(p.numel() for p in work.model.parameters()),
         "data": work.data.description,
         "data_fingerprint": work.data.fingerprint,
+        "tokens_per_step": tokens_per_step(work.config),
+        "flops_per_step": options.flops_per_step,
+        "hardware_flops_per_step": options.hardware_flops_per_step,
+        "peak_flops": options.peak_flops,
+        "mfu_convention": MFU_CONVENTION,
+        "hfu_convention": HFU_CONVENTION,
     }
 
 
-def row_of(work: Work, options: RunOptions, done: Step, validation_loss: float | None = None) -> dict[str, Value]:
-    """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the step."""
+def row_of(work: Work, options: RunOptions, done: Step) -> dict[str, Value]:
+    """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the reading."""
     tokens, cuda = tokens_per_step(work.config), work.device.type == "cuda"
-    flops, peak = options.flops_per_step, options.peak_flops
-    mfu = None if flops is None or peak is None else flops / (done.seconds * peak)
+    peak = options.peak_flops
+
+    def used(flops: int | None) -> float | None:
+        return None if flops is None or peak is None else flops / (done.seconds * peak)
+
     row: dict[str, Value] = {
         "step": done.step,
         "tokens": done.step * tokens,
-        "loss": _finite(done.loss),
-        "perplexity": _finite(math.exp(min(done.loss, 700.0))),
+        "valid_tokens": done.valid_tokens,
+        "loss": finite(done.loss),
+        "perplexity": finite(math.exp(min(done.loss, 700.0))),
         "lr": done.rate,
-        "grad_norm": _finite(done.grad_norm),
+        "grad_norm": finite(done.grad_norm),
         "step_seconds": done.seconds,
         "data_seconds": done.data_seconds,
+        "data_share": done.data_seconds / done.seconds,
         "tokens_per_second": tokens / done.seconds,
-        "mfu": mfu,
+        "mfu": used(options.flops_per_step),
+        "hfu": used(options.hardware_flops_per_step),
         "allocated_bytes": torch.cuda.memory_allocated(work.device) if cuda else None,
         "reserved_bytes": torch.cuda.memory_reserved(work.device) if cuda else None,
         "updated": done.updated,
         "spike": done.spike,
-        "loss_sigmas": _finite(done.loss_sigmas),
-        "norm_sigmas": _finite(done.norm_sigmas),
+        "loss_sigmas": finite(done.loss_sigmas),
+        "norm_sigmas": finite(done.norm_sigmas),
     }
     if work.optimizer.scaler is not None:
         row["loss_scale"] = done.scale
-    if validation_loss is not None:
-        row["validation_loss"] = _finite(validation_loss)
-    return row | {name: _finite(value) for name, value in done.signals.items()}
+    return row | {name: finite(value) for name, value in done.signals.items()}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
 
 

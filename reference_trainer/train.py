@@ -19,7 +19,7 @@ from planner.units import format_bytes
 from reference_trainer.checkpoint import bytes_needed
 from reference_trainer.data import TokenData
 from reference_trainer.evaluation import opened_for, refuse_unevaluated
-from reference_trainer.job import Job, resume, save, save_last, stops_early, take_readings
+from reference_trainer.job import Job, judge_by_command, resume, save, save_last, stops_early, take_readings
 from reference_trainer.monitor import Show, device_name, pick_device, progress
 from reference_trainer.paths import RunDirectory
 from reference_trainer.precision import refuse_unrunnable
@@ -28,6 +28,8 @@ from reference_trainer.retention import check_space
 from reference_trainer.signals import StopSignals
 from reference_trainer.starting import build, check_directory, last_step_of
 from reference_trainer.step import explained_breakdown, numerics, train_step
+from reference_trainer.trackers import Trackers, check_trackers
+from reference_trainer.watching import attach_watchers
 
 
 def run(
@@ -39,6 +41,7 @@ def run(
     Raises PlanError and its kinds for what the user can mend; nothing is trained before all of it is checked.
     """
     last = last_step_of(config, options)
+    check_trackers(options.trackers)
     device = pick_device(options.device)
     refuse_unrunnable(config, device)
     tf32 = recipe_of(config).compute_dtype == "tf32"
@@ -48,22 +51,29 @@ def run(
             data = opened_for(config, options.data_path)
         refuse_unevaluated(config, data)
         job = Job(build(config, device, data), here, options, say)
+        notes = attach_watchers(job.work, options)
         if options.resume:
             resume(job)
         if job.done >= last or stops_early(job):
             say(f"the run in {out} is at step {job.done} already: nothing is left to do")
             return result_of(job.work, [], job.done, 0, None)
         check_space(here.checkpoints, config, bytes_needed(job.work.optimizer, config), job.done, last)
-        here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work))
+        here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work, options))
         say(f"{data.description}; training on {device_name(device)}")
+        for note in notes:
+            say(note)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        if options.trackers:
+            job.trackers = Trackers(options.trackers, out, facts_of(job.work, options), job.done + 1)
         with progress(job.done, last, tokens_per_step(config), say, options.progress) as show:
             try:
                 with explained_breakdown(device), job.saver:
                     _loop(job, last, signals, show)
             finally:
                 job.work.feed.close()
+                for news in job.trackers.close() if job.trackers is not None else ():
+                    say(news)
         return _finish(job, signals)
 
 
@@ -81,8 +91,11 @@ def _loop(job: Job, last: int, signals: StopSignals, show: Show) -> None:
             whole = take_readings(job, show, signals.stopping if evaluates else None)
             if saves and whole:
                 save(job)
+            if whole and (evaluates or saves):
+                judge_by_command(job, signals.stopping)
     take_readings(job, show, None)
     save_last(job)
+    judge_by_command(job, signals.stopping)
 
 
 def log_interval(options: RunOptions, device: torch.device) -> int:

@@ -21,8 +21,10 @@ from reference_trainer.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
-KEYS = """step tokens loss perplexity lr grad_norm step_seconds data_seconds tokens_per_second mfu allocated_bytes
-reserved_bytes updated spike loss_sigmas norm_sigmas"""
+KEYS = """step tokens valid_tokens loss perplexity lr grad_norm step_seconds data_seconds data_share tokens_per_second
+mfu hfu allocated_bytes reserved_bytes updated spike loss_sigmas norm_sigmas clipped slow eta_seconds window_steps
+window_seconds window_tokens_per_second window_idle_seconds power_watts joules_per_token device_used_bytes
+alloc_retries"""
 
 
 def test_a_failed_run_gives_its_lock_back(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:

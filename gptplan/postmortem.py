@@ -1,0 +1,27 @@
+"""`gptplan postmortem`: what the log of a run says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def postmortem(
+    directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a run, finished or not.")],
+    json: AsJson = False,
+) -> None:
+    """Show what to look at first in a run: spikes, time lost, clipping, memory; from its log alone."""
+    from gptplan.output import show, show_json
+    from reference_trainer.post_mortem import markdown, summary_of, weak_spots
+
+    summary = summary_of(directory)
+    if json:
+        from dataclasses import asdict
+
+        show_json({"look_at_first": weak_spots(summary)} | asdict(summary))
+    else:
+        show(markdown(summary).rstrip("\n"))

@@ -1,0 +1,293 @@
+"""post-mortem.md: what a run's own log says of it, the weak spots first. It reads files only, and needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from planner.compare import Row
+from planner.compare_file import COMPARISON, load_comparison
+from planner.config_file import write_atomically
+from planner.errors import FileError
+from planner.units import format_bytes, format_count, format_duration, format_number, format_share
+from reference_trainer.journal import read_rows
+
+POST_MORTEM = "post-mortem.md"
+LAST = 20  # rows whose median is the loss at the end
+# from here on something is worth a look; these are our guesses, not published limits
+CLIPPED, SKIPPED, WAITING, PAUSED, OVERFIT, UNSTEADY = 0.5, 0.01, 0.05, 0.10, 0.02, 0.5
+PEAKS = ("peak_requested_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes")
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The numbers of a run. Losses in nats per token, times in seconds; None: the log does not say.
+
+    `calls`: starts and continuations. `clipped_share`, `data_share`: of the steps, and of their time.
+    `training_seconds`: of all log windows; evaluations, saves and eval commands lie outside.
+    `tokens_per_second`: of the steps, what the slowest tenth, half and nine tenths of them reach.
+    """
+
+    run: str
+    ended: str
+    calls: int
+    steps: int
+    tokens: int
+    first_loss: float | None
+    last_loss: float | None
+    best_validation: tuple[int, float] | None
+    last_validation: float | None
+    spikes: tuple[int, ...]
+    skipped: tuple[int, ...]
+    rollbacks: tuple[int, ...]
+    slow_steps: tuple[int, ...]
+    clipped_share: float | None
+    training_seconds: float
+    data_seconds: float
+    idle_seconds: float
+    evaluation_seconds: float
+    saving_seconds: float
+    eval_command_seconds: float
+    failed_saves: int
+    tokens_per_second: tuple[float, float, float] | None
+    mfu: float | None
+    alloc_retries: int | None
+    joules_per_token: float | None
+    noise_scale_tokens: float | None
+    tokens_per_step: int | None
+    comparison: tuple[Row, ...]
+
+    @property
+    def outside_seconds(self) -> float:
+        """Time that went to neither steps nor their data."""
+        return self.evaluation_seconds + self.saving_seconds + self.eval_command_seconds
+
+
+def summary_of(directory: Path) -> Summary:
+    """What metrics.jsonl, events.jsonl and comparison.json of a run say.
+
+    Raises FileError where there are no metrics.
+    """
+    rows = list(read_rows(directory / "metrics.jsonl"))
+    if not rows:
+        raise FileError(
+            f"{directory} has no metrics of a step",
+            why="there is no metrics.jsonl, or no whole line in it",
+            remedy="give the RUN_DIR of gptplan run --out",
+        )
+    events = list(read_rows(directory / "events.jsonl"))
+    compared = load_comparison(directory).rows if (directory / COMPARISON).exists() else ()
+    validations = [(int(e["step"]), float(e["loss"])) for e in _of(events, "evaluation") if e.get("loss") is not None]
+    losses, clipped = _numbers(rows, "loss"), _numbers(rows, "clipped")
+    rates, mfus, joules = (_numbers(rows, key) for key in ("tokens_per_second", "mfu", "joules_per_token"))
+    begun = _of(events, "start", "resume")
+    last_noise, retries = _numbers(rows, "noise_scale_tokens"), [e["count"] for e in _of(events, "allocator retries")]
+    return Summary(
+        run=directory.absolute().name,
+        ended=_ended(events),
+        calls=len(begun),
+        steps=int(rows[-1]["step"]),
+        tokens=int(rows[-1]["tokens"]),
+        first_loss=losses[0] if losses else None,
+        last_loss=median(losses[-LAST:]) if losses else None,
+        best_validation=min(validations, key=lambda found: found[1]) if validations else None,
+        last_validation=validations[-1][1] if validations else None,
+        spikes=_steps(_of(events, "spike")),
+        skipped=tuple(int(row["step"]) for row in rows if row.get("updated") is False),
+        rollbacks=_steps(_of(events, "rollback")),
+        slow_steps=_steps(_of(events, "slow step")),
+        clipped_share=sum(clipped) / len(clipped) if clipped else None,
+        training_seconds=sum(_numbers(rows, "window_seconds")),
+        data_seconds=sum(_numbers(rows, "data_seconds")),
+        idle_seconds=sum(_numbers(rows, "window_idle_seconds")),
+        evaluation_seconds=_seconds(events, "evaluation"),
+        saving_seconds=sum(float(e.get("stalled_seconds", e.get("seconds", 0.0))) for e in _of(events, "checkpoint")),
+        eval_command_seconds=_seconds(events, "eval command", "eval command failed"),
+        failed_saves=len(_of(events, "checkpoint failed")),
+        tokens_per_second=_tenths(rates),
+        mfu=median(mfus) if mfus else None,
+        alloc_retries=max(retries) if retries else (0 if _numbers(rows, "alloc_retries") else None),
+        joules_per_token=median(joules) if joules else None,
+        noise_scale_tokens=last_noise[-1] if last_noise else None,
+        tokens_per_step=next((e["tokens_per_step"] for e in begun if "tokens_per_step" in e), None),
+        comparison=compared,
+    )
+
+
+def _of(events: Iterable[Object], *kinds: str) -> list[Object]:
+    return [event for event in events if event.get("event") in kinds]
+
+
+def _steps(events: Iterable[Object]) -> tuple[int, ...]:
+    return tuple(int(event["step"]) for event in events)
+
+
+def _seconds(events: Iterable[Object], *kinds: str) -> float:
+    return sum(float(event.get("seconds", 0.0)) for event in _of(events, *kinds))
+
+
+def _numbers(rows: Iterable[Object], key: str) -> list[float]:
+    return [float(row[key]) for row in rows if row.get(key) is not None]
+
+
+def _tenths(values: list[float]) -> tuple[float, float, float] | None:
+    if not values:
+        return None
+    cuts = quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 9
+    return cuts[0], median(values), cuts[8]
+
+
+def _ended(events: Sequence[Object]) -> str:
+    for event in reversed(events):
+        if event.get("event") in ("finished", "diverged", "stopped"):
+            message = event.get("message", "")
+            return f"{event['event']}{': ' if message else ''}{message}"
+        if event.get("event") in ("start", "resume"):
+            break
+    return "without a last word: it crashed or was killed, or is still running"
+
+
+# --- what to look at first --------------------------------------------------------------------------------------------
+
+
+def weak_spots(s: Summary) -> tuple[str, ...]:
+    """What to look at first, the worst first; nothing where all is in order."""
+    found = [*_of_the_loss(s), *_of_the_memory(s), *_of_the_time(s)]
+    if s.ended.startswith(("diverged", "without")):
+        found.insert(0, f"The run ended: {s.ended}.")
+    return tuple(found)
+
+
+def _of_the_loss(s: Summary) -> Iterable[str]:
+    if s.first_loss is not None and s.last_loss is not None and s.last_loss >= s.first_loss:
+        yield "The loss did not fall: look at the rate, the data and the initial loss, which should be near ln(vocab)."
+    if s.rollbacks:
+        yield f"{len(s.rollbacks)} rollbacks: look at the data near the spikes {_listed(s.spikes)}, and the peak rate."
+    elif s.spikes:
+        yield f"{len(s.spikes)} loss spikes, steps {_listed(s.spikes)}: look at their data and at the peak rate."
+    if len(s.skipped) > SKIPPED * s.steps:
+        listed = _listed(s.skipped)
+        yield f"{len(s.skipped)} updates were left out, steps {listed}: loss or gradient was not finite, or a spike."
+    if s.clipped_share is not None and s.clipped_share > CLIPPED:
+        yield (
+            f"{format_share(s.clipped_share)} of the steps were clipped: the norm limit sets the step, not the rate; "
+            "a higher limit or a longer warm-up may train faster."
+        )
+    if s.best_validation is not None and s.last_validation is not None:
+        step, best = s.best_validation
+        if s.last_validation > best * (1 + OVERFIT):
+            yield (
+                f"The validation loss rose from {format_number(best)} (step {step}) to "
+                f"{format_number(s.last_validation)}: over-fitting, or a rate too high; "
+                f"the best model is that of step {step}."
+            )
+    if s.noise_scale_tokens is not None and s.tokens_per_step is not None and s.tokens_per_step > s.noise_scale_tokens:
+        yield (
+            f"A batch of {format_count(s.tokens_per_step)} tokens is above the gradient-noise scale of "
+            f"{format_count(round(s.noise_scale_tokens))} at the end: smaller batches would learn more per token."
+        )
+
+
+def _of_the_memory(s: Summary) -> Iterable[str]:
+    if s.alloc_retries:
+        yield f"The allocator ran out of memory and tried again {s.alloc_retries} times: plan a smaller micro-batch."
+    for row in s.comparison:
+        if row.key in PEAKS and row.verdict == "outside":
+            yield f"{row.key} was {_bytes(row.measured)}, predicted {_bytes(row.predicted)}: report.md has the parts."
+
+
+def _of_the_time(s: Summary) -> Iterable[str]:
+    if s.failed_saves:
+        yield f"{s.failed_saves} checkpoints could not be written: look at the disk."
+    if s.training_seconds and s.data_seconds > WAITING * s.training_seconds:
+        yield f"{format_share(s.data_seconds / s.training_seconds)} of the training time went to waiting for data."
+    whole = s.training_seconds + s.outside_seconds
+    if whole and s.outside_seconds > PAUSED * whole:
+        yield (
+            f"{format_share(s.outside_seconds / whole)} of the time went to evaluations, checkpoints and eval commands"
+            ": do them less often, or write checkpoints with --async-save."
+        )
+    if s.slow_steps:
+        yield f"Slow steps: {_listed(s.slow_steps)}: the process was stopped, or something else had the machine."
+    if s.tokens_per_second is not None and s.tokens_per_second[0] < UNSTEADY * s.tokens_per_second[1]:
+        yield "A tenth of the steps reach less than half of the usual speed: look at data, other processes and heat."
+    for row in s.comparison:
+        if row.key in ("step_seconds", "tokens_per_second") and row.verdict == "outside":
+            yield f"{row.key} was {_plain(row.measured)}, predicted {_plain(row.predicted)}."
+
+
+def _listed(steps: tuple[int, ...], most: int = 8) -> str:
+    shown = ", ".join(map(str, steps[:most]))
+    return f"{shown} … ({len(steps)} in all)" if len(steps) > most else shown
+
+
+# --- as text ----------------------------------------------------------------------------------------------------------
+
+
+def markdown(s: Summary) -> str:
+    """The report: weak spots, then the numbers."""
+    spots = weak_spots(s)
+    lines = [f"# Post-mortem of {s.run}", "", "## Look at first", ""]
+    lines += [f"{i}. {spot}" for i, spot in enumerate(spots, start=1)] or ["Nothing stands out."]
+    lines += ["", "## The run", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in _facts(s)]
+    peaks = [row for row in s.comparison if row.key in PEAKS]
+    if peaks:
+        lines += ["", "## Memory", "", "| | predicted | measured | verdict |", "|---|--:|--:|---|"]
+        lines += [f"| {r.key} | {_bytes(r.predicted)} | {_bytes(r.measured)} | {r.verdict} |" for r in peaks]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(s: Summary) -> list[tuple[str, str]]:
+    best, speed, energy, noise = "", "unknown", "unknown", "not measured"
+    if s.best_validation is not None:
+        best = f", best {format_number(s.best_validation[1])} (step {s.best_validation[0]})"
+    if s.tokens_per_second is not None:
+        speed = f"{' / '.join(map(format_number, s.tokens_per_second))} (10, 50, 90 % of the steps are slower)"
+    if s.joules_per_token is not None:
+        energy = f"{format_number(s.joules_per_token)} J per token"
+    if s.noise_scale_tokens is not None:
+        noise = f"{format_count(round(s.noise_scale_tokens))} tokens"
+    steps, data = format_duration(s.training_seconds), format_duration(s.data_seconds)
+    return [
+        ("ended", s.ended),
+        ("steps", f"{s.steps:,} in {s.calls} calls, {format_count(s.tokens)} tokens"),
+        ("loss", f"{_plain(s.first_loss)} → {_plain(s.last_loss)} nats per token (median of the last {LAST} steps)"),
+        ("validation loss", f"{_plain(s.last_validation)} at the end{best}"),
+        ("spikes", f"{len(s.spikes)}; {len(s.rollbacks)} rollbacks; {len(s.skipped)} updates left out"),
+        ("clipped", f"{_share(s.clipped_share)} of the steps"),
+        ("time in steps", f"{steps}, of which {data} for data"),
+        ("time between steps", format_duration(s.idle_seconds)),
+        ("time for evaluations", format_duration(s.evaluation_seconds)),
+        ("time for checkpoints", format_duration(s.saving_seconds)),
+        ("time for eval commands", format_duration(s.eval_command_seconds)),
+        ("tokens/s", speed),
+        ("MFU", _share(s.mfu)),
+        ("energy", energy),
+        ("gradient-noise scale", noise),
+        ("allocator retries", _plain(s.alloc_retries)),
+    ]
+
+
+def _plain(value: float | int | str | None) -> str:
+    return "unknown" if value is None else value if isinstance(value, str) else format_number(value)
+
+
+def _bytes(value: float | int | str | None) -> str:
+    return "unknown" if value is None or isinstance(value, str) else format_bytes(value)
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else format_share(value)
+
+
+def write_post_mortem(directory: Path) -> Path:
+    """Write post-mortem.md, anew each time. Raises FileError without metrics, or where the disk refuses."""
+    path = directory / POST_MORTEM
+    write_atomically(path, markdown(summary_of(directory)), overwrite=True)
+    return path

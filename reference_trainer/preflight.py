@@ -24,7 +24,7 @@ from planner.range_checks import repetition_findings, schedule_findings
 from planner.shape import rate_at, steps_of
 from planner.units import format_count, format_duration, format_number
 from reference_trainer.adapt import adapted
-from reference_trainer.codec import codec_of, is_text
+from reference_trainer.codecs import codec_of, is_text, printable
 from reference_trainer.data import TokenData, batch
 from reference_trainer.evaluation import opened_for
 from reference_trainer.losses import IGNORED
@@ -45,7 +45,6 @@ from reference_trainer.preflight_system import (
 )
 from reference_trainer.probe import probe
 from reference_trainer.records import RunOptions
-from reference_trainer.sampling import printable
 from reference_trainer.shortage import explained
 from reference_trainer.starting import build, last_step_of
 from reference_trainer.step import Work, numerics

@@ -20,7 +20,7 @@ from planner.config import RunConfig
 from planner.config_file import load_config
 from planner.errors import CheckpointError, FileError, InputError
 from planner.units import format_duration, format_rate
-from reference_trainer.codec import decoder_for
+from reference_trainer.codecs import decoder_for, printable
 from reference_trainer.losses import soft_capped
 from reference_trainer.measure import build_model
 from reference_trainer.model import GPT
@@ -285,8 +285,3 @@ def texts_of(found: Samples) -> str:
         head = f"--- seed {s.seed}\n" if len(found.samples) > 1 else ""
         parts.append(head + printable(shown) + end)
     return "\n".join(parts)
-
-
-def printable(text: str) -> str:
-    """The text with control characters, which a terminal would obey, as the replacement character."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -15,7 +15,7 @@ import torch
 from planner.config import RunConfig
 from planner.config_file import config_text
 from planner.errors import CheckpointError, DataError, FileError, InputError
-from reference_trainer.codec import decoder_for
+from reference_trainer.codecs import decoder_for, printable
 from reference_trainer.measure import build_model
 from reference_trainer.records import RunResult
 from reference_trainer.sampling import (
@@ -25,7 +25,6 @@ from reference_trainer.sampling import (
     drawn_from,
     loaded_model,
     next_logits,
-    printable,
     sample,
     weights_of,
 )

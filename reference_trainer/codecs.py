@@ -1,4 +1,4 @@
-"""Text to tokens and back, as the data of a run was made: bytes, or the tokenizer that its directory names."""
+"""Text to tokens and back, for a run's tokens: bytes, or the tokenizer that its data was made with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planner.errors import DataError
 from reference_trainer.corpus.directory import META, token_files
 from reference_trainer.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, tokenizer_of
 
-NEWLINE = 10  # stands between texts where the vocabulary is the 256 bytes
+NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +103,8 @@ def _bytes_as_text(tokens: list[int]) -> str:
     """UTF-8; what is no byte, or no character, becomes the replacement character."""
     # 0xFF is in no character of UTF-8: a token that is no byte can join none
     return bytes(t if t < BYTE_VALUES else 0xFF for t in tokens).decode("utf-8", errors="replace")
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, as the replacement character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

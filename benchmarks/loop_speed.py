@@ -30,8 +30,8 @@ from planner.counts import parameters_of
 from reference_trainer.data import open_data
 from reference_trainer.job import Job, take_readings
 from reference_trainer.monitor import device_name, pick_device
+from reference_trainer.options import RunOptions
 from reference_trainer.paths import RunDirectory
-from reference_trainer.records import RunOptions
 from reference_trainer.starting import build
 from reference_trainer.step import numerics, train_step
 from reference_trainer.trace import StorageTracker

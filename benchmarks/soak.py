@@ -36,7 +36,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from planner.config_file import load_config
-from reference_trainer.records import RunOptions
+from reference_trainer.options import RunOptions
 from reference_trainer.train import run
 config, out = load_config(Path(sys.argv[1])), Path(sys.argv[2])
 options = RunOptions(device="cpu", resume=sys.argv[3] == "resume")

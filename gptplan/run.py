@@ -17,8 +17,13 @@ def run(
     device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
+        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
     ] = None,
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Of text that is read as it is.")
+    ] = "byte",
+    text_key: Annotated[str, typer.Option("--text-key", metavar="KEY", help="Where a .jsonl has its text.")] = "text",
+    eot: Annotated[str | None, typer.Option("--eot", metavar="ID", help="The token that ends a text.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Stop after step N; resumable.")] = None,
     time_limit: Annotated[
         str | None, typer.Option("--time-limit", metavar="2h30m", help="Stop after this time; resumable.")
@@ -28,6 +33,10 @@ def run(
         typer.Option("--new-schedule", help="With --resume: steps, tokens and schedule in config.toml may change."),
     ] = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
+    log_every: Annotated[
+        str | None,
+        typer.Option("--log-every", metavar="N", help="Steps read from the device together; default 10 on a GPU."),
+    ] = None,
     statistics_every: Annotated[
         str | None, typer.Option("--statistics-every", metavar="N", help="Steps between statistics of every layer.")
     ] = None,
@@ -56,23 +65,31 @@ def run(
 
     request = request_of(config, out, resume, steps, new_schedule)
     need_torch("training")
-    from reference_trainer.execute import Execution, execute
+    from reference_trainer.corpus.sources import Reading
+    from reference_trainer.execute import execute
+    from reference_trainer.options import RunOptions
 
-    execution = Execution(
+    options = RunOptions(
         device=device,
-        data=data,
+        data_path=data,
+        reading=Reading(
+            tokenizer,
+            text_key,
+            None if eot is None else parse_count(eot, name="--eot", allow_zero=True),
+        ),
         stop_after=request.stop_after,
         deterministic=deterministic,
         progress=True,
         time_limit=None if time_limit is None else parse_duration(time_limit, name="--time-limit"),
         new_schedule=new_schedule,
+        log_every=None if log_every is None else parse_count(log_every, name="--log-every"),
         statistics_every=None if statistics_every is None else parse_count(statistics_every, name="--statistics-every"),
         noise_scale=noise_scale,
         trackers=tuple(tracker or ()),
         eval_command=eval_command,
         eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
     )
-    outcome = execute(request.config, request.directory, request.resume, execution, talk)
+    outcome = execute(request.config, request.directory, request.resume, options, talk)
     if outcome.comparison is not None:
         if json:
             from dataclasses import asdict

@@ -15,8 +15,9 @@ from planner.errors import InputError
 from planner.plan import estimate
 from planner.typed import Typed
 from reference_trainer.adapt import adapted
-from reference_trainer.execute import Execution, Outcome, execute
+from reference_trainer.execute import Outcome, execute
 from reference_trainer.monitor import pick_device
+from reference_trainer.options import RunOptions
 
 # layers, width, heads, sequence, micro-batch: byte-level GPT-2-like models from 0.1M to 85M parameters
 LADDER = (
@@ -80,5 +81,5 @@ def demo(minutes: float, directory: Path, version: str, say: Callable[[str], Non
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "run.toml", config_text(config))
     return execute(
-        config, directory / "run", False, Execution(device=device.type, progress=True, time_limit=limit), say
+        config, directory / "run", False, RunOptions(device=device.type, progress=True, time_limit=limit), say
     )

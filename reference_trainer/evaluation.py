@@ -10,6 +10,7 @@ import torch
 
 from planner.config import RunConfig
 from planner.errors import ConfigError
+from reference_trainer.corpus.sources import Reading
 from reference_trainer.data import TokenData, batch, open_data
 from reference_trainer.shortage import explained
 from reference_trainer.step import Work
@@ -46,10 +47,10 @@ def refuse_unevaluated(config: RunConfig, data: TokenData) -> None:
         )
 
 
-def opened_for(config: RunConfig, path: Path | None) -> TokenData:
+def opened_for(config: RunConfig, path: Path | None, reading: Reading | None = None) -> TokenData:
     """The data of a run, with a part held out where the config evaluates. Raises DataError."""
     hold_out = config.evaluation.every is not None
-    return open_data(path, config.model.vocab, config.training.seq, hold_out=hold_out)
+    return open_data(path, config.model.vocab, config.training.seq, hold_out=hold_out, reading=reading)
 
 
 def passes_of(config: RunConfig, validation: TokenData) -> int:

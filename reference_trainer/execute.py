@@ -15,7 +15,7 @@ from planner.compare import Comparison, Measurement, compare
 from planner.compare_file import COMPARISON, load_comparison
 from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
-from planner.config_file import config_text, read_text, write_atomically
+from planner.config_file import config_text, write_atomically
 from planner.errors import FileError, PlanError
 from planner.finding import Finding
 from planner.plan import Plan, estimate
@@ -28,10 +28,11 @@ from reference_trainer.checkpoint import refuse_other_config
 from reference_trainer.evaluation import opened_for
 from reference_trainer.measure import model_flops_per_step
 from reference_trainer.monitor import pick_device
+from reference_trainer.options import RunOptions, as_before, write_options
 from reference_trainer.post_mortem import write_post_mortem
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.probe import Probe, probe
-from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.records import RunResult
 from reference_trainer.starting import last_step_of
 from reference_trainer.trace import Track
 from reference_trainer.trackers import check_trackers
@@ -40,28 +41,9 @@ from reference_trainer.train import run
 Say = Callable[[str], None]
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
 MEASUREMENT = "measurement.json"
-EXECUTION = "execution.json"
 PLAN = "plan.json"
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """How to execute, as far as the config does not say; see `RunOptions`."""
-
-    device: str | None = None
-    data: Path | None = None
-    stop_after: int | None = None
-    deterministic: bool = False
-    progress: bool = False
-    time_limit: float | None = None
-    new_schedule: bool = False
-    statistics_every: int | None = None
-    noise_scale: bool = False
-    trackers: tuple[str, ...] = ()
-    eval_command: str | None = None
-    eval_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +54,41 @@ class Outcome:
     comparison: Comparison | None
 
 
-def execute(config: RunConfig, directory: Path, resume: bool, execution: Execution, say: Say) -> Outcome:
+def execute(config: RunConfig, directory: Path, resume: bool, options: RunOptions, say: Say) -> Outcome:
     """Train `config` in `directory` and compare with what was predicted before it began.
 
     Raises PlanError for what the user can mend; nothing is trained before all of it is checked.
     """
+    options = replace(as_before(directory, options) if resume else options, resume=resume)
+    device = pick_device(options.device)
     if resume:
-        execution = _as_before(directory, execution)
-    device = pick_device(execution.device)
-    options = RunOptions(
-        device=str(device),
-        data_path=execution.data,
-        resume=resume,
-        stop_after=execution.stop_after,
-        deterministic=execution.deterministic,
-        progress=execution.progress,
-        time_limit=execution.time_limit,
-        new_schedule=execution.new_schedule,
-        statistics_every=execution.statistics_every,
-        noise_scale=execution.noise_scale,
-        trackers=execution.trackers,
-        eval_command=execution.eval_command,
-        eval_timeout=execution.eval_timeout,
-    )
-    if resume:
-        refuse_other_config(directory / "checkpoints", config, execution.new_schedule)
+        refuse_other_config(directory / "checkpoints", config, options.new_schedule)
     # what can be refused is refused before the machine is measured and before anything is written
     last_step_of(config, options)
     check_trackers(options.trackers)
     refuse_unrunnable(config, device)
-    data = opened_for(config, execution.data)
+    data = opened_for(config, options.data_path, options.reading)
     if not resume:
         _refuse_occupied(directory)
         config = adapted(config, device, say)
     plan = estimate(config, replay=True)
     hardware = plan.flops.per_token_hardware * tokens_per_step(config)
-    options = replace(
-        options, flops_per_step=plan.flops.per_step_model, hardware_flops_per_step=hardware, peak_flops=_peak(plan)
+    asked, options = (
+        options,
+        replace(
+            options,
+            device=str(device),
+            flops_per_step=plan.flops.per_step_model,
+            hardware_flops_per_step=hardware,
+            peak_flops=_peak(plan),
+        ),
     )
-    if not resume:
-        found = findings(plan)
+    found = findings(plan)
+    if resume:  # the config may have been changed since
+        write_atomically(directory / PLAN, _plan_text(plan, found), overwrite=True)
+    else:
         _write_plan(plan, found, directory)
-        _write_execution(directory, execution)
+        write_options(directory, asked)
         say(announcement(plan))
         for finding in found:
             if finding.level == "error":
@@ -181,49 +156,11 @@ def _write_plan(plan: Plan, found: tuple[Finding, ...], directory: Path) -> None
     except OSError as error:
         raise FileError(f"{directory} cannot be made", why=str(error), remedy="give another --out") from None
     write_atomically(directory / CONFIG, config_text(plan.config))
-    write_atomically(directory / PLAN, json.dumps(document(plan, found), indent=1, allow_nan=False) + "\n")
+    write_atomically(directory / PLAN, _plan_text(plan, found))
 
 
-def _write_execution(directory: Path, execution: Execution) -> None:
-    """What a continuation of the run needs to know and the config does not say."""
-    kept = {
-        "device": execution.device,
-        "data": None if execution.data is None else str(execution.data.absolute()),
-        "deterministic": execution.deterministic,
-        "statistics_every": execution.statistics_every,
-        "noise_scale": execution.noise_scale,
-        "trackers": list(execution.trackers),
-        "eval_command": execution.eval_command,
-        "eval_timeout": execution.eval_timeout,
-    }
-    write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n")
-
-
-def _as_before(directory: Path, execution: Execution) -> Execution:
-    """The execution of a continued run: as it was begun, where the command says nothing else.
-
-    Raises FileError when its record is damaged.
-    """
-    path = directory / EXECUTION
-    if not path.exists():
-        return execution
-    try:
-        kept = json.loads(read_text(path))
-        data = None if kept["data"] is None else Path(kept["data"])
-        return replace(
-            execution,
-            device=execution.device or kept["device"],
-            data=execution.data or data,
-            deterministic=execution.deterministic or bool(kept["deterministic"]),
-            # records of before these were kept lack them
-            statistics_every=execution.statistics_every or kept.get("statistics_every"),
-            noise_scale=execution.noise_scale or bool(kept.get("noise_scale", False)),
-            trackers=execution.trackers or tuple(kept.get("trackers", ())),
-            eval_command=execution.eval_command or kept.get("eval_command"),
-            eval_timeout=execution.eval_timeout or kept.get("eval_timeout"),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is damaged", why=str(error), remedy="delete it, and repeat --data") from None
+def _plan_text(plan: Plan, found: tuple[Finding, ...]) -> str:
+    return json.dumps(document(plan, found), indent=1, allow_nan=False) + "\n"
 
 
 def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measurement:

@@ -17,10 +17,11 @@ from reference_trainer.guard import Streak
 from reference_trainer.journal import Journal
 from reference_trainer.meters import Meters
 from reference_trainer.monitor import Show, device_name
+from reference_trainer.options import RunOptions
 from reference_trainer.paths import RunDirectory
 from reference_trainer.publish import newest_valid
 from reference_trainer.readings import Readings, Step
-from reference_trainer.records import RunOptions, finite
+from reference_trainer.records import finite
 from reference_trainer.retention import drop_after
 from reference_trainer.rollbacks import load_rollbacks, planned, save_rollbacks
 from reference_trainer.saver import Report, Saver

@@ -18,9 +18,10 @@ from planner.units import format_duration
 from reference_trainer.journal import Value, read_rows
 from reference_trainer.monitor import alloc_retries
 from reference_trainer.noise_scale import SCALE, Smoothed, smoothed
+from reference_trainer.options import RunOptions
 from reference_trainer.power import PowerMeter, power_meter
 from reference_trainer.readings import Step
-from reference_trainer.records import RunOptions, finite, row_of
+from reference_trainer.records import finite, row_of
 from reference_trainer.step import Work
 
 RECENT = 64  # steps of this call whose median is the usual step

@@ -29,6 +29,7 @@ from reference_trainer.data import TokenData, batch
 from reference_trainer.evaluation import opened_for
 from reference_trainer.losses import IGNORED
 from reference_trainer.monitor import device_name, pick_device
+from reference_trainer.options import RunOptions
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.preflight_model import causality, decay_groups, first_loss, gradients, overfitted
 from reference_trainer.preflight_system import (
@@ -44,7 +45,6 @@ from reference_trainer.preflight_system import (
     whole_run,
 )
 from reference_trainer.probe import probe
-from reference_trainer.records import RunOptions
 from reference_trainer.shortage import explained
 from reference_trainer.starting import build, last_step_of
 from reference_trainer.step import Work, numerics

@@ -18,9 +18,9 @@ from planner.errors import InputError
 from planner.rate_search import RateSearch, has_exploded, rates_between, search_of
 from reference_trainer.evaluation import opened_for
 from reference_trainer.monitor import pick_device
+from reference_trainer.options import RunOptions
 from reference_trainer.precision import refuse_unrunnable
 from reference_trainer.preflight_model import steps_on
-from reference_trainer.records import RunOptions
 from reference_trainer.shortage import explained
 from reference_trainer.starting import build, last_step_of
 from reference_trainer.step import Work, numerics

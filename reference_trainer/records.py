@@ -1,10 +1,9 @@
-"""What a run is asked for, and what it gives back: to the caller, and step by step to metrics.jsonl."""
+"""What a run gives back: to the caller, and step by step to metrics.jsonl."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -12,45 +11,11 @@ from planner.shape import steps_of, tokens_per_step
 from planner.time_account import MFU_CONVENTION
 from reference_trainer.journal import Value
 from reference_trainer.monitor import device_name, memory_of
+from reference_trainer.options import RunOptions
 from reference_trainer.readings import Step
 from reference_trainer.step import Work
 
 HFU_CONVENTION = "as MFU, and what backward computes again (checkpointing, flash attention, chunked loss) counts too"
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How to execute a config, as far as the config does not say.
-
-    `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text. `stop_after`: the
-    step, counted from the run's first, after which to save and stop. `deterministic`: refuse operations whose result
-    may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`: seconds
-    of training after which to save and stop, resumable. `new_schedule`: a continuation may change steps, tokens and
-    schedule. `log_every`: steps whose numbers are read from the device together; None: 10 on a GPU, 1 on a CPU.
-    `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the FLOPs of one step without and with what is
-    computed twice, and the device's peak, for MFU and HFU in the metrics; None: unknown. `statistics_every`: steps
-    between statistics of every layer; None: there are none. `noise_scale`: whether the gradient-noise scale is
-    measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics. `eval_command`: for the shell, see
-    eval_command.py; `eval_timeout`: seconds that training waits for it, None: 600.
-    """
-
-    device: str | None = None
-    data_path: Path | None = None
-    resume: bool = False
-    stop_after: int | None = None
-    deterministic: bool = False
-    progress: bool = False
-    time_limit: float | None = None
-    new_schedule: bool = False
-    log_every: int | None = None
-    flops_per_step: int | None = None
-    hardware_flops_per_step: int | None = None
-    peak_flops: float | None = None
-    statistics_every: int | None = None
-    noise_scale: bool = False
-    trackers: tuple[str, ...] = ()
-    eval_command: str | None = None
-    eval_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

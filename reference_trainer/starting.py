@@ -9,8 +9,8 @@ from planner.errors import CheckpointError, ConfigError, FileError, InputError
 from planner.shape import steps_of, tokens_per_step
 from reference_trainer.data import TokenData, end_of_text_of
 from reference_trainer.measure import build_model
+from reference_trainer.options import RunOptions
 from reference_trainer.paths import RunDirectory
-from reference_trainer.records import RunOptions
 from reference_trainer.shortage import explained
 from reference_trainer.step import Work
 from reference_trainer.updates import make_optimizer

@@ -21,9 +21,10 @@ from reference_trainer.data import TokenData
 from reference_trainer.evaluation import opened_for, refuse_unevaluated
 from reference_trainer.job import Job, judge_by_command, resume, save, save_last, stops_early, take_readings
 from reference_trainer.monitor import Show, device_name, pick_device, progress
+from reference_trainer.options import RunOptions
 from reference_trainer.paths import RunDirectory
 from reference_trainer.precision import refuse_unrunnable
-from reference_trainer.records import RunOptions, RunResult, facts_of, result_of
+from reference_trainer.records import RunResult, facts_of, result_of
 from reference_trainer.retention import check_space
 from reference_trainer.signals import StopSignals
 from reference_trainer.starting import build, check_directory, last_step_of
@@ -48,7 +49,7 @@ def run(
     with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic, tf32):
         check_directory(here, options.resume)
         if data is None:
-            data = opened_for(config, options.data_path)
+            data = opened_for(config, options.data_path, options.reading)
         refuse_unevaluated(config, data)
         job = Job(build(config, device, data), here, options, say)
         notes = attach_watchers(job.work, options)

@@ -6,7 +6,7 @@ from planner.config import RunConfig
 from planner.errors import InputError
 from planner.units import format_bytes
 from reference_trainer.noise_scale import NoiseScale, why_not
-from reference_trainer.records import RunOptions
+from reference_trainer.options import RunOptions
 from reference_trainer.statistics import LayerStatistics, kept_bytes, shows_activations
 from reference_trainer.step import Watcher, Work
 

@@ -14,7 +14,7 @@ from calling import Call
 from planner.config_file import load_config
 from planner.schemas import schemas
 from reference_trainer import preflight as module
-from reference_trainer.records import RunOptions
+from reference_trainer.options import RunOptions
 from reference_trainer.train import run
 
 SHAPE = ("--layers", "1", "--hidden", "16", "--heads", "1", "--vocab", "257", "--seq", "16", "--micro-batch", "2")

@@ -15,7 +15,8 @@ import torch
 
 from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
 from planner.model_config import ModelConfig
-from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.options import RunOptions
+from reference_trainer.records import RunResult
 from reference_trainer.train import run
 
 MODEL = ModelConfig(

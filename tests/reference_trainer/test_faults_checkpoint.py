@@ -20,7 +20,7 @@ from planner.errors import CheckpointError
 from reference_trainer import publish
 from reference_trainer.checkpoint import load, read_state, refuse_other_config, state_of
 from reference_trainer.measure import build_model
-from reference_trainer.records import RunOptions
+from reference_trainer.options import RunOptions
 from reference_trainer.train import run
 from reference_trainer.updates import make_optimizer
 from tests.reference_trainer.harm import (

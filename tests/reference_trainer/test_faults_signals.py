@@ -30,7 +30,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import torch
 from conftest import config_of
-from reference_trainer.records import RunOptions
+from reference_trainer.options import RunOptions
 from reference_trainer.train import run
 torch.set_num_threads(1)
 config = config_of(steps=150, checkpoint_every=None)

@@ -16,8 +16,9 @@ from planner.config import RunConfig
 from reference_trainer import statistics
 from reference_trainer.data import open_data
 from reference_trainer.noise_scale import DECAY, FEWEST, Smoothed, estimates, smoothed
+from reference_trainer.options import RunOptions
 from reference_trainer.readings import read_one
-from reference_trainer.records import RunOptions, RunResult
+from reference_trainer.records import RunResult
 from reference_trainer.starting import build
 from reference_trainer.statistics import kept_bytes, layer_of
 from reference_trainer.step import Work, train_step

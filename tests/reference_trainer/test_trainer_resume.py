@@ -36,7 +36,7 @@ def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("changes", [{}, LLAMA_LIKE], ids=["gpt2-like", "llama-like"])
-def test_two_interruptions_change_no_bit(
+def test_fault_18_two_interruptions_change_no_bit(
     tiny: MakeConfig, train: Train, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     """Stops after steps 3 and 5 lie inside the first epoch (29 samples, 4 a step); the last step is in the second."""
@@ -65,7 +65,7 @@ def test_the_moments_matter(tiny: MakeConfig, train: Train, tmp_path: Path) -> N
     assert all(bool(value.any()) for key, value in state.items() if key.endswith("mlp.up.weight.exp_avg"))
 
 
-def test_each_step_is_in_the_metrics_once(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+def test_fault_31_each_step_is_in_the_metrics_once(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
     config = tiny()
     train(config, stop_after=4)
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
@@ -82,7 +82,7 @@ def test_each_step_is_in_the_metrics_once(tiny: MakeConfig, train: Train, tmp_pa
     assert [event["event"] for event in rows(tmp_path / "run", "events.jsonl")][-1] == "finished"
 
 
-def test_a_finished_run_is_left_alone(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+def test_fault_18_a_finished_run_is_left_alone(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
     config = tiny(steps=2)
     train(config)
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}

@@ -30,7 +30,7 @@ CHILD = textwrap.dedent(
     from pathlib import Path
     from planner.config import RunConfig
     from reference_trainer import step, train
-    from reference_trainer.records import RunOptions
+    from reference_trainer.options import RunOptions
 
     config, out, text, *names = sys.argv[1:]
     real, calls = step.batch, []

@@ -15,6 +15,8 @@ from planner.units import (
     format_rate,
 )
 
+HEADLINE = ("tokens_per_second", "seconds", "usd")
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -27,10 +29,19 @@ class Figure:
     high: float | None
     spell: Callable[[float | None], str]
 
+    @property
+    def title(self) -> str:
+        """The label with the unit that `plain` leaves out."""
+        return "tokens/s" if self.key == "tokens_per_second" else self.label
+
+    def plain(self, x: float | None) -> str:
+        """A number of this kind without the unit that the title says."""
+        return _short(self.spell(x))
+
     def text(self) -> str:
         """The number with its interval, where it has one."""
-        low, high = self.spell(self.low), self.spell(self.high)
-        return self.spell(self.value) + (f"  ({_short(low)} … {_short(high)})" if low != high else "")
+        low, high = self.plain(self.low), self.plain(self.high)
+        return self.spell(self.value) + (f"  ({low} … {high})" if low != high else "")
 
 
 def figures(plan: Plan) -> tuple[Figure, ...]:
@@ -48,11 +59,21 @@ def figures(plan: Plan) -> tuple[Figure, ...]:
     )  # fmt: skip
 
 
+def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
+    """Label and text of what decides; the peak beside what it is held against, with … while it is not settled."""
+    found = [(figure.label, figure.text()) for figure in figures(plan) if figure.key in HEADLINE]
+    m = plan.memory
+    peak = m.peak_requested_bytes if m.peak_allocated_bytes is None else m.peak_allocated_bytes
+    held = f"{format_bytes(peak)}{'' if settled else ' …'} of {format_bytes(m.usable_bytes)}, in {m.peak_phase}"
+    steps = f"{format_count_exact(plan.batch.steps)} of {format_count_exact(plan.batch.tokens_per_step)} tokens"
+    return [*found, ("peak", held), ("steps", steps)]
+
+
 def numbers_of(plan: Plan) -> Mapping[str, float | None]:
     """The values alone."""
     return {figure.key: figure.value for figure in figures(plan)}
 
 
 def _short(text: str) -> str:
-    """An end of an interval without the unit that the middle already says."""
+    """A number without the unit that is said beside it."""
     return text.removesuffix(" tokens/s")

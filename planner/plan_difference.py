@@ -57,12 +57,12 @@ def difference_lines(found: Sequence[Difference]) -> list[str]:
     """A table: pinned, now, difference; below each number the fields that moved it."""
     rows: list[tuple[str, ...]] = [("", "pinned", "now", "difference")]
     for d in found:
-        spell = d.after.spell
+        spell = d.after.plain
         if d.before.value is None or d.after.value is None:
-            rows.append((d.after.label, spell(d.before.value), spell(d.after.value), "unknown"))
+            rows.append((d.after.title, spell(d.before.value), spell(d.after.value), "unknown"))
             continue
         total = d.after.value - d.before.value
-        rows.append((d.after.label, spell(d.before.value), spell(d.after.value), signed(total, spell)))
+        rows.append((d.after.title, spell(d.before.value), spell(d.after.value), signed(total, spell)))
         for share in d.shares or ():
             if share.amount:
                 name = " + ".join(label(n) for n in share.names)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 2
 
-.PHONY: demo test soak check docs clean
+.PHONY: demo test soak check docs pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gptplan needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -34,6 +34,10 @@ check: $(VENV)/.ready
 # the generated parts of README.md and docs/
 docs: $(VENV)/.ready
 	$(BIN)/python -m docs.make
+
+# the pictures of the terminal planner, in docs/looks/
+pictures: $(VENV)/.ready
+	$(BIN)/python -m docs.looks
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache

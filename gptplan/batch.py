@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import RATE, AsJson, ConfigFile
+from gptplan.flags import AsJson, ConfigFile
+from planner.field_help import RATE
 from planner.typed import Typed
 
 Tuned = Annotated[

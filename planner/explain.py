@@ -41,8 +41,7 @@ class Explainer:
     """Explains the numbers of one plan."""
 
     def __init__(self, config: RunConfig) -> None:
-        parameters_of.cache_clear()  # what is remembered is not called, and would not be recorded
-        self.plan, self.calls = recorded(lambda: estimate(config, replay=True))
+        self.plan, self.calls = recorded(lambda: _estimated(config))
         self.config = config
         self.document = document(self.plan, ())
         self.values = leaves(self.document)
@@ -184,6 +183,12 @@ class Explainer:
 
     def _assumptions(self, names: tuple[str, ...] | list[str]) -> tuple[Assumption, ...]:
         return tuple(a for a in self.config.provenance.assumptions if a.key in names)
+
+
+def _estimated(config: RunConfig) -> Plan:
+    """The plan, after the count that is remembered: what is not called would not be recorded."""
+    parameters_of.__wrapped__(config.model)
+    return estimate(config, replay=True)
 
 
 def explanations(plan: Plan, keys: list[str]) -> list[Explanation]:

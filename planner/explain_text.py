@@ -16,20 +16,20 @@ from planner.symbolic import as_json, equation_of, rendered, with_numbers
 WIDTH, LABEL, DEEPEST = 110, 14, 4
 
 
-def explanation_text(found: Explanation) -> str:
-    """A plan's number explained, for people."""
+def explanation_text(found: Explanation, width: int = WIDTH) -> str:
+    """A plan's number explained, for people; sentences are wrapped to `width` columns."""
     lines = [f"{found.key} = {_number(found.value)} {_unit(found.unit)}".rstrip()]
-    lines += _labelled("what", found.meaning)
+    lines += _labelled("what", found.meaning, width=width)
     pretty, latex = equation_of(found)
     if pretty:
         lines += _labelled("formula", f"{found.formula or 'sum'}", *pretty.splitlines())
         lines += _unwrapped("LaTeX", latex)
         lines += _unwrapped("numbers", f"{with_numbers(found)} = {_number(found.value)}")
         lines += _labelled("where", *_where(found.arguments))
-    lines += _labelled("source", found.source)
-    lines += _labelled("assumed", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions))
-    lines += _labelled("witness", found.witness)
-    lines += [line for part in found.parts for line in _part(part, 1)]
+    lines += _labelled("source", found.source, width=width)
+    lines += _labelled("assumed", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
+    lines += _labelled("witness", found.witness, width=width)
+    lines += [line for part in found.parts for line in _part(part, 1, width)]
     return "\n".join(lines)
 
 
@@ -78,13 +78,27 @@ def list_text(keys: Iterable[str], plan: str) -> str:
     return "\n".join(lines)
 
 
+def key_lines(values: Mapping[str, float]) -> dict[str, str]:
+    """A line for each key: its name and its number."""
+    return {key: f"{key} = {shown(value)}" for key, value in values.items()}
+
+
 def list_json(keys: Iterable[str], plan: str) -> dict[str, Any]:
     """The same as plain values."""
     found = [{"id": c.id, "name": c.name, "question": c.question} for c in calculations()]
     return {"calculations": found, "plan": plan, "keys": list(keys)}
 
 
-__all__ = ["as_json", "calculation_json", "calculation_text", "explanation_text", "list_json", "list_text", "shown"]
+__all__ = [
+    "as_json",
+    "calculation_json",
+    "calculation_text",
+    "explanation_text",
+    "key_lines",
+    "list_json",
+    "list_text",
+    "shown",
+]
 
 
 def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
@@ -101,16 +115,16 @@ def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
     return {name: rendered(quantity(name).symbol, expression(value)) for name, value in formulas.items()}
 
 
-def _part(found: Explanation, depth: int) -> Iterator[str]:
+def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
     """A number of the formula that is a result itself, in two lines, and its own parts below it."""
     indent = "  " * depth
     yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
     text = with_numbers(found) if len(found.arguments) > 1 or found.function else found.meaning
-    said = f"{text if len(text) <= WIDTH else found.meaning} ({found.source})"
-    yield from textwrap.wrap(said, WIDTH, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    ")
+    said = f"{text if len(text) <= width else found.meaning} ({found.source})"
+    yield from textwrap.wrap(said, width, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    ")
     if depth < DEEPEST:
         for part in found.parts:
-            yield from _part(part, depth + 1)
+            yield from _part(part, depth + 1, width)
 
 
 def _where(arguments: Mapping[str, float]) -> list[str]:
@@ -124,12 +138,12 @@ def _where(arguments: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _labelled(label: str, *texts: str) -> list[str]:
+def _labelled(label: str, *texts: str, width: int = WIDTH) -> list[str]:
     """A label and its lines, long ones wrapped below each other; nothing where there is no text."""
     lines: list[str] = []
     for text in texts:
-        plain = len(text) <= WIDTH - LABEL or "  " in text
-        lines += [text] if plain else textwrap.wrap(text, WIDTH - LABEL)
+        plain = len(text) <= width - LABEL or "  " in text
+        lines += [text] if plain else textwrap.wrap(text, width - LABEL)
     return [f"  {label if i == 0 else '':<{LABEL - 2}}{line}".rstrip() for i, line in enumerate(lines)]
 
 

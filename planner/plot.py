@@ -72,10 +72,39 @@ def _dots(values: Sequence[float], top: float, rows: int) -> list[tuple[int, int
 
 def _axis(last: int, margin: int, columns: int, plain: bool) -> list[str]:
     corner, line, notch = ("+", "-", "+") if plain else ("└", "─", "┬")
-    half, text = columns // 2, f"{last:,}"
+    half = columns // 2
     rule = line * half + notch + line * (columns - half - 1)
-    numbers = "0".ljust(half - len(f"{last // 2:,}") // 2) + f"{last // 2:,}"
-    if len(numbers) + len(text) + 1 > columns:
-        numbers = "0"
-    numbers = numbers.ljust(max(columns - len(text), len(numbers) + 1)) + text
+    numbers = _spread(columns, "0", f"{last // 2:,}", f"{last:,}")
     return [f"  {'':>{margin}} {corner}{rule}", f"  {'':>{margin}}  {numbers}"]
+
+
+def _spread(columns: int, left: str, middle: str, right: str) -> str:
+    """Texts at the left end, the middle and the right end of a line; the middle leaves where there is no room."""
+    numbers = left.ljust(columns // 2 - len(middle) // 2) + middle
+    if len(numbers) + len(right) + 1 > columns:
+        numbers = left
+    return numbers.ljust(max(columns - len(right), len(numbers) + 1)) + right
+
+
+def with_second_scale(lines: Sequence[str], left: str, middle: str, right: str) -> list[str]:
+    """A plot with one more line of numbers under its axis."""
+    start, columns = _ground(lines)
+    return [*lines, " " * start + _spread(columns, left, middle, right)]
+
+
+def with_cursor(lines: Sequence[str], step: int, last: int) -> list[str]:
+    """A plot with a vertical line at a step, drawn where the curve is not, and its foot on the axis."""
+    start, columns = _ground(lines)
+    column = start + round(step / last * (columns - 1))
+    found = []
+    for line in lines[:-2]:
+        here = line.ljust(column + 1)
+        found.append(here[:column] + ("╎" if here[column] == " " else here[column]) + here[column + 1 :])
+    return [*found, lines[-2][:column] + "▲" + lines[-2][column + 1 :], lines[-1]]
+
+
+def _ground(lines: Sequence[str]) -> tuple[int, int]:
+    """Where the axis of a plot begins, and how many columns it has."""
+    axis = lines[-2]
+    start = len(axis) - len(axis.lstrip()) + 1
+    return start, len(axis) - start

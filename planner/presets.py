@@ -185,7 +185,8 @@ def model(id: str) -> ModelPreset:
     return ModelPreset(shape=table.pop("shape"), pretraining=Pretraining(**table.pop("pretraining", {})), **table)
 
 
-def model_parameters() -> dict[str, int]:
+@cache
+def model_parameters() -> Mapping[str, int]:
     """The parameters of every model by its id; no file is parsed, one line of each is looked up, in some 10 ms."""
     key = "\npublished_parameters = "
     return {id: int(_text("models", id).partition(key)[2].partition(" ")[0]) for id in model_ids()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from planner.curves import Curve, last_step, marks_of
 from planner.finding import Finding
-from planner.plot import legend, plot
+from planner.plot import legend, plot, with_cursor, with_second_scale
 from planner.rates import Joint
 from planner.text import MARKS, table, wrap
 from planner.units import format_count, format_number, format_share
@@ -23,7 +23,7 @@ def schedule_summary(
     plain: bool,
 ) -> str:
     """Everything about one or several schedules. width: columns of the terminal. plain: no character beyond ASCII."""
-    lines = [_title(curve) for curve in curves]
+    lines = [curve_title(curve) for curve in curves]
     if len(curves) > 1:
         lines = [f"{curve.label}: {line}" for curve, line in zip(curves, lines, strict=True)]
     sections = ["\n".join(lines), "\n".join(["Landmarks", *_values(curves, marks_of(curves))])]
@@ -39,7 +39,32 @@ def schedule_summary(
     return "\n\n".join(sections)
 
 
-def _title(curve: Curve) -> str:
+def cursor_plot(curve: Curve, step: int, *, width: int, height: int) -> list[str]:
+    """One curve over steps and, where known, tokens, with a vertical line at a step."""
+    lines = with_cursor(plot([curve.rate], curve.steps, width=width, height=height), step, curve.steps)
+    if curve.tokens_per_step is None:
+        return lines
+    ends = [format_count(k * curve.tokens_per_step) for k in (curve.steps // 2, curve.steps)]
+    return with_second_scale(lines, "0", ends[0], f"{ends[1]} tokens")
+
+
+def reading(curve: Curve, step: int) -> str:
+    """What a curve says at a step."""
+    words = [f"step {step:,} of {curve.steps:,}"]
+    if curve.tokens_per_step is not None:
+        words.append(f"{format_count(step * curve.tokens_per_step)} tokens")
+    rate = curve.rate(step)
+    words += [f"rate {format_number(rate)}", f"{format_share(rate / curve.schedule.peak_lr)} of the peak"]
+    return " · ".join(words)
+
+
+def landmark_lines(curve: Curve) -> list[str]:
+    """Step, tokens and rate at the landmarks."""
+    return [line[2:] for line in _values([curve], marks_of([curve]))]
+
+
+def curve_title(curve: Curve) -> str:
+    """A schedule in one line."""
     s = curve.schedule
     share = format_share(s.warmup_steps / curve.steps)
     words = [f"{s.kind}, peak {format_number(s.peak_lr)}"]

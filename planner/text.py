@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from planner.finding import Finding
+from planner.memory_account import Memory
 from planner.plan import Plan
 from planner.units import (
     format_bytes,
@@ -37,7 +38,7 @@ COMPONENT_NAMES = {
 def summary(plan: Plan, found: Sequence[Finding]) -> str:
     """The plan as a summary that can be pasted into a review."""
     sections = [
-        _title(plan),
+        title(plan),
         _model(plan),
         _compute(plan),
         _batch(plan),
@@ -91,7 +92,8 @@ def _range(low: str, high: str) -> str:
     return f"({low} … {high})" if low != high else ""
 
 
-def _title(plan: Plan) -> str:
+def title(plan: Plan) -> str:
+    """Model, size, length and hardware in one line."""
     hardware = plan.config.hardware
     return (
         f"{plan.config.model.name}, {format_count(plan.nominal_parameters)} parameters, "
@@ -153,8 +155,8 @@ def _batch(plan: Plan) -> str:
     )
 
 
-def _memory(plan: Plan) -> str:
-    m = plan.memory
+def component_rows(m: Memory) -> list[tuple[str, ...]]:
+    """The components that have bytes: name, own maximum, bytes and share at the peak; a head, and the total last."""
     own = {
         "weights": m.weights_bytes,
         "master_weights": m.master_weights_bytes,
@@ -170,9 +172,14 @@ def _memory(plan: Plan) -> str:
             at_peak = m.at_peak[name]
             rows.append((COMPONENT_NAMES[name], *_sizes(size, at_peak), format_share(at_peak / m.peak_requested_bytes)))
     rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100.00 %"))
+    return rows
+
+
+def _memory(plan: Plan) -> str:
+    m = plan.memory
     phases = [("phase", "peak")] + [(p.phase, format_bytes(p.peak_bytes)) for p in m.phases]
     lines = [
-        *table(rows, right=frozenset({1, 2, 3})),
+        *table(component_rows(m), right=frozenset({1, 2, 3})),
         "",
         *table(phases, right=frozenset({1})),
         "",

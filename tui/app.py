@@ -1,7 +1,7 @@
-"""The terminal planner: a form, its live result, and the command that says the same.
+"""The terminal planner: a form, its live result in tabs, and the command that says the same.
 
-State goes one way: the form says what was typed, the app asks the library once, and every pane shows
-`result` and `error`. No widget computes.
+State goes one way: the form says what was typed, the app asks the library, and every pane shows `View`.
+No widget computes. What takes longer than a key may is worked out in a thread once the keys rest.
 """
 
 from __future__ import annotations
@@ -10,103 +10,286 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Vertical
+from textual.containers import Container
 from textual.reactive import reactive
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Footer, Tab, Tabs
+from textual.worker import get_current_worker
 
+from planner.config_file import config_text
 from planner.errors import PlanError
+from planner.field_help import FLAGS
+from planner.in_effect import in_effect
+from planner.plan_difference import Difference
 from planner.typed import Typed
-from tui.fields import main_fields
+from tui.actions import ACTIONS, ONE_PANE, bindings
+from tui.export import exported
 from tui.form import PlanForm
-from tui.headline import Headline
+from tui.group import GroupTitle
 from tui.help_screen import HelpScreen
-from tui.mistake import Mistake
-from tui.report import Report
+from tui.history import History
+from tui.jump_screen import JumpScreen
+from tui.keys_screen import KeysScreen
+from tui.open_screen import OpenScreen
+from tui.panes.pane import Pane
+from tui.results import Results
 from tui.save_screen import SaveScreen
-from tui.session import Result, Session, command_of, fields_named, in_effect, result_of
+from tui.session import (
+    Pinned,
+    Result,
+    Seat,
+    Session,
+    View,
+    command_of,
+    differences_of,
+    fields_named,
+    planned,
+    result_of,
+)
+from tui.text import Text
 
-SAVE_AS = "run.toml"
+SAVE_AS, EXPORT_AS = "run.toml", "plan.json"
+REST = 0.08  # s without a key before slow work begins: a thread of Python slows the keys down
+TWO_PANES = 100  # columns
 
 
 class PlannerApp(App[None]):
-    """One screen: what was typed on the left, what follows from it on the right."""
+    """One screen: what was typed on the left, what follows from it on the right; below 100 columns one of them."""
 
     TITLE = "gptplan"
     CSS_PATH = "app.tcss"
-    # two panes need 100 columns; below they stand one above the other, and two columns of fields need 76
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-medium"), (100, "-wide")]  # noqa: RUF012  an instance variable to Textual, so no ClassVar
+    HORIZONTAL_BREAKPOINTS = [(0, "-one"), (TWO_PANES, "-two"), (160, "-roomy")]  # noqa: RUF012  an instance variable to Textual, so no ClassVar
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "help", "Help"),
-        Binding("ctrl+s", "save", "Save"),
-        Binding("ctrl+y", "copy_command", "Copy command"),
-        Binding("ctrl+q", "quit", "Quit", priority=True),
-        Binding("pageup", "scroll_report(-1)", "Scroll up", show=False),
-        Binding("pagedown", "scroll_report(1)", "Scroll down", show=False),
+        *bindings(),
+        Binding("pageup", "scroll_pane(-1)", "Scroll up", show=False),
+        Binding("pagedown", "scroll_pane(1)", "Scroll down", show=False),
     ]
 
-    typed: reactive[Typed] = reactive(Typed, init=False)
+    seat: reactive[Seat | None] = reactive(None, init=False)
     result: reactive[Result | None] = reactive(None)
     error: reactive[PlanError | None] = reactive(None)
     stale: reactive[bool] = reactive(False)
+    pinned: reactive[Pinned | None] = reactive(None)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self.session = session
+        first = Seat(session, session.first)
+        self.set_reactive(PlannerApp.seat, first)
+        self.history = History(first)
         self.saved_as = str(session.file or SAVE_AS)
-        self.set_reactive(PlannerApp.typed, session.first)
+        self.differences: tuple[Difference, ...] | None = None
+        self._results_in_front = False
+        self._rest: Timer | None = None
+
+    @property
+    def session(self) -> Session:
+        """The file and the machine."""
+        assert self.seat is not None
+        return self.seat.session
+
+    @property
+    def typed(self) -> Typed:
+        """What stands in the form."""
+        assert self.seat is not None
+        return self.seat.typed
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on its way: every number shown is the last one."""
+        compared = self.pinned is None or self.differences is not None
+        return self.stale or (self.result is not None and self.result.settled and compared)
 
     def compose(self) -> ComposeResult:
         with Container(id="panes"):
-            with Vertical(id="left"):
-                yield PlanForm(self.session.first)
-                yield Mistake().data_bind(PlannerApp.error)
-            with Vertical(id="right"):
-                yield Headline().data_bind(PlannerApp.result, PlannerApp.stale)
-                yield Report().data_bind(PlannerApp.result, PlannerApp.stale)
-        yield Static(id="command", markup=False)
-        yield Footer()
+            yield PlanForm(self.session.first)
+            yield Results(id="results")
+        yield Text(id="command")
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        self.watch_typed(self.typed)
+        self._compute()
+        self.query("#form Input").first().focus()
 
     def on_plan_form_changed(self, event: PlanForm.Changed) -> None:
-        """The form is the only one that changes the state."""
-        self.typed = event.typed
+        """The form is the one that changes the state; undo and opening a file are the others."""
+        self.seat = Seat(self.session, event.typed)
 
-    def watch_typed(self, typed: Typed) -> None:
-        """Compute the plan at once: it takes about as long as drawing it, so no thread and no delay."""
+    def on_descendant_focus(self) -> None:
+        self.history.close()  # another field: another step to undo
+
+    def watch_seat(self, seat: Seat) -> None:
+        """A new state of the form."""
+        self.history.record(seat)
+        self._compute()
+
+    def _compute(self) -> None:
+        """The plan at once, by rule; the replay and the comparison when the keys rest."""
         try:
-            self.result, self.error = result_of(typed, self.session), None
+            self.result, self.error = result_of(self.typed, self.session, replay=False), None
         except PlanError as error:
             self.error = error
         self.stale = self.error is not None
+        self.differences = None
         form = self.query_one(PlanForm)
-        form.mark(frozenset() if self.error is None else fields_named(self.error, typed))
+        form.mark(self.error, frozenset() if self.error is None else fields_named(self.error, self.typed))
+        if self.result is not None and not self.stale:
+            form.show_in_effect(self.typed, in_effect(self.result.plan))
+        self.query_one("#command", Text).put(f"$ {command_of(self.typed, self.session)}", fixed=True)
+        self._show()
+        if self._rest is not None:
+            self._rest.stop()
+        if not self.stale:
+            self._rest = self.set_timer(REST, self._settle)
+
+    def _show(self) -> None:
         if self.result is not None:
-            form.show_in_effect(in_effect(self.result.plan))
-        self.query_one("#command", Static).update(f"$ {command_of(typed, self.session)}")
+            command = command_of(self.typed, self.session)
+            view = View(self.result, self.stale, command, self.pinned, self.differences)
+            self.query_one(Results).view = view
+
+    def _settle(self) -> None:
+        if self.result is not None and not self.result.settled:
+            self._replay(self.result)
+        if self.pinned is not None and self.seat is not None:
+            self._compare(self.pinned.seat, self.seat)
+
+    @work(thread=True, exclusive=True, group="replay")
+    def _replay(self, quick: Result) -> None:
+        found = planned(quick.plan.config, replay=True)
+        if not get_current_worker().is_cancelled:
+            self.call_from_thread(self._replayed, quick, found)
+
+    def _replayed(self, quick: Result, found: Result) -> None:
+        if self.result is quick:  # else something else was typed meanwhile
+            self.result = found
+            self._show()
+
+    @work(thread=True, exclusive=True, group="compare")
+    def _compare(self, before: Seat, after: Seat) -> None:
+        found = differences_of(before, after)
+        if not get_current_worker().is_cancelled:
+            self.call_from_thread(self._compared, before, after, found)
+
+    def _compared(self, before: Seat, after: Seat, found: tuple[Difference, ...]) -> None:
+        if self.pinned is not None and self.pinned.seat is before and self.seat is after:
+            self.differences = found
+            self._show()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette's entries: ours, then the usual ones."""
-        yield SystemCommand("Save as run.toml", "Write the configuration of this plan", self.action_save)
-        yield SystemCommand("Copy the command", "gptplan estimate with the same fields", self.action_copy_command)
-        yield SystemCommand("Help for this field", "What may be typed, signs and keys", self.action_help)
+        """The palette's entries: every action, every tab, then Textual's own (themes among them)."""
+        for action in ACTIONS:
+            if self.check_action(action.method, ()) and action.method != "quit":
+                method = getattr(self, f"action_{action.method}")
+                yield SystemCommand(action.title, f"{action.sentence} ({action.spelled()})", method)
         yield from super().get_system_commands(screen)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing of the planner while a dialog is open; the other pane only where one pane is seen at a time."""
+        ours = {a.method for a in ACTIONS} - {"quit"}
+        if action in ours and len(self.screen_stack) > 1 and self.screen.is_modal:
+            return type(self.screen).__name__ == "CommandPalette"
+        if action in ONE_PANE:
+            return self.size.width < TWO_PANES and (action == "show_results") != self._results_in_front
+        return True
+
+    def on_resize(self) -> None:
+        self.refresh_bindings()
+
+    def action_show_results(self) -> None:
+        """Put the results in front of the form."""
+        self._in_front(True)
+        self.query_one(Tabs).focus()
+
+    def action_show_form(self) -> None:
+        """Put the form in front of the results."""
+        self._in_front(False)
+        self.query("#form Input").first().focus()
+
+    def _in_front(self, results: bool) -> None:
+        self._results_in_front = results
+        self.query_one("#panes").set_class(results, "-results")
+        self.refresh_bindings()
+
+    def action_next_tab(self) -> None:
+        """Show the next tab."""
+        self.query_one(Tabs).action_next_tab()
+
+    def action_previous_tab(self) -> None:
+        """Show the tab before."""
+        self.query_one(Tabs).action_previous_tab()
+
+    def action_undo(self) -> None:
+        """Take back the last change of the form."""
+        self._go(self.history.undo(), "nothing to undo")
+
+    def action_redo(self) -> None:
+        """Make it again."""
+        self._go(self.history.redo(), "nothing to redo")
+
+    def _go(self, seat: Seat | None, otherwise: str) -> None:
+        if seat is None:
+            self.notify(otherwise, timeout=2)
+            return
+        self.query_one(PlanForm).restore(seat.typed)
+        self.seat = seat
+
+    def action_pin(self) -> None:
+        """Put this plan aside, or let the one go that was."""
+        if self.pinned is not None:
+            self.pinned = None
+            self.notify("the plan that was put aside is let go", title="✓ unpinned", timeout=3)
+        elif self._whole() is not None and self.seat is not None and self.result is not None:
+            self.pinned = Pinned(self.seat, self.result)
+            self.notify("change something: Summary says what moves, and why", title="✓ pinned", timeout=3)
+        self.differences = None
+        self._show()
+        self._settle()
+
+    def _whole(self) -> Result | None:
+        """What is shown, if the form says the same; else the user is told."""
+        if self.result is None or self.error is not None:
+            self.notify("mend the field marked ✗ first", title="✗ not while a field is wrong", severity="error")
+            return None
+        return self.result
 
     def action_save(self) -> None:
         """Save what is shown; refused while the form says something else than the result."""
-        if self.result is None or self.error is not None:
-            self.notify("mend the field marked ✗ first", title="✗ not saved", severity="error")
-            return
-        self.push_screen(SaveScreen(self.result.plan.config, self.saved_as), self._saved)
+        result = self._whole()
+        if result is not None:
+            config = result.plan.config
+            self.push_screen(SaveScreen("the configuration", self.saved_as, lambda _: config_text(config)), self._saved)
 
     def _saved(self, path: Path | None) -> None:
         if path is not None:
             self.saved_as = str(path)
             self.notify(f"train it with: gptplan run {path} --out RUN_DIR", title=f"✓ wrote {path}", markup=False)
+
+    def action_export(self) -> None:
+        """Write the plan itself, with the replayed numbers, as JSON or Markdown."""
+        result, command = self._whole(), command_of(self.typed, self.session)
+        if result is not None:
+            whole = result if result.settled else planned(result.plan.config, replay=True)
+            screen = SaveScreen("this plan (.json or .md)", EXPORT_AS, lambda path: exported(whole, command, path))
+            self.push_screen(screen, self._exported)
+
+    def _exported(self, path: Path | None) -> None:
+        if path is not None:
+            self.notify("the same by command: gptplan estimate --json", title=f"✓ wrote {path}", markup=False)
+
+    def action_open(self) -> None:
+        """Ask for another run.toml."""
+        self.push_screen(OpenScreen(self.session), self._opened)
+
+    def _opened(self, session: Session | None) -> None:
+        if session is not None:
+            self.query_one(PlanForm).restore(session.first)
+            self.seat = Seat(session, session.first)
+            self.saved_as = str(session.file)
 
     def action_copy_command(self) -> None:
         """Copy the command through the terminal (OSC 52)."""
@@ -117,12 +300,34 @@ class PlannerApp(App[None]):
     def action_help(self) -> None:
         """Help for the field that has the focus."""
         name = self.focused.id if self.focused is not None else None
-        self.push_screen(HelpScreen(next((f for f in main_fields() if f.name == name), None)))
+        self.push_screen(HelpScreen(name if name in FLAGS else None))
 
-    def action_scroll_report(self, direction: int) -> None:
-        """Scroll the report without leaving the form."""
-        report = self.query_one(Report)
-        if direction < 0:
-            report.scroll_page_up()
-        else:
-            report.scroll_page_down()
+    def action_keys(self) -> None:
+        """The list of all keys."""
+        self.push_screen(KeysScreen())
+
+    def action_jump(self) -> None:
+        """Letters over whatever is in sight."""
+        self.push_screen(JumpScreen(self.targets()), self._jumped)
+
+    def targets(self) -> list[Widget]:
+        """What can be gone to: the tabs, what a pane holds, groups and fields, as far as they are in sight."""
+        kinds = (*self.query(Tab), *self.query("#pane Input, #pane OptionList"), *self.query(Pane),
+                 *self.query(GroupTitle), *self.query("#form Input"))  # fmt: skip
+        seen = self.screen.region
+        return [w for w in kinds if w.region.area and seen.contains_region(w.region.intersection(w.container_viewport))
+                and w.container_viewport.overlaps(w.region) and (w.can_focus or isinstance(w, Tab))]  # fmt: skip
+
+    def _jumped(self, widget: Widget | None) -> None:
+        if isinstance(widget, Tab) and widget.id is not None:
+            self.query_one(Results).open(widget.id.removeprefix("tab-"))
+        elif widget is not None:
+            widget.focus()
+
+    def action_scroll_pane(self, direction: int) -> None:
+        """Scroll the tab on top without leaving the form."""
+        pane = self.query_one(Results).pane
+        if pane is not None and direction < 0:
+            pane.scroll_page_up()
+        elif pane is not None:
+            pane.scroll_page_down()

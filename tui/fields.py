@@ -1,37 +1,39 @@
-"""The main fields of the form, in the order of the questions that a planner asks: data, no widget."""
+"""The form's groups, made from the one table of fields: the questions that every plan needs, then each panel's rest."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner import presets
-from planner.config import CPU
-from planner.draft import CHECKPOINTING, RECIPE_OF_PRECISION
+from planner.field_help import panels
+from planner.typed import Typed
+
+MAIN = (
+    "params", "model", "tokens", "seq", "gpu", "gpus", "micro_batch", "global_batch_tokens", "precision",
+    "activation_checkpointing", "peak_lr", "warmup_steps", "price_per_gpu_hour",
+)  # fmt: skip
 
 
-class Field(NamedTuple):
-    """A field of `planner.typed.Typed`: its label, what may be typed, and the names that complete it."""
+class Group(NamedTuple):
+    """A part of the form; `opened` from the start."""
 
-    name: str
-    label: str
-    help: str
-    known: tuple[str, ...] = ()
+    id: str
+    title: str
+    fields: tuple[str, ...]
+    opened: bool = False
 
 
-def main_fields() -> tuple[Field, ...]:
-    """The fields of the form; the names of models and GPUs are read from the presets."""
-    return (
-        Field("params", "parameters", "Such as 125M or 1.3B: a rule picks the shape; leave the model empty."),
-        Field("model", "model", "A preset such as gpt2; leave the parameters empty.", tuple(presets.model_ids())),
-        Field("tokens", "training tokens", "Such as 10B: the length of the run."),
-        Field("seq", "sequence length", "Tokens per sequence, such as 1024 or 2k."),
-        Field("gpu", "GPU", "A preset such as h100-80gb, or cpu for this processor.", (*presets.gpu_ids(), CPU)),
-        Field("gpus", "number of GPUs", "Data-parallel replicas."),
-        Field("micro_batch", "micro-batch", "Sequences per device in one forward and backward pass."),
-        Field("global_batch_tokens", "global batch, tokens", "Tokens of one optimizer step, such as 524288."),
-        Field("precision", "precision", "Type of the matrix products.", tuple(RECIPE_OF_PRECISION)),
-        Field("activation_checkpointing", "act. checkpointing", "What backward computes again.", CHECKPOINTING),
-        Field("peak_lr", "peak learning rate", "Rate at the end of warm-up, such as 6e-4."),
-        Field("warmup_steps", "warm-up steps", "Optimizer steps of linear warm-up."),
-        Field("price_per_gpu_hour", "USD per GPU-hour", "Your price, such as 2.50; empty: the price list's."),
-    )
+def groups() -> tuple[Group, ...]:
+    """Every field of `Typed` once."""
+    rest = {panel: tuple(n for n in names if n not in MAIN) for panel, names in panels().items()}
+    others = [Group(f"group-{i}", panel, names) for i, (panel, names) in enumerate(rest.items(), 1) if names]
+    return (Group("group-0", "Main", MAIN, opened=True), *others)
+
+
+def group_of(field: str) -> str:
+    """The id of the group that holds a field."""
+    return next(group.id for group in groups() if field in group.fields)
+
+
+def typed_in(group: Group, typed: Typed) -> int:
+    """How many fields of a group have a text."""
+    return len(typed.given(*group.fields))

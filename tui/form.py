@@ -1,4 +1,4 @@
-"""The form: one row for each main field. It holds text and knows nothing of what the text means."""
+"""The form: groups of fields. It holds text and knows nothing of what the text means."""
 
 from __future__ import annotations
 
@@ -7,49 +7,15 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.suggester import SuggestFromList
-from textual.widgets import Input, Label
+from textual.widgets import Static
 
+from planner.errors import PlanError
 from planner.typed import Typed
-from tui.fields import Field, main_fields
-
-
-class Row(Horizontal):
-    """A label and the input of one field."""
-
-    def __init__(self, field: Field, text: str) -> None:
-        super().__init__(id=f"row-{field.name}")
-        self.field, self.text = field, text
-
-    def compose(self) -> ComposeResult:
-        names = ", ".join(self.field.known)
-        suggester = SuggestFromList(self.field.known, case_sensitive=False) if self.field.known else None
-        yield Label(self.field.label, markup=False)
-        yield Input(
-            self.text,
-            id=self.field.name,
-            compact=True,
-            select_on_focus=False,
-            suggester=suggester,
-            tooltip=f"{self.field.help}\n{names}".strip(),
-        )
-
-    # events, not the style :focus-within, whose rules are not applied anew to a neighbour of what has the focus
-    def on_descendant_focus(self) -> None:
-        self.query_one(Label).add_class("-current")
-
-    def on_descendant_blur(self) -> None:
-        self.query_one(Label).remove_class("-current")
-
-    def mark(self, wrong: bool) -> None:
-        """Show, by a sign as well as by colour, that the field's text cannot be used."""
-        if wrong == self.has_class("-wrong"):
-            return  # writing a label lays the whole screen out, and there are thirteen
-        self.set_class(wrong, "-wrong")
-        self.query_one(Input).set_class(wrong, "-invalid")
-        self.query_one(Label).update(f"✗ {self.field.label}" if wrong else self.field.label)
+from tui.fields import group_of, groups
+from tui.group import GroupBox
+from tui.row import Row
 
 
 class PlanForm(VerticalScroll, can_focus=False):
@@ -71,28 +37,56 @@ class PlanForm(VerticalScroll, can_focus=False):
         self.typed = typed
 
     def compose(self) -> ComposeResult:
-        for field in main_fields():
-            yield Row(field, getattr(self.typed, field.name) or "")
+        for group in groups():
+            yield GroupBox(group, self.typed)
+        yield Static(id="mistake", markup=False)  # about no field in particular
 
     def on_mount(self) -> None:
         self.border_title = "Run"
+        self.query_one("#mistake").display = False
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Pass on what was typed; a field of blanks is an empty one."""
+    def on_row_typed(self, event: Row.Typed) -> None:
+        """Pass on what was typed."""
         event.stop()
-        name = event.input.id
-        assert name is not None
-        typed = replace(self.typed, **{name: event.value.strip() or None})
+        typed = replace(self.typed, **{event.name: event.text})
         if typed != self.typed:
             self.typed = typed
             self.post_message(self.Changed(typed))
 
-    def show_in_effect(self, values: dict[str, str]) -> None:
-        """Say in each empty field which value stands there."""
-        for name, value in values.items():
-            self.query_one(f"#{name}", Input).placeholder = f"({value})"
+    def show_in_effect(self, typed: Typed, values: dict[str, str]) -> None:
+        """Say in each empty field which value stands there, and in each group how much is typed."""
+        for box in self.query(GroupBox):
+            box.show(typed, values)
 
-    def mark(self, wrong: frozenset[str]) -> None:
-        """Mark the fields named in `wrong`, and no other."""
+    def restore(self, typed: Typed) -> None:
+        """Put back what was typed before. Not while typing: it would overtake keys that are on their way."""
+        self.typed = typed
         for row in self.query(Row):
-            row.mark(row.field.name in wrong)
+            row.show_text(getattr(typed, row.field) or "")
+        for box in self.query(GroupBox):
+            box.show(typed, box.in_effect)
+
+    def mark(self, error: PlanError | None, named: frozenset[str]) -> None:
+        """Mark the fields in `named`, and no other; the message stands under the first of them, else under the form."""
+        if named:
+            for box in self.query(GroupBox):
+                if not named.isdisjoint(box.group.fields) and not box.opened:
+                    box.opened = True  # its rows are there after the next turn
+                    self.call_after_refresh(self.mark, error, named)
+                    return
+        rows = [row for row in self.query(Row) if row.field in named]
+        focused = self.app.focused.id if self.app.focused is not None else None
+        chosen = next((row for row in rows if row.field == focused), rows[0] if rows else None)
+        for row in self.query(Row):
+            row.mark(row in rows, error if row is chosen else None)
+        below = self.query_one("#mistake", Static)
+        below.display = error is not None and chosen is None
+        if error is not None and chosen is None:
+            below.update(f"✗ {error.message()}")
+            below.scroll_visible(animate=False)
+        elif chosen is not None:
+            self.call_after_refresh(chosen.scroll_visible, animate=False)
+
+    def open_group_of(self, field: str) -> None:
+        """Make a field's row visible."""
+        self.query_one(f"#{group_of(field)}", GroupBox).opened = True

@@ -1,4 +1,4 @@
-"""Help: what the field at hand wants, what the signs mean, and the keys."""
+"""Help: what the field at hand wants, and what the signs mean."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.fields import Field
+from planner.field_help import FLAGS, label
+from planner.field_names import names_of
+from planner.typed import flag
 
 HELP = """\
 Every key computes the plan anew. An empty field stands for the value in parentheses, which a rule \
 chose: the end of the summary says which. Text that cannot be used leaves the last valid result, dimmed.
 
-✓ fits  ✗ does not fit  ? unknown  ! warning  · note
+Numbers are typed as people write them: 125M 1.3B 10B 4Mi 1_000_000 1e9 40% $2.50.
+
+✓ fits  ✗ does not fit  ? unknown  ! warning  · note  … on its way
 (low … high) is the interval of a prediction.
 
-Tab, ↓, Enter   next field
-Shift+Tab, ↑    field above
-→               take the suggested name
-PgUp, PgDn      scroll the summary
-Tab into it     arrows scroll it, also sideways
-Ctrl+S          save as run.toml
-Ctrl+Y          copy the command that gives this plan
-Ctrl+P          commands and themes
-Ctrl+Q          quit
-
-All of it is a command too: gptplan estimate --help"""
+? shows every key. All of it is a command too: gptplan estimate --help"""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -37,17 +31,19 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,enter", "dismiss", "Close")]
 
-    def __init__(self, field: Field | None) -> None:
+    def __init__(self, field: str | None) -> None:
         super().__init__()
         self.field = field
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title, dialog.border_subtitle = "Help", "Esc closes"
-            yield Static(self._text(), markup=False)
+            yield Static(f"{field_help(self.field)}\n\n{HELP}" if self.field else HELP, markup=False)
 
-    def _text(self) -> str:
-        if self.field is None:
-            return HELP
-        known = f"\n  one of: {', '.join(self.field.known)}" if self.field.known else ""
-        return f"{self.field.label}\n  {self.field.help}{known}\n\n{HELP}"
+
+def field_help(name: str) -> str:
+    """A field's flag, placeholder, sentence and names."""
+    panel, placeholder, sentence = FLAGS[name]
+    names = names_of(name)
+    known = f"\n  one of: {', '.join(names)}" if names else ""
+    return f"{label(name)} ({panel})\n  {flag(name)} {placeholder}\n  {sentence}{known}"

@@ -1,8 +1,9 @@
-"""Saving: a name is asked for, and nothing is overwritten without a second word."""
+"""Writing a file: a name is asked for, and nothing is overwritten without a second word."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,24 +14,26 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
-from planner.config import RunConfig
-from planner.config_file import config_text, write_atomically
+from planner.config_file import write_atomically
 from planner.errors import FileError
 
 
 class SaveScreen(ModalScreen[Path | None]):
-    """Writes a config; gives back the path that was written, None when cancelled."""
+    """Writes a text; gives back the path that was written, None when cancelled.
+
+    text_of: the text for a path, by its ending where there are several kinds; may raise FileError.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
-    def __init__(self, config: RunConfig, name: str) -> None:
+    def __init__(self, what: str, name: str, text_of: Callable[[Path], str]) -> None:
         super().__init__()
-        self.config, self.file_name = config, name
+        self.what, self.file_name, self.text_of = what, name, text_of
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Save the configuration as"
-            yield Input(self.file_name, id="path", placeholder="run.toml", compact=True)
+            dialog.border_title = f"Save {self.what} as"
+            yield Input(self.file_name, id="path", placeholder=self.file_name, compact=True)
             yield Static(id="refusal", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Save", id="save", variant="primary", compact=True)
@@ -66,8 +69,8 @@ class SaveScreen(ModalScreen[Path | None]):
         path = Path(os.path.expanduser(typed))
         try:
             if not typed:
-                raise FileError("the name is missing", remedy="give one, such as run.toml")
-            write_atomically(path, config_text(self.config), overwrite=overwrite)
+                raise FileError("the name is missing", remedy=f"give one, such as {self.file_name}")
+            write_atomically(path, self.text_of(path), overwrite=overwrite)
         except FileError as error:
             may = path.is_file() and not overwrite
             remedy = "give another name, or choose Overwrite" if may else error.remedy

@@ -1,27 +1,31 @@
-"""What a sitting at the planner knows, and the one call that turns typed text into a plan. No terminal in here."""
+"""What a sitting at the planner knows, and the calls that turn typed text into a plan. No terminal in here."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.checks import findings
-from planner.config import RunConfig
-from planner.draft import RECIPE_OF_PRECISION, draft
+from planner.config import CPU, RunConfig
+from planner.config_file import load_config
+from planner.draft import draft
 from planner.errors import PlanError
+from planner.field_help import SWITCHES
 from planner.finding import Finding
 from planner.plan import Plan, estimate
+from planner.plan_difference import Difference, changed_fields, differences
 from planner.typed import Typed, flag
-from planner.units import format_number, spell_count
 
 FIRST_RUN = Typed(params="125M", tokens="10B")
+FILE = "file"  # what a change of the run.toml is called among the changes
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What does not change while the planner is open: the day, the program, this machine, the file.
+    """What does not change while a file is open: the day, the program, this machine, the file.
 
     file, base: the run.toml that typed fields override, and its config. machine_gpu: preset of this machine's GPU,
     or the error that it has none: shown as long as no GPU is named. cpu_profile: measured times of its processor.
@@ -39,19 +43,76 @@ class Session:
         """What stands in the form at the start."""
         return FIRST_RUN if self.base is None else Typed()
 
+    def opened(self, file: Path) -> Session:
+        """The session with another run.toml. Raises FileError, ConfigError."""
+        return replace(self, file=file, base=load_config(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One state of the form: what was typed over which file."""
+
+    session: Session
+    typed: Typed
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A plan with its findings."""
+    """A plan with its findings. `settled`: the device's bytes are replayed, not by rule."""
 
     plan: Plan
     findings: tuple[Finding, ...]
+    settled: bool
 
 
-def result_of(typed: Typed, session: Session) -> Result:
-    """The plan of what was typed. Raises PlanError."""
-    plan = estimate(_config_of(typed, session), replay=True)
-    return Result(plan, findings(plan))
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A plan that was put aside, and the seat from which it came."""
+
+    seat: Seat
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that a pane may show. `stale`: the form says something else, which cannot be computed.
+
+    command: the one that gives the same plan. differences: of `pinned` and `result`, None while they are worked out.
+    """
+
+    result: Result
+    stale: bool = False
+    command: str = ""
+    pinned: Pinned | None = None
+    differences: tuple[Difference, ...] | None = None
+
+
+def result_of(typed: Typed, session: Session, *, replay: bool = True) -> Result:
+    """The plan of what was typed; without `replay` in a few ms, allocated and reserved bytes by rule.
+
+    Raises PlanError.
+    """
+    return planned(_config_of(typed, session), replay=replay)
+
+
+def planned(config: RunConfig, *, replay: bool) -> Result:
+    """The plan of a config with its findings. A processor has no allocator that could be replayed."""
+    plan = estimate(config, replay=replay)
+    return Result(plan, findings(plan), replay or config.hardware.gpu == CPU)
+
+
+def differences_of(before: Seat, after: Seat) -> tuple[Difference, ...]:
+    """Why two plans differ: each number's difference divided among the fields that were typed differently."""
+    changes = changed_fields(before.typed, after.typed)
+    if before.session.file != after.session.file:
+        changes = (FILE, *changes)
+
+    def plan_of(made: frozenset[str]) -> Plan:
+        typed = replace(before.typed, **{n: getattr(after.typed, n) for n in made if n != FILE})
+        session = after.session if FILE in made else before.session
+        return estimate(_config_of(typed, session))
+
+    return differences(changes, plan_of)
 
 
 def _config_of(typed: Typed, session: Session) -> RunConfig:
@@ -70,14 +131,15 @@ def _config_of(typed: Typed, session: Session) -> RunConfig:
     )
 
 
-def command_of(typed: Typed, session: Session) -> str:
+def command_of(typed: Typed, session: Session, words: Sequence[str] = ("gptplan", "estimate")) -> str:
     """The command that gives the same plan without a terminal program, quoted for a shell."""
-    words = ["gptplan", "estimate"]
+    found = list(words)
     if session.file is not None:
-        words += ["--config", str(session.file)]
+        found += ["--config", str(session.file)]
     for name in typed.given(*Typed.__dataclass_fields__):
-        words += [flag(name), getattr(typed, name)]
-    return shlex.join(words)
+        text = getattr(typed, name)
+        found += [flag(text)] if text in SWITCHES.get(name, ()) else [flag(name), text]
+    return shlex.join(found)
 
 
 def fields_named(error: PlanError, typed: Typed) -> frozenset[str]:
@@ -88,25 +150,3 @@ def fields_named(error: PlanError, typed: Typed) -> frozenset[str]:
         for name in typed.given(*Typed.__dataclass_fields__)
         if flag(name) in said or repr(getattr(typed, name)) in error.what
     )
-
-
-def in_effect(plan: Plan) -> dict[str, str]:
-    """The value of each main field of a plan, as it would be typed: what an empty field stands for."""
-    config, hardware = plan.config, plan.config.hardware
-    precision = {recipe: name for name, recipe in RECIPE_OF_PRECISION.items()}
-    price = plan.cost.usd_per_gpu_hour
-    return {
-        "params": spell_count(plan.nominal_parameters),
-        "model": config.model.name,
-        "tokens": spell_count(plan.tokens.requested),
-        "seq": str(config.training.seq),
-        "gpu": hardware.gpu,
-        "gpus": str(hardware.gpus),
-        "micro_batch": str(config.training.micro_batch),
-        "global_batch_tokens": str(plan.batch.tokens_per_step),
-        "precision": precision.get(config.training.recipe, config.training.recipe),
-        "activation_checkpointing": config.training.activation_checkpointing,
-        "peak_lr": format_number(config.schedule.peak_lr),
-        "warmup_steps": str(config.schedule.warmup_steps),
-        "price_per_gpu_hour": "unknown" if price is None else format_number(price),
-    }

@@ -10,8 +10,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
+from planner.field_help import FLAGS
 from planner.typed import Typed
 from tui.app import PlannerApp
+from tui.form import PlanForm
+from tui.results import Results
+from tui.row import FieldInput
 from tui.session import Session
 
 Sitting = Callable[["User"], Awaitable[None]]
@@ -25,6 +29,9 @@ class User:
 
     async def type(self, field: str, text: str) -> None:
         """Put `text` in place of what stands in a field."""
+        if len(self.app.screen_stack) == 1 and field in FLAGS:
+            self.app.query_one(PlanForm).open_group_of(field)
+            await self.pilot.pause()
         place = self.app.screen.query_one(f"#{field}", Input)
         place.focus()
         place.value = text
@@ -34,9 +41,37 @@ class User:
         await self.pilot.press(*keys)
         await self.settle()
 
+    async def press_only(self, *keys: str) -> None:
+        """Press, and do not wait for numbers on their way."""
+        await self.pilot.press(*keys)
+
     async def settle(self) -> None:
-        await self.pilot.pause()
-        await self.pilot.pause()
+        """Until every message is handled and no number is on its way."""
+        quiet = 0
+        for _ in range(3000):
+            await self.pilot.pause(0.005)
+            quiet = quiet + 1 if self._heard() and self._calculated() else 0
+            if quiet == 4:  # turns of the loop: a message that was answered may have caused another
+                return
+        raise AssertionError("the planner does not come to rest")
+
+    def _calculated(self) -> bool:
+        working = any(not worker.is_finished for worker in self.app.workers)
+        return not working and (self.app.settled or self.app.result is None)
+
+    def _heard(self) -> bool:
+        """Whether the app knows what stands in every field."""
+        fields = self.app.screen_stack[0].query(FieldInput)
+        return all(field.value.strip() == (getattr(self.app.typed, field.id) or "") for field in fields)
+
+    async def open(self, tab: str) -> None:
+        """Put a tab on top."""
+        self.app.query_one(Results).open(tab)
+        await self.settle()
+
+    def seen(self) -> str:
+        """What the terminal shows, line by line."""
+        return "\n".join("".join(s.text for s in strip) for strip in self.app.screen._compositor.render_strips())
 
     def text(self, selector: str) -> str:
         """The words of a pane of the planner."""

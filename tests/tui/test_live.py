@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from textual.widgets import Input, Label
+from textual.events import Paste
+from textual.widgets import Input, Label, Static
 
 from planner.config_file import config_text, load_config
 from planner.errors import InputError
 from planner.units import format_count_exact, format_money
-from tui.fields import main_fields
+from tui.fields import MAIN
+from tui.form import PlanForm
+from tui.group import GroupBox
+from tui.row import Row
 from tui.session import command_of, result_of
-
-NAMES = [field.name for field in main_fields()]
 
 
 def test_tokens_change_the_result(sit, session, small):
@@ -45,42 +47,73 @@ def test_each_key_counts(sit):
     sit(play)
 
 
+GARBAGE = "gar bage\N{SNOWMAN}"
+PASTED = ("\N{SNOWMAN}", "1e999999999", "-5", "--tokens", "[bold]x[/]", "0x10", "\u202e", "9" * 300, "$$$", "NaN", "'")
+
+
 def test_garbage_in_each_field_keeps_the_last_result_dimmed(sit):
     async def play(user):
         before = user.text("#headline"), user.text("#summary"), user.text("#findings")
-        for name in NAMES:
+        for name in MAIN:
             was = user.app.query_one(f"#{name}", Input).value
-            await user.type(name, "gar bage\N{SNOWMAN}")
-            assert user.app.query_one("#mistake").display, name
-            assert user.text("#mistake").startswith("✗ ") and "fix: " in user.text("#mistake"), name
-            assert (user.text("#headline"), user.text("#summary"), user.text("#findings")) == before, name
-            assert user.app.query_one("#headline").has_class("-stale"), name
+            await user.type(name, GARBAGE)
+            assert user.app.error is not None, name
+            row = user.app.query_one(f"#row-{name}")
+            told = str(row.query_one(".why", Static).render())
+            assert told == user.app.error.message() and "fix: " in told, name
+            assert row.query_one(".why").region.y > row.query_one(Input).region.y, name
+            assert [text.split("\n")[1:] for text in (user.text("#headline"),)] == [before[0].split("\n")[1:]], name
+            assert (user.text("#summary"), user.text("#findings")) == before[1:], name
+            assert "last valid result" in user.text("#headline"), name
             assert user.app.query_one("#headline").styles.text_opacity < 1, name
             assert user.app.query_one("#summary").styles.text_opacity < 1, name
             assert "Last valid" in str(user.app.query_one("#headline").border_title), name
             if name != "model":  # there the message is about two fields
                 assert marked(user) == [name]
             await user.type(name, was)
-            assert not user.app.query_one("#mistake").display, name
+            assert not user.app.query(".why"), name
             assert not user.app.query_one("#headline").has_class("-stale"), name
             assert marked(user) == []
 
     sit(play)
 
 
+def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
+    """Every field of every group; never a traceback, and the form is as before once it is empty again."""
+
+    async def play(user):
+        form = user.app.query_one(PlanForm)
+        for box in form.query(GroupBox):
+            box.opened = True
+            await user.pilot.pause()
+            for i, name in enumerate(box.group.fields):
+                text = PASTED[i % len(PASTED)]
+                place = box.query_one(f"#{name}", Input)
+                was, place.value = place.value, ""
+                place.post_message(Paste(text))
+                while user.app.typed.given(name) != [name] or getattr(user.app.typed, name) != text:
+                    await user.pilot.pause(0.001)
+                assert user.app.error is not None, (name, text)
+                told = f"✗ {user.app.error.message()}"
+                for _ in range(200):  # a closed group that is named opens first
+                    if name in marked(user) or str(form.query_one("#mistake", Static).render()) == told:
+                        break
+                    await user.pilot.pause(0.001)
+                else:
+                    raise AssertionError((name, told))
+                place.value = was
+                while (getattr(user.app.typed, name) or "") != was:
+                    await user.pilot.pause(0.001)
+                assert user.app.error is None, name
+            box.opened = False
+
+    sit(play, size=(120, 60))
+
+
 def marked(user) -> list[str]:
     """Fields with the sign of a mistake."""
-    return [
-        n
-        for n in NAMES
-        if str(
-            user.app.query_one(
-                f"#row-{n}",
-            )
-            .query_one(Label)
-            .render()
-        ).startswith("✗")
-    ]
+    rows = [row for row in user.app.query(Row) if str(row.query_one(Label).render()).startswith("✗")]
+    return [row.field for row in rows]
 
 
 def test_contradicting_fields_are_both_marked(sit):
@@ -128,7 +161,7 @@ def test_a_file_is_the_base_and_fields_start_empty(sit, session, small, tmp_path
     with_file = replace(session, file=path, base=load_config(path))
 
     async def play(user):
-        assert [user.app.query_one(f"#{n}", Input).value for n in NAMES] == [""] * len(NAMES)
+        assert [user.app.query_one(f"#{n}", Input).value for n in MAIN] == [""] * len(MAIN)
         assert user.app.result.plan.config == with_file.base
         await user.type("gpus", "2")
         assert user.app.result.plan.config.hardware.gpus == 2

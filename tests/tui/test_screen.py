@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from textual.widgets import Static
+from textual.widgets import Footer, Input, Static
+
+from planner.field_help import FLAGS
+from tui.actions import ACTIONS, ONE_PANE
+from tui.jump_screen import JumpScreen
+from tui.panes import PANES
+from tui.results import Results
+
+SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 
 
 def test_keys_of_copy_help_palette_and_quit(sit):
@@ -14,12 +22,19 @@ def test_keys_of_copy_help_palette_and_quit(sit):
         await user.type("gpu", "")
         await user.press("f1")
         words = " ".join(str(s.render()) for s in user.app.screen.query(Static))
-        assert "h100-80gb" in words and "Ctrl+S" in words
+        assert "h100-80gb" in words and FLAGS["gpu"][2] in words
         await user.press("escape")
         assert len(user.app.screen_stack) == 1
 
-        titles = [command.title for command in user.app.get_system_commands(user.app.screen)]
-        assert {"Save as run.toml", "Copy the command", "Quit", "Theme"} <= set(titles)
+        await user.press("question_mark")  # in a field: none takes one
+        words = " ".join(str(s.render()) for s in user.app.screen.query(Static))
+        assert all(action.sentence in words and action.spelled() in words for action in ACTIONS)
+        await user.press("escape")
+        assert user.app.typed.gpu is None
+
+        found = {command.title: command.help for command in user.app.get_system_commands(user.app.screen)}
+        assert {a.title for a in ACTIONS if a.method not in ONE_PANE} <= set(found) and all(found.values())
+        assert "Theme" in found
         await user.press("ctrl+p")
         assert type(user.app.screen).__name__ == "CommandPalette"
         await user.press("escape")
@@ -29,37 +44,117 @@ def test_keys_of_copy_help_palette_and_quit(sit):
     sit(play)
 
 
-@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40), (200, 60)])
+def test_the_palette_does_what_it_says(sit):
+    async def play(user):
+        await user.press("ctrl+p", *"pin")
+        await user.pilot.pause(0.3)
+        await user.press("enter")
+        assert user.app.pinned is not None
+
+    sit(play)
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_form_and_verdict_are_visible_at_every_size(sit, size):
     async def play(user):
         for text in ("10B", "10 bananas"):
             await user.type("tokens", text)
-            seen = screen_text(user)
+            seen = user.seen()
             assert "parameters" in seen and text in seen
             assert "✓ fits" in seen and "tokens/s" in seen and "steps" in seen
             assert "gptplan estimate --params 125M" in seen
             assert ("is not a count" in seen) == (text != "10B")
             assert ("Last valid result" in seen) == (text != "10B")
-            assert "Quit" in seen
+            for key in ("Help", "Save", "Keys", "Quit"):
+                assert key in seen.splitlines()[-1]
 
     sit(play, size=size)
 
 
-def screen_text(user) -> str:
-    """What the terminal shows, line by line."""
-    return "\n".join("".join(s.text for s in strip) for strip in user.app.screen._compositor.render_strips())
+SHOWS = {
+    "summary": ("[no_checkpoints]",),
+    "memory": ("init", "GiB"),
+    "schedule": ("step ", "rate ", "▲", "10B tokens"),
+    "explain": ("cost.usd", "part of a name"),
+    "config": ("gptplan estimate", "schema_version = 1"),
+}
 
 
-def test_below_100_columns_the_panes_are_stacked(sit):
+@pytest.mark.parametrize("size", SIZES)
+def test_every_tab_at_every_size(sit, size):
+    """Each tab shows what it is about; no two widgets share a cell; what does not fit can be scrolled to."""
+
+    async def play(user):
+        app = user.app
+        if size[0] < 100:
+            assert app.query_one("#pane").region.area == 0
+            await user.press("f2")
+            assert app.query_one("#form").region.area == 0
+        for kind in PANES:
+            await user.open(kind.id)
+            seen = user.seen()
+            for words in (*SHOWS[kind.id], "✓ fits", kind.title, "Quit"):
+                assert words in seen, (kind.id, words)
+            parts = [app.query_one(f"#{id}").region for id in ("form", "headline", "tabs", "pane", "command")]
+            parts = [p for p in (*parts, app.query_one(Footer).region) if p.area]
+            assert all(app.screen.region.contains_region(p) for p in parts)
+            assert not any(a.overlaps(b) for i, a in enumerate(parts) for b in parts[i + 1 :])
+            assert app.query_one("#pane").region.height >= 5
+            for text in app.query_one(f"#pane-{kind.id}").query(Static):
+                holder = text.parent
+                if text.region.width > holder.size.width or text.region.height > holder.size.height:
+                    assert holder.max_scroll_x or holder.max_scroll_y, (kind.id, text.id)
+        if size[0] < 100:
+            await user.press("f2")
+            assert app.query_one("#form").region.area and app.query_one("#pane").region.area == 0
+
+    sit(play, size=size)
+
+
+def test_below_100_columns_one_pane_is_seen(sit):
     async def play(user):
         for width in (100, 99, 60, 100):
             await user.pilot.resize_terminal(width, 40)
             await user.settle()
-            left, right = user.app.query_one("#left").region, user.app.query_one("#right").region
-            assert (right.x >= left.right) == (width == 100)
-            assert (right.y >= left.bottom) == (width < 100)
+            form, pane = user.app.query_one("#form").region, user.app.query_one("#pane").region
+            assert form.area and bool(pane.area) == (width == 100)
+            assert ("f2 Results" in user.seen()) == (width < 100)
 
     sit(play, size=(100, 40))
+
+
+def test_a_click_opens_a_tab_and_a_group(sit):
+    async def play(user):
+        await user.pilot.click("#tab-memory")
+        await user.settle()
+        assert "◄ peak" in user.seen()
+        await user.pilot.click("#group-3-title")
+        await user.settle()
+        assert user.app.query_one("#accumulation", Input).placeholder == "(32)"
+
+    sit(play)
+
+
+def test_jump_goes_to_tabs_fields_and_groups(sit):
+    async def play(user):
+        for wanted in ("#tab-schedule", "#gpus", "#group-2-title"):
+            await user.press("ctrl+o")
+            screen = user.app.screen
+            assert isinstance(screen, JumpScreen)
+            place = user.app.screen_stack[0].query_one(wanted)
+            key = next(key for key, widget in screen.targets.items() if widget is place)
+            letter = next(w for w in screen.query(".jump") if str(w.render()) == key)
+            assert letter.region.y == place.region.y and 0 <= place.region.x - letter.region.x <= 1
+            await user.press(key)
+            assert len(user.app.screen_stack) == 1
+            if wanted.startswith("#tab"):
+                assert user.app.query_one(Results).active == "schedule"
+            else:
+                assert user.app.focused is place
+        await user.press("ctrl+o", "escape")
+        assert user.app.focused is place
+
+    sit(play)
 
 
 def test_without_colour_the_state_is_still_said(sit, monkeypatch):
@@ -67,8 +162,8 @@ def test_without_colour_the_state_is_still_said(sit, monkeypatch):
 
     async def play(user):
         await user.type("gpu", "nonesuch")
-        seen = screen_text(user)
+        seen = user.seen()
         assert user.app.no_color
-        assert "✗ GPU" in seen and "Last valid result" in seen and "✗ unknown GPU" in seen
+        assert "✗ GPU" in seen and "Last valid result" in seen and "unknown GPU 'nonesuch'" in seen
 
     sit(play)

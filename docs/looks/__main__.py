@@ -1,0 +1,5 @@
+"""`python -m docs.looks`."""
+
+from docs.looks import main
+
+main()

@@ -1,0 +1,28 @@
+"""The names that a typed field may have, where they can be listed: what completes it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from planner import presets
+from planner.config import CPU, OptimizerConfig
+from planner.field_help import FLAGS, SWITCHES
+from planner.rates import KINDS
+
+
+def names_of(field: str) -> tuple[str, ...]:
+    """The names known for a field of `Typed`; () where it takes a number, a share or a path."""
+    if field == "model":
+        return tuple(presets.model_ids())
+    if field == "gpu":
+        return (*presets.gpu_ids(), CPU)
+    if field == "recipe":
+        return tuple(presets.recipe_ids())
+    if field == "optimizer":
+        return get_args(OptimizerConfig.model_fields["name"].annotation)
+    if field == "schedule":
+        return tuple(KINDS)
+    if field in SWITCHES:
+        return SWITCHES[field]
+    placeholder = FLAGS[field][1]
+    return tuple(placeholder.split("|")) if "|" in placeholder else ()

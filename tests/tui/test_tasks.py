@@ -1,0 +1,261 @@
+"""What a person comes for, key by key: the largest micro-batch that fits, why one plan costs more, and back again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from threading import Event
+
+from textual.widgets import Input
+
+from planner.config import RunConfig
+from planner.config_file import config_text, load_config
+from planner.typed import Typed
+from tui.export import exported
+from tui.form import PlanForm
+from tui.history import History
+from tui.open_screen import OpenScreen
+from tui.session import Result, Seat, Session, differences_of, planned, result_of
+
+
+def test_the_largest_micro_batch_that_fits_is_found_and_saved(sit, session, tmp_path):
+    """Doubling until the verdict says no, then between the last two: guided by what the screen says alone."""
+    path = tmp_path / "run.toml"
+
+    async def play(user):
+        await user.type("gpu", "a100-40gb")
+
+        async def fits(size: int) -> bool:
+            await user.type("micro_batch", str(size))
+            assert user.app.error is None
+            return "✓ fits" in user.text("#headline")
+
+        low = 1
+        while await fits(2 * low):
+            low *= 2
+        high = 2 * low
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if await fits(middle) else (low, middle)
+        await fits(low)
+        await user.press("ctrl+s")
+        await user.type("path", str(path))
+        await user.press("enter")
+        saved = load_config(path)
+        assert saved.training.micro_batch == low > 8
+        typed = Typed(params="125M", tokens="10B", gpu="a100-40gb")
+        assert result_of(replace(typed, micro_batch=str(low)), session).plan.memory.fits
+        assert not result_of(replace(typed, micro_batch=str(low + 1)), session).plan.memory.fits
+
+    sit(play)
+
+
+def test_two_plans_and_why_one_costs_more(sit, session):
+    async def play(user):
+        await user.press("f6")
+        assert "pinned" in user.text("#headline")
+        await user.type("tokens", "20B")
+        await user.type("gpus", "4")
+        text = user.text("#differences")
+        before = Seat(session, Typed(params="125M", tokens="10B"))
+        after = Seat(session, replace(before.typed, tokens="20B", gpus="4"))
+        cost = next(d for d in differences_of(before, after) if d.after.key == "usd")
+        assert [s.names for s in cost.shares] == [("tokens",), ("gpus",)]
+        assert sum(s.amount for s in cost.shares) == Fraction(cost.after.value) - Fraction(cost.before.value)
+        lines = text.splitlines()
+        start = next(i for i, line in enumerate(lines) if line.startswith("cost"))
+        assert "$59.16" in lines[start] and cost.after.spell(cost.after.value) in lines[start]
+        assert "by training tokens" in lines[start + 1] and "+$" in lines[start + 1]
+        assert "by number of GPUs" in lines[start + 2]
+        assert "10B tokens, 1 x a100-80gb" in text and "20B tokens, 4 x a100-80gb" in text
+        await user.type("tokens", "nonsense")  # the comparison stays with the last plan that could be computed
+        assert "last valid result" in user.text("#headline")
+        await user.type("tokens", "20B")
+        assert user.text("#differences") == text
+        await user.press("f6")
+        assert not user.app.query_one("#differences").display and "pinned" not in user.text("#headline")
+
+    sit(play)
+
+
+def test_nothing_is_pinned_while_a_field_is_wrong(sit):
+    async def play(user):
+        await user.type("tokens", "many")
+        await user.press("f6")
+        assert user.app.pinned is None
+
+    sit(play)
+
+
+def test_undo_and_redo(sit):
+    async def play(user):
+        await user.press("down", "down", "end", "backspace", "backspace", "backspace", *"300B")
+        assert user.app.typed.tokens == "300B"
+        await user.type("gpus", "8")
+        eight = user.text("#headline")
+        await user.press("ctrl+z")
+        assert user.app.typed == Typed(params="125M", tokens="300B")
+        assert user.app.query_one("#gpus", Input).value == ""
+        await user.press("ctrl+z")  # the keys of one field in a row are one step
+        assert user.app.typed == Typed(params="125M", tokens="10B")
+        assert user.app.query_one("#tokens", Input).value == "10B"
+        await user.press("ctrl+z")
+        assert user.app.typed == Typed(params="125M", tokens="10B")
+        await user.press("ctrl+r", "ctrl+shift+z")
+        assert user.app.typed == Typed(params="125M", tokens="300B", gpus="8")
+        assert user.text("#headline") == eight
+        await user.press("ctrl+z")
+        await user.type("seq", "512")
+        await user.press("ctrl+r")  # what was undone before another change is gone
+        assert user.app.typed == Typed(params="125M", tokens="300B", seq="512")
+
+    sit(play)
+
+
+def test_history_forgets_nothing_but_the_oldest():
+    def seat(**typed: str) -> Seat:
+        return Seat(one, Typed(**typed))
+
+    one = Session(as_of="2026-01-31", version="0")
+    history = History(seat(tokens="1"))
+    for i in range(2, 600):
+        history.record(seat(tokens=str(i)))
+        history.close()
+    assert history.undo() == seat(tokens="598") and history.redo() == seat(tokens="599")
+    assert history.redo() is None
+    steps = 0
+    while history.undo() is not None:
+        steps += 1
+    assert steps == 500 and history.present == seat(tokens="99")
+
+
+def test_another_file_is_opened_and_undone(sit, session, small, tmp_path):
+    path, bad = tmp_path / "other.toml", tmp_path / "bad.toml"
+    config = result_of(replace(small, tokens="3B", gpus="2"), session).plan.config
+    path.write_text(config_text(config))
+    bad.write_text("schema_version = 1\nnonsense = 2\n")
+
+    async def play(user):
+        await user.type("gpus", "4")
+        before = user.app.typed
+        await user.press("ctrl+l")
+        assert isinstance(user.app.screen, OpenScreen)
+        for name, words in {str(bad): "nonsense", str(tmp_path): "is a directory", "": "name is missing"}.items():
+            await user.type("path", name)
+            await user.press("enter")
+            assert words in user.dialog("#refusal") and "fix:" in user.dialog("#refusal")
+        await user.type("path", str(path))
+        await user.press("enter")
+        assert user.app.result.plan.config == config and user.app.typed == Typed()
+        assert user.app.query_one("#gpus", Input).value == ""
+        assert f"--config {path}" in user.text("#command")
+        await user.press("ctrl+z")
+        assert user.app.typed == before and user.app.session.base is None
+        assert user.app.query_one("#gpus", Input).value == "4"
+
+    sit(play)
+
+
+def test_export_writes_what_the_command_prints(sit, tmp_path):
+    async def play(user):
+        for name in ("plan.json", "plan.md", "plan.txt"):
+            await user.press("ctrl+e")
+            await user.type("path", str(tmp_path / name))
+            await user.press("enter")
+        assert "neither in .json nor in .md" in user.dialog("#refusal")
+        await user.press("escape")
+        written = json.loads((tmp_path / "plan.json").read_text())
+        plan = user.app.result.plan
+        assert written["memory"]["peak_reserved_bytes"] == plan.memory.peak_reserved_bytes
+        assert written["cost"]["usd"] == plan.cost.usd and written["findings"]
+        assert "gptplan estimate --params 125M" in (tmp_path / "plan.md").read_text()
+        assert not (tmp_path / "plan.txt").exists()
+        assert exported(user.app.result, "x", tmp_path / "a.md").startswith("# ")
+
+    sit(play)
+
+
+def test_the_device_bytes_are_replayed_after_the_keys_rest(sit, session, small, monkeypatch):
+    gate = Event()
+
+    def gated(config: RunConfig, *, replay: bool) -> Result:
+        assert gate.wait(30)
+        return planned(config, replay=replay)
+
+    async def play(user):
+        quick, whole = (result_of(small, session, replay=r).plan.memory for r in (False, True))
+        assert user.app.result.plan.memory == whole != quick
+        monkeypatch.setattr("tui.app.planned", gated)
+        user.app.query_one("#micro_batch", Input).value = "8"
+        while user.app.typed.micro_batch is None:
+            await user.pilot.pause(0.01)
+        # the keyboard is free and the plan is shown, its device bytes by rule and marked so
+        await user.press_only("tab", "tab")
+        assert not user.app.settled and " …" in user.text("#headline").splitlines()[0]
+        assert user.app.result.plan.config.training.micro_batch == 8
+        gate.set()
+        await user.settle()
+        assert user.app.result.settled and " …" not in user.text("#headline").splitlines()[0]
+        assert user.app.result == result_of(replace(small, micro_batch="8"), session)
+
+    sit(play)
+
+
+def test_the_schedule_is_read_off_at_the_cursor(sit):
+    async def play(user):
+        await user.open("schedule")
+        user.app.query_one("#pane-schedule").focus()
+        await user.press("home")
+        assert "step 0 of 19,073" in user.text("#reading") and "rate 0 " in user.text("#reading")
+        await user.press("end")
+        words = " ".join(user.text("#reading").split())
+        assert words.startswith("step 19,073 of 19,073") and "10.00 % of the peak" in words
+        await user.press("shift+left", "left")
+        assert "step 19,073 of" not in user.text("#reading")
+        await user.type("schedule", "wsd")
+        assert "wsd" in user.text("#landmarks")
+
+    sit(play)
+
+
+def test_any_number_can_be_explained(sit):
+    async def play(user):
+        await user.open("explain")
+        assert "cost.usd = " in user.text("#why") and "LaTeX" in user.text("#why")
+        await user.type("filter", "training_6nd")
+        await user.press("enter", "home")
+        assert user.text("#why").startswith("flops.training_6nd = ") and "source" in user.text("#why")
+        before = user.text("#why")
+        user.app.query_one(PlanForm).query_one("#tokens", Input).value = "20B"
+        await user.settle()
+        assert user.text("#why").startswith("flops.training_6nd = ") and user.text("#why") != before
+        await user.type("filter", "no such number")
+        assert user.app.query_one("#keys").option_count == 0
+
+    sit(play)
+
+
+def test_the_config_tab_shows_what_is_saved(sit):
+    async def play(user):
+        await user.open("config")
+        assert user.text("#toml") == config_text(user.app.result.plan.config)
+        await user.type("params", "")
+        await user.type("model", "gpt2")
+        await user.type("tied", "untied")
+        assert "tied_embeddings = false" in user.text("#toml")
+        assert "--untied" in user.text("#same") and "--tied" not in user.text("#same")
+
+    sit(play)
+
+
+def test_memory_bars_zoom(sit):
+    async def play(user):
+        await user.open("memory")
+        user.app.query_one("#pane-memory").focus()
+        before = user.text("#bars")
+        assert "┃" in before and "◄ peak" in before and " W  weights" in before
+        await user.press("z")
+        assert "┃" not in user.text("#bars") and user.text("#bars").count("L") > before.count("L")
+
+    sit(play)

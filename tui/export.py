@@ -1,0 +1,24 @@
+"""A plan as a file: JSON or Markdown, by the ending of its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from planner.errors import FileError
+from planner.markdown import markdown
+from planner.report import document
+from tui.session import Result
+
+
+def exported(result: Result, command: str, path: Path) -> str:
+    """The text of a plan. Raises FileError for an ending that is neither."""
+    if path.suffix == ".json":
+        return json.dumps(document(result.plan, result.findings), indent=2) + "\n"
+    if path.suffix == ".md":
+        return markdown(result.plan, result.findings, command)
+    raise FileError(
+        f"{path.name} ends neither in .json nor in .md",
+        why="the ending says what is written",
+        remedy="give a name such as plan.json or plan.md",
+    )

@@ -1,0 +1,47 @@
+"""Undo and redo: the states of the form, one step per field that was edited."""
+
+from __future__ import annotations
+
+from planner.plan_difference import changed_fields
+from tui.session import Seat
+
+LONGEST = 500  # steps that are remembered
+
+
+class History:
+    """The states before and after the present one. Keys typed into one field in a row are one step."""
+
+    def __init__(self, present: Seat) -> None:
+        self.present = present
+        self._before: list[Seat] = []
+        self._after: list[Seat] = []
+        self._typing: str | None = None
+
+    def record(self, seat: Seat) -> None:
+        """A new state; what was undone before is forgotten."""
+        if seat == self.present:
+            return
+        fields = changed_fields(self.present.typed, seat.typed)
+        field = fields[0] if len(fields) == 1 and seat.session is self.present.session else None
+        if field is None or field != self._typing:
+            self._before = [*self._before, self.present][-LONGEST:]
+        self.present, self._typing, self._after = seat, field, []
+
+    def close(self) -> None:
+        """The next change is a step of its own, whatever field it is in."""
+        self._typing = None
+
+    def undo(self) -> Seat | None:
+        """The state before, which is the present one from now on; None at the beginning."""
+        return self._move(self._before, self._after)
+
+    def redo(self) -> Seat | None:
+        """The state that was undone last; None where nothing was."""
+        return self._move(self._after, self._before)
+
+    def _move(self, source: list[Seat], target: list[Seat]) -> Seat | None:
+        if not source:
+            return None
+        target.append(self.present)
+        self.present, self._typing = source.pop(), None
+        return self.present

@@ -1,0 +1,37 @@
+"""Every key and what it does."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui.actions import ACTIONS
+
+ELSEWHERE = (
+    ("Tab, ↓, Enter", "Next field"),
+    ("Shift+Tab, ↑", "Field above"),
+    ("→", "Take the suggested name; open a group"),
+    ("Enter, Space", "Open or close a group"),
+    ("PgUp, PgDn", "Scroll the tab, from the form too"),
+    ("←, →", "Other tab; on Schedule move the cursor, with Shift further, Home and End to the ends"),
+    ("z", "On Memory: the bars on another scale"),
+    ("Ctrl+P", "Palette: all of these by name, and themes"),
+)
+COLUMN = 18
+
+
+class KeysScreen(ModalScreen[None]):
+    """Closes at Escape, ? or Enter."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,enter", "dismiss", "Close")]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title, dialog.border_subtitle = "Keys", "Esc closes"
+            for keys, sentence in (*((a.spelled(), a.sentence) for a in ACTIONS), *ELSEWHERE):
+                yield Static(f"{keys:<{COLUMN}} {sentence}", classes="key", markup=False)

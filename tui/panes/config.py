@@ -1,0 +1,32 @@
+"""Config: the command that gives the plan, and the run.toml that Ctrl+S writes."""
+
+from __future__ import annotations
+
+from textual import work
+from textual.app import ComposeResult
+from textual.worker import get_current_worker
+
+from planner.config import RunConfig
+from planner.config_file import config_text
+from tui.panes.pane import Pane
+from tui.session import View
+from tui.text import Text
+
+
+class ConfigPane(Pane):
+    """The text is made off the UI thread: a config of many assumptions takes longer than a key may."""
+
+    def compose(self) -> ComposeResult:
+        yield Text(id="same")
+        yield Text("…", id="toml")
+
+    def show(self, view: View) -> None:
+        """Show the command at once, the file when it is written out."""
+        self.query_one("#same", Text).put(f"$ {view.command}\n")
+        self._write_out(view.result.plan.config)
+
+    @work(thread=True, exclusive=True, group="config")
+    def _write_out(self, config: RunConfig) -> None:
+        text = config_text(config)
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self.query_one("#toml", Text).put, text)

@@ -1,0 +1,55 @@
+"""Summary: the findings, the difference to the pinned plan, and the whole plan as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+
+from planner.finding import Finding
+from planner.plan_difference import NOTE, difference_lines
+from planner.text import MARKS, summary, title, wrap
+from tui.panes.pane import Pane
+from tui.session import Pinned, View
+from tui.text import Text
+
+
+class SummaryPane(Pane):
+    """Findings wrap to the pane; the tables keep their columns and scroll sideways where the pane is narrow."""
+
+    def compose(self) -> ComposeResult:
+        yield Text(id="differences")
+        yield Text(id="findings")
+        yield Text(id="summary")
+
+    def on_mount(self) -> None:
+        self.query_one("#differences").display = False
+
+    def show(self, view: View) -> None:
+        """Findings first: they ask for something to be done."""
+        width = self.room()
+        differences = self.query_one("#differences", Text)
+        differences.display = view.pinned is not None
+        if view.pinned is not None:
+            differences.put("\n".join(_compared(view, view.pinned, width)))
+        self.query_one("#findings", Text).put(findings_text(view.result.findings, width))
+        self.query_one("#summary", Text).put(summary(view.result.plan, view.result.findings))
+
+
+def findings_text(found: Sequence[Finding], width: int) -> str:
+    """The findings, wrapped to `width` columns; those in the summary are wrapped for a page."""
+    if not found:
+        return "✓ nothing odd"
+    lines = []
+    for f in found:
+        lines += [f"{MARKS[f.level]} [{f.code}]"]
+        lines += [*wrap(f.message, indent=2, width=width), *wrap(f"→ {f.remedy}", indent=2, width=width)]
+    return "\n".join(lines)
+
+
+def _compared(view: View, pinned: Pinned, width: int) -> list[str]:
+    names = [*wrap(f"Pinned: {title(pinned.result.plan)}", indent=0, width=width)]
+    names += wrap(f"Now:    {title(view.result.plan)}", indent=0, width=width)
+    if view.differences is None:
+        return [*names, "", "… working out the differences"]
+    return [*names, "", *difference_lines(view.differences), "", *wrap(NOTE, indent=0, width=width)]

@@ -1,0 +1,96 @@
+"""One field: its name, what was typed, and, where that cannot be used, why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.message import Message
+from textual.suggester import SuggestFromList
+from textual.widgets import Input, Label, Static
+
+from planner.errors import PlanError
+from planner.field_help import FLAGS, label
+from planner.field_names import names_of
+
+
+class FieldInput(Input):
+    """A compact input that leaves `?` to the list of keys: no field takes one."""
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """As an input, but for `?`."""
+        return character != "?" and super().check_consume_key(key, character)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.character == "?":
+            event.stop()
+            event.prevent_default()
+            await self.app.run_action("keys")
+
+
+class Row(Container):
+    """A label and an input; below them the message about the text, while there is one."""
+
+    @dataclass
+    class Typed(Message):
+        """The field has a new text; None: it is empty."""
+
+        name: str
+        text: str | None
+
+    def __init__(self, name: str, text: str, placeholder: str) -> None:
+        super().__init__(id=f"row-{name}")
+        self.field, self.text = name, text
+        names = names_of(name)
+        self.label = Label(label(name), markup=False)
+        self.input = FieldInput(
+            text,
+            id=name,
+            placeholder=placeholder,
+            compact=True,
+            select_on_focus=False,
+            suggester=SuggestFromList(names, case_sensitive=False) if names else None,
+            tooltip=FLAGS[name][2],
+        )
+        self.why: Static | None = None
+
+    def compose(self) -> ComposeResult:
+        yield self.label
+        yield self.input
+
+    # events, not the style :focus-within, whose rules are not applied anew to a neighbour of what has the focus
+    def on_descendant_focus(self) -> None:
+        self.label.add_class("-current")
+
+    def on_descendant_blur(self) -> None:
+        self.label.remove_class("-current")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Pass on what was typed; a field of blanks is an empty one."""
+        event.stop()
+        self.text = event.value
+        self.post_message(self.Typed(self.field, event.value.strip() or None))
+
+    def show_text(self, text: str) -> None:
+        """Put a text there that was typed before."""
+        if self.text.strip() != text:
+            self.text = text
+            self.input.value = text
+
+    def mark(self, wrong: bool, error: PlanError | None) -> None:
+        """Show, by a sign as well as by colour, that the text cannot be used; `error` is told here, if anywhere."""
+        if wrong != self.has_class("-wrong"):  # writing a label lays the whole screen out
+            self.set_class(wrong, "-wrong")
+            self.input.set_class(wrong, "-invalid")
+            self.label.update(f"✗ {label(self.field)}" if wrong else label(self.field))
+        if error is None:
+            if self.why is not None:
+                self.why.remove()
+                self.why = None
+        elif self.why is not None:
+            self.why.update(error.message())
+        else:
+            self.why = Static(error.message(), classes="why", markup=False)
+            self.mount(self.why)

@@ -1,0 +1,25 @@
+"""Text that changes at every key."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+
+class Text(Static):
+    """A `Static` that lays the screen out anew only when its text has another extent, and draws only what changed."""
+
+    def __init__(self, text: str = "", *, id: str) -> None:
+        super().__init__(text, id=id, markup=False)
+        self._put: str | Content = text
+        self._extent: object = None
+
+    def put(self, text: str | Content, *, fixed: bool = False) -> None:
+        """Show a text. fixed: the style gives the widget its size, whatever the text."""
+        if text == self._put:
+            return
+        lines = (text.plain if isinstance(text, Content) else text).splitlines()
+        extent = None if fixed else (len(lines), max(map(len, lines), default=0))
+        changed = not fixed and extent != self._extent
+        self._put, self._extent = text, extent
+        self.update(text, layout=changed)

@@ -134,7 +134,8 @@ class PlannerApp(App[None]):
         except PlanError as error:
             self.error = error
         self.stale = self.error is not None
-        self.differences = None
+        if not self.stale:
+            self.differences = None  # those of the last valid result stay with it
         form = self.query_one(PlanForm)
         form.mark(self.error, frozenset() if self.error is None else fields_named(self.error, self.typed))
         if self.result is not None and not self.stale:

@@ -22,7 +22,7 @@ ELSEWHERE = (
     ("z", "On Memory: the bars on another scale"),
     ("Ctrl+P", "Palette: all of these by name, and themes"),
 )
-COLUMN = 18
+COLUMN = 21
 
 
 class KeysScreen(ModalScreen[None]):

@@ -80,6 +80,8 @@ async def drawn(look: Look) -> str:
             place.value = text
             await pilot.pause()
         app.query_one(Results).open(look.tab)
+        for place in app.query(Input):
+            place.cursor_blink = False  # else the picture depends on the moment
         await rest()
         await pilot.press(*look.keys)
         await rest()

@@ -79,7 +79,7 @@ def test_the_cursor_stands_over_its_step(plan, width):
 
 def test_every_field_has_a_label_and_stands_in_one_panel():
     assert sorted(n for names in panels().values() for n in names) == sorted(f.name for f in fields(Typed))
-    assert all(2 < len(label(n)) <= 22 for n in FLAGS)
+    assert all(2 < len(label(n)) <= 20 for n in FLAGS)
     assert len({label(n) for n in FLAGS}) == len(FLAGS)
 
 

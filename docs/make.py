@@ -77,6 +77,7 @@ def help_of_commands() -> str:
         "calibrate",
         "demo",
         "tui",
+        "wizard",
         "schema",
     ]
     parts = [console("$ gptplan --help", command("--help"))]

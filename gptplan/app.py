@@ -39,6 +39,7 @@ COMMANDS = {
     "calibrate": False,
     "demo": False,
     "tui": False,
+    "wizard": False,
     "schema": False,
 }
 

@@ -23,7 +23,7 @@ def tui(file: RunFile = None) -> None:
 
     Example: gptplan tui run.toml
     """
-    session = _session(file)
+    session = session_of(file)
     if not _at_a_terminal():
         from gptplan.output import show, talk
         from planner.text import summary
@@ -44,7 +44,8 @@ def _at_a_terminal() -> bool:
     return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
 
 
-def _session(file: Path | None) -> Session:
+def session_of(file: Path | None) -> Session:
+    """The day, the program, this machine, the file. Raises FileError, ConfigError."""
     from planner.config import CPU
     from planner.config_file import load_config
     from planner.detect import machine_gpu

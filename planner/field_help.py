@@ -11,6 +11,12 @@ HARDWARE, LOOP = "Hardware and price", "Training loop"
 
 SWITCHES = {"tied": ("tied", "untied")}  # flags that stand alone, and the text that each stands for
 
+# what every plan is asked first, in this order
+MAIN = (
+    "params", "model", "tokens", "seq", "gpu", "gpus", "micro_batch", "global_batch_tokens", "precision",
+    "activation_checkpointing", "peak_lr", "warmup_steps", "price_per_gpu_hour",
+)  # fmt: skip
+
 # field of Typed: (panel, placeholder, help)
 FLAGS: dict[str, tuple[str, str, str]] = {
     "params": (MODEL, "N", "Parameters, such as 125M: a GPT-2 shape is picked by a stated rule, N stays as typed."),

@@ -6,7 +6,7 @@ from typing import get_args
 
 from planner import presets
 from planner.config import CPU, OptimizerConfig
-from planner.field_help import FLAGS, SWITCHES
+from planner.field_help import FLAGS, SWITCHES, label
 from planner.rates import KINDS
 
 
@@ -26,3 +26,11 @@ def names_of(field: str) -> tuple[str, ...]:
         return SWITCHES[field]
     placeholder = FLAGS[field][1]
     return tuple(placeholder.split("|")) if "|" in placeholder else ()
+
+
+def field_text(field: str) -> str:
+    """What help says of a field: label, panel, flag, placeholder, sentence, and the names where they are known."""
+    panel, placeholder, sentence = FLAGS[field]
+    names = names_of(field)
+    known = f"\n  one of: {', '.join(names)}" if names else ""
+    return f"{label(field)} ({panel})\n  --{field.replace('_', '-')} {placeholder}\n  {sentence}{known}"

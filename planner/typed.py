@@ -119,22 +119,25 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+# fields of which one at most may be typed, and why
+EITHER = (
+    (("params", "model", "hf_config"), "each chooses the model"),
+    (("model", "family"), "a preset has its own style"),
+    (("hf_config", "family"), "the file says which style it has"),
+    (("params", "layers"), "the rule of --params chooses the layers"),
+    (("params", "hidden"), "the rule of --params chooses the width"),
+    (("tokens", "steps"), "one follows from the other and the batch"),
+    (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
+    (("precision", "recipe"), "a recipe contains the precision"),
+    (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
+    (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
+    (("tflops", "mfu"), "each fixes the speed"),
+)
+
+
 def refuse_contradictions(typed: Typed) -> None:
     """Flags that say the same thing twice are refused, not ranked. Raises InputError."""
-    either = [
-        (("params", "model", "hf_config"), "each chooses the model"),
-        (("model", "family"), "a preset has its own style"),
-        (("hf_config", "family"), "the file says which style it has"),
-        (("params", "layers"), "the rule of --params chooses the layers"),
-        (("params", "hidden"), "the rule of --params chooses the width"),
-        (("tokens", "steps"), "one follows from the other and the batch"),
-        (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
-        (("precision", "recipe"), "a recipe contains the precision"),
-        (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
-        (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
-        (("tflops", "mfu"), "each fixes the speed"),
-    ]
-    for names, why in either:
+    for names, why in EITHER:
         found = typed.given(*names)
         if len(found) > 1:
             flags = " and ".join(flag(n) for n in found)

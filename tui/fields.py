@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.field_help import panels
+from planner.field_help import MAIN, panels
 from planner.typed import Typed
-
-MAIN = (
-    "params", "model", "tokens", "seq", "gpu", "gpus", "micro_batch", "global_batch_tokens", "precision",
-    "activation_checkpointing", "peak_lr", "warmup_steps", "price_per_gpu_hour",
-)  # fmt: skip
 
 
 class Group(NamedTuple):

@@ -10,9 +10,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from planner.field_help import FLAGS, label
-from planner.field_names import names_of
-from planner.typed import flag
+from planner.field_names import field_text
 
 HELP = """\
 Every key computes the plan anew. An empty field stands for the value in parentheses, which a rule \
@@ -38,12 +36,4 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title, dialog.border_subtitle = "Help", "Esc closes"
-            yield Static(f"{field_help(self.field)}\n\n{HELP}" if self.field else HELP, markup=False)
-
-
-def field_help(name: str) -> str:
-    """A field's flag, placeholder, sentence and names."""
-    panel, placeholder, sentence = FLAGS[name]
-    names = names_of(name)
-    known = f"\n  one of: {', '.join(names)}" if names else ""
-    return f"{label(name)} ({panel})\n  {flag(name)} {placeholder}\n  {sentence}{known}"
+            yield Static(f"{field_text(self.field)}\n\n{HELP}" if self.field else HELP, markup=False)

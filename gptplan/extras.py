@@ -18,3 +18,9 @@ def need_matplotlib(purpose: str) -> None:
     """Raises MissingExtraError unless matplotlib is installed; does not import it."""
     if find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "plot", purpose)
+
+
+def need_textual_serve(purpose: str) -> None:
+    """Raises MissingExtraError unless textual-serve is installed; does not import it."""
+    if find_spec("textual_serve") is None:
+        raise MissingExtraError("textual-serve", "serve", purpose)

@@ -18,11 +18,26 @@ if TYPE_CHECKING:
 RunFile = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A run.toml to start from.", show_default=False)]
 
 
-def tui(file: RunFile = None) -> None:
+def tui(
+    file: RunFile = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show it in a browser, at an address that is printed; Ctrl-C ends it.")
+    ] = False,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="NAME", help="With --serve: listen here; default 127.0.0.1, this machine only."),
+    ] = None,
+    port: Annotated[str | None, typer.Option("--port", metavar="N", help="With --serve (default 8000).")] = None,
+) -> None:
     """Plan in the terminal: a form, and what follows from it at every key.
 
     Example: gptplan tui run.toml
     """
+    if serve or host is not None or port is not None:
+        from gptplan.serving import serve_tui
+
+        serve_tui(file, serve, host, port)
+        return
     session = session_of(file)
     if not _at_a_terminal():
         from gptplan.output import show, talk
@@ -39,7 +54,11 @@ def tui(file: RunFile = None) -> None:
 
 
 def _at_a_terminal() -> bool:
-    """Whether keys can be read and a screen be drawn. Textual draws on stderr and asks nobody."""
+    """Whether keys can be read and a screen be drawn, here or by a browser. Textual draws on stderr and asks nobody."""
+    from tui.files import is_served
+
+    if is_served():
+        return True
     streams = (sys.stdin, sys.stdout, sys.stderr)
     return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
 

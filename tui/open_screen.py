@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -14,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from planner.errors import FileError, PlanError
+from tui.files import file_named
 from tui.session import Session
 
 
@@ -43,7 +42,7 @@ class OpenScreen(ModalScreen[Session | None]):
         try:
             if not typed:
                 raise FileError("the name is missing", remedy="give one, such as run.toml")
-            self.dismiss(self.session.opened(Path(os.path.expanduser(typed))))
+            self.dismiss(self.session.opened(file_named(typed)))
         except PlanError as error:
             self.query_one("#refusal", Static).update(f"✗ {error.message()}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +15,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from planner.config_file import write_atomically
 from planner.errors import FileError
+from tui.files import file_named
 
 
 class SaveScreen(ModalScreen[Path | None]):
@@ -66,10 +66,11 @@ class SaveScreen(ModalScreen[Path | None]):
 
     def _write(self, *, overwrite: bool) -> None:
         typed = self.query_one("#path", Input).value.strip()
-        path = Path(os.path.expanduser(typed))
+        path = Path(typed)
         try:
             if not typed:
                 raise FileError("the name is missing", remedy=f"give one, such as {self.file_name}")
+            path = file_named(typed)
             write_atomically(path, self.text_of(path), overwrite=overwrite)
         except FileError as error:
             may = path.is_file() and not overwrite

@@ -18,6 +18,7 @@ from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.plan_difference import Difference, changed_fields, differences
 from planner.typed import Typed, flag
+from tui.files import file_named
 
 FIRST_RUN = Typed(params="125M", tokens="10B")
 FILE = "file"  # what a change of the run.toml is called among the changes
@@ -118,6 +119,8 @@ def differences_of(before: Seat, after: Seat) -> tuple[Difference, ...]:
 def _config_of(typed: Typed, session: Session) -> RunConfig:
     if session.base is not None and not typed.anything():
         return session.base  # a plan is a pure function of its file
+    if typed.hf_config is not None:
+        file_named(typed.hf_config)  # refused where the browser may not look
     machine_gpu = session.machine_gpu if session.base is None and typed.gpu is None else None
     if isinstance(machine_gpu, PlanError):
         raise machine_gpu

@@ -62,7 +62,7 @@ def test_back_keeps_the_answers_and_a_dash_takes_one_back(wizard):
     assert "512: your answer" in said.err
     said = wizard("<", "gpt2", "<", "-", "", "350M", *END)
     assert "This is the first question." in said.err
-    assert "--model" not in said.out and "--params 125M --tokens 350M" in said.out
+    assert "--model" not in said.out and "--params 350M --tokens 10B" in said.out
 
 
 def test_help_names_what_is_known(wizard):

@@ -24,10 +24,16 @@ class FieldInput(Input):
         return character != "?" and super().check_consume_key(key, character)
 
     async def _on_key(self, event: events.Key) -> None:
+        """Backspace and its like at once: as bindings they would climb to the app, and keys after them overtake them."""
+        found = self._bindings.key_to_bindings.get(event.key)
         if event.character == "?":
             event.stop()
             event.prevent_default()
             await self.app.run_action("keys")
+        elif found and found[0].action != "submit":
+            event.stop()
+            event.prevent_default()
+            await self.run_action(found[0].action)
 
 
 class Row(Container):

@@ -1,0 +1,18 @@
+"""Keys that come faster than the planner computes, as from a browser or over a slow line, keep their order."""
+
+from __future__ import annotations
+
+from textual.events import Key
+from textual.widgets import Input
+
+
+def test_fast_keys_keep_their_order(sit):
+    async def play(user):
+        user.app.query_one("#params").focus()
+        await user.settle()
+        for key in ("end", *["backspace"] * 4, *"350M", "home", "delete", "1", "ctrl+k", "2", "B"):
+            user.app.post_message(Key(key, key if len(key) == 1 else None))
+        await user.settle()
+        assert user.app.query_one("#params", Input).value == "12B"
+
+    sit(play)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from planner.config import CPU, IMPLEMENTATIONS, RunConfig
 from planner.flops_account import flops_of
 from planner.memory_account import memory_of
 from planner.time_account import throughput_of
+from planner.typed import Typed
 from planner.witnessed import counted
 
 PeakOf = Callable[[RunConfig], int]
@@ -63,6 +64,19 @@ def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf 
     # the peak grows with the micro-batch, so that the largest is found by halving
     count = bisect_left(divisors, True, key=lambda micro: peak_of(with_micro_batch(config, micro)) > capacity_bytes)
     return divisors[count - 1] if count else None
+
+
+def largest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> Change | None:
+    """The change to the largest micro-batch of the same global batch whose peak fits, above the config's own too.
+
+    None where one sequence is too much; a change without flags where the config has it already.
+    """
+    whole = with_micro_batch(config, config.training.micro_batch * config.training.accumulation)
+    micro = largest_micro_batch(whole, capacity_bytes, peak_of)
+    if micro is None:
+        return None
+    found = with_micro_batch(config, micro)
+    return Change(found, flags_between(config, found), peak_of(found), _launch_ratio(config, found))
 
 
 def with_micro_batch(config: RunConfig, micro: int) -> RunConfig:
@@ -187,3 +201,12 @@ def flags_between(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
         if before != after:
             found.append(f"{flag} {after}")
     return tuple(found)
+
+
+def typed_with(typed: Typed, change: Change) -> Typed:
+    """What is typed, with a change's flags. A batch typed in tokens stays, and gives the accumulation."""
+    flags = dict(line.split(" ", 1) for line in change.flags)
+    fields = {name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()}
+    if typed.global_batch_tokens is not None:
+        fields.pop("accumulation", None)
+    return replace(typed, **fields)

@@ -7,6 +7,7 @@ No widget computes. What takes longer than a key may is worked out in a thread o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +30,7 @@ from planner.plan_difference import Difference
 from planner.typed import Typed
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.export import exported
+from tui.fit import FITS, Fit, Found, found_fit
 from tui.form import PlanForm
 from tui.group import GroupTitle
 from tui.help_screen import HelpScreen
@@ -187,6 +189,8 @@ class PlannerApp(App[None]):
             if self.check_action(action.method, ()) and action.method != "quit":
                 method = getattr(self, f"action_{action.method}")
                 yield SystemCommand(action.title, f"{action.sentence} ({action.spelled()})", method)
+        for fit in FITS:
+            yield SystemCommand(fit.title, fit.sentence, partial(self.find_fit, fit))
         yield from super().get_system_commands(screen)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -250,6 +254,26 @@ class PlannerApp(App[None]):
         self.differences = None
         self._show()
         self._settle()
+
+    def find_fit(self, fit: Fit) -> None:
+        """Look for a change of the plan that fits the card, and type it."""
+        if self._whole() is not None and self.seat is not None:
+            self._find_fit(fit, self.seat)
+
+    @work(thread=True, exclusive=True, group="fit")
+    def _find_fit(self, fit: Fit, seat: Seat) -> None:
+        found = found_fit(fit, seat)
+        if not get_current_worker().is_cancelled:
+            self.call_from_thread(self._found_fit, seat, found)
+
+    def _found_fit(self, seat: Seat, found: Found) -> None:
+        if self.seat is not seat:
+            self.notify("the form has changed meanwhile: ask again", timeout=3)
+            return
+        self.notify(found.message, title=found.title, markup=False, timeout=8)
+        if found.typed is not None:
+            self.query_one(PlanForm).restore(found.typed)
+            self.seat = Seat(self.session, found.typed)
 
     def _whole(self) -> Result | None:
         """What is shown, if the form says the same; else the user is told."""

@@ -24,7 +24,7 @@ class FieldInput(Input):
         return character != "?" and super().check_consume_key(key, character)
 
     async def _on_key(self, event: events.Key) -> None:
-        """Backspace and its like at once: as bindings they would climb to the app, and keys after them overtake them."""
+        """Backspace and its like at once: a binding climbs to the app, and keys after it would overtake it."""
         found = self._bindings.key_to_bindings.get(event.key)
         if event.character == "?":
             event.stop()

@@ -29,7 +29,6 @@ from planner.in_effect import in_effect
 from planner.plan_difference import Difference
 from planner.typed import Typed
 from tui.actions import ACTIONS, ONE_PANE, bindings
-from tui.export import exported
 from tui.fit import FITS, Fit, Found, found_fit
 from tui.form import PlanForm
 from tui.group import GroupTitle
@@ -296,6 +295,8 @@ class PlannerApp(App[None]):
 
     def action_export(self) -> None:
         """Write the plan itself, with the replayed numbers, as JSON or Markdown."""
+        from tui.export import exported  # the report: 10 ms, not before the first paint
+
         result, command = self._whole(), command_of(self.typed, self.session)
         if result is not None:
             whole = result if result.settled else planned(result.plan.config, replay=True)

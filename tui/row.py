@@ -30,10 +30,9 @@ class FieldInput(Input):
             event.stop()
             event.prevent_default()
             await self.app.run_action("keys")
-        elif found and found[0].action != "submit":
+        elif found and found[0].action != "submit" and await self.app.run_action(found[0].action, self):
             event.stop()
-            event.prevent_default()
-            await self.run_action(found[0].action)
+            event.prevent_default()  # one that it could not do, such as scrolling, climbs on
 
 
 class Row(Container):

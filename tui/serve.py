@@ -39,7 +39,8 @@ def listen(words: Sequence[str], host: str, port: int, talk: Callable[[str], Non
         async def handle_index(self, request: web.Request) -> web.StreamResponse:
             _refuse_strangers(request, local)
             self.public_url = f"{request.scheme}://{request.host}"  # as the browser calls it: 0.0.0.0 is no address
-            response: web.Response = await super().handle_index(request)
+            response = await super().handle_index(request)
+            assert isinstance(response, web.Response)
             response.text = FONTS.sub("", response.text or "")
             return response
 

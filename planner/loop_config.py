@@ -32,7 +32,8 @@ class GuardConfig(Section):
     """Steps that would harm the weights. One that is not finite is always skipped; what a loss spike does is chosen."""
 
     on_spike: Literal["warn", "skip", "rollback"] = Field(
-        default="warn", description="warn; skip its update; rollback to a good checkpoint and pass its batches by"
+        default="warn",
+        description="warn; skip its update; rollback past its batches, where the loss spiked",
     )
     spike_sigmas: Positive = Field(
         default=SPIKE_SIGMAS, description="standard deviations above the mean of the last steps that make a spike"

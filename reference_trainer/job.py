@@ -112,12 +112,8 @@ def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -
     Raises PlanError for a diverged model or a spent budget of rollbacks.
     """
     steps = job.readings.read()
-    spike = next((step for step in steps if step.spike), None)
-    if spike is not None:
-        told = f"loss {format_number(spike.loss)}, gradient norm {format_number(spike.grad_norm)}"
-        job.here.event("spike", step=spike.step, loss_sigmas=spike.loss_sigmas, norm_sigmas=spike.norm_sigmas)
-        job.say(f"step {spike.step}: a spike, {told}; policy: {job.work.config.guard.on_spike}")
-        if job.work.config.guard.on_spike == "rollback" and _roll_back(job, spike.step):
+    for spike in (step for step in steps if step.spike):
+        if _answer_spike(job, spike):
             return False
     # the loss of the last step's weights stands in the last step's row
     begin = time.perf_counter()
@@ -135,6 +131,17 @@ def take_readings(job: Job, show: Show, evaluating: Callable[[], bool] | None) -
     if held_out is not None:
         _note_evaluation(job, held_out, evaluation_seconds)
     return True
+
+
+def _answer_spike(job: Job, spike: Step) -> bool:
+    """Tell of a spike; True where it led to a rollback, which a loss alone does: clipping has tamed the gradient."""
+    guard = job.work.config.guard
+    told = f"loss {format_number(spike.loss)}, gradient norm {format_number(spike.grad_norm)}"
+    answer = "the update was applied" if spike.updated else "the update was left out"
+    job.here.event("spike", step=spike.step, loss_sigmas=spike.loss_sigmas, norm_sigmas=spike.norm_sigmas)
+    job.say(f"step {spike.step}: a spike, {told}: {answer}; policy: {guard.on_spike}")
+    harmed = guard.on_spike == "rollback" and spike.loss_sigmas > guard.spike_sigmas
+    return harmed and _roll_back(job, spike.step)
 
 
 def _write(job: Job) -> None:

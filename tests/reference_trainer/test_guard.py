@@ -152,6 +152,25 @@ def test_fault_11_a_rollback_passes_the_batches_by(
     assert [rate for _, rate in result.rates[8:]] == [rate / 2 for _, rate in plain.rates[8:]]
 
 
+def test_a_gradient_norm_alone_leaves_its_update_out_and_rolls_nothing_back(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norms have long tails, and clipping bounds what they do: a run of 2M parameters had two at 8 and 9 sigmas."""
+    judge, calls = Gate.judge, list[int]()
+
+    def loud(self: Gate, loss: torch.Tensor, norm: torch.Tensor) -> Any:
+        calls.append(1)
+        return judge(self, loss, norm * 50 if len(calls) == 10 else norm)
+
+    monkeypatch.setattr(Gate, "judge", loud)
+    said: list[str] = []
+    train(guarded(tiny(steps=12, accumulation=1, checkpoint_every=4), on_spike="rollback"), said=said)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if not row["updated"]] == [10] and rows[9]["norm_sigmas"] > 6
+    assert load_rollbacks(tmp_path / "run/rollbacks.json") == ()
+    assert any("step 10: a spike" in line and "the update was left out" in line for line in said)
+
+
 def test_fault_11_the_budget_ends_it(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

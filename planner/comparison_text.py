@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.compare import Comparison, Row
-from planner.text import BASES, table
+from planner.text import BASES, table, wrap
 from planner.units import (
     format_count_exact,
     format_duration,
@@ -30,6 +30,22 @@ def comparison_lines(comparison: Comparison) -> str:
     if operators:
         tail += f"; {operators} operators' saved bytes compared one by one"
     return "\n".join([head, *table(rows, right=frozenset({1, 2, 3, 4})), tail])
+
+
+def comparison_within(comparison: Comparison, width: int) -> str:
+    """The comparison in at most `width` columns: the verdict's sign first, where the whole table is too wide."""
+    whole = comparison_lines(comparison)
+    if max(map(len, whole.splitlines()[1:-1])) <= width:
+        return "\n".join([*whole.splitlines()[:-1], *wrap(whole.splitlines()[-1].strip(), indent=2, width=width)])
+    head, *_, tail = whole.splitlines()
+    shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
+    cells = [_comparison_row(row) for row in shown]
+    rows = [("", "", "predicted", "measured", "ratio")]
+    rows += [(c[5][0], c[0], c[1], c[2], c[3]) for c in cells]
+    lines = table(rows, right=frozenset({2, 3, 4}))
+    if max(map(len, lines)) > width:
+        lines = [part for r in rows[1:] for part in (f"  {r[0]} {r[1]}", f"      {r[2]} → {r[3]}  {r[4]}".rstrip())]
+    return "\n".join([*wrap(head, indent=0, width=width), *lines, *wrap(tail.strip(), indent=2, width=width)])
 
 
 def _comparison_row(row: Row) -> tuple[str, ...]:

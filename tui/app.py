@@ -7,6 +7,7 @@ No widget computes. What takes longer than a key may is worked out in a thread o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,6 +39,7 @@ from tui.keys_screen import KeysScreen
 from tui.open_screen import OpenScreen
 from tui.panes.pane import Pane
 from tui.results import Results
+from tui.run_keys import RUN_KEYS
 from tui.save_screen import SaveScreen
 from tui.session import (
     Pinned,
@@ -187,7 +189,22 @@ class PlannerApp(App[None]):
             if self.check_action(action.method, ()) and action.method != "quit":
                 method = getattr(self, f"action_{action.method}")
                 yield SystemCommand(action.title, f"{action.sentence} ({action.spelled()})", method)
+        for key, method, title, sentence in RUN_KEYS:
+            yield SystemCommand(f"Run: {title}", f"{sentence} ({key} on the tab Run)", partial(self.run_tab, method))
         yield from super().get_system_commands(screen)
+
+    async def run_tab(self, method: str) -> None:
+        """Go to the tab Run and do one of its actions."""
+        await self.query_one(Results).show("run")
+        if self.size.width < TWO_PANES:
+            self._in_front(True)
+        pane = self.query_one(Results).pane
+        if pane is not None:
+            pane.focus()
+            if pane.check_action(method, ()):
+                await pane.run_action(method)
+            else:
+                self.notify("the tab Run says where the run stands", title="✗ not possible now", severity="warning")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing of the planner while a dialog is open; the other pane only where one pane is seen at a time."""
@@ -301,7 +318,9 @@ class PlannerApp(App[None]):
     def action_help(self) -> None:
         """Help for the field that has the focus."""
         name = self.focused.id if self.focused is not None else None
-        self.push_screen(HelpScreen(name if name in FLAGS else None))
+        pane = self.query_one(Results).pane
+        inside = pane is not None and self.focused is not None and pane in self.focused.ancestors_with_self
+        self.push_screen(HelpScreen(name if name in FLAGS else None, pane.HELP if inside and pane is not None else ""))
 
     def action_keys(self) -> None:
         """The list of all keys."""

@@ -49,8 +49,12 @@ class Results(Vertical):
     async def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
         """Show the tab's pane and hide the others."""
         event.stop()
+        await self.show((event.tab.id or "").removeprefix("tab-"))
+
+    async def show(self, wanted: str) -> None:
+        """Put a tab on top; its pane is there when this returns."""
+        self.open(wanted)
         place = self.query_one("#pane", Container)
-        wanted = (event.tab.id or "").removeprefix("tab-")
         if not place.query(f"#pane-{wanted}"):
             await place.mount(next(kind for kind in PANES if kind.id == wanted).make())
         for pane in place.query_children(Pane):

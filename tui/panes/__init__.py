@@ -29,4 +29,6 @@ PANES = (
     PaneKind("schedule", "Schedule", "tui.panes.schedule", "SchedulePane"),
     PaneKind("explain", "Explain", "tui.panes.explain", "ExplainPane"),
     PaneKind("config", "Config", "tui.panes.config", "ConfigPane"),
+    PaneKind("run", "Run", "tui.panes.run", "RunPane"),
+    PaneKind("compare", "Compare", "tui.panes.compare", "ComparePane"),
 )

@@ -33,19 +33,24 @@ def comparison_lines(comparison: Comparison) -> str:
 
 
 def comparison_within(comparison: Comparison, width: int) -> str:
-    """The comparison in at most `width` columns: the verdict's sign first, where the whole table is too wide."""
-    whole = comparison_lines(comparison)
-    if max(map(len, whole.splitlines()[1:-1])) <= width:
-        return "\n".join([*whole.splitlines()[:-1], *wrap(whole.splitlines()[-1].strip(), indent=2, width=width)])
-    head, *_, tail = whole.splitlines()
+    """The comparison in at most `width` columns: what is outside first, each line begun by its verdict's sign."""
+    head, *_, tail = comparison_lines(comparison).splitlines()
+    order = ("outside", "unknown", "within")
     shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
-    cells = [_comparison_row(row) for row in shown]
-    rows = [("", "", "predicted", "measured", "ratio")]
-    rows += [(c[5][0], c[0], c[1], c[2], c[3]) for c in cells]
-    lines = table(rows, right=frozenset({2, 3, 4}))
-    if max(map(len, lines)) > width:
-        lines = [part for r in rows[1:] for part in (f"  {r[0]} {r[1]}", f"      {r[2]} → {r[3]}  {r[4]}".rstrip())]
-    return "\n".join([*wrap(head, indent=0, width=width), *lines, *wrap(tail.strip(), indent=2, width=width)])
+    cells = [_comparison_row(row) for row in sorted(shown, key=lambda r: order.index(r.verdict))]
+    rows = [("", "predicted", "measured", "ratio", "tolerance")]
+    rows += [(f"{c[5][0]} {c[0]}", c[1], c[2], c[3], c[4]) for c in cells]
+    lines = _no_wider(rows, width)
+    return "\n".join([*wrap(head, indent=0, width=width), *lines, *wrap(tail.strip(), indent=0, width=width)])
+
+
+def _no_wider(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """A table with as many of the columns as there is room for; the numbers on a line of their own as the last way."""
+    for columns in (5, 4):
+        lines = [line[2:] for line in table([r[:columns] for r in rows], right=frozenset({1, 2, 3, 4}))]
+        if max(map(len, lines)) <= width:
+            return lines
+    return [part for r in rows[1:] for part in (r[0], f"    {r[1]} → {r[2]}  {r[3]}".rstrip())]
 
 
 def _comparison_row(row: Row) -> tuple[str, ...]:

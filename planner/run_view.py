@@ -207,6 +207,8 @@ def _evaluated(record: Record) -> str:
 def _memory(row: Row | None, plan: Mapping[str, Any] | None, resident: int | None) -> list[Figure]:
     """Of a GPU what PyTorch holds, beside the predicted peaks; of a processor what the process holds."""
     if row is None or _number(row, "allocated_bytes") is None:
+        if resident is None:
+            return []
         return [Figure("process memory", "byte", resident, note="resident, PyTorch's code and the data in it")]
     kinds = (("allocated", "allocated_bytes", "peak_allocated_bytes"), ("reserved", "reserved_bytes",
              "peak_reserved_bytes"))  # fmt: skip
@@ -235,6 +237,8 @@ def stage(record: Record, *, owned: bool, alive: bool | None, code: int | None, 
         return "closing"  # out of the loop: it measures once more and compares
     if working:
         return "stopping" if asked else "running" if owned and record.start is not None else "starting"
+    if code is not None and code < 0:
+        return "gone"  # killed
     if code not in (None, 0, 130, 143):
         return "failed"
     if not record.events:

@@ -28,7 +28,7 @@ class StartScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = ESCAPE
     FIELDS: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("directory", "Directory", "new or empty"),
-        ("data", "Data", "text, .jsonl, folder or .bin; empty: the built-in text"),
+        ("data", "Data", "a path; empty: the built-in text"),
         ("limit", "Time limit", "such as 2h30m; empty: none"),
         ("stop", "Stop after step", "such as 500; empty: the whole run"),
     )

@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import ScrollableContainer, Vertical
+from textual.content import Content
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
@@ -18,6 +19,7 @@ from planner.comparison_text import comparison_within
 from planner.config_file import read_text
 from planner.errors import PlanError
 from planner.run_files import runs_in
+from planner.text import wrap
 from tui.panes.pane import Pane
 from tui.session import View
 from tui.text import Text
@@ -96,7 +98,11 @@ class ComparePane(Pane, can_focus=False):
     def _read(self, directory: Path, width: int) -> None:
         text = compared(directory, width)
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self.query_one("#compared", Text).put, text)
+            self.app.call_from_thread(self._show_comparison, str(directory), text)
+
+    def _show_comparison(self, name: str, text: str) -> None:
+        self.query_one("#comparison").border_title = Content(name)
+        self.query_one("#compared", Text).put(text)
 
 
 def compared(directory: Path, width: int) -> str:
@@ -106,6 +112,14 @@ def compared(directory: Path, width: int) -> str:
     except PlanError as error:
         return f"✗ {error.message()}"
     try:
-        return f"{directory}\n{table}\n\n{read_text(directory / POST_MORTEM)}"
+        return f"{table}\n\n{_wrapped(read_text(directory / POST_MORTEM), width)}"
     except PlanError as error:
-        return f"{directory}\n{table}\n\n{error.message()}"
+        return f"{table}\n\n{error.message()}"
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Sentences wrapped; the rows of tables keep their columns."""
+    parts: list[str] = []
+    for line in text.splitlines():
+        parts += [line] if not line or line.startswith("|") else wrap(line, indent=0, width=width)
+    return "\n".join(parts)

@@ -16,8 +16,9 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from planner.errors import FileError, PlanError
-from planner.run_files import is_run, owner_of, runs_in
+from planner.run_files import is_run, owner_of
 from tui.trainer import Wish
+from tui.watched import known_runs
 
 ESCAPE: list[BindingType] = [Binding("escape", "cancel", "Cancel")]
 
@@ -92,7 +93,7 @@ class AttachScreen(ModalScreen[Path | None]):
 
     @work(thread=True)
     def _list(self) -> None:
-        found = runs_in(Path())
+        found = known_runs()
         marked = [(f"{'▶' if owner_of(run) is not None else ' '} {run}", str(run)) for run in found]
         self.app.call_from_thread(self._listed, marked)
 

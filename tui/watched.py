@@ -6,8 +6,44 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.run_files import log_lines, log_of, owner_of, resident_bytes
+from planner.config_file import read_text, write_atomically
+from planner.errors import PlanError
+from planner.run_files import is_run, log_lines, log_of, owner_of, resident_bytes, runs_in
 from planner.run_view import Figure, Record, Stage, figures, stage
+
+RECENT = 20  # runs that are remembered
+
+
+def recent_file() -> Path:
+    """Where the runs that were watched are remembered, in the user's cache."""
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("gptplan")) / "recent-runs.txt"
+
+
+def known_runs() -> tuple[Path, ...]:
+    """Runs below this directory, the latest first, then those that were watched from elsewhere."""
+    here = runs_in(Path())
+    found = {run.absolute() for run in here}
+    return (*here, *(run for run in _remembered() if run not in found and is_run(run)))
+
+
+def remember(directory: Path) -> None:
+    """Put a run before the others that were watched; where the cache cannot be written, it is not remembered."""
+    first = directory.absolute()
+    lines = [str(run) for run in (first, *(r for r in _remembered() if r != first)) if "\n" not in str(run)]
+    try:
+        recent_file().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(recent_file(), "\n".join(lines[:RECENT]) + "\n", overwrite=True)
+    except (OSError, PlanError):
+        pass
+
+
+def _remembered() -> list[Path]:
+    try:
+        return [Path(line) for line in read_text(recent_file()).splitlines() if line]
+    except PlanError:
+        return []
 
 
 @dataclass(frozen=True, slots=True)

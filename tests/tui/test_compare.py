@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from planner.compare import Comparison, Row
 from planner.comparison_text import comparison_within
+from tui.watched import remember
 
 ROWS = (
     Row("parameters", "1", 34688, 34688, 1.0, 0.0, "within"),
@@ -59,6 +60,24 @@ def test_runs_are_found_chosen_and_typed(sit, tmp_path, monkeypatch):
 
     for size in ((120, 40), (60, 20)):
         sit(play, size=size)
+
+
+def test_a_run_that_was_watched_elsewhere_is_remembered(sit, tmp_path, monkeypatch):
+    finished(tmp_path / "else/where")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    async def play(user):
+        await user.open("compare")
+        assert "No finished run" in user.text("#compared")
+        remember(tmp_path / "else/where")
+        remember(tmp_path / "not/there")
+        await user.open("summary")
+        await user.open("compare")  # shown again, it looks again
+        assert [o.id for o in user.app.query_one("#compare-runs").options] == [str(tmp_path / "else/where")]
+        assert "✗ step_seconds" in user.text("#compared")
+
+    sit(play)
 
 
 def test_without_a_finished_run_it_says_where_to_get_one(sit, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The tab Run: start a run, detach, attach, stop; the real trainer once, else a fake one that obeys the same signals."""
+"""The tab Run: start a run, detach, attach, stop; the real trainer once, else a fake that obeys the same signals."""
 
 from __future__ import annotations
 

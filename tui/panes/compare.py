@@ -18,11 +18,11 @@ from planner.compare_file import COMPARISON, load_comparison
 from planner.comparison_text import comparison_within
 from planner.config_file import read_text
 from planner.errors import PlanError
-from planner.run_files import runs_in
 from planner.text import wrap
 from tui.panes.pane import Pane
 from tui.session import View
 from tui.text import Text
+from tui.watched import known_runs
 
 NARROWEST = 30
 POST_MORTEM = "post-mortem.md"
@@ -31,7 +31,8 @@ Compare shows a finished run: every number that was predicted before it began, b
 
 ✓ within its tolerance  ✗ outside  ? not measured here, or not predicted
 
-Type a run directory, or choose one of those below this directory; the post-mortem stands below the table.
+Type a run directory, or choose one of those below this directory or watched before.
+The post-mortem stands below the table.
 The same by command: gptplan compare RUN_DIR; gptplan postmortem RUN_DIR."""
 
 
@@ -56,9 +57,12 @@ class ComparePane(Pane, can_focus=False):
         if view is not None:
             self._find()
 
+    def on_show(self) -> None:
+        self._find()  # a run may have finished meanwhile
+
     @work(thread=True, exclusive=True, group="find")
     def _find(self) -> None:
-        found = [run for run in runs_in(Path()) if (run / COMPARISON).is_file()]
+        found = [run for run in known_runs() if (run / COMPARISON).is_file()]
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self._found, found)
 

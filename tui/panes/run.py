@@ -24,7 +24,7 @@ from tui.run_keys import RUN_KEYS
 from tui.run_screens import AttachScreen, KillScreen, StartScreen
 from tui.session import View
 from tui.text import Text
-from tui.watched import Seen, Watched
+from tui.watched import Seen, Watched, remember
 
 EVERY = 0.5  # s between two looks at the files
 POSSIBLE = {
@@ -112,6 +112,7 @@ class RunPane(Pane):
     def watch_run(self, directory: Path, process: subprocess.Popen[bytes] | None = None) -> None:
         """Follow a run from now on."""
         self.watched, self.seen = Watched(directory, process), None
+        remember(directory)
         self.focus()
         self.look()
 

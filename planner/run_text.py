@@ -86,9 +86,12 @@ def _value(f: Figure, value: float | int | None) -> str:
 
 def curve_lines(title: str, series: Series, *, width: int, height: int) -> list[str]:
     """A curve over the steps under its title; a sentence while there are less than two points."""
-    if len(series) < 2 or max(series.values) <= 0:
+    if len(series) < 2 or max(series.values) <= 0 or min(series.values) < 0:
         return [f"{title}: drawn from the second step on"]
-    return [f"{title} over steps", *plot([series.at()], series.steps[-1], width=width, height=height)]
+    floor = (
+        min(series.values) if min(series.values) < max(series.values) < 2 * min(series.values) else 0.0
+    )  # else it is a line at the top
+    return [f"{title} over steps", *plot([series.at()], series.steps[-1], width=width, height=height, floor=floor)]
 
 
 def curves(record: Record, *, width: int, height: int) -> list[str]:

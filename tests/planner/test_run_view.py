@@ -140,6 +140,17 @@ def test_where_a_run_stands(tmp_path, events, owned, alive, code, asked, expecte
     assert stage_text(expected, code).startswith(STAGES[expected])
 
 
+def test_a_curve_that_stays_high_is_drawn_from_its_lowest_value():
+    high, wide = Series(), Series()
+    for step in range(1, 100):
+        high.add(step, 5.0 - step / 100)
+        wide.add(step, 5.0 - step / 25)
+    drawn = curve_lines("loss", high, width=60, height=9)
+    assert drawn[1].split()[0] == "4.99" and drawn[9].split()[0] == "4.01"
+    assert all(any("\u2800" < c <= "\u28ff" for c in line) for line in drawn[1:10])  # no row is empty
+    assert curve_lines("loss", wide, width=60, height=9)[9].split()[0] == "0"
+
+
 def test_lines_keep_to_the_width(run):
     write(run, [row(i) for i in range(1, 50)])
     event(run, "stopped", step=9, message="loss is not finite\nwhy: rate", exit_code=1)

@@ -122,8 +122,8 @@ def compared(directory: Path, width: int) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Sentences wrapped; the rows of tables keep their columns."""
+    """Lines that are too long, wrapped."""
     parts: list[str] = []
     for line in text.splitlines():
-        parts += [line] if not line or line.startswith("|") else wrap(line, indent=0, width=width)
+        parts += [line] if len(line) <= width else wrap(line, indent=0, width=width)
     return "\n".join(parts)

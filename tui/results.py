@@ -25,7 +25,7 @@ class Results(Vertical):
 
     def watch_view(self, view: View | None) -> None:
         """Show what is new."""
-        if self.is_mounted:
+        if self.is_mounted and self.query(Headline):  # a thread may end while the planner is being closed
             self.query_one(Headline).view = view
             pane = self.pane
             if pane is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.compare import Comparison, Row
-from planner.text import BASES, table
+from planner.text import BASES, table, wrap
 from planner.units import (
     format_count_exact,
     format_duration,
@@ -30,6 +30,32 @@ def comparison_lines(comparison: Comparison) -> str:
     if operators:
         tail += f"; {operators} operators' saved bytes compared one by one"
     return "\n".join([head, *table(rows, right=frozenset({1, 2, 3, 4})), tail])
+
+
+def comparison_within(comparison: Comparison, width: int) -> str:
+    """The comparison in at most `width` columns: what is outside first, each line begun by its verdict's sign."""
+    head, *_, tail = comparison_lines(comparison).splitlines()
+    order = ("outside", "unknown", "within")
+    shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
+    cells = [_comparison_row(row) for row in sorted(shown, key=lambda r: order.index(r.verdict))]
+    rows = [("", "predicted", "measured", "ratio", "tolerance")]
+    rows += [(f"{c[5][0]} {c[0]}", _short(c[1]), _short(c[2]), c[3], c[4]) for c in cells]
+    lines = _no_wider(rows, width)
+    return "\n".join([*wrap(head, indent=0, width=width), *lines, *wrap(tail.strip(), indent=0, width=width)])
+
+
+def _short(value: str) -> str:
+    """A speed without its thing, which the line's name says."""
+    return value.replace(" tokens/s", " /s")
+
+
+def _no_wider(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """A table with as many of the columns as there is room for; the numbers on a line of their own as the last way."""
+    for columns in (5, 4, 3):
+        lines = [line[2:] for line in table([r[:columns] for r in rows], right=frozenset({1, 2, 3, 4}))]
+        if max(map(len, lines)) <= width:
+            return lines
+    return [part for r in rows[1:] for part in (r[0], f"    {r[1]} → {r[2]}  {r[3]}".rstrip())]
 
 
 def _comparison_row(row: Row) -> tuple[str, ...]:

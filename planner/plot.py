@@ -17,24 +17,31 @@ ALL_CHARACTERS = MARKS + "⣿┤│└─┬"  # what a terminal must know
 
 
 def plot(
-    rates: Sequence[Callable[[int], float]], last: int, *, width: int, height: int = 12, plain: bool = False
+    rates: Sequence[Callable[[int], float]],
+    last: int,
+    *,
+    width: int,
+    height: int = 12,
+    plain: bool = False,
+    floor: float = 0.0,
 ) -> list[str]:
-    """Lines of at most `width` characters that show each rate from step 0 to `last`, from zero to the highest peak.
+    """Lines of at most `width` characters that show each rate from step 0 to `last`, from `floor` to the highest peak.
 
-    plain: ASCII only. Where several curves coincide, their marks alternate. At most eight curves.
+    floor: no value is below it, and the highest is above it. plain: ASCII only. Where several curves coincide, their
+    marks alternate. At most eight curves.
     """
     braille = len(rates) == 1 and not plain
     across, down = (2, 4) if braille else (1, 1)
     samples = [[rate(k) for k in _steps(last, 2 * max(width, 8))] for rate in rates]
     top = max(max(values) for values in samples)
-    labels = [format_number(top * (height - 1 - i) / (height - 1), 3) if i % 4 == 0 or i == height - 1 else ""
-              for i in range(height)]  # fmt: skip
+    labels = [format_number(floor + (top - floor) * (height - 1 - i) / (height - 1), 3)
+              if i % 4 == 0 or i == height - 1 else "" for i in range(height)]  # fmt: skip
     margin = max(map(len, labels))
     columns = max(8, width - margin - 4)
     steps = _steps(last, columns * across)
     cells: dict[tuple[int, int], int] = {}
     for number, rate in enumerate(rates):
-        for row, column in _dots([rate(k) for k in steps], top, height * down):
+        for row, column in _dots([rate(k) - floor for k in steps], top - floor, height * down):
             if braille:
                 key = (row // 4, column // 2)
                 cells[key] = cells.get(key, 0) | DOTS[row % 4][column % 2]

@@ -29,6 +29,7 @@ from planner.in_effect import in_effect
 from planner.plan_difference import Difference
 from planner.typed import Typed
 from tui.actions import ACTIONS, ONE_PANE, bindings
+from tui.files import is_served
 from tui.fit import FITS, Fit, Found, found_fit
 from tui.form import PlanForm
 from tui.group import GroupTitle
@@ -39,6 +40,7 @@ from tui.keys_screen import KeysScreen
 from tui.open_screen import OpenScreen
 from tui.panes.pane import Pane
 from tui.results import Results
+from tui.run_keys import RUN_KEYS
 from tui.save_screen import SaveScreen
 from tui.session import (
     Pinned,
@@ -190,7 +192,22 @@ class PlannerApp(App[None]):
                 yield SystemCommand(action.title, f"{action.sentence} ({action.spelled()})", method)
         for fit in FITS:
             yield SystemCommand(fit.title, fit.sentence, partial(self.find_fit, fit))
+        for key, method, title, sentence in () if is_served() else RUN_KEYS:
+            yield SystemCommand(f"Run: {title}", f"{sentence} ({key} on the tab Run)", partial(self.run_tab, method))
         yield from super().get_system_commands(screen)
+
+    async def run_tab(self, method: str) -> None:
+        """Go to the tab Run and do one of its actions."""
+        await self.query_one(Results).show("run")
+        if self.size.width < TWO_PANES:
+            self._in_front(True)
+        pane = self.query_one(Results).pane
+        if pane is not None:
+            pane.focus()
+            if pane.check_action(method, ()):
+                await pane.run_action(method)
+            else:
+                self.notify("the tab Run says where the run stands", title="✗ not possible now", severity="warning")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing of the planner while a dialog is open; the other pane only where one pane is seen at a time."""
@@ -326,7 +343,9 @@ class PlannerApp(App[None]):
     def action_help(self) -> None:
         """Help for the field that has the focus."""
         name = self.focused.id if self.focused is not None else None
-        self.push_screen(HelpScreen(name if name in FLAGS else None))
+        pane = self.query_one(Results).pane
+        inside = pane is not None and self.focused is not None and pane in self.focused.ancestors_with_self
+        self.push_screen(HelpScreen(name if name in FLAGS else None, pane.HELP if inside and pane is not None else ""))
 
     def action_keys(self) -> None:
         """The list of all keys."""

@@ -29,11 +29,12 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,enter", "dismiss", "Close")]
 
-    def __init__(self, field: str | None) -> None:
+    def __init__(self, field: str | None, about: str = "") -> None:
         super().__init__()
-        self.field = field
+        self.field, self.about = field, about
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title, dialog.border_subtitle = "Help", "Esc closes"
-            yield Static(f"{field_text(self.field)}\n\n{HELP}" if self.field else HELP, markup=False)
+            first = field_text(self.field) if self.field else self.about
+            yield Static(f"{first}\n\n{HELP}" if first else HELP, markup=False)

@@ -11,6 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.actions import ACTIONS
+from tui.run_keys import RUN_KEYS
 
 ELSEWHERE = (
     ("Tab, ↓, Enter", "Next field"),
@@ -19,6 +20,7 @@ ELSEWHERE = (
     ("Enter, Space", "Open or close a group"),
     ("PgUp, PgDn", "Scroll the tab, from the form too"),
     ("←, →", "Other tab; on Schedule move the cursor, with Shift further, Home and End to the ends"),
+    (" ".join(key for key, *_ in RUN_KEYS), "On Run: " + ", ".join(title for _, _, title, _ in RUN_KEYS).lower()),
     ("z", "On Memory: the bars on another scale"),
     ("Ctrl+P", "Palette: all of these by name, and themes"),
 )

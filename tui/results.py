@@ -8,7 +8,7 @@ from textual.reactive import reactive
 from textual.widgets import Tab, Tabs
 
 from tui.headline import Headline
-from tui.panes import PANES
+from tui.panes import panes
 from tui.panes.pane import Pane
 from tui.session import View
 
@@ -20,12 +20,12 @@ class Results(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Headline()
-        yield Tabs(*(Tab(kind.title, id=f"tab-{kind.id}") for kind in PANES), id="tabs")
+        yield Tabs(*(Tab(kind.title, id=f"tab-{kind.id}") for kind in panes()), id="tabs")
         yield Container(id="pane")
 
     def watch_view(self, view: View | None) -> None:
         """Show what is new."""
-        if self.is_mounted:
+        if self.is_mounted and self.query(Headline):  # a thread may end while the planner is being closed
             self.query_one(Headline).view = view
             pane = self.pane
             if pane is not None:
@@ -49,10 +49,14 @@ class Results(Vertical):
     async def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
         """Show the tab's pane and hide the others."""
         event.stop()
+        await self.show((event.tab.id or "").removeprefix("tab-"))
+
+    async def show(self, wanted: str) -> None:
+        """Put a tab on top; its pane is there when this returns."""
+        self.open(wanted)
         place = self.query_one("#pane", Container)
-        wanted = (event.tab.id or "").removeprefix("tab-")
         if not place.query(f"#pane-{wanted}"):
-            await place.mount(next(kind for kind in PANES if kind.id == wanted).make())
+            await place.mount(next(kind for kind in panes() if kind.id == wanted).make())
         for pane in place.query_children(Pane):
             pane.display = pane.id == f"pane-{wanted}"
             if pane.display:

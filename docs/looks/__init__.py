@@ -6,8 +6,11 @@ Each is what a person sees after the keys below, on a day and a machine that nev
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
@@ -15,7 +18,10 @@ AS_OF = "2026-11-21"
 
 
 class Look(NamedTuple):
-    """A picture: columns and rows, texts put into fields, the tab on top, keys pressed at the end."""
+    """A picture: columns and rows, texts put into fields, the tab on top, what has the focus, keys pressed at the end.
+
+    run: the recorded run that is watched, of those beside this file.
+    """
 
     name: str
     size: tuple[int, int]
@@ -23,6 +29,8 @@ class Look(NamedTuple):
     before: tuple[str, ...] = ()
     fields: tuple[tuple[str, str], ...] = ()
     keys: tuple[str, ...] = ()
+    focus: str = ""
+    run: str = ""
 
 
 RUN = (("params", ""), ("model", "llama-2-7b"), ("tokens", "100B"), ("gpu", "h100-80gb"), ("gpus", "8"))
@@ -41,14 +49,21 @@ LOOKS = (
     Look("mistake", (120, 40), fields=(("gpu", "h100"),)),
     Look("jump", (120, 40), keys=("ctrl+o",)),
     Look("keys", (120, 40), keys=("question_mark",)),
+    Look("run", (120, 40), tab="run", run="run"),
+    Look("run-80x24", (80, 24), before=("f2",), tab="run", run="run"),
+    Look("run-start-80x24", (80, 24), before=("f2",), tab="run", focus="#pane-run", keys=("n",)),
+    Look("compare", (120, 40), tab="compare"),
+    Look("compare-60x20", (60, 20), before=("f2",), tab="compare"),
 )
 
 
 def main() -> None:
     """Draw every picture."""
-    for look in LOOKS:
-        (HERE / f"{look.name}.svg").write_text(asyncio.run(drawn(look)), encoding="utf-8")
-        print(f"docs/looks/{look.name}.svg")
+    with TemporaryDirectory() as cache, chdir(HERE):  # the runs that are listed are those beside this file
+        os.environ["XDG_CACHE_HOME"] = cache
+        for look in LOOKS:
+            (HERE / f"{look.name}.svg").write_text(asyncio.run(drawn(look)), encoding="utf-8")
+            print(f"docs/looks/{look.name}.svg")
 
 
 async def drawn(look: Look) -> str:
@@ -57,6 +72,7 @@ async def drawn(look: Look) -> str:
 
     from tui.app import PlannerApp
     from tui.form import PlanForm
+    from tui.panes.run import RunPane
     from tui.results import Results
     from tui.session import Session
 
@@ -83,6 +99,13 @@ async def drawn(look: Look) -> str:
         for place in app.query(Input):
             place.cursor_blink = False  # else the picture depends on the moment
         await rest()
+        if look.run:
+            pane = app.query_one(RunPane)
+            pane.watch_run(Path(look.run))
+            while pane.seen is None:
+                await pilot.pause(0.02)
+        if look.focus:
+            app.query_one(look.focus).focus()
         await pilot.press(*look.keys)
         await rest()
         app.clear_notifications()

@@ -82,6 +82,12 @@ class User:
         return str(self.app.screen.query_one(selector, Static).render())
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that a test watches are not remembered for the person who tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def session() -> Session:
     return Session(as_of="2026-01-31", version="0.test")

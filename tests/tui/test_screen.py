@@ -77,6 +77,8 @@ SHOWS = {
     "schedule": ("step ", "rate ", "▲", "10B tokens"),
     "explain": ("cost.usd", "part of a name"),
     "config": ("gptplan estimate", "schema_version = 1"),
+    "run": ("No run is watched", "attach to one"),
+    "compare": ("a finished run's directory",),
 }
 
 

@@ -138,3 +138,11 @@ def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setattr("gptplan.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'gptplan\[serve\]'"):
         serve_tui(None, True, None, None)
+
+
+def test_a_browser_has_no_tabs_that_start_processes(monkeypatch):
+    from tui.panes import panes
+
+    assert {"run", "compare"} <= {kind.id for kind in panes()}
+    monkeypatch.setenv("TEXTUAL_DRIVER", "textual.drivers.web_driver:WebDriver")
+    assert {kind.id for kind in panes()} == {"summary", "memory", "schedule", "explain", "config"}

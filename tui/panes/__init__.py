@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
+from tui.files import is_served
+
 if TYPE_CHECKING:
     from tui.panes.pane import Pane
 
@@ -29,4 +31,12 @@ PANES = (
     PaneKind("schedule", "Schedule", "tui.panes.schedule", "SchedulePane"),
     PaneKind("explain", "Explain", "tui.panes.explain", "ExplainPane"),
     PaneKind("config", "Config", "tui.panes.config", "ConfigPane"),
+    PaneKind("run", "Run", "tui.panes.run", "RunPane"),
+    PaneKind("compare", "Compare", "tui.panes.compare", "ComparePane"),
 )
+NOT_SERVED = ("run", "compare")  # they start processes and read any directory, which a browser shall not
+
+
+def panes() -> tuple[PaneKind, ...]:
+    """The tabs that there are: all of them, and in a browser those that only plan."""
+    return tuple(kind for kind in PANES if not (is_served() and kind.id in NOT_SERVED))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.containers import ScrollableContainer
 from textual.reactive import reactive
 
@@ -12,6 +14,7 @@ class Pane(ScrollableContainer):
     """Shows `view` when it is on top: `Results` gives a hidden pane nothing. A pane overrides `show`."""
 
     DEFAULT_CLASSES = "pane"
+    HELP: ClassVar[str] = ""  # what F1 says while the pane, or something in it, has the focus
     view: reactive[View | None] = reactive(None)
 
     def watch_view(self, view: View | None) -> None:

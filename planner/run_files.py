@@ -1,0 +1,210 @@
+"""Run directories as they are while somebody else writes them: lines that grow, the lock, the log beside.
+
+Nothing here needs the trainer: what it writes is read, and who holds a run is asked of the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
+TRACES = (CONFIG, METRICS, EVENTS)  # of which a run directory has at least one
+TAIL = 256  # bytes before a place, by which a rewritten file is known
+MOST = 4 << 20  # bytes of one reading: a long run is shown while it is still being read
+LOG_TAIL = 16 << 10  # bytes
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+COMMAND = "$ "  # begins the line of a log that says what was started
+ERROR = "error: "
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a file was read: `offset` bytes, always whole lines, of which `tail` are the last ones."""
+
+    offset: int = 0
+    tail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What is new in a file: its rows, the place behind them; `anew`: the file is another, all before is void.
+
+    more: whether whole lines may be left, because one reading has a limit.
+    """
+
+    rows: tuple[Row, ...]
+    place: Place
+    anew: bool
+    more: bool = False
+
+
+def follow(path: Path, place: Place, most: int = MOST) -> Followed:
+    """The rows of a JSON-lines file since `place`.
+
+    A last line without its end is left for later; a line that is no object is passed over. A file that is shorter than
+    before, or has other bytes before the place (`--resume` and rollbacks rewrite it), is read from its beginning. One
+    that is not there yet, or cannot be read, has no rows.
+    """
+    try:
+        with path.open("rb") as file:
+            anew = not _continues(file.fileno(), place)
+            start = Place() if anew else place
+            file.seek(start.offset)
+            read = file.read(most)
+            while len(read) >= most and b"\n" not in read:  # one line longer than a whole reading
+                longer = file.read(most)
+                if not longer:
+                    break
+                read += longer
+    except OSError:
+        return Followed((), Place(), place.offset > 0)
+    whole = read[: read.rfind(b"\n") + 1]
+    tail = (start.tail + whole)[-TAIL:]
+    return Followed(tuple(_objects(whole)), Place(start.offset + len(whole), tail), anew, len(read) >= most)
+
+
+def _continues(file: int, place: Place) -> bool:
+    return os.pread(file, len(place.tail), place.offset - len(place.tail)) == place.tail
+
+
+def _objects(whole: bytes) -> Iterable[Row]:
+    for line in whole.split(b"\n"):
+        try:
+            read = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(read, dict):
+            yield read
+
+
+def owner_of(directory: Path) -> int | None:
+    """The process that works in a run directory on this machine; None where none does.
+
+    The lock's text is a process id, and the kernel says whether the lock is held: an id alone may be another's by now.
+    """
+    import fcntl  # not on Windows, where the trainer has no lock either
+
+    try:
+        with (directory / LOCK).open("r+b") as lock:
+            process = int(lock.read(32).strip() or 0)
+            if process <= 0 or not _lives(process):
+                return None  # without touching the lock, which a run may be about to take
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return process
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True  # another user's
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def catches(process: int, number: int) -> bool | None:
+    """Whether a process has a handler for a signal; None where this system does not tell."""
+    found = _status(process, "SigCgt")
+    return None if found is None else bool(int(found, 16) >> (number - 1) & 1)
+
+
+def resident_bytes(process: int) -> int | None:
+    """What a process holds of the machine's memory now; None where this system does not tell."""
+    found = _status(process, "VmRSS")
+    return None if found is None else 1024 * int(found.split()[0])
+
+
+def _status(process: int, key: str) -> str | None:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{key}:")), None)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a run has begun, or is about to, in a directory."""
+    return any((directory / name).is_file() for name in TRACES)
+
+
+def runs_in(place: Path, most: int = 50) -> tuple[Path, ...]:
+    """The run directories in `place` and one floor below it, the latest first."""
+    found: dict[Path, float] = {}
+    for directory in (*_directories(place), *(inner for d in _directories(place) for inner in _directories(d))):
+        if is_run(directory):
+            found[directory] = max(_changed(directory / name) for name in TRACES)
+    return tuple(sorted(found, key=lambda d: (-found[d], str(d)))[:most])
+
+
+def _directories(place: Path) -> list[Path]:
+    try:
+        inside = sorted(place.iterdir())
+    except OSError:
+        return []
+    return [p for p in inside if not p.name.startswith(".") and p.is_dir()]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def beside(directory: Path, ending: str) -> Path:
+    """A file beside a run directory, as a new run's must be empty: `runs/a` has `runs/a.toml` and `runs/a.log`."""
+    return directory.with_name(directory.name + ending)
+
+
+def log_of(directory: Path) -> Path:
+    """What the trainer says, where the planner started it."""
+    return beside(directory, ".log")
+
+
+def new_directory(place: Path, stem: str = "run") -> Path:
+    """`run-1` or the first after it that has neither a directory nor files beside it."""
+    number = 1
+    while any(p.exists() for p in _taken(place / f"{stem}-{number}")):
+        number += 1
+    return place / f"{stem}-{number}"
+
+
+def _taken(directory: Path) -> tuple[Path, ...]:
+    return directory, beside(directory, ".toml"), log_of(directory)
+
+
+def log_lines(path: Path) -> list[str]:
+    """The last lines of a log since the last command in it, without control characters; [] where there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_TAIL))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [CONTROL.sub("", line.rpartition("\r")[2]) for line in text.replace("\r\n", "\n").split("\n")]
+    start = max((i for i, line in enumerate(lines) if line.startswith(COMMAND)), default=0)
+    return [line for line in lines[start:] if line.strip()]
+
+
+def last_error(lines: list[str]) -> list[str]:
+    """The last error of a log: `error: …` with its indented lines, else the last line, which ends a traceback."""
+    start = max((i for i, line in enumerate(lines) if line.startswith(ERROR)), default=None)
+    if start is None:
+        return [line for line in lines if not line.startswith(COMMAND)][-1:]
+    end = next((i for i in range(start + 1, len(lines)) if not lines[i].startswith("  ")), len(lines))
+    return lines[start:end]

@@ -1,0 +1,94 @@
+"""The trainer as a process of its own: started, signalled, waited for. It outlives the planner."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.config import RunConfig
+from planner.config_file import config_text, read_text, write_atomically
+from planner.errors import FileError, PlanError
+from planner.run_files import COMMAND, beside, catches, log_of, owner_of
+from planner.units import parse_count, parse_duration
+
+PROGRAM = (sys.executable, "-m", "gptplan")
+_ours: list[subprocess.Popen[bytes]] = []  # kept, so that one that was let go leaves no zombie while the planner runs
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the dialog asked for; a text that is empty was left out."""
+
+    directory: Path
+    data: str = ""
+    steps: str = ""
+    time_limit: str = ""
+
+
+def start(wish: Wish, config: RunConfig, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
+    """Write the config beside the run directory and train it. Raises PlanError, before anything is started."""
+    out = wish.directory
+    if wish.steps:
+        parse_count(wish.steps, name="steps")
+    if wish.time_limit:
+        parse_duration(wish.time_limit, name="time limit")
+    if wish.data and not Path(wish.data).expanduser().exists():
+        raise FileError(f"the data {wish.data} does not exist", remedy="check the path, or leave it empty")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileError(f"{out} is not empty", why="nothing is overwritten or mixed", remedy="give another directory")
+    file = beside(out, ".toml")
+    text = config_text(config)
+    if not file.exists() or read_text(file) != text:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{file.parent} cannot be made", why=str(error), remedy="give another directory") from None
+        write_atomically(file, text)
+    options = ["--data", str(Path(wish.data).expanduser())] if wish.data else []
+    options += ["--steps", wish.steps] if wish.steps else []
+    options += ["--time-limit", wish.time_limit] if wish.time_limit else []
+    return _started([*program, "run", str(file), "--out", str(out), *options], out)
+
+
+def resume(directory: Path, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
+    """Continue a run from its last checkpoint. Raises FileError where it cannot be started."""
+    owner = owner_of(directory)
+    if owner is not None:
+        raise FileError(f"{directory} is running", why=f"process {owner} holds its lock", remedy="stop it first")
+    return _started([*program, "run", "--resume", str(directory)], directory)
+
+
+def _started(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
+    try:
+        with log_of(directory).open("ab") as log:
+            log.write(f"{COMMAND}{shlex.join(command)}\n".encode())
+            log.flush()
+            # a session of its own: neither the terminal's keys nor its end reach the run
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    except OSError as error:
+        raise FileError(
+            f"the trainer cannot be started with the log {log_of(directory)}",
+            why=str(error),
+            remedy="give a directory that can be written",
+        ) from None
+    _ours[:] = [p for p in _ours if p.poll() is None] + [process]
+    return process
+
+
+def send(number: signal.Signals, process: int) -> None:
+    """Send a signal to a run. Raises PlanError where it cannot be, and for one that would kill instead of ask."""
+    if number == signal.SIGUSR1 and catches(process, number) is not True:
+        raise PlanError(
+            "no checkpoint can be asked for now", why="the run is not in its training loop", remedy="ask again later"
+        )
+    try:
+        os.kill(process, number)
+    except OSError as error:
+        raise PlanError(f"process {process} cannot be reached", why=str(error), remedy="it may have ended") from None

@@ -15,7 +15,7 @@ import termios
 def test_a_small_terminal_without_colour():
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
-    left = {k: v for k, v in os.environ.items() if k != "COLORTERM"}
+    left = {k: v for k, v in os.environ.items() if k not in ("COLORTERM", "COLUMNS", "LINES")}
     with subprocess.Popen(
         [sys.executable, "-m", "gptplan", "tui"],
         stdin=theirs, stdout=theirs, stderr=theirs, env={**left, "TERM": "xterm-256color", "NO_COLOR": "1"},

@@ -64,8 +64,11 @@ def test_more_of_anything_never_needs_less(run: Any, mode: str, size: dict[str, 
 @settings(max_examples=60, deadline=None)
 @given(runs, sizes)
 def test_more_checkpointing_never_saves_more_bytes(run: Any, size: dict[str, Any]) -> None:
+    """With the exception of latent attention over few tokens: what its core is given outweighs the scores it drops."""
     none, selective, full = (saved(walked(run, mode, size)) for mode in MODES)
-    assert none >= selective >= full and none > full
+    assert selective >= full and none > full
+    if size["seq"] >= 64 or not run[0].startswith("latent attention"):
+        assert none >= selective
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,9 +96,12 @@ def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, An
 def test_full_checkpointing_of_two_blocks_or_more_never_needs_more_than_none(run: Any, size: dict[str, Any]) -> None:
     """With norms before the sub-layers: of two blocks the other's activations outweigh what one rebuilds.
 
-    With norms after them it can need one residual stream more: the last norm's input is the block's output.
+    With norms after them it can need one residual stream more: the last norm's input is the block's output. With
+    documents cut apart a block that is rebuilt holds a mask of scores of its own: of one token, two bytes more.
     """
-    assume(cases()[run[0]].get("model", {}).get("norm_placement") != "post")
+    case = cases()[run[0]]
+    assume(case.get("model", {}).get("norm_placement") != "post")
+    assume(case.get("training", {}).get("document_borders") != "cut")
     assert peak(walked(run, "full", size)) <= peak(walked(run, "none", size))
 
 

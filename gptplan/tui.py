@@ -48,9 +48,9 @@ def tui(
         show(summary(result.plan, result.findings))
         talk("error: `gptplan tui` needs a terminal; `gptplan estimate` is the same without one")
         raise typer.Exit(2)
-    from tui.app import PlannerApp  # textual: 0.16 s, only here
+    from tui.start import planner  # textual: 0.16 s, only here
 
-    PlannerApp(session).run()
+    planner(session).run()
 
 
 def _at_a_terminal() -> bool:

@@ -6,7 +6,7 @@ No widget computes. What takes longer than a key may is worked out in a thread o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
@@ -73,14 +73,16 @@ class PlannerApp(App[None]):
         Binding("pagedown", "scroll_pane(1)", "Scroll down", show=False),
     ]
 
-    seat: reactive[Seat | None] = reactive(None, init=False)
-    result: reactive[Result | None] = reactive(None)
-    error: reactive[PlanError | None] = reactive(None)
-    stale: reactive[bool] = reactive(False)
-    pinned: reactive[Pinned | None] = reactive(None)
+    seat: var[Seat | None] = var(None, init=False)
+    result: var[Result | None] = var(None)
+    error: var[PlanError | None] = var(None)
+    stale: var[bool] = var(False)
+    pinned: var[Pinned | None] = var(None)
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, painted: Callable[[], None] | None = None) -> None:
+        """painted: called once, when the first screen has been drawn."""
         super().__init__()
+        self._painted = painted
         first = Seat(session, session.first)
         self.set_reactive(PlannerApp.seat, first)
         self.history = History(first)
@@ -117,6 +119,8 @@ class PlannerApp(App[None]):
     def on_mount(self) -> None:
         self._compute()
         self.query("#form Input").first().focus()
+        if self._painted is not None:
+            self.call_after_refresh(self._painted)
 
     def on_plan_form_changed(self, event: PlanForm.Changed) -> None:
         """The form is the one that changes the state; undo and opening a file are the others."""

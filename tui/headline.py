@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textual.content import Content
-from textual.reactive import reactive
+from textual.reactive import var
 
 from planner.figures import headline
 from tui.session import View
@@ -16,7 +16,7 @@ VERDICTS = {True: ("✓ fits", "$success"), False: ("✗ does not fit", "$error"
 class Headline(Text):
     """The last result that could be computed; dimmed, and called so, when the form has moved on to what cannot be."""
 
-    view: reactive[View | None] = reactive(None)
+    view: var[View | None] = var(None)
 
     def __init__(self) -> None:
         super().__init__("? nothing to show yet: mend the form", id="headline")

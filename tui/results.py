@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.widgets import Tab, Tabs
 
 from tui.headline import Headline
@@ -16,7 +16,7 @@ from tui.session import View
 class Results(Vertical):
     """Hands `view` to the headline and to the pane on top; a hidden pane gets it when it is shown."""
 
-    view: reactive[View | None] = reactive(None)
+    view: var[View | None] = var(None)
 
     def compose(self) -> ComposeResult:
         yield Headline()

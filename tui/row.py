@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.content import Content
+from textual.geometry import Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.suggester import SuggestFromList
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Static
 
 from planner.errors import PlanError
 from planner.field_help import FLAGS, label
@@ -18,6 +21,8 @@ from planner.field_names import names_of
 
 class FieldInput(Input):
     """A compact input that leaves `?` to the list of keys: no field takes one."""
+
+    virtual_size = Reactive(Size(0, 0))  # of a text in one line of a given width: no key lays the screen out anew
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
         """As an input, but for `?`."""
@@ -36,7 +41,10 @@ class FieldInput(Input):
 
 
 class Row(Container):
-    """A label and an input; below them the message about the text, while there is one."""
+    """A name and an input beside it; below them the message about the text, while there is one.
+
+    The row draws the name itself, left of its input's margin: a label would be one widget more for each field.
+    """
 
     @dataclass
     class Typed(Message):
@@ -49,7 +57,6 @@ class Row(Container):
         super().__init__(id=f"row-{name}")
         self.field, self.text = name, text
         names = names_of(name)
-        self.label = Label(label(name), markup=False)
         self.input = FieldInput(
             text,
             id=name,
@@ -62,15 +69,22 @@ class Row(Container):
         self.why: Static | None = None
 
     def compose(self) -> ComposeResult:
-        yield self.label
         yield self.input
 
-    # events, not the style :focus-within, whose rules are not applied anew to a neighbour of what has the focus
+    def render(self) -> Content:
+        """The field's name: bold while the field has the focus, with a sign while its text cannot be used."""
+        name = f"✗ {label(self.field)}" if self.has_class("-wrong") else label(self.field)
+        return Content.styled(name, "bold $text" if self.input.has_focus else "$text-muted")
+
     def on_descendant_focus(self) -> None:
-        self.label.add_class("-current")
+        self.refresh()
 
     def on_descendant_blur(self) -> None:
-        self.label.remove_class("-current")
+        self.refresh()
+
+    def on_click(self) -> None:
+        """A click on the name is one into the field."""
+        self.input.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Pass on what was typed; a field of blanks is an empty one."""
@@ -86,10 +100,9 @@ class Row(Container):
 
     def mark(self, wrong: bool, error: PlanError | None) -> None:
         """Show, by a sign as well as by colour, that the text cannot be used; `error` is told here, if anywhere."""
-        if wrong != self.has_class("-wrong"):  # writing a label lays the whole screen out
+        if wrong != self.has_class("-wrong"):
             self.set_class(wrong, "-wrong")
             self.input.set_class(wrong, "-invalid")
-            self.label.update(f"✗ {label(self.field)}" if wrong else label(self.field))
         if error is None:
             if self.why is not None:
                 self.why.remove()

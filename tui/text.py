@@ -19,7 +19,8 @@ class Text(Static):
         if text == self._put:
             return
         lines = (text.plain if isinstance(text, Content) else text).splitlines()
-        extent = None if fixed else (len(lines), max(map(len, lines), default=0))
+        least = 0 if self.styles.is_auto_width else self.size.width  # within a given width only the lines count
+        extent = None if fixed else (len(lines), max([least, *map(len, lines)]))
         changed = not fixed and extent != self._extent
         self._put, self._extent = text, extent
         self.update(text, layout=changed)

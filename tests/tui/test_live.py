@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from textual.events import Paste
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Static
 
 from planner.config_file import config_text, load_config
 from planner.errors import InputError
@@ -43,6 +43,31 @@ def test_each_key_counts(sit):
         assert user.app.error is None
         await user.press("home", "5")
         assert user.app.result.plan.tokens.requested == 510_000_000_000
+
+    sit(play)
+
+
+def test_a_key_draws_only_what_changed(sit):
+    """No layout while nothing changes its extent, and no line of a widget that says the same: keys stay quick."""
+
+    async def play(user):
+        await user.open("config")
+        user.app.query_one("#tokens", Input).focus()
+        await user.press("home", "5")
+        layouts, lines = [], set()
+        user.app.screen.screen_layout_refresh_signal.subscribe(user.app, layouts.append, immediate=True)
+        display = user.app._display
+
+        def drawn(screen, update):
+            lines.update(y for y, first, _ in update.spans if first < user.app.query_one(PlanForm).region.right)
+            display(screen, update)
+
+        user.app._display = drawn
+        await user.press("delete", "6")  # the 1 of 510B
+        assert user.app.typed.tokens == "560B"
+        assert not layouts
+        assert user.app.query_one("#tokens").region.y in lines
+        assert len(lines) <= 5, "the field, and those whose value in effect moves with it"
 
     sit(play)
 
@@ -113,7 +138,7 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
 
 def marked(user) -> list[str]:
     """Fields with the sign of a mistake."""
-    rows = [row for row in user.app.query(Row) if str(row.query_one(Label).render()).startswith("✗")]
+    rows = [row for row in user.app.query(Row) if str(row.render()).startswith("✗")]
     return [row.field for row in rows]
 
 

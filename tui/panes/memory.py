@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.reactive import reactive
+from textual.reactive import var
 
 from planner.memory_bars import NAMES, SIGNS, Bar, Bars, component_table, memory_bars
 from tui.panes.pane import Pane
@@ -35,7 +35,7 @@ class MemoryPane(Pane):
     """Bars on the scale of the device's memory, or of the highest bar."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("z", "toggle_scale", "Zoom bars")]
-    near: reactive[bool] = reactive(False, init=False)
+    near: var[bool] = var(False, init=False)
 
     def compose(self) -> ComposeResult:
         yield Text(id="bars")
@@ -62,11 +62,10 @@ class MemoryPane(Pane):
             else:
                 lines += [Content(f"{row.name}  {row.size()}"), bar]
         scale = "z: the device's whole memory" if self.near else "z: only as far as the highest bar"
-        waiting = [] if view.result.settled else [Content("… the device's own bytes are being replayed")]
+        waiting = Content("" if view.result.settled else "… the device's own bytes are being replayed")
         legend = _legend(bars, room)
         table = [Content(line) for line in component_table(view.result.plan)]
-        blank = [Content("")]
-        text = [*lines, *waiting, *blank, *legend, Content(bars.note), Content(scale), *blank, *table]
+        text = [*lines, waiting, *legend, Content(bars.note), Content(scale), Content(""), *table]
         self.query_one("#bars", Text).put(Content("\n").join(text))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual.containers import ScrollableContainer
-from textual.reactive import reactive
+from textual.reactive import var
 
 from tui.session import View
 
@@ -15,7 +15,7 @@ class Pane(ScrollableContainer):
 
     DEFAULT_CLASSES = "pane"
     HELP: ClassVar[str] = ""  # what F1 says while the pane, or something in it, has the focus
-    view: reactive[View | None] = reactive(None)
+    view: var[View | None] = var(None)
 
     def watch_view(self, view: View | None) -> None:
         """Dim what is stale, then show."""

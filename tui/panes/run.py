@@ -11,7 +11,7 @@ from typing import ClassVar
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.worker import get_current_worker
 
 from planner.errors import PlanError
@@ -58,7 +58,7 @@ class RunPane(Pane):
 
     HELP: ClassVar[str] = HELP
     BINDINGS: ClassVar[list[BindingType]] = [Binding(key, method, title) for key, method, title, _ in RUN_KEYS]
-    seen: reactive[Seen | None] = reactive(None, always_update=True)
+    seen: var[Seen | None] = var(None, always_update=True)
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)

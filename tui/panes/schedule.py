@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.reactive import reactive
+from textual.reactive import var
 
 from planner.curves import curve_of, sampled_steps
 from planner.schedule_text import cursor_plot, curve_title, landmark_lines, reading
@@ -30,7 +30,7 @@ class SchedulePane(Pane):
         Binding("home", "move(-100000)", "Begin", show=False),
         Binding("end", "move(100000)", "End", show=False),
     ]
-    stop: reactive[int] = reactive(STOPS // 4, init=False)
+    stop: var[int] = var(STOPS // 4, init=False)
 
     def compose(self) -> ComposeResult:
         yield Text(id="reading")

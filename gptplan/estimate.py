@@ -28,7 +28,7 @@ def estimate(
     Example: gptplan estimate --params 125M --tokens 10B --gpu a100-80gb --gpus 8
     """
     from gptplan.drafting import all_findings, config_of
-    from gptplan.output import show, show_json
+    from gptplan.output import columns, show, show_json
     from planner.plan import estimate as plan_of
 
     plan = plan_of(config_of(typed, config, as_of), replay=True)
@@ -48,9 +48,9 @@ def estimate(
             printed["why"] = [as_json(one) for one in because]
         show_json(printed)
     else:
-        from planner.text import summary
+        from planner.plan_text import summary
 
-        show(summary(plan, found))
+        show(summary(plan, found, columns()))
         if because:
             from planner.explain_text import explanation_text
 

@@ -26,6 +26,16 @@ def show(text: str) -> None:
         raise FileError("the result cannot be written to stdout", why=why, remedy="check where it goes") from None
 
 
+def columns() -> int:
+    """How wide a text on stdout may be: a terminal's width within reason; a page's, for a file or a pipe."""
+    from planner.text import WIDTH
+
+    try:
+        return max(60, min(WIDTH, os.get_terminal_size(sys.stdout.fileno()).columns))
+    except (AttributeError, OSError, ValueError):  # closed, or no terminal
+        return WIDTH
+
+
 def show_json(value: Any) -> None:
     """A result as one JSON object on stdout; what is not a finite number is null already, else it is our mistake."""
     import json

@@ -41,7 +41,7 @@ def tui(
     session = session_of(file)
     if not _at_a_terminal():
         from gptplan.output import show, talk
-        from planner.text import summary
+        from planner.plan_text import summary
         from tui.session import result_of
 
         result = result_of(session.first, session)

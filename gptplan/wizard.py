@@ -41,9 +41,9 @@ def wizard(file: RunFile = None) -> None:
 
 
 def _ask_all(session: Session) -> None:
-    from gptplan.output import show, talk
+    from gptplan.output import columns, show, talk
+    from planner.plan_text import summary
     from planner.questions import END, answer, begin
-    from planner.text import summary
     from tui.session import command_of, result_of
 
     state, message = begin(session.first, lambda typed: result_of(typed, session, replay=False).plan)
@@ -53,7 +53,8 @@ def _ask_all(session: Session) -> None:
                 talk(message)
             if state.at == END:
                 result = result_of(state.typed, session)
-                show(f"{summary(result.plan, result.findings)}\n\nCommand\n  {command_of(state.typed, session)}")
+                show(summary(result.plan, result.findings, columns()))
+                show(f"\nCommand\n  {command_of(state.typed, session)}")
                 if _saved(result):
                     return
                 assert state.before is not None

@@ -9,8 +9,7 @@ from typing import Any
 from planner.compare import Comparison, Row
 from planner.config_file import read_text
 from planner.errors import FileError
-
-COMPARISON = "comparison.json"
+from planner.run_files import COMPARISON
 
 
 def load_comparison(directory: Path) -> Comparison:

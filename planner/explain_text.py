@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,8 +11,9 @@ from planner.calculations.register import Calculation
 from planner.calculations.vocabulary import quantity
 from planner.explanation import Explanation, quantity_of
 from planner.symbolic import as_json, equation_of, rendered, with_numbers
+from planner.text import WIDTH, wrap
 
-WIDTH, LABEL, DEEPEST = 110, 14, 4
+LABEL, DEEPEST = 14, 4
 
 
 def explanation_text(found: Explanation, width: int = WIDTH) -> str:
@@ -25,7 +25,7 @@ def explanation_text(found: Explanation, width: int = WIDTH) -> str:
         lines += _labelled("formula", f"{found.formula or 'sum'}", *pretty.splitlines())
         lines += _unwrapped("LaTeX", latex)
         lines += _unwrapped("numbers", f"{with_numbers(found)} = {_number(found.value)}")
-        lines += _labelled("where", *_where(found.arguments))
+        lines += _labelled("where", *_where(found.arguments, width - LABEL))
     lines += _labelled("source", found.source, width=width)
     lines += _labelled("assumed", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
     lines += _labelled("witness", found.witness, width=width)
@@ -121,20 +121,28 @@ def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
     yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
     text = with_numbers(found) if len(found.arguments) > 1 or found.function else found.meaning
     said = f"{text if len(text) <= width else found.meaning} ({found.source})"
-    yield from textwrap.wrap(said, width, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    ")
+    yield from wrap(said, indent=len(indent) + 4, width=width)
     if depth < DEEPEST:
         for part in found.parts:
             yield from _part(part, depth + 1, width)
 
 
-def _where(arguments: Mapping[str, float]) -> list[str]:
+def _where(arguments: Mapping[str, float], width: int) -> list[str]:
+    """A line for each argument; where one is too long, what it is stands below its number."""
     entries = [(quantity_of(name), name, value) for name, value in arguments.items()]
     widths = [max((len(text) for text in column), default=0) for column in zip(
         *((q.symbol, _number(value), _unit(q.unit)) for q, _, value in entries), strict=True
     )]  # fmt: skip
+    heads = [f"{q.symbol:<{widths[0]}}  {_number(value):>{widths[1]}} {_unit(q.unit):<{widths[2]}}"
+             for q, _, value in entries]  # fmt: skip
+    meanings = [f"{name}: {q.meaning}" for q, name, _ in entries]
+    if all(len(head) + 2 + len(meaning) <= width for head, meaning in zip(heads, meanings, strict=True)):
+        return [f"{head}  {meaning}" for head, meaning in zip(heads, meanings, strict=True)]
+    indent = widths[0] + 2
     return [
-        f"{q.symbol:<{widths[0]}}  {_number(value):>{widths[1]}} {_unit(q.unit):<{widths[2]}}  {name}: {q.meaning}"
-        for q, name, value in entries
+        line
+        for head, meaning in zip(heads, meanings, strict=True)
+        for line in (head, *wrap(meaning, indent=indent, width=width))
     ]
 
 
@@ -143,7 +151,7 @@ def _labelled(label: str, *texts: str, width: int = WIDTH) -> list[str]:
     lines: list[str] = []
     for text in texts:
         plain = len(text) <= width - LABEL or "  " in text
-        lines += [text] if plain else textwrap.wrap(text, width - LABEL)
+        lines += [text] if plain else wrap(text, indent=0, width=width - LABEL)
     return [f"  {label if i == 0 else '':<{LABEL - 2}}{line}".rstrip() for i, line in enumerate(lines)]
 
 

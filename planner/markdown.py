@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from planner.figures import figures
 from planner.finding import Finding
 from planner.plan import Plan
-from planner.text import MARKS, summary, title
+from planner.plan_text import summary, title
+from planner.text import MARKS
 
 
 def markdown(plan: Plan, found: Sequence[Finding], command: str) -> str:

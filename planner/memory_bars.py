@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from planner.memory_account import Memory
 from planner.plan import Plan
-from planner.text import COMPONENT_NAMES, component_rows, table
+from planner.plan_text import component_rows
+from planner.text import COMPONENT_NAMES, table
 from planner.units import format_bytes
 
 # a letter each, so that a bar can be read without colour; the last two are the device's, not the program's
@@ -60,9 +62,9 @@ def memory_bars(plan: Plan, width: int, *, near: bool = False) -> Bars:
     """
     m = plan.memory
     sizes: list[tuple[str, Mapping[str, int], bool]] = [(p.phase, p.at_peak, p.phase == m.peak_phase) for p in m.phases]
-    if m.peak_reserved_bytes is not None and m.context_bytes is not None:
-        beyond = max(0, m.peak_reserved_bytes - m.peak_requested_bytes)
-        sizes.append((DEVICE, {**m.at_peak, "allocator": beyond, "context": m.context_bytes}, False))
+    beside = beside_tensors(m)
+    if beside is not None:
+        sizes.append((DEVICE, {**m.at_peak, **beside}, False))
     highest = max(sum(parts.values()) for _, parts, _ in sizes)
     scale = highest if near else max(m.usable_bytes or 0, highest)
     rows = tuple(
@@ -72,6 +74,13 @@ def memory_bars(plan: Plan, width: int, *, near: bool = False) -> Bars:
     capacity = round((m.usable_bytes or 0) / scale * width) if seen else None
     note = f"a letter is {format_bytes(scale / width)}; usable {format_bytes(m.usable_bytes)}"
     return Bars(rows, capacity, note + (" ┃" if seen else ""))
+
+
+def beside_tensors(m: Memory) -> dict[str, int] | None:
+    """What a device holds beside the tensors at the peak, in bytes; None where it is unknown."""
+    if m.peak_reserved_bytes is None or m.context_bytes is None:
+        return None
+    return {"allocator": max(0, m.peak_reserved_bytes - m.peak_requested_bytes), "context": m.context_bytes}
 
 
 def cells_of(parts: Mapping[str, int], scale: int, width: int) -> tuple[tuple[str, int], ...]:
@@ -87,7 +96,12 @@ def cells_of(parts: Mapping[str, int], scale: int, width: int) -> tuple[tuple[st
 
 
 def component_table(plan: Plan) -> list[str]:
-    """The components with their signs: own maximum, at the peak, share."""
+    """The components with their signs: own maximum, at the peak, share; then what the device holds beside them."""
     names = {name: sign for sign, name in ((SIGNS[c], n) for c, n in COMPONENT_NAMES.items())}
     rows = [(names.get(row[0], ""), *row) for row in component_rows(plan.memory)]
+    beside = beside_tensors(plan.memory)
+    if beside is not None:
+        whole = plan.memory.peak_requested_bytes + sum(beside.values())
+        rows += [(SIGNS[name], NAMES[name], "", format_bytes(size), "") for name, size in beside.items()]
+        rows.append(("", DEVICE, "", format_bytes(whole), ""))
     return [line[2:] for line in table(rows, right=frozenset({2, 3, 4}))]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
+COMPARISON = "comparison.json"
 TRACES = (CONFIG, METRICS, EVENTS)  # of which a run directory has at least one
 TAIL = 256  # bytes before a place, by which a rewritten file is known
 MOST = 4 << 20  # bytes of one reading: a long run is shown while it is still being read

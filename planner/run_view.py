@@ -14,7 +14,7 @@ from planner.config import RunConfig
 from planner.config_file import load_config, read_text
 from planner.errors import PlanError
 from planner.rates import schedule_rate
-from planner.run_files import CONFIG, EVENTS, METRICS, PLAN, Place, Row, follow
+from planner.run_files import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, Place, Row, follow
 from planner.shape import steps_of
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
@@ -82,18 +82,21 @@ class Record:
     last: Row | None = None
     loss: Series = field(default_factory=Series)
     speed: Series = field(default_factory=Series)
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RECENT))  # steps and their seconds
     validation: tuple[float, int] | None = None
     best_validation: float | None = None
     events: deque[Row] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
     start: Row | None = None
     plan: Mapping[str, Any] | None = None
     config: RunConfig | None = None
+    peak: float | int | None = None
     _made: tuple[int, int] | None = None
+    _compared: int | None = None
 
     def read_on(self) -> bool:
         """Read what was written since the last time; whether more is left for the next call."""
         self._read_plan()
+        self._read_comparison()
         rows = follow(self.directory / METRICS, self.metrics)
         if rows.anew:
             self.last, self.loss, self.speed, self.validation = None, Series(), Series(), None
@@ -122,7 +125,7 @@ class Record:
         self.speed.add(step, row.get("tokens_per_second"))
         seconds, validation = _number(row, "step_seconds"), _number(row, "validation_loss")
         if seconds:
-            self.recent.append(seconds)
+            self.recent.append((step, seconds))
         if validation is not None:
             self.validation = (validation, step)
             self.best_validation = min(validation, self.best_validation or validation)
@@ -139,6 +142,25 @@ class Record:
                 self.config, self._made = load_config(self.directory / CONFIG), made
         except (OSError, ValueError, PlanError):
             pass  # not there yet, or of another version: its numbers are unknown
+
+    def _read_comparison(self) -> None:
+        """The peak of the tensors' bytes, which is measured when the training is over."""
+        try:
+            made = (self.directory / COMPARISON).stat().st_mtime_ns
+            if made != self._compared:
+                import json
+
+                rows = json.loads(read_text(self.directory / COMPARISON))["rows"]
+                found = next((row for row in rows if row["key"] == "peak_requested_bytes"), None)
+                self.peak, self._compared = _number(found, "measured"), made
+        except (OSError, ValueError, KeyError, TypeError, PlanError):
+            pass  # not over yet
+
+    @property
+    def latest(self) -> list[float]:
+        """Seconds of the latest steps, of those that the present process made: a continuation has its own speed."""
+        first = _number(self.start, "step") or 0
+        return [seconds for step, seconds in self.recent if step > first]
 
 
 def _number(values: Mapping[str, Any] | None, *keys: str) -> float | int | None:
@@ -167,18 +189,19 @@ def figures(record: Record, resident: int | None = None) -> tuple[Figure, ...]:
         Figure("validation loss", "nat/token", validation and validation[0], note=_evaluated(record)),
         Figure("learning rate", "1", _number(row, "lr"), _rate(record.config, step)),
         Figure("gradient norm", "1", _number(row, "grad_norm"), note=_clipping(record.config)),
-        Figure("tokens/s", "token/s", speed, usual, low, high, note=f"median of {len(record.recent)} steps"),
+        Figure("tokens/s", "token/s", speed, usual, low, high, note=f"median of {len(record.latest)} steps"),
         Figure("MFU", "share", _used(record, speed), _number(plan, "throughput", "mfu")),
-        *_memory(row, plan, resident),
+        *_memory(record, resident),
         _time_left(record, step, steps),
     ]
-    empty = ("validation loss", "MFU")  # lines that many a run has no number for at all
+    empty = ("validation loss", "MFU", "peak of tensors")  # lines that many a run has no number for at all
     return tuple(f for f in found if f.label not in empty or f.measured is not None or f.predicted is not None)
 
 
 def _speed(record: Record) -> float | None:
     tokens = _number(record.start, "tokens_per_step")
-    return tokens / median(record.recent) if tokens and record.recent else None
+    latest = record.latest
+    return tokens / median(latest) if tokens and latest else None
 
 
 def _used(record: Record, speed: float | None) -> float | None:
@@ -204,18 +227,21 @@ def _evaluated(record: Record) -> str:
     return f"after step {record.validation[1]:,}, {best}"
 
 
-def _memory(row: Row | None, plan: Mapping[str, Any] | None, resident: int | None) -> list[Figure]:
-    """Of a GPU what PyTorch holds, beside the predicted peaks; of a processor what the process holds."""
-    if row is None or _number(row, "allocated_bytes") is None:
-        if resident is None:
-            return []
-        return [Figure("process memory", "byte", resident, note="resident, PyTorch's code and the data in it")]
-    kinds = (("allocated", "allocated_bytes", "peak_allocated_bytes"), ("reserved", "reserved_bytes",
-             "peak_reserved_bytes"))  # fmt: skip
-    return [
-        Figure(label, "byte", _number(row, key), _number(plan, "memory", peak), note="now; its peak is predicted")
-        for label, key, peak in kinds
-    ]
+def _memory(record: Record, resident: int | None) -> list[Figure]:
+    """Of a GPU what PyTorch holds; of a processor what the process holds, and at the end its tensors' peak."""
+    row, plan = record.last, record.plan
+    if row is not None and _number(row, "allocated_bytes") is not None:
+        kinds = (("allocated", "allocated_bytes", "peak_allocated_bytes"), ("reserved", "reserved_bytes",
+                 "peak_reserved_bytes"))  # fmt: skip
+        return [
+            Figure(label, "byte", _number(row, key), _number(plan, "memory", peak), note="now; its peak is predicted")
+            for label, key, peak in kinds
+        ]
+    note = "" if record.peak is not None else "measured when the run is over"
+    found = [Figure("peak of tensors", "byte", record.peak, _number(plan, "memory", "peak_requested_bytes"), note=note)]
+    if resident is not None:
+        found.append(Figure("process memory", "byte", resident, note="resident, PyTorch's code and the data in it"))
+    return found
 
 
 def _time_left(record: Record, step: int, steps: float | None) -> Figure:

@@ -1,28 +1,14 @@
-"""Plans as text for people: aligned lines, shares, totals last. Comparisons are in `comparison_text.py`."""
+"""What every text for people is made of: aligned tables, wrapped sentences, lines of a label and its value."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
-
-from planner.finding import Finding
-from planner.memory_account import Memory
-from planner.plan import Plan
-from planner.units import (
-    format_bytes,
-    format_bytes_decimal,
-    format_count,
-    format_count_exact,
-    format_duration,
-    format_flops,
-    format_money,
-    format_number,
-    format_rate,
-    format_share,
-)
+from collections.abc import Sequence
+from typing import NamedTuple
 
 LABEL = 26
 WIDTH = 110
+NARROW = 80  # columns; below, a source stands under its key rather than under its value
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
 COMPONENT_NAMES = {
     "weights": "weights",
@@ -33,45 +19,31 @@ COMPONENT_NAMES = {
     "logits": "logits and loss",
     "temporary": "temporaries",
 }
+BASES = {
+    "given": "from the speed that was given",
+    "profile": "from this machine's measured kernels",
+    "datasheet": "roofline of the data sheet, literature shares, nothing fitted: the interval is wide",
+    "unknown": "unknown for this hardware",
+}
 
 
-def summary(plan: Plan, found: Sequence[Finding]) -> str:
-    """The plan as a summary that can be pasted into a review."""
-    sections = [
-        title(plan),
-        _model(plan),
-        _compute(plan),
-        _batch(plan),
-        _memory(plan),
-        _schedule(plan),
-        _speed(plan),
-        _money(plan),
-        _findings(found),
-        _assumptions(plan),
-    ]
-    return "\n\n".join(section for section in sections if section)
+class Page(NamedTuple):
+    """So many columns wide."""
 
+    width: int = WIDTH
 
-def announcement(plan: Plan) -> str:
-    """One line said before a run begins: what it is, and what is predicted; a speed that is not known is named so."""
-    t = plan.throughput
-    peak = f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
-    if t.tokens_per_second is None:
-        predicted = f"{peak}; how fast is not predicted, it will be measured"
-    else:
-        predicted = f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, {peak}"
-    return (
-        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
-        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: {predicted}"
-    )
+    def line(self, label: str, value: str, note: str = "") -> str:
+        """A label, its value and a note; what has no room goes on below the value."""
+        whole = f"  {label:<{LABEL}}{value}{'   ' + note if note else ''}"
+        return "\n".join(_wrapped(whole, self.width, "", " " * (LABEL + 2)))
 
+    def heading(self, text: str) -> str:
+        """The name of a section."""
+        return "\n".join(_wrapped(text, self.width, "", "  "))
 
-def _line(label: str, value: str, note: str = "") -> str:
-    return f"  {label:<{LABEL}}{value}{'   ' + note if note else ''}"
-
-
-def _section(name: str, lines: Iterable[str]) -> str:
-    return "\n".join([name, *lines])
+    def remark(self, text: str) -> list[str]:
+        """A sentence about the line above."""
+        return wrap(text, indent=LABEL + 4 if self.width >= NARROW else 6, width=self.width)
 
 
 def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
@@ -84,206 +56,10 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset())
     return lines
 
 
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def _range(low: str, high: str) -> str:
-    return f"({low} … {high})" if low != high else ""
-
-
-def title(plan: Plan) -> str:
-    """Model, size, length and hardware in one line."""
-    hardware = plan.config.hardware
-    return (
-        f"{plan.config.model.name}, {format_count(plan.nominal_parameters)} parameters, "
-        f"{format_count(plan.tokens.requested)} tokens, {hardware.gpus} x {hardware.gpu}, "
-        f"{plan.config.training.recipe}"
-    )
-
-
-def _model(plan: Plan) -> str:
-    s, counts, model = plan.shape, plan.parameters, plan.config.model
-    heads = f"{s.heads} heads of {s.head_dim}"
-    if s.kv_heads != s.heads:
-        heads += f", {s.kv_heads} key-value heads"
-    exact = format_count_exact(counts.total)
-    difference = ""
-    if plan.nominal_parameters != counts.total:
-        typed = format_count_exact(plan.nominal_parameters)
-        difference = f"({format_share(counts.total / plan.nominal_parameters - 1)} from the {typed} typed)"
-    return _section(
-        "Model",
-        [
-            _line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
-            _line("", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"),
-            _line("parameters, exactly", exact, difference),
-            _line("of these embedding", format_count_exact(counts.embedding)),
-            _line("source", model.source.partition(":")[0]),
-        ],
-    )
-
-
-def _compute(plan: Plan) -> str:
-    f = plan.flops
-    return _section(
-        "Compute",
-        [
-            _line("6·N·D", format_flops(f.training_6nd)),
-            _line("model FLOPs", format_flops(f.training_model), "matrix products and full attention, forward x 3"),
-            _line("hardware FLOPs", format_flops(f.training_hardware), "with what is computed again"),
-        ],
-    )
-
-
-def _batch(plan: Plan) -> str:
-    b = plan.batch
-    parts = f"micro-batch {b.micro_batch} x accumulation {b.accumulation} x {_counted(b.data_parallel, 'device')}"
-    return _section(
-        "Batch",
-        [
-            _line("effective batch", f"{b.sequences_per_step:,} sequences", f"= {parts}"),
-            _line("tokens per step", format_count_exact(b.tokens_per_step)),
-            _line("steps", format_count_exact(b.steps), f"{format_count_exact(plan.tokens.trained)} tokens trained"),
-            _line(
-                "warm-up",
-                f"{b.warmup_steps:,} steps",
-                f"{format_count_exact(b.warmup_tokens)} tokens, {format_share(b.warmup_share)} of the run",
-            ),
-            _line("epochs", format_number(b.epochs), "" if b.epochs else "the size of the data set was not given"),
-        ],
-    )
-
-
-def component_rows(m: Memory) -> list[tuple[str, ...]]:
-    """The components that have bytes: name, own maximum, bytes and share at the peak; a head, and the total last."""
-    own = {
-        "weights": m.weights_bytes,
-        "master_weights": m.master_weights_bytes,
-        "gradients": m.gradients_bytes,
-        "optimizer": m.optimizer_bytes,
-        "activations": m.activations_bytes,
-        "logits": m.logits_bytes,
-        "temporary": m.temporary_bytes,
-    }
-    rows: list[tuple[str, ...]] = [("component", "own maximum", "at the peak", "share")]
-    for name, size in own.items():
-        if size:
-            at_peak = m.at_peak[name]
-            rows.append((COMPONENT_NAMES[name], *_sizes(size, at_peak), format_share(at_peak / m.peak_requested_bytes)))
-    rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100.00 %"))
-    return rows
-
-
-def _memory(plan: Plan) -> str:
-    m = plan.memory
-    phases = [("phase", "peak")] + [(p.phase, format_bytes(p.peak_bytes)) for p in m.phases]
-    lines = [
-        *table(component_rows(m), right=frozenset({1, 2, 3})),
-        "",
-        *table(phases, right=frozenset({1})),
-        "",
-        _line("peak phase", m.peak_phase),
-        _line("14-byte rule", format_bytes_decimal(m.rule_14_bytes), "rule of thumb: no gradient, no activations"),
-    ]
-    if m.peak_allocated_bytes is not None:
-        low, high = format_bytes(m.peak_allocated_bytes_low), format_bytes(m.peak_allocated_bytes_high)
-        lines += [
-            _line("allocated", format_bytes(m.peak_allocated_bytes), _range(low, high)),
-            _line(
-                "reserved",
-                format_bytes(m.peak_reserved_bytes),
-                _range(format_bytes(m.peak_reserved_bytes_low), format_bytes(m.peak_reserved_bytes_high)),
-            ),
-            _line("device used", format_bytes(m.device_used_bytes), f"with {format_bytes(m.context_bytes)} of context"),
-        ]
-    lines.append(_line("usable", format_bytes(m.usable_bytes)))
-    verdict = {True: "✓ fits", False: "✗ does not fit", None: "? unknown: the usable memory is not known"}[m.fits]
-    lines.append(_line("verdict", verdict, f"by {m.fits_by}"))
-    return _section("Memory per device", lines)
-
-
-def _sizes(*sizes: int) -> tuple[str, ...]:
-    return tuple(format_bytes(size) for size in sizes)
-
-
-def _schedule(plan: Plan) -> str:
-    rows = [("step", "tokens", "rate")]
-    rows += [(f"{p.step:,}", format_count(p.tokens), format_number(p.lr)) for p in plan.schedule.points]
-    return _section(f"Schedule ({plan.schedule.kind})", table(rows, right=frozenset({0, 1, 2})))
-
-
-BASES = {
-    "given": "from the speed that was given",
-    "profile": "from this machine's measured kernels",
-    "datasheet": "roofline of the data sheet, literature shares, nothing fitted: the interval is wide",
-    "unknown": "unknown for this hardware",
-}
-
-
-def _speed(plan: Plan) -> str:
-    t, time = plan.throughput, plan.time
-    return _section(
-        f"Speed ({BASES[t.basis]})",
-        [
-            _line(
-                "throughput",
-                format_rate(t.tokens_per_second),
-                _range(format_rate(t.tokens_per_second_low), format_rate(t.tokens_per_second_high)),
-            ),
-            _line(
-                "step",
-                format_duration(t.step_seconds),
-                _range(format_duration(t.step_seconds_low), format_duration(t.step_seconds_high)),
-            ),
-            _line("MFU", format_share(t.mfu), _range(format_share(t.mfu_low), format_share(t.mfu_high))),
-            _line("HFU", format_share(t.hfu)),
-            _line(
-                "wall clock",
-                format_duration(time.seconds),
-                _range(format_duration(time.seconds_low), format_duration(time.seconds_high)),
-            ),
-            _line(
-                "GPU-hours",
-                format_number(time.gpu_hours),
-                _range(format_number(time.gpu_hours_low), format_number(time.gpu_hours_high)),
-            ),
-        ],
-    )
-
-
-def _money(plan: Plan) -> str:
-    c = plan.cost
-    return _section(
-        "Cost",
-        [
-            _line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
-            _line("cost", format_money(c.usd), _range(format_money(c.usd_low), format_money(c.usd_high))),
-            _line("energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"),
-            _line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
-        ],
-    )
-
-
-def _findings(found: Sequence[Finding]) -> str:
-    if not found:
-        return _section("Findings", ["  ✓ nothing odd"])
-    lines = []
-    for f in found:
-        lines += [f"  {MARKS[f.level]} [{f.code}]", *wrap(f.message, indent=6), *wrap(f"→ {f.remedy}", indent=6)]
-    return _section("Findings", lines)
-
-
-def _assumptions(plan: Plan) -> str:
-    assumed = plan.config.provenance.assumptions
-    if not assumed:
-        return ""
-    lines = []
-    for a in assumed:
-        lines += [_line(a.key, a.value), *wrap(a.source, indent=LABEL + 4)]
-    return _section("Assumed (nobody typed these)", lines)
-
-
 def wrap(text: str, *, indent: int, width: int = WIDTH) -> list[str]:
-    """`text` as indented lines of at most `width` characters."""
-    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
+    """`text` as indented lines of at most `width` characters; flags are not broken at their hyphens."""
+    return _wrapped(text, width, " " * indent, " " * indent)
+
+
+def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)

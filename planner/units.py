@@ -219,11 +219,14 @@ def format_money(x: float) -> str:
 
 @_total
 def format_duration(seconds: float) -> str:
-    """Seconds as the two largest units: "12 d 4 h", "1 h 44 min", "3 min 20 s"; below a minute "3.2 s", "850 ms"."""
+    """Seconds as two units: "12 d 4 h", "24 h 12 min", "1 h 44 min", "3 min 20 s"; below a minute "3.2 s", "850 ms".
+
+    Days from two of them on: "1 d" would hide up to half an hour of a day.
+    """
     # `finer` is the resolution of the next line: 59.96 s is "1 min" because it would round to "60 s" there.
     for unit, below, finer in (("d", "h", 60.0), ("h", "min", 1.0), ("min", "s", 0.1)):
         big, small = int(_SECONDS[unit]), int(_SECONDS[below])
-        if round(seconds / finer) * finer >= big:
+        if round(seconds / finer) * finer >= big * (2 if unit == "d" else 1):
             first, second = divmod(round(seconds / small), big // small)
             return f"{_plain(first, 4)} {unit}" + (f" {second} {below}" if second and first < 100 else "")
     rounded = float(f"{seconds:.3g}")

@@ -12,16 +12,17 @@ from statistics import median, quantiles
 
 from planner.checks import findings
 from planner.compare import Comparison, Measurement, compare
-from planner.compare_file import COMPARISON, load_comparison
+from planner.compare_file import load_comparison
 from planner.comparison_text import comparison_markdown
 from planner.config import CPU, RunConfig
 from planner.config_file import config_text, write_atomically
 from planner.errors import FileError, PlanError
 from planner.finding import Finding
 from planner.plan import Plan, estimate
+from planner.plan_text import announcement
 from planner.report import document
+from planner.run_files import COMPARISON
 from planner.shape import tokens_per_step
-from planner.text import announcement
 from planner.units import format_number
 from reference_trainer.adapt import adapted
 from reference_trainer.checkpoint import refuse_other_config

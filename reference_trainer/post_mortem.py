@@ -9,9 +9,10 @@ from statistics import median, quantiles
 from typing import Any
 
 from planner.compare import Row
-from planner.compare_file import COMPARISON, load_comparison
+from planner.compare_file import load_comparison
 from planner.config_file import write_atomically
 from planner.errors import FileError
+from planner.run_files import COMPARISON
 from planner.units import format_bytes, format_count, format_duration, format_number, format_share
 from reference_trainer.journal import read_rows
 

@@ -21,7 +21,9 @@ class Action(NamedTuple):
         return ", ".join(spell_key(key) for key in self.keys.split(","))
 
 
+# in the footer's order, which ends where the terminal does: the way to all the others comes first
 ACTIONS = (
+    Action("question_mark", "keys", "Keys", "Every key and what it does"),
     Action("f1", "help", "Help", "What may be typed into the field at hand"),
     Action("f2", "show_results", "Results", "Show the results (below 100 columns one pane is seen at a time)"),
     Action("f2", "show_form", "Form", "Show the form (below 100 columns one pane is seen at a time)"),
@@ -35,7 +37,6 @@ ACTIONS = (
     Action("ctrl+r,ctrl+shift+z", "redo", "Redo", "Make the change again that was taken back", False),
     Action("f8", "next_tab", "Next tab", "Show the next tab of the results", False),
     Action("f7", "previous_tab", "Tab before", "Show the tab before", False),
-    Action("question_mark", "keys", "Keys", "Every key and what it does"),
     Action("ctrl+q", "quit", "Quit", "Leave the planner"),
 )
 ONE_PANE = ("show_results", "show_form")  # of which at most one is possible

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Grid, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -24,7 +24,6 @@ ELSEWHERE = (
     ("z", "On Memory: the bars on another scale"),
     ("Ctrl+P", "Palette: all of these by name, and themes"),
 )
-COLUMN = 21
 
 
 class KeysScreen(ModalScreen[None]):
@@ -35,5 +34,7 @@ class KeysScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title, dialog.border_subtitle = "Keys", "Esc closes"
-            for keys, sentence in (*((a.spelled(), a.sentence) for a in ACTIONS), *ELSEWHERE):
-                yield Static(f"{keys:<{COLUMN}} {sentence}", classes="key", markup=False)
+            with Grid():
+                for keys, sentence in (*((a.spelled(), a.sentence) for a in ACTIONS), *ELSEWHERE):
+                    yield Static(keys, markup=False)
+                    yield Static(sentence, markup=False)

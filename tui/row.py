@@ -74,7 +74,7 @@ class Row(Container):
     def render(self) -> Content:
         """The field's name: bold while the field has the focus, with a sign while its text cannot be used."""
         name = f"✗ {label(self.field)}" if self.has_class("-wrong") else label(self.field)
-        return Content.styled(name, "bold $text" if self.input.has_focus else "$text-muted")
+        return Content.styled(name, "bold $foreground") if self.input.has_focus else Content(name)
 
     def on_descendant_focus(self) -> None:
         self.refresh()

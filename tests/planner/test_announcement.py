@@ -5,7 +5,7 @@ from __future__ import annotations
 from planner.config import RunConfig
 from planner.draft import draft
 from planner.plan import estimate
-from planner.text import announcement
+from planner.plan_text import announcement
 from planner.typed import Typed
 from planner.units import format_bytes, format_duration, format_rate
 

@@ -78,6 +78,31 @@ def test_a_processor_has_the_memory_of_its_process(run):
     assert not {"process memory", "allocated"} & set(by_label(record))
 
 
+def test_a_processor_has_its_tensors_peak_when_the_run_is_over(run, plan):
+    write(run, [row(1, allocated_bytes=None, reserved_bytes=None)])
+    record = Record(run)
+    record.read_on()
+    peak = by_label(record)["peak of tensors"]
+    assert (peak.measured, peak.predicted) == (None, plan.memory.peak_requested_bytes) and "over" in peak.note
+    (run / "comparison.json").write_text('{"rows": [{"key": "peak_requested_bytes", "measured": 12')
+    record.read_on()
+    assert by_label(record)["peak of tensors"].measured is None
+    (run / "comparison.json").write_text('{"rows": [{"key": "peak_requested_bytes", "measured": 12}]}')
+    record.read_on()
+    assert by_label(record)["peak of tensors"].measured == 12 and not by_label(record)["peak of tensors"].note
+
+
+def test_a_continuation_has_a_speed_of_its_own(run):
+    write(run, [row(i) for i in range(1, 11)])
+    event(run, "stopped", step=10)
+    event(run, "resume", step=10, tokens_per_step=256)
+    write(run, [row(i, step_seconds=0.25) for i in range(11, 14)])
+    for record in (Record(run), Record(run)):
+        record.read_on()
+        found = by_label(record)["tokens/s"]
+        assert found.measured == 1024 and found.note == "median of 3 steps"
+
+
 def test_rows_that_a_rollback_unmade_are_forgotten(run):
     write(run, [row(i) for i in range(1, 21)])
     record = Record(run)

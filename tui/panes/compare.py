@@ -14,10 +14,11 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
-from planner.compare_file import COMPARISON, load_comparison
+from planner.compare_file import load_comparison
 from planner.comparison_text import comparison_within
 from planner.config_file import read_text
 from planner.errors import PlanError
+from planner.run_files import COMPARISON
 from planner.text import wrap
 from tui.panes.pane import Pane
 from tui.session import View

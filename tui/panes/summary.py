@@ -8,14 +8,15 @@ from textual.app import ComposeResult
 
 from planner.finding import Finding
 from planner.plan_difference import NOTE, difference_lines
-from planner.text import MARKS, summary, title, wrap
+from planner.plan_text import summary, title
+from planner.text import MARKS, WIDTH, wrap
 from tui.panes.pane import Pane
 from tui.session import Pinned, View
 from tui.text import Text
 
 
 class SummaryPane(Pane):
-    """Findings wrap to the pane; the tables keep their columns and scroll sideways where the pane is narrow."""
+    """Sentences wrap to the pane; the tables keep their columns and scroll sideways where the pane is narrow."""
 
     def compose(self) -> ComposeResult:
         yield Text(id="differences")
@@ -27,17 +28,17 @@ class SummaryPane(Pane):
 
     def show(self, view: View) -> None:
         """Findings first: they ask for something to be done."""
-        width = self.room()
+        width = min(WIDTH, self.room())
         differences = self.query_one("#differences", Text)
         differences.display = view.pinned is not None
         if view.pinned is not None:
             differences.put("\n".join(_compared(view, view.pinned, width)))
         self.query_one("#findings", Text).put(findings_text(view.result.findings, width))
-        self.query_one("#summary", Text).put(summary(view.result.plan, view.result.findings))
+        self.query_one("#summary", Text).put(summary(view.result.plan, None, width))
 
 
 def findings_text(found: Sequence[Finding], width: int) -> str:
-    """The findings, wrapped to `width` columns; those in the summary are wrapped for a page."""
+    """The findings, wrapped to `width` columns."""
     if not found:
         return "✓ nothing odd"
     lines = []

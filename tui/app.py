@@ -1,7 +1,7 @@
 """The terminal planner: a form, its live result in tabs, and the command that says the same.
 
-State goes one way: the form says what was typed, the app asks the library, and every pane shows `View`.
-No widget computes. What takes longer than a key may is worked out in a thread once the keys rest.
+State goes one way: the form says what was typed, `LivePlan` asks the library, and every pane shows `View`.
+No widget computes. Here is what a person can do.
 """
 
 from __future__ import annotations
@@ -12,31 +12,25 @@ from pathlib import Path
 from typing import ClassVar
 
 from textual import work
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.reactive import var
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Footer, Tab, Tabs
 from textual.worker import get_current_worker
 
 from planner.config_file import config_text
-from planner.errors import PlanError
 from planner.field_help import FLAGS
-from planner.in_effect import in_effect
-from planner.plan_difference import Difference
-from planner.typed import Typed
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.files import is_served
 from tui.fit import FITS, Fit, Found, found_fit
 from tui.form import PlanForm
 from tui.group import GroupTitle
 from tui.help_screen import HelpScreen
-from tui.history import History
 from tui.jump_screen import JumpScreen
 from tui.keys_screen import KeysScreen
+from tui.live_plan import LivePlan
 from tui.open_screen import OpenScreen
 from tui.panes.pane import Pane
 from tui.results import Results
@@ -47,21 +41,16 @@ from tui.session import (
     Result,
     Seat,
     Session,
-    View,
     command_of,
-    differences_of,
-    fields_named,
     planned,
-    result_of,
 )
 from tui.text import Text
 
 SAVE_AS, EXPORT_AS = "run.toml", "plan.json"
-REST = 0.08  # s without a key before slow work begins: a thread of Python slows the keys down
 TWO_PANES = 100  # columns
 
 
-class PlannerApp(App[None]):
+class PlannerApp(LivePlan):
     """One screen: what was typed on the left, what follows from it on the right; below 100 columns one of them."""
 
     TITLE = "gptplan"
@@ -73,41 +62,11 @@ class PlannerApp(App[None]):
         Binding("pagedown", "scroll_pane(1)", "Scroll down", show=False),
     ]
 
-    seat: var[Seat | None] = var(None, init=False)
-    result: var[Result | None] = var(None)
-    error: var[PlanError | None] = var(None)
-    stale: var[bool] = var(False)
-    pinned: var[Pinned | None] = var(None)
-
     def __init__(self, session: Session, painted: Callable[[], None] | None = None) -> None:
         """painted: called once, when the first screen has been drawn."""
-        super().__init__()
-        self._painted = painted
-        first = Seat(session, session.first)
-        self.set_reactive(PlannerApp.seat, first)
-        self.history = History(first)
+        super().__init__(session, painted)
         self.saved_as = str(session.file or SAVE_AS)
-        self.differences: tuple[Difference, ...] | None = None
         self._results_in_front = False
-        self._rest: Timer | None = None
-
-    @property
-    def session(self) -> Session:
-        """The file and the machine."""
-        assert self.seat is not None
-        return self.seat.session
-
-    @property
-    def typed(self) -> Typed:
-        """What stands in the form."""
-        assert self.seat is not None
-        return self.seat.typed
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is on its way: every number shown is the last one."""
-        compared = self.pinned is None or self.differences is not None
-        return self.stale or (self.result is not None and self.result.settled and compared)
 
     def compose(self) -> ComposeResult:
         with Container(id="panes"):
@@ -115,78 +74,6 @@ class PlannerApp(App[None]):
             yield Results(id="results")
         yield Text(id="command")
         yield Footer(compact=True, show_command_palette=False)
-
-    def on_mount(self) -> None:
-        self._compute()
-        self.query("#form Input").first().focus()
-        if self._painted is not None:
-            self.call_after_refresh(self._painted)
-
-    def on_plan_form_changed(self, event: PlanForm.Changed) -> None:
-        """The form is the one that changes the state; undo and opening a file are the others."""
-        self.seat = Seat(self.session, event.typed)
-
-    def on_descendant_focus(self) -> None:
-        self.history.close()  # another field: another step to undo
-
-    def watch_seat(self, seat: Seat) -> None:
-        """A new state of the form."""
-        self.history.record(seat)
-        self._compute()
-
-    def _compute(self) -> None:
-        """The plan at once, by rule; the replay and the comparison when the keys rest."""
-        try:
-            self.result, self.error = result_of(self.typed, self.session, replay=False), None
-        except PlanError as error:
-            self.error = error
-        self.stale = self.error is not None
-        if not self.stale:
-            self.differences = None  # those of the last valid result stay with it
-        form = self.query_one(PlanForm)
-        form.mark(self.error, frozenset() if self.error is None else fields_named(self.error, self.typed))
-        if self.result is not None and not self.stale:
-            form.show_in_effect(self.typed, in_effect(self.result.plan))
-        self.query_one("#command", Text).put(f"$ {command_of(self.typed, self.session)}", fixed=True)
-        self._show()
-        if self._rest is not None:
-            self._rest.stop()
-        if not self.stale:
-            self._rest = self.set_timer(REST, self._settle)
-
-    def _show(self) -> None:
-        if self.result is not None:
-            command = command_of(self.typed, self.session)
-            view = View(self.result, self.stale, command, self.pinned, self.differences)
-            self.query_one(Results).view = view
-
-    def _settle(self) -> None:
-        if self.result is not None and not self.result.settled:
-            self._replay(self.result)
-        if self.pinned is not None and self.seat is not None:
-            self._compare(self.pinned.seat, self.seat)
-
-    @work(thread=True, exclusive=True, group="replay")
-    def _replay(self, quick: Result) -> None:
-        found = planned(quick.plan.config, replay=True)
-        if not get_current_worker().is_cancelled:
-            self.call_from_thread(self._replayed, quick, found)
-
-    def _replayed(self, quick: Result, found: Result) -> None:
-        if self.result is quick:  # else something else was typed meanwhile
-            self.result = found
-            self._show()
-
-    @work(thread=True, exclusive=True, group="compare")
-    def _compare(self, before: Seat, after: Seat) -> None:
-        found = differences_of(before, after)
-        if not get_current_worker().is_cancelled:
-            self.call_from_thread(self._compared, before, after, found)
-
-    def _compared(self, before: Seat, after: Seat, found: tuple[Difference, ...]) -> None:
-        if self.pinned is not None and self.pinned.seat is before and self.seat is after:
-            self.differences = found
-            self._show()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette's entries: every action, every tab, then Textual's own (themes among them)."""
@@ -272,8 +159,8 @@ class PlannerApp(App[None]):
             self.pinned = Pinned(self.seat, self.result)
             self.notify("change something: Summary says what moves, and why", title="✓ pinned", timeout=3)
         self.differences = None
-        self._show()
-        self._settle()
+        self.show_view()
+        self.settle()
 
     def find_fit(self, fit: Fit) -> None:
         """Look for a change of the plan that fits the card, and type it."""
@@ -316,13 +203,20 @@ class PlannerApp(App[None]):
 
     def action_export(self) -> None:
         """Write the plan itself, with the replayed numbers, as JSON or Markdown."""
+        result = self._whole()
+        if result is not None:
+            self._export(result, command_of(self.typed, self.session))
+
+    @work(thread=True, exclusive=True, group="export")
+    def _export(self, result: Result, command: str) -> None:
         from tui.export import exported  # the report: 10 ms, not before the first paint
 
-        result, command = self._whole(), command_of(self.typed, self.session)
-        if result is not None:
-            whole = result if result.settled else planned(result.plan.config, replay=True)
-            screen = SaveScreen("this plan (.json or .md)", EXPORT_AS, lambda path: exported(whole, command, path))
-            self.push_screen(screen, self._exported)
+        whole = result if result.settled else planned(result.plan.config, replay=True)
+        if not get_current_worker().is_cancelled:
+            self.call_from_thread(self._ask_where_to_export, lambda path: exported(whole, command, path))
+
+    def _ask_where_to_export(self, text_of: Callable[[Path], str]) -> None:
+        self.push_screen(SaveScreen("this plan (.json or .md)", EXPORT_AS, text_of), self._exported)
 
     def _exported(self, path: Path | None) -> None:
         if path is not None:

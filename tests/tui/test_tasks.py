@@ -186,7 +186,7 @@ def test_the_device_bytes_are_replayed_after_the_keys_rest(sit, session, small, 
     async def play(user):
         quick, whole = (result_of(small, session, replay=r).plan.memory for r in (False, True))
         assert user.app.result.plan.memory == whole != quick
-        monkeypatch.setattr("tui.app.planned", gated)
+        monkeypatch.setattr("tui.live_plan.planned", gated)
         user.app.query_one("#micro_batch", Input).value = "8"
         while user.app.typed.micro_batch is None:
             await user.pilot.pause(0.01)

@@ -103,6 +103,7 @@ class Row(Container):
         if wrong != self.has_class("-wrong"):
             self.set_class(wrong, "-wrong")
             self.input.set_class(wrong, "-invalid")
+            self.refresh()  # the sign
         if error is None:
             if self.why is not None:
                 self.why.remove()

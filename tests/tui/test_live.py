@@ -137,9 +137,9 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
 
 
 def marked(user) -> list[str]:
-    """Fields with the sign of a mistake."""
-    rows = [row for row in user.app.query(Row) if str(row.render()).startswith("✗")]
-    return [row.field for row in rows]
+    """Fields that have the sign of a mistake on the screen."""
+    lines = user.seen().splitlines()
+    return [row.field for row in user.app.query(Row) if row.region and lines[row.region.y][row.region.x] == "✗"]
 
 
 def test_contradicting_fields_are_both_marked(sit):

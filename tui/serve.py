@@ -52,6 +52,7 @@ def listen(words: Sequence[str], host: str, port: int, talk: Callable[[str], Non
         def initialize_logging(self) -> None:
             """No line for every request; what goes wrong is on stderr."""
             logging.basicConfig(level="WARNING")
+            logging.getLogger("asyncio").setLevel("ERROR")  # at Ctrl-C planners end after the loop, which it warns of
 
         async def on_startup(self, app: web.Application) -> None:
             talk(f"gptplan is at http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl-C")

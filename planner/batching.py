@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from planner import presets
 from planner.config import HardwareConfig, RunConfig, TrainingConfig
+from planner.counts import nominal_parameters
 from planner.errors import InputError
 from planner.memory_account import memory_of
+from planner.rules import row_of_size
 from planner.shape import tokens_per_step
 from planner.typed import Notes, Typed
+from planner.units import format_count
 
-DEFAULT_BATCH_TOKENS = 524_288
 MOST_TOKENS_AT_ONCE = 16_384
 FILL = 0.9
 
@@ -42,7 +47,8 @@ def batch_of(typed: Typed, base: RunConfig | None, whole: RunConfig, notes: Note
             notes.add("micro_batch", 1, "default beside a given accumulation")
         return training.model_copy(update={"micro_batch": micro, "accumulation": accumulation})
     name = "--global-batch-tokens:" if wanted is not None else "the file's batch of"
-    per_device = _sequences_per_device(chosen, name, training, hardware, micro or 1, notes)
+    usual = row_of_size(nominal_parameters(whole.model))
+    per_device = _sequences_per_device(chosen, name, training, hardware, micro or 1, usual, notes)
     if micro is None:
         micro = _largest_micro_batch(whole, per_device)
         notes.add(
@@ -66,16 +72,23 @@ def _assumed(base: RunConfig) -> set[str]:
 
 
 def _sequences_per_device(
-    wanted: int | None, name: str, training: TrainingConfig, hardware: HardwareConfig, micro: int, notes: Notes
+    wanted: int | None,
+    name: str,
+    training: TrainingConfig,
+    hardware: HardwareConfig,
+    micro: int,
+    usual: Mapping[str, Any],
+    notes: Notes,
 ) -> int:
-    """Sequences of one step on each device; a default batch is rounded to a legal one, a chosen one is not."""
+    """Sequences of one step on each device; the `usual` batch is rounded to a legal one, a chosen one is not."""
     unit = training.seq * hardware.gpus * micro
     if wanted is None:
-        found = max(1, round(DEFAULT_BATCH_TOKENS / unit))
+        found: int = max(1, round(usual["batch_tokens"] / unit))
         notes.add(
             "global_batch_tokens",
             found * unit,
-            "default: 524,288 tokens per step (2^19, GPT-3's 0.5M for 125M, arXiv 2005.14165), in whole sequences",
+            f"{usual['batch_tokens']:,} tokens for {format_count(usual['parameters'])} parameters ({usual['source']}), "
+            "in whole sequences",
         )
         return found * micro
     if wanted % unit:

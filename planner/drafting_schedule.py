@@ -15,7 +15,7 @@ from planner.counts import nominal_parameters
 from planner.errors import InputError, UnknownNameError
 from planner.model_config import ModelConfig
 from planner.rates import KINDS
-from planner.rules import rules
+from planner.rules import row_of_size
 from planner.typed import Notes, Typed, flag, refuse_contradictions
 from planner.units import format_count, format_number
 
@@ -110,9 +110,8 @@ def schedule_alone(typed: Typed) -> tuple[ScheduleConfig, Horizon, tuple[Assumpt
 
 def default_peak(model: ModelConfig, notes: Notes) -> float:
     """The peak rate of the table's row that is nearest in size, noted with its source and the spread of others."""
-    table, n = rules("peak-rate"), nominal_parameters(model)
-    row = min(table["row"], key=lambda r: max(r["parameters"] / n, n / r["parameters"]))
-    rule = f"row of {format_count(row['parameters'])} parameters: {table['source']}; {table['spread']}"
+    row = row_of_size(nominal_parameters(model))
+    rule = f"row of {format_count(row['parameters'])} parameters: {row['source']}; {row['spread']}"
     notes.add("peak_lr", format_number(row["peak_lr"]), rule)
     return float(row["peak_lr"])
 

@@ -1,4 +1,4 @@
-"""Rules and constants that are data: roofline shares, the rate table, the ranges of good practice."""
+"""Rules and constants that are data: roofline shares, batches and rates by size, the ranges of good practice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def rules(name: str) -> dict[str, Any]:
     """The table `presets/rules/<name>.toml`; a file of ours, so a missing one is our mistake."""
     with (PRESETS / "rules" / f"{name}.toml").open("rb") as file:
         return tomllib.load(file)
+
+
+def row_of_size(parameters: float) -> dict[str, Any]:
+    """The published batch and peak rate of the model that is nearest in size, with `source` and its spread."""
+    table = rules("by-size")
+    row = min(table["row"], key=lambda r: max(r["parameters"] / parameters, parameters / r["parameters"]))
+    return {"source": table["source"], "spread": table["spread"], **row}
 
 
 def roofline_of(gpu: str) -> dict[str, Any]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from planner import presets
+from planner.checks import findings
+from planner.draft import draft
+from planner.plan import estimate
 from planner.rules import roofline_of, rules
+from planner.typed import Typed
 
 NAMES = sorted(p.stem for p in (presets.PRESETS / "rules").glob("*.toml"))
 
@@ -33,7 +37,19 @@ def test_a_card_without_a_family_gets_the_wide_interval() -> None:
     assert roofline_of("rtx-4090")["width"] > roofline_of("a100-80gb")["width"]
 
 
-def test_rates_fall_with_size() -> None:
-    rows = rules("peak-rate")["row"]
+def test_rates_fall_and_batches_grow_with_size_within_a_source() -> None:
+    rows = rules("by-size")["row"]
     assert [r["parameters"] for r in rows] == sorted(r["parameters"] for r in rows)
-    assert [r["peak_lr"] for r in rows] == sorted((r["peak_lr"] for r in rows), reverse=True)
+    for source in {r.get("source") for r in rows}:
+        own = [r for r in rows if r.get("source") == source]
+        assert [r["peak_lr"] for r in own] == sorted((r["peak_lr"] for r in own), reverse=True)
+        assert [r["batch_tokens"] for r in own] == sorted(r["batch_tokens"] for r in own)
+
+
+@pytest.mark.parametrize("size", [1e7, 1.25e8, 1e9, 7e9, 2e10, 7e10, 1.75e11, 6.71e11])
+def test_defaults_by_size_are_not_what_the_findings_complain_of(size: float) -> None:
+    typed = Typed(params=f"{size:.0f}", tokens=f"{20 * size:.0f}", gpu="h100-80gb")
+    plan = estimate(draft(typed, as_of="2026-01-31", version="0.test"))
+    assert "batch_tokens" not in {f.code for f in findings(plan)}
+    if size < 1e11:  # GPT-3's own rate is below the later models' range
+        assert "peak_lr" not in {f.code for f in findings(plan)}

@@ -95,7 +95,7 @@ def test_every_tab_at_every_size(sit, size):
         for kind in PANES:
             await user.open(kind.id)
             seen = user.seen()
-            for words in (*SHOWS[kind.id], "✓ fits", kind.title, "Quit"):
+            for words in (*SHOWS[kind.id], "✓ fits", kind.title, "? Keys"):
                 assert words in seen, (kind.id, words)
             parts = [app.query_one(f"#{id}").region for id in ("form", "headline", "tabs", "pane", "command")]
             parts = [p for p in (*parts, app.query_one(Footer).region) if p.area]
@@ -130,6 +130,8 @@ def test_a_click_opens_a_tab_and_a_group(sit):
         await user.pilot.click("#tab-memory")
         await user.settle()
         assert "◄ peak" in user.seen()
+        await user.pilot.click("#row-tokens", offset=(2, 0))
+        assert user.app.focused.id == "tokens", "a name is its field"
         await user.pilot.click("#group-3-title")
         await user.settle()
         assert user.app.query_one("#accumulation", Input).placeholder == "(32)"

@@ -48,7 +48,7 @@ def rates(
     need_torch("a range test")
     from reference_trainer.rate_finder import rates_of_run
 
-    found = rates_of_run(loaded, data, device, span)
+    found = rates_of_run(loaded, data, device, span, talk)
     if csv is not None and not to_stdout:
         write_atomically(csv, csv_of(found), overwrite=force)
         talk(f"wrote {csv}")

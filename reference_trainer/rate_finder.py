@@ -16,6 +16,7 @@ import torch
 from planner.config import RunConfig
 from planner.errors import InputError
 from planner.rate_search import RateSearch, has_exploded, rates_between, search_of
+from reference_trainer.adapt import adapted
 from reference_trainer.evaluation import opened_for
 from reference_trainer.monitor import pick_device
 from reference_trainer.options import RunOptions
@@ -29,7 +30,7 @@ Say = Callable[[str], None]
 
 
 def rates_of_run(
-    config: RunConfig, data: Path | None, device: str | None, span: tuple[float, float, int]
+    config: RunConfig, data: Path | None, device: str | None, span: tuple[float, float, int], say: Say
 ) -> RateSearch:
     """The range test of a config, on its own data and batch, from its first weights; span: low, high, steps.
 
@@ -37,6 +38,8 @@ def rates_of_run(
     """
     refuse_span(*span)
     where = pick_device(device)
+    if any(a.key == "recipe" for a in config.provenance.assumptions):
+        config = adapted(config, where, say)  # the recipe of the run, which this machine may choose
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
     tokens = opened_for(config, data)

@@ -71,7 +71,7 @@ def test_every_step_has_its_rate_and_a_bad_one_ends_the_test(
 
 def test_the_suggestion_of_a_real_run_trains(tiny: MakeConfig, text: Path) -> None:
     """On the tiny model: the suggested rate is in the range where it learns, and better than its ends."""
-    found = rates_of_run(tiny(), text, "cpu", (1e-7, 10.0, 100))
+    found = rates_of_run(tiny(), text, "cpu", (1e-7, 10.0, 100), print)
     assert found.suggested_peak_lr is not None and 1e-4 < found.suggested_peak_lr < 1.0, found
     final = {}
     for rate in (1e-6, found.suggested_peak_lr, 10.0):
@@ -105,4 +105,4 @@ def test_the_rule() -> None:
 @pytest.mark.parametrize("span", [(1e-2, 1e-3, 100), (1e-3, 1e-2, 5)])
 def test_spans_that_show_nothing_are_refused(tiny: MakeConfig, text: Path, span: tuple[float, float, int]) -> None:
     with pytest.raises(InputError):
-        rates_of_run(tiny(), text, "cpu", span)
+        rates_of_run(tiny(), text, "cpu", span, print)

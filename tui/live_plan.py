@@ -34,7 +34,7 @@ from tui.session import (
 )
 from tui.text import Text
 
-REST = 0.08  # s without a key before slow work begins: a thread of Python slows the keys down
+REST = 0.02  # s without a key before slow work begins: a key that is held down comes again before that
 
 
 class LivePlan(App[None]):

@@ -36,6 +36,7 @@ from planner.units import TERA, parse_count, parse_money
 
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
+LONGEST_FIRST, BEFORE_EXTENSION = 8192, 4096  # tokens: longest context trained at from the start; else this
 CHECKPOINTING = ("none", "selective", "full", "offloaded")
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
 S = TypeVar("S", bound=Section)
@@ -62,9 +63,8 @@ def draft(
     seq = _seq(typed, base, notes)
     model = model_of(typed, base, seq, notes)
     hardware = _hardware(typed, base, machine_gpu, notes)
-    if typed.seq is None and base is None and seq > model.context:
-        seq = model.context
-        notes.add("seq", seq, "the model's context is shorter than the default")
+    if base is None and typed.seq is None and typed.given("model", "hf_config"):
+        seq = _usual_seq(model, notes)
     _refuse_long_sequence(seq, model)
     training = _training(typed, base, seq, notes)
     optimizer = optimizer_of(typed, base, training.recipe, notes)
@@ -112,6 +112,19 @@ def _seq(typed: Typed, base: RunConfig | None, notes: Notes) -> int:
         return base.training.seq
     notes.add("seq", DEFAULT_SEQ, "default: GPT-2's context (Radford et al. 2019)")
     return DEFAULT_SEQ
+
+
+def _usual_seq(model: ModelConfig, notes: Notes) -> int:
+    """The sequence that a published model was trained at: its context, unless that is one extended afterwards."""
+    if model.context <= LONGEST_FIRST:
+        notes.add("seq", model.context, "the model's context")
+        return model.context
+    why = (
+        f"default for a context of {model.context:,}: contexts this long are reached at the end of pre-training "
+        "(DeepSeek-V3, arXiv 2412.19437, and Qwen2.5, arXiv 2412.15115: from 4,096)"
+    )
+    notes.add("seq", BEFORE_EXTENSION, why)
+    return BEFORE_EXTENSION
 
 
 def _refuse_long_sequence(seq: int, model: ModelConfig) -> None:

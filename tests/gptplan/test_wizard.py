@@ -40,7 +40,7 @@ def test_the_answers_give_the_plan_of_the_command(wizard, call):
     assert said.out.rstrip().endswith(f"Command\n  gptplan estimate {words}")
     assert said.out.startswith(call("estimate", *words.split()).out.rstrip())
     assert "micro-batch [" in said.err and "GPU-hour [" in said.err
-    assert "default: GPT-2's context" in said.err  # why the value in brackets
+    assert "the model's context" in said.err  # why the value in brackets
 
 
 def test_empty_lines_take_the_example(wizard):

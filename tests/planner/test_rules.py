@@ -53,3 +53,13 @@ def test_defaults_by_size_are_not_what_the_findings_complain_of(size: float) -> 
     assert "batch_tokens" not in {f.code for f in findings(plan)}
     if size < 1e11:  # GPT-3's own rate is below the later models' range
         assert "peak_lr" not in {f.code for f in findings(plan)}
+
+
+@pytest.mark.parametrize(
+    "words, seq", [(("gpt2",), 1024), (("llama-2-7b",), 4096), (("llama-3.2-1b",), 4096), (("llama-2-7b", "2k"), 2000)]
+)
+def test_a_published_model_is_planned_at_a_sequence_that_it_was_trained_at(words: tuple[str, ...], seq: int) -> None:
+    model, typed = words[0], words[1] if len(words) > 1 else None
+    config = draft(Typed(model=model, tokens="10B", seq=typed), as_of="2026-01-31", version="0.test")
+    assert config.training.seq == seq
+    assert ("seq" in {a.key for a in config.provenance.assumptions}) == (typed is None)

@@ -54,4 +54,4 @@ def estimate(
         if because:
             from planner.explain_text import explanation_text
 
-            show("".join(f"\n{explanation_text(one)}\n" for one in because).rstrip("\n"))
+            show("".join(f"\n{explanation_text(one, columns())}\n" for one in because).rstrip("\n"))

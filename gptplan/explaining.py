@@ -40,7 +40,7 @@ def explain_calculation(found: Calculation, settings: Sequence[str], *, planned:
 
 def explain_leaf(key: str, typed: Typed, config: Path | None, as_of: str | None, *, changed: bool, json: bool) -> None:
     """Show where a number of the plan comes from. Raises UnknownNameError, InputError, and what drafting raises."""
-    from gptplan.output import show, show_json
+    from gptplan.output import columns, show, show_json
     from planner.explain import Explainer
     from planner.explain_text import as_json, explanation_text
 
@@ -58,7 +58,7 @@ def explain_leaf(key: str, typed: Typed, config: Path | None, as_of: str | None,
     if json:
         show_json(as_json(found))
     else:
-        show(explanation_text(found))
+        show(explanation_text(found, columns()))
 
 
 def show_list(typed: Typed, config: Path | None, as_of: str | None, json: bool) -> None:

@@ -1,43 +1,23 @@
 """The generated parts of README.md and docs/*.md: `python -m docs.make`, or `--check` to compare only.
 
-A block between `<!-- begin NAME -->` and `<!-- end NAME -->` is the output of the function NAME below, run here, so
-that no page can show what the program does not do.
+A block between `<!-- begin NAME -->` and `<!-- end NAME -->` is the output of a function, that of NAME in `BLOCKS`, run
+here, so that no page can show what the program does not do.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).resolve().parent.parent
+from docs.shell import ROOT, command, console
+from docs.terminal import keys, tabs, wizard
+
 PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
 AS_OF = "2026-11-21"  # else the age of a price would change from day to day
-COLUMNS = "110"
-
-
-def command(*arguments: str) -> str:
-    """What a fresh process prints for these arguments on stdout, off a terminal, on a machine that shows no GPU."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gptplan", *arguments],
-        cwd=ROOT,
-        env={"COLUMNS": COLUMNS, "TERMINAL_WIDTH": COLUMNS, "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "PATH": ""},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=True,
-    )
-    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
-
-
-def console(*lines: str) -> str:
-    """Lines as a code block."""
-    return "\n".join(["```console", *lines, "```"])
 
 
 def estimate() -> str:
@@ -57,32 +37,11 @@ def demo() -> str:
 
 def help_of_commands() -> str:
     """Each command's --help."""
-    names = [
-        "estimate",
-        "explain",
-        "plan",
-        "flops",
-        "schedule",
-        "batch",
-        "groups",
-        "data",
-        "trace",
-        "preflight",
-        "rates",
-        "run",
-        "sample",
-        "compare",
-        "postmortem",
-        "export",
-        "calibrate",
-        "demo",
-        "tui",
-        "wizard",
-        "schema",
-    ]
-    parts = [console("$ gptplan --help", command("--help"))]
-    parts += [f"## gptplan {name}\n\n{console(f'$ gptplan {name} --help', command(name, '--help'))}" for name in names]
-    return "\n\n".join(parts)
+    from gptplan.app import COMMANDS
+
+    helps = [(name, console(f"$ gptplan {name} --help", command(name, "--help"))) for name in COMMANDS]
+    first = console("$ gptplan --help", command("--help"))
+    return "\n\n".join([first, *(f"## gptplan {name}\n\n{shown}" for name, shown in helps)])
 
 
 def schedule() -> str:
@@ -240,8 +199,8 @@ def events() -> str:
     from reference_trainer.signal_names import EVENTS
 
     lines = ["| event | when | keys |", "|---|---|---|"]
-    for name, (what, keys) in EVENTS.items():
-        lines.append(f"| {name} | {what} | {', '.join(f'`{key}` {meaning}' for key, meaning in keys.items())} |")
+    for name, (what, held) in EVENTS.items():
+        lines.append(f"| {name} | {what} | {', '.join(f'`{key}` {meaning}' for key, meaning in held.items())} |")
     return "\n".join(lines)
 
 
@@ -257,41 +216,6 @@ def equality() -> str:
     from benchmarks.equality import table
 
     return table()
-
-
-def keys() -> str:
-    """Every key of the terminal planner."""
-    from tui.actions import ACTIONS
-
-    rows = [f"| {a.spelled()} | {a.title} | {a.sentence} |" for a in ACTIONS]
-    return "\n".join(["| key | name | what it does |", "|---|---|---|", *rows])
-
-
-def tabs() -> str:
-    """The tabs, each with the sentence of its module."""
-    from tui.panes import PANES
-
-    rows = [f"- {(import_module(kind.module).__doc__ or '').splitlines()[0]}" for kind in PANES]
-    return "\n".join(rows)
-
-
-def wizard() -> str:
-    """The first questions, answered by three lines."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gptplan", "wizard"],
-        cwd=ROOT,
-        env={"NO_COLOR": "1", "LC_ALL": "C.UTF-8", "PATH": ""},
-        input="gpt2\n20 bananas\n20B\n",
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,  # the answers end early
-    )
-    shown = re.sub(r"(\]: )(?=\S)", r"\1\n", done.stderr)  # nobody pressed Enter here
-    first = shown.partition("\nTokens per sequence")[0]
-    answered = iter(("gpt2", "20 bananas", "20B"))
-    lines = [line + next(answered) if line.endswith("]: ") else line for line in first.splitlines()]
-    return console("$ gptplan wizard", *(line.rstrip() for line in lines), "", "…")
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

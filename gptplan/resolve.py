@@ -8,6 +8,7 @@ from pathlib import Path
 from planner.config import RunConfig
 from planner.config_file import load_config
 from planner.errors import FileError, InputError
+from planner.run_files import CONFIG
 from planner.units import parse_count
 
 
@@ -36,7 +37,7 @@ def request_of(
                 why="the run directory holds its own config",
                 remedy=f"gptplan run --resume {resume}",
             )
-        found = resume / "config.toml"
+        found = resume / CONFIG
         if not found.is_file():
             raise FileError(f"{resume} is not a run directory", why="it has no config.toml", remedy="check the path")
         return Request(load_config(found), resume, True, stop_after)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
-COMPARISON = "comparison.json"
+COMPARISON, POST_MORTEM = "comparison.json", "post-mortem.md"
 TRACES = (CONFIG, METRICS, EVENTS)  # of which a run directory has at least one
 TAIL = 256  # bytes before a place, by which a rewritten file is known
 MOST = 4 << 20  # bytes of one reading: a long run is shown while it is still being read
@@ -69,15 +69,16 @@ def follow(path: Path, place: Place, most: int = MOST) -> Followed:
         return Followed((), Place(), place.offset > 0)
     whole = read[: read.rfind(b"\n") + 1]
     tail = (start.tail + whole)[-TAIL:]
-    return Followed(tuple(_objects(whole)), Place(start.offset + len(whole), tail), anew, len(read) >= most)
+    return Followed(tuple(objects(whole.split(b"\n"))), Place(start.offset + len(whole), tail), anew, len(read) >= most)
 
 
 def _continues(file: int, place: Place) -> bool:
     return os.pread(file, len(place.tail), place.offset - len(place.tail)) == place.tail
 
 
-def _objects(whole: bytes) -> Iterable[Row]:
-    for line in whole.split(b"\n"):
+def objects(lines: Iterable[str | bytes]) -> Iterator[Row]:
+    """The JSON objects of lines, in order; a line that is none, such as one torn by a crash, is passed over."""
+    for line in lines:
         try:
             read = json.loads(line)
         except ValueError:

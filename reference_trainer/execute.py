@@ -21,7 +21,7 @@ from planner.finding import Finding
 from planner.plan import Plan, estimate
 from planner.plan_text import announcement
 from planner.report import document
-from planner.run_files import COMPARISON
+from planner.run_files import COMPARISON, CONFIG, METRICS, PLAN
 from planner.shape import tokens_per_step
 from planner.units import format_number
 from reference_trainer.adapt import adapted
@@ -42,9 +42,6 @@ from reference_trainer.train import run
 Say = Callable[[str], None]
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
 MEASUREMENT = "measurement.json"
-PLAN = "plan.json"
-CONFIG = "config.toml"
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

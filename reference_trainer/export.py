@@ -25,7 +25,8 @@ from planner.errors import CheckpointError, FileError
 from planner.hf_config.writing import hf_type, hf_values
 from planner.model_config import ModelConfig
 from reference_trainer.checkpoint import MODEL, State, read_state, refuse_nonfinite
-from reference_trainer.publish import MANIFEST, newest_valid, problem_with, sync
+from reference_trainer.disk import sync
+from reference_trainer.publish import MANIFEST, newest_valid, problem_with
 
 Named = Iterator[tuple[str, Tensor]]
 Say = Callable[[str], None]

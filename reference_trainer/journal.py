@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import FileError
+from planner.run_files import objects
 
 Value = float | int | bool | str | None
 
@@ -77,10 +78,4 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                read = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(read, dict):
-                yield read
+        yield from objects(file)

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from planner.errors import FileError
+from planner.run_files import EVENTS, LOCK, METRICS, objects
 from reference_trainer.journal import append_whole
 
 
@@ -31,11 +32,11 @@ class RunDirectory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.metrics = root / "metrics.jsonl"
-        self.events = root / "events.jsonl"
+        self.metrics = root / METRICS
+        self.events = root / EVENTS
         self.checkpoints = root / "checkpoints"
         self.rollbacks = root / "rollbacks.json"
-        self.lock = root / "run.lock"
+        self.lock = root / LOCK
         self._held: IO[str] | None = None
         self._pending: list[str] = []
         self._begun = False
@@ -121,11 +122,7 @@ def keep_lines(path: Path, last_step: int | None) -> None:
 
 def _object(line: str) -> dict[str, Any] | None:
     """The JSON object in a whole line, or None."""
-    try:
-        read = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
-        return None
-    return read if isinstance(read, dict) else None
+    return next(objects([line]), None) if line.endswith("\n") else None
 
 
 @contextmanager

@@ -12,11 +12,10 @@ from planner.compare import Row
 from planner.compare_file import load_comparison
 from planner.config_file import write_atomically
 from planner.errors import FileError
-from planner.run_files import COMPARISON
+from planner.run_files import COMPARISON, EVENTS, METRICS, POST_MORTEM
 from planner.units import format_bytes, format_count, format_duration, format_number, format_share
 from reference_trainer.journal import read_rows
 
-POST_MORTEM = "post-mortem.md"
 LAST = 20  # rows whose median is the loss at the end
 # from here on something is worth a look; these are our guesses, not published limits
 CLIPPED, SKIPPED, WAITING, PAUSED, OVERFIT, UNSTEADY = 0.5, 0.01, 0.05, 0.10, 0.02, 0.5
@@ -74,14 +73,14 @@ def summary_of(directory: Path) -> Summary:
 
     Raises FileError where there are no metrics.
     """
-    rows = list(read_rows(directory / "metrics.jsonl"))
+    rows = list(read_rows(directory / METRICS))
     if not rows:
         raise FileError(
             f"{directory} has no metrics of a step",
             why="there is no metrics.jsonl, or no whole line in it",
             remedy="give the RUN_DIR of gptplan run --out",
         )
-    events = list(read_rows(directory / "events.jsonl"))
+    events = list(read_rows(directory / EVENTS))
     compared = load_comparison(directory).rows if (directory / COMPARISON).exists() else ()
     validations = [(int(e["step"]), float(e["loss"])) for e in _of(events, "evaluation") if e.get("loss") is not None]
     losses, clipped = _numbers(rows, "loss"), _numbers(rows, "clipped")

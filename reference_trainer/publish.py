@@ -21,6 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from planner.errors import CheckpointError, FileError
+from reference_trainer.disk import sync
 
 SCHEMA = 2  # 2: state.json has progress and machine, and settings of all sections; there may be extra.safetensors
 READABLE = (1, 2)
@@ -100,15 +101,6 @@ def _write_manifest(folder: Path, step: int) -> None:
     manifest = {"schema": SCHEMA, "step": step, "files": files, "versions": VERSIONS}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     sync(folder / MANIFEST)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sha256(path: Path) -> str:

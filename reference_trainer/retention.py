@@ -16,7 +16,8 @@ from planner.errors import FileError
 from planner.loop_config import CheckpointConfig
 from planner.shape import steps_of
 from planner.units import format_bytes
-from reference_trainer.publish import list_checkpoints, problem_with, step_in, sync
+from reference_trainer.disk import sync
+from reference_trainer.publish import list_checkpoints, problem_with, step_in
 
 
 @dataclass(frozen=True, slots=True)

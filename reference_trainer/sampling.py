@@ -19,6 +19,7 @@ from torch import Tensor
 from planner.config import RunConfig
 from planner.config_file import load_config
 from planner.errors import CheckpointError, FileError, InputError
+from planner.run_files import CONFIG
 from planner.units import format_duration, format_rate
 from reference_trainer.codecs import decoder_for, printable
 from reference_trainer.losses import soft_capped
@@ -77,7 +78,7 @@ def sample(
     """
     refuse_undrawable(choice)
     run_dir, checkpoint = located(path, say)
-    config = load_config(run_dir / "config.toml")
+    config = load_config(run_dir / CONFIG)
     codec = decoder_for(config, run_dir, tokenizer)
     if codec is None:
         say("this run's tokens are not bytes: token ids are shown; name the tokenizer of the data with --tokenizer")
@@ -150,7 +151,7 @@ def _refuse_large(ids: list[int], vocab: int) -> None:
 
 def located(path: Path, say: Say) -> tuple[Path, Path]:
     """The run directory and the checkpoint that `path` means. Raises FileError, CheckpointError."""
-    if (path / "config.toml").is_file():
+    if (path / CONFIG).is_file():
         found = newest_valid(path / "checkpoints", say)
         if found is None:
             raise CheckpointError(
@@ -160,7 +161,7 @@ def located(path: Path, say: Say) -> tuple[Path, Path]:
             )
         return path, found
     run_dir = path.absolute().parent.parent
-    if path.name.startswith("step-") and path.is_dir() and (run_dir / "config.toml").is_file():
+    if path.name.startswith("step-") and path.is_dir() and (run_dir / CONFIG).is_file():
         problem = problem_with(path)
         if problem:
             raise CheckpointError(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from benchmarks import coverage
 from benchmarks.option_cases import CHECKPOINTING, rows
-from docs.make import ROOT
+from docs.shell import ROOT
 from planner.config import TrainingConfig
 
 

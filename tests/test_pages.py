@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from docs.make import PAGES, ROOT, rendered
+from docs.make import PAGES, rendered
+from docs.shell import ROOT
 
 
 @pytest.mark.parametrize("name", PAGES)

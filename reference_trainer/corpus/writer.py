@@ -19,6 +19,7 @@ from planner.errors import FileError
 from reference_trainer.corpus.directory import META, UNFINISHED
 from reference_trainer.corpus.formats import HEADER_BYTES, header
 from reference_trainer.corpus.tokenizers import Ids
+from reference_trainer.disk import sync
 
 LOCK = "lock"
 
@@ -115,9 +116,9 @@ def unfinished(out: Path) -> Iterator[Path]:
             try:
                 yield work
                 (work / LOCK).unlink()
-                _sync(work)
+                sync(work)
                 os.rename(work, out)
-                _sync(out.parent)
+                sync(out.parent)
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise
@@ -144,11 +145,3 @@ def write_meta(directory: Path, meta: dict[str, Any]) -> None:
         file.write(json.dumps(meta, indent=2).encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

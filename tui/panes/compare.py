@@ -18,7 +18,7 @@ from planner.compare_file import load_comparison
 from planner.comparison_text import comparison_within
 from planner.config_file import read_text
 from planner.errors import PlanError
-from planner.run_files import COMPARISON
+from planner.run_files import COMPARISON, POST_MORTEM
 from planner.text import wrap
 from tui.panes.pane import Pane
 from tui.session import View
@@ -26,7 +26,6 @@ from tui.text import Text
 from tui.watched import known_runs
 
 NARROWEST = 30
-POST_MORTEM = "post-mortem.md"
 HELP = """\
 Compare shows a finished run: every number that was predicted before it began, beside the one that was measured.
 

@@ -52,6 +52,15 @@ def test_a_bar_beyond_the_capacity_shows_its_line():
     assert max(sum(n for _, n in row.cells) for row in bars.rows) == 50
 
 
+def test_the_table_ends_with_what_the_device_holds(plan):
+    m, last = plan.memory, component_table(plan)[-1]
+    device = next(row for row in memory_bars(plan, 100).rows if row.name == DEVICE)
+    assert device.bytes == m.peak_reserved_bytes + m.context_bytes
+    assert last.strip().startswith(DEVICE) and last.rstrip().endswith(format_bytes(device.bytes))
+    processor = estimate(draft(Typed(params="10M", tokens="1B", gpu="cpu"), as_of="2026-01-31", version="0"))
+    assert component_table(processor)[-1].endswith("100.00 %"), "it has no allocator of its own"
+
+
 def test_the_table_says_signs_and_bytes(plan):
     text = "\n".join(component_table(plan))
     for name, sign in SIGNS.items():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from planner import presets
-from planner.config import HardwareConfig, RunConfig, TrainingConfig
+from planner.config import RunConfig, TrainingConfig
 from planner.counts import nominal_parameters
 from planner.errors import InputError
 from planner.memory_account import memory_of
@@ -26,7 +23,7 @@ def batch_of(typed: Typed, base: RunConfig | None, whole: RunConfig, notes: Note
     so that a batch in tokens that somebody chose, or the default one, does not grow with the GPUs.
     Raises InputError when a typed batch cannot be divided among the devices; the message names the nearest legal ones.
     """
-    training, hardware = whole.training, whole.hardware
+    training = whole.training
     micro = typed.count("micro_batch")
     accumulation = typed.count("accumulation")
     wanted = typed.count("global_batch_tokens")
@@ -47,8 +44,7 @@ def batch_of(typed: Typed, base: RunConfig | None, whole: RunConfig, notes: Note
             notes.add("micro_batch", 1, "default beside a given accumulation")
         return training.model_copy(update={"micro_batch": micro, "accumulation": accumulation})
     name = "--global-batch-tokens:" if wanted is not None else "the file's batch of"
-    usual = row_of_size(nominal_parameters(whole.model))
-    per_device = _sequences_per_device(chosen, name, training, hardware, micro or 1, usual, notes)
+    per_device = _sequences_per_device(chosen, name, whole, micro or 1, notes)
     if micro is None:
         micro = _largest_micro_batch(whole, per_device)
         notes.add(
@@ -71,18 +67,12 @@ def _assumed(base: RunConfig) -> set[str]:
     return {a.key for a in base.provenance.assumptions if a.value == str(values.get(a.key))}
 
 
-def _sequences_per_device(
-    wanted: int | None,
-    name: str,
-    training: TrainingConfig,
-    hardware: HardwareConfig,
-    micro: int,
-    usual: Mapping[str, Any],
-    notes: Notes,
-) -> int:
-    """Sequences of one step on each device; the `usual` batch is rounded to a legal one, a chosen one is not."""
-    unit = training.seq * hardware.gpus * micro
+def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro: int, notes: Notes) -> int:
+    """Sequences of one step on each device; the usual batch is rounded to a legal one, a chosen one is not."""
+    seq, gpus = whole.training.seq, whole.hardware.gpus
+    unit = seq * gpus * micro
     if wanted is None:
+        usual = row_of_size(nominal_parameters(whole.model))
         found: int = max(1, round(usual["batch_tokens"] / unit))
         notes.add(
             "global_batch_tokens",
@@ -99,7 +89,7 @@ def _sequences_per_device(
         near = f"batches are {spelled}" if below else f"batch is {spelled}"
         raise InputError(
             f"{name} {wanted:,} tokens is not a whole number of sequences on every device",
-            why=f"sequence {training.seq:,} x micro-batch {micro:,} x {hardware.gpus:,} GPUs = {unit:,} tokens",
+            why=f"sequence {seq:,} x micro-batch {micro:,} x {gpus:,} GPUs = {unit:,} tokens",
             remedy=f"give another --global-batch-tokens: the nearest legal {near} tokens, with an accumulation of "
             f"{accumulation} at that micro-batch",
         )

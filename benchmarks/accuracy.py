@@ -26,8 +26,8 @@ from benchmarks.accuracy_mapping import DATA, Case, Excluded, case_of, is_pretra
 from benchmarks.accuracy_text import report
 from benchmarks.memory_rows import Row, read_rows
 from planner import presets
-from planner.device_account import device_account
 from planner.errors import PlanError
+from planner.memory.device import device_account
 from planner.plan import estimate
 
 DEFAULT = DATA / "memory_rows.csv"

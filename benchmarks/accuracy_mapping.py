@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from benchmarks.memory_rows import Row
 from planner import presets
-from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
-from planner.counts import parameters_of
-from planner.model_config import ModelConfig
+from planner.config.model import ModelConfig
+from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.counts.parameters import parameters_of
 
 DATA = Path(__file__).resolve().parent / "data"
 UNSHARDED = ("", "none", "ddp", "zero0")

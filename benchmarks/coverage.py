@@ -20,9 +20,9 @@ from pydantic_core import PydanticUndefined
 
 from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of, rows
 from planner import presets
-from planner.config import HardwareConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
-from planner.model_config import ModelConfig
-from planner.witnessed import counted
+from planner.config.model import ModelConfig
+from planner.config.run import HardwareConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
+from planner.memory.coverage import counted
 
 FILE = Path(__file__).parent / "data" / "coverage.toml"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -49,11 +49,11 @@ class Status:
     witness: str = ""
 
 
-WITNESSED = Status("exact", witness="tests/reference_trainer/test_order_options.py")
+WITNESSED = Status("exact", witness="tests/reference_trainer/witness/test_order_options.py")
 # runtimes whose programs are written out as forms
 FORMS = {
-    "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/test_compiled_witness.py"),
-    "fused": Status("form", "Megatron-Core's published terms", "tests/planner/test_fused.py"),
+    "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/witness/test_compiled_saved.py"),
+    "fused": Status("form", "Megatron-Core's published terms", "tests/planner/memory/test_megatron.py"),
 }
 FORM_RECIPES = ("pure-bf16", "mixed-bf16", "fp32")
 

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
-from planner.counts import parameters_of
-from planner.kernels import StepTime, step_seconds_from_profile
-from planner.model_config import ModelConfig
-from planner.profiles import load_profile, profile_path
-from reference_trainer.calibrate import is_current, measure_profile
-from reference_trainer.data import open_data
-from reference_trainer.monitor import device_name
-from reference_trainer.readings import read_one
-from reference_trainer.starting import build
-from reference_trainer.step import Work, numerics, train_step
+from planner.config.model import ModelConfig
+from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.counts.parameters import parameters_of
+from planner.inputs.profile_cache import load_profile, profile_path
+from planner.step_time.kernels import StepTime, step_seconds_from_profile
+from reference_trainer.data.samples import open_data
+from reference_trainer.device.device import device_name
+from reference_trainer.loop.startup import build
+from reference_trainer.measure.calibrate import is_current, measure_profile
+from reference_trainer.step.step import Work, numerics, train_step
+from reference_trainer.step.step_results import read_one
 
 WARMUP = 3  # steps before the timed ones: the first makes the optimizer's moments
 

@@ -33,7 +33,7 @@ from benchmarks.witness import (
     seen_allocations,
     walked_allocations,
 )
-from planner.phases import walk_run
+from planner.memory.phases import walk_run
 
 RESULTS = Path(__file__).parent / "results"
 

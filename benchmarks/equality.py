@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
-from planner.config_file import write_atomically
-from planner.model_config import ModelConfig
-from planner.shape import rate_at
+from planner.config.model import ModelConfig
+from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.counts.run import rate_at
+from planner.files import write_atomically
 
 FILE = Path(__file__).parent / "results" / "equality.json"
 STEPS, SEQUENCES, SEQ, VOCAB = 20, 8, 32, 128
@@ -95,8 +95,8 @@ def losses_of(options: Mapping[str, Any]) -> list[float]:
     """Mean loss of every update, nats per token, by the trainer's own model, loss, clipping and optimizer."""
     import torch
 
-    from reference_trainer.measure import build_model
-    from reference_trainer.updates import make_optimizer
+    from reference_trainer.measure.measure import build_model
+    from reference_trainer.optim.updater import make_optimizer
 
     config = config_of(options)
     torch.manual_seed(config.training.seed)

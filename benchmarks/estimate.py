@@ -12,18 +12,18 @@ import sys
 import time
 from collections.abc import Callable
 
-from planner.draft import draft
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
 from planner.plan import estimate
-from planner.typed import Typed
 
 CALLS = 200
 PLANS = {
-    "gpt2": Typed(model="gpt2", tokens="10B", gpu="h100-80gb"),
-    "gpt2-xl, accumulation": Typed(model="gpt2-xl", tokens="10B", gpu="h100-80gb", micro_batch="2"),
-    "llama-3-8b, full checkpointing": Typed(
+    "gpt2": Flags(model="gpt2", tokens="10B", gpu="h100-80gb"),
+    "gpt2-xl, accumulation": Flags(model="gpt2-xl", tokens="10B", gpu="h100-80gb", micro_batch="2"),
+    "llama-3-8b, full checkpointing": Flags(
         model="llama-3-8b", tokens="1T", gpu="h200", activation_checkpointing="full", micro_batch="1", seq="8192"
     ),
-    "deepseek-v3": Typed(model="deepseek-v3", tokens="1T", gpu="h200", micro_batch="1"),
+    "deepseek-v3": Flags(model="deepseek-v3", tokens="1T", gpu="h200", micro_batch="1"),
 }
 
 
@@ -41,8 +41,8 @@ def milliseconds(call: Callable[[], object], times: int) -> dict[str, float]:
 def main() -> None:
     """Time every plan."""
     rows = {}
-    for name, typed in PLANS.items():
-        config = draft(typed, as_of="2026-11-21", version="benchmark")
+    for name, flags in PLANS.items():
+        config = draft(flags, as_of="2026-11-21", version="benchmark")
         plain = milliseconds(lambda config=config: estimate(config), CALLS)  # type: ignore[misc]
         replayed = milliseconds(lambda config=config: estimate(config, replay=True), CALLS // 10)  # type: ignore[misc]
         rows[name] = {"estimate": plain, "with_replay": replayed}

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 
 from benchmarks.cpu_profile import gpt, run_of
-from planner.config import RunConfig
+from planner.config.run import RunConfig
 from planner.plan import estimate
-from reference_trainer.data import TokenData, open_data
-from reference_trainer.monitor import device_name
-from reference_trainer.readings import Readings, Step
-from reference_trainer.starting import build
-from reference_trainer.step import Work, numerics, train_step
+from reference_trainer.data.samples import TokenData, open_data
+from reference_trainer.device.device import device_name
+from reference_trainer.loop.startup import build
+from reference_trainer.step.step import Work, numerics, train_step
+from reference_trainer.step.step_results import Readings, Step
 
 CPU = torch.device("cpu")
 SETTLING = 3

@@ -25,16 +25,16 @@ import torch
 
 from benchmarks.cpu_profile import gpt, run_of
 from benchmarks.plain_loop import PlainLoop
-from planner.config import RunConfig
-from planner.counts import parameters_of
-from reference_trainer.data import open_data
-from reference_trainer.job import Job, take_readings
-from reference_trainer.monitor import device_name, pick_device
-from reference_trainer.options import RunOptions
-from reference_trainer.paths import RunDirectory
-from reference_trainer.starting import build
-from reference_trainer.step import numerics, train_step
-from reference_trainer.trace import StorageTracker
+from planner.config.run import RunConfig
+from planner.counts.parameters import parameters_of
+from reference_trainer.data.samples import open_data
+from reference_trainer.device.device import device_name, pick_device
+from reference_trainer.loop.job import Job, take_readings
+from reference_trainer.loop.startup import build
+from reference_trainer.measure.replay import StorageTracker
+from reference_trainer.metrics.run_directory import RunDirectory
+from reference_trainer.step.options import RunOptions
+from reference_trainer.step.step import numerics, train_step
 from reference_trainer.train import log_interval
 
 WARMUP = 3

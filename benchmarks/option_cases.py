@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from planner.config import RunConfig
-from planner.draft import draft
-from planner.typed import Typed
+from planner.config.run import RunConfig
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
 
 FILE = Path(__file__).parent / "data" / "option_cases.toml"
 CHECKPOINTING = ("none", "selective", "full", "offloaded")
@@ -91,7 +91,7 @@ def config_of(row: Row, **changes: Any) -> RunConfig:
     """The config of a row; `changes` are further keys of [model] or [training]."""
     case, size = cases()[row.case], dict(_file()["size"])
     base = case["base"]
-    typed = Typed(
+    flags = Flags(
         family=base,
         kv_heads="2" if base == "llama" else None,
         accumulation="1",
@@ -100,7 +100,7 @@ def config_of(row: Row, **changes: Any) -> RunConfig:
         activation_checkpointing="full" if row.checkpointing == "offloaded" else row.checkpointing,
         **{key: str(value) for key, value in size.items()},
     )
-    config = draft(typed, as_of="2026-11-21", version="witness")
+    config = draft(flags, as_of="2026-11-21", version="witness")
     values = config.model_dump()
     mode = {"runtime": row.runtime, "activation_checkpointing": row.checkpointing}
     for key, value in {**case.get("model", {}), **case.get("training", {}), **mode, **changes}.items():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from planner.config import RunConfig
+from planner.config.run import RunConfig
 
 
 class PlainBlock(nn.Module):

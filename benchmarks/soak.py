@@ -27,16 +27,16 @@ from typing import Any
 import torch
 
 from benchmarks.cpu_profile import gpt, run_of
-from planner.config import RunConfig
-from planner.config_file import config_text
-from reference_trainer.monitor import device_name
+from planner.config.run import RunConfig
+from planner.inputs.run_toml import config_text
+from reference_trainer.device.device import device_name
 
 STEPS = 400
 CHILD = """
 import sys
 from pathlib import Path
-from planner.config_file import load_config
-from reference_trainer.options import RunOptions
+from planner.inputs.run_toml import load_config
+from reference_trainer.step.options import RunOptions
 from reference_trainer.train import run
 config, out = load_config(Path(sys.argv[1])), Path(sys.argv[2])
 options = RunOptions(device="cpu", resume=sys.argv[3] == "resume")

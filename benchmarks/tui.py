@@ -56,9 +56,9 @@ def seconds(code: str) -> float:
 
 async def keys(count: int, tab: str) -> tuple[list[float], list[float]]:
     """Seconds of each key until the app is idle, and until the replayed numbers are shown."""
-    from tui.results import Results
     from tui.session import Session
     from tui.start import planner
+    from tui.widgets.results import Results
 
     app = planner(Session(as_of=AS_OF, version="0"))
     app.animation_level = "none"

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from planner.config import RunConfig
-from planner.mirror.autograd import Autograd
-from planner.mirror.facts import facts_of
-from planner.phases import walk_run
-from planner.shape import recipe_of, tokens_per_step
-from planner.tape import Ledger
-from planner.walk import walk_micro_batch
-from reference_trainer.measure import build_model, saved_bytes_by_operator
-from reference_trainer.trace import StorageTracker, given_inputs, replay, watch_phases
-from reference_trainer.updates import make_optimizer
+from planner.config.run import RunConfig
+from planner.counts.run import recipe_of, tokens_per_step
+from planner.memory.eager.autograd import Autograd
+from planner.memory.eager.facts import facts_of
+from planner.memory.ledger import Ledger
+from planner.memory.micro_batch import walk_micro_batch
+from planner.memory.phases import walk_run
+from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
+from reference_trainer.measure.replay import StorageTracker, given_inputs, replay, watch_phases
+from reference_trainer.optim.updater import make_optimizer
 
 SCALARS = 64  # bytes: the loss, its divisor, counts of steps
 SCALAR = 4  # bytes of the loss and of its gradient, which are the trainer's and not the model's

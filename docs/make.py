@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from tempfile import TemporaryDirectory
 
 from docs.shell import ROOT, command, console
@@ -90,8 +90,8 @@ def presets() -> str:
 
 
 def _model_row(id: str) -> str:
-    from planner.counts import parameters_of
-    from planner.model_config import ModelConfig
+    from planner.config.model import ModelConfig
+    from planner.counts.parameters import parameters_of
     from planner.presets import model
 
     preset = model(id)
@@ -108,12 +108,12 @@ def _model_row(id: str) -> str:
 def formulas() -> str:
     """Every registered formula, topic by topic: LaTeX by sympy from the function itself, unit, source, witness."""
     import planner
-    from planner.formula import FORMULAS
-    from planner.quantities import QUANTITIES
-    from planner.symbolic import formula_equation
+    from planner.analysis.explain.symbolic import formula_equation
+    from planner.formulas.formula import FORMULAS
+    from planner.formulas.quantities import QUANTITIES
 
-    for module in iter_modules(planner.__path__):  # whichever hold formulas register them
-        import_module(f"planner.{module.name}")
+    for module in walk_packages(planner.__path__, "planner."):  # whichever hold formulas register them
+        import_module(module.name)
     topics: dict[str, list[str]] = {}
     # in reading order, whatever was imported first
     where = {name: (f.function.__module__, f.function.__code__.co_firstlineno) for name, f in FORMULAS.items()}
@@ -147,8 +147,8 @@ def explain() -> str:
 
 def calculations() -> str:
     """The calculations of `explain`, each with its answers."""
-    from planner.calculations.catalogue import calculations
-    from planner.explain_text import shown
+    from planner.analysis.textbook.catalogue import calculations
+    from planner.report.explain import shown
 
     lines = ["| number | name | question | answer | source |", "|---|---|---|---|---|"]
     for c in calculations():
@@ -174,7 +174,7 @@ def conventions() -> str:
 
 def resumption() -> str:
     """What a config may change between a run and its continuation."""
-    from planner.resumption import rules_table
+    from planner.config.resume import rules_table
 
     return rules_table()
 
@@ -188,7 +188,7 @@ def coverage() -> str:
 
 def metrics() -> str:
     """Every key of a row of metrics.jsonl."""
-    from reference_trainer.signal_names import METRICS
+    from reference_trainer.metrics.metric_names import METRICS
 
     lines = ["| key | unit | in | meaning |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| `{k}` | {unit} | {when} | {what} |" for k, (unit, when, what) in METRICS.items()])
@@ -196,7 +196,7 @@ def metrics() -> str:
 
 def events() -> str:
     """Every event and its keys."""
-    from reference_trainer.signal_names import EVENTS
+    from reference_trainer.metrics.metric_names import EVENTS
 
     lines = ["| event | when | keys |", "|---|---|---|"]
     for name, (what, held) in EVENTS.items():

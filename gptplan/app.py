@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from gptplan import __version__
-from gptplan.flags import with_typed_flags
+from gptplan.flags import with_shared_flags
 from planner.errors import PlanError
 
 ABOUT = "Plan a GPT training run, run it, and see every prediction beside what really happened."
@@ -68,8 +68,8 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     )
     app.callback(help=ABOUT)(root)
     for name in names:
-        command = getattr(import_module(f"gptplan.{name}"), name)
-        app.command(name)(with_typed_flags(command) if COMMANDS[name] else command)
+        command = getattr(import_module(f"gptplan.commands.{name}"), name)
+        app.command(name)(with_shared_flags(command) if COMMANDS[name] else command)
     return app
 
 

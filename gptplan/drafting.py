@@ -7,35 +7,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptplan import __version__
-from planner.config import CPU, RunConfig
+from planner.config.run import CPU, RunConfig
 from planner.errors import InputError
-from planner.typed import Typed
+from planner.inputs.flags import Flags
 
 if TYPE_CHECKING:
     from planner.finding import Finding
     from planner.plan import Plan
 
 
-def config_of(typed: Typed, file: Path | None, as_of: str | None = None) -> RunConfig:
+def config_of(flags: Flags, file: Path | None, as_of: str | None = None) -> RunConfig:
     """The whole config of the flags and the file that they override.
 
     as_of: the plan's date, today by default. Raises PlanError for whatever a user can mend.
     """
-    from planner.config_file import load_config
-    from planner.detect import machine_gpu
-    from planner.draft import draft
+    from planner.inputs.detect import machine_gpu
+    from planner.inputs.draft import draft
+    from planner.inputs.run_toml import load_config
 
     base = load_config(file) if file else None
-    if base is not None and not typed.anything() and as_of is None:
+    if base is not None and not flags.anything() and as_of is None:
         return base  # a plan is a pure function of its file
-    found = machine_gpu() if base is None and typed.gpu is None else None
+    found = machine_gpu() if base is None and flags.gpu is None else None
     profile = None
-    if typed.gpu == CPU or (typed.gpu is None and base is not None and base.hardware.gpu == CPU):
-        from planner.profiles import cached_profile
+    if flags.gpu == CPU or (flags.gpu is None and base is not None and base.hardware.gpu == CPU):
+        from planner.inputs.profile_cache import cached_profile
 
         profile = (base.profile if base else None) or cached_profile(CPU)
     day = _day(as_of) if as_of is not None else date.today()
-    return draft(typed, as_of=day.isoformat(), version=__version__, base=base, machine_gpu=found, profile=profile)
+    return draft(flags, as_of=day.isoformat(), version=__version__, base=base, machine_gpu=found, profile=profile)
 
 
 def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:
@@ -43,12 +43,12 @@ def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:
 
     Raises FileError when the file of weights cannot be read.
     """
-    from planner.checks import findings
+    from planner.analysis.findings import findings
 
     if safetensors is None:
         return findings(plan)
-    from planner.safetensors_header import stored_tensors
-    from planner.weights_check import weights_findings
+    from planner.analysis.stored_weights import weights_findings
+    from planner.inputs.safetensors import stored_tensors
 
     return (*weights_findings(stored_tensors(safetensors), plan.config.model, safetensors.name), *findings(plan))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from planner.calculations.catalogue import calculations
-from planner.calculations.register import Calculation
-from planner.config import RunConfig
+from planner.analysis.textbook.catalogue import calculations
+from planner.analysis.textbook.register import Calculation
+from planner.config.run import RunConfig
 from planner.errors import InputError, UnknownNameError
-from planner.typed import Typed
+from planner.inputs.flags import Flags
 
-EXAMPLE = Typed(params="125M", tokens="10B", gpu="a100-80gb")  # whose keys are listed where no plan is given
+EXAMPLE = Flags(params="125M", tokens="10B", gpu="a100-80gb")  # whose keys are listed where no plan is given
 EXAMPLE_FLAGS = "--params 125M --tokens 10B --gpu a100-80gb"
 
 
@@ -21,8 +21,8 @@ def explain_calculation(found: Calculation, settings: Sequence[str], *, planned:
     Raises InputError for flags of a plan beside it, and for arguments that cannot be used.
     """
     from gptplan.output import show, show_json
-    from planner.calculations.typed import arguments_of
-    from planner.explain_text import calculation_json, calculation_text
+    from planner.analysis.textbook.arguments import arguments_of
+    from planner.report.explain import calculation_json, calculation_text
 
     if planned:
         raise InputError(
@@ -38,13 +38,13 @@ def explain_calculation(found: Calculation, settings: Sequence[str], *, planned:
         show(calculation_text(found, values, results))
 
 
-def explain_leaf(key: str, typed: Typed, config: Path | None, as_of: str | None, *, changed: bool, json: bool) -> None:
+def explain_leaf(key: str, flags: Flags, config: Path | None, as_of: str | None, *, changed: bool, json: bool) -> None:
     """Show where a number of the plan comes from. Raises UnknownNameError, InputError, and what drafting raises."""
     from gptplan.output import columns, show, show_json
-    from planner.explain import Explainer
-    from planner.explain_text import as_json, explanation_text
+    from planner.analysis.explain.explain import Explainer
+    from planner.report.explain import as_json, explanation_text
 
-    if not typed.anything() and config is None:
+    if not flags.anything() and config is None:
         _refuse_unknown(key, as_of)
     if changed:
         raise InputError(
@@ -54,21 +54,21 @@ def explain_leaf(key: str, typed: Typed, config: Path | None, as_of: str | None,
         )
     from gptplan.drafting import config_of
 
-    found = Explainer(config_of(typed, config, as_of)).explain(key)
+    found = Explainer(config_of(flags, config, as_of)).explain(key)
     if json:
         show_json(as_json(found))
     else:
         show(explanation_text(found, columns()))
 
 
-def show_list(typed: Typed, config: Path | None, as_of: str | None, json: bool) -> None:
+def show_list(flags: Flags, config: Path | None, as_of: str | None, json: bool) -> None:
     """Every key that can be explained: of the plan asked for, else of an example that is named."""
     from gptplan.output import show, show_json
-    from planner.explain import Explainer
-    from planner.explain_text import list_json, list_text
+    from planner.analysis.explain.explain import Explainer
+    from planner.report.explain import list_json, list_text
 
-    given = typed.anything() or config is not None
-    keys = Explainer(_config(typed if given else EXAMPLE, config, as_of)).all_keys()
+    given = flags.anything() or config is not None
+    keys = Explainer(_config(flags if given else EXAMPLE, config, as_of)).all_keys()
     plan = "this plan" if given else f"estimate {EXAMPLE_FLAGS}"
     if json:
         show_json(list_json(keys, plan))
@@ -76,16 +76,16 @@ def show_list(typed: Typed, config: Path | None, as_of: str | None, json: bool) 
         show(list_text(keys, plan))
 
 
-def _config(typed: Typed, config: Path | None, as_of: str | None) -> RunConfig:
+def _config(flags: Flags, config: Path | None, as_of: str | None) -> RunConfig:
     from gptplan.drafting import config_of
 
-    return config_of(typed, config, as_of)
+    return config_of(flags, config, as_of)
 
 
 def _refuse_unknown(key: str, as_of: str | None) -> None:
     """Without a plan: a key that no plan has is refused with the nearest names, before the plan is asked for."""
-    from planner.explain import Explainer
-    from planner.leaves import number_at
+    from planner.analysis.explain.explain import Explainer
+    from planner.analysis.explain.keys import number_at
 
     example = Explainer(_config(EXAMPLE, None, as_of))
     names = [*(c.id for c in calculations()), *(c.name for c in calculations()), *example.all_keys()]

@@ -1,4 +1,4 @@
-"""The flags that `estimate` and `plan` share: the table of `planner/field_help.py`, read by Typer as a signature.
+"""The flags that `estimate` and `plan` share: the table of `planner/inputs/fields.py`, read by Typer as a signature.
 
 Every flag is text here: `planner` reads the units, so that a number is understood in one place only.
 """
@@ -12,25 +12,25 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.field_help import FLAGS, MODEL, RUN, SWITCHES
-from planner.typed import Typed, flag
+from planner.inputs.fields import FLAGS, MODEL, RUN, SWITCHES
+from planner.inputs.flags import Flags, flag
 
 Command = Callable[..., None]
 
 
-def with_typed_flags(command: Command) -> Command:
+def with_shared_flags(command: Command) -> Command:
     """Give `command(typed, config, …)` the shared flags; its own other parameters stay as they are."""
 
     def run(**values: Any) -> None:
-        typed = Typed(**{name: _text(name, values.pop(name)) for name in FLAGS})
-        command(typed=typed, **values)
+        flags = Flags(**{name: _text(name, values.pop(name)) for name in FLAGS})
+        command(flags=flags, **values)
 
     own = inspect.signature(command, eval_str=True).parameters
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name, row))
         for name, row in FLAGS.items()
     ]
-    rest = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.items() if name != "typed"]
+    rest = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.items() if name != "flags"]
     parameters = [*shared, *rest]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -28,7 +28,7 @@ def show(text: str) -> None:
 
 def columns() -> int:
     """How wide a text on stdout may be: a terminal's width within reason; a page's, for a file or a pipe."""
-    from planner.text import WIDTH
+    from planner.report.text import WIDTH
 
     try:
         return max(60, min(WIDTH, os.get_terminal_size(sys.stdout.fileno()).columns))
@@ -43,7 +43,7 @@ def show_json(value: Any) -> None:
     show(json.dumps(value, indent=2, allow_nan=False))  # ASCII: the same bytes whatever the terminal's encoding is
 
 
-def talk(text: str) -> None:
+def log(text: str) -> None:
     """Anything but the result, on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -11,7 +11,7 @@ from gptplan.extras import need_matplotlib
 from planner.errors import InputError
 
 if TYPE_CHECKING:
-    from planner.curves import Curve
+    from planner.analysis.schedules import Curve
 
 FORMATS = ("png", "svg")
 
@@ -32,7 +32,7 @@ def drawing(curves: Sequence[Curve], image: str) -> bytes:
     import matplotlib  # 0.3 s, wanted for a picture only
     from matplotlib.figure import Figure
 
-    from planner.curves import sampled_steps
+    from planner.analysis.schedules import sampled_steps
 
     steps = sampled_steps(curves)
     with matplotlib.rc_context({"svg.hashsalt": "gptplan"}):

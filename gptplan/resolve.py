@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.config import RunConfig
-from planner.config_file import load_config
+from planner.config.run import RunConfig
 from planner.errors import FileError, InputError
-from planner.run_files import CONFIG
+from planner.inputs.run_toml import load_config
+from planner.runs.directory import CONFIG
 from planner.units import parse_count
 
 

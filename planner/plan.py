@@ -7,25 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner import batch, cost, presets
-from planner import throughput as speed
-from planner.config import CPU, RunConfig
-from planner.counts import Parameters, nominal_parameters, parameters_of
-from planner.flops_account import Flops, flops_of
-from planner.memory_account import Memory, memory_of
+from planner import presets
+from planner.config.run import CPU, RunConfig
+from planner.counts.flops import Flops, flops_of
+from planner.counts.parameters import Parameters, nominal_parameters, parameters_of
+from planner.counts.run import rate_at, requested_tokens, sequences_per_step, steps_of, tokens_per_step
+from planner.counts.schedule import landmarks
+from planner.counts.shape import Shape, shape_of
+from planner.formulas import batch, cost
+from planner.formulas import throughput as speed
+from planner.memory.breakdown import Memory, memory_of
 from planner.presets import Gpu, Price
-from planner.rates import landmarks
 from planner.rules import rules
-from planner.shape import (
-    Shape,
-    rate_at,
-    requested_tokens,
-    sequences_per_step,
-    shape_of,
-    steps_of,
-    tokens_per_step,
-)
-from planner.time_account import Throughput, throughput_of
+from planner.step_time.throughput import Throughput, throughput_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,64 +40,64 @@ KILOWATT_HOUR = _DECIMAL["k"] * HOUR  # J
 
 def parse_count(text: str, *, name: str, allow_zero: bool = False) -> int:
     """A whole number of things: "125M", "1.3B", "4Mi", "1,000,000", "1e9". Up to 10^30. Raises UnitError."""
-    typed = Numeral(text, name, "a count", "125M, 1.3B, 4Mi, 1,000,000 or 1e9")
-    number, factor = typed.split(typed.body(), _COUNTS)
-    value = typed.bounded(number * factor, allow_zero)
+    flags = Numeral(text, name, "a count", "125M, 1.3B, 4Mi, 1,000,000 or 1e9")
+    number, factor = flags.split(flags.body(), _COUNTS)
+    value = flags.bounded(number * factor, allow_zero)
     if value.denominator != 1:
-        raise typed.refuse(f"it comes to {float(value):.12g}, and a count is a whole number")
+        raise flags.refuse(f"it comes to {float(value):.12g}, and a count is a whole number")
     return int(value)
 
 
 def parse_number(text: str, *, name: str, allow_zero: bool = False) -> float:
     """A finite real without unit: "6e-4", "0.01", "150", "1%" (0.01). Below 10^200. Raises UnitError."""
-    typed = Numeral(text, name, "a number", "150, 0.01, 6e-4 or 1%")
-    number, factor = typed.split(typed.body(), {"%": Fraction(1, 100)})
-    return float(typed.bounded(number * factor, allow_zero, 10**EDGE))
+    flags = Numeral(text, name, "a number", "150, 0.01, 6e-4 or 1%")
+    number, factor = flags.split(flags.body(), {"%": Fraction(1, 100)})
+    return float(flags.bounded(number * factor, allow_zero, 10**EDGE))
 
 
 def parse_bytes(text: str, *, name: str, allow_zero: bool = False) -> int:
     """A size in bytes: "80GB" (80·10^9), "80GiB" (80·2^30), "512 MiB", "1e9". Rounded to a byte. Raises UnitError."""
-    typed = Numeral(text, name, "a size", "80GB (80 x 10^9 bytes), 80GiB (80 x 2^30 bytes) or 512 MiB")
-    body = typed.body()
+    flags = Numeral(text, name, "a size", "80GB (80 x 10^9 bytes), 80GiB (80 x 2^30 bytes) or 512 MiB")
+    body = flags.body()
     if re.search(r"([A-Z]i?|[\d .])b$", body):  # Gb is a gigabit; "gb" in one case is how people type GB
-        raise typed.refuse("a small b after a capital letter or a digit is a bit", "write B for bytes: 80GB or 80GiB")
-    number, factor = typed.split(body, {**_BYTES_1000, **_BYTES_1024})
-    value = typed.bounded(number * factor, allow_zero)
+        raise flags.refuse("a small b after a capital letter or a digit is a bit", "write B for bytes: 80GB or 80GiB")
+    number, factor = flags.split(body, {**_BYTES_1000, **_BYTES_1024})
+    value = flags.bounded(number * factor, allow_zero)
     if value and (value < 1 or (factor == 1 and value.denominator != 1)):
-        raise typed.refuse(f"it comes to {float(value):.12g} bytes, and there is no fraction of a byte")
+        raise flags.refuse(f"it comes to {float(value):.12g} bytes, and there is no fraction of a byte")
     return round(value)
 
 
 def parse_duration(text: str, *, name: str, allow_zero: bool = False) -> float:
     """Seconds: "2h30m", "1d 12h", "90m" (minutes), "500ms", "1:30:00" (h:mm:ss), "45". Raises UnitError."""
-    typed = Numeral(text, name, "a duration", "2h30m, 90m, 1d12h, 45s, 500ms or 1:30:00")
-    body = typed.body()
+    flags = Numeral(text, name, "a duration", "2h30m, 90m, 1d12h, 45s, 500ms or 1:30:00")
+    body = flags.body()
     if ":" in body:
         clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", body)
         if clock is None:
-            raise typed.refuse("a time with colons has hours, minutes and seconds (h:mm:ss)", "write 1:30:00 or 1h30m")
+            raise flags.refuse("a time with colons has hours, minutes and seconds (h:mm:ss)", "write 1:30:00 or 1h30m")
         body = "{}h{}m{}s".format(*clock.groups())
     total, above = Fraction(0), Fraction(LARGEST)
     # No unit contains an "e", so that "1e3s" stays one piece here.
     compound = re.fullmatch(r"(?:[\d.,_]+ ?[a-df-zA-DF-Z]+ ?){2,}", body)
     pieces = re.findall(r"[\d.,_]+ ?[a-zA-Z]+", body) if compound else [body]
     for piece in pieces:
-        number, factor = typed.split(piece, _SECONDS, fold=False)
+        number, factor = flags.split(piece, _SECONDS, fold=False)
         if factor >= above:
-            raise typed.refuse("its units do not go from large to small, each once")
+            raise flags.refuse("its units do not go from large to small, each once")
         total, above = total + number * factor, factor
-    return float(typed.bounded(total, allow_zero))
+    return float(flags.bounded(total, allow_zero))
 
 
 def parse_money(text: str, *, name: str, allow_zero: bool = False) -> float:
     """US dollars: "$500", "500 USD", "$2.5k", "2.5k$", "$1,234.50". Other currencies are refused. Raises UnitError."""
-    typed = Numeral(text, name, "an amount of US dollars", "$500, 500 USD, $2.5k or $1,234.50")
+    flags = Numeral(text, name, "an amount of US dollars", "$500, 500 USD, $2.5k or $1,234.50")
     bare = re.sub(r"US\$|USD", "$", text.strip(), flags=re.IGNORECASE)
     if re.search(r"[€£¥₹₩₽]|^[A-Z]+ ?\$|[A-Z]{3}", bare):
-        raise typed.refuse("only US dollars are known, and no exchange rate is assumed", "convert it: $500 or 500 USD")
-    body = typed.body(re.sub(r"^([+-]?)\$ ?|\$$", r"\1", bare, count=1))  # once: "$5$" is refused
-    number, factor = typed.split(body, _WORDS)
-    return float(typed.bounded(number * factor, allow_zero))
+        raise flags.refuse("only US dollars are known, and no exchange rate is assumed", "convert it: $500 or 500 USD")
+    body = flags.body(re.sub(r"^([+-]?)\$ ?|\$$", r"\1", bare, count=1))  # once: "$5$" is refused
+    number, factor = flags.split(body, _WORDS)
+    return float(flags.bounded(number * factor, allow_zero))
 
 
 def spell_count(n: int) -> str:
@@ -204,7 +204,7 @@ def format_rate(x: float, unit: str = "tokens/s") -> str:
 
 
 @_total
-def format_share(x: float) -> str:
+def format_fraction(x: float) -> str:
     """A fraction of one as a percentage with two decimals, so that columns line up: "10.49 %"."""
     return "<0.01 %" if 0 < x < 0.00005 else f"{100 * x:,.2f} %"
 

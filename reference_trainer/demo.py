@@ -8,16 +8,17 @@ from pathlib import Path
 
 import torch
 
-from planner.config import CPU, RunConfig
-from planner.config_file import config_text, write_atomically
-from planner.draft import draft
+from planner.config.run import CPU, RunConfig
 from planner.errors import InputError
+from planner.files import write_atomically
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import config_text
 from planner.plan import estimate
-from planner.typed import Typed
-from reference_trainer.adapt import adapted
+from reference_trainer.device.device import pick_device
 from reference_trainer.execute import Outcome, execute
-from reference_trainer.monitor import pick_device
-from reference_trainer.options import RunOptions
+from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.step.options import RunOptions
 
 # layers, width, heads, sequence, micro-batch: byte-level GPT-2-like models from 0.1M to 85M parameters
 LADDER = (
@@ -56,7 +57,7 @@ def sized_config(minutes: float, device: torch.device, version: str, say: Callab
 
 def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str) -> RunConfig:
     layers, hidden, heads, seq, micro = map(str, row)
-    typed = Typed(
+    flags = Flags(
         layers=layers,
         hidden=hidden,
         heads=heads,
@@ -69,7 +70,7 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
         peak_lr="1e-3",
         gpu=CPU if device.type == "cpu" else None,
     )
-    return draft(typed, as_of=date.today().isoformat(), version=version)
+    return draft(flags, as_of=date.today().isoformat(), version=version)
 
 
 def demo(minutes: float, directory: Path, version: str, say: Callable[[str], None]) -> Outcome:

@@ -10,33 +10,34 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from planner.checks import findings
-from planner.compare import Comparison, Measurement, compare
-from planner.compare_file import load_comparison
-from planner.comparison_text import comparison_markdown
-from planner.config import CPU, RunConfig
-from planner.config_file import config_text, write_atomically
+from planner.analysis.findings import findings
+from planner.config.run import CPU, RunConfig
+from planner.counts.run import tokens_per_step
+from planner.document import document
 from planner.errors import FileError, PlanError
+from planner.files import write_atomically
 from planner.finding import Finding
+from planner.inputs.run_toml import config_text
 from planner.plan import Plan, estimate
-from planner.plan_text import announcement
-from planner.report import document
-from planner.run_files import COMPARISON, CONFIG, METRICS, PLAN
-from planner.shape import tokens_per_step
+from planner.report.comparison import comparison_markdown
+from planner.report.plan import announcement
+from planner.runs.comparison import Comparison, Measurement, compare
+from planner.runs.comparison_file import load_comparison
+from planner.runs.directory import COMPARISON, CONFIG, METRICS, PLAN
 from planner.units import format_number
-from reference_trainer.adapt import adapted
-from reference_trainer.checkpoint import refuse_other_config
-from reference_trainer.evaluation import opened_for
-from reference_trainer.measure import model_flops_per_step
-from reference_trainer.monitor import pick_device
-from reference_trainer.options import RunOptions, as_before, write_options
+from reference_trainer.checkpoint.checkpoint import refuse_other_config
+from reference_trainer.device.device import pick_device
+from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.loop.evaluation import opened_for
+from reference_trainer.loop.startup import last_step_of
+from reference_trainer.measure.measure import model_flops_per_step
+from reference_trainer.measure.probe import Probe, probe
+from reference_trainer.measure.replay import Track
+from reference_trainer.metrics.records import RunResult
+from reference_trainer.metrics.trackers import check_trackers
 from reference_trainer.post_mortem import write_post_mortem
-from reference_trainer.precision import refuse_unrunnable
-from reference_trainer.probe import Probe, probe
-from reference_trainer.records import RunResult
-from reference_trainer.starting import last_step_of
-from reference_trainer.trace import Track
-from reference_trainer.trackers import check_trackers
+from reference_trainer.step.options import RunOptions, as_before, write_options
+from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.train import run
 
 Say = Callable[[str], None]

@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from planner.compare import Row
-from planner.compare_file import load_comparison
-from planner.config_file import write_atomically
 from planner.errors import FileError
-from planner.run_files import COMPARISON, EVENTS, METRICS, POST_MORTEM
-from planner.units import format_bytes, format_count, format_duration, format_number, format_share
-from reference_trainer.journal import read_rows
+from planner.files import write_atomically
+from planner.runs.comparison import Row
+from planner.runs.comparison_file import load_comparison
+from planner.runs.directory import COMPARISON, EVENTS, METRICS, POST_MORTEM
+from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number
+from reference_trainer.metrics.metrics_file import read_rows
 
 LAST = 20  # rows whose median is the loss at the end
 # from here on something is worth a look; these are our guesses, not published limits
@@ -175,8 +175,8 @@ def _of_the_loss(s: Summary) -> Iterable[str]:
         yield f"{len(s.skipped)} updates were left out, steps {listed}: loss or gradient was not finite, or a spike."
     if s.clipped_share is not None and s.clipped_share > CLIPPED:
         yield (
-            f"{format_share(s.clipped_share)} of the steps were clipped: the norm limit sets the step, not the rate; "
-            "a higher limit or a longer warm-up may train faster."
+            f"{format_fraction(s.clipped_share)} of the steps were clipped: the norm limit sets the step, not the "
+            "rate; a higher limit or a longer warm-up may train faster."
         )
     if s.best_validation is not None and s.last_validation is not None:
         step, best = s.best_validation
@@ -205,12 +205,12 @@ def _of_the_time(s: Summary) -> Iterable[str]:
     if s.failed_saves:
         yield f"{s.failed_saves} checkpoints could not be written: look at the disk."
     if s.training_seconds and s.data_seconds > WAITING * s.training_seconds:
-        yield f"{format_share(s.data_seconds / s.training_seconds)} of the training time went to waiting for data."
+        yield f"{format_fraction(s.data_seconds / s.training_seconds)} of the training time went to waiting for data."
     whole = s.training_seconds + s.outside_seconds
     if whole and s.outside_seconds > PAUSED * whole:
         yield (
-            f"{format_share(s.outside_seconds / whole)} of the time went to evaluations, checkpoints and eval commands"
-            ": do them less often, or write checkpoints with --async-save."
+            f"{format_fraction(s.outside_seconds / whole)} of the time went to evaluations, checkpoints and eval "
+            "commands: do them less often, or write checkpoints with --async-save."
         )
     if s.slow_steps:
         yield f"Slow steps: {_listed(s.slow_steps)}: the process was stopped, or something else had the machine."
@@ -283,7 +283,7 @@ def _bytes(value: float | int | str | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "unknown" if value is None else format_share(value)
+    return "unknown" if value is None else format_fraction(value)
 
 
 def write_post_mortem(directory: Path) -> Path:

@@ -16,16 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from planner.config import RunConfig
-from planner.config_file import load_config
+from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
-from planner.run_files import CONFIG
+from planner.inputs.run_toml import load_config
+from planner.runs.directory import CONFIG
 from planner.units import format_duration, format_rate
-from reference_trainer.codecs import decoder_for, printable
-from reference_trainer.losses import soft_capped
-from reference_trainer.measure import build_model
-from reference_trainer.model import GPT
-from reference_trainer.publish import newest_valid, problem_with, step_in
+from reference_trainer.checkpoint.atomic import newest_valid, problem_with, step_in
+from reference_trainer.data.codecs import decoder_for, printable
+from reference_trainer.measure.measure import build_model
+from reference_trainer.model.gpt import GPT
+from reference_trainer.model.losses import soft_capped
 
 Say = Callable[[str], None]
 

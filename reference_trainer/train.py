@@ -13,24 +13,24 @@ from pathlib import Path
 
 import torch
 
-from planner.config import RunConfig
-from planner.shape import recipe_of, steps_of, tokens_per_step
+from planner.config.run import RunConfig
+from planner.counts.run import recipe_of, steps_of, tokens_per_step
 from planner.units import format_bytes
-from reference_trainer.checkpoint import bytes_needed
-from reference_trainer.data import TokenData
-from reference_trainer.evaluation import opened_for, refuse_unevaluated
-from reference_trainer.job import Job, judge_by_command, resume, save, save_last, stops_early, take_readings
-from reference_trainer.monitor import Show, device_name, pick_device, progress
-from reference_trainer.options import RunOptions
-from reference_trainer.paths import RunDirectory
-from reference_trainer.precision import refuse_unrunnable
-from reference_trainer.records import RunResult, facts_of, result_of
-from reference_trainer.retention import check_space
-from reference_trainer.signals import StopSignals
-from reference_trainer.starting import build, check_directory, last_step_of
-from reference_trainer.step import explained_breakdown, numerics, train_step
-from reference_trainer.trackers import Trackers, check_trackers
-from reference_trainer.watching import attach_watchers
+from reference_trainer.checkpoint.checkpoint import bytes_needed
+from reference_trainer.checkpoint.retention import check_space
+from reference_trainer.data.samples import TokenData
+from reference_trainer.device.device import Show, device_name, pick_device, progress
+from reference_trainer.device.os_signals import StopSignals
+from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
+from reference_trainer.loop.job import Job, judge_by_command, resume, save, save_last, stops_early, take_readings
+from reference_trainer.loop.startup import build, check_directory, last_step_of
+from reference_trainer.metrics.records import RunResult, facts_of, result_of
+from reference_trainer.metrics.run_directory import RunDirectory
+from reference_trainer.metrics.trackers import Trackers, check_trackers
+from reference_trainer.metrics.watchers import attach_watchers
+from reference_trainer.step.options import RunOptions
+from reference_trainer.step.precision import refuse_unrunnable
+from reference_trainer.step.step import explained_breakdown, numerics, train_step
 
 
 def run(

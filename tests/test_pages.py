@@ -25,12 +25,12 @@ def test_links_lead_somewhere(name: str) -> None:
 
 def test_the_readme_shows_a_demo_that_was_recorded() -> None:
     """The shown comparison has the rows that this version compares."""
-    from planner.draft import draft
+    from planner.inputs.draft import draft
+    from planner.inputs.flags import Flags
     from planner.plan import estimate
-    from planner.typed import Typed
 
     shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("$ make demo")[2]
-    plan = estimate(draft(Typed(params="125M", tokens="10B"), as_of="2026-11-21", version="test"))
+    plan = estimate(draft(Flags(params="125M", tokens="10B"), as_of="2026-11-21", version="test"))
     for phase in plan.memory.phases:
         assert f"peak.{phase.phase}" in shown
     assert "tokens_per_second" in shown and "Predicted and measured on" in shown

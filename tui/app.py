@@ -20,22 +20,19 @@ from textual.widget import Widget
 from textual.widgets import Footer, Tab, Tabs
 from textual.worker import get_current_worker
 
-from planner.config_file import config_text
-from planner.field_help import FLAGS
+from planner.inputs.fields import FLAGS
+from planner.inputs.run_toml import config_text
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.files import is_served
 from tui.fit import FITS, Fit, Found, found_fit
-from tui.form import PlanForm
-from tui.group import GroupTitle
-from tui.help_screen import HelpScreen
-from tui.jump_screen import JumpScreen
-from tui.keys_screen import KeysScreen
 from tui.live_plan import LivePlan
-from tui.open_screen import OpenScreen
 from tui.panes.pane import Pane
-from tui.results import Results
 from tui.run_keys import RUN_KEYS
-from tui.save_screen import SaveScreen
+from tui.screens.help import HelpScreen
+from tui.screens.jump import JumpScreen
+from tui.screens.keys import KeysScreen
+from tui.screens.open import OpenScreen
+from tui.screens.save import SaveScreen
 from tui.session import (
     Pinned,
     Result,
@@ -44,7 +41,10 @@ from tui.session import (
     command_of,
     planned,
 )
-from tui.text import Text
+from tui.widgets.form import PlanForm
+from tui.widgets.group import GroupTitle
+from tui.widgets.results import Results
+from tui.widgets.text import Text
 
 SAVE_AS, EXPORT_AS = "run.toml", "plan.json"
 TWO_PANES = 100  # columns
@@ -147,7 +147,7 @@ class PlannerApp(LivePlan):
         if seat is None:
             self.notify(otherwise, timeout=2)
             return
-        self.query_one(PlanForm).restore(seat.typed)
+        self.query_one(PlanForm).restore(seat.flags)
         self.seat = seat
 
     def action_pin(self) -> None:
@@ -178,9 +178,9 @@ class PlannerApp(LivePlan):
             self.notify("the form has changed meanwhile: ask again", timeout=3)
             return
         self.notify(found.message, title=found.title, markup=False, timeout=8)
-        if found.typed is not None:
-            self.query_one(PlanForm).restore(found.typed)
-            self.seat = Seat(self.session, found.typed)
+        if found.flags is not None:
+            self.query_one(PlanForm).restore(found.flags)
+            self.seat = Seat(self.session, found.flags)
 
     def _whole(self) -> Result | None:
         """What is shown, if the form says the same; else the user is told."""
@@ -205,7 +205,7 @@ class PlannerApp(LivePlan):
         """Write the plan itself, with the replayed numbers, as JSON or Markdown."""
         result = self._whole()
         if result is not None:
-            self._export(result, command_of(self.typed, self.session))
+            self._export(result, command_of(self.flags, self.session))
 
     @work(thread=True, exclusive=True, group="export")
     def _export(self, result: Result, command: str) -> None:
@@ -234,7 +234,7 @@ class PlannerApp(LivePlan):
 
     def action_copy_command(self) -> None:
         """Copy the command through the terminal (OSC 52)."""
-        command = command_of(self.typed, self.session)
+        command = command_of(self.flags, self.session)
         self.copy_to_clipboard(command)
         self.notify(command, title="✓ handed to the terminal's clipboard", markup=False)
 

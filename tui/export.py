@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from planner.document import document
 from planner.errors import FileError
-from planner.markdown import markdown
-from planner.report import document
+from planner.report.markdown import markdown
 from tui.session import Result
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.field_help import MAIN, panels
-from planner.typed import Typed
+from planner.inputs.fields import MAIN, panels
+from planner.inputs.flags import Flags
 
 
 class Group(NamedTuple):
@@ -18,7 +18,7 @@ class Group(NamedTuple):
 
 
 def groups() -> tuple[Group, ...]:
-    """Every field of `Typed` once."""
+    """Every field of `Flags` once."""
     rest = {panel: tuple(n for n in names if n not in MAIN) for panel, names in panels().items()}
     others = [Group(f"group-{i}", panel, names) for i, (panel, names) in enumerate(rest.items(), 1) if names]
     return (Group("group-0", "Main", MAIN, opened=True), *others)
@@ -29,6 +29,6 @@ def group_of(field: str) -> str:
     return next(group.id for group in groups() if field in group.fields)
 
 
-def typed_in(group: Group, typed: Typed) -> int:
+def typed_in(group: Group, flags: Flags) -> int:
     """How many fields of a group have a text."""
-    return len(typed.given(*group.fields))
+    return len(flags.given(*group.fields))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from planner.fitting import largest_change, predicted_peak, smallest_change, typed_with
-from planner.typed import Typed
+from planner.analysis.fitting import flags_with, largest_change, predicted_peak, smallest_change
+from planner.inputs.flags import Flags
 from planner.units import format_bytes
 from tui.session import Seat, result_of
 
@@ -22,7 +22,7 @@ class Fit(NamedTuple):
 class Found(NamedTuple):
     """What a search found, in words; typed: what to type, None where there is nothing to change."""
 
-    typed: Typed | None
+    flags: Flags | None
     title: str
     message: str
 
@@ -35,7 +35,7 @@ FITS = (
 
 def found_fit(fit: Fit, seat: Seat) -> Found:
     """Search; the peaks of micro-batches are replayed, those of other changes are by rule, on the safe side."""
-    plan = result_of(seat.typed, seat.session, replay=False).plan
+    plan = result_of(seat.flags, seat.session, replay=False).plan
     memory, config = plan.memory, plan.config
     if memory.usable_bytes is None:
         return Found(None, "? unknown", f"how much memory of {config.hardware.gpu} is usable is not known")
@@ -50,4 +50,4 @@ def found_fit(fit: Fit, seat: Seat) -> Found:
     against = f"predicted peak {format_bytes(change.peak_bytes)} of {left}"
     if not change.flags:
         return Found(None, "✓ nothing to change", against)
-    return Found(typed_with(seat.typed, change), "✓ typed; Ctrl+Z takes it back", f"{change.command_line}: {against}")
+    return Found(flags_with(seat.flags, change), "✓ typed; Ctrl+Z takes it back", f"{change.command_line}: {against}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.plan_difference import changed_fields
+from planner.analysis.difference import changed_fields
 from tui.session import Seat
 
 LONGEST = 500  # steps that are remembered
@@ -21,7 +21,7 @@ class History:
         """A new state; what was undone before is forgotten."""
         if seat == self.present:
             return
-        fields = changed_fields(self.present.typed, seat.typed)
+        fields = changed_fields(self.present.flags, seat.flags)
         field = fields[0] if len(fields) == 1 and seat.session is self.present.session else None
         if field is None or field != self._typing:
             self._before = [*self._before, self.present][-LONGEST:]

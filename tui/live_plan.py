@@ -13,13 +13,11 @@ from textual.reactive import var
 from textual.timer import Timer
 from textual.worker import get_current_worker
 
+from planner.analysis.difference import Difference
 from planner.errors import PlanError
-from planner.in_effect import in_effect
-from planner.plan_difference import Difference
-from planner.typed import Typed
-from tui.form import PlanForm
+from planner.inputs.effective import effective
+from planner.inputs.flags import Flags
 from tui.history import History
-from tui.results import Results
 from tui.session import (
     Pinned,
     Result,
@@ -32,7 +30,9 @@ from tui.session import (
     planned,
     result_of,
 )
-from tui.text import Text
+from tui.widgets.form import PlanForm
+from tui.widgets.results import Results
+from tui.widgets.text import Text
 
 REST = 0.02  # s without a key before slow work begins: a key that is held down comes again before that
 
@@ -64,10 +64,10 @@ class LivePlan(App[None]):
         return self.seat.session
 
     @property
-    def typed(self) -> Typed:
+    def flags(self) -> Flags:
         """What stands in the form."""
         assert self.seat is not None
-        return self.seat.typed
+        return self.seat.flags
 
     @property
     def settled(self) -> bool:
@@ -83,7 +83,7 @@ class LivePlan(App[None]):
 
     def on_plan_form_changed(self, event: PlanForm.Changed) -> None:
         """The form is the one that changes the state; undo and opening a file are the others."""
-        self.seat = Seat(self.session, event.typed)
+        self.seat = Seat(self.session, event.flags)
 
     def on_descendant_focus(self) -> None:
         self.history.close()  # another field: another step to undo
@@ -96,17 +96,17 @@ class LivePlan(App[None]):
     def _compute(self) -> None:
         """The plan at once, by rule; the replay and the comparison when the keys rest."""
         try:
-            self.result, self.error = result_of(self.typed, self.session, replay=False), None
+            self.result, self.error = result_of(self.flags, self.session, replay=False), None
         except PlanError as error:
             self.error = error
         self.stale = self.error is not None
         if not self.stale:
             self.differences = None  # those of the last valid result stay with it
         form = self.query_one(PlanForm)
-        form.mark(self.error, frozenset() if self.error is None else fields_named(self.error, self.typed))
+        form.mark(self.error, frozenset() if self.error is None else fields_named(self.error, self.flags))
         if self.result is not None and not self.stale:
-            form.show_in_effect(self.typed, in_effect(self.result.plan))
-        self.query_one("#command", Text).put(f"$ {command_of(self.typed, self.session)}", fixed=True)
+            form.show_effective(self.flags, effective(self.result.plan))
+        self.query_one("#command", Text).put(f"$ {command_of(self.flags, self.session)}", fixed=True)
         self.show_view()
         if self._rest is not None:
             self._rest.stop()
@@ -116,7 +116,7 @@ class LivePlan(App[None]):
     def show_view(self) -> None:
         """Hand the results what is new."""
         if self.result is not None:
-            command = command_of(self.typed, self.session)
+            command = command_of(self.flags, self.session)
             view = View(self.result, self.stale, command, self.pinned, self.differences)
             self.query_one(Results).view = view
 

@@ -24,7 +24,7 @@ def is_loopback(host: str) -> bool:
     return all(a.startswith("127.") or a == "::1" for a in _addresses(host))
 
 
-def listen(words: Sequence[str], host: str, port: int, talk: Callable[[str], None]) -> None:
+def listen(words: Sequence[str], host: str, port: int, log: Callable[[str], None]) -> None:
     """Serve the command until Ctrl-C or SIGTERM. Raises InputError for an address that cannot be had."""
     from aiohttp import web  # 0.2 s, only here
     from rich.console import Console
@@ -55,7 +55,7 @@ def listen(words: Sequence[str], host: str, port: int, talk: Callable[[str], Non
             logging.getLogger("asyncio").setLevel("ERROR")  # at Ctrl-C planners end after the loop, which it warns of
 
         async def on_startup(self, app: web.Application) -> None:
-            talk(f"gptplan is at http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl-C")
+            log(f"gptplan is at http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl-C")
 
     server = PlannerServer(shlex.join(words), host=host, port=port, title="gptplan")
     server.console = Console(stderr=True)

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from planner.checks import findings
-from planner.config import CPU, RunConfig
-from planner.config_file import load_config
-from planner.draft import draft
+from planner.analysis.difference import Difference, changed_fields, differences
+from planner.analysis.findings import findings
+from planner.config.run import CPU, RunConfig
 from planner.errors import PlanError
-from planner.field_help import SWITCHES
 from planner.finding import Finding
+from planner.inputs.draft import draft
+from planner.inputs.fields import SWITCHES
+from planner.inputs.flags import Flags, flag
+from planner.inputs.run_toml import load_config
 from planner.plan import Plan, estimate
-from planner.plan_difference import Difference, changed_fields, differences
-from planner.typed import Typed, flag
 from tui.files import file_named
 
-FIRST_RUN = Typed(params="125M", tokens="10B")
+FIRST_RUN = Flags(params="125M", tokens="10B")
 FILE = "file"  # what a change of the run.toml is called among the changes
 
 
@@ -40,9 +40,9 @@ class Session:
     cpu_profile: dict[str, object] | None = None
 
     @property
-    def first(self) -> Typed:
+    def first(self) -> Flags:
         """What stands in the form at the start."""
-        return FIRST_RUN if self.base is None else Typed()
+        return FIRST_RUN if self.base is None else Flags()
 
     def opened(self, file: Path) -> Session:
         """The session with another run.toml. Raises FileError, ConfigError."""
@@ -54,7 +54,7 @@ class Seat:
     """One state of the form: what was typed over which file."""
 
     session: Session
-    typed: Typed
+    flags: Flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class View:
     differences: tuple[Difference, ...] | None = None
 
 
-def result_of(typed: Typed, session: Session, *, replay: bool = True) -> Result:
+def result_of(flags: Flags, session: Session, *, replay: bool = True) -> Result:
     """The plan of what was typed; without `replay` in a few ms, allocated and reserved bytes by rule.
 
     Raises PlanError.
     """
-    return planned(_config_of(typed, session), replay=replay)
+    return planned(_config_of(flags, session), replay=replay)
 
 
 def planned(config: RunConfig, *, replay: bool) -> Result:
@@ -104,28 +104,28 @@ def planned(config: RunConfig, *, replay: bool) -> Result:
 
 def differences_of(before: Seat, after: Seat) -> tuple[Difference, ...]:
     """Why two plans differ: each number's difference divided among the fields that were typed differently."""
-    changes = changed_fields(before.typed, after.typed)
+    changes = changed_fields(before.flags, after.flags)
     if before.session.file != after.session.file:
         changes = (FILE, *changes)
 
     def plan_of(made: frozenset[str]) -> Plan:
-        typed = replace(before.typed, **{n: getattr(after.typed, n) for n in made if n != FILE})
+        flags = replace(before.flags, **{n: getattr(after.flags, n) for n in made if n != FILE})
         session = after.session if FILE in made else before.session
-        return estimate(_config_of(typed, session))
+        return estimate(_config_of(flags, session))
 
     return differences(changes, plan_of)
 
 
-def _config_of(typed: Typed, session: Session) -> RunConfig:
-    if session.base is not None and not typed.anything():
+def _config_of(flags: Flags, session: Session) -> RunConfig:
+    if session.base is not None and not flags.anything():
         return session.base  # a plan is a pure function of its file
-    if typed.hf_config is not None:
-        file_named(typed.hf_config)  # refused where the browser may not look
-    machine_gpu = session.machine_gpu if session.base is None and typed.gpu is None else None
+    if flags.hf_config is not None:
+        file_named(flags.hf_config)  # refused where the browser may not look
+    machine_gpu = session.machine_gpu if session.base is None and flags.gpu is None else None
     if isinstance(machine_gpu, PlanError):
         raise machine_gpu
     return draft(
-        typed,
+        flags,
         as_of=session.as_of,
         version=session.version,
         base=session.base,
@@ -134,22 +134,22 @@ def _config_of(typed: Typed, session: Session) -> RunConfig:
     )
 
 
-def command_of(typed: Typed, session: Session, words: Sequence[str] = ("gptplan", "estimate")) -> str:
+def command_of(flags: Flags, session: Session, words: Sequence[str] = ("gptplan", "estimate")) -> str:
     """The command that gives the same plan without a terminal program, quoted for a shell."""
     found = list(words)
     if session.file is not None:
         found += ["--config", str(session.file)]
-    for name in typed.given(*Typed.__dataclass_fields__):
-        text = getattr(typed, name)
+    for name in flags.given(*Flags.__dataclass_fields__):
+        text = getattr(flags, name)
         found += [flag(text)] if text in SWITCHES.get(name, ()) else [flag(name), text]
     return shlex.join(found)
 
 
-def fields_named(error: PlanError, typed: Typed) -> frozenset[str]:
+def fields_named(error: PlanError, flags: Flags) -> frozenset[str]:
     """The typed fields that a message is about: those whose flag or whose quoted text it says."""
     said = set(re.findall(r"--[a-z-]+", error.what))
     return frozenset(
         name
-        for name in typed.given(*Typed.__dataclass_fields__)
-        if flag(name) in said or repr(getattr(typed, name)) in error.what
+        for name in flags.given(*Flags.__dataclass_fields__)
+        if flag(name) in said or repr(getattr(flags, name)) in error.what
     )

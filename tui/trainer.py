@@ -10,10 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.config import RunConfig
-from planner.config_file import config_text, read_text, write_atomically
+from planner.config.run import RunConfig
 from planner.errors import FileError, PlanError
-from planner.run_files import COMMAND, beside, catches, log_of, owner_of
+from planner.files import read_text, write_atomically
+from planner.inputs.run_toml import config_text
+from planner.runs.directory import COMMAND, beside, catches, log_of, owner_of
 from planner.units import parse_count, parse_duration
 
 PROGRAM = (sys.executable, "-m", "gptplan")

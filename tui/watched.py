@@ -6,10 +6,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.config_file import read_text, write_atomically
 from planner.errors import PlanError
-from planner.run_files import is_run, log_lines, log_of, owner_of, resident_bytes, runs_in
-from planner.run_view import Figure, Record, Stage, figures, stage
+from planner.files import read_text, write_atomically
+from planner.runs.directory import is_run, log_lines, log_of, owner_of, resident_bytes, runs_in
+from planner.runs.progress import Figure, Record, Stage, figures, stage
 
 RECENT = 20  # runs that are remembered
 

@@ -71,10 +71,10 @@ async def drawn(look: Look) -> str:
     from textual.widgets import Input
 
     from tui.app import PlannerApp
-    from tui.form import PlanForm
     from tui.panes.run import RunPane
-    from tui.results import Results
     from tui.session import Session
+    from tui.widgets.form import PlanForm
+    from tui.widgets.results import Results
 
     app = PlannerApp(Session(as_of=AS_OF, version="0"))
     app.animation_level = "none"

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks import accuracy, accuracy_mapping, largest_batch, memory_rows
 from planner import presets
+from planner.config.model import ModelConfig
 from planner.errors import PlanError
-from planner.model_config import ModelConfig
 from planner.plan import estimate
 
 GIB = 2**30

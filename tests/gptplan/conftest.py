@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from calling import BASE, Call, Said
 
 from gptplan.app import main
+from tests.gptplan.calling import BASE, Call, Said
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from calling import BASE, Call
+
+from tests.gptplan.calling import BASE, Call
 
 # (pattern, replacement) in a good run.toml, and what the message says
 EDITS = {

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import pytest
-from calling import BASE, Call
+
+from tests.gptplan.calling import BASE, Call
 
 COUNTS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "seq", "micro_batch", "accumulation")
 COUNTS += ("global_batch_tokens", "dataset_tokens", "gpus", "checkpoint_every", "tokens", "steps", "params")

@@ -8,17 +8,17 @@ from typing import Any
 
 import jsonschema
 import pytest
-from calling import BASE, Call
 
-from planner.batch import (
+from planner.formulas.batch import (
     batch_of_the_rate,
     critical_batch,
     linear_scaled_rate,
     sqrt_scaled_rate,
     steps_over_fewest,
 )
-from planner.batching import nearest_batches
-from planner.schemas import schemas
+from planner.inputs.batch import nearest_batches
+from planner.report.schemas import schemas
+from tests.gptplan.calling import BASE, Call
 
 SCHEMA = jsonschema.Draft202012Validator(schemas()["batch"])
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import jsonschema
 import pytest
-from calling import BASE, Call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.checks import findings
-from planner.config import RunConfig
-from planner.config_file import config_from, config_text, load_config
-from planner.draft import draft
+from planner.analysis.findings import findings
+from planner.config.run import RunConfig
+from planner.counts.schedule import KINDS
+from planner.document import document
 from planner.errors import PlanError
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import config_from, config_text, load_config
 from planner.plan import estimate
-from planner.rates import KINDS
-from planner.report import document
-from planner.schemas import schemas
-from planner.typed import Typed
+from planner.report.schemas import schemas
+from tests.gptplan.calling import BASE, Call
 
 COUNT = st.sampled_from(["1", "2", "8", "1_000", "64Ki", "1M"])
 SMALL = st.sampled_from(["1", "2", "3", "8"])
@@ -72,8 +72,8 @@ TYPED = st.tuples(MODELS, REST, LENGTH, BATCH, SPEED, TYPE, COOLDOWN).map(
 SCHEMA = jsonschema.Draft202012Validator(schemas()["config"])
 
 
-def drafted(base: RunConfig | None = None, **typed: str) -> RunConfig:
-    return draft(Typed(**typed), as_of="2026-11-21", version="test", base=base)
+def drafted(base: RunConfig | None = None, **flags: str) -> RunConfig:
+    return draft(Flags(**flags), as_of="2026-11-21", version="test", base=base)
 
 
 def reread(config: RunConfig) -> RunConfig:
@@ -89,10 +89,10 @@ def told(config: RunConfig) -> str:
 
 
 @settings(max_examples=60, deadline=None)
-@given(typed=TYPED)
-def test_round_trip(typed: dict[str, str]) -> None:
+@given(flags=TYPED)
+def test_round_trip(flags: dict[str, str]) -> None:
     try:
-        config = drafted(**typed)
+        config = drafted(**flags)
     except PlanError:
         return  # parts that do not fit together: their messages are tested elsewhere
     again = reread(config)
@@ -102,12 +102,12 @@ def test_round_trip(typed: dict[str, str]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(typed=TYPED, over=TYPED, names=st.sets(st.sampled_from(sorted(Typed.__dataclass_fields__)), min_size=8))
+@given(flags=TYPED, over=TYPED, names=st.sets(st.sampled_from(sorted(Flags.__dataclass_fields__)), min_size=8))
 def test_no_override_crashes_or_leaves_a_typed_value_assumed(
-    typed: dict[str, str], over: dict[str, str], names: set[str]
+    flags: dict[str, str], over: dict[str, str], names: set[str]
 ) -> None:
     try:
-        base = drafted(**typed)
+        base = drafted(**flags)
         over = {name: text for name, text in over.items() if name in names}
         config = drafted(base, **over)
     except PlanError:

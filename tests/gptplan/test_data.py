@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from calling import Call
+
+from tests.gptplan.calling import Call
 
 
 def test_text_is_prepared_and_described(call: Call, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from planner.checks import findings
-from planner.draft import draft
+from planner.analysis.findings import findings
+from planner.document import document
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
 from planner.plan import estimate
-from planner.report import document
-from planner.schemas import schemas
-from planner.typed import Typed
+from planner.report.schemas import schemas
 
 KEYS = {
     "": "schema_version config tokens model flops batch memory throughput time cost schedule findings assumptions",
@@ -38,8 +38,8 @@ KEYS = {
 }
 
 
-def estimated(**typed: str) -> dict[str, Any]:
-    plan = estimate(draft(Typed(**typed), as_of="2026-11-21", version="test"), replay=True)
+def estimated(**flags: str) -> dict[str, Any]:
+    plan = estimate(draft(Flags(**flags), as_of="2026-11-21", version="test"), replay=True)
     found: dict[str, Any] = json.loads(json.dumps(document(plan, findings(plan)), allow_nan=False))
     return found
 
@@ -131,8 +131,8 @@ def test_the_printed_schemas_hold_for_what_is_printed() -> None:
     known = schemas()
     for validator in known.values():
         jsonschema.Draft202012Validator.check_schema(validator)
-    for typed in ({"params": "125M"}, {"model": "llama-2-7b", "gpu": "v100-32gb", "activation_checkpointing": "full"}):
-        found = estimated(tokens="10B", **typed)
+    for flags in ({"params": "125M"}, {"model": "llama-2-7b", "gpu": "v100-32gb", "activation_checkpointing": "full"}):
+        found = estimated(tokens="10B", **flags)
         jsonschema.validate(found, known["plan"])
         jsonschema.validate(found["config"], known["config"])
     with pytest.raises(jsonschema.ValidationError):

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from calling import BASE, Call
+
+from tests.gptplan.calling import BASE, Call
 
 
 def test_a_number_of_the_plan(call: Call) -> None:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from calling import Call
+
+from tests.gptplan.calling import Call
 
 STORED = Path(__file__).parents[1] / "data/checkpoint_format_1/run"
 

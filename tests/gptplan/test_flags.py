@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import typer
-from calling import Call
 
 from gptplan.app import COMMANDS, application
 from gptplan.flags import FLAGS
-from planner.typed import Typed, flag
+from planner.inputs.flags import Flags, flag
+from tests.gptplan.calling import Call
 
 CONTRACT = frozenset(
     """
@@ -46,7 +46,7 @@ def test_the_two_commands_share_their_flags() -> None:
 
 
 def test_the_table_of_flags_is_the_dataclass() -> None:
-    assert set(FLAGS) == {f.name for f in fields(Typed)}
+    assert set(FLAGS) == {f.name for f in fields(Flags)}
     assert {flag(name) for name in FLAGS} <= CONTRACT
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from calling import BASE, Call
 
-from planner.schemas import schemas
+from planner.report.schemas import schemas
+from tests.gptplan.calling import BASE, Call
 
 SEVEN = ("--model", "llama-2-7b", "--seq", "4096", "--gpu", "h100-80gb", "--micro-batch", "1", "--accumulation", "4")
 
@@ -58,8 +58,8 @@ def test_the_same_numbers_as_estimate(call: Call) -> None:
     found = said(call, *words)
     assert found["totals"]["run_model"] == estimated["flops"]["training_model"]
     assert found["totals"]["run_hardware"] == estimated["flops"]["training_hardware"]
-    typed = next(c for c in found["conventions"] if c["id"] == "6n-typed")
-    assert typed["run_flops"] == estimated["flops"]["training_6nd"] == 7.5e18
+    flags = next(c for c in found["conventions"] if c["id"] == "6n-typed")
+    assert flags["run_flops"] == estimated["flops"]["training_6nd"] == 7.5e18
 
 
 def test_a_config_file_is_counted_as_it_is(call: Call, run_toml: object) -> None:

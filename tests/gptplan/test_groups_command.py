@@ -6,20 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
-from calling import Call
 
-from planner.config import OptimizerConfig
-from planner.config_file import config_text, load_config
-from planner.draft import draft
-from planner.typed import Typed
+from planner.config.run import OptimizerConfig
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import config_text, load_config
+from tests.gptplan.calling import Call
 
 GROUPS = [{"match": "embedding.*", "rate": 4, "weight_decay": 0.0}, {"match": "blocks.*.mlp.*", "rate": 0.5}]
 
 
 @pytest.fixture
 def run_toml(tmp_path: Path) -> Path:
-    typed = Typed(params="125M", tokens="1B", gpu="cpu", clip_value="0.5")
-    config = draft(typed, as_of="2026-11-21", version="test")
+    flags = Flags(params="125M", tokens="1B", gpu="cpu", clip_value="0.5")
+    config = draft(flags, as_of="2026-11-21", version="test")
     values = config.optimizer.model_dump() | {"groups": GROUPS}
     config = config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
     path = tmp_path / "run.toml"

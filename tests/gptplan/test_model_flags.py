@@ -8,7 +8,8 @@ import tomllib
 from typing import Any
 
 import pytest
-from calling import Call
+
+from tests.gptplan.calling import Call
 
 RUN = ("--tokens", "10B", "--gpu", "h100-80gb")
 
@@ -69,8 +70,8 @@ def test_what_nobody_typed_is_noted(call: Call) -> None:
     assumed = {a["key"]: a["value"] for a in config["provenance"]["assumptions"]}
     expected = {"ffn": "2048", "top_k": "2", "expert_ffn": "2048", "norm_parameters": "gain"}
     assert {key: assumed[key] for key in expected} == expected
-    typed = planned(call, "--model", "gpt2", "--experts", "4", "--top-k", "1", "--expert-ffn", "64")
-    assert not {"top_k", "expert_ffn", "ffn"} & {a["key"] for a in typed["provenance"]["assumptions"]}
+    flags = planned(call, "--model", "gpt2", "--experts", "4", "--top-k", "1", "--expert-ffn", "64")
+    assert not {"top_k", "expert_ffn", "ffn"} & {a["key"] for a in flags["provenance"]["assumptions"]}
 
 
 def test_the_name_says_what_was_typed_and_no_more(call: Call) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from calling import BASE, Call
 
 from gptplan.output import columns
-from planner.text import WIDTH
+from planner.report.text import WIDTH
+from tests.gptplan.calling import BASE, Call
 
 
 @pytest.mark.parametrize("terminal, width", [(80, 80), (20, 60), (300, WIDTH), (None, WIDTH)])

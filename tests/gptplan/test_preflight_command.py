@@ -9,13 +9,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
-from calling import Call
 
-from planner.config_file import load_config
-from planner.schemas import schemas
-from reference_trainer import preflight as module
-from reference_trainer.options import RunOptions
+from planner.inputs.run_toml import load_config
+from planner.report.schemas import schemas
+from reference_trainer.preflight import preflight as module
+from reference_trainer.step.options import RunOptions
 from reference_trainer.train import run
+from tests.gptplan.calling import Call
 
 SHAPE = ("--layers", "1", "--hidden", "16", "--heads", "1", "--vocab", "257", "--seq", "16", "--micro-batch", "2")
 LOOP = ("--accumulation", "1", "--steps", "20", "--gpu", "cpu", "--peak-lr", "1e-2", "--recipe", "fp32")

@@ -7,7 +7,7 @@ import random
 import shlex
 from pathlib import Path
 
-from calling import Call
+from tests.gptplan.calling import Call
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 LONG = {"--layers 4 --hidden 256": "--layers 1 --hidden 32", "--seq 256": "--seq 32", "--steps 500": "--steps 12"}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from calling import BASE, Call
 
-from planner.schemas import schemas
+from planner.report.schemas import schemas
+from tests.gptplan.calling import BASE, Call
 
 SCHEMA = jsonschema.Draft202012Validator(schemas()["schedule"])
 

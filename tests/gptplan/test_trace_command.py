@@ -9,13 +9,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-from calling import Call
 
-from planner.config_file import load_config
-from planner.phases import walk_run
-from planner.schemas import schemas
-from planner.trace_report import FEW, few_layers
-from reference_trainer.trace import replay
+from planner.analysis.replay import FEW, few_layers
+from planner.inputs.run_toml import load_config
+from planner.memory.phases import walk_run
+from planner.report.schemas import schemas
+from reference_trainer.measure.replay import replay
+from tests.gptplan.calling import Call
 
 SMALL = (
     *("--family", "llama", "--hidden", "64", "--heads", "4", "--kv-heads", "2", "--vocab", "256", "--seq", "32"),

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from planner.config_file import load_config
+from planner.inputs.run_toml import load_config
 
 MAIN = {"model": "gpt2", "tokens": "5B", "gpu": "h100-80gb", "gpus": "8", "micro_batch": "4"}
 ORDER = ("model", "tokens", "seq", "gpu", "gpus", "micro_batch")  # with a preset nobody is asked for --params

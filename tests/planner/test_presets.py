@@ -12,12 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from planner import presets
-from planner.config_file import config_from, config_text
-from planner.counts import parameters_of
-from planner.draft import draft
+from planner.config.model import ModelConfig
+from planner.counts.parameters import parameters_of
 from planner.errors import UnknownNameError
-from planner.model_config import ModelConfig
-from planner.typed import Typed
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import config_from, config_text
 
 # rules are constants, not presets by name; test_rules.py reads them
 FILES = sorted(p for p in presets.PRESETS.glob("*/*.toml") if p.parent.name != "rules")
@@ -63,7 +63,7 @@ def test_model_round_trips_through_the_config_and_its_file(id: str) -> None:
     model = ModelConfig(name=id, source=preset.source, **preset.shape)
     said = model.model_dump(exclude_unset=True, exclude_none=True)
     assert {key: said[key] for key in preset.shape} == dict(preset.shape)  # no key is dropped, nothing is changed
-    config = draft(Typed(model=id, steps="1000", seq="512", gpu="cpu"), as_of="2026-11-21", version="0")
+    config = draft(Flags(model=id, steps="1000", seq="512", gpu="cpu"), as_of="2026-11-21", version="0")
     again = config_from(tomllib.loads(config_text(config)), "run.toml")
     assert again == config and parameters_of(again.model).total == preset.published_parameters
 

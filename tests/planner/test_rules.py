@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from planner import presets
-from planner.checks import findings
-from planner.draft import draft
+from planner.analysis.findings import findings
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.rules import roofline_of, rules
-from planner.typed import Typed
 
 NAMES = sorted(p.stem for p in (presets.PRESETS / "rules").glob("*.toml"))
 
@@ -48,8 +48,8 @@ def test_rates_fall_and_batches_grow_with_size_within_a_source() -> None:
 
 @pytest.mark.parametrize("size", [1e7, 1.25e8, 1e9, 7e9, 2e10, 7e10, 1.75e11, 6.71e11])
 def test_defaults_by_size_are_not_what_the_findings_complain_of(size: float) -> None:
-    typed = Typed(params=f"{size:.0f}", tokens=f"{20 * size:.0f}", gpu="h100-80gb")
-    plan = estimate(draft(typed, as_of="2026-01-31", version="0.test"))
+    flags = Flags(params=f"{size:.0f}", tokens=f"{20 * size:.0f}", gpu="h100-80gb")
+    plan = estimate(draft(flags, as_of="2026-01-31", version="0.test"))
     assert "batch_tokens" not in {f.code for f in findings(plan)}
     if size < 1e11:  # GPT-3's own rate is below the later models' range
         assert "peak_lr" not in {f.code for f in findings(plan)}
@@ -59,7 +59,7 @@ def test_defaults_by_size_are_not_what_the_findings_complain_of(size: float) -> 
     "words, seq", [(("gpt2",), 1024), (("llama-2-7b",), 4096), (("llama-3.2-1b",), 4096), (("llama-2-7b", "2k"), 2000)]
 )
 def test_a_published_model_is_planned_at_a_sequence_that_it_was_trained_at(words: tuple[str, ...], seq: int) -> None:
-    model, typed = words[0], words[1] if len(words) > 1 else None
-    config = draft(Typed(model=model, tokens="10B", seq=typed), as_of="2026-01-31", version="0.test")
+    model, flags = words[0], words[1] if len(words) > 1 else None
+    config = draft(Flags(model=model, tokens="10B", seq=flags), as_of="2026-01-31", version="0.test")
     assert config.training.seq == seq
-    assert ("seq" in {a.key for a in config.provenance.assumptions}) == (typed is None)
+    assert ("seq" in {a.key for a in config.provenance.assumptions}) == (flags is None)

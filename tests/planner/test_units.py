@@ -181,7 +181,7 @@ WRITTEN: dict[Callable[..., str], dict[Any, str]] = {
     units.format_flops_rate: {150e12: "150 TFLOP/s", 989.5e12: "989.5 TFLOP/s", 1.979e15: "1.979 PFLOP/s"}
     | {12: "12 FLOP/s", 9.9999e14: "1 PFLOP/s"},
     units.format_rate: {218_000: "218,000 tokens/s", 0.31: "0.31 tokens/s"},
-    units.format_share: {0.1049: "10.49 %", 1: "100.00 %", 0: "0.00 %", 1e-6: "<0.01 %"},
+    units.format_fraction: {0.1049: "10.49 %", 1: "100.00 %", 0: "0.00 %", 1e-6: "<0.01 %"},
     units.format_money: {34.72: "$34.72", 194_444.4: "$194,444", 77.1e6: "$77.1M", 0: "$0.00", 0.0043: "$0.0043"}
     | {999.996: "$1,000", 999_999.9: "$1M", 999.9e6: "$1B", -500: "-$500.00"},
     units.format_duration: {6240: "1 h 44 min", 1_051_200: "12 d 4 h", 1e8: "1,157 d", 200: "3 min 20 s", 3.2: "3.2 s"}

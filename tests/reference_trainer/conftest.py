@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from planner.config import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
-from planner.model_config import ModelConfig
-from reference_trainer.options import RunOptions
-from reference_trainer.records import RunResult
+from planner.config.model import ModelConfig
+from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from reference_trainer.metrics.records import RunResult
+from reference_trainer.step.options import RunOptions
 from reference_trainer.train import run
 
 MODEL = ModelConfig(

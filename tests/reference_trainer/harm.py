@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reference_trainer import publish
+from reference_trainer.checkpoint import atomic as publish
 
 SECOND, FOURTH = "checkpoints/step-00000002", "checkpoints/step-00000004"  # of conftest.Finished
 PAYLOAD = ("extra.safetensors", "model.safetensors", "optimizer.safetensors", "state.json")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from planner.compare import Row
-from planner.config import RunConfig
+from planner.config.run import RunConfig
 from planner.errors import FileError
+from planner.runs.comparison import Row
+from reference_trainer.metrics.records import RunResult
 from reference_trainer.post_mortem import markdown, summary_of, weak_spots, write_post_mortem
-from reference_trainer.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from planner.config import RunConfig
-from planner.config_file import config_text
+from planner.config.run import RunConfig
 from planner.errors import CheckpointError, DataError, FileError, InputError
-from reference_trainer.codecs import decoder_for, printable
-from reference_trainer.measure import build_model
-from reference_trainer.records import RunResult
+from planner.inputs.run_toml import config_text
+from reference_trainer.data.codecs import decoder_for, printable
+from reference_trainer.measure.measure import build_model
+from reference_trainer.metrics.records import RunResult
 from reference_trainer.sampling import (
     Sampling,
     continued,

@@ -10,13 +10,13 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from planner.field_help import FLAGS
-from planner.typed import Typed
+from planner.inputs.fields import FLAGS
+from planner.inputs.flags import Flags
 from tui.app import PlannerApp
-from tui.form import PlanForm
-from tui.results import Results
-from tui.row import FieldInput
 from tui.session import Session
+from tui.widgets.form import PlanForm
+from tui.widgets.results import Results
+from tui.widgets.row import FieldInput
 
 Sitting = Callable[["User"], Awaitable[None]]
 
@@ -62,7 +62,7 @@ class User:
     def _heard(self) -> bool:
         """Whether the app knows what stands in every field."""
         fields = self.app.screen_stack[0].query(FieldInput)
-        return all(field.value.strip() == (getattr(self.app.typed, field.id) or "") for field in fields)
+        return all(field.value.strip() == (getattr(self.app.flags, field.id) or "") for field in fields)
 
     async def open(self, tab: str) -> None:
         """Put a tab on top."""
@@ -112,5 +112,5 @@ def sit(session: Session) -> Callable[..., None]:
 
 
 @pytest.fixture
-def small() -> Typed:
-    return Typed(params="125M", tokens="10B")
+def small() -> Flags:
+    return Flags(params="125M", tokens="10B")

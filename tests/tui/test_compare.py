@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from planner.compare import Comparison, Row
-from planner.comparison_text import comparison_within
+from planner.report.comparison import comparison_within
+from planner.runs.comparison import Comparison, Row
 from tui.watched import remember
 
 ROWS = (
@@ -43,10 +43,10 @@ def test_runs_are_found_chosen_and_typed(sit, tmp_path, monkeypatch):
         assert "Post-mortem of one" in text and "✗ step_seconds" in user.seen()
         assert [o.id for o in user.app.query_one("#compare-runs").options] == ["runs/one"]
         place = user.app.query_one("#compare-path")
-        for typed, said in (("far/off/away", "Post-mortem of away"), ("runs/two", "has no comparison.json"),
+        for flags, said in (("far/off/away", "Post-mortem of away"), ("runs/two", "has no comparison.json"),
                             ("nowhere", "does not exist")):  # fmt: skip
             place.focus()
-            place.value = typed
+            place.value = flags
             await user.press("enter")
             assert said in user.text("#compared")
         (tmp_path / "runs/one/comparison.json").write_text("{")

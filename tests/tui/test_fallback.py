@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from planner.config_file import config_text
+from planner.inputs.run_toml import config_text
 from tui.session import result_of
 
 COMMAND = [sys.executable, "-m", "gptplan", "tui"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from planner.config_file import load_config
-from planner.fitting import predicted_peak, with_micro_batch
-from planner.typed import Typed
+from planner.analysis.fitting import predicted_peak, with_micro_batch
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import load_config
 from tui.fit import FITS, found_fit
 from tui.session import Seat, result_of
 
@@ -35,7 +35,7 @@ def test_the_largest_micro_batch_that_fits_is_typed_and_saved(sit, session, tmp_
         training = plan.config.training
         assert training.micro_batch > before.config.training.micro_batch
         assert plan.memory.fits and plan.batch.tokens_per_step == before.batch.tokens_per_step
-        assert user.app.typed.micro_batch == str(training.micro_batch)
+        assert user.app.flags.micro_batch == str(training.micro_batch)
         assert f"--micro-batch {training.micro_batch} --accumulation {training.accumulation}" in messages(user)
         assert "predicted peak" in messages(user) and "40 GiB usable" in messages(user)
         per_device = training.micro_batch * training.accumulation
@@ -47,7 +47,7 @@ def test_the_largest_micro_batch_that_fits_is_typed_and_saved(sit, session, tmp_
         await user.press("enter")
         assert load_config(path).training.micro_batch == training.micro_batch
         await user.press("ctrl+z")
-        assert user.app.typed == Typed(params="125M", tokens="10B", gpu="a100-40gb")
+        assert user.app.flags == Flags(params="125M", tokens="10B", gpu="a100-40gb")
 
     sit(play)
 
@@ -60,7 +60,7 @@ def test_the_smallest_change_that_fits_is_typed(sit):
         assert "does not fit" in user.text("#headline")
         await choose(user, SMALLEST)
         assert "✓ fits" in user.text("#headline"), messages(user)
-        assert user.app.typed != Typed(params="1.3B", tokens="10B", gpu="a100-40gb", micro_batch="64")
+        assert user.app.flags != Flags(params="1.3B", tokens="10B", gpu="a100-40gb", micro_batch="64")
 
     sit(play)
 
@@ -68,11 +68,11 @@ def test_the_smallest_change_that_fits_is_typed(sit):
 @pytest.mark.parametrize("fit", FITS)
 def test_what_cannot_be_found_is_said(fit, session):
     def find(**fields):
-        return found_fit(fit, Seat(session, Typed(tokens="10B", **fields)))
+        return found_fit(fit, Seat(session, Flags(tokens="10B", **fields)))
 
     assert find(params="175B", gpu="a100-40gb").title == "✗ nothing fits"
     chosen = find(params="350M", gpu="a100-40gb", global_batch_tokens="512Ki", micro_batch="512")
-    assert chosen.typed.accumulation is None and chosen.typed.global_batch_tokens == "512Ki"
-    assert result_of(chosen.typed, session).plan.memory.fits
-    again = found_fit(fit, Seat(session, chosen.typed))
-    assert again.typed is None and again.title == "✓ nothing to change"
+    assert chosen.flags.accumulation is None and chosen.flags.global_batch_tokens == "512Ki"
+    assert result_of(chosen.flags, session).plan.memory.fits
+    again = found_fit(fit, Seat(session, chosen.flags))
+    assert again.flags is None and again.title == "✓ nothing to change"

@@ -8,14 +8,14 @@ from pathlib import Path
 from textual.events import Paste
 from textual.widgets import Input, Static
 
-from planner.config_file import config_text, load_config
 from planner.errors import InputError
+from planner.inputs.run_toml import config_text, load_config
 from planner.units import format_count_exact, format_money
 from tui.fields import MAIN
-from tui.form import PlanForm
-from tui.group import GroupBox
-from tui.row import Row
 from tui.session import command_of, result_of
+from tui.widgets.form import PlanForm
+from tui.widgets.group import GroupBox
+from tui.widgets.row import Row
 
 
 def test_tokens_change_the_result(sit, session, small):
@@ -37,7 +37,7 @@ def test_tokens_change_the_result(sit, session, small):
 def test_each_key_counts(sit):
     async def play(user):
         await user.press("down", "down", "0")
-        assert user.app.typed.tokens == "10B0"
+        assert user.app.flags.tokens == "10B0"
         assert user.app.error is not None
         await user.press("backspace")
         assert user.app.error is None
@@ -64,7 +64,7 @@ def test_a_key_draws_only_what_changed(sit):
 
         user.app._display = drawn
         await user.press("delete", "6")  # the 1 of 510B
-        assert user.app.typed.tokens == "560B"
+        assert user.app.flags.tokens == "560B"
         assert not layouts
         assert user.app.query_one("#tokens").region.y in lines
         assert len(lines) <= 5, "the field, and those whose value in effect moves with it"
@@ -117,7 +117,7 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
                 place = box.query_one(f"#{name}", Input)
                 was, place.value = place.value, ""
                 place.post_message(Paste(text))
-                while user.app.typed.given(name) != [name] or getattr(user.app.typed, name) != text:
+                while user.app.flags.given(name) != [name] or getattr(user.app.flags, name) != text:
                     await user.pilot.pause(0.001)
                 assert user.app.error is not None, (name, text)
                 told = f"✗ {user.app.error.message()}"
@@ -128,7 +128,7 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
                 else:
                     raise AssertionError((name, told))
                 place.value = was
-                while (getattr(user.app.typed, name) or "") != was:
+                while (getattr(user.app.flags, name) or "") != was:
                     await user.pilot.pause(0.001)
                 assert user.app.error is None, name
             box.opened = False

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from planner.config_file import config_text, load_config
-from planner.draft import draft
-from planner.run_files import owner_of
-from planner.typed import Typed
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import config_text, load_config
+from planner.runs.directory import owner_of
 from tui import trainer
-from tui.results import Results
-from tui.run_screens import AttachScreen, KillScreen, StartScreen
+from tui.screens.run import AttachScreen, KillScreen, StartScreen
 from tui.session import Session
+from tui.widgets.results import Results
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
-TINY = Typed(layers="1", hidden="16", heads="1", vocab="256", seq="16", tokens="2000000", global_batch_tokens="64",
+TINY = Flags(layers="1", hidden="16", heads="1", vocab="256", seq="16", tokens="2000000", global_batch_tokens="64",
              micro_batch="4", gpu="cpu", recipe="fp32")  # fmt: skip
 
 

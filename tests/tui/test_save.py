@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.widgets import Button
 
-from planner.config_file import load_config
-from tui.save_screen import SaveScreen
+from planner.inputs.run_toml import load_config
+from tui.screens.save import SaveScreen
 
 
 def test_save_writes_what_the_command_reads(sit, tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from textual.widgets import Footer, Input, Static
 
-from planner.field_help import FLAGS
+from planner.inputs.fields import FLAGS
 from tui.actions import ACTIONS, ONE_PANE
-from tui.jump_screen import JumpScreen
 from tui.panes import PANES
-from tui.results import Results
+from tui.screens.jump import JumpScreen
+from tui.widgets.results import Results
 
 SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 
@@ -30,7 +30,7 @@ def test_keys_of_copy_help_palette_and_quit(sit):
         words = " ".join(str(s.render()) for s in user.app.screen.query(Static))
         assert all(action.sentence in words and action.spelled() in words for action in ACTIONS)
         await user.press("escape")
-        assert user.app.typed.gpu is None
+        assert user.app.flags.gpu is None
 
         found = {command.title: command.help for command in user.app.get_system_commands(user.app.screen)}
         assert {a.title for a in ACTIONS if a.method not in ONE_PANE} <= set(found) and all(found.values())

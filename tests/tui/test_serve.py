@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from planner.errors import FileError, InputError
-from planner.typed import Typed
+from planner.inputs.flags import Flags
 from tui.files import file_named
 from tui.serve import is_loopback, is_own
 from tui.session import result_of
@@ -105,7 +105,7 @@ def test_files_stay_below_the_directory(tmp_path, monkeypatch, session):
             file_named(name)
     assert str(file_named("new.toml")) == "new.toml" and str(file_named(str(inside / "a.toml"))).endswith("a.toml")
     with pytest.raises(FileError, match="from a browser"):
-        result_of(Typed(hf_config=str(outside), tokens="1B"), session)
+        result_of(Flags(hf_config=str(outside), tokens="1B"), session)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_files_stay_below_the_directory(tmp_path, monkeypatch, session):
 def test_what_cannot_be_served_is_one_message(words, said, monkeypatch):
     import typer
 
-    from gptplan.tui import tui
+    from gptplan.commands.tui import tui
 
     app = typer.Typer()
     app.command()(tui)

@@ -9,14 +9,14 @@ from threading import Event
 
 from textual.widgets import Input
 
-from planner.config import RunConfig
-from planner.config_file import config_text, load_config
-from planner.typed import Typed
+from planner.config.run import RunConfig
+from planner.inputs.flags import Flags
+from planner.inputs.run_toml import config_text, load_config
 from tui.export import exported
-from tui.form import PlanForm
 from tui.history import History
-from tui.open_screen import OpenScreen
+from tui.screens.open import OpenScreen
 from tui.session import Result, Seat, Session, differences_of, planned, result_of
+from tui.widgets.form import PlanForm
 
 
 def test_the_largest_micro_batch_that_fits_is_found_and_saved(sit, session, tmp_path):
@@ -44,9 +44,9 @@ def test_the_largest_micro_batch_that_fits_is_found_and_saved(sit, session, tmp_
         await user.press("enter")
         saved = load_config(path)
         assert saved.training.micro_batch == low > 8
-        typed = Typed(params="125M", tokens="10B", gpu="a100-40gb")
-        assert result_of(replace(typed, micro_batch=str(low)), session).plan.memory.fits
-        assert not result_of(replace(typed, micro_batch=str(low + 1)), session).plan.memory.fits
+        flags = Flags(params="125M", tokens="10B", gpu="a100-40gb")
+        assert result_of(replace(flags, micro_batch=str(low)), session).plan.memory.fits
+        assert not result_of(replace(flags, micro_batch=str(low + 1)), session).plan.memory.fits
 
     sit(play)
 
@@ -58,8 +58,8 @@ def test_two_plans_and_why_one_costs_more(sit, session):
         await user.type("tokens", "20B")
         await user.type("gpus", "4")
         text = user.text("#differences")
-        before = Seat(session, Typed(params="125M", tokens="10B"))
-        after = Seat(session, replace(before.typed, tokens="20B", gpus="4"))
+        before = Seat(session, Flags(params="125M", tokens="10B"))
+        after = Seat(session, replace(before.flags, tokens="20B", gpus="4"))
         cost = next(d for d in differences_of(before, after) if d.after.key == "usd")
         assert [s.names for s in cost.shares] == [("tokens",), ("gpus",)]
         assert sum(s.amount for s in cost.shares) == Fraction(cost.after.value) - Fraction(cost.before.value)
@@ -91,31 +91,31 @@ def test_nothing_is_pinned_while_a_field_is_wrong(sit):
 def test_undo_and_redo(sit):
     async def play(user):
         await user.press("down", "down", "end", "backspace", "backspace", "backspace", *"300B")
-        assert user.app.typed.tokens == "300B"
+        assert user.app.flags.tokens == "300B"
         await user.type("gpus", "8")
         eight = user.text("#headline")
         await user.press("ctrl+z")
-        assert user.app.typed == Typed(params="125M", tokens="300B")
+        assert user.app.flags == Flags(params="125M", tokens="300B")
         assert user.app.query_one("#gpus", Input).value == ""
         await user.press("ctrl+z")  # the keys of one field in a row are one step
-        assert user.app.typed == Typed(params="125M", tokens="10B")
+        assert user.app.flags == Flags(params="125M", tokens="10B")
         assert user.app.query_one("#tokens", Input).value == "10B"
         await user.press("ctrl+z")
-        assert user.app.typed == Typed(params="125M", tokens="10B")
+        assert user.app.flags == Flags(params="125M", tokens="10B")
         await user.press("ctrl+r", "ctrl+shift+z")
-        assert user.app.typed == Typed(params="125M", tokens="300B", gpus="8")
+        assert user.app.flags == Flags(params="125M", tokens="300B", gpus="8")
         assert user.text("#headline") == eight
         await user.press("ctrl+z")
         await user.type("seq", "512")
         await user.press("ctrl+r")  # what was undone before another change is gone
-        assert user.app.typed == Typed(params="125M", tokens="300B", seq="512")
+        assert user.app.flags == Flags(params="125M", tokens="300B", seq="512")
 
     sit(play)
 
 
 def test_history_forgets_nothing_but_the_oldest():
-    def seat(**typed: str) -> Seat:
-        return Seat(one, Typed(**typed))
+    def seat(**flags: str) -> Seat:
+        return Seat(one, Flags(**flags))
 
     one = Session(as_of="2026-01-31", version="0")
     history = History(seat(tokens="1"))
@@ -138,7 +138,7 @@ def test_another_file_is_opened_and_undone(sit, session, small, tmp_path):
 
     async def play(user):
         await user.type("gpus", "4")
-        before = user.app.typed
+        before = user.app.flags
         await user.press("ctrl+l")
         assert isinstance(user.app.screen, OpenScreen)
         for name, words in {str(bad): "nonsense", str(tmp_path): "is a directory", "": "name is missing"}.items():
@@ -147,11 +147,11 @@ def test_another_file_is_opened_and_undone(sit, session, small, tmp_path):
             assert words in user.dialog("#refusal") and "fix:" in user.dialog("#refusal")
         await user.type("path", str(path))
         await user.press("enter")
-        assert user.app.result.plan.config == config and user.app.typed == Typed()
+        assert user.app.result.plan.config == config and user.app.flags == Flags()
         assert user.app.query_one("#gpus", Input).value == ""
         assert f"--config {path}" in user.text("#command")
         await user.press("ctrl+z")
-        assert user.app.typed == before and user.app.session.base is None
+        assert user.app.flags == before and user.app.session.base is None
         assert user.app.query_one("#gpus", Input).value == "4"
 
     sit(play)
@@ -188,7 +188,7 @@ def test_the_device_bytes_are_replayed_after_the_keys_rest(sit, session, small, 
         assert user.app.result.plan.memory == whole != quick
         monkeypatch.setattr("tui.live_plan.planned", gated)
         user.app.query_one("#micro_batch", Input).value = "8"
-        while user.app.typed.micro_batch is None:
+        while user.app.flags.micro_batch is None:
             await user.pilot.pause(0.01)
         # the keyboard is free and the plan is shown, its device bytes by rule and marked so
         await user.press_only("tab", "tab")

@@ -14,16 +14,16 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
-from planner.compare_file import load_comparison
-from planner.comparison_text import comparison_within
-from planner.config_file import read_text
 from planner.errors import PlanError
-from planner.run_files import COMPARISON, POST_MORTEM
-from planner.text import wrap
+from planner.files import read_text
+from planner.report.comparison import comparison_within
+from planner.report.text import wrap
+from planner.runs.comparison_file import load_comparison
+from planner.runs.directory import COMPARISON, POST_MORTEM
 from tui.panes.pane import Pane
 from tui.session import View
-from tui.text import Text
 from tui.watched import known_runs
+from tui.widgets.text import Text
 
 NARROWEST = 30
 HELP = """\

@@ -6,11 +6,11 @@ from textual import work
 from textual.app import ComposeResult
 from textual.worker import get_current_worker
 
-from planner.config import RunConfig
-from planner.config_file import config_text
+from planner.config.run import RunConfig
+from planner.inputs.run_toml import config_text
 from tui.panes.pane import Pane
 from tui.session import View
-from tui.text import Text
+from tui.widgets.text import Text
 
 
 class ConfigPane(Pane):

@@ -9,14 +9,14 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
-from planner.config import RunConfig
-from planner.explain import Explainer
-from planner.explain_text import explanation_text, key_lines
-from planner.leaves import leaves, numbers
-from planner.report import document
+from planner.analysis.explain.explain import Explainer
+from planner.analysis.explain.keys import leaves, numbers
+from planner.config.run import RunConfig
+from planner.document import document
+from planner.report.explain import explanation_text, key_lines
 from tui.panes.pane import Pane
 from tui.session import View
-from tui.text import Text
+from tui.widgets.text import Text
 
 NARROWEST = 40
 FIRST = "cost.usd"  # what is explained when nothing else was chosen

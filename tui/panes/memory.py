@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.reactive import var
 
-from planner.memory_bars import NAMES, SIGNS, Bar, Bars, component_table, memory_bars
+from planner.report.memory_bars import NAMES, SIGNS, Bar, Bars, component_table, memory_bars
 from tui.panes.pane import Pane
 from tui.session import View
-from tui.text import Text
+from tui.widgets.text import Text
 
 # told apart with every kind of colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); the letters say the same
 COLOURS = {

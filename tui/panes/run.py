@@ -15,16 +15,16 @@ from textual.reactive import var
 from textual.worker import get_current_worker
 
 from planner.errors import PlanError
-from planner.run_files import log_of, new_directory
-from planner.run_text import curves, event_lines, failure_lines, figure_lines, stage_text
-from planner.text import wrap
+from planner.report.run import curves, event_lines, failure_lines, figure_lines, stage_text
+from planner.report.text import wrap
+from planner.runs.directory import log_of, new_directory
 from tui import trainer
 from tui.panes.pane import Pane
 from tui.run_keys import RUN_KEYS
-from tui.run_screens import AttachScreen, KillScreen, StartScreen
+from tui.screens.run import AttachScreen, KillScreen, StartScreen
 from tui.session import View
-from tui.text import Text
 from tui.watched import Seen, Watched, remember
+from tui.widgets.text import Text
 
 EVERY = 0.5  # s between two looks at the files
 POSSIBLE = {

@@ -8,12 +8,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.reactive import var
 
-from planner.curves import curve_of, sampled_steps
-from planner.schedule_text import cursor_plot, curve_title, landmark_lines, reading
-from planner.text import wrap
+from planner.analysis.schedules import curve_of, sampled_steps
+from planner.report.schedule import cursor_plot, curve_title, landmark_lines, reading
+from planner.report.text import wrap
 from tui.panes.pane import Pane
 from tui.session import View
-from tui.text import Text
+from tui.widgets.text import Text
 
 STOPS = 200  # of the cursor, beside the landmarks
 LOWEST, HIGHEST = 4, 20  # rows of the plot

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 
 from planner.finding import Finding
-from planner.plan_difference import NOTE, difference_lines
-from planner.plan_text import summary, title
-from planner.text import MARKS, WIDTH, wrap
+from planner.report.difference import NOTE, difference_lines
+from planner.report.plan import summary, title
+from planner.report.text import MARKS, WIDTH, wrap
 from tui.panes.pane import Pane
 from tui.session import Pinned, View
-from tui.text import Text
+from tui.widgets.text import Text
 
 
 class SummaryPane(Pane):

@@ -1,0 +1,39 @@
+"""`gptplan demo`: the whole corridor on this machine in a few minutes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    minutes: Annotated[str, typer.Option("--minutes", metavar="N", help="About how long to train.")] = "2",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="New directory; default runs/demo-<time>.")
+    ] = None,
+) -> None:
+    """Train a small model sized to this machine on real text, and compare with the predictions."""
+    from gptplan import __version__
+    from gptplan.extras import need_torch
+    from gptplan.output import log, show
+    from planner.errors import FileError
+    from planner.report.comparison import comparison_lines
+    from planner.units import parse_number
+
+    length = parse_number(minutes, name="--minutes")
+    need_torch("the demo")
+    directory = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    if directory.exists():
+        raise FileError(
+            f"{directory} exists already", why="nothing is overwritten unasked", remedy="give another --out"
+        )
+    from reference_trainer.demo import demo as run_demo
+
+    outcome = run_demo(length, directory, __version__, log)
+    if outcome.comparison is not None:
+        show(comparison_lines(outcome.comparison))
+        show(f"config: {directory / 'run.toml'}\nreport: {directory / 'run' / 'report.md'}")
+    raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,40 @@
+"""`gptplan export`: a checkpoint as a model that other tools load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run (its newest), or checkpoint.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New directory for the two files.")],
+    json: AsJson = False,
+) -> None:
+    """Write model.safetensors and config.json as Hugging Face's transformers loads them.
+
+    The model types gpt2, gpt_neox, llama, mistral, qwen2 and qwen3 are known; a model that none of them computes
+    equally is refused, with the option that stands in the way. No tokenizer is written.
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import log, show, show_json
+    from planner.units import format_bytes, format_count
+
+    need_torch("exporting")
+    from reference_trainer.checkpoint.export import export as write
+
+    done = write(source, output, log)
+    if json:
+        from dataclasses import asdict
+
+        show_json(asdict(done))
+        return
+    padding = f", {done.padding_rows} rows of padding in its vocabulary kept" if done.padding_rows else ""
+    show(
+        f"{done.checkpoint} → {done.directory}: {done.model_type}, {format_count(done.parameters)} parameters, "
+        f"{done.dtype}, step {done.step:,}, {format_bytes(done.size_bytes)}{padding}"
+    )

@@ -1,0 +1,50 @@
+"""`gptplan plan`: the validated run.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson, AsOf, ConfigFile, Weights
+from planner.inputs.flags import Flags
+
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; - is stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
+
+
+def plan(
+    flags: Flags,
+    config: ConfigFile = None,
+    as_of: AsOf = None,
+    safetensors: Weights = None,
+    output: Output = None,
+    force: Force = False,
+    json: AsJson = False,
+) -> None:
+    """Write the validated configuration of a run, every value with its meaning and, where assumed, its rule.
+
+    Example: gptplan plan --model gpt2 --tokens 10B --gpu h100-80gb -o run.toml
+    """
+    from gptplan.drafting import all_findings, config_of
+    from gptplan.output import log, show, show_json
+    from planner.document import document
+    from planner.files import write_atomically
+    from planner.inputs.run_toml import config_text
+    from planner.plan import estimate as plan_of
+
+    whole = config_of(flags, config, as_of)
+    estimated = plan_of(whole, replay=True)
+    found = all_findings(estimated, safetensors)
+    text = config_text(whole)
+    if output is not None and str(output) != "-":
+        write_atomically(output, text, overwrite=force)
+        log(f"wrote {output}; train it with: gptplan run {output} --out RUN_DIR")
+    elif not json:
+        show(text.rstrip("\n"))
+    for finding in found:
+        if finding.level != "note":
+            log(f"{finding.level} [{finding.code}] {finding.message}\n  fix: {finding.remedy}")
+    if json:
+        show_json(document(estimated, found))

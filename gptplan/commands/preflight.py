@@ -1,0 +1,51 @@
+"""`gptplan preflight`: check a run on the real machine, model and data before money is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def preflight(
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to check.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="RUN_DIR", help="Where the run will be written: its disk is measured.")
+    ] = Path(),
+    time_limit: Annotated[
+        str, typer.Option("--time-limit", metavar="3m", help="About how long it may take; the rest is skipped.")
+    ] = "3m",
+    json: AsJson = False,
+) -> None:
+    """Check data, first loss, gradients, memory, speed, saving and disk of a run; exit 1 when a check fails.
+
+    Nothing is left behind. Example: gptplan preflight run.toml --data corpus/ --out runs/first
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import log, show, show_json
+    from gptplan.resolve import config_to_check
+    from planner.units import parse_duration
+
+    loaded, limit = config_to_check(config, "a preflight"), parse_duration(time_limit, name="--time-limit")
+    need_torch("a preflight")
+    from reference_trainer.preflight.preflight import Asked
+    from reference_trainer.preflight.preflight import preflight as checked
+
+    report = checked(loaded, Asked(device, data, out, limit), log)
+    if json:
+        from dataclasses import asdict
+
+        show_json(asdict(report))
+    else:
+        from planner.report.preflight import preflight_text
+
+        show(preflight_text(report))
+    raise typer.Exit(1 if report.count("failed") else 0)

@@ -1,0 +1,65 @@
+"""`gptplan rates`: the learning-rate range test of a config."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def rates(
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to test.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    low: Annotated[str, typer.Option("--from", metavar="RATE", help="Rate of the first step.")] = "1e-7",
+    high: Annotated[str, typer.Option("--to", metavar="RATE", help="Rate of the last step.")] = "1e-1",
+    steps: Annotated[str, typer.Option("--steps", metavar="N", help="Steps of the test.")] = "100",
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every step; - is stdout.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Find a peak learning rate: raise it exponentially over a hundred steps and watch the loss.
+
+    The steps are those of the run, on its data and batch; nothing is kept of them.
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import log, show, show_json
+    from gptplan.resolve import config_to_check
+    from planner.files import refuse_existing, write_atomically
+    from planner.runs.rate_search import csv_of
+    from planner.units import parse_count, parse_number
+
+    loaded = config_to_check(config, "a range test")
+    span = (
+        parse_number(low, name="--from"),
+        parse_number(high, name="--to"),
+        parse_count(steps, name="--steps"),
+    )
+    to_stdout = str(csv) == "-"
+    if csv is not None and not to_stdout and not force:
+        refuse_existing(csv)
+    need_torch("a range test")
+    from reference_trainer.preflight.rate_finder import rates_of_run
+
+    found = rates_of_run(loaded, data, device, span, log)
+    if csv is not None and not to_stdout:
+        write_atomically(csv, csv_of(found), overwrite=force)
+        log(f"wrote {csv}")
+    if to_stdout:
+        show(csv_of(found).rstrip("\n"))
+    elif json:
+        from dataclasses import asdict
+
+        show_json(asdict(found))
+    else:
+        from gptplan.commands.schedule import knows_all_characters
+        from planner.report.rates import rate_search_text
+
+        show(rate_search_text(found, width=shutil.get_terminal_size().columns, plain=not knows_all_characters()))

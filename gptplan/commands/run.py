@@ -1,0 +1,103 @@
+"""`gptplan run`: train the config with the reference trainer and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to train.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN_DIR", help="Directory of the new run.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Continue this run.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
+    ] = None,
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Of text that is read as it is.")
+    ] = "byte",
+    text_key: Annotated[str, typer.Option("--text-key", metavar="KEY", help="Where a .jsonl has its text.")] = "text",
+    eot: Annotated[str | None, typer.Option("--eot", metavar="ID", help="The token that ends a text.")] = None,
+    steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Stop after step N; resumable.")] = None,
+    time_limit: Annotated[
+        str | None, typer.Option("--time-limit", metavar="2h30m", help="Stop after this time; resumable.")
+    ] = None,
+    new_schedule: Annotated[
+        bool,
+        typer.Option("--new-schedule", help="With --resume: steps, tokens and schedule in config.toml may change."),
+    ] = False,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
+    log_every: Annotated[
+        str | None,
+        typer.Option("--log-every", metavar="N", help="Steps read from the device together; default 10 on a GPU."),
+    ] = None,
+    statistics_every: Annotated[
+        str | None, typer.Option("--statistics-every", metavar="N", help="Steps between statistics of every layer.")
+    ] = None,
+    noise_scale: Annotated[bool, typer.Option("--noise-scale", help="Measure the gradient-noise scale.")] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME", help="Draw in tensorboard, trackio or wandb; may be repeated."),
+    ] = None,
+    eval_command: Annotated[
+        str | None,
+        typer.Option("--eval-command", metavar="CMD", help="Run by the shell after evaluations and checkpoints."),
+    ] = None,
+    eval_timeout: Annotated[
+        str | None, typer.Option("--eval-timeout", metavar="10m", help="Longest that training waits for it.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Train a run.toml on this machine; ends with every prediction beside its measurement.
+
+    Without --data it trains on the text of Python's own standard library, byte by byte: no network is needed.
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import log, show, show_json
+    from gptplan.resolve import request_of
+    from planner.units import parse_count, parse_duration
+
+    request = request_of(config, out, resume, steps, new_schedule)
+    need_torch("training")
+    from reference_trainer.data.corpus.sources import Reading
+    from reference_trainer.execute import execute
+    from reference_trainer.step.options import RunOptions
+
+    options = RunOptions(
+        device=device,
+        data_path=data,
+        reading=Reading(
+            tokenizer,
+            text_key,
+            None if eot is None else parse_count(eot, name="--eot", allow_zero=True),
+        ),
+        stop_after=request.stop_after,
+        deterministic=deterministic,
+        progress=True,
+        time_limit=None if time_limit is None else parse_duration(time_limit, name="--time-limit"),
+        new_schedule=new_schedule,
+        log_every=None if log_every is None else parse_count(log_every, name="--log-every"),
+        statistics_every=None if statistics_every is None else parse_count(statistics_every, name="--statistics-every"),
+        noise_scale=noise_scale,
+        trackers=tuple(tracker or ()),
+        eval_command=eval_command,
+        eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
+    )
+    outcome = execute(request.config, request.directory, request.resume, options, log)
+    if outcome.comparison is not None:
+        if json:
+            from dataclasses import asdict
+
+            show_json(asdict(outcome.comparison))
+        else:
+            from planner.report.comparison import comparison_lines
+
+            show(comparison_lines(outcome.comparison))
+        log(f"report: {request.directory / 'report.md'}")
+    raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,62 @@
+"""`gptplan sample`: text from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def sample(
+    path: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT_DIR", help="A run: its newest whole checkpoint.")],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Text to continue.")] = "",
+    tokens: Annotated[str, typer.Option("--tokens", metavar="N", help="New tokens at the most.")] = "200",
+    temperature: Annotated[
+        str, typer.Option("--temperature", metavar="X", help="0 takes the likeliest token; 1 draws as predicted.")
+    ] = "0.8",
+    top_k: Annotated[str | None, typer.Option("--top-k", metavar="K", help="Only the K likeliest tokens.")] = None,
+    top_p: Annotated[
+        str | None, typer.Option("--top-p", metavar="P", help="Only the likeliest tokens that make up the share P.")
+    ] = None,
+    seed: Annotated[str, typer.Option("--seed", metavar="S", help="Sample i is drawn with S + i.")] = "0",
+    samples: Annotated[str, typer.Option("--samples", metavar="N", help="Texts to draw.")] = "1",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", metavar="NAME", help="That of the data, where it is not bytes.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Draw text from a checkpoint; the same seed gives the same text.
+
+    Example: gptplan sample runs/demo --prompt "def " --tokens 100 --temperature 0.5
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import log, show, show_json
+    from planner.units import parse_count, parse_number
+
+    need_torch("sampling")
+    from reference_trainer.device.device import pick_device
+    from reference_trainer.sampling import Sampling
+    from reference_trainer.sampling import sample as drawn
+
+    choice = Sampling(
+        tokens=parse_count(tokens, name="--tokens"),
+        temperature=parse_number(temperature, name="--temperature", allow_zero=True),
+        top_k=None if top_k is None else parse_count(top_k, name="--top-k"),
+        top_p=None if top_p is None else parse_number(top_p, name="--top-p"),
+        seed=parse_count(seed, name="--seed", allow_zero=True),
+        samples=parse_count(samples, name="--samples"),
+    )
+    found = drawn(path, prompt, choice, pick_device(device), log, tokenizer)
+    if json:
+        from dataclasses import asdict
+
+        show_json(asdict(found))
+    else:
+        from reference_trainer.sampling import drawn_line, texts_of
+
+        log(drawn_line(found))
+        show(texts_of(found))

@@ -1,0 +1,50 @@
+"""`gptplan trace`: every predicted peak beside the same steps replayed by PyTorch on tensors without contents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptplan.flags import AsJson
+
+
+def trace(
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to replay.")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option("--layers", metavar="all|few", help="Replay every block, or few and draw on; default by depth."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Replay two steps of a run.toml without weights, memory or GPU, and show each phase's peak beside its prediction.
+
+    A model of more than 12 blocks is replayed with few, and its peaks are drawn on in a line, unless --layers all.
+    """
+    from gptplan.extras import need_torch
+    from gptplan.output import show, show_json
+    from planner.errors import InputError, UnknownNameError
+    from planner.inputs.run_toml import load_config
+
+    if config is None:
+        raise InputError(
+            "the config is missing",
+            why="a replay needs a run.toml",
+            remedy="write one with: gptplan plan --params 125M --tokens 10B -o run.toml",
+        )
+    depths = {None: None, "all": True, "few": False}
+    if layers not in depths:
+        raise UnknownNameError("--layers", str(layers), ["all", "few"])
+    loaded = load_config(config)
+    need_torch("a replay")
+    from planner.analysis.replay import document
+    from reference_trainer.measure.replay_report import traced
+
+    report = traced(loaded, depths[layers])
+    if json:
+        show_json(document(report))
+    else:
+        from planner.report.replay import trace_text
+
+        show(trace_text(report))

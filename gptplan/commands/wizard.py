@@ -1,0 +1,136 @@
+"""`gptplan wizard`: the form of the terminal planner asked line by line, for terminals and readers without a screen."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from gptplan.commands.tui import RunFile
+
+if TYPE_CHECKING:
+    from planner.config.run import RunConfig
+    from planner.inputs.wizard import Interview
+    from tui.session import Result, Session
+
+
+def wizard(file: RunFile = None) -> None:
+    """Plan by answering one question after the other, a line each; no full-screen program is needed.
+
+    An empty line takes what is shown in brackets. Questions are on stderr, the plan and its command on stdout.
+
+    Example: gptplan wizard run.toml
+    """
+    from gptplan.commands.tui import session_of
+    from gptplan.output import log
+    from planner.inputs.wizard import SIGNS
+
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are a wrong answer, not a traceback
+    session = session_of(file)
+    log(SIGNS)
+    try:
+        _ask_all(session)
+    except KeyboardInterrupt:
+        log("")
+        raise typer.Exit(130) from None
+
+
+def _ask_all(session: Session) -> None:
+    from gptplan.output import columns, log, show
+    from planner.inputs.wizard import END, answer, begin
+    from planner.report.plan import summary
+    from tui.session import command_of, result_of
+
+    state, message = begin(session.first, lambda flags: result_of(flags, session, replay=False).plan)
+    try:
+        while True:
+            if message:
+                log(message)
+            if state.at == END:
+                result = result_of(state.flags, session)
+                show(summary(result.plan, result.findings, columns()))
+                show(f"\nCommand\n  {command_of(state.flags, session)}")
+                if _saved(result):
+                    return
+                assert state.before is not None
+                state = state.before
+            _say(state)
+            text = _line()
+            state, message = answer(state, text, lambda flags: result_of(flags, session, replay=False).plan)
+    except (EOFError, KeyboardInterrupt) as end:
+        log(f"\nso far: {command_of(state.flags, session)}")
+        if isinstance(end, KeyboardInterrupt):
+            raise
+        log("error: the answers ended before the last question; nothing was planned")
+        raise typer.Exit(2) from None
+
+
+def _say(state: Interview) -> None:
+    """The sentence, then what an empty line stands for: last, because it is read last."""
+    from gptplan.output import log
+    from planner.inputs.wizard import question
+    from planner.report.text import wrap
+
+    asked = question(state)
+    lines = wrap(asked.sentence, indent=0)
+    if asked.why:
+        lines += wrap(f"{asked.value}: {asked.why.partition('; ')[0]}", indent=2)
+    log("\n" + "\n".join(lines))
+    _prompt(f"{asked.prompt} [{asked.value}]: ")
+
+
+def _prompt(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _line() -> str:
+    """A line of stdin. Raises EOFError where there is none."""
+    line = sys.stdin.readline() if sys.stdin is not None else ""
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def _saved(result: Result) -> bool:
+    """Offer to write the run.toml, until it is written or nobody wants it; False: back to the questions."""
+    from gptplan.output import log
+    from planner.errors import FileError
+    from planner.inputs.wizard import BACK
+
+    log("\nFile to save the configuration in, such as run.toml.")
+    while True:
+        _prompt("save as [not saved]: ")
+        try:
+            name = "".join(c for c in _line() if c.isprintable()).strip()
+            if name in ("", BACK):
+                return name == ""
+            path = Path(os.path.expanduser(name))
+            if _written(path, result.plan.config):
+                log(f"wrote {path}; train it with: gptplan run {path} --out RUN_DIR")
+                return True
+        except FileError as error:
+            log(error.message())
+        except EOFError:
+            log("not saved")
+            return True
+
+
+def _written(path: Path, config: RunConfig) -> bool:
+    """Write, after a second word where the file is there already; False where that word was not yes."""
+    from planner.files import write_atomically
+    from planner.inputs.run_toml import config_text
+    from planner.inputs.wizard import YES
+
+    over = os.path.isfile(path)
+    if over:
+        _prompt(f"{path} exists already. Overwrite it? yes or no [no]: ")
+        if _line().strip().lower() not in YES:
+            return False
+    write_atomically(path, config_text(config), overwrite=over)
+    return True

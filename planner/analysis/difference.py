@@ -1,0 +1,49 @@
+"""Two plans side by side, each difference divided among the fields that were changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from planner.analysis.attribution import Share, attributed
+from planner.analysis.headline import Figure, figures, numbers_of
+from planner.errors import PlanError
+from planner.inputs.flags import Flags
+from planner.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One number of two plans; `shares` by changed field, None where a number is unknown."""
+
+    before: Figure
+    after: Figure
+    shares: tuple[Share, ...] | None
+
+
+def changed_fields(before: Flags, after: Flags) -> tuple[str, ...]:
+    """The fields that were typed differently, in the order of the form."""
+    return tuple(n for n in Flags.__dataclass_fields__ if getattr(before, n) != getattr(after, n))
+
+
+def differences(changes: Sequence[str], plan_of: Callable[[frozenset[str]], Plan]) -> tuple[Difference, ...]:
+    """Every figure of the plan without and with the changes.
+
+    plan_of: the plan when only the named changes are made; where it raises PlanError the changes are joined.
+    """
+    known: dict[frozenset[str], Mapping[str, float | None] | None] = {}
+
+    def number(key: str, made: frozenset[str]) -> float | None:
+        if made not in known:
+            try:
+                known[made] = numbers_of(plan_of(made))
+            except PlanError:
+                known[made] = None
+        found = known[made]
+        return None if found is None else found[key]
+
+    pairs = zip(figures(plan_of(frozenset())), figures(plan_of(frozenset(changes))), strict=True)
+    return tuple(
+        Difference(a, b, attributed(changes, lambda made, key=a.key: number(key, made)))  # type: ignore[misc]
+        for a, b in pairs
+    )

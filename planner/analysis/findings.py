@@ -1,0 +1,231 @@
+"""Findings: what is odd about a plan, whose range says so, and how to mend it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+
+from planner import presets
+from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
+from planner.config.run import CPU, RunConfig
+from planner.counts.run import recipe_of
+from planner.finding import Finding
+from planner.memory.breakdown import memory_of
+from planner.memory.coverage import counted
+from planner.plan import Plan
+from planner.rules import rules
+from planner.step_time.throughput import is_priced
+from planner.units import format_bytes, format_count, format_fraction
+
+LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
+NOMINAL_TOLERANCE = 0.05
+PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
+
+
+def findings(plan: Plan) -> tuple[Finding, ...]:
+    """All findings of a plan, errors first."""
+    schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.total)
+    found = [
+        *_memory(plan),
+        *_speed(plan),
+        *batch_findings(plan),
+        *precision_findings(plan),
+        *schedule,
+        *_optimizer(plan),
+        *_rest(plan),
+    ]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return tuple(sorted(found, key=lambda f: order[f.level]))
+
+
+def _memory(plan: Plan) -> Iterator[Finding]:
+    m = plan.memory
+    if m.fits is False:
+        yield Finding(
+            "error",
+            "does_not_fit",
+            f"the {m.peak_phase} phase needs {format_bytes(m.peak_allocated_bytes or m.peak_requested_bytes)} "
+            f"of {format_bytes(m.usable_bytes)}",
+            _what_fits(plan.config),
+        )
+    elif m.fits and m.usable_bytes and m.device_used_bytes:
+        share = m.device_used_bytes / m.usable_bytes
+        nearly = rules("roofline")["memory"]["nearly_full"]
+        if share > 1:
+            expandable = "" if plan.config.hardware.allocator == "expandable" else "--allocator expandable; or "
+            yield Finding(
+                "warning",
+                "allocator_thrash",
+                f"it fits only because the allocator gives unused segments back and asks again: left alone it would "
+                f"take {format_bytes(m.device_used_bytes)} of {format_bytes(m.usable_bytes)}, and each retry waits",
+                expandable + _what_fits(plan.config, below=nearly),
+            )
+        elif share > nearly:
+            yield Finding(
+                "warning",
+                "nearly_full",
+                f"the device uses {format_fraction(share)} of the usable memory: it fits, with no room for anything "
+                "else and for the error of this prediction",
+                _what_fits(plan.config, below=nearly),
+            )
+    unwitnessed = counted(plan.config)
+    if unwitnessed is not None:
+        yield Finding(
+            "warning",
+            "memory_without_witness",
+            f"the memory of {unwitnessed} is not known: the eager model's is shown in its place, as an upper bound",
+            'set runtime = "eager" or "autocast" under [training], which are counted exactly, or measure a step',
+        )
+    if plan.config.training.activation_checkpointing == "selective" and plan.config.training.runtime != "fused":
+        yield Finding(
+            "note",
+            "selective_saves_little",
+            "flash attention stores no scores: recomputing its core saves only the log-sum-exp and turned copies",
+            "use --activation-checkpointing full where memory is short, none where it is not",
+        )
+
+
+def _what_fits(config: RunConfig, below: float = 1.0) -> str:
+    """The smallest change that fits: a smaller micro-batch of the same batch, then full checkpointing."""
+    if config.hardware.gpu == CPU:
+        return "use a smaller --micro-batch with more accumulation"
+    per_device = config.training.micro_batch * config.training.accumulation
+    most = min(config.training.micro_batch, LARGEST_TRIED)
+    divisors = [micro for micro in range(1, most + 1) if per_device % micro == 0]
+    for mode in (config.training.activation_checkpointing, "full"):
+        # memory grows with the micro-batch, so that the largest that fits is found by halving
+        count = bisect_left(divisors, True, key=partial(_is_too_large, config, mode, below))
+        if count:
+            micro = divisors[count - 1]
+            extra = " --activation-checkpointing full" if mode != config.training.activation_checkpointing else ""
+            return f"--micro-batch {micro} --accumulation {per_device // micro}{extra} fits"
+    return "no micro-batch fits, not even one sequence with full checkpointing: a larger card or a smaller model"
+
+
+def _is_too_large(config: RunConfig, mode: str, below: float, micro: int) -> bool:
+    """Whether the same batch with this checkpointing and micro-batch exceeds a share `below` of the memory."""
+    per_device = config.training.micro_batch * config.training.accumulation
+    update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
+    changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
+    # by rule, on the safe side: a replay for every step of the search would take seconds
+    m = memory_of(changed, presets.gpu(config.hardware.gpu), replay=False)
+    needed = (m.peak_reserved_bytes or 0) + (m.context_bytes or 0)
+    return not (m.fits and m.usable_bytes and needed <= below * m.usable_bytes)
+
+
+def _speed(plan: Plan) -> Iterator[Finding]:
+    hardware = plan.config.hardware
+    if plan.throughput.basis == "unknown":
+        if not is_priced(plan.config):
+            yield Finding(
+                "warning",
+                "unpriced_parts",
+                "the speed is unknown: no rate of this model's parts, loop or optimizer is at hand",
+                "give --tflops or --mfu as measured; no other model's number is put in its place",
+            )
+            return
+        if hardware.gpu == CPU:
+            yield Finding(
+                "warning",
+                "no_profile",
+                "the speed of this machine's processor is unknown",
+                "measure it once with: gptplan calibrate",
+            )
+            return
+        kind = plan.config.training.recipe
+        yield Finding(
+            "warning",
+            "unknown_speed",
+            f"the data sheet of {hardware.gpu} lacks what the speed of {kind} follows from",
+            "give --tflops or --mfu as measured there; no other card's number is put in its place",
+        )
+
+
+def _optimizer(plan: Plan) -> Iterator[Finding]:
+    o, general = plan.config.optimizer, rules("ranges")["general"]
+    rate = rules("optimizers")[o.name].get("rate")
+    if rate and any(a.key == "peak_lr" for a in plan.config.provenance.assumptions):
+        yield Finding("warning", "rate_of_adamw", f"the peak rate is the rule for AdamW; {rate}", "give --peak-lr")
+    if o.clip_norm is None:
+        yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
+    elif outside(o.clip_norm, general["clip_norm"]):
+        yield Finding("note", "clip_norm", f"clipping at {o.clip_norm:g} is unusual", "1.0 is the common value")
+    if outside(o.weight_decay, general["weight_decay"]):
+        yield Finding("note", "weight_decay", f"a decay of {o.weight_decay:g} is unusual", "0.01 to 0.1 is common")
+    if o.beta2 > 0.99:
+        yield Finding(
+            "note",
+            "beta2",
+            f"beta2 = {o.beta2:g} averages over {1 / (1 - o.beta2):,.0f} steps",
+            "language models use 0.95 (GPT-3, LLaMA)",
+        )
+
+
+def _rest(plan: Plan) -> Iterator[Finding]:
+    model, config = plan.config.model, plan.config
+    recipe = recipe_of(config)
+    if not recipe.trainable:
+        yield Finding(
+            "note",
+            "recipe_not_run",
+            f"the reference trainer does not run {recipe.id}: it is planned from published descriptions",
+            "`gptplan run` takes mixed-bf16, master-bf16, fp32 and others",
+        )
+    exact, nominal = plan.parameters.total, plan.nominal_parameters
+    if abs(exact / nominal - 1) > NOMINAL_TOLERANCE:
+        yield Finding(
+            "warning",
+            "nominal_differs",
+            f"the shape has {format_count(exact)} parameters, {format_fraction(exact / nominal - 1)} from "
+            "what was typed",
+            "give the shape itself by --layers and --hidden, or another --vocab",
+        )
+    if model.vocab % PADDING:
+        rows = -model.vocab % PADDING
+        more = rows * model.hidden * (1 if model.tied_embeddings else 2)
+        yield Finding(
+            "note",
+            "vocab_padding",
+            f"a vocabulary of {model.vocab:,} is no multiple of {PADDING}: the head's product runs on padded tiles",
+            f"--pad-vocab {PADDING} adds {rows} rows that no token uses: {more:,} parameters, "
+            f"{format_fraction(more / exact)} of the model",
+        )
+    if config.training.checkpoint_every is None and (plan.time.seconds or 0) > 3600:
+        yield Finding(
+            "warning",
+            "no_checkpoints",
+            "a run of more than an hour saves only at its end",
+            "give --checkpoint-every STEPS",
+        )
+    yield from _price(plan)
+
+
+def _price(plan: Plan) -> Iterator[Finding]:
+    as_of, dated = plan.config.provenance.as_of, plan.cost.price_date
+    if dated is not None:
+        days = _days_between(dated, as_of)
+        if days is not None and days > rules("ranges")["general"]["old_price_days"]:
+            yield Finding(
+                "note",
+                "old_price",
+                f"the price is of {dated}, {days} days before this plan",
+                "give today's by --price-per-gpu-hour",
+            )
+    elif plan.cost.usd_per_gpu_hour is None and plan.config.hardware.gpu != CPU:
+        yield Finding(
+            "note",
+            "unknown_price",
+            f"no price list has {plan.config.hardware.gpu}",
+            "give --price-per-gpu-hour",
+        )
+
+
+def _days_between(earlier: str, later: str) -> int | None:
+    """Days between two dates; a date of only year, or year and month, counts from its beginning."""
+    try:
+        first = date.fromisoformat((earlier + "-01-01")[:10] if len(earlier) < 8 else earlier)
+        return (date.fromisoformat(later) - first).days
+    except ValueError:
+        return None

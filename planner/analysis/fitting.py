@@ -1,0 +1,212 @@
+"""The smallest change of a config after which its peak fits: same global batch, same model, least time lost.
+
+What may change is how a step is computed, never what it computes: a smaller micro-batch with more accumulation, the
+loss in chunks, activation checkpointing, the allocator's segments, and one kernel for the optimizer's update.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from planner import presets
+from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
+from planner.counts.flops import flops_of
+from planner.inputs.flags import Flags
+from planner.memory.breakdown import memory_of
+from planner.memory.coverage import counted
+from planner.step_time.throughput import throughput_of
+
+PeakOf = Callable[[RunConfig], int]
+LARGEST_TRIED = 4096  # sequences in one micro-batch
+EVERY = (8, 4, 2, 1)  # of so many blocks one is computed again, cheapest first
+# half a percent of a step is below what a prediction of time can tell apart: there fewer changes win
+SAME_TIME = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A config that fits, the flags that lead to it, its predicted peak, and its step's time over the old one's."""
+
+    config: RunConfig
+    flags: tuple[str, ...]
+    peak_bytes: int
+    time_ratio: float
+
+    @property
+    def command_line(self) -> str:
+        """The flags as they are typed."""
+        return " ".join(self.flags)
+
+
+def predicted_peak(config: RunConfig, replay: bool = False) -> int:
+    """Peak to hold against a device's capacity, bytes: reserved by the allocator on a GPU, requested on a processor.
+
+    replay: the allocator's own replay (10 to 100 ms), else its rule. The context is not in it.
+    """
+    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
+    memory = memory_of(config, gpu, replay)
+    return memory.peak_requested_bytes if memory.peak_reserved_bytes is None else memory.peak_reserved_bytes
+
+
+def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> int | None:
+    """The largest micro-batch of the same global batch whose peak fits; None where one sequence is too much.
+
+    At most the config's own: it is the one that did not fit, or that somebody chose.
+    """
+    training = config.training
+    per_device = training.micro_batch * training.accumulation
+    most = min(training.micro_batch, LARGEST_TRIED)
+    divisors = [micro for micro in range(1, most + 1) if per_device % micro == 0]
+    # the peak grows with the micro-batch, so that the largest is found by halving
+    count = bisect_left(divisors, True, key=lambda micro: peak_of(with_micro_batch(config, micro)) > capacity_bytes)
+    return divisors[count - 1] if count else None
+
+
+def largest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> Change | None:
+    """The change to the largest micro-batch of the same global batch whose peak fits, above the config's own too.
+
+    None where one sequence is too much; a change without flags where the config has it already.
+    """
+    whole = with_micro_batch(config, config.training.micro_batch * config.training.accumulation)
+    micro = largest_micro_batch(whole, capacity_bytes, peak_of)
+    if micro is None:
+        return None
+    found = with_micro_batch(config, micro)
+    return Change(found, flags_between(config, found), peak_of(found), _launch_ratio(config, found))
+
+
+def with_micro_batch(config: RunConfig, micro: int) -> RunConfig:
+    """The same global batch in micro-batches of `micro` sequences, which must divide it."""
+    per_device = config.training.micro_batch * config.training.accumulation
+    assert per_device % micro == 0, (per_device, micro)
+    return _with(config, training={"micro_batch": micro, "accumulation": per_device // micro})
+
+
+def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> Change | None:
+    """The change that costs the least predicted time among those whose peak is at most `capacity_bytes`.
+
+    Where times are the same to half a percent, the one with fewer flags. None where nothing fits; a change without
+    flags where the config fits as it is.
+    """
+    best: Change | None = None
+    for tried in _variants(config):
+        ratio = _flops_ratio(config, tried)
+        if best is not None and ratio > best.time_ratio + SAME_TIME:
+            continue  # a smaller micro-batch would only make it slower
+        micro = largest_micro_batch(tried, capacity_bytes, peak_of)
+        if micro is None:
+            continue
+        found = with_micro_batch(tried, micro)
+        ratio *= _launch_ratio(config, found)
+        change = Change(found, flags_between(config, found), peak_of(found), ratio)
+        if best is None or _order(change) < _order(best):
+            best = change
+    return best
+
+
+def _order(change: Change) -> tuple[int, int, float]:
+    return round(change.time_ratio / SAME_TIME), len(change.flags), change.time_ratio
+
+
+def _variants(config: RunConfig) -> Iterator[RunConfig]:
+    """Every combination of the choices, the config's own first; only those whose memory is counted."""
+    known = counted(config) is None
+    for hardware, optimizer, loss, again in product(
+        _allocators(config), _implementations(config), _losses(config), _checkpointings(config)
+    ):
+        tried = _with(config, training=loss | again, optimizer=optimizer, hardware=hardware)
+        if not known or counted(tried) is None:
+            yield tried
+
+
+def _allocators(config: RunConfig) -> list[dict[str, Any]]:
+    with_segments = config.hardware.gpu != CPU and config.hardware.allocator == "default"
+    return [{}, {"allocator": "expandable"}] if with_segments else [{}]
+
+
+def _implementations(config: RunConfig) -> list[dict[str, Any]]:
+    """The optimizer's own default holds no list of temporary copies; it needs moments of the weights' type."""
+    best = IMPLEMENTATIONS[config.optimizer.name][0]
+    free = best != config.optimizer.implementation and config.optimizer.state_dtype is None
+    # lists of tensors and one tensor after the other exchange memory for time
+    slower = config.optimizer.implementation == "foreach" and "for-loop" in IMPLEMENTATIONS[config.optimizer.name]
+    return [{}, *([{"implementation": best}] if free else []), *([{"implementation": "for-loop"}] if slower else [])]
+
+
+def _losses(config: RunConfig) -> list[dict[str, Any]]:
+    plain = config.training.loss == "plain" and not config.training.returns_logits
+    return [{}, {"loss": "fused"}, {"loss": "chunked"}] if plain else [{}]
+
+
+def _checkpointings(config: RunConfig) -> list[dict[str, Any]]:
+    t = config.training
+    if t.activation_checkpointing == "offloaded":
+        return [{}, *_more_often(config, "offloaded", t.activation_checkpointing_every)]
+    if t.activation_checkpointing == "full":
+        return [{}, *_more_often(config, "full", t.activation_checkpointing_every)]
+    found: list[dict[str, Any]] = [{}]
+    if t.activation_checkpointing == "none":
+        found.append({"activation_checkpointing": "selective"})
+    return found + _more_often(config, "full", config.model.layers + 1)
+
+
+def _more_often(config: RunConfig, mode: str, below: int) -> list[dict[str, Any]]:
+    return [
+        {"activation_checkpointing": mode, "activation_checkpointing_every": every}
+        for every in EVERY
+        if every < below and (every < config.model.layers or every == 1)
+    ]
+
+
+def _with(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    )
+
+
+def _flops_ratio(old: RunConfig, new: RunConfig) -> float:
+    """FLOPs really executed per token, over the old config's: what is computed again."""
+    return flops_of(new).per_token_hardware / flops_of(old).per_token_hardware
+
+
+def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
+    """Predicted time of a step in smaller micro-batches over the old one's; 1 where the speed is unknown."""
+    gpu = None if old.hardware.gpu == CPU else presets.gpu(old.hardware.gpu)
+    divided = with_micro_batch(old, new.training.micro_batch)
+    before, after = (throughput_of(c, gpu, flops_of(c)).step_seconds for c in (old, divided))
+    return after / before if before and after else 1.0
+
+
+FLAGS = {
+    "micro_batch": "--micro-batch",
+    "accumulation": "--accumulation",
+    "loss": "--loss-kind",
+    "activation_checkpointing": "--activation-checkpointing",
+    "activation_checkpointing_every": "--activation-checkpointing-every",
+    "allocator": "--allocator",
+    "implementation": "--optimizer-implementation",
+}
+
+
+def flags_between(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
+    """The flags that make `new` of `old`, such as ("--micro-batch 4", "--accumulation 8")."""
+    found = []
+    for name, flag in FLAGS.items():
+        section = next(s for s in ("training", "hardware", "optimizer") if hasattr(getattr(old, s), name))
+        before, after = (getattr(getattr(c, section), name) for c in (old, new))
+        if before != after:
+            found.append(f"{flag} {after}")
+    return tuple(found)
+
+
+def flags_with(flags: Flags, change: Change) -> Flags:
+    """What is typed, with a change's flags. A batch typed in tokens stays, and gives the accumulation."""
+    words = dict(line.split(" ", 1) for line in change.flags)
+    fields = {name.removeprefix("--").replace("-", "_"): value for name, value in words.items()}
+    if flags.global_batch_tokens is not None:
+        fields.pop("accumulation", None)
+    return replace(flags, **fields)

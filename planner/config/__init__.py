@@ -1,0 +1,1 @@
+"""What a user chose: frozen sections of a `RunConfig`, validated; no arithmetic."""

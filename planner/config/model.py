@@ -1,0 +1,171 @@
+"""The `[model]` section of a `RunConfig`: the architecture of a GPT-style decoder, validated at the door."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from planner.config.section import Count, Every, Layers, Natural, Positive, Section
+
+
+class MlaConfig(Section):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values from one low-rank latent."""
+
+    q_lora_rank: Count | None = Field(default=None, description="rank of the queries' latent; absent: none")
+    kv_lora_rank: Count = Field(description="rank of the latent of keys and values")
+    qk_nope_head_dim: Count = Field(description="channels of a query or key head without position")
+    qk_rope_head_dim: Count = Field(description="channels of a query or key head that rotary embedding turns")
+    v_head_dim: Count = Field(description="width of one value head")
+
+
+class MoeConfig(Section):
+    """A mixture of experts in place of the MLP: token-choice, nothing dropped."""
+
+    experts: Count = Field(description="routed experts")
+    top_k: Count = Field(description="routed experts that each token uses")
+    expert_ffn: Count = Field(description="inner width of one routed expert")
+    shared_ffn: Natural = Field(default=0, description="inner width of all shared experts together; 0: none")
+    shared_gate: bool = Field(default=False, description="the shared experts' output is weighed by a learned gate")
+    first_dense_layers: Natural = Field(default=0, description="first blocks that keep an ordinary MLP of width ffn")
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> MoeConfig:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k ({self.top_k}) is above experts ({self.experts}): a token uses each at most once")
+        if self.shared_gate and not self.shared_ffn:
+            raise ValueError("shared_gate needs shared experts: give shared_ffn")
+        return self
+
+
+class ModelConfig(Section):
+    """The architecture of a decoder: GPT-2, GPT-NeoX, Llama, Gemma, OLMo, DeepSeek and their relatives."""
+
+    name: str = Field(description="preset, or the rule that gave this shape")
+    layers: Layers = Field(description="transformer blocks")
+    hidden: Count = Field(description="width of the residual stream")
+    heads: Count = Field(description="query heads")
+    kv_heads: Count = Field(description="key and value heads; fewer than heads is grouped-query attention")
+    head_dim: Count = Field(description="width of one query or key head")
+    ffn: Count = Field(description="inner width of the MLP")
+    vocab: Count = Field(description="rows of the embedding table, padding included")
+    tokenizer_vocab: Count | None = Field(default=None, description="tokens of the tokenizer; absent: as vocab")
+    context: Count = Field(description="positions that the model can tell apart")
+    position: Literal["learned", "rotary", "alibi", "none"] = Field(
+        description="learned table, rotary embedding, ALiBi's biases, or none"
+    )
+    position_rows: Count | None = Field(
+        default=None, description="rows of the learned table; absent: as context (OPT has 2 more)"
+    )
+    rotary_dim: Count | None = Field(default=None, description="channels of a head that rotary turns; absent: all")
+    no_position_every: Every | None = Field(
+        default=None, description="every k-th block goes without rotary embedding; absent: none does"
+    )
+    norm: Literal["layernorm", "rmsnorm"] = Field(description="kind of normalisation")
+    norm_parameters: Literal["gain+bias", "gain", "none"] = Field(description="learned vectors of each norm")
+    norm_placement: Literal["pre", "post", "both"] = Field(
+        default="pre", description="before a sub-layer, on its output before the residual sum, or both"
+    )
+    qk_norm: Literal["none", "head", "full"] = Field(
+        default="none", description="norm of queries and keys: none, each head, or the full width"
+    )
+    embedding_norm: bool = Field(default=False, description="a norm right after the embedding")
+    residual: Literal["sequential", "parallel", "parallel-one-norm"] = Field(
+        default="sequential",
+        description="attention and MLP one after the other, or side by side, norms apart or shared",
+    )
+    mlp: Literal["gelu", "gelu-written-out", "relu", "relu2", "swiglu", "geglu"] = Field(
+        description="gelu (one kernel, or written out of operators), relu, relu2 (its square): two matrices; "
+        "swiglu, geglu: three"
+    )
+    biases: Literal["none", "qkv", "attention", "all"] = Field(
+        description="linear layers of the blocks with a bias: none, q, k and v, these and the projection, or all"
+    )
+    tied_embeddings: bool = Field(description="the output head is the embedding table")
+    sliding_window: Count | None = Field(default=None, description="keys that a query sees; absent: all before it")
+    full_attention_every: Every | None = Field(
+        default=None, description="every k-th block sees all keys in spite of sliding_window; absent: none does"
+    )
+    logit_softcap: Positive | None = Field(default=None, description="logits are cap * tanh(logits / cap)")
+    mla: MlaConfig | None = Field(default=None, description="multi-head latent attention; absent: plain heads")
+    moe: MoeConfig | None = Field(default=None, description="mixture of experts; absent: dense")
+    nominal_parameters: Count | None = Field(
+        default=None, description="parameters as typed: the N of 6*N*D and of the 14-byte rule"
+    )
+    source: str = Field(description="where this shape comes from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_files(cls, values: Any) -> Any:
+        """Files of the first version said biases = true or false, and had no norm_parameters."""
+        if isinstance(values, dict):
+            biases = values.get("biases")
+            if isinstance(biases, bool):
+                values = values | {"biases": "all" if biases else "none"}
+            if "norm_parameters" not in values and "norm" in values:
+                whole = values["norm"] == "layernorm" and values.get("biases") == "all"
+                values = values | {"norm_parameters": "gain+bias" if whole else "gain"}
+        return values
+
+    @model_validator(mode="after")
+    def _shape_is_possible(self) -> ModelConfig:
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"heads ({self.heads}) is not divisible by kv_heads ({self.kv_heads}): "
+                "every key-value head serves the same number of query heads"
+            )
+        if self.position == "rotary" and self.turned % 2:
+            raise ValueError(f"head_dim ({self.turned}) is odd: rotary embedding turns pairs of channels")
+        if self.norm == "rmsnorm" and self.norm_parameters == "gain+bias":
+            raise ValueError('norm_parameters "gain+bias" belongs to layernorm: rmsnorm has no bias')
+        self._refuse_orphans()
+        self._refuse_mixtures()
+        return self
+
+    def _refuse_orphans(self) -> None:
+        """Options that mean nothing without another one."""
+        if self.position != "rotary" and (self.rotary_dim or self.no_position_every):
+            raise ValueError('rotary_dim and no_position_every need position = "rotary"')
+        if self.position_rows is not None and self.position != "learned":
+            raise ValueError('position_rows needs position = "learned"')
+        if self.position_rows is not None and self.position_rows < self.context:
+            raise ValueError(
+                f"position_rows ({self.position_rows}) is below context ({self.context}): some positions have no row"
+            )
+        if self.rotary_dim is not None and self.rotary_dim > self.head_dim:
+            raise ValueError(f"rotary_dim ({self.rotary_dim}) is above head_dim ({self.head_dim})")
+        if self.full_attention_every is not None and self.sliding_window is None:
+            raise ValueError("full_attention_every needs a sliding_window")
+        if self.tokenizer_vocab is not None and self.tokenizer_vocab > self.vocab:
+            raise ValueError(
+                f"tokenizer_vocab ({self.tokenizer_vocab}) is above vocab ({self.vocab}): some tokens would have no row"
+            )
+
+    def _refuse_mixtures(self) -> None:
+        """Combinations that no counted model has."""
+        if self.residual != "sequential" and self.norm_placement != "pre":
+            raise ValueError('a parallel residual is counted with norm_placement = "pre" only')
+        if self.moe is not None and self.residual != "sequential":
+            raise ValueError("a mixture of experts is counted with a sequential residual only")
+        if self.moe is not None and self.mlp == "gelu-written-out":
+            raise ValueError("a mixture of experts is counted with a GELU of one kernel only")
+        if self.moe is not None and self.moe.first_dense_layers >= self.layers:
+            raise ValueError("first_dense_layers leaves no block with experts")
+        mla = self.mla
+        if mla is None:
+            return
+        if self.position != "rotary" or self.rotary_dim is not None or self.qk_norm != "none":
+            raise ValueError("latent attention has its own rotary channels and norms: leave rotary_dim and qk_norm out")
+        if self.head_dim != mla.qk_nope_head_dim + mla.qk_rope_head_dim or self.kv_heads != self.heads:
+            raise ValueError(
+                "under latent attention head_dim is qk_nope_head_dim + qk_rope_head_dim, and kv_heads equals heads"
+            )
+        if self.biases not in ("none",):
+            raise ValueError('latent attention is counted with biases = "none" only')
+
+    @property
+    def turned(self) -> int:
+        """Channels of a head that rotary embedding turns."""
+        if self.mla is not None:
+            return self.mla.qk_rope_head_dim
+        return self.head_dim if self.rotary_dim is None else self.rotary_dim

@@ -1,0 +1,222 @@
+"""What a config may change between a run and its continuation: a rule, with its reason, for every key.
+
+    allowed     said in a line, and obeyed
+    warned      said with what no longer holds, and obeyed
+    same batch  as warned while micro_batch times accumulation stays what it was, else refused
+    on request  refused, but for --new-schedule, which makes a warning of it
+    refused     the run stops before anything is trained
+
+A checkpoint keeps the values of `settings_of`. A key that it lacks came later and counts as today's default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import to_jsonable_python
+
+from planner.config.run import RunConfig
+from planner.config.section import Section
+
+Verdict = Literal["allowed", "warned", "refused"]
+NEW_SCHEDULE = "--new-schedule"
+# what a continuation is held against; the rest of a config says where it comes from
+COMPARED = ("model", "training", "optimizer", "schedule", "hardware", "evaluation", "guard", "checkpoints")
+NO_LONGER_EQUAL = "bit-equality with an uninterrupted run is no longer promised"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a change of any of `keys` does, and why."""
+
+    verdict: Literal["allowed", "warned", "same batch", "on request", "refused"]
+    reason: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that differs between a checkpoint and the config that continues from it."""
+
+    key: str
+    before: object
+    now: object
+    verdict: Verdict
+    reason: str
+
+    def text(self) -> str:
+        """`training.steps was 8, is now 9`."""
+        return f"{self.key} was {self.before}, is now {self.now}"
+
+
+RULES = (
+    Rule(
+        "refused",
+        "the stored weights have these shapes and this meaning",
+        (
+            "model.layers", "model.hidden", "model.heads", "model.kv_heads", "model.head_dim", "model.ffn",
+            "model.vocab", "model.context", "model.position", "model.position_rows", "model.rotary_dim",
+            "model.no_position_every", "model.norm", "model.norm_parameters", "model.norm_placement", "model.qk_norm",
+            "model.embedding_norm", "model.residual", "model.mlp", "model.biases", "model.tied_embeddings",
+            "model.sliding_window", "model.full_attention_every", "model.logit_softcap", "model.mla", "model.moe",
+        ),
+    ),
+    Rule("refused", "the tokens would be another tokenizer's", ("model.tokenizer_vocab",)),
+    Rule(
+        "allowed",
+        "words for people, or for the planner alone",
+        ("model.name", "model.source", "model.nominal_parameters", "training.dataset_tokens"),
+    ),
+    Rule("on request", "the rate of every later step follows from it", ("training.tokens", "training.steps")),
+    Rule(
+        "on request",
+        "the rate of every later step follows from it",
+        ("schedule.kind", "schedule.peak_lr", "schedule.min_lr", "schedule.warmup_steps", "schedule.cooldown_steps",
+         "schedule.decay_power"),
+    ),
+    Rule("refused", "the samples would be cut anew, and their order with them", ("training.seq",)),
+    Rule("refused", "the order of the data follows from it", ("training.seed",)),
+    Rule(
+        "same batch",
+        f"the same samples in other sums: {NO_LONGER_EQUAL}",
+        ("training.micro_batch", "training.accumulation"),
+    ),
+    Rule("refused", "weights and moments have this recipe's types", ("training.recipe",)),
+    Rule(
+        "warned",
+        f"the same mathematics, rounded elsewhere: {NO_LONGER_EQUAL}",
+        ("training.runtime", "training.attention_kernel", "training.loss", "training.loss_chunks",
+         "training.returns_logits", "training.activation_checkpointing", "training.activation_checkpointing_every",
+         "optimizer.implementation"),
+    ),
+    Rule("refused", "another loss is minimised", ("training.dropout", "training.document_borders")),
+    Rule("allowed", "when a checkpoint is written changes no weight", ("training.checkpoint_every",)),
+    Rule("refused", "the stored moments are this optimizer's", ("optimizer.name", "optimizer.state_dtype")),
+    Rule(
+        "refused",
+        "the stored moments were averaged, and the weights moved, under the old value",
+        ("optimizer.beta1", "optimizer.beta2", "optimizer.momentum", "optimizer.eps", "optimizer.weight_decay",
+         "optimizer.clip_norm", "optimizer.clip_value", "optimizer.groups"),
+    ),
+    Rule("refused", "on more devices the same config is another batch", ("hardware.gpus",)),
+    Rule(
+        "allowed",
+        "for the predictions alone",
+        ("hardware.gpu", "hardware.allocator", "hardware.tflops", "hardware.mfu", "hardware.usd_per_gpu_hour"),
+    ),
+    Rule(
+        "allowed",
+        "evaluations change no weight; best loss and patience count on",
+        ("evaluation.every", "evaluation.tokens", "evaluation.patience"),
+    ),
+    Rule(
+        "warned",
+        f"later steps are judged otherwise than earlier ones: {NO_LONGER_EQUAL}",
+        ("guard.on_spike", "guard.spike_sigmas", "guard.spike_window", "guard.nonfinite_limit", "guard.rollback_skips",
+         "guard.rollback_budget", "guard.rollback_rate"),
+    ),
+    Rule(
+        "allowed",
+        "which checkpoints stay changes no weight",
+        ("checkpoints.keep", "checkpoints.keep_every", "checkpoints.asynchronous"),
+    ),
+    Rule(
+        "allowed",
+        "where the config comes from",
+        ("schema_version", "provenance.as_of", "provenance.gptplan", "provenance.assumptions", "profile"),
+    ),
+)  # fmt: skip
+RULE_OF = {key: rule for rule in RULES for key in rule.keys}
+UNKNOWN = Rule("refused", "this version has no rule for it", ())
+
+
+def keys_of_a_config() -> Iterator[str]:
+    """Every key of a RunConfig by its dotted name; a section within a section (model.moe) is one key."""
+    for name, field in RunConfig.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from (f"{name}.{key}" for key in kind.model_fields)
+        else:
+            yield name
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint keeps of its config: every value of the compared sections, by dotted name."""
+    return {
+        f"{section}.{key}": value
+        for section in COMPARED
+        for key, value in getattr(config, section).model_dump(mode="json").items()
+    }
+
+
+def hash_of(settings: dict[str, Any]) -> str:
+    """sha256 of settings, hex: two runs of one config have the same."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def changes(stored: dict[str, Any], now: dict[str, Any], new_schedule: bool = False) -> tuple[Change, ...]:
+    """What the settings `now` change against those of a checkpoint, refusals first.
+
+    stored: as `settings_of` gave them, perhaps in an older version. new_schedule: what is refused but on request is
+    warned of.
+    """
+    before = _completed(stored, now)
+    found = [
+        Change(key, before.get(key), now.get(key), *_judged(key, before, now, new_schedule))
+        for key in sorted(set(before) | set(now))
+        if before.get(key) != now.get(key)
+    ]
+    order: tuple[Verdict, ...] = ("refused", "warned", "allowed")
+    return tuple(sorted(found, key=lambda change: order.index(change.verdict)))
+
+
+def _completed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings with the defaults of keys that came later; words that older formats left out are as they are."""
+    missing: dict[str, Any] = {}
+    for key in now.keys() - stored.keys():
+        section, _, name = key.partition(".")
+        kind: Any = RunConfig.model_fields[section].annotation
+        field = kind.model_fields[name]
+        # format 1 left out what is allowed to change, and the number of devices, which was one
+        if key == "hardware.gpus" or RULE_OF.get(key, UNKNOWN).verdict == "allowed":
+            missing[key] = now[key]
+        elif not field.is_required():
+            missing[key] = to_jsonable_python(field.get_default(call_default_factory=True))
+    return stored | missing
+
+
+def _judged(key: str, before: dict[str, Any], now: dict[str, Any], new_schedule: bool) -> tuple[Verdict, str]:
+    rule = RULE_OF.get(key, UNKNOWN)
+    if rule.verdict == "on request":
+        return ("warned" if new_schedule else "refused"), rule.reason
+    if rule.verdict == "same batch":
+        if _sequences(before) == _sequences(now):
+            return "warned", rule.reason
+        return "refused", "micro_batch times accumulation, the batch, is another"
+    return rule.verdict, rule.reason
+
+
+def _sequences(settings: dict[str, Any]) -> int:
+    """Of one optimizer step on one device."""
+    return int(settings["training.micro_batch"]) * int(settings["training.accumulation"])
+
+
+def needs_request(found: tuple[Change, ...]) -> bool:
+    """Whether all that is refused would be allowed with --new-schedule."""
+    refused = [change for change in found if change.verdict == "refused"]
+    return bool(refused) and all(RULE_OF.get(change.key, UNKNOWN).verdict == "on request" for change in refused)
+
+
+def rules_table() -> str:
+    """The rules as Markdown."""
+    lines = ["| keys | a change is | because |", "|---|---|---|"]
+    said = {"same batch": "warned of while their product stays, else refused", "warned": "warned of",
+            "on request": f"refused without `{NEW_SCHEDULE}`"}  # fmt: skip
+    for rule in RULES:
+        keys = ", ".join(f"`{key}`" for key in rule.keys)
+        lines.append(f"| {keys} | {said.get(rule.verdict, rule.verdict)} | {rule.reason} |")
+    return "\n".join(lines)

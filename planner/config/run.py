@@ -1,0 +1,237 @@
+"""`RunConfig`: what a user may choose, validated at the door. It holds no formula and computes nothing.
+
+Every number is in base units (byte, FLOP/s, token, USD). Sections are frozen; unknown keys are refused.
+A config is whole: whatever was not typed has been filled in by `draft.py`, and each such value is listed
+under `[provenance]`, so that a plan is a pure function of the file alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
+from planner.config.model import ModelConfig
+from planner.config.section import Count, Every, Positive, Section, Share
+
+SCHEMA_VERSION = 1
+CPU = "cpu"  # the hardware name of this machine's processor; every other name is a GPU preset
+
+
+class TrainingConfig(Section):
+    """Data budget, batch and numerics. Exactly one of `tokens` and `steps` is given."""
+
+    tokens: Count | None = Field(default=None, description="training tokens asked for; steps are the whole steps in it")
+    steps: Count | None = Field(default=None, description="optimizer steps, instead of tokens")
+    dataset_tokens: Count | None = Field(default=None, description="distinct tokens of the data set; unknown if absent")
+    seq: Count = Field(description="tokens per sequence")
+    micro_batch: Count = Field(description="sequences per device in one forward and backward pass")
+    accumulation: Count = Field(description="micro-batches per device in one optimizer step")
+    recipe: str = Field(description="which types weights, gradients and matmuls have")
+    runtime: Literal["eager", "autocast", "compiled", "fused"] = Field(
+        default="eager",
+        description="how the model's code runs: eager with explicit casts, under autocast, compiled, or fused kernels",
+    )
+    attention_kernel: Literal["flash", "math", "flex"] = Field(
+        default="flash",
+        description="flash: scores are never stored; math: they are; flex: FlexAttention with a block mask, on CUDA",
+    )
+    document_borders: Literal["across", "cut"] = Field(
+        default="across",
+        description="attention across the documents of a sequence, or cut at their borders, and no target across one",
+    )
+    loss: Literal["plain", "chunked", "fused"] = Field(
+        default="plain",
+        description="plain: all logits at once; chunked: recomputed chunk by chunk; fused: gradients made on the way",
+    )
+    loss_chunks: Count = Field(default=8, description="chunks of tokens of a chunked or fused loss")
+    returns_logits: bool = Field(
+        default=False, description="the program hands out its logits beside the loss, as nanoGPT does; they live on"
+    )
+    dropout: Share = Field(default=0.0, description="share dropped on embeddings, attention weights and sub-layers")
+    activation_checkpointing: Literal["none", "selective", "full", "offloaded"] = Field(
+        description="none; selective: the attention core is recomputed; full: blocks are; offloaded: inputs on the host"
+    )
+    activation_checkpointing_every: Every = Field(
+        default=1, description="full or offloaded: one of so many blocks is recomputed"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="of initialisation and data order")
+    checkpoint_every: Count | None = Field(default=None, description="optimizer steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> TrainingConfig:
+        if (self.tokens is None) == (self.steps is None):
+            raise ValueError("give exactly one of tokens and steps: the other follows from the batch")
+        return self
+
+    @model_validator(mode="after")
+    def _modes_agree(self) -> TrainingConfig:
+        whole_blocks = self.activation_checkpointing in ("full", "offloaded")
+        if self.activation_checkpointing_every != 1 and not whole_blocks:
+            raise ValueError('activation_checkpointing_every needs activation_checkpointing = "full" or "offloaded"')
+        if self.returns_logits and self.loss != "plain":
+            raise ValueError('returns_logits needs loss = "plain": the other losses never hold all logits')
+        if self.attention_kernel == "flex" and (self.document_borders != "cut" or self.dropout):
+            raise ValueError('attention_kernel = "flex" needs document_borders = "cut" and no dropout, which it lacks')
+        return self
+
+
+# how each optimizer's update can run, its default first
+IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
+    "adamw": ("fused", "foreach", "for-loop"),
+    "adamw8bit": ("fused",),
+    "lion": ("for-loop",),
+    "adafactor": ("foreach", "for-loop"),
+    "sgd": ("fused", "foreach", "for-loop"),
+    "muon": ("fused", "foreach", "for-loop"),  # of the AdamW beside it; Muon itself goes through its matrices in turn
+}
+WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights
+
+
+class GroupConfig(Section):
+    """Parameters that have a rate, or a weight decay, of their own."""
+
+    match: Annotated[str, Field(min_length=1)] = Field(
+        description="parameters by name, with * and ? as in file names, such as blocks.*.mlp.*; the first match counts"
+    )
+    rate: Annotated[float, Field(ge=0.0)] = Field(default=1.0, description="factor on the schedule's rate; 0: frozen")
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="of all that match, vectors too; absent: the optimizer's, on matrices only"
+    )
+
+
+class OptimizerConfig(Section):
+    """The optimizer, weight decay, and clipping by value and by the global gradient norm."""
+
+    name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
+        default="adamw", description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (AdamW beside it)"
+    )
+    implementation: Literal["fused", "foreach", "for-loop"] = Field(
+        default="fused", description="how the update runs: one kernel, lists of tensors, or one tensor after the other"
+    )
+    state_dtype: Literal["fp32", "bf16"] | None = Field(
+        default=None, description="type of the moments; absent: that of the weights which are updated"
+    )
+    beta1: Share = Field(description="decay of the first moment, or momentum")
+    momentum: Share = Field(default=0.95, description="muon's momentum; the betas are those of the AdamW beside it")
+    beta2: Share = Field(description="decay of the second moment")
+    eps: Positive = Field(description="added to the root of the second moment")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
+    clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
+    clip_value: Positive | None = Field(
+        default=None, description="largest size of one gradient element, cut before the norm is; absent: no such limit"
+    )
+    # last of all: in TOML no key of the section can follow its tables
+    groups: tuple[GroupConfig, ...] = Field(
+        default=(), strict=False, description="parameters with a rate or weight decay of their own"
+    )
+
+    @model_validator(mode="after")
+    def _is_there(self) -> OptimizerConfig:
+        ways = IMPLEMENTATIONS[self.name]
+        if self.implementation not in ways:
+            raise ValueError(f'implementation = "{self.implementation}": {self.name} has {" and ".join(ways)} only')
+        if self.state_dtype is not None and self.name not in WITH_OWN_STATE_TYPE:
+            raise ValueError(f'state_dtype = "{self.state_dtype}": {self.name} keeps its state in one type only')
+        return self
+
+
+class ScheduleConfig(Section):
+    """Learning rate: linear warm-up, then the named decay. Update k = 1 … T uses the rate at k."""
+
+    kind: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd"] = Field(
+        default="cosine", description="decay after warm-up; wsd is constant with a cooldown"
+    )
+    peak_lr: Positive = Field(description="rate at the end of warm-up")
+    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="floor of the decay; a constant rate has none")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
+    cooldown_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="last steps, in which a wsd rate falls linearly to the floor"
+    )
+    decay_power: Positive = Field(default=2.0, description="exponent of a polynomial decay")
+
+    @model_validator(mode="after")
+    def _floor_below_peak(self) -> ScheduleConfig:
+        if self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr ({self.min_lr:g}) is above peak_lr ({self.peak_lr:g}): the rate would rise")
+        return self
+
+    @model_validator(mode="after")
+    def _cooldown_has_an_effect(self) -> ScheduleConfig:
+        if self.cooldown_steps and self.kind != "wsd":
+            raise ValueError(
+                f'cooldown_steps ({self.cooldown_steps}) beside kind = "{self.kind}": only a wsd rate has a cooldown'
+            )
+        return self
+
+
+class HardwareConfig(Section):
+    """What the run is planned for. `gpus` are data-parallel replicas; `gpu = "cpu"` is this machine's processor."""
+
+    gpu: str = Field(description="preset name of the GPU, or cpu")
+    gpus: Count = Field(description="data-parallel replicas")
+    allocator: Literal["default", "expandable"] = Field(
+        default="default", description="PyTorch's caching allocator: fixed segments, or expandable ones"
+    )
+    tflops: Positive | None = Field(
+        default=None, description="achieved FLOP/s per GPU in the 6*N*D convention, if known; in FLOP/s, not in 1e12"
+    )
+    mfu: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        default=None, description="model FLOPs utilisation, if known (attention counted in full, dense peak)"
+    )
+    usd_per_gpu_hour: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="the user's own price; absent: the price list's"
+    )
+
+    @model_validator(mode="after")
+    def _one_speed(self) -> HardwareConfig:
+        if self.tflops is not None and self.mfu is not None:
+            raise ValueError("give tflops or mfu, not both: each alone fixes the speed")
+        return self
+
+
+class Assumption(Section):
+    """A value that nobody typed, the rule that gave it, and where the rule comes from."""
+
+    key: str
+    value: str
+    source: str
+
+
+class Provenance(Section):
+    """When and how the file was made; which of its values were assumed."""
+
+    as_of: str = Field(description="date of the plan, year-month-day; prices are judged old against it")
+    gptplan: str = Field(description="version that wrote the file")
+    assumptions: tuple[Assumption, ...] = Field(default=(), strict=False)
+
+
+class RunConfig(Section):
+    """A whole training run, as written to and read from run.toml."""
+
+    schema_version: Literal[1] = 1
+    model: ModelConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    hardware: HardwareConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    guard: GuardConfig = GuardConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    provenance: Provenance
+    profile: dict[str, object] | None = Field(
+        default=None, strict=False, description="measured kernel times of the machine; absent: the data sheet is used"
+    )
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> RunConfig:
+        training, model = self.training, self.model
+        if training.seq > model.context and model.position == "learned":
+            raise ValueError(
+                f"seq ({training.seq}) is longer than the model's {model.context} learned positions: "
+                "the table has no row for the rest"
+            )
+        if training.attention_kernel == "flex" and model.position == "alibi":
+            raise ValueError('attention_kernel = "flex" beside position = "alibi": its scores get no biases here')
+        return self

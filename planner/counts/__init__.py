@@ -1,0 +1,1 @@
+"""A config as plain numbers: shape, parameters, steps, FLOPs, schedule."""

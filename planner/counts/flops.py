@@ -1,0 +1,209 @@
+"""FLOPs by operator: forward, backward and computed again, per token; and their sums in the named conventions.
+
+The operators are the matrices of `tensors.py` and the two products of attention. Norms, activations, softmax, the
+embedding look-up and the optimizer are bandwidth, not FLOPs, and are left out here as in every convention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.config.model import ModelConfig
+from planner.config.run import RunConfig
+from planner.counts.parameters import nominal_parameters, parameters_of
+from planner.counts.run import requested_tokens, tokens_per_step
+from planner.counts.shape import attended_keys, shape_of
+from planner.counts.tensors import ParameterTensor, parameter_tensors
+from planner.formulas import flops
+
+TABLES = ("embedding.weight", "position.weight")  # looked up, not multiplied
+EXPERTS = ("mlp.router", "mlp.experts", "mlp.shared")  # of a mixture; other names of an MLP belong to dense blocks
+SCORES, VALUES = "attention.scores", "attention.values"
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs, forward and backward. `training_*` are for the tokens asked for."""
+
+    training_6nd: float
+    training_model: float
+    training_hardware: float
+    per_token_model: int
+    per_token_model_causal: int
+    per_token_hardware: int
+    per_step_model: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator in all blocks that have it, FLOPs per token.
+
+    `weights` that a token meets, of all blocks (0 for the products of attention). `recomputed`: in backward, what
+    forward had made already, in all the ways named in `recomputed_by`.
+    """
+
+    name: str
+    weights: int
+    forward: int
+    backward: int
+    recomputed: int
+    recomputed_by: tuple[str, ...]
+
+    @property
+    def model(self) -> int:
+        """What MFU counts."""
+        return self.forward + self.backward
+
+    @property
+    def hardware(self) -> int:
+        """What HFU counts."""
+        return self.model + self.recomputed
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """An operator in one block: forward FLOPs per token in each block that has it, 0 in the others."""
+
+    name: str
+    weights: int
+    forward: tuple[int, ...]
+
+
+def operators_of(config: RunConfig) -> tuple[Operator, ...]:
+    """Every operator that multiplies matrices, in the order of a forward pass, the head last."""
+    model = config.model
+    products = [*_block_products(model, config.training.seq)]
+    found = [_operator(product, config) for product in products]
+    head = shape_of(model).vocab * shape_of(model).hidden
+    forward = int(flops.products_forward_flops_per_token(head))
+    again = config.training.loss == "chunked"
+    found.append(
+        Operator(
+            name="head",
+            weights=head,
+            forward=forward,
+            backward=int(flops.backward_flops_per_token(forward)),
+            recomputed=forward if again else 0,
+            recomputed_by=("chunked loss",) if again else (),
+        )
+    )
+    return tuple(found)
+
+
+def _block_products(model: ModelConfig, seq: int) -> list[Product]:
+    """The operators of the blocks: attention's products stand before its output projection."""
+    s = shape_of(model)
+    keys = keys_by_block(model, seq)
+    found = []
+    for tensor in parameter_tensors(model):
+        if len(tensor.shape) < 2 or tensor.name in TABLES or tensor.name == "head.weight":
+            continue
+        if tensor.name == "attention.proj.weight":
+            scores = tuple(int(flops.scores_forward_flops_per_token(s.query_width, k)) for k in keys)
+            values = tuple(int(flops.values_forward_flops_per_token(s.value_width, k)) for k in keys)
+            found += [Product(SCORES, 0, scores), Product(VALUES, 0, values)]
+        found.append(_product(tensor, model))
+    return found
+
+
+def _product(tensor: ParameterTensor, model: ModelConfig) -> Product:
+    """A linear layer in the blocks that have it; of routed experts, those that a token uses."""
+    s, moe = shape_of(model), model.moe
+    met = tensor.count
+    if moe is not None and len(tensor.shape) == 3:
+        met = met // moe.experts * moe.top_k
+    one = int(flops.products_forward_flops_per_token(met))
+    routed = tensor.name.startswith(EXPERTS)
+    here = [not tensor.name.startswith("mlp.") or routed == (block >= s.dense_layers) for block in range(s.layers)]
+    return Product(tensor.name.removesuffix(".weight"), met * sum(here), tuple(one if h else 0 for h in here))
+
+
+def keys_by_block(model: ModelConfig, seq: int) -> tuple[int, ...]:
+    """Keys that a query's scores are counted against in each block, causal mask aside; `attended_keys` is their sum."""
+    return tuple(seq if window is None else min(seq, window) for window in _windows(model))
+
+
+def mask_entries_per_sequence(model: ModelConfig, seq: int) -> int:
+    """Scores of one head that the causal masks of all blocks leave in a sequence."""
+    return sum(int(flops.mask_entries(seq, keys)) for keys in keys_by_block(model, seq))
+
+
+def _windows(model: ModelConfig) -> list[int | None]:
+    """Each block's sliding window; "every k-th block" counts from one."""
+    every = model.full_attention_every
+    return [None if every and (block + 1) % every == 0 else model.sliding_window for block in range(model.layers)]
+
+
+def _operator(product: Product, config: RunConfig) -> Operator:
+    forward = sum(product.forward)
+    again = {
+        "flash attention": _flash(product, config),
+        "selective checkpointing": _selective(product, config),
+        "full checkpointing": _full(product, config),
+    }
+    return Operator(
+        name=product.name,
+        weights=product.weights,
+        forward=forward,
+        backward=int(flops.backward_flops_per_token(forward)),
+        recomputed=sum(again.values()),
+        recomputed_by=tuple(name for name, count in again.items() if count),
+    )
+
+
+def _flash(product: Product, config: RunConfig) -> int:
+    """Flash attention's backward forms the scores again: it never stored them."""
+    wanted = config.training.attention_kernel == "flash" and product.name == SCORES
+    return sum(product.forward) if wanted else 0
+
+
+def _selective(product: Product, config: RunConfig) -> int:
+    """The attention core once more. Written out, its last product needs its inputs only; flash also its statistics."""
+    t = config.training
+    if t.activation_checkpointing != "selective":
+        return 0
+    core = (SCORES, VALUES) if t.attention_kernel == "flash" else (SCORES,)
+    return sum(product.forward) if product.name in core else 0
+
+
+def _full(product: Product, config: RunConfig) -> int:
+    """Checkpointed blocks forward once more, but their last product where only its inputs are needed."""
+    t = config.training
+    if t.activation_checkpointing not in ("full", "offloaded"):
+        return 0
+    if product.name in last_products(config):
+        return 0
+    return sum(product.forward[:: t.activation_checkpointing_every])
+
+
+def last_products(config: RunConfig) -> tuple[str, ...]:
+    """Last products of the blocks that a checkpointed block does not make again: backward needs their inputs only.
+
+    torch.utils.checkpoint stops at the last tensor that backward asked for. A norm after the product, dropout, the
+    router's weights or the shared experts' gate ask for its output, so that it is made again.
+    """
+    model = config.model
+    if model.norm_placement != "pre" or config.training.dropout:
+        return ()
+    if model.moe is not None and model.moe.shared_ffn and not model.moe.shared_gate:
+        return ("mlp.down", "mlp.shared.down")
+    return ("mlp.down",)
+
+
+def flops_of(config: RunConfig) -> Flops:
+    """FLOPs in the named conventions."""
+    shape, counts = shape_of(config.model), parameters_of(config.model)
+    tokens, keys = requested_tokens(config), attended_keys(config.model, config.training.seq)
+    args = (counts.active_linear, shape.query_width, shape.value_width, keys)
+    model = int(flops.model_flops_per_token(*args))
+    again = sum(o.recomputed for o in operators_of(config))
+    hardware = int(flops.hardware_flops_per_token(model, again))
+    return Flops(
+        training_6nd=float(flops.training_flops_6nd(nominal_parameters(config.model), tokens)),
+        training_model=float(flops.total_flops(model, tokens)),
+        training_hardware=float(flops.total_flops(hardware, tokens)),
+        per_token_model=model,
+        per_token_model_causal=int(flops.model_flops_per_token_causal(*args)),
+        per_token_hardware=hardware,
+        per_step_model=int(flops.total_flops(model, tokens_per_step(config))),
+    )

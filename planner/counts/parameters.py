@@ -1,0 +1,133 @@
+"""Exact parameter counts of a model: the formulas of `params.py`, part by part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from planner.config.model import ModelConfig
+from planner.counts.shape import Shape, shape_of
+from planner.counts.tensors import parameter_tensors
+from planner.formulas import params
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Exact counts. `active` is what one token uses: all of a dense model, some experts of a mixture.
+
+    `linear` are the weights of all linear layers and the head; `active_linear` those that one token meets.
+    `tensors` is the number of parameter tensors of the reference model, `largest` the elements of the largest one.
+    """
+
+    total: int
+    active: int
+    embedding: int
+    non_embedding: int
+    linear: int
+    active_linear: int
+    tensors: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Counts of one sub-layer: parameters, and the weights of its linear layers."""
+
+    total: int
+    linear: int
+
+
+@lru_cache(maxsize=64)  # a plan asks for it in several places
+def parameters_of(model: ModelConfig) -> Parameters:
+    """Exact counts of a model, all blocks, tables and norms."""
+    s = shape_of(model)
+    attention, dense = attention_part(model, s), mlp_part(s, s.ffn)
+    experts = active = moe_part(model, s) if model.moe else dense
+    if model.moe:
+        active = active_moe_part(model, s)
+    qk = int(params.qk_norm_parameters(s.normed_query, s.normed_key, s.norm_vectors))
+
+    def blocks(mlp: Part) -> int:
+        moe_layers = s.layers - s.dense_layers
+        block = (int(params.block_parameters(attention.total, qk, part.total, s.block_norms, s.norm_vectors, s.hidden))
+                 for part in (dense, mlp))  # fmt: skip
+        return s.dense_layers * next(block) + moe_layers * next(block)
+
+    def linear(mlp: Part) -> int:
+        per_kind = s.dense_layers * dense.linear + (s.layers - s.dense_layers) * mlp.linear
+        return int(params.linear_parameters(s.layers * attention.linear + per_kind, s.vocab, s.hidden))
+
+    tables = int(
+        params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.position_rows, s.learned_positions)
+    )
+    tensors = parameter_tensors(model)
+    total = int(params.total_parameters(blocks(experts), tables, s.end_norms, s.norm_vectors, s.hidden))
+    used = int(params.total_parameters(blocks(active), tables, s.end_norms, s.norm_vectors, s.hidden))
+    return Parameters(
+        total=total,
+        active=used,
+        embedding=tables,
+        non_embedding=total - tables,
+        linear=linear(experts),
+        active_linear=linear(active),
+        tensors=sum(t.times for t in tensors),
+        largest=max(t.count for t in tensors),
+    )
+
+
+def attention_part(model: ModelConfig, s: Shape) -> Part:
+    """One block's attention without the norms of queries and keys (those of latent attention included)."""
+    mla = model.mla
+    if mla is None:
+        total = int(params.attention_parameters(s.hidden, s.query_width, s.key_width, s.qkv_bias, s.proj_bias))
+        return Part(
+            total=total,
+            linear=total - s.qkv_bias * (s.query_width + 2 * s.key_width) - s.proj_bias * s.hidden,
+        )
+    rank = mla.q_lora_rank
+    queries = (
+        params.latent_query_parameters(s.hidden, rank, s.query_width)
+        if rank
+        else params.direct_query_parameters(s.hidden, s.query_width)
+    )
+    total = int(
+        params.latent_attention_parameters(
+            queries, s.hidden, mla.kv_lora_rank, s.heads, mla.qk_nope_head_dim, mla.qk_rope_head_dim, mla.v_head_dim
+        )
+    )
+    return Part(total, total - mla.kv_lora_rank - (rank or 0))
+
+
+def mlp_part(s: Shape, ffn: int) -> Part:
+    """One block's ordinary MLP."""
+    return Part(
+        total=int(params.mlp_parameters(s.hidden, ffn, s.mlp_matrices, s.mlp_bias)),
+        linear=s.mlp_matrices * s.hidden * ffn,
+    )
+
+
+def moe_part(model: ModelConfig, s: Shape) -> Part:
+    """One block's experts, all of them; the reference model holds each matrix of all experts in one tensor."""
+    m = model.moe
+    assert m is not None
+    total = int(
+        params.moe_parameters(s.hidden, m.experts, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate))
+    )
+    return Part(total, total)
+
+
+def active_moe_part(model: ModelConfig, s: Shape) -> Part:
+    """What one token uses of one block's experts."""
+    m = model.moe
+    assert m is not None
+    total = int(
+        params.active_moe_parameters(
+            s.hidden, m.experts, m.top_k, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate)
+        )
+    )
+    return Part(total, total)
+
+
+def nominal_parameters(model: ModelConfig) -> int:
+    """The N of 6*N*D and of the 14-byte rule: the number typed, else the exact count."""
+    return model.nominal_parameters or parameters_of(model).total

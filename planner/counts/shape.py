@@ -1,0 +1,100 @@
+"""A model as plain numbers: every branch on a choice of its architecture (gated? tied?) ends here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from planner.config.model import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model as numbers; names and meanings are those of `quantities.py`."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    query_width: int
+    key_width: int
+    value_width: int
+    ffn: int
+    vocab: int
+    context: int
+    position_rows: int
+    mlp_matrices: int
+    norm_vectors: int
+    block_norms: int
+    end_norms: int
+    qkv_bias: int
+    proj_bias: int
+    mlp_bias: int
+    normed_query: int
+    normed_key: int
+    learned_positions: int
+    rotary_factor: int
+    stat_vectors: int
+    embedding_tables: int
+    dense_layers: int
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP has a gate."""
+        return self.mlp_matrices == 3
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding table."""
+        return self.embedding_tables == 1
+
+
+VECTORS = {"gain+bias": 2, "gain": 1, "none": 0}
+BLOCK_NORMS = {"pre": 2, "post": 2, "both": 4}
+GATED = ("swiglu", "geglu")
+
+
+@lru_cache(maxsize=64)
+def shape_of(model: ModelConfig) -> Shape:
+    """The numbers of a model."""
+    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    one_norm = model.residual == "parallel-one-norm"
+    qk = model.qk_norm
+    moe = model.moe
+    return Shape(
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        query_width=query,
+        key_width=key,
+        value_width=model.heads * (model.mla.v_head_dim if model.mla else model.head_dim),
+        ffn=model.ffn,
+        vocab=model.vocab,
+        context=model.context,
+        position_rows=model.position_rows or model.context,
+        mlp_matrices=3 if model.mlp in GATED else 2,
+        norm_vectors=VECTORS[model.norm_parameters],
+        block_norms=1 if one_norm else BLOCK_NORMS[model.norm_placement],
+        end_norms=1 + model.embedding_norm,
+        qkv_bias=int(model.biases != "none"),
+        proj_bias=int(model.biases in ("attention", "all")),
+        mlp_bias=int(model.biases == "all"),
+        normed_query={"none": 0, "head": model.head_dim, "full": query}[qk],
+        normed_key={"none": 0, "head": model.head_dim, "full": key}[qk],
+        learned_positions=int(model.position == "learned"),
+        rotary_factor=int(model.position == "rotary"),
+        stat_vectors=2 if model.norm == "layernorm" else 1,
+        embedding_tables=1 if model.tied_embeddings else 2,
+        dense_layers=moe.first_dense_layers if moe else model.layers,
+    )
+
+
+def attended_keys(model: ModelConfig, seq: int) -> int:
+    """Keys that one query's scores are counted against, summed over the blocks, causal mask aside."""
+    if model.sliding_window is None:
+        return model.layers * seq
+    full = model.layers // model.full_attention_every if model.full_attention_every else 0
+    return full * seq + (model.layers - full) * min(seq, model.sliding_window)

@@ -1,0 +1,1 @@
+"""A config in the words of other programs."""

@@ -1,0 +1,1 @@
+"""Registered formulas by topic: named numbers in, one number out."""

@@ -1,0 +1,87 @@
+"""Bytes that backward needs, per operator and per token: what autograd really saves in eager mode.
+
+Each formula is one operator of one block, or of the ends; a storage that two operators share belongs to the
+first that saves it. `cast_bytes` is 2 where linear layers cast their fp32 weight to bf16, else 0: the copy lives
+from the layer's forward to its backward. Witness: `saved_tensors_hooks` over the reference model, exactly.
+"""
+
+from __future__ import annotations
+
+from planner.formulas.formula import formula
+from planner.formulas.ops import Num
+
+_SAVED = "autograd's saved tensors, counted with saved_tensors_hooks over the reference model (torch 2.11 to 2.13)"
+# token ids and targets are int64, and so are the positions
+_INDEX_BYTES = 8
+_FP32_BYTES = 4
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_embedding(tokens_per_micro_batch: Num) -> Num:
+    """Token embedding: the ids."""
+    return _INDEX_BYTES * tokens_per_micro_batch
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_positions(seq: Num, learned_positions: Num) -> Num:
+    """Learned positions: one row of indices."""
+    return learned_positions * _INDEX_BYTES * seq
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_norm(tokens_per_micro_batch: Num, hidden: Num, residual_bytes: Num, stat_vectors: Num) -> Num:
+    """A norm: its input (the residual stream) and its fp32 statistics."""
+    return tokens_per_micro_batch * (hidden * residual_bytes + stat_vectors * _FP32_BYTES)
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_linear(tokens_per_micro_batch: Num, inputs: Num, outputs: Num, compute_bytes: Num, cast_bytes: Num) -> Num:
+    """A linear layer that is the first to save its input: the input, and the cast copy of its weight."""
+    return tokens_per_micro_batch * inputs * compute_bytes + inputs * outputs * cast_bytes
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_weight_cast(inputs: Num, outputs: Num, cast_bytes: Num) -> Num:
+    """A linear layer whose input another operator holds already: the cast copy of its weight only."""
+    return inputs * outputs * cast_bytes
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_attention(
+    tokens_per_micro_batch: Num, query_width: Num, key_width: Num, heads: Num, rotary_factor: Num, compute_bytes: Num
+) -> Num:
+    """Flash attention: q, k, v (one storage), turned copies of q and k, the output, the fp32 log-sum-exp."""
+    per_token = 2 * query_width + 2 * key_width + rotary_factor * (query_width + key_width)
+    return tokens_per_micro_batch * (per_token * compute_bytes + heads * _FP32_BYTES)
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_recomputed_attention(
+    tokens_per_micro_batch: Num, query_width: Num, key_width: Num, compute_bytes: Num
+) -> Num:
+    """Attention core under selective checkpointing: only q, k, v (one storage)."""
+    return tokens_per_micro_batch * (query_width + 2 * key_width) * compute_bytes
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_gelu(tokens_per_micro_batch: Num, ffn: Num, compute_bytes: Num) -> Num:
+    """GELU: its input."""
+    return tokens_per_micro_batch * ffn * compute_bytes
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_swiglu(tokens_per_micro_batch: Num, ffn: Num, compute_bytes: Num) -> Num:
+    """SwiGLU: gate, silu(gate) and up."""
+    return 3 * tokens_per_micro_batch * ffn * compute_bytes
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_checkpointed_block(tokens_per_micro_batch: Num, hidden: Num, residual_bytes: Num) -> Num:
+    """A block under full checkpointing: its input."""
+    return tokens_per_micro_batch * hidden * residual_bytes
+
+
+@formula(gives="bytes", source=_SAVED)
+def saved_by_loss(tokens_per_micro_batch: Num, vocab: Num) -> Num:
+    """Cross-entropy: fp32 log-probabilities, the targets, and the summed weight (one fp32 number)."""
+    return tokens_per_micro_batch * (vocab * _FP32_BYTES + _INDEX_BYTES) + _FP32_BYTES

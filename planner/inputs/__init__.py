@@ -1,0 +1,1 @@
+"""Whatever a user gives (flags, files) to a whole `RunConfig`."""

@@ -1,0 +1,112 @@
+"""Flags that change one choice of a model's architecture, over a preset, a file or a family's style."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+from planner.config.model import ModelConfig, MoeConfig
+from planner.counts.shape import GATED
+from planner.errors import InputError, UnknownNameError
+from planner.inputs.flags import Assumptions, Flags, flag
+
+CHOICES = ("position", "norm", "norm_placement", "qk_norm", "mlp", "biases")
+EXPERTS = ("experts", "top_k", "expert_ffn", "shared_ffn")
+OPTIONS = (*CHOICES, "rotary_dim", "tied", "sliding_window", *EXPERTS)
+DEFAULT_TOP_K = 2
+
+
+def changed_options(values: dict[str, Any], flags: Flags, assumptions: Assumptions) -> dict[str, Any]:
+    """Keys of `ModelConfig` that the typed options change in `values`, and those that follow from them.
+
+    Raises UnknownNameError for an unknown choice, InputError where an option needs another.
+    """
+    found: dict[str, Any] = {}
+    for name in CHOICES:
+        text = getattr(flags, name)
+        if text is not None:
+            found[name] = _choice(name, text)
+    turned = flags.count("rotary_dim")
+    if turned is not None:
+        found["rotary_dim"] = turned
+    if flags.tied is not None:
+        found["tied_embeddings"] = flags.tied == "tied"
+    window = flags.count("sliding_window", allow_zero=True)
+    if window is not None:
+        found["sliding_window"] = window or None
+    found = {k: v for k, v in found.items() if values.get(k) != v}
+    found |= _what_follows(values, found, flags, assumptions)
+    return found | _experts(values | found, flags, assumptions)
+
+
+def _choice(name: str, text: str) -> str:
+    known = get_args(ModelConfig.model_fields[name].annotation)
+    if text not in known:
+        raise UnknownNameError(flag(name), text, known)
+    return text
+
+
+def _what_follows(
+    values: dict[str, Any], found: dict[str, Any], flags: Flags, assumptions: Assumptions
+) -> dict[str, Any]:
+    """Keys that would contradict a changed one."""
+    more: dict[str, Any] = {}
+    if "position" in found:  # what belongs to another kind of position goes with it
+        more |= {"position_rows": None, "no_position_every": None}
+        more |= {} if "rotary_dim" in found else {"rotary_dim": None}
+    if "norm" in found and values["norm_parameters"] != "none":
+        more["norm_parameters"] = "gain" if found["norm"] == "rmsnorm" else "gain+bias"
+        assumptions.add("norm_parameters", more["norm_parameters"], "LayerNorm has a gain and a bias, RMSNorm a gain")
+    if "mlp" in found and flags.ffn is None and (found["mlp"] in GATED) != (values["mlp"] in GATED):
+        more["ffn"] = default_ffn(values["hidden"], found["mlp"] in GATED, assumptions)
+    if found.get("sliding_window", 1) is None:
+        more["full_attention_every"] = None
+    return {k: v for k, v in more.items() if values.get(k) != v}
+
+
+def _experts(values: dict[str, Any], flags: Flags, assumptions: Assumptions) -> dict[str, Any]:
+    """The mixture of experts, when one of its flags was typed."""
+    counted = {name: flags.count(name, allow_zero=name == "shared_ffn") for name in EXPERTS}
+    numbers: dict[str, Any] = {name: number for name, number in counted.items() if number is not None}
+    if not numbers:
+        return {}
+    old = MoeConfig.model_validate(values["moe"]).model_dump() if values.get("moe") else None
+    if old is None and "experts" not in numbers:
+        raise InputError(
+            f"{flag(next(iter(numbers)))} needs --experts",
+            why=f"{values['name']} has no experts",
+            remedy="give --experts 8 too, or a model that has some, such as --model mixtral-8x7b",
+        )
+    if old is None:
+        if "top_k" not in numbers:
+            assumptions.add("top_k", DEFAULT_TOP_K, "default: Mixtral's (arXiv 2401.04088)")
+        width = flags.count("ffn") or values["ffn"]
+        if "expert_ffn" not in numbers:
+            assumptions.add("expert_ffn", width, "default: each expert is as wide as the MLP it replaces (Mixtral)")
+        old = {"top_k": min(DEFAULT_TOP_K, numbers["experts"]), "expert_ffn": width}
+    if numbers.get("shared_ffn") == 0:
+        numbers["shared_gate"] = False
+    return {"moe": old | numbers}
+
+
+def padded_vocab(values: dict[str, Any], flags: Flags) -> dict[str, Any]:
+    """The vocabulary rounded up by --pad-vocab, the tokenizer's kept beside it. Raises UnitError."""
+    multiple = flags.count("pad_vocab")
+    if multiple is None:
+        return {}
+    padded = -(-values["vocab"] // multiple) * multiple
+    if padded == values["vocab"]:
+        return {}
+    return {"vocab": padded, "tokenizer_vocab": values.get("tokenizer_vocab") or values["vocab"]}
+
+
+def default_ffn(hidden: int, gated: bool, assumptions: Assumptions) -> int:
+    """The inner width that a family gives to an MLP, noted as an assumption."""
+    ffn = _gated_width(hidden) if gated else 4 * hidden
+    assumptions.add("ffn", ffn, "8/3 of the width, to 256 (LLaMA)" if gated else "4 times the width (GPT-2)")
+    return ffn
+
+
+def _gated_width(hidden: int) -> int:
+    """Inner width of a gated MLP: 8/3 of the width, rounded up to 256 (LLaMA, arXiv 2302.13971, section 2.2)."""
+    return math.ceil(8 * hidden / 3 / 256) * 256

@@ -1,0 +1,255 @@
+"""What was typed to a whole `RunConfig`: every gap is filled by a rule, and each filling is an `Assumption`.
+
+With a base config (`--config run.toml`) everything in it stands unless a flag names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from planner import presets
+from planner.config.model import ModelConfig
+from planner.config.run import (
+    CPU,
+    HardwareConfig,
+    Provenance,
+    RunConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from planner.config.section import Section
+from planner.counts.groups import parameter_groups
+from planner.counts.run import steps_of, tokens_per_step
+from planner.errors import InputError, UnknownNameError
+from planner.inputs.batch import batch_of
+from planner.inputs.flags import Assumptions, Flags, flag, refuse_contradictions
+from planner.inputs.loop import loop_sections
+from planner.inputs.memory import allocator_of, memory_options
+from planner.inputs.model import model_of
+from planner.inputs.optimizer import optimizer_of
+from planner.inputs.run_toml import explain_validation
+from planner.inputs.schedule import Horizon, default_peak, schedule_of
+from planner.units import TERA, parse_count, parse_money
+
+DEFAULT_GPU = "a100-80gb"
+DEFAULT_SEQ = 1024
+LONGEST_FIRST, BEFORE_EXTENSION = 8192, 4096  # tokens: longest context trained at from the start; else this
+CHECKPOINTING = ("none", "selective", "full", "offloaded")
+RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
+S = TypeVar("S", bound=Section)
+
+
+def draft(
+    flags: Flags,
+    *,
+    as_of: str,
+    version: str,
+    base: RunConfig | None = None,
+    machine_gpu: str | None = None,
+    profile: dict[str, object] | None = None,
+) -> RunConfig:
+    """The whole config of what was typed.
+
+    as_of: today's date. version: of the program that writes it. base: the file that the flags override.
+    machine_gpu: preset of the GPU that this machine's driver shows. profile: measured times of this machine's
+    processor, used when the run is planned for it.
+    Raises InputError (with its kinds) for text that cannot be read, unknown names and contradictions.
+    """
+    refuse_contradictions(flags)
+    assumptions = Assumptions(flags, base)
+    seq = _seq(flags, base, assumptions)
+    model = model_of(flags, base, seq, assumptions)
+    hardware = _hardware(flags, base, machine_gpu, assumptions)
+    if base is None and flags.seq is None and flags.given("model", "hf_config"):
+        seq = _usual_seq(model, assumptions)
+    _refuse_long_sequence(seq, model)
+    training = _training(flags, base, seq, assumptions)
+    optimizer = optimizer_of(flags, base, training.recipe, assumptions)
+    whole = _validated(
+        RunConfig,
+        model=model,
+        training=training,
+        optimizer=optimizer,
+        schedule=ScheduleConfig(peak_lr=1.0, min_lr=0.0, warmup_steps=0),
+        hardware=hardware,
+        **loop_sections(flags, base),
+        provenance=Provenance(as_of=as_of, gptplan=version),
+        profile=profile if hardware.gpu == CPU else None,
+    )
+    whole = whole.model_copy(update={"training": batch_of(flags, base, whole, assumptions)})
+    if optimizer.groups:
+        parameter_groups(whole)  # refused where the model no longer has what a rule names
+    _refuse_empty_run(whole, flags)
+    horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
+    old = base.schedule if base else None
+    schedule = schedule_of(flags, old, horizon, assumptions, lambda: default_peak(model, assumptions))
+    provenance = Provenance(as_of=as_of, gptplan=version, assumptions=tuple(assumptions.found.values()))
+    return whole.model_copy(update={"schedule": schedule, "provenance": provenance})
+
+
+def _validated(section: type[S], **values: Any) -> S:
+    try:
+        return section(**values)
+    except ValidationError as error:
+        raise InputError(*explain_validation(error)) from None
+
+
+def _choice(flags: Flags, name: str, known: tuple[str, ...], kind: str) -> str | None:
+    text = getattr(flags, name)
+    if text is not None and text not in known:
+        raise UnknownNameError(kind, text, known)
+    return text if text is None else str(text)
+
+
+def _seq(flags: Flags, base: RunConfig | None, assumptions: Assumptions) -> int:
+    found = flags.count("seq")
+    if found is not None:
+        return found
+    if base is not None:
+        return base.training.seq
+    assumptions.add("seq", DEFAULT_SEQ, "default: GPT-2's context (Radford et al. 2019)")
+    return DEFAULT_SEQ
+
+
+def _usual_seq(model: ModelConfig, assumptions: Assumptions) -> int:
+    """The sequence that a published model was trained at: its context, unless that is one extended afterwards."""
+    if model.context <= LONGEST_FIRST:
+        assumptions.add("seq", model.context, "the model's context")
+        return model.context
+    why = (
+        f"default for a context of {model.context:,}: contexts this long are reached at the end of pre-training "
+        "(DeepSeek-V3, arXiv 2412.19437, and Qwen2.5, arXiv 2412.15115: from 4,096)"
+    )
+    assumptions.add("seq", BEFORE_EXTENSION, why)
+    return BEFORE_EXTENSION
+
+
+def _refuse_long_sequence(seq: int, model: ModelConfig) -> None:
+    if seq > model.context and model.position == "learned":
+        raise InputError(
+            f"--seq: {seq:,} is longer than the {model.context:,} learned positions of {model.name}",
+            why="its table has no row for the rest",
+            remedy=f"give --seq {model.context} or less, or another model: --params N --seq {seq}",
+        )
+
+
+def _hardware(
+    flags: Flags, base: RunConfig | None, machine_gpu: str | None, assumptions: Assumptions
+) -> HardwareConfig:
+    old = base.hardware if base else None
+    gpu = flags.gpu
+    if gpu is not None and gpu != CPU and gpu not in presets.gpu_ids():
+        raise UnknownNameError("GPU", gpu, [*presets.gpu_ids(), CPU])
+    if gpu is None and old is None:
+        gpu = machine_gpu or DEFAULT_GPU
+        rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"
+        assumptions.add("gpu", gpu, rule)
+    gpus = flags.count("gpus")
+    if gpus is None and old is None:
+        assumptions.add("gpus", 1, "default")
+    tflops, mfu = flags.number("tflops"), flags.number("mfu")
+    price = flags.price_per_gpu_hour
+    speed_typed = tflops is not None or mfu is not None
+    same = old if old and gpu in (None, old.gpu) else None  # speed and price are those of one card
+    if old and not same:
+        if (old.tflops or old.mfu) and not speed_typed:
+            assumptions.add("speed", "predicted", f"the speed in the file is that of another card, {old.gpu}")
+        if old.usd_per_gpu_hour is not None and price is None:
+            assumptions.add(
+                "price_per_gpu_hour", "price list", f"the price in the file is that of another card, {old.gpu}"
+            )
+    return _validated(
+        HardwareConfig,
+        gpu=gpu or (old.gpu if old else DEFAULT_GPU),
+        gpus=gpus or (old.gpus if old else 1),
+        allocator=allocator_of(flags, old),
+        tflops=tflops * TERA if tflops is not None else (same.tflops if same and not speed_typed else None),
+        mfu=_share(mfu) if mfu is not None else (same.mfu if same and not speed_typed else None),
+        usd_per_gpu_hour=parse_money(price, name=flag("price_per_gpu_hour"), allow_zero=True)
+        if price is not None
+        else (same.usd_per_gpu_hour if same else None),
+    )
+
+
+def _share(mfu: float) -> float:
+    if mfu > 1:
+        raise InputError(
+            f"--mfu: {mfu:g} is above 1",
+            why="MFU is a share of the dense peak; more than all of it cannot be reached",
+            remedy="write 0.4 or 40%",
+        )
+    return mfu
+
+
+def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assumptions) -> TrainingConfig:
+    """Everything of the section but the batch, for which one sequence stands."""
+    old = base.training if base else None
+    tokens, steps = flags.count("tokens"), flags.count("steps")
+    if tokens is None and steps is None:
+        if old is None:
+            raise InputError(
+                "the length of the run is missing",
+                why="time, cost and schedule follow from it",
+                remedy="give --tokens, such as --tokens 10B, or --steps",
+            )
+        tokens, steps = old.tokens, old.steps
+    recipe = _recipe(flags, old, assumptions)
+    return _validated(
+        TrainingConfig,
+        tokens=tokens,
+        steps=steps,
+        dataset_tokens=flags.count("dataset_tokens") or (old.dataset_tokens if old else None),
+        seq=seq,
+        micro_batch=1,
+        accumulation=1,
+        recipe=recipe,
+        **memory_options(flags, old, recipe),
+        activation_checkpointing=_or_default(
+            _choice(flags, "activation_checkpointing", CHECKPOINTING, "activation checkpointing mode"),
+            old.activation_checkpointing if old else None,
+            lambda: _noted(assumptions, "activation_checkpointing", "none", "default"),
+        ),
+        seed=_or_default(_seed(flags), old.seed if old else None, lambda: _noted(assumptions, "seed", 1337, "default")),
+        checkpoint_every=flags.count("checkpoint_every") or (old.checkpoint_every if old else None),
+    )
+
+
+def _seed(flags: Flags) -> int | None:
+    return None if flags.seed is None else parse_count(flags.seed, name="--seed", allow_zero=True)
+
+
+def _recipe(flags: Flags, old: TrainingConfig | None, assumptions: Assumptions) -> str:
+    if flags.recipe is not None:
+        return presets.recipe(flags.recipe).id
+    precision = _choice(flags, "precision", tuple(RECIPE_OF_PRECISION), "precision")
+    if precision is not None:
+        return RECIPE_OF_PRECISION[precision]
+    if old is not None:
+        return old.recipe
+    return str(
+        _noted(assumptions, "recipe", "mixed-bf16", "default: fp32 weights, gradients and moments, bf16 products")
+    )
+
+
+def _noted(assumptions: Assumptions, key: str, value: Any, source: str) -> Any:
+    assumptions.add(key, value, source)
+    return value
+
+
+def _or_default(flags: Any, old: Any, default: Callable[[], Any]) -> Any:
+    if flags is not None:
+        return flags
+    return old if old is not None else default()
+
+
+def _refuse_empty_run(config: RunConfig, flags: Flags) -> None:
+    if steps_of(config) < 1:
+        per_step = tokens_per_step(config)
+        raise InputError(
+            f"--tokens: {config.training.tokens:,} tokens are less than one step of {per_step:,} tokens",
+            why="a step is never partial, so there would be none",
+            remedy=f"give at least {per_step:,} tokens, or a smaller --global-batch-tokens",
+        )

@@ -1,0 +1,133 @@
+"""Llama and its dense relatives: Mistral, Qwen, Gemma, OLMo, Phi-3, SmolLM3, nanochat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from planner.inputs.huggingface.reading import GATED, PLAIN, HfConfig
+
+
+def decoder(c: HfConfig, *, kv_default: bool = False, head_default: bool = True) -> dict[str, Any]:
+    """A Llama block by its usual keys; each family says what differs.
+
+    kv_default: without num_key_value_heads there are as many as heads. head_default: without head_dim it is the width
+    over the heads. Where transformers puts another number in place of a missing key, the key is required.
+    """
+    heads = c.size("num_attention_heads")
+    given = c.values.get("head_dim") is not None or not head_default
+    head_dim = c.size("head_dim") if given else c.share("hidden_size", "num_attention_heads")
+    return {
+        "layers": c.layers("num_hidden_layers"),
+        "hidden": c.size("hidden_size"),
+        "heads": heads,
+        "kv_heads": c.size("num_key_value_heads", default=heads if kv_default else None),
+        "head_dim": head_dim,
+        "ffn": c.size("intermediate_size"),
+        "vocab": c.size("vocab_size"),
+        "context": c.size("max_position_embeddings"),
+        **c.rotary(head_dim),
+        "norm": "rmsnorm",
+        "norm_parameters": "gain",
+        "mlp": c.mlp(GATED, "hidden_act", default="silu"),
+        "biases": "none",
+        "tied_embeddings": c.flag("tie_word_embeddings", False),
+    }
+
+
+def llama(c: HfConfig) -> dict[str, Any]:
+    """Llama 1 to 3, TinyLlama, SmolLM2, DeepSeek-LLM, Yi."""
+    return decoder(c, kv_default=True) | {"biases": c.biases()}
+
+
+def mistral(c: HfConfig) -> dict[str, Any]:
+    """Mistral."""
+    return decoder(c) | c.window(c.layers("num_hidden_layers"))
+
+
+def qwen2(c: HfConfig) -> dict[str, Any]:
+    """Qwen1.5, Qwen2, Qwen2.5."""
+    return decoder(c) | {"biases": "qkv"} | qwen_window(c)
+
+
+def qwen3(c: HfConfig) -> dict[str, Any]:
+    """Qwen3."""
+    return decoder(c, head_default=False) | {"biases": c.biases(), "qk_norm": "head"} | qwen_window(c)
+
+
+def qwen_window(c: HfConfig) -> dict[str, Any]:
+    """A window only where the file switches it on: its size is always there."""
+    return c.window(c.layers("num_hidden_layers")) if c.flag("use_sliding_window", False) else {}
+
+
+def gemma(c: HfConfig) -> dict[str, Any]:
+    """Gemma."""
+    c.only("use_bidirectional_attention", False, (False,))
+    return decoder(c, head_default=False) | {
+        "mlp": c.mlp(GATED, "hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
+        "biases": c.biases(),
+        "tied_embeddings": c.flag("tie_word_embeddings", True),
+    }
+
+
+def gemma2(c: HfConfig) -> dict[str, Any]:
+    """Gemma 2: norms before and after, every other block sees a window only."""
+    return gemma(c) | {
+        "norm_placement": "both",
+        **c.window(c.layers("num_hidden_layers"), every=2),
+        "logit_softcap": _softcap(c),
+    }
+
+
+def _softcap(c: HfConfig) -> float | None:
+    found = c.get("final_logit_softcapping", None)
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float) or not found > 0):
+        raise c.unsupported("final_logit_softcapping", "a positive number")
+    return None if found is None else float(found)
+
+
+def olmo(c: HfConfig) -> dict[str, Any]:
+    """OLMo: LayerNorm without parameters."""
+    changed = {"norm": "layernorm", "norm_parameters": "none", "biases": c.biases()}
+    return decoder(c, kv_default=True) | changed
+
+
+def olmo2(c: HfConfig) -> dict[str, Any]:
+    """OLMo 2: norms on the outputs of the sub-layers, and on whole queries and keys."""
+    changed = {"norm_placement": "post", "qk_norm": "full", "biases": c.biases()}
+    return decoder(c, kv_default=True) | changed
+
+
+def phi3(c: HfConfig) -> dict[str, Any]:
+    """Phi-3, Phi-3.5, Phi-4; their fused projections hold what ours hold apart."""
+    found = decoder(c, kv_default=True)
+    return found | c.rotary(found["head_dim"], "partial_rotary_factor") | c.window(found["layers"])
+
+
+def smollm3(c: HfConfig) -> dict[str, Any]:
+    """SmolLM3: every k-th block goes without rotary embedding."""
+    layers, step = c.layers("num_hidden_layers"), c.size("no_rope_layer_interval", default=4)
+    regular = [int((i + 1) % step != 0) for i in range(layers)]
+    found = c.get("no_rope_layers", regular)  # 1 where there is rotary embedding, in spite of the name
+    if found not in (regular, [1] * layers):
+        raise c.unsupported("no_rope_layers", "a 0 at every no_rope_layer_interval-th layer, or none")
+    without = {"no_position_every": step} if 0 in found else {}
+    tied = c.flag("tie_word_embeddings", True)
+    return decoder(c) | without | {"biases": c.biases(), "tied_embeddings": tied} | qwen_window(c)
+
+
+def nanochat(c: HfConfig) -> dict[str, Any]:
+    """nanochat of October 2025: norms without parameters, also after the embedding, squared ReLU."""
+    return decoder(HfConfig(c.values | {"hidden_act": "silu"}, c.path), kv_default=True) | {
+        "norm_parameters": "none",
+        "qk_norm": "head",
+        "embedding_norm": True,
+        "mlp": c.mlp(PLAIN, "hidden_act", default="relu2"),
+        "biases": c.biases(),
+        "logit_softcap": _softcap(c),
+    }
+
+
+FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
+    f.__name__: f for f in (llama, mistral, qwen2, qwen3, gemma, gemma2, olmo, olmo2, phi3, smollm3, nanochat)
+}

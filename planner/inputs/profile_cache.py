@@ -1,0 +1,54 @@
+"""The machine profile's file, in the user's cache: read by the planner, written by `gptplan calibrate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from planner.errors import ConfigError, FileError
+from planner.files import write_atomically
+from planner.step_time.kernel_tables import Tables
+
+Say = Callable[[str], None]
+
+
+def profile_path(device: str = "cpu") -> Path:
+    """Where the profile of a device is kept, in the user's cache."""
+    from platformdirs import user_cache_dir  # 20 ms, only where a profile is looked for
+
+    return Path(user_cache_dir("gptplan")) / f"profile-{device.replace(':', '-')}.json"
+
+
+def save_profile(profile: dict[str, object], path: Path) -> None:
+    """Write a profile; a reader sees the old file or the new one, never a part. Raises FileError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"the directory of the machine profile {path} cannot be made",
+            why=error.strerror or str(error),
+            remedy="set XDG_CACHE_HOME to a directory that can be written",
+        ) from error
+    write_atomically(path, json.dumps(profile, indent=1) + "\n", overwrite=True)
+
+
+def load_profile(path: Path, say: Say = lambda line: None) -> dict[str, object] | None:
+    """The profile in a file; None where there is none, or it cannot be used, and then `say` gets the reason."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(read, dict):
+            raise ConfigError("it is not a JSON object")
+        Tables(read)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ConfigError) as error:
+        why = error.why or error.what if isinstance(error, ConfigError) else str(error)
+        say(f"the machine profile {path} is left aside: {why}")
+        return None
+    return read
+
+
+def cached_profile(device: str = "cpu", say: Say = lambda line: None) -> dict[str, object] | None:
+    """This machine's profile, if `gptplan calibrate` or a run has made one."""
+    return load_profile(profile_path(device), say)

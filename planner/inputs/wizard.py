@@ -1,0 +1,195 @@
+"""The fields of a plan asked one after the other: which comes next, what an answer does. No terminal in here.
+
+First what every plan needs, then panel by panel whether more is to be said. `<` leads back and keeps the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from planner.config.run import RunConfig
+from planner.errors import InputError, PlanError
+from planner.inputs.architecture import OPTIONS
+from planner.inputs.effective import effective
+from planner.inputs.field_names import field_text
+from planner.inputs.fields import FLAGS, MAIN, label, panels
+from planner.inputs.flags import EITHER, ENDS, Flags, flag
+from planner.plan import Plan
+
+BACK, HELP, CLEAR = "<", "?", "-"
+YES, NO = ("y", "yes"), ("n", "no", "")
+SIGNS = f"Enter: as shown in brackets. {HELP}: help of the field. {BACK}: back. {CLEAR}: take an answer back."
+# what --params chooses by one rule, so that it cannot be asked beside it
+BY_PARAMS = ("heads", "kv_heads", "head_dim", "ffn", "family", *OPTIONS)
+# the preset is asked before the number of parameters: who names one is not asked for the other
+FIRST = ("model", *(name for name in MAIN if name != "model"))
+PlanOf = Callable[[Flags], Plan]
+
+
+class Step(NamedTuple):
+    """A question: about a field, about whether a panel has more to say, or none: the end."""
+
+    kind: Literal["field", "panel", "end"]
+    name: str = ""
+
+
+END = Step("end")
+TOP = Step("field", FIRST[0])
+NOTHING = Flags()
+
+
+@dataclass(frozen=True, slots=True)
+class Interview:
+    """What was answered so far. `start`: the example, or nothing over a file; an answer takes its place.
+
+    plan: of the last answers that gave one. missing: a field without which the answers give none. before: for `<`.
+    """
+
+    start: Flags
+    plan: Plan | None = None
+    answers: Flags = NOTHING
+    panels: frozenset[str] = frozenset()
+    at: Step = TOP
+    missing: str | None = None
+    before: Interview | None = None
+
+    @property
+    def flags(self) -> Flags:
+        """The answers over the start, without what they exclude of it."""
+        kept = {n: getattr(self.start, n) for n in self.start.given(*FLAGS) if not _excluded(n, self.answers)}
+        return replace(self.answers, **{n: text for n, text in kept.items() if getattr(self.answers, n) is None})
+
+
+class Question(NamedTuple):
+    """What is asked: a sentence, a short prompt, and what an empty line stands for, with its reason."""
+
+    sentence: str
+    prompt: str
+    value: str
+    why: str
+
+
+def begin(start: Flags, plan_of: PlanOf) -> tuple[Interview, str]:
+    """The first question, and a message where this machine's GPU is unknown: then it is the GPU that is asked first."""
+    try:
+        return Interview(start, plan_of(start)), ""
+    except PlanError as error:
+        return Interview(start, at=Step("field", "gpu"), missing="gpu"), error.message()
+
+
+def question(state: Interview) -> Question:
+    """The question of a state that is not at its end."""
+    kind, name = state.at
+    if kind == "panel":
+        more = [label(n) for n in _rest(name) if not _excluded(n, state.answers)]
+        return Question(f"{name}: {', '.join(more)}.", f"More about {name.lower()}? yes or no", "no", "")
+    value, why = _effect(state, name)
+    return Question(FLAGS[name][2].rstrip(",."), label(name), value, why)
+
+
+def answer(state: Interview, text: str, plan_of: PlanOf) -> tuple[Interview, str]:
+    """The state after an answer, and what is to be said about it: "" or one message; a wrong answer asks again."""
+    text = "".join(c for c in text if c.isprintable()).strip()
+    if text == BACK:
+        if state.before is None:
+            return state, "This is the first question."
+        return replace(state, at=state.before.at, before=state.before.before, missing=None), ""
+    if state.at.kind == "panel":
+        return _about_panel(state, text)
+    name = state.at.name
+    if text == HELP:
+        _, why = _effect(state, name)
+        return state, field_text(name) + (f"\n  in effect: {why}" if why else "")
+    answers = state.answers
+    if text:
+        answers = replace(answers, **{name: None if text == CLEAR else text})
+    tried = replace(state, answers=answers, missing=None)
+    try:
+        after = replace(tried, plan=plan_of(tried.flags))
+    except PlanError as error:
+        missing = _missing(error)
+        if missing is None or missing == name:
+            return state, error.message()
+        return _go(replace(tried, missing=missing), Step("field", missing), state), ""
+    if text == CLEAR:
+        return replace(after, before=state.before), ""  # the same question: its brackets say what is in effect now
+    return _go(after, _next(after) if state.plan is not None else TOP, state), ""
+
+
+def _about_panel(state: Interview, text: str) -> tuple[Interview, str]:
+    name, word = state.at.name, text.lower()
+    if text == HELP:
+        return state, "\n".join(f"{label(n)}: {FLAGS[n][2]}" for n in _rest(name) if not _excluded(n, state.answers))
+    if word not in YES + NO:
+        return state, InputError(f"{text[:40]!r} is neither yes nor no", remedy="answer y or n").message()
+    opened = state.panels | {name} if word in YES else state.panels - {name}
+    after = replace(state, panels=opened)
+    return _go(after, _next(after), state), ""
+
+
+def _go(state: Interview, step: Step, before: Interview) -> Interview:
+    return replace(state, at=step, before=before)
+
+
+def _next(state: Interview) -> Step:
+    """The question after the present one, without those that an answer excludes."""
+    steps = list(_steps(state))
+    rest = steps[steps.index(state.at) + 1 :]
+    return next(step for step in rest if step.kind != "field" or not _excluded(step.name, state.answers))
+
+
+def _steps(state: Interview) -> Iterator[Step]:
+    yield from (Step("field", name) for name in FIRST)
+    for panel in panels():
+        rest = _rest(panel)
+        if rest:
+            yield Step("panel", panel)
+        if panel in state.panels or state.at in {Step("field", name) for name in rest}:
+            yield from (Step("field", name) for name in rest)
+    yield END
+
+
+def _rest(panel: str) -> tuple[str, ...]:
+    return tuple(name for name in panels()[panel] if name not in MAIN)
+
+
+def _excluded(name: str, answers: Flags) -> bool:
+    """Whether an answer to another field says already what this one would."""
+    others = [n for names, _ in EITHER if name in names for n in names if n != name]
+    others += ["params"] if name in BY_PARAMS else list(BY_PARAMS) if name == "params" else []
+    return bool(answers.given(*others)) and getattr(answers, name) is None
+
+
+def _missing(error: PlanError) -> str | None:
+    """The field that a message calls missing, where it is one that can be asked."""
+    word, _, rest = error.what.partition(" is missing")
+    return next((name for name in FLAGS if flag(name) == word and not rest), None)
+
+
+def _effect(state: Interview, name: str) -> tuple[str, str]:
+    """What an empty line stands for, and why that is so."""
+    answered = getattr(state.answers, name)
+    if answered is not None:
+        return answered, "your answer"
+    if state.missing == name:
+        return "none yet", f"{flag(name)} is wanted beside what was answered"
+    if state.plan is None:
+        return "none yet", ""
+    started = getattr(state.flags, name)
+    if started is not None:
+        return started, "the example to start from"
+    values = effective(state.plan)
+    return values.get(name, "not given"), _reason(state.plan, name) if name in values else ""
+
+
+def _reason(plan: Plan, name: str) -> str:
+    if name == "price_per_gpu_hour":
+        return plan.cost.price_source
+    return _assumed(plan.config, name)
+
+
+def _assumed(config: RunConfig, name: str) -> str:
+    keys = (name, *ENDS.get(name, ()))
+    return next((a.source for key in keys for a in config.provenance.assumptions if a.key == key), "")

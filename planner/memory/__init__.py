@@ -1,0 +1,1 @@
+"""Bytes of one device by component and phase."""

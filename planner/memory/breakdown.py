@@ -1,0 +1,131 @@
+"""The memory account of one device: state, activations by operator, peak of every phase, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from planner.config.run import RunConfig
+from planner.counts.parameters import nominal_parameters, parameters_of
+from planner.counts.run import recipe_of
+from planner.formulas import memory
+from planner.memory.coverage import counted
+from planner.memory.device import Device, device_account
+from planner.memory.ledger import Peak
+from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_bytes
+from planner.memory.phases import walk_run
+from planner.presets import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes per device. A component's own line is its own maximum; `at_peak` sums to `peak_requested_bytes`."""
+
+    rule_14_bytes: int
+    weights_bytes: int
+    master_weights_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    logits_bytes: int
+    temporary_bytes: int
+    saved_bytes: int
+    saved_by_operator: dict[str, int]
+    peak_requested_bytes: int
+    peak_allocated_bytes: int | None
+    peak_allocated_bytes_low: int | None
+    peak_allocated_bytes_high: int | None
+    peak_reserved_bytes: int | None
+    peak_reserved_bytes_low: int | None
+    peak_reserved_bytes_high: int | None
+    workspace_bytes: int | None
+    context_bytes: int | None
+    device_used_bytes: int | None
+    usable_bytes: int | None
+    fits: bool | None
+    fits_by: str
+    peak_phase: str
+    at_peak: dict[str, int]
+    phases: tuple[Peak, ...]
+    checkpoint_bytes: int
+
+
+def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory:
+    """The account of `config` on `gpu`; None stands for this machine's processor.
+
+    replay: False for allocated and reserved bytes by rule, without the allocator's replay (in a search).
+
+    Activation bytes are those of the reference trainer's model under the runtime that the config names; where that
+    has no witness for the options (`witnessed.py`), the eager loop's, with an interval around them.
+    """
+    counts = parameters_of(config.model)
+    recipe = recipe_of(config)
+    # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
+    walked = walk_run(config, on_gpu=gpu is not None)
+    largest, saved = walked.largest, walked.saved_by
+    peak = max(walked.phases, key=lambda p: p.peak_bytes)
+    optimizer = optimizer_memory(config)
+    usable = gpu.usable_bytes if gpu else _host_memory(config)
+    device = device_account(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    if gpu and counted(config) is not None:
+        device = _bounded(device, walked.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
+    return Memory(
+        rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
+        weights_bytes=largest["weights"],
+        master_weights_bytes=int(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter)),
+        gradients_bytes=int(memory.gradients_bytes(counts.total, recipe.gradients_bytes_per_parameter)),
+        optimizer_bytes=optimizer.state_bytes,
+        activations_bytes=largest["activations"],
+        logits_bytes=largest["logits"],
+        temporary_bytes=largest["temporary"],
+        saved_bytes=sum(saved.values()),
+        saved_by_operator=saved,
+        peak_requested_bytes=peak.peak_bytes,
+        peak_allocated_bytes=device.allocated,
+        peak_allocated_bytes_low=device.allocated_low,
+        peak_allocated_bytes_high=device.allocated_high,
+        peak_reserved_bytes=device.reserved,
+        peak_reserved_bytes_low=device.reserved_low,
+        peak_reserved_bytes_high=device.reserved_high,
+        workspace_bytes=device.workspace,
+        context_bytes=device.context,
+        device_used_bytes=device.used,
+        usable_bytes=usable,
+        fits=device.fits,
+        fits_by=device.fits_by,
+        peak_phase=peak.phase,
+        at_peak=peak.at_peak,
+        phases=walked.phases,
+        checkpoint_bytes=_checkpoint_bytes(config, optimizer),
+    )
+
+
+def _gradient_bytes(config: RunConfig) -> int:
+    """Bytes of a gradient that stands beside the accumulated ones, where there are any."""
+    return recipe_of(config).weights_bytes_per_parameter if config.training.accumulation > 1 else 0
+
+
+def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
+    """Without a witness: between what does not depend on the runtime, and the eager figure with all gradients twice."""
+    state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
+    assert device.allocated_high is not None
+    return replace(device, allocated_low=state, allocated_high=device.allocated_high + gradients)
+
+
+def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
+    """A checkpoint's files: the weights that are updated, and the optimizer's state but what all tensors share."""
+    counts = parameters_of(config.model)
+    weights = int(memory.weights_bytes(counts.total, updated_bytes(config)))
+    entries = counts.tensors + sum(times for _, times in optimizer.storages)
+    return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
+
+
+def _host(requested: int, usable: int | None) -> Device:
+    """A processor has no allocator of this kind; its memory is the machine's."""
+    return Device(fits=None if usable is None else requested <= usable)
+
+
+def _host_memory(config: RunConfig) -> int | None:
+    """Memory of this machine, from its profile; None without one."""
+    found = (config.profile or {}).get("memory_bytes")
+    return found if isinstance(found, int) else None

@@ -1,0 +1,121 @@
+"""What a GPU holds beyond the requested bytes of tensors: the allocator's blocks and segments, workspaces, context.
+
+The step's own allocations, in order, are replayed through a model of PyTorch's caching allocator (`allocator.py`);
+whether the plan fits is asked of the same model with the card's capacity, because an allocator that runs full gives
+unused segments back and tries again. Where a replay is not wanted, rules stand in, with their interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.config.run import RunConfig
+from planner.errors import OutOfMemoryError
+from planner.memory.allocator import AllocatorPeaks, Event, replay_allocations
+from planner.memory.phases import walk_run
+from planner.presets import Gpu
+from planner.rules import roofline_of, rules
+
+MOST_BLOCKS = 512  # of a model whose blocks are replayed one by one
+BY_REPLAY = "the allocator's replay with usable_bytes - context_bytes as its capacity"
+BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Bytes of one device beyond tensors; `fits_by` says how the verdict was reached. None is unknown."""
+
+    allocated: int | None = None
+    allocated_low: int | None = None
+    allocated_high: int | None = None
+    reserved: int | None = None
+    reserved_low: int | None = None
+    reserved_high: int | None = None
+    used: int | None = None
+    workspace: int | None = None
+    context: int | None = None
+    fits: bool | None = None
+    fits_by: str = "peak_requested_bytes <= usable_bytes"
+
+
+def device_account(
+    config: RunConfig, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()
+) -> Device:
+    """The account of `config` on `gpu`. requested: peak of the tensors' bytes. replay: False for rules alone.
+
+    buffers: bytes of each tensor that the program holds beside what the config says, from the start to the end.
+    """
+    requested += sum(buffers)
+    rule = rules("roofline")["memory"]
+    workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
+    context = context_bytes(gpu)
+    too_large = gpu.usable_bytes is not None and requested + workspace + context > gpu.usable_bytes
+    if not replay or too_large or config.model.layers > MOST_BLOCKS:
+        return _by_rule(requested, workspace, context, gpu.usable_bytes)
+    events = allocations(config, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
+    expandable = config.hardware.allocator == "expandable"
+    peaks = replay_allocations(events, expandable=expandable)
+    return Device(
+        allocated=peaks.allocated,
+        allocated_low=requested + workspace,
+        allocated_high=round(peaks.allocated * rule["replay_high"]),
+        reserved=peaks.reserved,
+        reserved_low=peaks.allocated,
+        reserved_high=round(peaks.reserved * rule["replay_reserve_high"]),
+        used=peaks.reserved + context,
+        workspace=workspace,
+        context=context,
+        fits=_passes(events, expandable, peaks, None if gpu.usable_bytes is None else gpu.usable_bytes - context),
+        fits_by=BY_REPLAY,
+    )
+
+
+def allocations(config: RunConfig, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[Event]:
+    """Every allocation and release of two steps, the workspaces of matrix products and `buffers` first."""
+    events = [(-1 - i, size) for i, size in enumerate((*(workspace,) * handles, *buffers))]
+    walk_run(config, on_gpu=True, events=events)
+    return events
+
+
+def _passes(
+    events: list[tuple[int, int]], expandable: bool, peaks: AllocatorPeaks, capacity: int | None
+) -> bool | None:
+    if capacity is None:
+        return None
+    if peaks.reserved <= capacity:
+        return True
+    if peaks.allocated > capacity:
+        return False
+    try:
+        replay_allocations(events, expandable=expandable, capacity=capacity)
+    except OutOfMemoryError:
+        return False
+    return True
+
+
+def _by_rule(requested: int, workspace: int, context: int, usable: int | None) -> Device:
+    rule = rules("roofline")["memory"]
+    allocated = round(requested * rule["rounding"]) + workspace
+    return Device(
+        allocated=allocated,
+        allocated_low=requested + workspace,
+        allocated_high=round(requested * rule["rounding_high"]) + workspace,
+        reserved=round(allocated * rule["reserve"]),
+        reserved_low=allocated,
+        reserved_high=round(allocated * rule["reserve_high"]),
+        used=round(allocated * rule["reserve"]) + context,
+        workspace=workspace,
+        context=context,
+        fits=None if usable is None else allocated + context <= usable,
+        fits_by=BY_RULE,
+    )
+
+
+def context_bytes(gpu: Gpu) -> int:
+    """CUDA context and loaded kernels: a base and a share for each multiprocessor, more in some families."""
+    rule = rules("roofline")["memory"]
+    if gpu.multiprocessors is None:
+        return int(rule["context_bytes"])
+    extra = next((f["bytes"] for f in rule["context_family"] if gpu.id in f["gpus"]), 0)
+    return int(rule["context_base_bytes"] + gpu.multiprocessors * rule["context_bytes_per_multiprocessor"] + extra)

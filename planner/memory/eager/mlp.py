@@ -1,0 +1,64 @@
+"""The MLPs of a block. Mirror of `reference_trainer/model/mlp.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from planner.memory.eager import operators as op
+from planner.memory.eager.autograd import Autograd
+from planner.memory.eager.facts import Facts
+from planner.memory.eager.graph import Tensor
+from planner.memory.eager.layers import Linear
+
+Activation = Callable[[Autograd, Tensor], Tensor]
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": op.pointwise,
+    "gelu-written-out": op.gelu_written_out,
+    "swiglu": op.pointwise,
+    "geglu": op.pointwise,
+    "relu": op.relu,
+    "relu2": op.relu_squared,
+}
+
+
+def activation_of(f: Facts) -> Activation:
+    """The activation of a model; CUDA's autocast, not the processor's, takes powers in fp32."""
+    if f.model.mlp == "gelu-written-out" and f.autocast and f.cuda:
+        return partial(op.gelu_written_out, power=op.FP32)
+    return ACTIVATIONS[f.model.mlp]
+
+
+class MLP:
+    """Two matrices around an activation, or three with a gate."""
+
+    def __init__(self, f: Facts, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
+        s = f.shape
+        self.label, self.activation = label, activation_of(f)
+        self.gate = Linear(f, s.hidden, ffn, bias) if s.gated else None
+        self.up = Linear(f, s.hidden, ffn, bias)
+        self.down = Linear(f, ffn, s.hidden, bias)
+
+    def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        act = self.plain(e, x) if self.gate is None else self.gated(e, x, self.gate)
+        e.label = f"{self.label}.down"
+        return self.down(e, act)
+
+    def plain(self, e: Autograd, x: Tensor) -> Tensor:
+        """activation(up x)."""
+        e.label = f"{self.label}.up"
+        wide = self.up(e, x)
+        e.label = self.label
+        return self.activation(e, wide)
+
+    def gated(self, e: Autograd, x: Tensor, gate: Linear) -> Tensor:
+        """activation(gate x) * (up x)."""
+        e.label = f"{self.label}.gate"
+        wide = gate(e, x)
+        e.label = self.label
+        act = self.activation(e, wide)
+        del wide
+        e.label = f"{self.label}.up"
+        up = self.up(e, x)
+        e.label = self.label
+        return op.multiply(e, act, up)

@@ -1,0 +1,155 @@
+"""What the optimizer holds: its state by parameter tensor, and in which order and groups the tensors are updated.
+
+Mirrors `reference_trainer/optim/optimizers.py`, which is what torch.optim allocates; sizes in bytes. What an update
+needs beside the state for a moment is walked by `updates.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from planner.config.model import ModelConfig
+from planner.config.run import RunConfig
+from planner.counts.groups import Key, key_of, rate_and_decay
+from planner.counts.run import moments_dtype, recipe_of
+from planner.counts.shape import shape_of
+from planner.counts.tensors import ParameterTensor, named_tensors, parameter_tensors
+from planner.presets import Recipe
+
+FP32, BF16 = 4, 2
+COUNTER = 4  # torch keeps the number of updates of every tensor as an fp32 scalar
+ORTHOGONAL = BF16  # bytes of an element in Muon's iteration
+# bitsandbytes 0.50, optim/optimizer.py: blocks of 256 elements with an fp32 maximum each; tensors below 4,096 elements
+# keep fp32 moments; two tables of 256 fp32 numbers for all
+BLOCK, SMALLEST_8BIT, TABLES = 256, 4096, 2 * 256 * FP32
+OUTSIDE_BLOCKS = ("embedding.weight", "position.weight", "head.weight")
+
+UpdatedTensor = ParameterTensor
+UpdateGroup = tuple[str, bool, tuple[UpdatedTensor, ...]]  # optimizer, whether it decays, its tensors in order
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerMemory:
+    """State in all, and its storages one by one (bytes, times)."""
+
+    state_bytes: int
+    storages: tuple[tuple[int, int], ...]
+
+
+def optimizer_memory(config: RunConfig) -> OptimizerMemory:
+    """The state of the config's optimizer."""
+    tensors, name, item = parameter_tensors(config.model), config.optimizer.name, moment_item(config)
+    storages = [(size, t.times) for t in tensors for size in state_of_tensor(name, item, t)]
+    storages += [(size, 1) for size in shared_state(config)]
+    return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
+
+
+def updated_bytes(config: RunConfig) -> int:
+    """Bytes of an element of the weights that the update changes: the master's where there is one."""
+    recipe = recipe_of(config)
+    return recipe.master_weights_bytes_per_parameter or recipe.weights_bytes_per_parameter
+
+
+def moment_item(config: RunConfig) -> int:
+    """Bytes of an element of the moments."""
+    return {None: updated_bytes(config), "fp32": FP32, "bf16": BF16}[moments_dtype(config)]
+
+
+def is_own_adamw(config: RunConfig) -> bool:
+    """Whether the moments' type is not the weights': torch.optim has no such AdamW, the reference trainer has."""
+    return config.optimizer.name == "adamw" and moment_item(config) != updated_bytes(config)
+
+
+def gradient_stays_narrow(config: RunConfig) -> bool:
+    """Whether gradients are narrower than the masters, so that one tensor at a time is widened and updated."""
+    recipe: Recipe = recipe_of(config)
+    return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
+
+
+def state_of_tensor(optimizer: str, item: int, tensor: ParameterTensor) -> tuple[int, ...]:
+    """Bytes of each storage of one tensor's state; `item`: of an element of the moments."""
+    whole = tensor.count * item
+    kind = _optimizer_of(optimizer, tensor)
+    if kind == "adamw":
+        return (COUNTER, whole, whole)
+    if kind == "adamw8bit":
+        return _state_8bit(tensor.count)
+    if kind == "adafactor":
+        return (COUNTER, *_factors(tensor, item))
+    return (whole,)  # lion, sgd and muon keep one moment
+
+
+def shared_state(config: RunConfig) -> tuple[int, ...]:
+    """Storages that all tensors share: the 8-bit numbers' meanings."""
+    large = any(t.count >= SMALLEST_8BIT for t in parameter_tensors(config.model))
+    return (TABLES // 2, TABLES // 2) if config.optimizer.name == "adamw8bit" and large else ()
+
+
+def _state_8bit(count: int) -> tuple[int, ...]:
+    if count < SMALLEST_8BIT:
+        return (FP32 * count, FP32 * count)
+    maxima = FP32 * -(-count // BLOCK)
+    return (count, count, maxima, maxima)
+
+
+def _factors(tensor: ParameterTensor, item: int) -> tuple[int, ...]:
+    """Rows and columns of a matrix's second moment, of each one in a stack; a vector's is whole."""
+    if len(tensor.shape) < 2:
+        return (tensor.count * item,)
+    height, width = tensor.shape[-2:]
+    return (tensor.count // width * item, tensor.count // height * item)
+
+
+def _optimizer_of(name: str, tensor: ParameterTensor) -> str:
+    """Muon takes the blocks' matrices and leaves the rest to AdamW; every other optimizer takes all."""
+    if name == "muon" and (len(tensor.shape) != 2 or tensor.name in OUTSIDE_BLOCKS):
+        return "adamw"
+    return name
+
+
+def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, ...]:
+    """Tensors by optimizer and decay, in the order of their update; where each is finished first, one by one.
+
+    whole: every block by itself; else those between the first and the last, which are alike, come once.
+    """
+    # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
+    order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, whole)
+    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in order]
+    keys = {t: key_of(config.optimizer, t.name, len(t.shape)) for t, _ in tensors}
+
+    def decays(key: Key) -> bool:
+        return rate_and_decay(config.optimizer, key)[1] > 0
+
+    if gradient_stays_narrow(config):
+        return tuple((kind, decays(keys[t]), (t,)) for t, kind in tensors)
+    kinds = ("adamw",) if config.optimizer.name == "muon" else (config.optimizer.name,)
+    groups = [
+        (kind, decays(key), tuple(t for t, its in tensors if its == kind and keys[t] == key))
+        for kind in kinds
+        for key in sorted(set(keys.values()))
+    ]
+    matrices = [
+        ("muon", decays(keys[t]), (t,)) for t, its in tensors if its == "muon"
+    ]  # each has an optimizer of its own
+    return (*matrices, *(group for group in groups if group[2]))
+
+
+def _in_order(model: ModelConfig, whole: bool) -> Iterator[ParameterTensor]:
+    """Tables, the blocks one after the other, the norm after them, the head: the model's own order."""
+    tensors = parameter_tensors(model)
+    norms = [t for t in tensors if t.name.startswith("norm.")]
+    inner = [*norms, *(t for t in tensors if t.name not in OUTSIDE_BLOCKS and t not in norms)]
+    ends, layers = shape_of(model).end_norms, shape_of(model).layers
+    yield from (t for t in tensors if t.name in OUTSIDE_BLOCKS[:2])
+    seen = 0
+    for run in [1] * layers if whole or layers < 3 else [1, layers - 2, 1]:
+        for t in inner:
+            inside = t.times - ends if t in norms else t.times
+            # what only some blocks have is spread evenly: the order among alike tensors moves no peak
+            times = inside * (seen + run) // layers - inside * seen // layers
+            if times:
+                yield ParameterTensor(t.name, t.shape, times)
+        seen += run
+    yield from (ParameterTensor(t.name, t.shape, ends) for t in norms)
+    yield from (t for t in tensors if t.name == OUTSIDE_BLOCKS[2])

@@ -1,0 +1,174 @@
+"""An optimizer's update on the ledger, allocation by allocation: what each implementation holds, and for how long.
+
+`reference_trainer/optim/updater.py` and torch.optim (adamw.py, adam.py, sgd.py, _adafactor.py, _muon.py of PyTorch
+2.13) are mirrored: names that PyTorch's version keeps alive are kept alive here, by the same rules of Python. Scalars
+(norms, rates, step counts read back) are left out; the counters that stay are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from planner.config.run import RunConfig
+from planner.memory.eager.graph import Storage
+from planner.memory.ledger import Ledger
+from planner.memory.optimizer_state import (
+    FP32,
+    ORTHOGONAL,
+    UpdatedTensor,
+    gradient_stays_narrow,
+    is_own_adamw,
+    moment_item,
+    shared_state,
+    state_of_tensor,
+    update_groups,
+    updated_bytes,
+)
+
+Hold = Callable[[str, int, int], None]
+Group = Sequence[UpdatedTensor]
+
+
+class Update:
+    """The config's update; `hold` takes what stays (component, bytes, times), the rest goes through the ledger."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger, hold: Hold, whole: bool) -> None:
+        self.config, self.ledger, self.hold = config, ledger, hold
+        self.item, self.moment = updated_bytes(config), moment_item(config)
+        self.groups = update_groups(config, whole)
+        self.one_by_one, self.own_adamw = gradient_stays_narrow(config), is_own_adamw(config)
+
+    def walk(self, first: bool) -> None:
+        """One update of all tensors; the first one makes the state."""
+        if first:
+            for size in shared_state(self.config):
+                self.hold("optimizer", size, 1)
+        for kind, decays, group in self.groups:
+            gradient = self.temporary(FP32 * group[0].count) if self.one_by_one else None
+            self._update(kind, decays, group, first)
+            del gradient
+
+    def temporary(self, size: int) -> Storage:
+        """Bytes for as long as the result is named."""
+        return Storage(self.ledger, size, "temporary")
+
+    def _update(self, kind: str, decays: bool, group: Group, first: bool) -> None:
+        way = self.config.optimizer.implementation
+        if kind == "sgd":
+            self._sgd(way, decays, group, first)
+            return
+        if first:
+            self._make_state(group)
+        if kind == "muon":
+            self._muon(group)
+        elif kind == "lion":
+            self._one_at_a_time(group, self._lion_bytes())
+        elif kind == "adafactor":
+            self._adafactor_foreach(group) if way == "foreach" else self._adafactor(group)
+        elif self.own_adamw:
+            self._one_at_a_time(group, self._own_adamw_bytes())
+        elif kind == "adamw":
+            self._adamw(way, group)
+
+    def _make_state(self, group: Group) -> None:
+        """A group's state appears at once, before its first tensor is updated."""
+        for tensor in group:
+            for size in state_of_tensor(self.config.optimizer.name, self.moment, tensor):
+                self.hold("optimizer", size, tensor.times)
+
+    def _one_at_a_time(self, group: Group, each: int) -> None:
+        """Our own optimizers: so many bytes per element of one tensor, and nothing from one to the next."""
+        for tensor in group:
+            copies = self.temporary(each * tensor.count)
+            del copies
+
+    def _lion_bytes(self) -> int:
+        """New values; where the types differ, the narrower of moment and gradient widened, and narrow new weights."""
+        if self.moment == self.item:
+            return self.item
+        return 2 * FP32 + (self.item if self.item < self.moment else 0)
+
+    def _own_adamw_bytes(self) -> int:
+        """An fp32 gradient where it is narrow, one new moment, and that moment rounded where it is narrow."""
+        return FP32 + (FP32 if self.item < FP32 else 0) + (self.moment if self.moment < FP32 else 0)
+
+    def _adamw(self, way: str, group: Group) -> None:
+        """fused: nothing. foreach: roots of all second moments. for-loop: root and quotient, the last one's beside."""
+        if way == "foreach":
+            roots = self._like(group)
+            del roots
+        if way == "for-loop":
+            denominator = None
+            for tensor in group:
+                root = self.temporary(self.item * tensor.count)
+                quotient = self.temporary(self.item * tensor.count)
+                del root
+                denominator = quotient
+                del quotient
+            del denominator
+
+    def _like(self, group: Group) -> list[Storage]:
+        """A copy of each tensor of a group, which is one tensor where each is finished before the next."""
+        return [self.temporary(self.item * t.count * (1 if self.one_by_one else t.times)) for t in group]
+
+    def _sgd(self, way: str, decays: bool, group: Group, first: bool) -> None:
+        """The decay is added to a copy of the gradient, but not by the fused kernel; the first momentum is a copy."""
+        if way == "for-loop":
+            for tensor in group:
+                gradient = self.temporary(self.item * tensor.count) if decays else None
+                if first:
+                    self._make_state((tensor,))
+                del gradient
+            return
+        gradients = self._like(group) if decays and way == "foreach" else []
+        if first:
+            self._make_state(group)
+        del gradients
+
+    def _adafactor(self, group: Group) -> None:
+        """Rows, columns and the estimate of one tensor; each name holds the last tensor's until it is set again."""
+        rows = columns = squared = estimate = None
+        for tensor in group:
+            if len(tensor.shape) > 1:
+                rows = self.temporary(self.item * tensor.count // tensor.shape[-1])
+                columns = self.temporary(self.item * tensor.count // tensor.shape[-2])
+            else:
+                squared = self.temporary(self.item * tensor.count)
+            estimate = self.temporary(self.item * tensor.count)
+        del rows, columns, squared, estimate
+
+    def _adafactor_foreach(self, group: Group) -> None:
+        """The estimates of all tensors of a group at once, matrices and vectors apart."""
+        matrices = [t for t in group if len(t.shape) > 1]
+        vectors = [t for t in group if len(t.shape) == 1]
+        if matrices:
+            estimates = self._like(matrices)
+            means = self.temporary(self.item * sum(t.times * t.count // (t.shape[-1] * t.shape[-2]) for t in matrices))
+            del estimates, means
+        if vectors:
+            squared = self._like(vectors)
+            del squared
+            estimates = self._like(vectors)
+            del estimates
+
+    def _muon(self, group: Group) -> None:
+        """Newton-Schulz in bf16 on one matrix, with a copy of it and of its momentum, for a step that is not good."""
+        (tensor,) = group
+        copies = [self.temporary(self.item * tensor.count) for _ in ("weight", "momentum")]
+        update = self.temporary(self.item * tensor.count)
+        update = self._orthogonal(update, tensor)
+        del update, copies
+
+    def _orthogonal(self, given: Storage, tensor: UpdatedTensor) -> Storage:
+        side = min(tensor.shape)
+        found = given if self.item == ORTHOGONAL else self.temporary(ORTHOGONAL * tensor.count)
+        gram = polynomial = None
+        for _ in range(NEWTON_SCHULZ_STEPS):
+            gram = self.temporary(ORTHOGONAL * side * side)
+            polynomial = self.temporary(ORTHOGONAL * side * side)
+            found = self.temporary(ORTHOGONAL * tensor.count)
+        del gram, polynomial
+        return found
+
+
+NEWTON_SCHULZ_STEPS = 5  # Jordan et al. 2024; torch.optim.Muon's default

@@ -1,0 +1,33 @@
+"""Two plans side by side as text: each difference below it divided among the fields that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from planner.analysis.difference import Difference
+from planner.inputs.fields import label
+from planner.report.text import table
+
+NOTE = "Each share is the mean of changing that field first and changing it last; the shares sum to the difference."
+
+
+def difference_lines(found: Sequence[Difference]) -> list[str]:
+    """A table: pinned, now, difference; below each number the fields that moved it."""
+    rows: list[tuple[str, ...]] = [("", "pinned", "now", "difference")]
+    for d in found:
+        spell = d.after.plain
+        if d.before.value is None or d.after.value is None:
+            rows.append((d.after.title, spell(d.before.value), spell(d.after.value), "unknown"))
+            continue
+        total = d.after.value - d.before.value
+        rows.append((d.after.title, spell(d.before.value), spell(d.after.value), signed(total, spell)))
+        for share in d.shares or ():
+            if share.amount:
+                name = " + ".join(label(n) for n in share.names)
+                rows.append((f"  by {name}", "", "", signed(float(share.amount), spell)))
+    return [line[2:] for line in table(rows, right=frozenset({1, 2, 3}))]
+
+
+def signed(x: float, spell: Callable[[float | None], str]) -> str:
+    """A difference with its sign; none is said in a word."""
+    return "the same" if x == 0 else ("+" if x > 0 else "") + spell(x)

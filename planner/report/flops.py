@@ -1,0 +1,101 @@
+"""The FLOPs report as text for people: operators, conventions side by side with who uses each, peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from planner.analysis.flops import ConventionFlops, FlopsReport
+from planner.report.text import BASES, table, wrap
+from planner.units import format_count_exact, format_flops, format_flops_rate, format_fraction, format_rate
+
+LEGEND = (
+    "N: parameters · q, v: heads times the width of a query, of a value head · L: blocks · T: sequence · "
+    "K: keys a query's scores are counted against, summed over the blocks · V: vocabulary · h: width"
+)
+
+
+def flops_text(report: FlopsReport) -> str:
+    """The whole report."""
+    sections = [_title(report), _operators(report), _conventions(report), _who(report), _peaks(report)]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _title(report: FlopsReport) -> str:
+    p = report.parameters
+    active = f", {format_count_exact(p['active'])} active" if p["active"] != p["total"] else ""
+    return f"{report.model}, {format_count_exact(p['total'])} parameters{active}, sequence {report.seq:,}"
+
+
+def _operators(report: FlopsReport) -> str:
+    t = report.totals
+    rows: list[tuple[str, ...]] = [("operator", "weights met", "forward", "backward", "computed again", "share")]
+    for o in report.operators:
+        again = format_flops(o.recomputed_per_token) if o.recomputed_per_token else ""
+        weights = format_count_exact(o.weights) if o.weights else ""
+        forward, backward = format_flops(o.forward_per_token), format_flops(o.backward_per_token)
+        rows.append((o.operator, weights, forward, backward, again, format_fraction(o.share)))
+    again_total = t.hardware_per_token - t.model_per_token
+    rows.append(
+        (
+            "sum per token",
+            "",
+            format_flops(t.forward_per_token),
+            format_flops(t.backward_per_token),
+            format_flops(again_total) if again_total else "",
+            format_fraction(1.0),
+        )
+    )
+    lines = ["FLOPs by operator, per token, all blocks", *table(rows, right=frozenset({1, 2, 3, 4, 5}))]
+    reasons = sorted({reason for o in report.operators for reason in o.recomputed_by})
+    if reasons:
+        lines += wrap(f"computed again by {', '.join(reasons)}", indent=2)
+    return "\n".join([*lines, "", *_sums(report)])
+
+
+def _sums(report: FlopsReport) -> Iterable[str]:
+    t = report.totals
+    rows: list[tuple[str, ...]] = [("", "model FLOPs (MFU)", "hardware FLOPs (HFU)")]
+    rows.append(("per token", format_flops(t.model_per_token), format_flops(t.hardware_per_token)))
+    step = f"per step of {t.tokens_per_step:,} tokens"
+    rows.append((step, format_flops(t.model_per_step), format_flops(t.hardware_per_step)))
+    if t.run_tokens is not None:
+        run = f"run of {format_count_exact(t.run_tokens)} tokens"
+        rows.append((run, format_flops(t.run_model), format_flops(t.run_hardware)))
+    return table(rows, right=frozenset({1, 2}))
+
+
+def _conventions(report: FlopsReport) -> str:
+    rows: list[tuple[str, ...]] = [("convention", "FLOPs per token", "to ours", "run", "prints", "formula")]
+    rows += [_convention(c) for c in report.conventions]
+    lines = ["The same run in each convention", *table(rows, right=frozenset({1, 2, 3, 4}))]
+    speed = f"at {format_rate(report.tokens_per_second_per_gpu)} per GPU, {BASES[report.speed_basis]}"
+    if report.tokens_per_second_per_gpu is None:
+        speed = f"speed {BASES[report.speed_basis]}"
+    return "\n".join([*lines, *wrap(LEGEND, indent=2), *wrap(f"prints: MFU or HFU {speed}", indent=2)])
+
+
+def _convention(c: ConventionFlops) -> tuple[str, ...]:
+    run = "" if c.run_flops is None else format_flops(c.run_flops)
+    kind = "MFU" if c.kind == "model" else "HFU"
+    printed = f"{kind} {'unknown' if c.utilisation is None else format_fraction(c.utilisation)}"
+    return (c.id, format_flops(c.flops_per_token), f"{c.ratio:.4f}", run, printed, c.formula)
+
+
+def _who(report: FlopsReport) -> str:
+    lines = ["Who uses each"]
+    for c in report.conventions:
+        lines.append(f"  {c.id}")
+        for text in (c.used_by, c.note, f"source: {c.source}"):
+            lines += wrap(text, indent=6)
+    return "\n".join(lines)
+
+
+def _peaks(report: FlopsReport) -> str:
+    if not report.denominators:
+        return ""
+    rows: list[tuple[str, ...]] = [("peak", "rate", "MFU with it", "")]
+    for d in report.denominators:
+        mark = f"← used: products are {report.compute_dtype}" if d.used else d.meaning
+        rows.append((d.name, format_flops_rate(d.flops_rate), format_fraction(d.mfu), mark))
+    head = f"Peaks of {report.gpu}, and what else MFU is divided by"
+    return "\n".join([head, *table(rows, right=frozenset({1, 2}))])

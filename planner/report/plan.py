@@ -1,0 +1,272 @@
+"""A plan as text for people: aligned lines, shares, totals last. Comparisons are in `comparison_text.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from planner.finding import Finding
+from planner.memory.breakdown import Memory
+from planner.plan import Plan
+from planner.report.text import BASES, COMPONENT_NAMES, MARKS, WIDTH, Page, table, wrap
+from planner.units import (
+    format_bytes,
+    format_bytes_decimal,
+    format_count,
+    format_count_exact,
+    format_duration,
+    format_flops,
+    format_fraction,
+    format_money,
+    format_number,
+    format_rate,
+)
+
+
+def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> str:
+    """The plan as a summary that can be pasted into a review, `width` columns wide; its tables need 60.
+
+    found: None where the findings stand elsewhere.
+    """
+    page = Page(width)
+    sections = [
+        page.heading(title(plan)),
+        _model(plan, page),
+        _compute(plan, page),
+        _batch(plan, page),
+        _memory(plan, page),
+        _schedule(plan, page),
+        _speed(plan, page),
+        _money(plan, page),
+        "" if found is None else _findings(found, page),
+        _assumptions(plan, page),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def announcement(plan: Plan) -> str:
+    """One line said before a run begins: what it is, and what is predicted; a speed that is not known is named so."""
+    t = plan.throughput
+    peak = f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
+    if t.tokens_per_second is None:
+        predicted = f"{peak}; how fast is not predicted, it will be measured"
+    else:
+        predicted = f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, {peak}"
+    return (
+        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
+        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: {predicted}"
+    )
+
+
+def _section(page: Page, name: str, lines: Iterable[str]) -> str:
+    return "\n".join([page.heading(name), *lines])
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def _range(low: str, high: str) -> str:
+    return f"({low} … {high})" if low != high else ""
+
+
+def title(plan: Plan) -> str:
+    """Model, size, length and hardware in one line."""
+    hardware = plan.config.hardware
+    return (
+        f"{plan.config.model.name}, {format_count(plan.nominal_parameters)} parameters, "
+        f"{format_count(plan.tokens.requested)} tokens, {hardware.gpus} x {hardware.gpu}, "
+        f"{plan.config.training.recipe}"
+    )
+
+
+def _model(plan: Plan, page: Page) -> str:
+    s, counts, model = plan.shape, plan.parameters, plan.config.model
+    heads = f"{s.heads} heads of {s.head_dim}"
+    if s.kv_heads != s.heads:
+        heads += f", {s.kv_heads} key-value heads"
+    exact = format_count_exact(counts.total)
+    difference = ""
+    if plan.nominal_parameters != counts.total:
+        flags = format_count_exact(plan.nominal_parameters)
+        difference = f"({format_fraction(counts.total / plan.nominal_parameters - 1)} from the {flags} typed)"
+    return _section(
+        page,
+        "Model",
+        [
+            page.line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
+            page.line(
+                "", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"
+            ),
+            page.line("parameters, exactly", exact, difference),
+            page.line("of these embedding", format_count_exact(counts.embedding)),
+            page.line("source", model.source.partition(":")[0]),
+        ],
+    )
+
+
+def _compute(plan: Plan, page: Page) -> str:
+    f = plan.flops
+    return _section(
+        page,
+        "Compute",
+        [
+            page.line("6·N·D", format_flops(f.training_6nd)),
+            page.line("model FLOPs", format_flops(f.training_model), "matrix products and full attention, forward x 3"),
+            page.line("hardware FLOPs", format_flops(f.training_hardware), "with what is computed again"),
+        ],
+    )
+
+
+def _batch(plan: Plan, page: Page) -> str:
+    b = plan.batch
+    parts = f"micro-batch {b.micro_batch} x accumulation {b.accumulation} x {_counted(b.data_parallel, 'device')}"
+    return _section(
+        page,
+        "Batch",
+        [
+            page.line("effective batch", f"{b.sequences_per_step:,} sequences", f"= {parts}"),
+            page.line("tokens per step", format_count_exact(b.tokens_per_step)),
+            page.line(
+                "steps", format_count_exact(b.steps), f"{format_count_exact(plan.tokens.trained)} tokens trained"
+            ),
+            page.line(
+                "warm-up",
+                f"{b.warmup_steps:,} steps",
+                f"{format_count_exact(b.warmup_tokens)} tokens, {format_fraction(b.warmup_share)} of the run",
+            ),
+            page.line("epochs", format_number(b.epochs), "" if b.epochs else "the size of the data set was not given"),
+        ],
+    )
+
+
+def component_rows(m: Memory) -> list[tuple[str, ...]]:
+    """The components that have bytes: name, own maximum, bytes and share at the peak; a head, and the total last."""
+    own = {
+        "weights": m.weights_bytes,
+        "master_weights": m.master_weights_bytes,
+        "gradients": m.gradients_bytes,
+        "optimizer": m.optimizer_bytes,
+        "activations": m.activations_bytes,
+        "logits": m.logits_bytes,
+        "temporary": m.temporary_bytes,
+    }
+    rows: list[tuple[str, ...]] = [("component", "own maximum", "at the peak", "share")]
+    for name, size in own.items():
+        if size:
+            at_peak = m.at_peak[name]
+            rows.append(
+                (COMPONENT_NAMES[name], *_sizes(size, at_peak), format_fraction(at_peak / m.peak_requested_bytes))
+            )
+    rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100.00 %"))
+    return rows
+
+
+def _memory(plan: Plan, page: Page) -> str:
+    m = plan.memory
+    phases = [("phase", "peak")] + [(p.phase, format_bytes(p.peak_bytes)) for p in m.phases]
+    lines = [
+        *table(component_rows(m), right=frozenset({1, 2, 3})),
+        "",
+        *table(phases, right=frozenset({1})),
+        "",
+        page.line("peak phase", m.peak_phase),
+        page.line("14-byte rule", format_bytes_decimal(m.rule_14_bytes), "rule of thumb: no gradient, no activations"),
+    ]
+    if m.peak_allocated_bytes is not None:
+        low, high = format_bytes(m.peak_allocated_bytes_low), format_bytes(m.peak_allocated_bytes_high)
+        lines += [
+            page.line("allocated", format_bytes(m.peak_allocated_bytes), _range(low, high)),
+            page.line(
+                "reserved",
+                format_bytes(m.peak_reserved_bytes),
+                _range(format_bytes(m.peak_reserved_bytes_low), format_bytes(m.peak_reserved_bytes_high)),
+            ),
+            page.line(
+                "device used", format_bytes(m.device_used_bytes), f"with {format_bytes(m.context_bytes)} of context"
+            ),
+        ]
+    lines.append(page.line("usable", format_bytes(m.usable_bytes)))
+    verdict = {True: "✓ fits", False: "✗ does not fit", None: "? unknown: the usable memory is not known"}[m.fits]
+    lines.append(page.line("verdict", verdict, f"by {m.fits_by}"))
+    return _section(page, "Memory per device", lines)
+
+
+def _sizes(*sizes: int) -> tuple[str, ...]:
+    return tuple(format_bytes(size) for size in sizes)
+
+
+def _schedule(plan: Plan, page: Page) -> str:
+    rows = [("step", "tokens", "rate")]
+    rows += [(f"{p.step:,}", format_count(p.tokens), format_number(p.lr)) for p in plan.schedule.points]
+    return _section(page, f"Schedule ({plan.schedule.kind})", table(rows, right=frozenset({0, 1, 2})))
+
+
+def _speed(plan: Plan, page: Page) -> str:
+    t, time = plan.throughput, plan.time
+    return _section(
+        page,
+        f"Speed ({BASES[t.basis]})",
+        [
+            page.line(
+                "throughput",
+                format_rate(t.tokens_per_second),
+                _range(format_rate(t.tokens_per_second_low), format_rate(t.tokens_per_second_high)),
+            ),
+            page.line(
+                "step",
+                format_duration(t.step_seconds),
+                _range(format_duration(t.step_seconds_low), format_duration(t.step_seconds_high)),
+            ),
+            page.line("MFU", format_fraction(t.mfu), _range(format_fraction(t.mfu_low), format_fraction(t.mfu_high))),
+            page.line("HFU", format_fraction(t.hfu)),
+            page.line(
+                "wall clock",
+                format_duration(time.seconds),
+                _range(format_duration(time.seconds_low), format_duration(time.seconds_high)),
+            ),
+            page.line(
+                "GPU-hours",
+                format_number(time.gpu_hours),
+                _range(format_number(time.gpu_hours_low), format_number(time.gpu_hours_high)),
+            ),
+        ],
+    )
+
+
+def _money(plan: Plan, page: Page) -> str:
+    c = plan.cost
+    return _section(
+        page,
+        "Cost",
+        [
+            page.line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
+            page.line("cost", format_money(c.usd), _range(format_money(c.usd_low), format_money(c.usd_high))),
+            page.line(
+                "energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"
+            ),
+            page.line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
+        ],
+    )
+
+
+def _findings(found: Sequence[Finding], page: Page) -> str:
+    if not found:
+        return _section(page, "Findings", ["  ✓ nothing odd"])
+    lines = []
+    for f in found:
+        lines += [
+            f"  {MARKS[f.level]} [{f.code}]",
+            *wrap(f.message, indent=6, width=page.width),
+            *wrap(f"→ {f.remedy}", indent=6, width=page.width),
+        ]
+    return _section(page, "Findings", lines)
+
+
+def _assumptions(plan: Plan, page: Page) -> str:
+    assumed = plan.config.provenance.assumptions
+    if not assumed:
+        return ""
+    lines = []
+    for a in assumed:
+        lines += [page.line(a.key, a.value), *page.remark(a.source)]
+    return _section(page, "Assumed (nobody typed these)", lines)

@@ -1,0 +1,151 @@
+"""Predicted beside measured: the ratio, the tolerance and the verdict, line by line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.plan import Plan
+from planner.counts.run import rate_at
+
+Verdict = Literal["within", "outside", "unknown"]
+# Agreement asked of each kind of number, as a share; 0 is exact.
+EXACT = 0.0
+REQUESTED = 0.001
+REQUESTED_CHECKPOINTED = 0.01
+ALLOCATED = 0.02
+RESERVED = 0.05
+DEVICE = 0.05
+CHECKPOINT = 0.01
+TIME = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a machine really did; None is not measured there. Bytes, seconds, FLOPs."""
+
+    device: str
+    device_name: str
+    torch: str
+    parameters: int
+    flops_per_step: int | None
+    saved_bytes: int | None
+    saved_by_operator: dict[str, int]
+    peak_requested_bytes: int | None
+    peak_phase: str | None
+    phases: dict[str, int]
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    device_used_bytes: int | None
+    step_seconds: float | None
+    step_seconds_low: float | None
+    step_seconds_high: float | None
+    steps_timed: int
+    tokens_per_second: float | None
+    rates: tuple[tuple[int, float], ...]
+    checkpoint_bytes: int | None
+    steps_done: int
+    tokens_done: int
+    finished: bool
+    first_loss: float | None
+    last_loss: float | None
+    data: str
+    data_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: predicted, measured, measured over predicted, tolerance as a share, verdict."""
+
+    key: str
+    unit: str
+    predicted: float | int | str | None
+    measured: float | int | str | None
+    ratio: float | None
+    tolerance: float
+    verdict: Verdict
+    timing: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All rows of a run, and its circumstances."""
+
+    schema_version: int
+    device_name: str
+    torch: str
+    basis: str
+    rows: tuple[Row, ...]
+
+    def outside(self, *, timing: bool) -> list[Row]:
+        """Rows outside their tolerance; rows of time only where asked."""
+        return [r for r in self.rows if r.verdict == "outside" and (timing or not r.timing)]
+
+
+def compare(plan: Plan, measured: Measurement) -> Comparison:
+    """The comparison of a plan with the run of its config."""
+    m, seen = plan.memory, measured
+    mode = plan.config.training.activation_checkpointing
+    time = _time_tolerance(plan)
+    requested = REQUESTED if mode == "none" else REQUESTED_CHECKPOINTED
+    rows = [
+        _row("parameters", "1", plan.parameters.total, seen.parameters, EXACT),
+        _row("model_flops_per_step", "FLOP", plan.flops.per_step_model, seen.flops_per_step, EXACT),
+        _row("saved_activation_bytes", "byte", m.saved_bytes, seen.saved_bytes, EXACT),
+        *(_row(f"saved.{op}", "byte", m.saved_by_operator.get(op, 0), seen.saved_by_operator.get(op, 0), EXACT)
+          for op in {**m.saved_by_operator, **seen.saved_by_operator} if seen.saved_by_operator),
+        _row("peak_requested_bytes", "byte", m.peak_requested_bytes, seen.peak_requested_bytes, requested),
+        *(_row(f"peak.{p.phase}", "byte", p.peak_bytes, seen.phases[p.phase], requested)
+          for p in m.phases if p.phase in seen.phases),
+        _same("peak_phase", m.peak_phase, seen.peak_phase),
+        _row("peak_allocated_bytes", "byte", m.peak_allocated_bytes, seen.peak_allocated_bytes, ALLOCATED),
+        _row("peak_reserved_bytes", "byte", m.peak_reserved_bytes, seen.peak_reserved_bytes, RESERVED),
+        _row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE),
+        _rates(plan, seen),
+        _row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
+        _row("step_seconds", "s", plan.throughput.step_seconds, seen.step_seconds, time, timing=True),
+        _row("tokens_per_second", "token/s", plan.throughput.tokens_per_second, seen.tokens_per_second, time,
+             timing=True),
+    ]  # fmt: skip
+    return Comparison(1, seen.device_name, seen.torch, plan.throughput.basis, tuple(rows))
+
+
+def _time_tolerance(plan: Plan) -> float:
+    """Of a measured profile 10 % is asked; of a data sheet its own stated interval."""
+    t = plan.throughput
+    if t.basis != "datasheet" or t.step_seconds is None or t.step_seconds_high is None:
+        return TIME
+    return t.step_seconds_high / t.step_seconds - 1
+
+
+def _row(
+    key: str,
+    unit: str,
+    predicted: float | int | None,
+    measured: float | int | None,
+    tolerance: float,
+    *,
+    timing: bool = False,
+) -> Row:
+    if predicted is None or measured is None:
+        return Row(key, unit, predicted, measured, None, tolerance, "unknown", timing)
+    ratio = measured / predicted if predicted else None
+    within = abs(measured - predicted) <= tolerance * abs(predicted)
+    return Row(key, unit, predicted, measured, ratio, tolerance, "within" if within else "outside", timing)
+
+
+def _same(key: str, predicted: str, measured: str | None) -> Row:
+    if measured is None:
+        return Row(key, "", predicted, None, None, EXACT, "unknown")
+    return Row(key, "", predicted, measured, None, EXACT, "within" if predicted == measured else "outside")
+
+
+def _rates(plan: Plan, seen: Measurement) -> Row:
+    """The rate of every update that was run, against the schedule: the largest difference, which must be 0."""
+    if not seen.rates:
+        return Row("learning_rate_difference", "1", 0.0, None, None, EXACT, "unknown")
+    worst = max(abs(rate_at(plan.config, step) - used) for step, used in seen.rates)
+    verdict: Verdict = "within" if worst == 0 else "outside"
+    note = f"the largest of {len(seen.rates)} updates"
+    return Row("learning_rate_difference", "1", 0.0, worst, None, EXACT, verdict, note=note)

@@ -1,0 +1,278 @@
+"""A run as far as it has come: the numbers of its log, each beside the one that was predicted."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from planner.config.run import RunConfig
+from planner.inputs.run_toml import load_config
+from planner.files import read_text
+from planner.errors import PlanError
+from planner.counts.schedule import schedule_rate
+from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, Place, Row, follow
+from planner.counts.run import steps_of
+
+POINTS = 2048  # of a curve; when there are more, every second one is dropped
+RECENT = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has
+LAST_EVENTS = 50
+START = Place()
+
+Stage = Literal["nothing", "starting", "running", "stopping", "closing", "finished", "stopped", "failed", "gone"]
+Unit = Literal["step", "token", "token/s", "s", "byte", "1", "nat/token", "share"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of a run beside its prediction; None is unknown. low, high: the prediction's interval."""
+
+    label: str
+    unit: Unit
+    measured: float | int | None
+    predicted: float | int | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured / predicted."""
+        return self.measured / self.predicted if self.measured is not None and self.predicted else None
+
+
+class Series:
+    """A curve with a bounded number of points, evenly thinned; `at(step)` is the point at or before a step."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: list[float] = []
+        self._every = 1
+
+    def add(self, step: int, value: object) -> None:
+        """A point, where it is a finite number and its turn."""
+        if isinstance(value, int | float) and math.isfinite(value) and (step % self._every == 0 or not self.steps):
+            self.steps.append(step)
+            self.values.append(float(value))
+            if len(self.steps) > POINTS:
+                self.steps, self.values = self.steps[::2], self.values[::2]
+                self._every *= 2
+
+    def at(self) -> Callable[[int], float]:
+        """The curve as a function of the step, for planner.report.plot."""
+        from bisect import bisect_right
+
+        steps, values = tuple(self.steps), tuple(self.values)
+        return lambda step: values[max(0, bisect_right(steps, step) - 1)]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(slots=True)
+class Record:
+    """What was read of a run so far. `read_on` reads what is new; everything else is a question to it."""
+
+    directory: Path
+    metrics: Place = START
+    log: Place = START
+    last: Row | None = None
+    loss: Series = field(default_factory=Series)
+    speed: Series = field(default_factory=Series)
+    recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RECENT))  # steps and their seconds
+    validation: tuple[float, int] | None = None
+    best_validation: float | None = None
+    events: deque[Row] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
+    start: Row | None = None
+    plan: Mapping[str, Any] | None = None
+    config: RunConfig | None = None
+    peak: float | int | None = None
+    _made: tuple[int, int] | None = None
+    _compared: int | None = None
+
+    def read_on(self) -> bool:
+        """Read what was written since the last time; whether more is left for the next call."""
+        self._read_plan()
+        self._read_comparison()
+        rows = follow(self.directory / METRICS, self.metrics)
+        if rows.anew:
+            self.last, self.loss, self.speed, self.validation = None, Series(), Series(), None
+            self.best_validation = None
+            self.recent.clear()
+        self.metrics = rows.place
+        for row in rows.rows:
+            self._take(row)
+        happened = follow(self.directory / EVENTS, self.log)
+        if happened.anew:
+            self.events.clear()
+            self.start = None
+        self.log = happened.place
+        for event in happened.rows:
+            self.events.append(event)
+            if event.get("event") in ("start", "resume"):
+                self.start = event
+        return rows.more or happened.more
+
+    def _take(self, row: Row) -> None:
+        step = row.get("step")
+        if not isinstance(step, int):
+            return
+        self.last = row
+        self.loss.add(step, row.get("loss"))
+        self.speed.add(step, row.get("tokens_per_second"))
+        seconds, validation = _number(row, "step_seconds"), _number(row, "validation_loss")
+        if seconds:
+            self.recent.append((step, seconds))
+        if validation is not None:
+            self.validation = (validation, step)
+            self.best_validation = min(validation, self.best_validation or validation)
+
+    def _read_plan(self) -> None:
+        """plan.json and config.toml, where they are new: a continuation may have changed them."""
+        try:
+            made = ((self.directory / PLAN).stat().st_mtime_ns, (self.directory / CONFIG).stat().st_mtime_ns)
+            if made != self._made:
+                import json
+
+                plan = json.loads(read_text(self.directory / PLAN))
+                self.plan = plan if isinstance(plan, dict) else None
+                self.config, self._made = load_config(self.directory / CONFIG), made
+        except (OSError, ValueError, PlanError):
+            pass  # not there yet, or of another version: its numbers are unknown
+
+    def _read_comparison(self) -> None:
+        """The peak of the tensors' bytes, which is measured when the training is over."""
+        try:
+            made = (self.directory / COMPARISON).stat().st_mtime_ns
+            if made != self._compared:
+                import json
+
+                rows = json.loads(read_text(self.directory / COMPARISON))["rows"]
+                found = next((row for row in rows if row["key"] == "peak_requested_bytes"), None)
+                self.peak, self._compared = _number(found, "measured"), made
+        except (OSError, ValueError, KeyError, TypeError, PlanError):
+            pass  # not over yet
+
+    @property
+    def latest(self) -> list[float]:
+        """Seconds of the latest steps, of those that the present process made: a continuation has its own speed."""
+        first = _number(self.start, "step") or 0
+        return [seconds for step, seconds in self.recent if step > first]
+
+
+def _number(values: Mapping[str, Any] | None, *keys: str) -> float | int | None:
+    """A number in nested objects; None where there is none."""
+    found: Any = values
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
+
+
+def figures(record: Record, resident: int | None = None) -> tuple[Figure, ...]:
+    """The numbers of a run beside their predictions.
+
+    resident: bytes that its process holds of the machine's memory, where it still lives.
+    """
+    row, plan = record.last, record.plan
+    step = int(row["step"]) if row else 0
+    steps = _number(plan, "batch", "steps")
+    speed = _speed(record)
+    usual, low, high = (_number(plan, "throughput", f"tokens_per_second{end}") for end in ("", "_low", "_high"))
+    validation = record.validation
+    found = [
+        Figure("step", "step", step, steps, note="of"),
+        Figure("tokens", "token", _number(row, "tokens"), _number(plan, "tokens", "trained"), note="of"),
+        Figure("loss", "nat/token", _number(row, "loss")),
+        Figure("validation loss", "nat/token", validation and validation[0], note=_evaluated(record)),
+        Figure("learning rate", "1", _number(row, "lr"), _rate(record.config, step)),
+        Figure("gradient norm", "1", _number(row, "grad_norm"), note=_clipping(record.config)),
+        Figure("tokens/s", "token/s", speed, usual, low, high, note=f"median of {len(record.latest)} steps"),
+        Figure("MFU", "share", _used(record, speed), _number(plan, "throughput", "mfu")),
+        *_memory(record, resident),
+        _time_left(record, step, steps),
+    ]
+    empty = ("validation loss", "MFU", "peak of tensors")  # lines that many a run has no number for at all
+    return tuple(f for f in found if f.label not in empty or f.measured is not None or f.predicted is not None)
+
+
+def _speed(record: Record) -> float | None:
+    tokens = _number(record.start, "tokens_per_step")
+    latest = record.latest
+    return tokens / median(latest) if tokens and latest else None
+
+
+def _used(record: Record, speed: float | None) -> float | None:
+    """MFU at the median speed: the start event has what it is computed from."""
+    flops, peak = _number(record.start, "flops_per_step"), _number(record.start, "peak_flops")
+    tokens = _number(record.start, "tokens_per_step")
+    return flops * speed / (tokens * peak) if speed and flops and peak and tokens else None
+
+
+def _rate(config: RunConfig | None, step: int) -> float | None:
+    return schedule_rate(config.schedule, steps_of(config), step) if config is not None and step else None
+
+
+def _clipping(config: RunConfig | None) -> str:
+    limit = None if config is None else config.optimizer.clip_norm
+    return "" if limit is None else f"clipped at {limit:g}"
+
+
+def _evaluated(record: Record) -> str:
+    if record.validation is None or record.best_validation is None:
+        return ""
+    best = "the best" if record.validation[0] <= record.best_validation else f"best {record.best_validation:.4g}"
+    return f"after step {record.validation[1]:,}, {best}"
+
+
+def _memory(record: Record, resident: int | None) -> list[Figure]:
+    """Of a GPU what PyTorch holds; of a processor what the process holds, and at the end its tensors' peak."""
+    row, plan = record.last, record.plan
+    if row is not None and _number(row, "allocated_bytes") is not None:
+        kinds = (("allocated", "allocated_bytes", "peak_allocated_bytes"), ("reserved", "reserved_bytes",
+                 "peak_reserved_bytes"))  # fmt: skip
+        return [
+            Figure(label, "byte", _number(row, key), _number(plan, "memory", peak), note="now; its peak is predicted")
+            for label, key, peak in kinds
+        ]
+    note = "" if record.peak is not None else "measured when the run is over"
+    found = [Figure("peak of tensors", "byte", record.peak, _number(plan, "memory", "peak_requested_bytes"), note=note)]
+    if resident is not None:
+        found.append(Figure("process memory", "byte", resident, note="resident, PyTorch's code and the data in it"))
+    return found
+
+
+def _time_left(record: Record, step: int, steps: float | None) -> Figure:
+    seconds = _number(record.plan, "throughput", "step_seconds")
+    left = None if seconds is None or steps is None else seconds * max(0, steps - step)
+    return Figure("time left", "s", _number(record.last, "eta_seconds"), left, note="evaluations and saves left out")
+
+
+def stage(record: Record, *, owned: bool, alive: bool | None, code: int | None, asked: bool) -> Stage:
+    """Where a run stands.
+
+    owned: its lock is held. alive: whether the process that the planner started lives, None where it started none;
+    code: its exit code. asked: whether it was told to stop.
+    """
+    last = str(record.events[-1].get("event")) if record.events else ""
+    closed = last in ("finished", "stopped", "diverged")
+    working = owned or bool(alive)
+    if working and closed and not owned:
+        return "closing"  # out of the loop: it measures once more and compares
+    if working:
+        return "stopping" if asked else "running" if owned and record.start is not None else "starting"
+    if code is not None and code < 0:
+        return "gone"  # killed
+    if code not in (None, 0, 130, 143):
+        return "failed"
+    if not record.events:
+        return "nothing" if code is None else "stopped"
+    if last == "finished":
+        return "finished"
+    message = record.events[-1].get("message")
+    if last == "diverged" or (last == "stopped" and message):
+        return "failed"
+    return "stopped" if last == "stopped" or code is not None else "gone"

@@ -1,0 +1,201 @@
+"""The time account: seconds per step from a given rate, from a measured profile, or from the data sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.config.run import RunConfig
+from planner.counts.flops import Flops
+from planner.counts.parameters import parameters_of
+from planner.counts.run import recipe_of, requested_tokens, tokens_per_step
+from planner.counts.shape import Shape, shape_of
+from planner.formulas import throughput
+from planner.presets import Gpu
+from planner.rules import roofline_of, rules
+from planner.step_time import collectives as communication
+
+MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, nothing recomputed) over the dense peak"
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Speed of the whole run; `basis` is given, profile or datasheet; None is unknown."""
+
+    tokens_per_second: float | None
+    tokens_per_second_low: float | None
+    tokens_per_second_high: float | None
+    tokens_per_second_per_gpu: float | None
+    step_seconds: float | None
+    step_seconds_low: float | None
+    step_seconds_high: float | None
+    mfu: float | None
+    mfu_low: float | None
+    mfu_high: float | None
+    hfu: float | None
+    mfu_convention: str
+    basis: str
+    parts: dict[str, float]
+
+
+UNKNOWN = Throughput(
+    None, None, None, None, None, None, None, None, None, None, None, MFU_CONVENTION, basis="unknown", parts={}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Seconds of one optimizer step, its interval, its parts, and what they rest on."""
+
+    seconds: float
+    low: float
+    high: float
+    basis: str
+    parts: dict[str, float]
+
+
+def throughput_of(config: RunConfig, gpu: Gpu | None, counted: Flops) -> Throughput:
+    """Speed and utilisation; every number None where the hardware's own figures are unknown."""
+    peak = peak_flops_rate(config, gpu)
+    step = _step_seconds(config, gpu, counted, peak)
+    if step is None:
+        return UNKNOWN
+    gpus, tokens = config.hardware.gpus, tokens_per_step(config)
+    middle, low, high = (
+        float(throughput.tokens_per_second(tokens, seconds)) for seconds in (step.seconds, step.high, step.low)
+    )
+
+    def used(rate: float, per_token: int) -> float | None:
+        return throughput.utilisation(per_token, rate, gpus, peak) if peak else None
+
+    return Throughput(
+        tokens_per_second=middle,
+        tokens_per_second_low=low,
+        tokens_per_second_high=high,
+        tokens_per_second_per_gpu=float(throughput.tokens_per_second_per_gpu(middle, gpus)),
+        step_seconds=step.seconds,
+        step_seconds_low=step.low,
+        step_seconds_high=step.high,
+        mfu=used(middle, counted.per_token_model),
+        mfu_low=used(low, counted.per_token_model),
+        mfu_high=used(high, counted.per_token_model),
+        hfu=used(middle, counted.per_token_hardware),
+        mfu_convention=MFU_CONVENTION,
+        basis=step.basis,
+        parts=step.parts,
+    )
+
+
+def peak_flops_rate(config: RunConfig, gpu: Gpu | None) -> float | None:
+    """Dense peak of the recipe's compute type, FLOP/s; None when the card has none or it is unknown."""
+    found = gpu.peak_dense_flops.get(recipe_of(config).compute_dtype) if gpu else None
+    return float(found) if found else None
+
+
+def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: float | None) -> StepSeconds | None:
+    hardware, tokens = config.hardware, tokens_per_step(config)
+    if hardware.tflops is not None:
+        asked = requested_tokens(config)
+        work = counted.training_6nd
+        seconds = throughput.step_seconds_from_rate(work, tokens, asked, hardware.gpus, hardware.tflops)
+        return StepSeconds(seconds, seconds, seconds, "given", {})
+    if hardware.mfu is not None:
+        if peak is None:
+            return None
+        seconds = throughput.step_seconds_from_mfu(counted.per_step_model, hardware.gpus, hardware.mfu, peak)
+        return StepSeconds(seconds, seconds, seconds, "given", {})
+    if not is_priced(config):
+        return None
+    if config.profile is not None:
+        from planner.step_time.kernels import step_seconds_from_profile  # its tables are needed with a profile only
+
+        found = step_seconds_from_profile(config, config.profile)
+        return StepSeconds(found.seconds, found.low, found.high, "profile", found.parts)
+    if gpu is None or peak is None or gpu.memory_bandwidth is None:
+        return None
+    return _from_datasheet(config, gpu, peak, gpu.memory_bandwidth)
+
+
+PRICED_MODEL = {
+    "norm_placement": ("pre",),
+    "qk_norm": ("none",),
+    "embedding_norm": (False,),
+    "residual": ("sequential",),
+    "mlp": ("gelu", "swiglu"),
+    "biases": ("none", "all"),
+    "logit_softcap": (None,),
+}
+
+
+def is_priced(config: RunConfig) -> bool:
+    """Whether the parts of a step that are timed, or taken from a data sheet, are those of this model and loop.
+
+    A profile holds kernels of GPT-2-like and Llama-like blocks in the eager loop; the data sheet's roofline any dense
+    block. Experts and latent attention are priced by neither.
+    """
+    model, t = config.model, config.training
+    if model.moe is not None or model.mla is not None or t.runtime in ("compiled", "fused"):
+        return False
+    if config.profile is None:
+        return True
+    plain = all(getattr(model, name) in allowed for name, allowed in PRICED_MODEL.items())
+    tables = model.position in ("learned", "rotary") and model.sliding_window is None and model.rotary_dim is None
+    loop = (t.runtime, t.attention_kernel, t.loss, t.dropout) == ("eager", "flash", "plain", 0.0)
+    update = (config.optimizer.name, config.optimizer.implementation) == ("adamw", "fused")
+    every = t.activation_checkpointing_every == 1 and t.activation_checkpointing != "offloaded"
+    return plain and tables and loop and update and every and t.recipe in ("mixed-bf16", "fp32")
+
+
+def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth: float) -> StepSeconds | None:
+    """Roofline terms of the reference trainer's eager loop, added; data-parallel all-reduce where there are several."""
+    shape, t = shape_of(config.model), config.training
+    counts, c = parameters_of(config.model), recipe_of(config).compute_bytes
+    family, runtime = roofline_of(gpu.id), rules("roofline")["runtime"]["eager"]
+    n, bandwidth = t.micro_batch * t.seq, nominal_bandwidth * family["bandwidth_share"]
+    rate = peak * family["gemm_share"]
+
+    def products(inputs: int, outputs: int) -> float:
+        one = throughput.gemm_seconds(n, inputs, outputs, c, rate, bandwidth, runtime["small_gemm"])
+        return float(one)
+
+    s = shape
+    into, out = products(s.hidden, s.query_width + 2 * s.key_width), products(s.query_width, s.hidden)
+    block = throughput.block_product_seconds(
+        into, out, products(s.hidden, s.ffn), products(s.ffn, s.hidden), s.mlp_matrices
+    )
+    core = float(
+        throughput.attention_forward_seconds(n, t.seq, s.query_width, peak * family["attention_share"] * _aligned(s))
+    )
+    elementwise = throughput.elementwise_seconds(
+        n, s.hidden, s.ffn, 1.6 if s.gated else 1.0, runtime["traffic_unit"], bandwidth
+    )
+    again = t.activation_checkpointing
+    parts = {
+        "matrix products": throughput.blocks_seconds(s.layers, block, 4 if again == "full" else 3),
+        # forward 1, backward 2.5, recomputed 1
+        "attention": throughput.blocks_seconds(s.layers, core, 3.5 + (again != "none")),
+        "element-wise": throughput.blocks_seconds(s.layers, float(elementwise), 4 / 3 if again == "full" else 1),
+        "head and loss": throughput.head_seconds(
+            products(s.hidden, s.vocab),
+            throughput.traffic_seconds(runtime["logit_bytes"] * n * s.vocab, bandwidth),
+        ),
+    }
+    device = sum(parts.values())
+    micro = float(throughput.with_host_seconds(device, s.layers * runtime["host_seconds"]))
+    parts["launch overhead"] = throughput.launch_seconds(micro, device)
+    parts = {name: float(throughput.micro_batches_seconds(part, t.accumulation)) for name, part in parts.items()}
+    parts["optimizer"] = float(throughput.traffic_seconds(runtime["optimizer_bytes"] * counts.total, bandwidth))
+    shared = communication.data_parallel_seconds(config, gpu, counts.total, micro)
+    if shared is None:
+        return None
+    parts["all-reduce"], straggling = shared
+    parts["stragglers"] = float(throughput.straggler_seconds(sum(parts.values()), straggling))
+    seconds, width = sum(parts.values()), family["width"]
+    low, high = throughput.quickest_step(seconds, width), throughput.slowest_step(seconds, width)
+    return StepSeconds(seconds, low, high, "datasheet", parts)
+
+
+def _aligned(shape: Shape) -> float:
+    """Share of the attention rate kept at this head dimension: kernels are built for multiples of 32 (and 8)."""
+    if shape.head_dim % 8:
+        return 0.5
+    return 0.7 if shape.head_dim % 32 else 1.0

@@ -1,0 +1,178 @@
+"""Folders of files that are published whole or not at all, one per step.
+
+A folder `step-00000123` is written as `.tmp-step-…` beside its place; its files, and then a manifest of their sizes and
+hashes, reach the disk (fsync) before the rename that publishes it. A crash at any moment leaves the older folders and
+at most one that nobody reads. PyTorch is not imported here: what is true of these files needs none to be tested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from planner.errors import CheckpointError, FileError
+from reference_trainer.device.disk import sync
+
+SCHEMA = 2  # 2: state.json has progress and machine, and settings of all sections; there may be extra.safetensors
+READABLE = (1, 2)
+MANIFEST = "manifest.json"
+PATIENCE = 10.0  # seconds in which a network file system shows what was renamed
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+VERSIONS = {"python": platform.python_version()} | {name: _installed(name) for name in ("torch", "safetensors")}
+
+
+def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a new `folder/step-…`, publish it and verify it; a failure leaves what was there before.
+
+    Raises FileError where the disk refuses or gives back other bytes than were written.
+    """
+    final = folder / f"step-{step:08d}"
+    temporary, aside = folder / f".tmp-{final.name}", folder / f".tmp-old-{final.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)  # or a crash could forget the folder and all that is in it
+        sweep(folder)
+        temporary.mkdir()
+        write(temporary)
+        _write_manifest(temporary, step)
+        sync(temporary)
+        if final.exists():  # a damaged one that was stepped over, or one from before a rollback
+            os.rename(final, aside)
+        os.rename(temporary, final)
+        sync(folder)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not final.exists():
+            os.rename(aside, final)
+        if not isinstance(error, OSError | SafetensorError):  # the latter for a full disk
+            raise
+        raise FileError(
+            f"the checkpoint of step {step} could not be written to {folder}",
+            why=str(error),
+            remedy="free space or mend the permissions; earlier checkpoints are untouched",
+        ) from error
+    _wait_for(final)
+    problem = problem_with(final)
+    if problem:
+        raise FileError(f"the checkpoint just written to {final} reads back differently", why=problem)
+    sweep(folder)
+    return final
+
+
+def _wait_for(path: Path) -> None:
+    """Until a renamed folder can be seen: NFS may show it late. In vain it is left to whoever reads it."""
+    end = time.monotonic() + PATIENCE
+    while not (path / MANIFEST).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what interrupted saves and deletions left. Only the holder of the run's lock may."""
+    for stray in folder.glob(".tmp-*"):
+        if stray.is_dir() and not stray.is_symlink():
+            shutil.rmtree(stray, ignore_errors=True)
+        else:
+            stray.unlink(missing_ok=True)
+
+
+def _write_manifest(folder: Path, step: int) -> None:
+    payload = sorted(folder.iterdir())
+    for file in payload:
+        sync(file)
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in payload}
+    manifest = {"schema": SCHEMA, "step": step, "files": files, "versions": VERSIONS}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    sync(folder / MANIFEST)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's contents, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Folders named as checkpoints, oldest step first, good or bad; strays, files and links are none."""
+    if not folder.is_dir():
+        return []
+    named = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted((path for path in named if path.is_dir() and not path.is_symlink()), key=step_in)
+
+
+def step_in(path: Path) -> int:
+    """The step that the name of a checkpoint states."""
+    return int(path.name.removeprefix("step-"))
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a checkpoint's files together, bytes."""
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+def problem_with(path: Path, contents: bool = True) -> str:
+    """What is wrong with a checkpoint, in one sentence; empty if every file has the size and the hash it should.
+
+    contents: false where sizes are enough, and nothing but the manifest is read.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["schema"] not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            return f"it is written in format {manifest['schema']}; this version reads {known}"
+        if manifest["step"] != step_in(path):
+            return f"{MANIFEST} belongs to another checkpoint"
+        if {file.name for file in path.iterdir()} != {*manifest["files"], MANIFEST}:
+            return f"its files are not those that {MANIFEST} lists"
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if file.is_symlink() or not file.is_file():
+                return f"{name} is no file of its own"
+            size = file.stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes instead of {expected['bytes']}"
+            if contents and sha256(file) != expected["sha256"]:
+                return f"{name} has other contents than were written"
+    except OSError as error:
+        return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{MANIFEST} is damaged"
+    return ""
+
+
+def newest_valid(folder: Path, say: Callable[[str], None], up_to: int | None = None) -> Path | None:
+    """The checkpoint of the highest step, at most `up_to`, that is whole; damaged ones are named and stepped over.
+
+    None where there is none at all. Raises CheckpointError where there are some and all are damaged.
+    """
+    standing = [path for path in list_checkpoints(folder) if up_to is None or step_in(path) <= up_to]
+    problem = ""
+    for path in reversed(standing):
+        problem = problem_with(path)
+        if not problem:
+            return path
+        say(f"{path.name} is damaged ({problem}); trying the one before it")
+    if standing:
+        raise CheckpointError(
+            f"none of the {len(standing)} checkpoints in {folder} is whole",
+            why=f"the oldest: {problem}",
+            remedy="start again in another directory, or bring back a good copy",
+        )
+    return None

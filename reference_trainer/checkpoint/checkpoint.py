@@ -1,0 +1,283 @@
+"""What a checkpoint holds, and how a run continues from one.
+
+    checkpoints/step-00000123/model.safetensors       the weights that are updated (fp32 where there is a master) by
+                                                      name, a tied weight once
+                              optimizer.safetensors   <name>.<what>, such as exp_avg and step; the loss's scale
+                              extra.safetensors       small tensors of the loop: the guard's window and counters
+                              state.json              step, tokens, progress, data fingerprint, machine, settings
+                              manifest.json           written last: the size and sha256 of each of the others
+
+Nothing here is a pickle: loading a checkpoint cannot run code. publish.py sees to it that one is whole or absent.
+No random state is kept: the batch of a step and what dropout drops in it are pure functions of seed, step and sample.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from planner.config.resume import NEW_SCHEDULE, NO_LONGER_EQUAL, Change, changes, hash_of, needs_request, settings_of
+from planner.config.run import RunConfig
+from planner.errors import CheckpointError
+from planner.memory.optimizer_state import optimizer_memory
+from reference_trainer.checkpoint.atomic import list_checkpoints, publish
+from reference_trainer.optim.updater import Updater
+
+SLACK = 2**20  # bytes: JSON files, headers, the loop's small tensors
+MODEL, OPTIMIZER, EXTRA, STATE = "model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"
+NAMED = 4  # tensors that a message names
+
+Contents = dict[str, dict[str, Tensor]]  # file, tensor's name, tensor
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run stands: optimizer steps done, tokens trained on, what it was made of, and small facts of its loop.
+
+    progress: best validation loss, its step and the like; a number that is not finite is None. machine: device and
+    version of PyTorch, on which the rounding depends.
+    """
+
+    step: int
+    tokens: int
+    seed: int
+    data_fingerprint: str
+    config_hash: str
+    settings: dict[str, Any]
+    progress: dict[str, float | int | None] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+
+
+def state_of(
+    config: RunConfig,
+    data_fingerprint: str,
+    step: int,
+    tokens: int,
+    progress: Mapping[str, float | int | None] | None = None,
+    device: str | None = None,
+) -> State:
+    """The state of a run of `config` after `step` steps on the device of that name."""
+    settings = settings_of(config)
+    finite_only = {key: v if v is None or math.isfinite(v) else None for key, v in (progress or {}).items()}
+    machine = {} if device is None else {"device": device, "torch": str(torch.__version__)}
+    return State(
+        step, tokens, config.training.seed, data_fingerprint, hash_of(settings), settings, finite_only, machine
+    )
+
+
+def bytes_needed(updater: Updater, config: RunConfig) -> int:
+    """Size of one checkpoint: the weights, the optimizer's state, and room for headers."""
+    weights = sum(w.numel() * w.element_size() for w in updater.weights.values())
+    return weights + optimizer_memory(config).state_bytes + SLACK
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def contents_of(updater: Updater, extra: Mapping[str, Tensor] | None = None) -> Contents:
+    """The tensors of a checkpoint by file: those in use, nothing is copied."""
+    files = {MODEL: dict(updater.weights), OPTIMIZER: updater.state()} | ({EXTRA: dict(extra)} if extra else {})
+    return {file: {name: t.detach() for name, t in tensors.items()} for file, tensors in files.items()}
+
+
+def save(folder: Path, updater: Updater, state: State, extra: Mapping[str, Tensor] | None = None) -> Path:
+    """Write `folder/step-…` and verify it; a failed save leaves everything that was there before.
+
+    Raises FileError where the disk refuses, CheckpointError for weights that are not finite.
+    """
+    refuse_nonfinite(updater.weights, f"the weights after step {state.step}")
+    return write(folder, contents_of(updater, extra), state)
+
+
+def write(folder: Path, contents: Contents, state: State) -> Path:
+    """Publish tensors and state as `folder/step-…`. Raises FileError where the disk refuses."""
+
+    def fill(new: Path) -> None:
+        for file, tensors in contents.items():
+            save_file({name: t.contiguous() for name, t in tensors.items()}, new / file)
+        text = json.dumps(asdict(state), indent=1, allow_nan=False)
+        (new / STATE).write_text(text + "\n", encoding="utf-8")
+
+    return publish(folder, state.step, fill)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_state(path: Path) -> State:
+    """The state of a checkpoint; one of an older format has no progress and no machine. Raises CheckpointError."""
+    known = {f.name for f in fields(State)}
+    try:
+        values = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state = State(**{key: value for key, value in values.items() if key in known})
+        kinds = {
+            "step": int,
+            "tokens": int,
+            "data_fingerprint": str,
+            "settings": dict,
+            "progress": dict,
+            "machine": dict,
+        }
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(state, name), kind)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: not of the kind that a run's state has")
+        if hash_of(state.settings) != state.config_hash:
+            raise ValueError("its settings do not give the hash that it states")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path / STATE} cannot be used", why=str(error), remedy=_step_back(path)) from error
+    return state
+
+
+def refuse_other_config(folder: Path, config: RunConfig, new_schedule: bool = False) -> None:
+    """Raises CheckpointError where `config` cannot continue the newest checkpoint of `folder`.
+
+    In milliseconds, before a model is built: the files' hashes are not looked at, and a damaged one is passed by.
+    """
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            stored = read_state(path).settings
+        except CheckpointError:
+            continue
+        _judge(path, changes(stored, settings_of(config), new_schedule))
+        return
+
+
+def load(
+    path: Path,
+    updater: Updater,
+    expected: State,
+    extra: Mapping[str, Tensor] | None = None,
+    say: Say = lambda line: None,
+    new_schedule: bool = False,
+) -> State:
+    """Put a verified checkpoint into the model and optimizer of `updater`, and into `extra`; returns where it stands.
+
+    expected: the state, at any step, of the run that continues; what differs from it is said or refused, as the rules
+    of `planner.config.resume` are. Tensors of `extra` that the checkpoint has not, or in another shape, stay as they
+    are. Raises CheckpointError before anything is copied where it belongs to another config or other data (each
+    difference is named), does not fit, or holds weights that are not finite.
+    """
+    state = read_state(path)
+    for line in _judge(path, changes(state.settings, expected.settings, new_schedule)):
+        say(line)
+    _judge_origin(path, state, expected, say)
+    stored = {file: _read(path / file) for file in (MODEL, OPTIMIZER)}
+    weights: dict[str, Tensor] = {name: w.data for name, w in updater.weights.items()}
+    _refuse_misfits(path / MODEL, stored[MODEL], weights)
+    slots = updater.fresh_slots()
+    _refuse_misfits(path / OPTIMIZER, stored[OPTIMIZER], slots)
+    for names, target in ((stored[MODEL], weights), (stored[OPTIMIZER], slots)):
+        for name, slot in target.items():
+            slot.copy_(names[name])  # into PyTorch's own memory: aligned, on the right device
+    updater.loaded(slots)
+    _load_extra(path, extra or {}, say)
+    return state
+
+
+def _judge(path: Path, found: tuple[Change, ...]) -> list[str]:
+    """What is to be said about changed values. Raises CheckpointError where one of them is refused."""
+    refused = [change for change in found if change.verdict == "refused"]
+    if refused:
+        back = "put the old values back into config.toml, or start a new run in another directory"
+        raise CheckpointError(
+            f"{path.name} belongs to another config",
+            why="; ".join(f"{change.text()} ({change.reason})" for change in refused),
+            remedy=f"add {NEW_SCHEDULE} if that is meant, or {back}" if needs_request(found) else back,
+        )
+    return [f"{change.verdict}: {change.text()}: {change.reason}" for change in found]
+
+
+def _judge_origin(path: Path, state: State, expected: State, say: Say) -> None:
+    if state.data_fingerprint != expected.data_fingerprint:
+        raise CheckpointError(
+            f"{path.name} was trained on other data",
+            why=f"sha256 of the tokens was {state.data_fingerprint[:12]}…, is now {expected.data_fingerprint[:12]}…",
+            remedy="give the data that the run began with, or start a new run in another directory",
+        )
+    for key in state.machine.keys() & expected.machine.keys():
+        if state.machine[key] != expected.machine[key]:
+            say(f"warned: {key} was {state.machine[key]}, is now {expected.machine[key]}: {NO_LONGER_EQUAL}")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read", why=str(error), remedy=_step_back(file.parent)) from error
+
+
+def _refuse_misfits(file: Path, stored: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
+    """Raises CheckpointError for tensors that are missing, too many, of another shape or type, or not finite."""
+    for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots))):
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise CheckpointError(
+                f"{file} does not hold this run's tensors",
+                why=f"{what}: {', '.join(sorted(names)[:NAMED])}{more}",
+                remedy=_step_back(file.parent),
+            )
+    for name, slot in slots.items():
+        if (stored[name].shape, stored[name].dtype) != (slot.shape, slot.dtype):
+            raise CheckpointError(
+                f"{file} does not fit this model",
+                why=f"{name} is {_kind(stored[name])}, and must be {_kind(slot)}: nothing is converted",
+                remedy=_step_back(file.parent),
+            )
+    refuse_nonfinite(stored, str(file))
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _load_extra(path: Path, extra: Mapping[str, Tensor], say: Say) -> None:
+    stored = _read(path / EXTRA) if (path / EXTRA).exists() else {}
+    fits = {
+        name
+        for name, t in extra.items()
+        if name in stored and (stored[name].shape, stored[name].dtype) == (t.shape, t.dtype)
+    }
+    for name in fits:
+        extra[name].copy_(stored[name])
+    fresh = sorted(set(extra) - fits)
+    if fresh:
+        say(f"{path.name} has no {', '.join(fresh)} of the shape in use: they begin fresh")
+
+
+def _step_back(path: Path) -> str:
+    return f"delete {path.name} to continue from the checkpoint before it, or bring back a good copy"
+
+
+# --- finite -----------------------------------------------------------------------------------------------------------
+
+
+def finite(tensor: Tensor) -> Tensor:
+    """Whether every element is finite, on the tensor's device."""
+    return torch.isfinite(tensor.detach()).all()
+
+
+def finite_flags(tensors: Mapping[str, Tensor]) -> Tensor:
+    """One flag per tensor, [n] bool on their device: nothing waits for it yet."""
+    return torch.stack([finite(t) for t in tensors.values()])
+
+
+def refuse_nonfinite(tensors: Mapping[str, Tensor], owner: str, flags: Tensor | None = None) -> None:
+    """Raises CheckpointError for the first tensor that is not finite; flags: `finite_flags` that are known already."""
+    good = finite_flags(tensors) if flags is None else flags
+    for name, fine in zip(tensors, good.tolist(), strict=True):  # one wait for the device
+        if not fine:
+            raise CheckpointError(
+                f"{owner}: {name} is not finite",
+                why="training from such weights gives nothing but more of them",
+                remedy="go on from an earlier checkpoint, with a lower peak rate or a longer warm-up",
+            )

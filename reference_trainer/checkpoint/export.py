@@ -1,0 +1,202 @@
+"""A checkpoint's weights as model.safetensors and config.json, under the names and in the layout of Hugging Face.
+
+Weights are renamed, a fused projection is cut up or interleaved, a matrix is transposed where GPT-2 stores it so; no
+number is changed. The files appear together, under the wanted name, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from planner.config.model import ModelConfig
+from planner.errors import CheckpointError, FileError
+from planner.exports.huggingface import hf_type, hf_values
+from planner.inputs.run_toml import explain_validation
+from reference_trainer.checkpoint.atomic import MANIFEST, newest_valid, problem_with
+from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
+from reference_trainer.device.disk import sync
+
+Named = Iterator[tuple[str, Tensor]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: where, of which step, as which model type; rows of the vocabulary that no token has."""
+
+    directory: str
+    checkpoint: str
+    step: int
+    model_type: str
+    dtype: str
+    parameters: int
+    padding_rows: int
+    size_bytes: int
+
+
+def export(source: Path, out: Path, say: Say) -> Exported:
+    """Write the newest whole checkpoint of the run `source`, or the checkpoint `source`, to the new directory `out`.
+
+    Raises FileError for a path that is neither or cannot be written, CheckpointError for a damaged checkpoint,
+    InputError where no Hugging Face model type computes what the model does.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileError(f"{out} exists already", why="nothing is overwritten unasked", remedy="give another -o")
+    path = _checkpoint(source, say)
+    state = read_state(path)
+    model = _model(path, state)
+    kind = hf_type(model)
+    try:
+        weights = dict(load_file(path / MODEL))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path / MODEL} cannot be read", why=str(error)) from error
+    refuse_nonfinite(weights, str(path / MODEL))
+    named = {name: t.contiguous() for name, t in LAYOUTS[kind](weights, model)}
+    dtype = str(next(iter(named.values())).dtype).removeprefix("torch.")
+    config = json.dumps(hf_values(model, dtype), indent=2) + "\n"
+    _write(out, named, config)
+    return Exported(
+        directory=str(out),
+        checkpoint=str(path),
+        step=state.step,
+        model_type=kind,
+        dtype=dtype,
+        parameters=sum(t.numel() for t in named.values()),
+        padding_rows=model.vocab - (model.tokenizer_vocab or model.vocab),
+        size_bytes=sum(file.stat().st_size for file in out.iterdir()),
+    )
+
+
+def _checkpoint(source: Path, say: Say) -> Path:
+    if (source / MANIFEST).is_file():
+        problem = problem_with(source)
+        if problem:
+            raise CheckpointError(f"{source} is damaged", why=problem, remedy="name another checkpoint, or its run")
+        return source
+    newest = newest_valid(source / "checkpoints", say)
+    if newest is None:
+        raise FileError(
+            f"{source} holds no checkpoint",
+            why=f"it has neither {MANIFEST} nor a folder checkpoints with one",
+            remedy="name the directory of a run, or one of its checkpoints/step-…",
+        )
+    return newest
+
+
+def _model(path: Path, state: State) -> ModelConfig:
+    """The model that a checkpoint's settings describe; format 1 left its name out."""
+    section = {key.removeprefix("model."): v for key, v in state.settings.items() if key.startswith("model.")}
+    try:
+        return ModelConfig.model_validate({"name": f"the model of {path.name}", "source": str(path)} | section)
+    except ValidationError as error:
+        what, why, remedy = explain_validation(error)
+        raise CheckpointError(f"{path}: model.{what}", why=why, remedy=remedy) from None
+
+
+def _write(out: Path, named: dict[str, Tensor], config: str) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{out.name}-", dir=out.parent))
+        try:
+            save_file(named, temporary / MODEL, metadata={"format": "pt"})  # transformers asks for the format
+            (temporary / "config.json").write_text(config, encoding="utf-8")
+            for file in temporary.iterdir():
+                file.chmod(0o644)  # safetensors writes 0600, and a model is there to be shared
+                sync(file)
+            temporary.chmod(0o755)  # mkdtemp's 0700 is for secrets
+            sync(temporary)
+            os.rename(temporary, out)
+            sync(out.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except (OSError, SafetensorError) as error:
+        raise FileError(
+            f"{out} cannot be written", why=getattr(error, "strerror", None) or str(error), remedy="give another -o"
+        ) from error
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def _pairs(weights: dict[str, Tensor], ours: str, theirs: str, *, transposed: bool = False) -> Named:
+    """The weight and the bias of a layer, as far as they are there."""
+    for part in ("weight", "bias"):
+        if f"{ours}.{part}" in weights:
+            t = weights[f"{ours}.{part}"]
+            yield f"{theirs}.{part}", t.T if transposed and t.dim() == 2 else t
+
+
+def _gpt2(weights: dict[str, Tensor], model: ModelConfig) -> Named:
+    """Matrices are stored [inputs, outputs]; queries, keys and values stay fused."""
+    yield from _pairs(weights, "embedding", "transformer.wte")
+    yield from _pairs(weights, "position", "transformer.wpe")
+    for i in range(model.layers):
+        ours, theirs = f"blocks.{i}", f"transformer.h.{i}"
+        yield from _pairs(weights, f"{ours}.attention_norm", f"{theirs}.ln_1")
+        yield from _pairs(weights, f"{ours}.attention.qkv", f"{theirs}.attn.c_attn", transposed=True)
+        yield from _pairs(weights, f"{ours}.attention.proj", f"{theirs}.attn.c_proj", transposed=True)
+        yield from _pairs(weights, f"{ours}.mlp_norm", f"{theirs}.ln_2")
+        yield from _pairs(weights, f"{ours}.mlp.up", f"{theirs}.mlp.c_fc", transposed=True)
+        yield from _pairs(weights, f"{ours}.mlp.down", f"{theirs}.mlp.c_proj", transposed=True)
+    yield from _pairs(weights, "norm", "transformer.ln_f")
+    yield from _pairs(weights, "head", "lm_head")
+
+
+def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> Named:
+    """Each head's query, key and value lie together."""
+    yield from _pairs(weights, "embedding", "gpt_neox.embed_in")
+    for i in range(model.layers):
+        ours, theirs = f"blocks.{i}", f"gpt_neox.layers.{i}"
+        yield from _pairs(weights, f"{ours}.attention_norm", f"{theirs}.input_layernorm")
+        for name, t in _pairs(weights, f"{ours}.attention.qkv", f"{theirs}.attention.query_key_value"):
+            # t [3 a d] or [3 a d, h]
+            yield name, t.view(3, model.heads, model.head_dim, -1).transpose(0, 1).reshape(t.shape)
+        yield from _pairs(weights, f"{ours}.attention.proj", f"{theirs}.attention.dense")
+        yield from _pairs(weights, f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
+        yield from _pairs(weights, f"{ours}.mlp.up", f"{theirs}.mlp.dense_h_to_4h")
+        yield from _pairs(weights, f"{ours}.mlp.down", f"{theirs}.mlp.dense_4h_to_h")
+    yield from _pairs(weights, "norm", "gpt_neox.final_layer_norm")
+    yield from _pairs(weights, "head", "embed_out")
+
+
+def _llama(weights: dict[str, Tensor], model: ModelConfig) -> Named:
+    """Also Mistral's, Qwen2's and Qwen3's: three projections in place of one."""
+    widths = [model.heads * model.head_dim, model.kv_heads * model.head_dim, model.kv_heads * model.head_dim]
+    yield from _pairs(weights, "embedding", "model.embed_tokens")
+    for i in range(model.layers):
+        ours, theirs = f"blocks.{i}", f"model.layers.{i}"
+        yield from _pairs(weights, f"{ours}.attention_norm", f"{theirs}.input_layernorm")
+        for name, t in _pairs(weights, f"{ours}.attention.qkv", ""):
+            for letter, rows in zip("qkv", torch.split(t, widths), strict=True):
+                yield f"{theirs}.self_attn.{letter}_proj{name}", rows
+        yield from _pairs(weights, f"{ours}.attention.query_norm", f"{theirs}.self_attn.q_norm")
+        yield from _pairs(weights, f"{ours}.attention.key_norm", f"{theirs}.self_attn.k_norm")
+        yield from _pairs(weights, f"{ours}.attention.proj", f"{theirs}.self_attn.o_proj")
+        yield from _pairs(weights, f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
+        for part in ("gate", "up", "down"):
+            yield from _pairs(weights, f"{ours}.mlp.{part}", f"{theirs}.mlp.{part}_proj")
+    yield from _pairs(weights, "norm", "model.norm")
+    yield from _pairs(weights, "head", "lm_head")
+
+
+LAYOUTS: dict[str, Callable[[dict[str, Tensor], ModelConfig], Named]] = {
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "llama": _llama,
+    "mistral": _llama,
+    "qwen2": _llama,
+    "qwen3": _llama,
+}

@@ -1,0 +1,116 @@
+"""Which checkpoints stay, and whether the disk has room for them.
+
+Kept are the `keep` newest, those of steps divisible by `keep_every`, and the one with the best validation loss. Nothing
+is deleted before a newer one was published and read back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.config.loop import CheckpointConfig
+from planner.config.run import RunConfig
+from planner.counts.run import steps_of
+from planner.errors import FileError
+from planner.units import format_bytes
+from reference_trainer.checkpoint.atomic import list_checkpoints, problem_with, step_in
+from reference_trainer.device.disk import sync
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Checkpoints that were deleted, and a sentence about each that the disk would not let go."""
+
+    deleted: tuple[Path, ...]
+    failed: tuple[str, ...]
+
+
+def prune(folder: Path, newest_step: int, kept: CheckpointConfig, best_step: int | None = None) -> Pruned:
+    """Delete what need not stay, now that the checkpoint of `newest_step` is verified.
+
+    A checkpoint whose files are missing or cut short is not counted among the newest. One above `newest_step` is a
+    damaged one that was stepped over: it stays until its step is saved again.
+    """
+    older = [path for path in list_checkpoints(folder) if step_in(path) <= newest_step]
+    whole = [path for path in older if not problem_with(path, contents=False)]
+    newest = set(whole[-kept.keep :])
+    oldest_kept = min(map(step_in, newest), default=newest_step)
+    doomed = [path for path in older if step_in(path) < oldest_kept and not stays(step_in(path), kept, best_step)]
+    return _delete(doomed)
+
+
+def stays(step: int, kept: CheckpointConfig, best_step: int | None) -> bool:
+    """Whether a checkpoint is kept however old it is."""
+    return step == best_step or (kept.keep_every is not None and step % kept.keep_every == 0)
+
+
+def drop_after(folder: Path, step: int) -> Pruned:
+    """Delete the checkpoints above `step`: a rollback gives these steps other data."""
+    return _delete([path for path in list_checkpoints(folder) if step_in(path) > step])
+
+
+def _delete(doomed: list[Path]) -> Pruned:
+    """Each vanishes at once, by its name, so that no half of one is ever taken for a checkpoint."""
+    deleted: list[Path] = []
+    failed: list[str] = []
+    for path in doomed:
+        grave = path.with_name(f".tmp-old-{path.name}")
+        try:
+            os.rename(path, grave)
+            shutil.rmtree(grave)
+        except OSError as error:  # a checkpoint too many is no reason to stop training
+            failed.append(f"{path.name} could not be deleted: {error.strerror or error}")
+        else:
+            deleted.append(path)
+    return Pruned(tuple(deleted), tuple(failed))
+
+
+def saves_left(config: RunConfig, done: int, steps: int) -> tuple[int, int]:
+    """Checkpoints still to be written after step `done` of `steps`, and how many of them are never deleted."""
+    every = config.training.checkpoint_every or steps
+    due = [*range((done // every + 1) * every, steps, every), steps] if done < steps else []
+    return len(due), sum(stays(step, config.checkpoints, None) for step in due)
+
+
+def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, steps: int | None = None) -> None:
+    """Raises FileError if `folder` cannot be written, or has no room for the checkpoints still to come.
+
+    done: optimizer steps done; steps: the last one of this call, None: the run's. A byte is written there and synced,
+    for permissions, quotas and read-only disks show themselves only then.
+    """
+    saves, majors_to_come = saves_left(config, done, steps_of(config) if steps is None else steps)
+    standing = [step_in(path) for path in list_checkpoints(folder)]
+    majors = sum(stays(step, config.checkpoints, None) for step in standing)
+    best = int(config.evaluation.every is not None)
+    most = config.checkpoints.keep + best + majors + majors_to_come
+    # the new one stands before the oldest goes
+    extra = max(min(len(standing) + saves, max(len(standing), most) + 1) - len(standing), 1)
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    _probe(place)
+    free = shutil.disk_usage(place).free
+    if free < extra * bytes_each:
+        raise FileError(
+            f"{folder} has {format_bytes(free)} free; "
+            f"the checkpoints of this run need {format_bytes(extra * bytes_each)}",
+            why=f"{extra} × {format_bytes(bytes_each)} stand there at the most, besides what is there",
+            remedy="free space, keep fewer with checkpoints.keep, or choose a directory on another disk with --out",
+        )
+
+
+def _probe(place: Path) -> None:
+    file = place / ".tmp-probe"
+    try:
+        try:
+            file.write_bytes(b"\0")
+            sync(file)
+        finally:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"no checkpoint could be written to {place}",
+            why=error.strerror or str(error),
+            remedy="mend the permissions or the quota, or choose another directory with --out",
+        ) from None

@@ -1,0 +1,110 @@
+"""Text to tokens and back, for a run's tokens: bytes, or the tokenizer that its data was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.config.run import RunConfig
+from planner.errors import DataError
+from reference_trainer.data.corpus.directory import META, token_files
+from reference_trainer.data.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, tokenizer_of
+
+NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Text to tokens and back. end: the token between texts; stop: the one that ends a sample, None where none does."""
+
+    name: str
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    end: int
+    stop: int | None
+
+
+def decoder_for(config: RunConfig, run_dir: Path, tokenizer: str | None = None) -> Codec | None:
+    """The codec of the run's tokens, or None: only their ids can be shown.
+
+    tokenizer: as `gptplan data` was given it; prepared data keeps the hash that it must have. Raises DataError.
+    """
+    known, data = recorded_data(run_dir)
+    made_by = tokenizer_in(data)
+    if tokenizer is not None:
+        return _codec_named(tokenizer, made_by)
+    if made_by:
+        return _bytes_codec(made_by.get("end_of_text")) if made_by.get("name") == "byte" else None
+    return codec_of(config.model.vocab, known and is_text(data))
+
+
+def codec_of(vocab: int, on_text: bool) -> Codec | None:
+    """Bytes where the data is text, which is read byte by byte, or the vocabulary has no room for more; else None."""
+    if vocab > END_OF_TEXT + 1 and not on_text:
+        return None
+    return _bytes_codec(END_OF_TEXT if vocab > END_OF_TEXT else None)
+
+
+def _bytes_codec(end_of_text: int | None) -> Codec:
+    """end_of_text: None where there is no room for one, and a newline stands between texts."""
+    end = NEWLINE if end_of_text is None else end_of_text
+    return Codec("bytes", lambda text: list(text.encode()), _bytes_as_text, end, end_of_text)
+
+
+def _codec_named(name: str, made_by: dict[str, Any]) -> Codec:
+    found: Any = tokenizer_of(name, made_by.get("end_of_text"))
+    if made_by and made_by.get("sha256") not in (None, found.sha256):
+        raise DataError(
+            f"--tokenizer {name} is not the one that made the data",
+            why=f"its sha256 is {str(found.sha256)[:12]}…, the data was made with {made_by['sha256'][:12]}…",
+            remedy="give the same tokenizer.json that gptplan data was given",
+        )
+    if name == "byte":
+        return _bytes_codec(found.end_of_text)
+
+    def encode(text: str) -> list[int]:
+        if hasattr(found.inner, "encode_ordinary"):  # tiktoken's
+            return list(found.inner.encode_ordinary(text))
+        return list(found.inner.encode(text, add_special_tokens=False).ids)
+
+    return Codec(found.name, encode, found.inner.decode, found.end_of_text, found.end_of_text)
+
+
+def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:
+    """Whether the run says what it was trained on, and that path; None is the built-in text."""
+    try:
+        data = json.loads((run_dir / "execution.json").read_text(encoding="utf-8"))["data"]
+        return True, None if data is None else Path(data)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False, None
+
+
+def tokenizer_in(data: Path | None) -> dict[str, Any]:
+    """What prepared data says of its tokenizer: name, sha256, end_of_text; empty for other data."""
+    try:
+        found = {} if data is None else json.loads((data / META).read_text(encoding="utf-8"))["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_text(data: Path | None) -> bool:
+    """Whether the data is text: the built-in one, or a path that holds no tokens."""
+    try:
+        return data is None or token_files(data) is None
+    except (DataError, OSError):
+        return False
+
+
+def _bytes_as_text(tokens: list[int]) -> str:
+    """UTF-8; what is no byte, or no character, becomes the replacement character."""
+    # 0xFF is in no character of UTF-8: a token that is no byte can join none
+    return bytes(t if t < BYTE_VALUES else 0xFF for t in tokens).decode("utf-8", errors="replace")
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, as the replacement character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -1,0 +1,221 @@
+"""`gptplan data`: text to shards of tokens, a part of the documents held out. Read, tokenized and written as a stream.
+
+A document is held out where the first 8 bytes of its sha256, as a share of 2^64, are below the share asked for: which
+side a text falls on depends on nothing but the text, so that two copies of it are never on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.errors import DataError, InputError
+from reference_trainer.data.corpus.directory import FORMAT, VERSION
+from reference_trainer.data.corpus.formats import HEADER_BYTES, MOST_IN_A_SHARD, Array
+from reference_trainer.data.corpus.shards import Owner, Owners, Shards, scan
+from reference_trainer.data.corpus.texts import Document, documents, text_files
+from reference_trainer.data.corpus.tokenizers import Tokenizer, tokenizer_of
+from reference_trainer.data.corpus.writer import Part, unfinished, write_meta
+
+SHARD_TOKENS = 10**8  # as llm.c's
+VAL_SHARE = 0.01
+TOGETHER = 2**20  # bytes of text that are tokenized at once
+SAMPLE = 2**20  # bytes of source from which the tokens of all of it are estimated
+MOST_HELD = 0.5  # a larger part is not held out for --val-tokens
+SPLIT = "a document is held out where the first 8 bytes of its sha256, big-endian, are below share * 2^64"
+LONE = "one document: its last part is held out, from the first line that begins in it"
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What `prepare` is asked for. Of val_share and val_tokens at most one is given; neither: 1 % is held out."""
+
+    sources: tuple[Path, ...]
+    out: Path
+    tokenizer: str = "byte"
+    text_key: str = "text"
+    end_of_text: int | None = None
+    val_share: float | None = None
+    val_tokens: int | None = None
+    shard_tokens: int = SHARD_TOKENS
+
+
+def prepare(asked: Preparation) -> dict[str, Any]:
+    """Write the directory `asked.out`; what its meta.json says.
+
+    Raises InputError for contradictions, DataError for sources that cannot be used, FileError where `out` exists or
+    cannot be written; then nothing is left.
+    """
+    _refuse(asked)
+    tokenizer = tokenizer_of(asked.tokenizer, asked.end_of_text)
+    try:
+        files = [file for source in asked.sources for file in text_files(source)]
+        _refuse_twice(files)
+        share = _share(asked, files, tokenizer)
+        dtype = "<u2" if tokenizer.vocab <= 2**16 else "<u4"
+        with (
+            unfinished(asked.out) as work,
+            Part(work, "train", dtype, asked.shard_tokens) as train,
+            Part(work, "val", dtype, asked.shard_tokens) as held,
+        ):
+            parts = {"train": train, "val": held}
+            rule = _write(documents(files, asked.text_key), tokenizer, parts, share)
+            for part in parts.values():
+                part.close()
+            if not train.tokens:
+                raise DataError(
+                    "no document is left to train on",
+                    why=f"{held.documents} documents were read, and {share:.2g} of them are held out",
+                    remedy="give more text, or a smaller --val-share",
+                )
+            meta = {
+                "format": FORMAT,
+                "version": VERSION,
+                "tokenizer": {
+                    "name": tokenizer.name,
+                    "sha256": tokenizer.sha256,
+                    "vocab": tokenizer.vocab,
+                    "end_of_text": tokenizer.end_of_text,
+                },
+                "dtype": "uint16" if dtype == "<u2" else "uint32",
+                "split": {"rule": rule, "share": share},
+                "train": _described(train, tokenizer.vocab),
+                "validation": _described(held, tokenizer.vocab),
+            }
+            write_meta(work, meta)
+            return meta
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a path
+        raise DataError(
+            "cannot read the sources", why=str(error), remedy="give text files, JSON-lines, or folders of them"
+        ) from error
+
+
+def _refuse(asked: Preparation) -> None:
+    if asked.val_share is not None and asked.val_tokens is not None:
+        raise InputError(
+            "--val-share and --val-tokens contradict each other",
+            why="each says how much is held out",
+            remedy="give one of them",
+        )
+    if asked.val_share is not None and not 0 <= asked.val_share < 1:
+        raise InputError(f"--val-share: {asked.val_share:g} is not a share", why="it is below 1", remedy="0.01 or 1%")
+    if not 1 <= asked.shard_tokens <= MOST_IN_A_SHARD:
+        raise InputError(
+            f"--shard-tokens: {asked.shard_tokens} does not fit a shard",
+            why=f"its header holds a count of four bytes: {MOST_IN_A_SHARD} at most",
+            remedy=f"leave it out for {SHARD_TOKENS}",
+        )
+    for source in asked.sources:
+        if source.suffix == ".bin":
+            raise DataError(
+                f"{str(source)!r} holds tokens already",
+                why="text is prepared; a .bin is trained on as it is",
+                remedy="gptplan run --data takes it; leave -o out to have it described",
+            )
+
+
+def _refuse_twice(files: list[Path]) -> None:
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise DataError(
+                f"{str(file)!r} is among the sources twice",
+                why="its text would be trained on twice",
+                remedy="name it once",
+            )
+        seen.add(file.resolve())
+
+
+def _share(asked: Preparation, files: list[Path], tokenizer: Tokenizer) -> float:
+    """The share to hold out; for --val-tokens by the tokens per byte of the first MiB of the sources."""
+    if asked.val_tokens is None:
+        return VAL_SHARE if asked.val_share is None else asked.val_share
+    if not asked.val_tokens:
+        return 0.0
+    read = tokens = 0
+    for document in documents(files, asked.text_key):
+        head = document
+        if len(document.content) > SAMPLE:  # one long text: its beginning stands for it
+            head = Document(_whole_characters(document.content[:SAMPLE]), document.file, document.line, SAMPLE)
+        tokens += len(tokenizer.encode([head])[0]) + 1
+        read += head.source_bytes
+        if read >= SAMPLE:
+            break
+    size = sum(file.stat().st_size for file in files)
+    return min(MOST_HELD, asked.val_tokens * read / max(1, tokens * size))
+
+
+def _whole_characters(content: bytes) -> bytes:
+    """Without the beginning of a UTF-8 character that was cut at the end."""
+    end = len(content)
+    while end and content[end - 1] & 0xC0 == 0x80:
+        end -= 1
+    return content[: end - 1] if end and content[end - 1] >= 0xC0 else content
+
+
+def _write(texts: Iterator[Document], tokenizer: Tokenizer, parts: dict[str, Part], share: float) -> str:
+    """Every document into its part; the rule of the split."""
+    first = list(_some(texts, 2))
+    lone = len(first) == 1 and share > 0
+    sides = _halves(first[0], share) if lone else ((_side(text, share), text) for text in chain(first, texts))
+    waiting: list[tuple[str, Document]] = []
+    size = 0
+    for side, text in sides:
+        waiting.append((side, text))
+        size += len(text.content)
+        if size >= TOGETHER:
+            _flush(waiting, tokenizer, parts)
+            waiting, size = [], 0
+    _flush(waiting, tokenizer, parts)
+    return LONE if lone else SPLIT
+
+
+def _some(texts: Iterator[Document], most: int) -> Iterator[Document]:
+    for _, text in zip(range(most), texts, strict=False):
+        yield text
+
+
+def _side(text: Document, share: float) -> str:
+    place = int.from_bytes(hashlib.sha256(text.content).digest()[:8])
+    return "val" if place < share * 2**64 else "train"
+
+
+def _halves(text: Document, share: float) -> Iterator[tuple[str, Document]]:
+    """A text, and its last `share` from the first line that begins there; of a single line nothing is held out."""
+    border = len(text.content) - round(len(text.content) * share)
+    line = text.content.find(b"\n", max(0, border - 1)) + 1 or len(text.content)
+    for side, content in (("train", text.content[:line]), ("val", text.content[line:])):
+        if content:
+            yield side, Document(content, text.file, text.line, len(content))
+
+
+def _flush(waiting: list[tuple[str, Document]], tokenizer: Tokenizer, parts: dict[str, Part]) -> None:
+    encoded = tokenizer.encode([text for _, text in waiting])
+    for (side, text), ids in zip(waiting, encoded, strict=True):
+        parts[side].add(ids, tokenizer.end_of_text, len(text.content))
+
+
+def _described(part: Part, vocab: int) -> dict[str, Any]:
+    """What meta.json says of a part; the fingerprint is taken of what was written."""
+    arrays: list[Array] = []
+    owners: Owners = []
+    total = 0
+    for shard in part.shards:
+        path = part.directory / shard["name"]
+        arrays.append(np.memmap(path, dtype=part.dtype, mode="r", offset=HEADER_BYTES))
+        owners.append(Owner(total, path, HEADER_BYTES))
+        total += shard["tokens"]
+    return {
+        "documents": part.documents,
+        "tokens": part.tokens,
+        "bytes": part.text_bytes,
+        "bytes_per_token": part.text_bytes / part.tokens if part.tokens else None,
+        "fingerprint": scan(Shards(arrays), owners, vocab) if arrays else None,
+        "shards": part.shards,
+    }

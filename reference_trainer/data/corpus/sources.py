@@ -1,0 +1,231 @@
+"""What `open_data` opens: tokens with the files that they come from, those held out, and what ends a text."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import numpy as np
+
+from planner.errors import DataError
+from reference_trainer.data.corpus.directory import TokenFiles, token_files
+from reference_trainer.data.corpus.formats import Array, TokenFile, token_file
+from reference_trainer.data.corpus.shards import Owner, Owners, Shards, Tokens, cut
+from reference_trainer.data.corpus.texts import Document, below, documents, text_files
+from reference_trainer.data.corpus.tokenizers import END_OF_TEXT, Tokenizer, tokenizer_of
+
+BUILT_IN_LIMIT = 16 * 2**20  # bytes: some 4 M words are enough to see a small model learn, and are read in 0.1 s
+NOT_PROSE = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+HELD_OUT = 10  # where nothing is held out by name, the last 1/10 of the tokens is
+UINT16_VALUES = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How sources are read: `tokenizer` (see tokenizers.py) of text, `text_key` of JSON-lines, and the id that ends
+    a text, where it is not the tokenizer's own or where token files do not say it."""
+
+    tokenizer: str = "byte"
+    text_key: str = "text"
+    end_of_text: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Tokens and where each file of them begins; end_of_text is None where none is known or none stands there.
+
+    source_bytes: of the text that the tokens stand for, None where unknown. fingerprint: what they had when prepared.
+    """
+
+    tokens: Tokens
+    owners: Owners
+    name: str
+    end_of_text: int | None = None
+    source_bytes: int | None = None
+    held: Source | None = None
+    fingerprint: str | None = None
+
+
+def open_source(path: Path | None, vocab: int, reading: Reading) -> Source:
+    """The tokens at `path`, for None those of the built-in text, with `held` where files are held out by name.
+
+    Raises DataError, and OSError where something is unreadable.
+    """
+    if path is None:
+        return _built_in(vocab)
+    files = token_files(path)
+    if files is not None:
+        return _from_files(files, path.name, vocab, reading)
+    found = text_files(path)
+    if reading.tokenizer == "byte" and reading.end_of_text is None:
+        return _bytes(documents(found, reading.text_key), path.name, vocab)
+    tokenizer = tokenizer_of(reading.tokenizer, reading.end_of_text)
+    refuse_small_vocab(tokenizer.vocab, tokenizer.name, vocab)
+    return _tokenized(documents(found, reading.text_key), path.name, tokenizer)
+
+
+def split_off(source: Source) -> Source:
+    """`source` with something held out: what its names say, else the last 1/10 of its tokens."""
+    if source.held is not None:
+        return source
+    total = len(source.tokens)
+    border = total - total // HELD_OUT
+    inside = max(number for number, owner in enumerate(source.owners) if owner.begin <= border)
+    first = source.owners[inside]
+    at = first._replace(begin=0, skipped=border - first.begin)
+    rest = [owner._replace(begin=owner.begin - border) for owner in source.owners[inside + 1 :]]
+    kept = [owner for owner in source.owners if owner.begin < border] or source.owners[:1]
+    part = replace(source, source_bytes=None, fingerprint=None)
+    name = f"the last {total - border} tokens of {source.name}"
+    held = replace(part, tokens=cut(source.tokens, border, total), owners=[at, *rest], name=name)
+    return replace(part, tokens=cut(source.tokens, 0, border), owners=kept, held=held)
+
+
+def refuse_small_vocab(needed: int, name: str, vocab: int) -> None:
+    """Raises DataError where a tokenizer has ids that the model's table has no row for."""
+    if needed > vocab:
+        raise DataError(
+            f"the tokenizer {name} has {needed} tokens, the model a vocabulary of {vocab}",
+            why="an id past the model's table has no row",
+            remedy=f"plan with --vocab {needed} or more, or prepare the data with the model's own tokenizer",
+        )
+
+
+def _from_files(files: TokenFiles, name: str, vocab: int, reading: Reading) -> Source:
+    end, meta = reading.end_of_text, files.meta
+    if meta is not None:
+        tokenizer = meta["tokenizer"]
+        refuse_small_vocab(tokenizer["vocab"], tokenizer["name"], vocab)
+        if end is not None and end != tokenizer["end_of_text"]:
+            raise DataError(
+                f"--eot {end} contradicts {name}",
+                why=f"it was prepared with {tokenizer['end_of_text']} between its texts",
+                remedy="leave --eot out",
+            )
+        end = tokenizer["end_of_text"]
+    elif end is not None and not 0 <= end < vocab:
+        raise DataError(f"--eot {end} is not a token", why=f"ids go from 0 to {vocab - 1}", remedy="give another id")
+    kinds = {"train": files.train, "validation": files.validation}
+    parts = [_part(part, name, vocab, meta, kind) for kind, part in kinds.items()]
+    train, held = (None if part is None else replace(part, end_of_text=end) for part in parts)
+    assert train is not None, "a directory without training tokens is refused where it is listed"
+    if held is not None and held.tokens.dtype != train.tokens.dtype:
+        raise _mixed(held.owners[0].file, held.tokens.dtype, train.tokens.dtype)
+    return replace(train, held=held)
+
+
+def _part(files: Sequence[Path], name: str, vocab: int, meta: dict[str, Any] | None, kind: str) -> Source | None:
+    if not files:
+        return None
+    found = [token_file(file) for file in files]
+    for file in found:
+        _check(file, found[0], vocab, meta)
+    owners: Owners = []
+    total = 0
+    for file in found:
+        owners.append(Owner(total, file.path, file.offset))
+        total += file.count
+    arrays: list[Array] = [file.tokens() for file in found]
+    size = fingerprint = None
+    if meta is not None:
+        size, fingerprint = meta[kind]["bytes"], meta[kind]["fingerprint"]
+        for file, shard in zip(found, meta[kind]["shards"], strict=True):
+            if file.count != shard["tokens"]:
+                raise DataError(
+                    f"{str(file.path)!r} holds {file.count} tokens, meta.json says {shard['tokens']}",
+                    why="the shard is another than the one that was prepared",
+                    remedy="prepare the data again",
+                )
+    held_out = "" if kind == "train" else ", held out"
+    tokens = arrays[0] if len(arrays) == 1 else Shards(arrays)
+    return Source(tokens, owners, name + held_out, source_bytes=size, fingerprint=fingerprint)
+
+
+def _check(file: TokenFile, first: TokenFile, vocab: int, meta: dict[str, Any] | None) -> None:
+    if not file.count:
+        raise DataError(
+            f"{str(file.path)!r} is empty",
+            why="it holds 0 tokens, too few for any sequence",
+            remedy="take it out, or write it again",
+        )
+    if file.dtype != first.dtype:
+        raise _mixed(file.path, np.dtype(file.dtype), np.dtype(first.dtype))
+    if meta is not None and not file.headed:
+        raise DataError(
+            f"{str(file.path)!r} has lost its header",
+            why="gptplan data writes shards with llm.c's magic number in front",
+            remedy="prepare the data again",
+        )
+    if meta is None and file.dtype == "<u2" and vocab > UINT16_VALUES:
+        raise DataError(
+            f"{str(file.path)!r} has tokens of two bytes, the model a vocabulary of {vocab}",
+            why=f"two bytes tell {UINT16_VALUES} tokens apart: larger ids would have been cut when it was written",
+            remedy="prepare the text with gptplan data, which takes four bytes where they are needed",
+        )
+
+
+def _mixed(file: Path, dtype: np.dtype[Any], first: np.dtype[Any]) -> DataError:
+    return DataError(
+        f"{str(file)!r} has tokens of {dtype.itemsize} bytes, others {first.itemsize}",
+        why="the files of one data set have one type",
+        remedy="keep data sets in directories of their own",
+    )
+
+
+def _built_in(vocab: int) -> Source:
+    root = Path(sysconfig.get_path("stdlib"))
+    files = below(root, (".py",), skip=NOT_PROSE)
+    if not files:
+        raise DataError(
+            "this Python has no standard-library sources to train on",
+            why=f"no .py file lies below {root}",
+            remedy="give data of your own with --data",
+        )
+    return _bytes(documents(files), f"sources of Python {python_version()}'s standard library", vocab, BUILT_IN_LIMIT)
+
+
+def _bytes(texts: Iterable[Document], name: str, vocab: int, limit: int | None = None) -> Source:
+    """The texts' bytes one after the other, each followed by an end of text, cut at `limit` tokens.
+
+    A vocabulary of bytes alone has no room for an end of text: a newline stands there, and ends nothing for sure.
+    """
+    room = vocab > END_OF_TEXT
+    end: Array = np.array([END_OF_TEXT], np.uint16) if room else np.array([ord("\n")], np.uint8)
+    parts: list[Array] = []
+    owners: Owners = []
+    total = 0
+    for text in texts:
+        if not owners or owners[-1].file != text.file:
+            owners.append(Owner(total, text.file))
+        part = np.frombuffer(text.content, np.uint8)
+        parts += [part.astype(np.uint16) if room else part, end]
+        total += len(part) + 1
+        if limit is not None and total >= limit:
+            break
+    joined: Array = np.empty(total, end.dtype)
+    if parts:
+        np.concatenate(parts, out=joined)
+    ends = len(parts) // 2
+    whole = limit is None or total <= limit
+    return Source(joined[:limit], owners, name, END_OF_TEXT if room else None, total - ends if whole else None)
+
+
+def _tokenized(texts: Iterable[Document], name: str, tokenizer: Tokenizer) -> Source:
+    """The texts' ids in memory, each text followed by the end of text."""
+    dtype = np.uint16 if tokenizer.vocab <= UINT16_VALUES else np.uint32
+    end = np.array([tokenizer.end_of_text], dtype)
+    parts: list[Any] = []
+    owners: Owners = []
+    total = size = 0
+    for text in texts:
+        if not owners or owners[-1].file != text.file:
+            owners.append(Owner(total, text.file))
+        (ids,) = tokenizer.encode([text])
+        parts += [ids.astype(dtype), end]
+        total, size = total + len(ids) + 1, size + len(text.content)
+    joined: Array = np.concatenate(parts or [end[:0]])
+    return Source(joined, owners, name, tokenizer.end_of_text, size)

@@ -1,0 +1,57 @@
+"""Micro-batches on their way to the device: made by a thread while a GPU computes, and made in turn on a CPU.
+
+Which samples a micro-batch holds is a pure function of its step: what was made ahead for a step that does not come,
+after a rollback, is simply not used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from reference_trainer.data.samples import Batch
+
+Place = tuple[int, int]  # step, micro-batch
+
+
+class Feed:
+    """`take` gives a micro-batch on the device; `waited` is the time spent in it since it was last asked for."""
+
+    def __init__(self, make: Callable[[int, int], Batch], accumulation: int, device: torch.device) -> None:
+        """make: the micro-batch of (step, number), on the host."""
+        self._make, self._accumulation, self._device = make, accumulation, device
+        self._ahead: tuple[Place, Future[Batch]] | None = None
+        self._thread = ThreadPoolExecutor(1, "feed") if device.type == "cuda" else None
+        self._waited = 0.0
+
+    def take(self, step: int, micro: int) -> Batch:
+        """One micro-batch, on the device."""
+        begin = time.perf_counter()
+        if self._thread is None:
+            found = self._make(step, micro)
+        else:
+            place, made = self._ahead or ((0, 0), None)
+            found = made.result() if made is not None and place == (step, micro) else self._pinned(step, micro)
+            after = (step, micro + 1) if micro + 1 < self._accumulation else (step + 1, 0)
+            self._ahead = after, self._thread.submit(self._pinned, *after)
+        self._waited += time.perf_counter() - begin
+        if self._thread is None:
+            return found
+        # from pinned memory the copy does not wait for the kernels already queued
+        return found.moved(lambda t: t.to(self._device, non_blocking=True))
+
+    def _pinned(self, step: int, micro: int) -> Batch:
+        return self._make(step, micro).moved(lambda t: t.pin_memory())
+
+    def waited(self) -> float:
+        """Seconds spent waiting since the last call."""
+        seconds, self._waited = self._waited, 0.0
+        return seconds
+
+    def close(self) -> None:
+        """Let the thread end."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)

@@ -1,0 +1,66 @@
+"""Before the first step: what cannot be run is refused, the model is built, an earlier run is continued."""
+
+from __future__ import annotations
+
+import torch
+
+from planner.config.run import RunConfig
+from planner.counts.run import steps_of, tokens_per_step
+from planner.errors import CheckpointError, ConfigError, FileError, InputError
+from reference_trainer.data.samples import TokenData, end_of_text_of
+from reference_trainer.device.out_of_memory import explained
+from reference_trainer.measure.measure import build_model
+from reference_trainer.metrics.run_directory import RunDirectory
+from reference_trainer.optim.updater import make_optimizer
+from reference_trainer.step.options import RunOptions
+from reference_trainer.step.step import Work
+
+
+def last_step_of(config: RunConfig, options: RunOptions) -> int:
+    """The step after which this call ends. Raises for configs that this trainer cannot execute."""
+    if config.hardware.gpus > 1:
+        raise ConfigError(
+            f"the config is for {config.hardware.gpus} GPUs; this version of the trainer runs on one device",
+            why="on one device the same config would be another batch and another run",
+            remedy="plan with --gpus 1 (more accumulation gives the same batch), or use an exported config elsewhere",
+        )
+    steps = steps_of(config)
+    if steps < 1:
+        raise ConfigError(
+            f"{config.training.tokens} tokens are less than one optimizer step of {tokens_per_step(config)}",
+            remedy="plan with more tokens or a smaller batch",
+        )
+    if options.stop_after is None:
+        return steps
+    if options.stop_after < 1:
+        raise InputError(f"cannot stop after step {options.stop_after}", remedy=f"give a step from 1 to {steps}")
+    return min(steps, options.stop_after)
+
+
+def check_directory(here: RunDirectory, resume: bool) -> None:
+    """Raises CheckpointError where there is nothing to continue, FileError where a new run would be mixed with one."""
+    if resume and not here.holds_a_run():
+        raise CheckpointError(f"there is no run to continue in {here.root}", remedy="start it without --resume")
+    if not resume and here.holds_a_run():
+        raise FileError(
+            f"{here.root} holds a run already",
+            why="its metrics and checkpoints would be mixed with the new ones",
+            remedy="continue it with --resume, or choose another directory with --out",
+        )
+
+
+def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
+    """Model and optimizer; the weights are drawn on the CPU, so that every device begins with the same ones.
+
+    Raises PlanError when the memory does not suffice, DataError for documents that cannot be told apart.
+    """
+    if config.training.document_borders == "cut":
+        end_of_text_of(data)  # refused here, and not with the first batch
+    torch.manual_seed(config.training.seed)
+    with explained(config, device, "before the first step"):
+        model = build_model(config).to(device)
+        optimizer = make_optimizer(model, config)
+    if config.training.runtime == "compiled":
+        model.make_tables(config.training.seq, next(model.parameters()).device)  # made outside of the program
+        model.compile(dynamic=False)  # in place: parameters keep their names
+    return Work(config, device, data, model, optimizer)

@@ -1,0 +1,228 @@
+"""A short measured profile of this machine: kernels are timed, never a model; `planner.step_time.kernels` adds them up.
+
+The sweep over all kernels and sizes is made several times until the time is up, and the median of each time is kept: a
+burst of other work then spoils one round and not the result. The lower quartile was tried: the sum of many lower
+quartiles is below the step's median by the noise, 8 to 10 % where this was measured.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from statistics import median
+
+import torch
+
+from planner.errors import PlanError
+from planner.step_time.kernel_tables import SCHEMA, Table, powers_of
+from reference_trainer.device.device import device_name, pick_device, wait_for
+from reference_trainer.measure.kernel_pool import TYPES, Kernel, Pool
+from reference_trainer.measure.kernel_timings import KERNELS
+
+Key = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
+Say = Callable[[str], None]
+
+LONGEST_SHARE = 1 / 400  # of the time box that one call may take: larger sizes are left out
+FIRST_ROUND_SHARE = 0.6  # of the time box, after which the first round times one size of what is left
+SURPRISE = 2.0  # a first reading this many times the expected one is taken again …
+SURPRISE_SECONDS = 1e-3  # … if it is long enough to be another process's turn on the processor
+SURPRISE_MOST = 2.0  # … and not so long, in longest calls, that the kernel is simply slow
+RETRIES = 4
+RETRY_SLEEP = 0.01  # seconds, times the attempt
+CANARIES = 3  # calls of a small addition before each kernel
+CANARY_SECONDS = 1e-3  # of one: it takes 1e-5 to 1e-4 s where nobody else runs
+CANARY_SLEEP = 0.02
+BATCH_SECONDS = 2e-4  # calls are timed together until they take this long: a clock reading costs 1e-7 s
+NOISY = 0.15  # relative noise from which people are told: it is 0.03 to 0.08 on a machine at rest
+UNKNOWN_NOISE = 0.5  # where the time box allowed one round only: a guess, on the safe side
+LEAST_SECONDS = 1e-9  # a difference of two times is at least this
+
+
+def measure_profile(device: str = "cpu", seconds: float = 12.0, say: Say = lambda line: None) -> dict[str, object]:
+    """Time the kernels of a training step on `device`; a dict that JSON and TOML can hold.
+
+    It takes about `seconds` (s), up to twice that where other work on the machine makes it wait for quiet moments.
+
+    `kernels` is {name: {"fp32" | "bf16": [[size, …, seconds], …]}}; `relative_noise` the median over all of half the
+    interquartile range by the median; `memory_bytes` the device's whole memory. Raises PlanError if the device is not
+    here. `say` gets two lines for people.
+    """
+    target = pick_device(device)
+    name = device_name(target)
+    say(f"timing kernels on {name} for about {seconds:.0f} s; other work on it now makes the result worse")
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # as in training: no TF32
+    try:
+        with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
+            sweep = _Sweep(Pool(target), seconds)
+            sweep.run()
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    noise = sweep.noise()
+    busy = "; the machine was busy: measure again when it is not" if noise > NOISY else ""
+    say(f"{len(sweep.samples)} times taken, noise {noise:.1%}{busy}")
+    return {
+        "schema": SCHEMA,
+        "device": device,
+        "device_name": name,
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "memory_bytes": _memory_bytes(target),
+        "relative_noise": noise,
+        "kernels": sweep.tables(),
+    }
+
+
+class _Sweep:
+    """Rounds over all kernels and sizes; `samples` holds the seconds of one call, one sample a round."""
+
+    def __init__(self, pool: Pool, seconds: float) -> None:
+        self.pool, self.longest = pool, seconds * LONGEST_SHARE
+        # the first optimizer imports the compiler, and the first threads start: a second or two, outside the time box
+        for name in ("adamw", "dispatch", "gemm_forward"):
+            KERNELS[name].prepare(pool, "fp32", KERNELS[name].sizes[0])()
+        canary = KERNELS["add"]
+        self.canary = canary.prepare(pool, "fp32", canary.sizes[2])  # large enough for several threads
+        self.patience = seconds
+        begin = time.perf_counter()
+        self.first_deadline, self.deadline = begin + FIRST_ROUND_SHARE * seconds, begin + seconds
+        self.samples: dict[Key, list[float]] = {}
+
+    def run(self) -> None:
+        """One round that finds out which sizes fit into the time box, then more of them until it is over."""
+        # fp32 first: where bf16 is emulated, its kernels would take the time of those that runs will use
+        for kind in TYPES:
+            for name, kernel in KERNELS.items():
+                if kind in kernel.kinds:
+                    self._first(name, kernel, kind)
+        keys = list(self.samples)
+        while time.perf_counter() < self.deadline:
+            for key in keys:
+                if time.perf_counter() >= self.deadline:
+                    return
+                self.samples[key].append(self._time(key))
+
+    def _first(self, name: str, kernel: Kernel, kind: str) -> None:
+        """Time the sizes of a kernel that are not expected to take longer than one call may."""
+        seen: dict[tuple[int, ...], float] = {}
+        for sizes in kernel.sizes:
+            expected = Table(dict(seen), powers_of(name, len(sizes))).scaled(sizes) if seen else 0.0
+            if seen and (expected > self.longest or time.perf_counter() > self.first_deadline):
+                continue
+            found = self._time((name, kind, sizes))
+            for attempt in range(1, RETRIES + 1):
+                if not max(SURPRISE * expected, SURPRISE_SECONDS) < found < SURPRISE_MOST * self.longest:
+                    break
+                # a burst of other work would pass for the kernel's speed, and larger sizes would be left out;
+                # who has slept is served first by the system's scheduler
+                time.sleep(RETRY_SLEEP * attempt)
+                found = min(found, self._time((name, kind, sizes)))
+            seen[sizes] = found
+            self.samples[name, kind, sizes] = [found]
+
+    def _time(self, key: Key) -> float:
+        """Seconds of one call: the first warms the caches, then as many as make the clock's error small."""
+        name, kind, sizes = key
+        self._wait_for_quiet()
+        self.pool.reset()
+        kernel = KERNELS[name]
+        call = kernel.prepare(self.pool, kind, sizes)
+        with torch.set_grad_enabled(name == "dispatch"):
+            warm = _seconds(call, 1, self.pool.device)
+            return _seconds(call, max(1, min(50, int(BATCH_SECONDS / warm))), self.pool.device)
+
+    def _wait_for_quiet(self) -> None:
+        """Wait, for as long as the time box in all, while a small addition takes as long as another process's turn.
+
+        Threads that meet at the end of each kernel wait for the one whose core is taken: every kernel would seem to
+        take 10 ms and more.
+        """
+        begin = time.perf_counter()
+        while self.patience > 0 and _seconds(self.canary, CANARIES, self.pool.device) > CANARY_SECONDS:
+            time.sleep(CANARY_SLEEP)
+            now = time.perf_counter()
+            waited, begin = now - begin, now
+            self.patience -= waited
+            self.first_deadline += waited
+            self.deadline += waited
+
+    def tables(self) -> dict[str, dict[str, list[list[float]]]]:
+        """The profile's tables: of every sample list the median, less what only the timing costs."""
+        found: dict[str, dict[str, list[list[float]]]] = {}
+        kept = {key: median(times) / KERNELS[key[0]].divide_by for key, times in self.samples.items()}
+        kept = _not_above_larger(kept)
+        engine = kept["engine", "fp32", (1,)]
+        for (name, kind, sizes), seconds in kept.items():
+            if name in ("engine", "refill"):
+                continue
+            if name.endswith("_backward"):
+                # every call started the autograd engine, which a training step does once
+                seconds = max(seconds - engine, seconds / 10)
+            if name == "fresh":
+                # what new memory costs beyond writing to memory held
+                seconds = max(seconds - kept.get(("refill", kind, sizes), seconds), LEAST_SECONDS)
+            found.setdefault(name, {}).setdefault(kind, []).append([*sizes, seconds])
+        return found
+
+    def noise(self) -> float:
+        """Half the interquartile range of a kernel's times by their median, the middle of all kernels."""
+        spreads = [
+            (_quantile(times, 0.75) - _quantile(times, 0.25)) / 2 / median(times)
+            for times in self.samples.values()
+            if len(times) > 1
+        ]
+        return median(spreads) if spreads else UNKNOWN_NOISE
+
+
+def _not_above_larger(times: dict[Key, float]) -> dict[Key, float]:
+    """No size takes longer than a larger one of its kernel: what seems to was disturbed, and the small ones most."""
+    return {
+        key: min(
+            seconds
+            for other, seconds in times.items()
+            if other[:2] == key[:2] and all(a >= b for a, b in zip(other[2], key[2], strict=True))
+        )
+        for key in times
+    }
+
+
+def _seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
+    """Seconds of one of `calls` calls, with the device at rest before and after."""
+    if device.type == "cuda":
+        # events stand in the device's own queue: the host's part is hidden, as it is behind a real step's kernels
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        wait_for(device)
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3 / calls
+    begin = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - begin) / calls
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1) + 0.5)]
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def is_current(profile: dict[str, object]) -> bool:
+    """Whether the profile was measured with this PyTorch, on this processor or GPU, with as many threads."""
+    try:
+        name = device_name(pick_device(str(profile.get("device"))))
+    except PlanError:
+        return False
+    here = {"schema": SCHEMA, "torch": torch.__version__, "device_name": name, "threads": torch.get_num_threads()}
+    return all(profile.get(key) == value for key, value in here.items())

@@ -1,0 +1,291 @@
+"""The kernels of a training step, each alone and ready to be timed at a given size.
+
+Each entry of `KERNELS` says in which element types and at which sizes the kernel is timed, and prepares one call.
+A forward kernel runs without autograd, a backward one through `torch.autograd.grad` on a kept graph.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reference_trainer.measure.kernel_pool import TYPES, Call, Kernel, Pool
+from reference_trainer.model.layers import NORM_EPS, _RMSNormFunction, _RotaryFunction
+
+SMALL_VOCAB = 256  # rows of the table in the embedding kernels: the rest of a larger one is the kernel `fill`
+CHAIN = 64  # nodes in the graph whose time, divided by them, is the cost of one
+# Larger blocks are mapped afresh and given back when freed, and each page costs a fault (glibc 2.41, mallopt(3):
+# DEFAULT_MMAP_THRESHOLD_MAX on 64-bit systems). GPUs keep their memory.
+HEAP_LARGEST = 32 << 20
+TINY = 16  # elements of a tensor that costs its overhead only
+
+
+def _backward(out: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> Call:
+    return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
+
+
+def _leaves(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().requires_grad_() for tensor in tensors]
+
+
+# --- matrix products and attention ------------------------------------------------------------------------------------
+
+
+def _gemm_forward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    n, inputs, outputs = sizes
+    x, weight, out = pool.take(kind, n, inputs), pool.take(kind, outputs, inputs), pool.room(kind, n, outputs)
+    return lambda: torch.mm(x, weight.t(), out=out)
+
+
+def _gemm_input_gradient(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    n, inputs, outputs = sizes
+    grad, weight, out = pool.take(kind, n, outputs), pool.take(kind, outputs, inputs), pool.room(kind, n, inputs)
+    return lambda: torch.mm(grad, weight, out=out)
+
+
+def _gemm_weight_gradient(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    n, inputs, outputs = sizes
+    grad, x, out = pool.take(kind, n, outputs), pool.take(kind, n, inputs), pool.room(kind, outputs, inputs)
+    return lambda: torch.mm(grad.t(), x, out=out)
+
+
+def _attention(pool: Pool, kind: str, sizes: tuple[int, ...], grad: bool) -> tuple[list[Tensor], Callable[[], Tensor]]:
+    heads, length, width = sizes
+    # one sequence of all heads, laid out as the fused projection leaves it
+    qkv = pool.take(kind, 1, length, 3 * heads, width).transpose(1, 2)
+    leaves = [part.detach().requires_grad_(grad) for part in qkv.chunk(3, dim=1)]
+    query, key, value = leaves
+    return leaves, lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+def _attention_forward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    return _attention(pool, kind, sizes, grad=False)[1]
+
+
+def _attention_backward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    leaves, forward = _attention(pool, kind, sizes, grad=True)
+    heads, length, width = sizes
+    # the gradient arrives with tokens before heads, from the projection
+    return _backward(forward(), leaves, pool.take(kind, 1, length, heads, width).transpose(1, 2))
+
+
+# --- norms, activations, rotary embedding, loss, embedding ------------------------------------------------------------
+
+
+def _pair(make: Callable[[Pool, str, tuple[int, ...]], tuple[Callable[..., Tensor], list[Tensor]]]) -> tuple[Any, Any]:
+    """Forward and backward of a function of tensors: `make` gives the function and its operands."""
+
+    def forward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+        function, operands = make(pool, kind, sizes)
+        return lambda: function(*operands)
+
+    def backward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+        function, operands = make(pool, kind, sizes)
+        leaves = _leaves(*operands)
+        out = function(*leaves)
+        grad = pool.take(kind, *out.shape) if out.dim() else torch.ones_like(out)
+        return _backward(out, leaves, grad)
+
+    return forward, backward
+
+
+def _layer_norm(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    width = sizes[1]
+    operands = [pool.take(kind, *sizes), pool.take(kind, width), pool.take(kind, width)]
+    return lambda x, weight, bias: F.layer_norm(x, (width,), weight, bias, NORM_EPS), operands
+
+
+def _rms_norm(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    return _RMSNormFunction.apply, [pool.take(kind, *sizes), pool.take(kind, sizes[1])]
+
+
+def _gelu(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    return lambda x: F.gelu(x, approximate="tanh"), [pool.take(kind, *sizes)]
+
+
+def _swiglu(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    return lambda gate, up: F.silu(gate) * up, [pool.take(kind, *sizes), pool.take(kind, *sizes)]
+
+
+def _rotary(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    # heads of 64 channels, 4 of them a token: the cost is that of the elements
+    length = sizes[0] // 256
+    cos, sin = pool.take("fp32", length, 1, 32), pool.take("fp32", length, 1, 32)
+    # queries lie between keys and values in memory, as the fused projection leaves them
+    x = pool.take(kind, 1, length, 12, 64)[:, :, :4]
+    return lambda x: _RotaryFunction.apply(x, cos, sin), [x]  # type: ignore[no-untyped-call]
+
+
+def _loss(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    targets = torch.arange(sizes[0], device=pool.device) % sizes[1]
+    return lambda logits: F.cross_entropy(logits, targets, reduction="sum"), [pool.take(kind, *sizes)]
+
+
+def _embedding(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    ids = torch.arange(sizes[0], device=pool.device) * 7 % SMALL_VOCAB
+    return lambda table: F.embedding(ids, table), [pool.take(kind, SMALL_VOCAB, sizes[1])]
+
+
+# --- adding, copying, casting -----------------------------------------------------------------------------------------
+
+
+def _add(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    # the residual stream is fp32 in every recipe
+    x, y = pool.take("fp32", *sizes), pool.take(kind, *sizes)
+    return lambda: x + y
+
+
+def _accumulate(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    x, y = pool.room(kind, *sizes), pool.take(kind, *sizes)
+    return lambda: x.add_(y)
+
+
+def _copy(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    width = min(sizes[0], 256)
+    bias, out = pool.take(kind, width), pool.room(kind, sizes[0] // width, width)
+    return lambda: out.copy_(bias.expand_as(out))
+
+
+def _join(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    parts = [pool.take(kind, sizes[0] // 192, 1, 64) for _ in range(3)]
+    return lambda: torch.cat(parts, dim=1)
+
+
+def _sum_rows(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    x = pool.take(kind, *sizes)
+    return lambda: x.sum(0)
+
+
+def _fill(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    x = pool.room(kind, *sizes)
+    return lambda: x.zero_()
+
+
+def _cast_down(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    x = pool.take("fp32", *sizes)
+    return lambda: x.to(TYPES[kind])
+
+
+def _cast_up(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    x = pool.take(kind, *sizes)
+    return lambda: x.float()
+
+
+# --- the update, and what is not a kernel -----------------------------------------------------------------------------
+
+
+def _parameters(pool: Pool, tensors: int, elements: int) -> list[torch.nn.Parameter]:
+    made = [torch.nn.Parameter(pool.room("fp32", elements)) for _ in range(tensors)]
+    for parameter in made:
+        parameter.grad = pool.room("fp32", elements).add_(1.0)
+    return made
+
+
+def _update(what: str, tiny: bool) -> Callable[[Pool, str, tuple[int, ...]], Call]:
+    """AdamW or clipping, of one tensor of many elements or of many tiny tensors."""
+
+    def prepare(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+        made = _parameters(pool, sizes[0], TINY) if tiny else _parameters(pool, 1, sizes[0])
+        if what == "clip":
+            return lambda: torch.nn.utils.clip_grad_norm_(made, 1.0)
+        return torch.optim.AdamW(made, lr=1e-3, fused=True).step
+
+    return prepare
+
+
+def _fresh(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    size = sizes[0]
+    if pool.device.type == "cpu" and size > HEAP_LARGEST:
+        # as the C library does it, but where the heap happens to have such a hole it would fill that instead
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # Python's default is shared pages, which cost twice as much
+        return lambda: torch.frombuffer(mmap.mmap(-1, size, flags=private), dtype=torch.uint8).zero_()
+    return lambda: torch.empty(size, dtype=torch.uint8, device=pool.device).zero_()
+
+
+def _refill(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    held = torch.empty(sizes[0], dtype=torch.uint8, device=pool.device)
+    return lambda: held.zero_()
+
+
+def _dispatch(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    (leaf,) = _leaves(pool.take(kind, TINY))
+    grad = pool.take(kind, TINY)
+
+    def call() -> object:
+        out = leaf
+        for _ in range(CHAIN):
+            out = out.view(TINY)  # a node with no kernel: what it takes is bookkeeping
+        return torch.autograd.grad(out, leaf, grad)
+
+    return call
+
+
+def _engine(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    (leaf,) = _leaves(pool.take(kind, TINY))
+    return _backward(leaf.view(TINY), [leaf], pool.take(kind, TINY))
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+BOTH = ("fp32", "bf16")
+_WIDTHS = (32, 128, 512, 2048)
+_GEMM = tuple(product((64, 512, 4096), _WIDTHS, _WIDTHS))
+_HEADS = tuple(product((4, 32), (64, 256, 1024), (16, 32, 64, 128)))
+_ROWS = tuple((n, h) for n, h in product((64, 512, 4096), (16, 128, 1024)))
+_LOGITS = ((64, 64), (64, 1024), (64, 16384), (1024, 64), (1024, 1024), (16384, 64))
+# up to 16 MiB: beyond HEAP_LARGEST fresh pages would be timed with the kernel
+_FLAT = ((1 << 10,), (1 << 14,), (1 << 17,), (1 << 20,), (1 << 22,))
+_THIRDS = tuple((3 * size,) for (size,) in _FLAT)  # three equal parts
+_TENSORS = ((8,), (128,))
+# the first size of a kernel is always timed: here that from which on pages are fresh
+_BYTES = tuple((mib << 20,) for mib in (33, 1, 16, 31))
+
+
+def _kernels() -> dict[str, Kernel]:
+    found = {
+        "engine": Kernel(_engine, ((1,),)),
+        "dispatch": Kernel(_dispatch, ((1,),), divide_by=CHAIN),
+        "add": Kernel(_add, _FLAT, BOTH),
+        "accumulate": Kernel(_accumulate, _FLAT),
+        "copy": Kernel(_copy, _FLAT, BOTH),
+        "join": Kernel(_join, _THIRDS, BOTH),
+        "sum_rows": Kernel(_sum_rows, _ROWS, BOTH),
+        "fill": Kernel(_fill, _FLAT),
+        "cast_down": Kernel(_cast_down, _FLAT, ("bf16",)),
+        "cast_up": Kernel(_cast_up, _FLAT, ("bf16",)),
+        "adamw": Kernel(_update("adamw", tiny=False), _FLAT),
+        "adamw_tensors": Kernel(_update("adamw", tiny=True), _TENSORS),
+        "clip": Kernel(_update("clip", tiny=False), _FLAT),
+        "clip_tensors": Kernel(_update("clip", tiny=True), _TENSORS),
+        "fresh": Kernel(_fresh, _BYTES),
+        "refill": Kernel(_refill, _BYTES),
+    }
+    pairs = {
+        "layer_norm": (_layer_norm, _ROWS, ("fp32",)),
+        "rms_norm": (_rms_norm, _ROWS, ("fp32",)),
+        "gelu": (_gelu, _FLAT, BOTH),
+        "swiglu": (_swiglu, _FLAT, BOTH),
+        "rotary": (_rotary, _FLAT, BOTH),
+        "loss": (_loss, _LOGITS, ("fp32",)),
+        "embedding": (_embedding, _ROWS, ("fp32",)),
+    }
+    for name, (make, sizes, kinds) in pairs.items():
+        forward, backward = _pair(make)
+        found |= {f"{name}_forward": Kernel(forward, sizes, kinds), f"{name}_backward": Kernel(backward, sizes, kinds)}
+    # those that take most of the time last: if it gets short, the others are whole
+    return found | {
+        "gemm_forward": Kernel(_gemm_forward, _GEMM, BOTH),
+        "gemm_input_gradient": Kernel(_gemm_input_gradient, _GEMM, BOTH),
+        "gemm_weight_gradient": Kernel(_gemm_weight_gradient, _GEMM, BOTH),
+        "attention_forward": Kernel(_attention_forward, _HEADS, BOTH),
+        "attention_backward": Kernel(_attention_backward, _HEADS, BOTH),
+    }
+
+
+KERNELS = _kernels()

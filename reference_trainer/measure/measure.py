@@ -1,0 +1,105 @@
+"""What a model really saves, computes and holds: the witnesses of the planner's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from planner.config.run import RunConfig
+from planner.counts.run import recipe_of, tokens_per_step
+from reference_trainer.model.gpt import GPT
+from reference_trainer.step.precision import compute_type, weights_type
+
+
+def build_model(config: RunConfig) -> GPT:
+    """The config's model on the current default device."""
+    recipe = recipe_of(config)
+    return GPT(config.model, config.training, compute_type(recipe), weights_type(recipe))
+
+
+def saved_bytes_by_operator(
+    model: GPT, ids: Tensor, targets: Tensor, documents: Tensor | None = None
+) -> dict[str, int]:
+    """Bytes of distinct storages that autograd keeps for backward in one forward pass, by module.
+
+    Parameters and the tables of positions are not counted: they live anyway. A storage belongs to the first module that
+    saves it; the blocks' numbers are left out of the names, so that a line holds all blocks.
+    """
+    known = {_key(t) for t in [*model.parameters(), *(model.tables or ())] if t is not None}
+    lines: dict[str, int] = {}
+    keep: list[Tensor] = []
+
+    with _module_stack(model) as stack:
+
+        def pack(tensor: Tensor) -> Tensor:
+            key = _key(tensor)
+            if key not in known:
+                known.add(key)
+                keep.append(tensor)  # an address is not used again while its tensor lives
+                name = stack[-1] if stack else "blocks"  # outside every module: a checkpointed block's input
+                lines[name] = lines.get(name, 0) + tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(ids, targets, documents)
+    del loss
+    return lines
+
+
+def _key(tensor: Tensor) -> int:
+    return id(tensor.untyped_storage()) if tensor.is_meta else tensor.untyped_storage()._cdata
+
+
+@contextmanager
+def _module_stack(model: GPT) -> Iterator[list[str]]:
+    """The names of the modules whose forward is running, outermost first, the model itself left out."""
+    stack: list[str] = []
+    handles = []
+    for name, module in model.named_modules():
+        if not name or isinstance(module, nn.ModuleList):
+            continue
+        parts = name.split(".")
+        label = ".".join(p for p in parts if not p.isdigit())
+
+        def enter(_: nn.Module, args: Any, label: str = label) -> None:
+            stack.append(label)
+
+        def leave(*_: Any) -> None:
+            stack.pop()
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        yield stack
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def model_flops_per_step(config: RunConfig) -> int:
+    """Model FLOPs of one optimizer step, forward and backward, counted by PyTorch on the meta device.
+
+    There attention is decomposed and counted in full, T^2 scores whatever a window hides, forward x 3. Nothing is
+    recomputed: checkpointing and chunked losses are left out, because model FLOPs do not contain what they repeat,
+    and autocast too, which that device does not know. Documents that are cut apart count as those that are not.
+    """
+    unrepeated = {
+        "activation_checkpointing": "none",
+        "loss": "plain",
+        "runtime": "eager",
+        "attention_kernel": "math",
+        "document_borders": "across",
+    }
+    plain = config.model_copy(update={"training": config.training.model_copy(update=unrepeated)})
+    with torch.device("meta"):
+        model = build_model(plain)
+        shape = (1, config.training.seq)
+        ids, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            model(ids, targets).backward()
+    sequences = tokens_per_step(config) // config.training.seq
+    return int(counter.get_total_flops()) * sequences

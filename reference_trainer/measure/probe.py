@@ -1,0 +1,51 @@
+"""Two real optimizer steps on the real data under the storage tracker, before training: what lives, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from planner.config.run import RunConfig
+from planner.units import format_bytes
+from reference_trainer.data.samples import TokenData, batch
+from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
+from reference_trainer.measure.replay import StorageTracker, Track, replay, tracked_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Peaks by phase, and the bytes that autograd saved, by operator."""
+
+    track: Track
+    saved: dict[str, int]
+
+
+def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callable[[str], None]) -> Probe:
+    """Measure saved bytes and the phases' peaks of `config` on `device`, on a model that is thrown away.
+
+    On a CPU the two steps are run for real. On a GPU they are replayed without memory, because the allocator's
+    counters of the run itself are the better witness of the peak; the bytes saved are measured there too.
+    """
+    t = config.training
+    torch.manual_seed(t.seed)
+    given = batch(data, config, 0, t.micro_batch)
+    # one micro-batch serves as both: in training only one is there at a time
+    parts = (given.ids, given.targets, given.documents)
+    inputs = tuple(part.to(device) for part in parts if part is not None)
+    with torch.device(device):
+        model = build_model(config)
+        model.make_tables(t.seq, inputs[0].device)  # "cuda" alone is another device than cuda:0
+        saved = saved_bytes_by_operator(model, *inputs)
+        if device.type == "cpu":
+            tracker = StorageTracker()
+            tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
+            track = tracker.track
+        else:
+            track = replay(config)
+    del model
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    say(f"probe: {format_bytes(sum(saved.values()))} saved for backward, peak {format_bytes(track.peak.peak_bytes)}")
+    return Probe(track, saved)

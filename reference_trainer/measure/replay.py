@@ -1,0 +1,219 @@
+"""Which bytes live when: a tracker of tensor storages, and the replay of one step on fake tensors.
+
+The replay needs no weights, no GPU and no memory: it runs the trainer's own step under `FakeTensorMode`, whose
+tensors have shapes and storages but no contents, so that a model of any size is replayed in seconds. It shows
+what a CPU run allocates; where CUDA differs is said in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
+
+from planner.config.run import RunConfig
+from planner.counts.run import tokens_per_step
+from reference_trainer.checkpoint.checkpoint import finite
+from reference_trainer.measure.measure import build_model
+from reference_trainer.model.gpt import GPT
+from reference_trainer.optim.updater import make_optimizer
+
+Event = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
+Allocation = tuple[int, int]  # number of the storage, bytes (0: freed): what `planner.memory.allocator` replays
+
+
+@dataclass(slots=True)
+class PhasePeak:
+    """The most bytes requested at once during a phase, and the operator that asked for the last of them."""
+
+    phase: str
+    peak_bytes: int = 0
+    operator: str = ""
+
+
+@dataclass(slots=True)
+class Track:
+    """What a `StorageTracker` saw: bytes alive now, and the peak of every phase in order."""
+
+    live_bytes: int = 0
+    phases: list[PhasePeak] = field(default_factory=list)
+
+    @property
+    def peak(self) -> PhasePeak:
+        """The phase with the highest peak (the first of equals)."""
+        return max(self.phases, key=lambda p: p.peak_bytes)
+
+    def by_phase(self) -> dict[str, int]:
+        """Highest peak of each phase name, bytes."""
+        found: dict[str, int] = {}
+        for p in self.phases:
+            found[p.phase] = max(found.get(p.phase, 0), p.peak_bytes)
+        return found
+
+
+class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of every distinct storage made by any operator while it is alive.
+
+    Views add nothing; a storage is counted at its requested size, once, and dropped when it is freed.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.track = Track()
+        self._device = device
+        self._seen = WeakIdKeyDictionary()
+        self._storages = 0
+        self.events: list[Event] | None = None
+        self.allocations: list[Allocation] | None = None
+
+    def phase(self, name: str) -> None:
+        """From here on, peaks belong to the phase `name`."""
+        self.track.phases.append(PhasePeak(name, self.track.live_bytes, "start"))
+        if self.events is not None:
+            self.events.append((f"phase {name}", 0, self.track.live_bytes))
+
+    def add(self, *trees: Any, operator: str = "given") -> None:
+        """Count the storages of the tensors in `trees` (parameters, inputs) as alive from now on."""
+        for tree in trees:
+            for leaf in tree_iter(tree):
+                if isinstance(leaf, torch.Tensor) and leaf.device.type == self._device:
+                    self._count(leaf, operator)
+
+    def _count(self, tensor: torch.Tensor, operator: str) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._seen:
+            return
+        size = storage.nbytes()
+        self._seen[storage] = size
+        self._storages += 1
+        weakref.finalize(storage, self._free, self._storages, size)
+        if self.allocations is not None and size:  # an empty tensor takes nothing, and 0 means freed
+            self.allocations.append((self._storages, size))
+        self.track.live_bytes += size
+        if self.events is not None:
+            self.events.append((operator, size, self.track.live_bytes))
+        if self.track.phases and self.track.live_bytes > self.track.phases[-1].peak_bytes:
+            self.track.phases[-1].peak_bytes = self.track.live_bytes
+            self.track.phases[-1].operator = operator
+
+    def _free(self, storage: int, size: int) -> None:
+        if self.allocations is not None and size:
+            self.allocations.append((storage, 0))
+        self.track.live_bytes -= size
+        if self.events is not None:
+            self.events.append(("free", -size, self.track.live_bytes))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return 1.0  # an optimizer reads its step count or a norm; which bytes live does not depend on it
+        out = func(*args, **(kwargs or {}))
+        self.add(out, operator=func.__name__)
+        return out
+
+
+def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
+    """Mark the phases of every forward and backward pass of `model`; remove the handles to stop.
+
+    backward_start ends when the gradient of the head's input is complete, backward_block when that of the
+    first block's input is.
+    """
+
+    def forward_begins(*_: object) -> None:
+        tracker.phase("forward_end")
+
+    def watch(name: str) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:
+        def before(_: torch.nn.Module, args: tuple[Any, ...]) -> None:
+            if args[0].requires_grad and torch.is_grad_enabled():
+                args[0].register_hook(lambda grad: tracker.phase(name))
+
+        return before
+
+    first = model.blocks[0]
+    return [
+        model.register_forward_pre_hook(forward_begins),
+        model.last.register_forward_pre_hook(watch("backward_block")),
+        first.register_forward_pre_hook(_outermost(watch("backward_end"))),
+    ]
+
+
+def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Callable[..., None]:
+    """The hook for a block's first call in a pass only: a recomputed block is called again during backward."""
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if torch._C._current_graph_task_id() == -1:  # -1: no backward pass is running
+            hook(module, args)
+
+    return before
+
+
+def tracked_steps(
+    model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: StorageTracker
+) -> None:
+    """Two optimizer steps, the first and a steady one, each over `batches` (as `given_inputs` gives them), tracked.
+
+    Then the loss of a batch without gradients, and the check that goes before a save.
+    """
+    optimizer = make_optimizer(model, config)
+    tokens = tokens_per_step(config)
+    tracker.phase("init")
+    tracker.add(list(model.parameters()), optimizer.weights, model.tables, batches[0])
+    good = torch.ones((), dtype=torch.bool)
+    handles = watch_phases(model, tracker)
+    for phase in ("first_optimizer_step", "optimizer_step"):
+        for inputs in batches:
+            with tracker:
+                loss = model(*inputs) / tokens
+                tracker.phase("backward_start")
+                optimizer.backward(loss)
+                del loss
+        tracker.phase(phase)
+        with tracker:
+            if config.optimizer.clip_norm is not None or config.optimizer.clip_value is not None:
+                optimizer.clip(config.optimizer.clip_norm)
+            optimizer.step(good)
+            optimizer.zero_grad()
+    for handle in handles:
+        handle.remove()
+    tracker.phase("evaluation")
+    model.eval()
+    with tracker, torch.no_grad():
+        model(*batches[0])
+    model.train()
+    for phase in ("save", "resume"):  # a tensor is checked before it is written, and after it was read
+        tracker.phase(phase)
+        with tracker:
+            for weight in optimizer.weights.values():
+                finite(weight)
+
+
+def given_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Zeros for what a micro-batch gives to the model: ids, targets, and documents where they are cut apart."""
+    many = 3 if config.training.document_borders == "cut" else 2
+    return tuple(torch.zeros(shape, dtype=torch.long) for _ in range(many))
+
+
+def replay(config: RunConfig, events: list[Event] | None = None, allocations: list[Allocation] | None = None) -> Track:
+    """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
+
+    events, allocations: filled with every allocation and release, where given; `allocations` says which storage is
+    released, as an allocator must know. With accumulation two micro-batches are walked,
+    the first and one that finds gradients there already.
+    """
+    training, shape = config.training, (config.training.micro_batch, config.training.seq)
+    with FakeTensorMode():
+        model = build_model(config)
+        model.make_tables(training.seq, torch.device("cpu"))
+        inputs = given_inputs(config, shape)
+        tracker = StorageTracker()
+        tracker.events, tracker.allocations = events, allocations
+        tracked_steps(model, config, [inputs] * min(2, training.accumulation), tracker)
+    return tracker.track

@@ -1,0 +1,43 @@
+"""The planner's peaks beside those of a replay on fake tensors: `gptplan trace`."""
+
+from __future__ import annotations
+
+import torch
+
+from planner.analysis.replay import Replayed, TraceReport, few_layers, trace_report, with_layers
+from planner.config.run import RunConfig
+from planner.errors import ConfigError
+from reference_trainer.measure.replay import Allocation, Track, replay
+
+REPLAYED = ("eager", "autocast")
+
+
+def traced(config: RunConfig, whole: bool | None = None) -> TraceReport:
+    """The report of `config`; of a deep model two short ones are replayed and drawn on in a line.
+
+    whole: True replays every block, False as few as it can, None lets the depth decide. Raises ConfigError for a
+    recipe that the reference trainer does not run, and for a runtime that cannot be replayed.
+    """
+    runtime = config.training.runtime
+    if runtime not in REPLAYED:
+        raise ConfigError(
+            f"the runtime {runtime!r} is not replayed",
+            why="tensors without contents run the model's own operators, not a compiler's or a fused kernel's",
+            remedy='set runtime = "eager" or "autocast" under [training]',
+        )
+    depths = few_layers(config, whole)
+    allocations: list[Allocation] = []
+    replays = []
+    for layers in depths:
+        events = allocations if depths == (config.model.layers,) else None
+        replays.append(_highest(replay(with_layers(config, layers), None, events)))
+    return trace_report(config, torch.__version__, depths, replays, allocations)
+
+
+def _highest(track: Track) -> list[Replayed]:
+    """One peak per phase name, the highest, in order of first appearance."""
+    best: dict[str, Replayed] = {}
+    for p in track.phases:
+        if p.phase not in best or p.peak_bytes > best[p.phase].peak_bytes:
+            best[p.phase] = Replayed(p.phase, p.peak_bytes, p.operator)
+    return list(best.values())

@@ -1,0 +1,133 @@
+"""What a run gives back: to the caller, and step by step to metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from planner.counts.run import steps_of, tokens_per_step
+from planner.step_time.throughput import MFU_CONVENTION
+from reference_trainer.device.device import device_name, memory_of
+from reference_trainer.metrics.metrics_file import Value
+from reference_trainer.step.options import RunOptions
+from reference_trainer.step.step import Work
+from reference_trainer.step.step_results import Step
+
+HFU_CONVENTION = "as MFU, and what backward computes again (checkpointing, flash attention, chunked loss) counts too"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a call of `run` did and measured; the lists have one entry per step of this call.
+
+    `rates`: (step, the rate that the optimizer really had). `exit_code`: 0, or 130 or 143 after SIGINT or SIGTERM.
+    `tokens_done`: since the run's first step. `checkpoint_bytes`: of the last checkpoint written in this call.
+    The peaks are described at `monitor.Memory`.
+    """
+
+    device: str
+    device_name: str
+    torch_version: str
+    parameters: int
+    data: str
+    data_fingerprint: str
+    steps_done: int
+    tokens_done: int
+    finished: bool
+    exit_code: int
+    step_seconds: list[float]
+    rates: list[tuple[int, float]]
+    losses: list[float]
+    grad_norms: list[float]
+    checkpoint_bytes: int | None
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    peak_requested_bytes: int | None
+    device_used_bytes: int | None
+    peak_rss_bytes: int
+
+
+def facts_of(work: Work, options: RunOptions) -> dict[str, object]:
+    """What events.jsonl keeps about a start: machine, versions, model, data, and what MFU and HFU are computed from."""
+    return {
+        "device": str(work.device),
+        "device_name": device_name(work.device),
+        "torch": str(torch.__version__),
+        "parameters": sum(p.numel() for p in work.model.parameters()),
+        "data": work.data.description,
+        "data_fingerprint": work.data.fingerprint,
+        "tokens_per_step": tokens_per_step(work.config),
+        "flops_per_step": options.flops_per_step,
+        "hardware_flops_per_step": options.hardware_flops_per_step,
+        "peak_flops": options.peak_flops,
+        "mfu_convention": MFU_CONVENTION,
+        "hfu_convention": HFU_CONVENTION,
+    }
+
+
+def row_of(work: Work, options: RunOptions, done: Step) -> dict[str, Value]:
+    """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the reading."""
+    tokens, cuda = tokens_per_step(work.config), work.device.type == "cuda"
+    peak = options.peak_flops
+
+    def used(flops: int | None) -> float | None:
+        return None if flops is None or peak is None else flops / (done.seconds * peak)
+
+    row: dict[str, Value] = {
+        "step": done.step,
+        "tokens": done.step * tokens,
+        "valid_tokens": done.valid_tokens,
+        "loss": finite(done.loss),
+        "perplexity": finite(math.exp(min(done.loss, 700.0))),
+        "lr": done.rate,
+        "grad_norm": finite(done.grad_norm),
+        "step_seconds": done.seconds,
+        "data_seconds": done.data_seconds,
+        "data_share": done.data_seconds / done.seconds,
+        "tokens_per_second": tokens / done.seconds,
+        "mfu": used(options.flops_per_step),
+        "hfu": used(options.hardware_flops_per_step),
+        "allocated_bytes": torch.cuda.memory_allocated(work.device) if cuda else None,
+        "reserved_bytes": torch.cuda.memory_reserved(work.device) if cuda else None,
+        "updated": done.updated,
+        "spike": done.spike,
+        "loss_sigmas": finite(done.loss_sigmas),
+        "norm_sigmas": finite(done.norm_sigmas),
+    }
+    if work.optimizer.scaler is not None:
+        row["loss_scale"] = done.scale
+    return row | {name: finite(value) for name, value in done.signals.items()}
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def result_of(work: Work, log: list[Step], done: int, exit_code: int, checkpoint_bytes: int | None) -> RunResult:
+    """The result of a call that took the steps in `log` and left the run after step `done`."""
+    memory = memory_of(work.device)
+    return RunResult(
+        device=str(work.device),
+        device_name=device_name(work.device),
+        torch_version=str(torch.__version__),
+        parameters=sum(p.numel() for p in work.model.parameters()),
+        data=work.data.description,
+        data_fingerprint=work.data.fingerprint,
+        steps_done=done,
+        tokens_done=done * tokens_per_step(work.config),
+        finished=done >= steps_of(work.config),
+        exit_code=exit_code,
+        step_seconds=[step.seconds for step in log],
+        rates=[(step.step, step.rate) for step in log],
+        losses=[step.loss for step in log],
+        grad_norms=[step.grad_norm for step in log],
+        checkpoint_bytes=checkpoint_bytes,
+        peak_allocated_bytes=memory.peak_allocated,
+        peak_reserved_bytes=memory.peak_reserved,
+        peak_requested_bytes=memory.peak_requested,
+        device_used_bytes=memory.device_used,
+        peak_rss_bytes=memory.peak_rss,
+    )

@@ -1,0 +1,163 @@
+"""Causal self-attention: plain or grouped heads, or keys and values from one latent.
+
+Shapes: B micro-batch, T sequence, h hidden, a query heads, k key-value heads, d head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+
+from planner.config.model import ModelConfig
+from planner.config.run import TrainingConfig
+from reference_trainer.model.document_masks import flexible_attention
+from reference_trainer.model.layers import RMSNorm, make_linear, make_norm, rotate
+from reference_trainer.model.positions import Tables
+
+
+class AttentionCore(nn.Module):
+    """What attention does between its projections; here are the choices that all kinds of attention share.
+
+    attention_kernel "flash" is PyTorch's own choice: the flash kernel on a CPU, without dropout; on CUDA flash, or the
+    memory-efficient one where a mask is added. It saves queries, keys, values, output and a log-sum-exp per head
+    and token. "math" is softmax(Q K^T) V written out, in fp32: it saves the T x T weights of every head, and
+    queries, keys and values widened to fp32 and to all heads. "flex" is FlexAttention, for documents cut on CUDA.
+    """
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
+        super().__init__()
+        nth = block + 1  # "every k-th block" counts from one
+        every = model.no_position_every
+        self.rotary = model.position == "rotary" and not (every and nth % every == 0)
+        every = model.full_attention_every
+        self.windowed = model.sliding_window is not None and not (every and nth % every == 0)
+        self.math = training.attention_kernel == "math"
+        self.dropout = training.dropout
+        self.recomputed = training.activation_checkpointing == "selective"
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, tables: Tables) -> Tensor:
+        """query [B, T, a, d], key and value [B, T, k, d or another width] to [B, T, a, that width]."""
+        blocks = tables.windowed_blocks if self.windowed else tables.full_blocks
+        if blocks is not None:
+            parts = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+            return flexible_attention(*parts, blocks).transpose(1, 2)
+        mask = tables.windowed if self.windowed else tables.full
+        with sdpa_kernel(SDPBackend.MATH) if self.math else nullcontext():
+            return F.scaled_dot_product_attention(
+                query.transpose(1, 2),
+                key.transpose(1, 2),
+                value.transpose(1, 2),
+                attn_mask=mask,
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=mask is None,
+                enable_gqa=key.shape[2] != query.shape[2],
+            ).transpose(1, 2)
+
+    def turned(self, x: Tensor, tables: Tables) -> Tensor:
+        """Rotary embedding of [B, T, heads, d], in the blocks that have it."""
+        if not self.rotary:
+            return x
+        assert tables.cos is not None and tables.sin is not None
+        return rotate(x, tables.cos, tables.sin)
+
+    def run(self, core: Callable[..., Tensor], *inputs: Tensor | Tables) -> Tensor:
+        """`core` of the inputs; under selective checkpointing it saves these only."""
+        if not self.recomputed:
+            return core(*inputs)
+        keep = self.dropout > 0  # the random state: the same weights are dropped again
+        out: Tensor = checkpoint(core, *inputs, use_reentrant=False, preserve_rng_state=keep)
+        return out
+
+
+class Attention(AttentionCore):
+    """One fused projection for queries, keys and values, grouped heads allowed."""
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
+        super().__init__(model, training, block)
+        self.heads, self.kv_heads, self.head_dim = model.heads, model.kv_heads, model.head_dim
+        width, key_width = model.heads * model.head_dim, model.kv_heads * model.head_dim
+        self.qkv = make_linear(training, model.hidden, width + 2 * key_width, model.biases != "none")
+        self.whole_norm = model.qk_norm == "full"
+        self.query_norm = self.key_norm = None
+        if model.qk_norm != "none":
+            self.query_norm = make_norm(model, width if self.whole_norm else model.head_dim)
+            self.key_norm = make_norm(model, key_width if self.whole_norm else model.head_dim)
+        self.proj = make_linear(training, width, model.hidden, model.biases in ("attention", "all"))
+
+    def forward(self, x: Tensor, tables: Tables) -> Tensor:
+        """x [B, T, h] in the compute type to [B, T, h]."""
+        out: Tensor = self.proj(self.run(self.core, self.qkv(x), tables))
+        return out
+
+    def core(self, qkv: Tensor, tables: Tables) -> Tensor:
+        """qkv [B, T, (a + 2k) d] to the heads' output [B, T, a d]."""
+        batch, length, _ = qkv.shape
+        split = qkv.view(batch, length, self.heads + 2 * self.kv_heads, self.head_dim)
+        query, key, value = torch.split(split, [self.heads, self.kv_heads, self.kv_heads], dim=2)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.normed(self.query_norm, query), self.normed(self.key_norm, key)
+        query, key = self.turned(query, tables), self.turned(key, tables)
+        return self.attend(query, key, value, tables).flatten(2)
+
+    def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """Norm of [B, T, heads, d], over each head or over all of them."""
+        out: Tensor = norm(x.flatten(2)).view_as(x) if self.whole_norm else norm(x)
+        return out
+
+
+class LatentAttention(AttentionCore):
+    """Multi-head latent attention as in training, nothing absorbed (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+
+    Keys and values of all heads come from one normed latent; the rotary channels of the keys are one head, shared by
+    all. Queries have a latent of their own where q_lora_rank is given. The flash kernels want heads of one width,
+    so that under "flash" narrower values are padded with zeros and the padding is cut off the output.
+    """
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
+        super().__init__(model, training, block)
+        mla = model.mla
+        assert mla is not None
+        self.heads, self.nope, self.rope = model.heads, mla.qk_nope_head_dim, mla.qk_rope_head_dim
+        self.rank, self.value_dim = mla.kv_lora_rank, mla.v_head_dim
+        self.query_down = self.query_norm = None
+        if mla.q_lora_rank is not None:
+            self.query_down = make_linear(training, model.hidden, mla.q_lora_rank)
+            self.query_norm = RMSNorm(mla.q_lora_rank, gain=True)
+        self.query = make_linear(training, mla.q_lora_rank or model.hidden, self.heads * model.head_dim)
+        self.kv_down = make_linear(training, model.hidden, self.rank + self.rope)
+        self.kv_norm = RMSNorm(self.rank, gain=True)
+        self.kv_up = make_linear(training, self.rank, self.heads * (self.nope + self.value_dim))
+        self.proj = make_linear(training, self.heads * self.value_dim, model.hidden)
+
+    def forward(self, x: Tensor, tables: Tables) -> Tensor:
+        """x [B, T, h] in the compute type to [B, T, h]."""
+        # one expression: names would keep queries, keys and values alive during the last product
+        out: Tensor = self.proj(self.run(self.core, self.queries(x, tables), *self.keys_and_values(x, tables), tables))
+        return out
+
+    def queries(self, x: Tensor, tables: Tables) -> Tensor:
+        """[B, T, a, nope + rope]."""
+        if self.query_down is not None and self.query_norm is not None:
+            x = self.query_norm(self.query_down(x))
+        nope, rope = self.query(x).unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], dim=-1)
+        return torch.cat([nope, self.turned(rope, tables)], dim=-1)
+
+    def keys_and_values(self, x: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
+        """[B, T, a, nope + rope] and [B, T, a, v], or padded to the keys' width."""
+        latent, shared = self.kv_down(x).split([self.rank, self.rope], dim=-1)
+        shared = self.turned(shared.unsqueeze(2), tables)
+        up = self.kv_up(self.kv_norm(latent)).unflatten(-1, (self.heads, -1))
+        key, value = up.split([self.nope, self.value_dim], dim=-1)
+        key = torch.cat([key, shared.expand(-1, -1, self.heads, -1)], dim=-1)
+        missing = 0 if self.math else key.shape[3] - self.value_dim
+        return key, F.pad(value, (0, missing)) if missing > 0 else value
+
+    def core(self, query: Tensor, key: Tensor, value: Tensor, tables: Tables) -> Tensor:
+        """Queries, keys and values to the heads' outputs [B, T, a v]."""
+        return self.attend(query, key, value, tables)[..., : self.value_dim].flatten(2)

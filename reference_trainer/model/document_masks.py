@@ -1,0 +1,95 @@
+"""Attention cut at the borders of documents: a query sees the keys of its own document only.
+
+Positions go on through a sequence, they do not start again with a document: rotary angles and ALiBi's biases depend on
+distances alone, so that starting again would change nothing, and a learned table would train its first rows only.
+(That alone would not keep documents apart either: huggingface/nanoVLM#204.)
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from planner.config.model import ModelConfig
+from planner.config.run import RunConfig, TrainingConfig
+from planner.errors import ConfigError
+from reference_trainer.model.positions import Tables
+
+
+def needs_dense_mask(training: TrainingConfig) -> bool:
+    """Whether the documents of a micro-batch are cut from a table that is added to the scores."""
+    return training.document_borders == "cut" and training.attention_kernel != "flex"
+
+
+def windows_of(model: ModelConfig) -> set[bool]:
+    """Which kinds of blocks there are: with a sliding window (True), without (False)."""
+    every = model.full_attention_every
+    if model.sliding_window is None:
+        return {False}
+    return {not (every and (block + 1) % every == 0) for block in range(model.layers)}
+
+
+def cut_at_borders(tables: Tables, documents: Tensor, windows: set[bool]) -> Tables:
+    """The tables with masks [B, 1 or a, T, T] of this micro-batch: minus infinity too for keys of other documents.
+
+    documents: int64 [B, T]. windows: the kinds of blocks that are there; no mask is made for others.
+    """
+    assert tables.full is not None, "a table to cut from is made where the config says cut"
+    same = tables.windowed is tables.full or tables.windowed is None  # a window as long as the sequence hides nothing
+    apart = documents[:, None, :, None] != documents[:, None, None, :]
+    full = windowed = None
+    if False in windows or same:
+        full = tables.full.masked_fill(apart, -math.inf)
+    if True in windows:
+        windowed = full if same else tables.windowed.masked_fill(apart, -math.inf)  # type: ignore[union-attr]
+    return tables._replace(full=full, windowed=windowed)
+
+
+def with_blocks(tables: Tables, documents: Tensor, windows: set[bool], window: int | None) -> Tables:
+    """The tables with FlexAttention's block masks, which say which blocks of scores are computed at all."""
+    found = {}
+    for windowed in windows:
+        rule = mask_rule(documents, window if windowed else None)
+        batch, length = documents.shape
+        found[windowed] = _compiled("create_block_mask")(rule, batch, None, length, length, device=documents.device)
+    return tables._replace(full_blocks=found.get(False), windowed_blocks=found.get(True))
+
+
+def mask_rule(documents: Tensor, window: int | None) -> Any:
+    """FlexAttention's question: whether query i of sequence b sees key j."""
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = (key <= query) & (documents[batch, query] == documents[batch, key])
+        return seen if window is None else seen & (key > query - window)
+
+    return sees
+
+
+def flexible_attention(query: Tensor, key: Tensor, value: Tensor, blocks: Any) -> Tensor:
+    """FlexAttention of [B, a, T, d] queries and [B, k, T, d] keys and values."""
+    out: Tensor = _compiled("flex_attention")(
+        query, key, value, block_mask=blocks, enable_gqa=key.shape[1] != query.shape[1]
+    )
+    return out
+
+
+@cache
+def _compiled(name: str) -> Any:
+    """Uncompiled, both would make all T x T scores, which is what they are there to avoid."""
+    from torch.nn.attention import flex_attention  # 0.3 s, and wanted for this kernel only
+
+    return torch.compile(getattr(flex_attention, name))
+
+
+def refuse_flex(config: RunConfig, device: torch.device) -> None:
+    """Raises ConfigError for FlexAttention anywhere but on CUDA."""
+    if config.training.attention_kernel == "flex" and device.type != "cuda":
+        raise ConfigError(
+            f'attention_kernel = "flex" does not run on {device.type}',
+            why="PyTorch's FlexAttention has a backward pass on CUDA only",
+            remedy='take attention_kernel = "flash", which cuts documents with a mask of all scores',
+        )

@@ -1,0 +1,222 @@
+"""One GPT whose options cover every architecture that the planner counts, as code that runs.
+
+Written so that every machine saves the same bytes for backward: each linear layer casts its weight to the compute
+type itself, each norm computes in fp32 and its output is cast once, the residual stream has the type of the
+weights, logits are fp32 before the loss, and norms, rotary embedding and dropout save only what they need
+(`layers.py`). Under the runtime "autocast" nothing is cast here: PyTorch casts what its lists say.
+Shapes: B micro-batch, T sequence, h hidden, a heads, k key-value heads, d head_dim, V vocab.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
+
+from planner.config.model import ModelConfig
+from planner.config.run import TrainingConfig
+from reference_trainer.model.attention import Attention, LatentAttention
+from reference_trainer.model.document_masks import cut_at_borders, needs_dense_mask, windows_of, with_blocks
+from reference_trainer.model.layers import Dropout, make_linear, make_norm
+from reference_trainer.model.losses import make_loss, soft_capped
+from reference_trainer.model.mlp import MoE, make_mlp
+from reference_trainer.model.positions import Tables, make_tables
+
+INIT_STD = 0.02  # GPT-2's initialisation (Radford et al. 2019); projections into the residual are scaled down
+COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Block(nn.Module):
+    """A transformer block: attention and MLP, each with the norms before and after it that the config asks for.
+
+    A norm that is left out is an identity. What leaves the residual stream is cast to the compute type once.
+    """
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, index: int) -> None:
+        super().__init__()
+        self.compute, self.residual = compute, model.residual
+        self.autocast = training.runtime == "autocast"
+
+        def norm(wanted: bool) -> nn.Module:
+            return make_norm(model, model.hidden) if wanted else nn.Identity()
+
+        before, after = model.norm_placement != "post", model.norm_placement != "pre"
+        self.attention_norm = norm(before)
+        self.attention = (Attention if model.mla is None else LatentAttention)(model, training, index)
+        self.attention_post_norm = norm(after)
+        self.mlp_norm = norm(before and model.residual != "parallel-one-norm")
+        if model.moe is None or index < model.moe.first_dense_layers:
+            self.mlp = make_mlp(model, training, model.ffn, model.biases == "all")
+        else:
+            self.mlp = MoE(model, training, compute)
+        self.mlp_post_norm = norm(after)
+        self.dropout = Dropout(training.dropout)
+
+    def forward(self, x: Tensor, tables: Tables) -> Tensor:
+        """x [B, T, h], the residual stream, to the next block's."""
+        # no needless names here: each would keep a tensor alive
+        if self.residual == "parallel-one-norm":
+            normed = self.narrowed(self.attention_norm(x))
+            out: Tensor = x + self.dropout(self.attention(normed, tables)) + self.dropout(self.mlp(normed))
+            return out
+        if self.residual == "parallel":
+            return x + self.attention_branch(x, tables) + self.mlp_branch(x)
+        x = x + self.attention_branch(x, tables)
+        return x + self.mlp_branch(x)
+
+    def narrowed(self, x: Tensor) -> Tensor:
+        """The compute type, unless autocast sees to it."""
+        return x if self.autocast else x.to(self.compute)
+
+    def attention_branch(self, x: Tensor, tables: Tables) -> Tensor:
+        """What attention adds to the residual stream."""
+        out: Tensor = self.attention_post_norm(
+            self.dropout(self.attention(self.narrowed(self.attention_norm(x)), tables))
+        )
+        return out
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        """What the MLP adds to the residual stream."""
+        out: Tensor = self.mlp_post_norm(self.dropout(self.mlp(self.narrowed(self.mlp_norm(x)))))
+        return out
+
+
+@contextmanager
+def default_type(dtype: torch.dtype) -> Iterator[None]:
+    """New parameters have this type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class GPT(nn.Module):
+    """The whole decoder; `forward` gives the summed loss, so that accumulation can weigh by tokens.
+
+    compute: type of the operands of matrix products; weights: of the parameters, and with them of the residual
+    stream. The runtimes "compiled" and "fused" are the trainer's matter: here they run as "eager".
+    """
+
+    def __init__(
+        self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, weights: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.model, self.options, self.compute = model, training, compute
+        self.autocast = training.runtime == "autocast" and compute != weights
+        with default_type(weights):
+            self.embedding = nn.Embedding(model.vocab, model.hidden)
+            self.embedding_norm = make_norm(model, model.hidden) if model.embedding_norm else nn.Identity()
+            self.position = (
+                nn.Embedding(model.position_rows or model.context, model.hidden)
+                if model.position == "learned"
+                else None
+            )
+            self.dropout = Dropout(training.dropout)
+            self.blocks = nn.ModuleList(Block(model, training, compute, i) for i in range(model.layers))
+            self.norm = make_norm(model, model.hidden)
+            self.head = make_linear(training, model.hidden, model.vocab)
+            if model.tied_embeddings:
+                self.head.weight = self.embedding.weight
+        self.loss = make_loss(training, model.logit_softcap, compute)
+        self.handed_out: Tensor | None = None  # the last logits, where the config says that they are returned
+        self.tables: Tables | None = None
+        self.tables_for: tuple[int, torch.device] | None = None
+        self.initialise()
+
+    def initialise(self) -> None:
+        """N(0, 0.02) everywhere, residual projections divided by sqrt(2 layers), biases 0, gains 1 (GPT-2)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() >= 2:
+                into_residual = name.endswith(("proj.weight", "down.weight", "experts.down"))
+                std = INIT_STD / math.sqrt(2 * self.model.layers) if into_residual else INIT_STD
+                nn.init.normal_(parameter, mean=0.0, std=std)
+
+    def make_tables(self, length: int, device: torch.device) -> Tables:
+        """Rotary angles and masks of scores for `length` positions, made once and kept."""
+        if self.tables is None or self.tables_for != (length, device):
+            cut = needs_dense_mask(self.options)
+            self.tables = make_tables(self.model, length, self.compute, device, cut)
+            self.tables_for = (length, device)
+        return self.tables
+
+    def tables_of(self, length: int, documents: Tensor | None, device: torch.device) -> Tables:
+        """The tables of `length` positions, cut at the borders of `documents` [B, T]; None: each row is one."""
+        tables = self.make_tables(length, device)
+        if documents is None or self.options.document_borders == "across":
+            return tables
+        windows = windows_of(self.model)
+        if needs_dense_mask(self.options):
+            return cut_at_borders(tables, documents, windows)
+        return with_blocks(tables, documents, windows, self.model.sliding_window)
+
+    def hidden_states(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """ids [B, T] to the normed last hidden states [B, T, h] in the compute type (autocast: the residual's)."""
+        length = ids.shape[1]
+        tables = self.tables_of(length, documents, ids.device)
+        x = self.embedding_norm(self.embedding(ids))
+        if self.position is not None:
+            x = x + self.position(torch.arange(length, device=ids.device))
+        x = self.dropout(x)
+        for index, block in enumerate(self.blocks):
+            x = self.recomputed(block, x, tables) if self.recomputes(index) else block(x, tables)
+        out: Tensor = self.norm(x)
+        return out if self.autocast else out.to(self.compute)
+
+    def recomputes(self, index: int) -> bool:
+        """Whether block `index` keeps its input only, and computes the rest again in backward."""
+        mode, every = self.options.activation_checkpointing, self.options.activation_checkpointing_every
+        return mode in ("full", "offloaded") and index % every == 0
+
+    def recomputed(self, block: nn.Module, x: Tensor, tables: Tables) -> Tensor:
+        """The block under checkpointing; "offloaded" moves its input to pinned host memory until backward.
+
+        On a CPU the input is on the host already, and "offloaded" is the same as "full".
+        """
+        offloaded = self.options.activation_checkpointing == "offloaded" and x.is_cuda
+        keep = self.options.dropout > 0  # the random state: the same elements are dropped again
+        with save_on_cpu(pin_memory=True) if offloaded else nullcontext():
+            out: Tensor = checkpoint(block, x, tables, use_reentrant=False, preserve_rng_state=keep)
+        return out
+
+    @property
+    def last(self) -> nn.Module:
+        """The module that takes the last hidden states: the head, or a loss that computes the head's product itself."""
+        return self.head if self.options.loss == "plain" else self.loss
+
+    def casts(self, device: torch.device) -> AbstractContextManager[object]:
+        """The autocast region of a forward pass, where the runtime is autocast."""
+        return torch.autocast(device.type, dtype=self.compute) if self.autocast else nullcontext()
+
+    def forward(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy in nats over the targets [B, T] that are not -100.
+
+        documents: int64 [B, T], the document of each position, where attention is cut at their borders.
+        """
+        assert documents is not None or self.options.document_borders == "across", "which documents to cut apart?"
+        with self.casts(ids.device):
+            hidden = self.hidden_states(ids, documents)
+            if self.options.returns_logits and torch.is_grad_enabled():
+                logits = self.head(hidden)
+                loss: Tensor = self.loss(logits.float(), targets)
+                self.handed_out = logits.detach()  # until the next pass has its own, as a caller's name would
+                return loss
+            # one expression: a name would keep the bf16 logits alive beside their fp32 copy
+            plain = self.options.loss == "plain"
+            total: Tensor = (
+                self.loss(self.head(hidden).float(), targets) if plain else self.loss(hidden, self.head, targets)
+            )
+            return total
+
+    def logits(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Next-token logits [B, T, V] in fp32; without `documents` each row is one document."""
+        with self.casts(ids.device):
+            return soft_capped(self.head(self.hidden_states(ids, documents)).float(), self.model.logit_softcap)

@@ -1,0 +1,168 @@
+"""The small layers of the reference model: linear with its casts, norms, rotary embedding, dropout.
+
+Each saves for backward what its formula needs and no more, the same bytes on CPU and CUDA. Norms compute in fp32
+and give the type that they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from planner.config.model import ModelConfig
+from planner.config.run import TrainingConfig
+
+NORM_EPS = 1e-5
+
+
+class CastLinear(nn.Linear):
+    """A linear layer that works in its input's type: the weight is cast on the way, as autocast would."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+def make_linear(training: TrainingConfig, inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+    """A linear layer that casts for itself, or one that leaves casting to autocast."""
+    kind = nn.Linear if training.runtime == "autocast" else CastLinear
+    return kind(inputs, outputs, bias=bias)
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the last dimension (nn.LayerNorm's numbers) with gain and bias, gain alone, or neither."""
+
+    def __init__(self, width: int, gain: bool, bias: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.ones(width)) if gain else None
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.layer_norm(x, (self.width,), self.weight, self.bias, NORM_EPS)
+        y: Tensor = _NarrowLayerNormFunction.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _NarrowLayerNormFunction(torch.autograd.Function):
+    """LayerNorm of bf16 or fp16 x computed in fp32, saving x as it is and fp32 statistics.
+
+    F.layer_norm keeps the statistics in two bytes on a CPU and four on CUDA, and CUDA's refuses fp32 gains.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        gain, shift = (None if p is None else p.float() for p in (weight, bias))
+        out, mean, inverse_std = torch.native_layer_norm(x.float(), x.shape[-1:], gain, shift, NORM_EPS)
+        ctx.save_for_backward(x, weight, bias, mean, inverse_std)
+        return out.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        x, weight, bias, mean, inverse_std = ctx.saved_tensors
+        wide_weight, wide_bias = (None if p is None else p.float() for p in (weight, bias))
+        into, gain, shift = torch.ops.aten.native_layer_norm_backward(
+            grads[0].float(), x.float(), x.shape[-1:], mean, inverse_std, wide_weight, wide_bias,
+            [True, weight is not None, bias is not None],
+        )  # fmt: skip
+        return (
+            into.to(x.dtype),
+            None if weight is None else gain.to(weight.dtype),
+            None if bias is None else shift.to(bias.dtype),
+        )
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm over the last dimension (Zhang and Sennrich 2019), with a gain or without."""
+
+    def __init__(self, width: int, gain: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width)) if gain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _RMSNormFunction.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _RMSNormFunction(torch.autograd.Function):
+    """y = x / rms(x) * weight in fp32, saving x and 1/rms only; F.rms_norm keeps the normalised copy too on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
+        inverse_rms = torch.rsqrt(x.float().square().mean(-1, keepdim=True).add_(NORM_EPS))
+        ctx.save_for_backward(x, weight, inverse_rms)
+        y = x * inverse_rms  # fp32, whatever x is
+        return (y if weight is None else y.mul_(weight)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, weight, inverse_rms = ctx.saved_tensors
+        grad = grads[0].float()
+        normalised = x * inverse_rms
+        grad_weight = None if weight is None else (grad * normalised).flatten(0, -2).sum(0).to(weight.dtype)
+        scaled = grad.clone() if weight is None else grad * weight
+        shift = (scaled * normalised).mean(-1, keepdim=True)
+        return scaled.sub_(normalised.mul_(shift)).mul_(inverse_rms).to(x.dtype), grad_weight
+
+
+def make_norm(model: ModelConfig, width: int) -> nn.Module:
+    """The norm that the config names, over `width` channels."""
+    gain = model.norm_parameters != "none"
+    if model.norm == "rmsnorm":
+        return RMSNorm(width, gain)
+    return LayerNorm(width, gain, model.norm_parameters == "gain+bias")
+
+
+class _RotaryFunction(torch.autograd.Function):
+    """Turn pairs (i, i + r/2) of the first r channels of x [B, T, heads, d]; nothing is saved.
+
+    cos, sin: fp32 [T, 1, r/2]. The channels from r on are copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.tables = (cos, sin)
+        out, (left, right), (out_left, out_right) = _halves(x, cos)
+        # x * cos promotes to fp32 where x is bf16: angles at far positions need the mantissa
+        out_left.copy_((left * cos).sub_(right * sin))
+        out_right.copy_((left * sin).add_(right * cos))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.tables
+        out, (left, right), (out_left, out_right) = _halves(grads[0], cos)
+        out_left.copy_((left * cos).add_(right * sin))
+        out_right.copy_((right * cos).sub_(left * sin))
+        return out, None, None
+
+
+def _halves(x: Tensor, cos: Tensor) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """The result, where what is not turned stands already, and the two halves of x and of it that are turned."""
+    turned = 2 * cos.shape[-1]
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if turned < x.shape[-1]:
+        out[..., turned:].copy_(x[..., turned:])
+    return out, x[..., :turned].chunk(2, dim=-1), out[..., :turned].chunk(2, dim=-1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding (Su et al. 2021) of x [B, T, heads, d] by `rotary_angles` of `positions.py`."""
+    y: Tensor = _RotaryFunction.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return y
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask takes one byte per element everywhere: F.dropout's has the input's type on a CPU."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.native_dropout(x, self.share, True)[0] if self.training and self.share else x

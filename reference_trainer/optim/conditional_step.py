@@ -1,0 +1,76 @@
+"""One update of one optimizer that happens only where a bool on the device says so.
+
+| optimizer | how | waits for the device |
+|---|---|---|
+| torch.optim.AdamW and SGD, fused | the kernel reads `found_inf`, as it does for a GradScaler | no |
+| our own Lion and AdamW | new values are selected on the device | no |
+| torch.optim.Muon, one for each matrix | matrix and momentum are copied before, and selected after | no |
+| AdamW and SGD, foreach and for-loop; Adafactor; bitsandbytes | the host reads the bool, once a step | yes |
+
+The last ones count their updates on the host or read norms there, so that no value on the device could stop them.
+Where the step is not good, no bit of weights, moments and counters changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reference_trainer.optim.lion_adamw import OneByOne
+
+
+def reads_the_gate(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the host must know before `optimizer` steps."""
+    return not (isinstance(optimizer, OneByOne | torch.optim.Muon) or _is_fused(optimizer))
+
+
+def gated_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
+    """Update what `optimizer` holds where `good`, a bool of no dimension on its device, is true.
+
+    One that reads the gate must be asked only where it is.
+    """
+    if isinstance(optimizer, OneByOne):
+        optimizer.step(good=good)
+    elif isinstance(optimizer, torch.optim.Muon):
+        _selected(optimizer, good)
+    elif _is_fused(optimizer):
+        _told(optimizer, good)
+    else:
+        optimizer.step()
+
+
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    known = isinstance(optimizer, torch.optim.AdamW | torch.optim.SGD)
+    return known and bool(optimizer.param_groups[0]["fused"])
+
+
+def _told(optimizer: Any, good: Tensor) -> None:
+    """PyTorch's own way (torch.amp.GradScaler.step): a number that is 1 where the gradients are not to be used."""
+    if isinstance(optimizer, torch.optim.SGD):
+        _with_momentum(optimizer)  # its first update would leave an unwritten buffer where it is not good
+    optimizer.grad_scale, optimizer.found_inf = None, good.logical_not().float()
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.grad_scale, optimizer.found_inf
+
+
+def _selected(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
+    """For an optimizer of few tensors: all that it changes is held twice."""
+    _with_momentum(optimizer)
+    weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    held = [t for p in weights for t in (p, optimizer.state[p]["momentum_buffer"])]
+    before = [t.clone() for t in held]
+    optimizer.step()
+    for now, old in zip(held, before, strict=True):
+        torch.where(good, now, old, out=now)
+
+
+def _with_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """The state that the first update would make; from a momentum of 0 it gives the same numbers."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None and group["momentum"] != 0 and "momentum_buffer" not in optimizer.state[p]:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

@@ -1,0 +1,157 @@
+"""The optimizers that a config names: PyTorch's own where it has them, with weight decay on matrices only.
+
+| name | made of | where |
+|---|---|---|
+| adamw | torch.optim.AdamW; own where its moments have another type than the weights | fused, foreach, for-loop |
+| adamw8bit | bitsandbytes' AdamW8bit | fused |
+| lion | own | for-loop |
+| adafactor | torch.optim.Adafactor | foreach, for-loop |
+| sgd | torch.optim.SGD; its decay is L2, added to the gradient | fused, foreach, for-loop |
+| muon | torch.optim.Muon on the blocks' matrices, torch.optim.AdamW on all else | AdamW's three |
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from planner.config.run import OptimizerConfig
+from planner.counts.groups import Key, is_block_matrix, key_of, rate_and_decay
+from planner.errors import ConfigError, PlanError
+from reference_trainer.optim import lion_adamw as own_optimizers
+
+Groups = list[dict[str, Any]]
+OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.optim.Optimizer]
+STATE_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, None: None}
+
+
+def optimizers_for(
+    weights: Mapping[str, Tensor], config: OptimizerConfig, moments: str | None
+) -> list[torch.optim.Optimizer]:
+    """One optimizer, or a Muon for each matrix and the AdamW beside them; the rate is 0 until the loop sets it.
+
+    weights: what is updated, by name, all of one type. moments: type of the state; None: that of the weights.
+    Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
+    """
+    some = next(iter(weights.values()))
+    wanted = STATE_TYPES[moments]
+    state_dtype = None if wanted == some.dtype else wanted
+    if state_dtype is not None and config.name == "adamw" and config.implementation != "for-loop":
+        raise ConfigError(
+            f"optimizer.implementation = {config.implementation} needs moments of the weights' type, not {moments}",
+            why="torch.optim.AdamW has no others; our own goes through one tensor after the other",
+            remedy='set implementation = "for-loop", or leave state_dtype out',
+        )
+    if config.name == "muon":
+        matrices = {name: w for name, w in weights.items() if is_block_matrix(name, w.dim())}
+        rest = {name: w for name, w in weights.items() if name not in matrices}
+        made = [(_muon, {name: w}) for name, w in matrices.items()] + ([(_adamw, rest)] if rest else [])
+        return [make(_groups(some, config), config, None) for make, some in made]
+    return [MAKERS[config.name](_groups(weights, config), config, state_dtype)]
+
+
+def _groups(weights: Mapping[str, Tensor], config: OptimizerConfig) -> Groups:
+    """Parameter groups as the planner has them; `rate_factor` is a group's factor on the schedule's rate."""
+    found: dict[Key, list[Tensor]] = {}
+    for name, weight in weights.items():
+        found.setdefault(key_of(config, name, weight.dim()), []).append(weight)
+    made = [(key, *rate_and_decay(config, key)) for key in sorted(found)]
+    return [{"params": found[key], "weight_decay": decay, "rate_factor": rate} for key, rate, decay in made]
+
+
+def _way(config: OptimizerConfig) -> dict[str, bool]:
+    """PyTorch's flags of an implementation; without them it would choose by the device."""
+    return {"fused": config.implementation == "fused", "foreach": config.implementation == "foreach"}
+
+
+def _adamw(groups: Groups, config: OptimizerConfig, state_dtype: torch.dtype | None) -> torch.optim.Optimizer:
+    betas = (config.beta1, config.beta2)
+    if state_dtype is not None:
+        return own_optimizers.AdamW(groups, state_dtype, lr=0.0, betas=betas, eps=config.eps)
+    # fused: one kernel for all tensors and no temporary copy of them
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, **_way(config))
+
+
+def _lion(groups: Groups, config: OptimizerConfig, state_dtype: torch.dtype | None) -> torch.optim.Optimizer:
+    return own_optimizers.Lion(groups, state_dtype, lr=0.0, betas=(config.beta1, config.beta2))
+
+
+def _adafactor(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(groups, lr=0.0, foreach=config.implementation == "foreach")
+
+
+def _sgd(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=0.0, momentum=config.beta1, **_way(config))
+
+
+def _muon(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
+    # the rate scaled so that an update is as large as AdamW's: one peak rate serves both (Liu et al. 2025, 2502.16982)
+    return torch.optim.Muon(groups, lr=0.0, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+
+
+def _adamw8bit(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
+    package: Any = bitsandbytes()
+    made: torch.optim.Optimizer = package.optim.AdamW8bit(
+        groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps
+    )
+    return made
+
+
+def bitsandbytes() -> Any:
+    """The package of the 8-bit AdamW. Raises PlanError where it is not installed."""
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise PlanError(
+            "adamw8bit needs the package bitsandbytes, which is not installed",
+            why="its kernels and its 8-bit number format are there",
+            remedy='pip install "gptplan[8bit]", or --optimizer adamw',
+        ) from None
+
+
+MAKERS: dict[str, OptimizerMaker] = {
+    "adamw": _adamw,
+    "adamw8bit": _adamw8bit,
+    "lion": _lion,
+    "adafactor": _adafactor,
+    "sgd": _sgd,
+}
+
+
+def fresh_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
+    """The state of `p` before its first update, as `optimizer` would make it: what a checkpoint is read into."""
+    if isinstance(optimizer, own_optimizers.OneByOne):
+        return optimizer.fresh(p)
+    if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
+        return {"momentum_buffer": torch.zeros_like(p)}
+    if isinstance(optimizer, torch.optim.Adafactor):
+        step = {"step": torch.zeros((), dtype=torch.float32)}
+        if p.dim() < 2:
+            return step | {"variance": torch.zeros_like(p)}
+        rows, columns = (*p.shape[:-1], 1), (*p.shape[:-2], 1, p.shape[-1])
+        return step | {"row_var": p.new_zeros(rows), "col_var": p.new_zeros(columns)}
+    if isinstance(optimizer, torch.optim.AdamW):
+        # fused AdamW wants its step count as fp32 beside the parameter, the others read it on the CPU
+        device = p.device if optimizer.param_groups[0]["fused"] else "cpu"
+        step = {"step": torch.zeros((), dtype=torch.float32, device=device)}
+        return step | {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+    return _fresh_8bit(optimizer, p)
+
+
+def _fresh_8bit(optimizer: Any, p: Tensor) -> dict[str, Tensor]:
+    """As bitsandbytes makes it, which knows a tensor by its place in the groups."""
+    for index, group in enumerate(optimizer.param_groups):
+        for place, candidate in enumerate(group["params"]):
+            if candidate is p:
+                optimizer.init_state(group, p, index, place)
+    return dict(optimizer.state.pop(p))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group the learning rate `rate`, times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]

@@ -1,0 +1,211 @@
+"""From gradients to new weights: which tensors are updated, fp32 master copies, the loss scale, clipping, the step.
+
+    weights kept in fp32 (mixed-bf16, fp32, mixed-fp16)   the optimizer updates the model's own parameters
+    weights in bf16, no master (pure-bf16)                the same, in bf16
+    weights in bf16, fp32 master (master-bf16…)           it updates the masters, and bf16 weights are rounded from them
+        gradients of 4 bytes    each gradient is added into its master's as soon as backward has made it
+        gradients of 2 bytes    they stay in bf16; one tensor at a time gets an fp32 gradient and its update
+
+`planner/memory/optimizer_step.py` counts what lives meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from planner.config.run import RunConfig
+from planner.counts.run import moments_dtype, recipe_of
+from reference_trainer.optim.conditional_step import gated_step, reads_the_gate
+from reference_trainer.optim.optimizers import fresh_state, optimizers_for, set_rate
+
+FP32_BYTES = 4
+
+
+class Updater:
+    """Everything between backward and the next forward, for one model.
+
+    weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
+    rate: the schedule's, which is that of every group whose factor is 1.
+    reads_the_gate: whether `step` waits for the device to learn whether it may; nothing else here ever waits.
+    """
+
+    def __init__(self, model: nn.Module, config: RunConfig) -> None:
+        recipe = recipe_of(config)
+        self.parameters = dict(model.named_parameters())
+        self.weights: dict[str, Tensor] = dict(self.parameters)
+        self.wide_gradients = recipe.gradients_bytes_per_parameter == FP32_BYTES
+        self.has_master = recipe.master_weights_bytes_per_parameter > 0
+        if self.has_master:
+            self.weights = {name: p.detach().float() for name, p in self.parameters.items()}
+            if self.wide_gradients:
+                for name, p in self.parameters.items():
+                    p.register_post_accumulate_grad_hook(_added_into(self.weights[name]))  # type: ignore[no-untyped-call]
+        self.rate = 0.0
+        self.clip_value = config.optimizer.clip_value
+        moments = moments_dtype(config)
+        # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
+        parts = [{name: w} for name, w in self.weights.items()] if self.one_by_one else [self.weights]
+        self.optimizers = [(part, o) for part in parts for o in optimizers_for(part, config.optimizer, moments)]
+        self.scaler = torch.amp.GradScaler(self._device.type) if recipe.loss_scale else None
+        self.reads_the_gate = any(reads_the_gate(optimizer) for _, optimizer in self.optimizers)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.weights.values())).device
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether each tensor's update is finished before the next one's gradient is widened."""
+        return self.has_master and not self.wide_gradients
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Of all optimizers."""
+        return [group for _, optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def set_rate(self, rate: float) -> None:
+        """Give every parameter group the learning rate `rate`, times the group's own factor."""
+        self.rate = rate
+        for _, optimizer in self.optimizers:
+            set_rate(optimizer, rate)
+
+    def backward(self, loss: Tensor) -> None:
+        """The gradients of `loss`, times the scale where there is one."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    @property
+    def scale_tensor(self) -> Tensor:
+        """The factor on the loss, of no dimension, on the device; 1 where there is none."""
+        found = self._scale_tensors()
+        return found["loss_scale.scale"].clone() if found else torch.ones((), device=self._device)
+
+    @property
+    def scale(self) -> float:
+        """The same as a number: the host waits for it."""
+        return float(self.scale_tensor)
+
+    def clip(self, limit: float | None) -> Tensor:
+        """The global norm of the gradients as they are found; then they are cut and scaled down.
+
+        Where the loss was scaled they are divided by its scale first. Elements are cut to `optimizer.clip_value`, what
+        is left is scaled to a norm of `limit`, where these are. The norm comes first: cutting would hide an infinity.
+        """
+        if self.scaler is not None:
+            self.scaler.unscale_(self)  # type: ignore[arg-type]  # it asks for the groups only: all in one kernel
+        holders = self.weights if self.has_master and self.wide_gradients else self.parameters
+        if limit is not None and self.clip_value is None:
+            return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        norm = torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
+        if self.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(holders.values(), self.clip_value)
+        if limit is not None:
+            torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+        return norm
+
+    @torch.no_grad()
+    def step(self, good: Tensor | bool = True) -> None:
+        """Update the weights where `good` is true; the loss scale learns of what the gradients were.
+
+        good: a bool of no dimension on the device. Where it is false no bit of weights, moments and counters changes.
+        """
+        if isinstance(good, bool):
+            good = torch.full((), good, device=self._device)
+        if not self.reads_the_gate or bool(good):
+            for part, optimizer in self.optimizers:
+                self._update(part, optimizer, good)
+            if self.has_master and not self.one_by_one:
+                for name, p in self.parameters.items():
+                    p.copy_(self.weights[name])
+        if self.scaler is not None:
+            self.scaler.update()
+
+    def _update(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer, good: Tensor) -> None:
+        if not self.one_by_one:
+            gated_step(optimizer, good)
+            return
+        ((name, master),) = part.items()
+        parameter = self.parameters[name]
+        assert parameter.grad is not None
+        master.grad = parameter.grad.float()
+        gated_step(optimizer, good)
+        master.grad = None
+        parameter.copy_(master)
+
+    def zero_grad(self) -> None:
+        """Let all gradients go."""
+        for holders in (self.parameters, self.weights):
+            for w in holders.values():
+                w.grad = None
+
+    # --- what a checkpoint keeps ------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimizers' tensors as `<parameter>.<what>`; as before the first update where there was none."""
+        found: dict[str, Tensor] = {}
+        for name, optimizer, w in self._owners():
+            held = optimizer.state.get(w) or fresh_state(optimizer, w)
+            found |= {f"{name}.{key}": value for key, value in _stored(held).items()}
+        return found | self._scale_tensors()
+
+    def fresh_slots(self) -> dict[str, Tensor]:
+        """Fresh state, by the names of `state`, in use from now on: a checkpoint is copied into it."""
+        slots: dict[str, Tensor] = {}
+        for name, optimizer, w in self._owners():
+            optimizer.state[w] = fresh_state(optimizer, w)
+            slots |= {f"{name}.{key}": value for key, value in _stored(optimizer.state[w]).items()}
+        return slots | self._scale_tensors()
+
+    def loaded(self, slots: dict[str, Tensor]) -> None:
+        """After `weights` and `slots` were written: what is a number follows, and the model's parameters do."""
+        for name, optimizer, w in self._owners():
+            state = optimizer.state[w]
+            state |= {key: int(slots[f"{name}.{key}"]) for key, value in state.items() if isinstance(value, int)}
+        if self.has_master:
+            for name, p in self.parameters.items():
+                p.data.copy_(self.weights[name])
+
+    def _owners(self) -> list[tuple[str, torch.optim.Optimizer, Tensor]]:
+        """Every tensor that is updated, with its name and its optimizer, in the model's order."""
+        mine = {id(w): o for _, o in self.optimizers for group in o.param_groups for w in group["params"]}
+        return [(name, mine[id(w)], w) for name, w in self.weights.items()]
+
+    def _scale_tensors(self) -> dict[str, Tensor]:
+        scaler = self.scaler
+        if scaler is None:
+            return {}
+        if scaler._scale is None:  # made at the first use; nothing public makes them earlier
+            scaler._lazy_init_scale_growth_tracker(self._device)
+        assert scaler._scale is not None and scaler._growth_tracker is not None
+        return {"loss_scale.scale": scaler._scale, "loss_scale.growth_tracker": scaler._growth_tracker}
+
+
+def _stored(state: dict[str, Any]) -> dict[str, Tensor]:
+    """A tensor's state as tensors; bitsandbytes counts in a plain int, and its tables of numbers are constants."""
+    kept = {key: value for key, value in state.items() if not key.startswith("qmap")}
+    return {key: v if isinstance(v, Tensor) else torch.tensor(float(v)) for key, v in kept.items()}
+
+
+def _added_into(master: Tensor) -> Callable[[Tensor], None]:
+    """A hook that adds a parameter's gradient into its master's, in fp32, and lets it go."""
+
+    def hook(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        if master.grad is None:
+            master.grad = parameter.grad.float()
+        else:
+            master.grad.add_(parameter.grad)
+        parameter.grad = None
+
+    return hook
+
+
+def make_optimizer(model: nn.Module, config: RunConfig) -> Updater:
+    """What turns gradients of `model` into new weights, as the config's optimizer and recipe say.
+
+    Raises ConfigError for a combination that no optimizer has, PlanError where a package is missing.
+    """
+    return Updater(model, config)

@@ -1,0 +1,275 @@
+"""Preflight checks of the model itself: first loss, gradients, causality, decay groups, one batch over-fitted."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from planner.config.model import ModelConfig
+from planner.config.run import RunConfig
+from planner.counts.groups import key_of, rate_and_decay
+from planner.runs.preflight import Check
+from planner.units import format_duration, format_number
+from reference_trainer.data.samples import Batch, TokenData, batch
+from reference_trainer.device.device import wait_for
+from reference_trainer.loop.startup import build
+from reference_trainer.model.gpt import GPT, INIT_STD
+from reference_trainer.model.losses import IGNORED
+from reference_trainer.step.step import Work, train_step
+from reference_trainer.step.step_results import read_one
+
+OVERFIT_STEPS = 100
+OVERFIT_SHARE = 0.7  # of the first loss: below what the mere frequencies of bytes give (English text: 0.8 of ln 256)
+FALLING = 0.98  # of the first loss: a model that learns nothing stays above it
+FP16_SCALE = 2.0**10  # small gradients would be rounded to 0 in fp16, which is no fault of the model
+EXPERT_NOISE = 0.05  # experts gather their tokens: other tokens, other shapes of products, another rounding
+
+
+def steps_on(work: Work, first: int, last: int, deadline: float = math.inf) -> list[tuple[float, float]]:
+    """(loss in nats per token, seconds) of the trainer's own steps `first` … `last`, until `deadline` (monotonic)."""
+    found = []
+    for step in range(first, last + 1):
+        wait_for(work.device)
+        begin = time.perf_counter()
+        loss = read_one(train_step(work, step)).loss
+        wait_for(work.device)
+        found.append((loss, time.perf_counter() - begin))
+        if time.monotonic() >= deadline:
+            break
+    return found
+
+
+# --- the first loss -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLoss:
+    """Expected first loss, nats per token: its middle, the tolerance, what a tied head may add and take away."""
+
+    middle: float
+    tolerance: float
+    tied: float
+    repeating: float
+
+
+def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> FirstLoss:
+    """The loss before the first update, from ln V and the initialisation.
+
+    targets: distinct target tokens measured. repeated: share of the targets that are their own input.
+
+    The last hidden states are normed, so that a logit is a sum of h unit terms with weights N(0, 0.02²): its deviation
+    is s = 0.02 √h, and ln Σ exp over V of them is ln V + s²/2. The mean over d distinct targets errs by s/√d; three of
+    them and 2 % of ln V are allowed. A tied head knows the input's own row: that token's logit is up to s √h, which
+    costs the targets that are other tokens, and helps those that are the input again.
+    """
+    deviation = INIT_STD * math.sqrt(model.hidden)
+    own = deviation * math.sqrt(model.hidden)
+    if model.logit_softcap is not None:
+        deviation, own = min(deviation, model.logit_softcap), min(own, model.logit_softcap)
+    flat = math.log(model.vocab)
+    if model.position == "learned":
+        own /= math.sqrt(2)  # half of the embedding's variance is the position's
+    excess = own - deviation**2 / 2 - flat
+    tied = (excess if excess > 50 else math.log1p(math.exp(excess))) if model.tied_embeddings else 0.0
+    tolerance = 3 * deviation / math.sqrt(max(targets, 1)) + 0.02 * flat
+    middle = flat + deviation**2 / 2
+    repeating = repeated * min(own, middle) if model.tied_embeddings else 0.0  # no target's loss is below 0
+    return FirstLoss(middle, tolerance, tied, repeating)
+
+
+def first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
+    """The first loss is that of a uniform guess, as far as the initialisation is one."""
+    ids, targets = given.ids, given.targets
+    model.eval()
+    with torch.no_grad():
+        # `forward` itself: a compiled program of this one pass would be thrown away
+        total = float(model.forward(ids, targets, given.documents))
+    model.train()
+    counted = targets[targets != IGNORED]
+    loss = total / max(counted.numel(), 1)
+    repeated = int((targets == ids).sum()) / max(counted.numel(), 1)
+    e = expected_first_loss(config.model, len(set(counted.tolist())), repeated)
+    flat = math.log(config.model.vocab)
+    low, high = e.middle - e.tolerance - e.repeating, e.middle + e.tolerance + e.tied
+    usual = min(high, e.middle + e.tolerance + 1.0)  # from one nat on a tied head is worth a word
+    expected = f"{low:.2f} to {usual:.2f}: ln {config.model.vocab:,} = {flat:.2f}, + {e.middle - flat:.2f} by init"
+    values = {"loss": loss if math.isfinite(loss) else None, "ln_vocab": flat, "low": low, "high": usual}
+    measured = f"{loss:.3f} nats per token"
+    if low <= loss <= usual:
+        return Check("first loss", "ok", measured, expected, values=values)
+    if usual < loss <= high:
+        return Check(
+            "first loss",
+            "warning",
+            measured,
+            expected,
+            f"the head is the embedding table, {config.model.hidden:,} wide: the model begins by repeating its input",
+            "take --untied, or expect the first steps to undo it",
+            values,
+        )
+    why = "below it, targets are in sight of the inputs" if loss < low else "above it, weights or logits are too large"
+    remedy = "look at the data's shift and the causal mask" if loss < low else "look at the initialisation"
+    return Check("first loss", "failed", measured, expected, why, remedy, values)
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------
+
+
+def gradients(work: Work, given: Batch) -> tuple[Check, Check]:
+    """After one backward pass: the global norm is finite, and every parameter has a gradient that is not zero."""
+    scale = FP16_SCALE if work.model.compute == torch.float16 else 1.0
+    loss = work.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
+    loss.backward()
+    found = {name: _gradient(work, name, scale) for name, _ in work.model.named_parameters()}
+    work.optimizer.zero_grad()
+    return _norm_check(work.config, found), _all_check(found)
+
+
+def _gradient(work: Work, name: str, scale: float) -> tuple[float, bool] | None:
+    """L2 norm of a parameter's gradient, and whether it is all zeros; it may have been moved to the master's."""
+    for holder in (dict(work.model.named_parameters())[name], work.optimizer.weights[name]):
+        if holder.grad is not None:
+            return float(holder.grad.double().norm()) / scale, not bool(holder.grad.any())
+    return None
+
+
+def _norm_check(config: RunConfig, found: dict[str, tuple[float, bool] | None]) -> Check:
+    norm = math.sqrt(sum(one[0] ** 2 for one in found.values() if one))
+    values = {"grad_norm": norm if math.isfinite(norm) else None}
+    measured = f"global norm {format_number(norm)}"
+    if math.isfinite(norm) and norm > 0:
+        limit = config.optimizer.clip_norm
+        note = "finite" if limit is None else f"finite; clipped to {format_number(limit)}"
+        return Check("first gradient", "ok", measured, note, values=values)
+    bad = [name for name, one in found.items() if one and not math.isfinite(one[0])]
+    why = f"first in {bad[0]}" if bad else "no parameter would move"
+    return Check("first gradient", "failed", measured, "finite, above 0", why, "look at the initialisation", values)
+
+
+def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
+    missing = [name for name, one in found.items() if one is None]
+    zero = [name for name, one in found.items() if one and one[1]]
+    measured = f"{len(found) - len(missing) - len(zero)} of {len(found)} tensors"
+    values = {"tensors": len(found), "missing": len(missing), "zero": len(zero)}
+    if not missing and not zero:
+        return Check("all are trained", "ok", measured, "every tensor has a gradient", values=values)
+    parts = [f"none: {', '.join(missing[:4])}"] if missing else []
+    parts += [f"all zeros: {', '.join(zero[:4])}"] if zero else []
+    return Check(
+        "all are trained",
+        "failed" if missing else "warning",
+        measured,
+        "every tensor has a gradient",
+        "; ".join(parts),
+        "a tensor without one is never updated: look at the model's forward pass",
+        values,
+    )
+
+
+def decay_groups(work: Work) -> Check:
+    """Every tensor is in one group of the real optimizer, with the rate and the decay that the config's rules give."""
+    rules, names = work.config.optimizer, work.optimizer.weights
+    found: dict[int, list[tuple[float, float]]] = {}
+    for group in work.optimizer.param_groups:
+        for w in group["params"]:
+            found.setdefault(id(w), []).append((float(group["rate_factor"]), float(group["weight_decay"])))
+    wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
+    asked = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
+    mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [asked[name]]]
+    decayed = sum(w.numel() for name, w in names.items() if asked[name][1] > 0)
+    others = sum(w.numel() for w in names.values()) - decayed
+    measured = f"{decayed:,} parameters decay, {others:,} do not"
+    expected = "each tensor once, as the rules say"
+    values = {"decayed_parameters": decayed, "other_parameters": others}
+    if wrong or mixed:
+        why = f"in no group or in two: {', '.join(wrong[:4])}" if wrong else f"in the wrong one: {', '.join(mixed[:4])}"
+        return Check("decay groups", "failed", measured, expected, why, "compare: gptplan groups", values)
+    return Check("decay groups", "ok", measured, expected, values=values)
+
+
+# --- causality ----------------------------------------------------------------------------------------------------
+
+
+def causality(model: GPT, given: Batch) -> Check:
+    """A token that changes leaves every hidden state before it as it was, to the bit; with experts, to their rounding.
+
+    The first row of the batch is used. The head is applied to each position alone: logits follow.
+    """
+    row, length = given.ids[:1], given.ids.shape[1]
+    documents = None if given.documents is None else given.documents[:1]
+    model.eval()
+    with torch.no_grad(), model.casts(row.device):
+        base = model.hidden_states(row, documents)
+        leaks, seen = [], math.inf
+        for at in sorted({1, length // 2, length - 1} - {0}):
+            other = row.clone()
+            other[0, at] = (other[0, at] + 1) % model.model.vocab
+            moved = (model.hidden_states(other, documents) - base).abs().amax(-1)[0].float()
+            leaks.append((float(moved[:at].max()), at))
+            seen = min(seen, float(moved[at]))
+    model.train()
+    leak, at = max(leaks)
+    allowed = EXPERT_NOISE * seen if model.model.moe else 0.0
+    measured = f"changes by {format_number(leak)} before the token, {format_number(seen)} at it"
+    values = {"before": leak, "at_token": seen, "allowed": allowed}
+    expected = "0 before it" if not allowed else f"at most {format_number(allowed)} before it, by rounding"
+    if leak <= allowed and seen > 0:
+        return Check("causality", "ok", measured, expected, values=values)
+    why = f"position {at} is seen by an earlier one" if seen > 0 else "no token has any effect on its own position"
+    return Check("causality", "failed", measured, expected, why, "look at the attention mask", values)
+
+
+# --- one batch ----------------------------------------------------------------------------------------------------
+
+
+def overfitted(config: RunConfig, data: TokenData, device: torch.device, seconds: float) -> Check:
+    """One sequence, again and again with the config's own optimizer at its peak rate: the loss must fall."""
+    training = {"micro_batch": 1, "accumulation": 1, "steps": OVERFIT_STEPS, "tokens": None}
+    schedule = {"kind": "constant", "warmup_steps": 0, "cooldown_steps": 0}
+    short = config.model_copy(
+        update={
+            "training": config.training.model_copy(update=training),
+            "schedule": config.schedule.model_copy(update=schedule),
+        }
+    )
+    one = one_sequence(data, config)
+    deadline = time.monotonic() + seconds
+    losses = [loss for loss, _ in steps_on(build(short, device, one), 1, OVERFIT_STEPS, deadline)]
+    first, last, done = losses[0], min(losses), len(losses)
+    share = last / first
+    measured = f"{first:.3f} → {last:.3f} in {done} steps ({100 * share:.0f} %)"
+    expected = f"below {100 * OVERFIT_SHARE:.0f} % in {OVERFIT_STEPS} steps at the peak rate"
+    values = {"first_loss": _finite(first), "lowest_loss": _finite(last), "steps": done, "share": _finite(share)}
+    name = "one sequence over-fitted"
+    if not math.isfinite(first) or not math.isfinite(losses[-1]):
+        why = f"the loss is {losses[-1]} after {done} steps at the peak rate without warm-up"
+        return Check(name, "failed", measured, expected, why, "plan with a lower --peak-lr", values)
+    if share <= OVERFIT_SHARE:
+        return Check(name, "ok", measured, expected, values=values)
+    if done < OVERFIT_STEPS:
+        why = f"{format_duration(seconds)} were not enough for it"
+        return Check(name, "skipped", measured, expected, why, "give a longer --time-limit", values)
+    if share < FALLING:
+        why = "it learns, slowly: the peak rate may be low for this model"
+        return Check(
+            name, "warning", measured, expected, why, "look for a better one with: gptplan rates RUN_TOML", values
+        )
+    why = "a model that cannot learn one sequence by heart learns nothing"
+    return Check(name, "failed", measured, expected, why, "look at rate, targets and gradients", values)
+
+
+def one_sequence(data: TokenData, config: RunConfig) -> TokenData:
+    """The first sample of the run as a data set of its own: every step trains on it."""
+    ids, targets, *_ = batch(data, config, 0, 1)
+    last = int(targets[0, -1]) if int(targets[0, -1]) != IGNORED else int(ids[0, 0])
+    tokens: Any = np.append(ids[0].numpy(), last).astype(data.tokens.dtype)
+    return replace(data, tokens=tokens, valid_tokens=ids.shape[1], validation=None)
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

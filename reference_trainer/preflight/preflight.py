@@ -1,0 +1,309 @@
+"""The preflight: what can be known of a run before money is spent, on the real config, model, data and disk.
+
+Read `preflight` from top to bottom. Nothing is put in the place of what cannot be run here: a check that needs more
+memory or time than there is is skipped, and says so.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from planner.analysis.ranges import repetition_findings, schedule_findings
+from planner.config.run import RunConfig
+from planner.counts.run import rate_at, steps_of
+from planner.errors import DataError, FileError, PlanError
+from planner.plan import Plan, estimate
+from planner.runs.preflight import Check, Preflight, ShownSample, Value
+from planner.units import format_count, format_duration, format_number
+from reference_trainer.data.codecs import codec_of, is_text, printable
+from reference_trainer.data.samples import TokenData, batch
+from reference_trainer.device.device import device_name, pick_device
+from reference_trainer.device.out_of_memory import explained
+from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.loop.evaluation import opened_for
+from reference_trainer.loop.startup import build, last_step_of
+from reference_trainer.measure.probe import probe
+from reference_trainer.model.losses import IGNORED
+from reference_trainer.preflight.model import causality, decay_groups, first_loss, gradients, overfitted
+from reference_trainer.preflight.system import (
+    disk_room,
+    free_bytes,
+    memory_room,
+    peak_of_device,
+    peaks_of_phases,
+    round_trip,
+    saved_checks,
+    scratch,
+    timed_steps,
+    whole_run,
+)
+from reference_trainer.step.options import RunOptions
+from reference_trainer.step.precision import refuse_unrunnable
+from reference_trainer.step.step import Work, numerics
+
+Say = Callable[[str], None]
+SHOWN_SAMPLES = 2
+SHOWN_TOKENS = 72
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How to check: as `gptplan run` would run. out: where the run will be written; time_limit: seconds, about."""
+
+    device: str | None = None
+    data: Path | None = None
+    out: Path = Path()
+    time_limit: float = 180.0
+
+
+@dataclass(slots=True)
+class Flight:
+    """A preflight in progress."""
+
+    config: RunConfig
+    plan: Plan
+    device: torch.device
+    asked: Asked
+    say: Say
+    begin: float
+    checks: list[Check] = field(default_factory=list)
+    samples: tuple[ShownSample, ...] = ()
+
+    def left(self) -> float:
+        """Seconds until the time limit."""
+        return self.begin + self.asked.time_limit - time.monotonic()
+
+    def skip(self, names: Iterable[str], why: str, remedy: str = "") -> None:
+        """These checks cannot be made."""
+        self.checks += [Check(name, "skipped", "", "", why, remedy) for name in names]
+
+
+MODEL_CHECKS = ("first loss", "first gradient", "all are trained", "decay groups", "causality")
+STEP_CHECKS = ("step time", "peak of a step", "save and load", "checkpoint size", "one sequence over-fitted")
+
+
+def preflight(config: RunConfig, asked: Asked, say: Say) -> Preflight:
+    """Every check of `config` on this machine. Raises PlanError for what no run could begin with."""
+    begin = time.monotonic()
+    device = pick_device(asked.device)
+    last_step_of(config, RunOptions())
+    refuse_unrunnable(config, device)
+    config = adapted(config, device, say)
+    plan = estimate(config, replay=True)
+    flight = Flight(config, plan, device, asked, say, begin)
+    with numerics(False, config.training.recipe == "tf32"):
+        data = _data(flight)
+        rates = _rates(flight)
+        flight.checks.append(memory_room(plan, free_bytes(device)))
+        step_seconds = save_seconds = None
+        if data is None:
+            flight.skip([*MODEL_CHECKS, *STEP_CHECKS], "the data cannot be used")
+        elif flight.checks[-1].verdict == "failed":
+            flight.skip([*MODEL_CHECKS, *STEP_CHECKS], "the predicted peak is above the free memory")
+        else:
+            step_seconds, save_seconds = _runs(flight, data)
+    _disk(flight)
+    if step_seconds is None:
+        flight.skip(["whole run"], "the speed was not measured")
+    else:
+        flight.checks.append(whole_run(plan, step_seconds, save_seconds))
+    return Preflight(
+        schema_version=SCHEMA,
+        model=config.model.name,
+        parameters=plan.parameters.total,
+        device=str(device),
+        device_name=device_name(device),
+        torch=str(torch.__version__),
+        seconds=time.monotonic() - begin,
+        rates=rates,
+        samples=flight.samples,
+        checks=tuple(flight.checks),
+    )
+
+
+# --- data and schedule --------------------------------------------------------------------------------------------
+
+
+def _data(flight: Flight) -> TokenData | None:
+    config, name = flight.config, "data"
+    try:
+        data = opened_for(config, flight.asked.data)
+    except DataError as error:
+        flight.checks.append(Check(name, "failed", "unusable", "", f"{error.what}: {error.why}", error.remedy))
+        return None
+    tokens, known = flight.plan.tokens.trained, data.valid_tokens
+    found = [f for f in repetition_findings(tokens, known) if f.level == "warning"]
+    epochs = tokens / known
+    measured = f"{format_count(known)} targets, seen {format_number(epochs)} times"
+    values: dict[str, Value] = {
+        "valid_tokens": known,
+        "trained_tokens": tokens,
+        "epochs": epochs,
+        "sha256": data.fingerprint,
+    }
+    expected = f"{format_count(tokens)} trained on"
+    if found:
+        flight.checks.append(Check(name, "warning", measured, expected, found[0].message, found[0].remedy, values))
+    else:
+        flight.checks.append(Check(name, "ok", measured, expected, data.description, values=values))
+    flight.checks.append(_shift(flight, data))
+    return data
+
+
+def _shift(flight: Flight, data: TokenData) -> Check:
+    """The target of a position is the input of the next; two samples are shown."""
+    count = min(SHOWN_SAMPLES, data.valid_tokens // flight.config.training.seq)
+    ids, targets, *_ = batch(data, flight.config, 0, count)
+    flight.samples = tuple(_shown(flight, i, ids[i], targets[i]) for i in range(count))
+    wanted = targets[:, :-1]
+    counted = wanted != IGNORED  # where a document ends nothing is asked for
+    wrong = int(((wanted != ids[:, 1:]) & counted).sum())
+    total = int(counted.sum())
+    measured = f"{total - wrong:,} of {total:,} targets are the next input"
+    values = {"targets": total, "wrong": wrong}
+    if not wrong:
+        return Check("targets", "ok", measured, "all, in the samples shown", values=values)
+    why = "the loss would be that of another task"
+    return Check("targets", "failed", measured, "all", why, "look at how the data makes its samples", values)
+
+
+def _shown(flight: Flight, index: int, ids: Tensor, targets: Tensor) -> ShownSample:
+    codec = codec_of(flight.config.model.vocab, is_text(flight.asked.data))
+
+    def text(tokens: Tensor) -> str:
+        some = [int(t) for t in tokens[:SHOWN_TOKENS] if int(t) != IGNORED]
+        if codec is None:
+            return " ".join(map(str, some[: SHOWN_TOKENS // 4]))
+        return printable(codec.decode(some)).replace("\n", "↵").replace("\t", "→")
+
+    return ShownSample(index, text(ids), text(targets))
+
+
+def _rates(flight: Flight) -> tuple[tuple[int, float], ...]:
+    """The rate of the first update, at the end of warm-up, in the middle and of the last update."""
+    config, steps = flight.config, steps_of(flight.config)
+    marks = sorted({1, min(max(config.schedule.warmup_steps, 1), steps), max(steps // 2, 1), steps})
+    rates = tuple((step, rate_at(config, step)) for step in marks)
+    highest, peak = max(rate for _, rate in rates), config.schedule.peak_lr
+    measured = (
+        f"{format_number(rates[0][1])} first, {format_number(highest)} highest, {format_number(rates[-1][1])} last"
+    )
+    expected = f"above 0, peak {format_number(peak)}"
+    values = {f"step_{step}": rate for step, rate in rates}
+    odd = [f for f in schedule_findings(config.schedule, steps, flight.plan.parameters.total) if f.level != "note"]
+    if not all(math.isfinite(rate) for _, rate in rates) or rates[0][1] <= 0:
+        why, mend = "the first update would change nothing", "change the schedule"
+        flight.checks.append(Check("learning rate", "failed", measured, expected, why, mend, values))
+    elif highest < peak or odd:
+        why = "; ".join(f.message for f in odd) or "the run ends before the warm-up does: the peak is never reached"
+        mend = "; ".join(f.remedy for f in odd) or "take a shorter warm-up, or more steps"
+        flight.checks.append(Check("learning rate", "warning", measured, expected, why, mend, values))
+    else:
+        flight.checks.append(Check("learning rate", "ok", measured, expected, values=values))
+    return rates
+
+
+# --- what runs ----------------------------------------------------------------------------------------------------
+
+
+def _runs(flight: Flight, data: TokenData) -> tuple[float | None, float | None]:
+    """Checks that compute: seconds of a step and of a save, None where they were not measured."""
+    predicted = flight.plan.throughput.step_seconds
+    micro = predicted / flight.config.training.accumulation if predicted else 0.0
+    names = [*MODEL_CHECKS, *STEP_CHECKS]
+    if micro > flight.left():
+        flight.skip(names, f"one micro-batch is predicted to take {format_duration(micro)}", "a longer --time-limit")
+        return None, None
+    done = len(flight.checks)
+    try:
+        with explained(flight.config, flight.device, "in the preflight"):
+            return _measured(flight, data)
+    except FileError:
+        raise
+    except PlanError as error:  # memory, most of all: it is what the check is about
+        made = {check.name for check in flight.checks[done:]}
+        rest = [name for name in names if name not in made]
+        flight.checks.append(Check(rest[0], "failed", "stopped", "", f"{error.what}: {error.why}", error.remedy))
+        flight.skip(rest[1:], "the check before it ended with an error")
+        return None, None
+
+
+def _measured(flight: Flight, data: TokenData) -> tuple[float | None, float | None]:
+    config, device, checks = flight.config, flight.device, flight.checks
+    flight.say("building the model and its optimizer")
+    work = build(config, device, data)
+    given = batch(data, config, 0, config.training.micro_batch).moved(lambda t: t.to(device))
+    begin = time.perf_counter()
+    checks.append(first_loss(work.model, config, given))
+    checks += gradients(work, given)
+    micro = time.perf_counter() - begin
+    checks.append(decay_groups(work))
+    checks.append(causality(work.model, given))
+    whole = micro * config.training.accumulation
+    if 2 * whole > flight.left():
+        why = f"two steps of {config.training.accumulation} micro-batches would take about {format_duration(2 * whole)}"
+        flight.skip(STEP_CHECKS, why, "a longer --time-limit")
+        return None, None
+    flight.say("timing steps")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    timed, step_seconds = timed_steps(work, flight.plan, flight.left() / 3)
+    checks.append(timed)
+    if device.type == "cuda":
+        stats = torch.cuda.memory_stats(device)
+        peaks = (stats[f"{kind}_bytes.all.peak"] for kind in ("allocated", "reserved"))
+        checks.append(peak_of_device(flight.plan, *peaks))
+    save_seconds = _saved(flight, work)
+    del work, given
+    _let_go(device)
+    if device.type != "cuda":
+        _probed(flight, data, micro)
+    flight.say("over-fitting one sequence")
+    checks.append(overfitted(config, data, device, max(flight.left(), 1.0)))
+    _let_go(device)
+    return step_seconds, save_seconds
+
+
+def _saved(flight: Flight, work: Work) -> float:
+    flight.say("saving and loading")
+    with scratch(_nearest(flight.asked.out)) as folder:
+        saved = round_trip(work, folder / "checkpoints")
+    flight.checks += saved_checks(flight.plan, saved)
+    return saved.save_seconds
+
+
+def _probed(flight: Flight, data: TokenData, micro: float) -> None:
+    name, need = "peak of a step", 4 * micro * min(2, flight.config.training.accumulation)
+    if flight.config.training.runtime == "compiled":
+        flight.skip([name], "a compiled program's tensors are out of sight of the tracker")
+    elif need > flight.left():
+        flight.skip([name], f"two watched steps would take about {format_duration(need)}", "a longer --time-limit")
+    else:
+        seen = probe(flight.config, data, flight.device, flight.say)
+        flight.checks.append(peaks_of_phases(flight.plan, seen.track))
+
+
+def _disk(flight: Flight) -> None:
+    sizes = [check.values["bytes"] for check in flight.checks if check.name == "checkpoint size" and check.values]
+    each = int(sizes[0] or 0) if sizes else flight.plan.memory.checkpoint_bytes
+    flight.checks.append(disk_room(flight.config, _nearest(flight.asked.out), each))
+
+
+def _nearest(out: Path) -> Path:
+    """The nearest folder above `out` that exists: the disk that the run will be written to."""
+    return next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
+
+
+def _let_go(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

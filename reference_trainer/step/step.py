@@ -1,0 +1,156 @@
+"""One optimizer step, the same for every caller: forward, backward, clip, judge, update. It never waits for the device.
+
+`tolist`, `item`, `numpy` and the truth of a tensor have no place here: each would stop the host until the device is
+done. What a step measured stays on the device as a `Row`, until the loop reads many at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from planner.config.run import RunConfig
+from planner.counts.run import rate_at
+from planner.errors import PlanError
+from reference_trainer.data.prefetch import Feed
+from reference_trainer.data.samples import Batch, TokenData, batch, valid_targets
+from reference_trainer.device.device import device_name
+from reference_trainer.device.out_of_memory import explained
+from reference_trainer.model.gpt import GPT
+from reference_trainer.optim.updater import Updater
+from reference_trainer.step.rollbacks import Rollback, data_step, rate_factor
+from reference_trainer.step.spike_guard import Gate
+from reference_trainer.step.step_results import Clock, Row
+
+
+class Watcher(Protocol):
+    """Measures something of a step on the device; what it returns is logged by name."""
+
+    def before_step(self, work: Work, step: int) -> None:
+        """Before the first forward pass."""
+
+    def after_micro(self, work: Work, step: int, micro: int) -> None:
+        """After each backward pass; gradients have grown."""
+
+    def before_update(self, work: Work, step: int) -> None:
+        """Gradients are whole and clipped; weights are still those of the last step."""
+
+    def after_update(self, work: Work, step: int) -> dict[str, Tensor]:
+        """Weights are new, gradients still there. Tensors without a shape, on the device."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What a step works on."""
+
+    config: RunConfig
+    device: torch.device
+    data: TokenData
+    model: GPT
+    optimizer: Updater
+    rollbacks: tuple[Rollback, ...] = ()
+    watchers: list[Watcher] = field(default_factory=list)
+    gate: Gate = field(init=False)
+    feed: Feed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.config.guard, self.device)
+        self.feed = Feed(self.host_batch, self.config.training.accumulation, self.device)
+
+    def first_sample(self, step: int) -> int:
+        """Global index of the first sample that `step` sees."""
+        training = self.config.training
+        return (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
+
+    def host_batch(self, step: int, micro: int) -> Batch:
+        """A micro-batch of `step`, on the host."""
+        size = self.config.training.micro_batch
+        return batch(self.data, self.config, self.first_sample(step) + micro * size, size)
+
+    def valid_targets(self, step: int) -> int:
+        """Targets of the whole step that count."""
+        training = self.config.training
+        samples = training.micro_batch * training.accumulation
+        return valid_targets(self.data, self.config, self.first_sample(step), samples)
+
+
+def train_step(work: Work, step: int) -> Row:
+    """One optimizer step: all micro-batches forward and backward, clip, judge, update.
+
+    Raises PlanError when the memory does not suffice.
+    """
+    config, optimizer = work.config, work.optimizer
+    clock, valid = Clock(work.device), work.valid_targets(step)
+    optimizer.set_rate(rate_at(config, step) * rate_factor(work.rollbacks, step))
+    total = torch.zeros((), device=work.device)
+    for watcher in work.watchers:
+        watcher.before_step(work, step)
+    with explained(config, work.device, f"in step {step}"):
+        for micro in range(config.training.accumulation):
+            given = work.feed.take(step, micro)
+            seed_draws(config, step, micro)
+            # the model sums: divided once, every target of the step weighs the same
+            loss = work.model(given.ids, given.targets, given.documents) / max(valid, 1)
+            optimizer.backward(loss)
+            total += loss.detach()
+            for watcher in work.watchers:
+                watcher.after_micro(work, step, micro)
+        scale, norm = optimizer.scale_tensor, optimizer.clip(config.optimizer.clip_norm)
+        verdict = work.gate.judge(total, norm)
+        for watcher in work.watchers:
+            watcher.before_update(work, step)
+        optimizer.step(verdict.good)
+    signals = {name: value for w in work.watchers for name, value in w.after_update(work, step).items()}
+    optimizer.zero_grad()
+    clock.stop()
+    core = {"loss": total, "grad_norm": norm, "scale": scale, "good": verdict.good, "spike": verdict.spike}
+    core |= {"loss_sigmas": verdict.loss_sigmas, "norm_sigmas": verdict.norm_sigmas}
+    return Row(step, optimizer.rate, clock, work.feed.waited(), valid, core | signals)
+
+
+def seed_draws(config: RunConfig, step: int, micro: int) -> None:
+    """Where dropout draws, its random state is a pure function of (seed, step, micro-batch).
+
+    A run that continues draws what an uninterrupted one would have drawn, with no state to keep.
+    """
+    if config.training.dropout > 0:
+        digest = hashlib.sha256(f"{config.training.seed}/{step}/{micro}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # below 2^63
+
+
+@contextmanager
+def explained_breakdown(device: torch.device) -> Iterator[None]:
+    """Make a PlanError of an error of the GPU itself: its context is broken, and nothing can be saved from it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        raise PlanError(
+            f"the GPU failed: {device_name(device)}",
+            why=str(error).splitlines()[0],
+            remedy="look at the driver's log (dmesg, Xid), then continue with --resume: the last checkpoint is whole",
+        ) from error
+
+
+@contextmanager
+def numerics(deterministic: bool, tf32: bool = False) -> Iterator[None]:
+    """fp32 means fp32 unless the recipe is TF32's, and on request nothing varies; the settings return at the end."""
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    if deterministic:
+        # cuBLAS reads it when it starts, which is at the first matrix product (NVIDIA, "Results reproducibility")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.use_deterministic_algorithms(deterministic or before[1])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.use_deterministic_algorithms(before[1])

@@ -1,0 +1,81 @@
+"""The rules of what a config may change between a run and its continuation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner.config.resume import COMPARED, RULE_OF, RULES, changes, keys_of_a_config, needs_request, settings_of
+from planner.config.run import RunConfig
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+
+CONFIG = draft(Flags(params="125M", tokens="10B", gpu="a100-80gb"), as_of="2026-11-21", version="test")
+SETTINGS = settings_of(CONFIG)
+
+
+def judged(**now: Any) -> dict[str, str]:
+    """The verdict on each change; a name is `section__key`."""
+    changed = {name.replace("__", "."): value for name, value in now.items()}
+    return {change.key: change.verdict for change in changes(SETTINGS, SETTINGS | changed)}
+
+
+def test_every_key_of_a_config_has_one_rule() -> None:
+    keys = list(keys_of_a_config())
+    assert len(keys) == len(set(keys)) > 80
+    assert sorted(keys) == sorted(key for rule in RULES for key in rule.keys)
+    assert all(rule.reason for rule in RULES)
+
+
+def test_every_section_but_the_provenance_is_compared() -> None:
+    assert {*COMPARED, "schema_version", "provenance", "profile"} == set(RunConfig.model_fields)
+    compared = {key for key in RULE_OF if key.partition(".")[0] in COMPARED}
+    assert set(SETTINGS) == compared
+
+
+def test_the_same_config_changes_nothing() -> None:
+    assert changes(SETTINGS, settings_of(CONFIG)) == ()
+
+
+@pytest.mark.parametrize("key", sorted(SETTINGS))
+def test_every_change_is_judged_by_its_rule(key: str) -> None:
+    wanted = {"on request": "refused", "same batch": "refused"}.get(RULE_OF[key].verdict, RULE_OF[key].verdict)
+    other = 7 if key in ("training.micro_batch", "training.accumulation") else "something else"
+    (change,) = changes(SETTINGS, SETTINGS | {key: other})
+    assert (change.key, change.verdict, change.now) == (key, wanted, other)
+    assert change.text() == f"{key} was {SETTINGS[key]}, is now {other}" and change.reason
+
+
+def test_the_same_batch_cut_otherwise_is_warned_of() -> None:
+    sequences = SETTINGS["training.micro_batch"] * SETTINGS["training.accumulation"]
+    assert judged(training__micro_batch=1, training__accumulation=sequences) == {
+        "training.micro_batch": "warned",
+        "training.accumulation": "warned",
+    }
+
+
+def test_a_new_schedule_on_request() -> None:
+    now = SETTINGS | {"schedule.peak_lr": 1.0, "training.tokens": 1}
+    found = changes(SETTINGS, now)
+    assert [change.verdict for change in found] == ["refused", "refused"] and needs_request(found)
+    asked = changes(SETTINGS, now, new_schedule=True)
+    assert [change.verdict for change in asked] == ["warned", "warned"] and not needs_request(asked)
+    more = changes(SETTINGS, now | {"training.seed": 1}, new_schedule=True)
+    assert [change.verdict for change in more] == ["refused", "warned", "warned"] and not needs_request(more)
+
+
+def test_a_key_that_an_older_checkpoint_lacks_counts_as_the_default() -> None:
+    older = {
+        key: value for key, value in SETTINGS.items() if not key.startswith(("guard.", "evaluation.", "hardware."))
+    }
+    assert changes(older, SETTINGS) == ()
+    (change,) = changes(older, SETTINGS | {"guard.on_spike": "skip"})
+    assert (change.before, change.now, change.verdict) == ("warn", "skip", "warned")
+    without = {key: value for key, value in SETTINGS.items() if key != "training.seed"}  # it has no default
+    assert [change.verdict for change in changes(without, SETTINGS)] == ["refused"]
+
+
+def test_a_key_without_a_rule_is_refused() -> None:
+    (change,) = changes(SETTINGS | {"training.later": 1}, SETTINGS)
+    assert (change.verdict, change.reason) == ("refused", "this version has no rule for it")

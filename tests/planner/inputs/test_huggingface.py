@@ -1,0 +1,142 @@
+"""Hugging Face configs: every family has the parameters that transformers builds; what is not counted is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.counts.parameters import parameters_of
+from planner.errors import FileError, InputError, PlanError, UnknownNameError
+from planner.inputs.huggingface import FAMILIES, model_from_hf, model_of_hf_values
+
+DATA = sorted((Path(__file__).parents[2] / "published" / "data").glob("hf_numels_*.json"))
+CASES = {
+    f"{file['transformers']} {case['case']}": case
+    for file in (json.loads(path.read_text(encoding="utf-8")) for path in DATA)
+    for case in file["cases"]
+}
+HERE = Path("config.json")
+LLAMA = CASES["5.23.0 llama plain"]["config"]
+GPT2 = CASES["5.23.0 gpt2 plain"]["config"]
+
+
+def test_the_data_covers_every_family_and_both_generations_of_transformers() -> None:
+    assert [path.stem for path in DATA] == ["hf_numels_4.46.3", "hf_numels_5.23.0"]
+    assert {case["config"]["model_type"] for name, case in CASES.items() if name.startswith("5")} == set(FAMILIES)
+    old = {case["config"]["model_type"] for name, case in CASES.items() if name.startswith("4")}
+    # these came after 4.46
+    assert set(FAMILIES) - old == {
+        "olmo2", "qwen3", "qwen3_moe", "smollm3", "nanochat", "deepseek_v2", "deepseek_v3",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CASES[name]["config"]), encoding="utf-8")
+    assert parameters_of(model_from_hf(path)).total == CASES[name]["numel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gpt_neox parallel", {"residual": "parallel", "rotary_dim": 2, "position": "rotary"}),
+        ("opt plain", {"position_rows": 66, "mlp": "relu"}),
+        ("bloom plain", {"position": "alibi", "embedding_norm": True}),
+        ("falcon 7b", {"kv_heads": 1, "residual": "parallel-one-norm", "position": "rotary"}),
+        ("falcon 40b", {"kv_heads": 2, "residual": "parallel"}),
+        ("falcon rw-1b", {"position": "alibi", "residual": "sequential", "biases": "all"}),
+        ("nemotron plain", {"mlp": "relu2", "rotary_dim": 4}),
+        ("mistral window", {"sliding_window": 16, "full_attention_every": None}),
+        ("qwen2 plain", {"sliding_window": None, "biases": "qkv"}),
+        ("qwen2 window", {"sliding_window": 16}),
+        ("gemma2 plain", {"sliding_window": 16, "full_attention_every": 2, "logit_softcap": 30.0}),
+        ("olmo plain", {"norm": "layernorm", "norm_parameters": "none"}),
+        ("smollm3 plain", {"no_position_every": 4}),
+        ("smollm3 all rotary", {"no_position_every": None}),
+        ("nanochat plain", {"logit_softcap": 15.0, "qk_norm": "head", "mlp": "relu2", "embedding_norm": True}),
+    ],
+)
+def test_options_without_a_parameter_are_read_too(name: str, options: dict[str, Any]) -> None:
+    found = [n for n in CASES if n.endswith(f" {name}")]
+    assert found
+    for case in found:
+        model = model_of_hf_values(CASES[case]["config"], HERE).model_dump()
+        assert {key: model[key] for key in options} == options, case
+
+
+def test_the_older_names_of_keys_say_the_same() -> None:
+    falcon = CASES["5.23.0 falcon 40b"]["config"]
+    renamed = {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer", "num_kv_heads": "n_head_kv"}
+    older = {renamed.get(key, key): value for key, value in falcon.items()}
+    assert model_of_hf_values(older, HERE) == model_of_hf_values(falcon, HERE)
+    neox = CASES["4.46.3 gpt_neox parallel"]["config"]
+    assert "rotary_pct" in neox and "rope_parameters" in CASES["5.23.0 gpt_neox parallel"]["config"]
+    assert model_of_hf_values(neox | {"rotary_pct": 0.5}, HERE).rotary_dim == 4
+
+
+@pytest.mark.parametrize("kind", ["bert", "phi", "gpt3", "lama", "qwen2moe", "", None, 7, ["llama"]])
+def test_another_model_type_is_refused_by_name(kind: object) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        model_of_hf_values(LLAMA | {"model_type": kind}, HERE)
+    assert "model_type" in caught.value.what and f"({len(FAMILIES)} in all)" in caught.value.remedy
+    if kind == "lama":
+        assert "did you mean llama" in caught.value.remedy
+
+
+REFUSED = {
+    "mlp_bias": LLAMA | {"mlp_bias": True},
+    "hidden_act": LLAMA | {"hidden_act": "gelu_and_more"},
+    "architectures": LLAMA | {"architectures": ["LlamaForSequenceClassification"]},
+    "add_cross_attention": GPT2 | {"add_cross_attention": True},
+    "activation_function": GPT2 | {"activation_function": "tanh"},
+    "is_encoder_decoder": GPT2 | {"is_encoder_decoder": True},
+    "attention_bias": CASES["5.23.0 gpt_neox parallel"]["config"] | {"attention_bias": False},
+    "word_embed_proj_dim": CASES["5.23.0 opt plain"]["config"] | {"word_embed_proj_dim": 16},
+    "do_layer_norm_before": CASES["5.23.0 opt plain"]["config"] | {"do_layer_norm_before": False},
+    "alibi": CASES["5.23.0 mpt plain"]["config"] | {"attn_config": {"alibi": False}},
+    "attn_config": CASES["5.23.0 mpt plain"]["config"] | {"attn_config": "alibi"},
+    "num_ln_in_parallel_attn": CASES["5.23.0 falcon 11b"]["config"] | {"num_ln_in_parallel_attn": 3},
+    "qk_layernorm": CASES["5.23.0 stablelm plain"]["config"] | {"qk_layernorm": True},
+    "no_rope_layers": CASES["5.23.0 smollm3 plain"]["config"] | {"no_rope_layers": [0, 1, 1, 1]},
+    "mlp_only_layers": CASES["5.23.0 qwen2_moe plain"]["config"] | {"mlp_only_layers": [2]},
+    "decoder_sparse_step": CASES["5.23.0 qwen2_moe plain"]["config"] | {"decoder_sparse_step": 2},
+    "moe_layer_freq": CASES["5.23.0 deepseek_v3 plain"]["config"] | {"moe_layer_freq": 2},
+    "layer_types": CASES["5.23.0 gemma2 plain"]["config"]
+    | {"layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]},
+    "num_key_value_heads": {k: v for k, v in CASES["5.23.0 mistral head"]["config"].items() if "key_value" not in k},
+    "num_hidden_layers": LLAMA | {"num_hidden_layers": 10**9},
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_cannot_be_counted_is_refused_by_its_key(key: str) -> None:
+    with pytest.raises(InputError, match=key):
+        model_of_hf_values(REFUSED[key], HERE)
+
+
+STRANGE = (None, "x", "", [], {}, [1], {"a": 1}, -1, 0, True, False, 1.5, float("nan"), float("inf"), 7, 10**30)
+
+
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_strange_values_give_a_model_or_one_message(kind: str) -> None:
+    config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+    for key in config:
+        for strange in STRANGE:
+            try:
+                assert parameters_of(model_of_hf_values(config | {key: strange}, HERE)).total > 0
+            except PlanError as error:
+                assert isinstance(error, UnknownNameError) or (error.remedy and str(HERE) in error.what)
+        try:
+            model_of_hf_values({k: v for k, v in config.items() if k != key}, HERE)
+        except (InputError, FileError) as error:
+            assert "config.json" in error.what
+
+
+def test_a_file_that_is_no_config() -> None:
+    for values in ([1], "gpt2", None, {}, {"hidden_size": 8}):
+        with pytest.raises(FileError, match="not a Hugging Face model config"):
+            model_of_hf_values(values, HERE)

@@ -1,0 +1,120 @@
+"""The compiled step in the account: the published form, what is not counted, and what is bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner import presets
+from planner.analysis.findings import findings
+from planner.config.run import IMPLEMENTATIONS, TrainingConfig
+from planner.counts.parameters import parameters_of
+from planner.memory.breakdown import memory_of
+from planner.memory.coverage import RULES, counted
+from planner.memory.phases import walk_run
+from planner.plan import estimate
+from tests.reference_trainer.conftest import config_of
+
+GPT2: dict[str, Any] = {
+    "layers": 12, "hidden": 768, "heads": 12, "kv_heads": 12, "head_dim": 64, "ffn": 3072, "vocab": 50304,
+    "context": 1024, "seq": 1024, "recipe": "mixed-bf16", "accumulation": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sequences", [8, 16, 32, 64])
+def test_gpt2_as_written_out(sequences: int) -> None:
+    """Per block and token 20h + 4f + 4a + 8, ends 6h + 12, logits 2V, written over by their gradient.
+
+    Beside it 16 bytes per parameter, 2 per weight of a linear layer or head, and the head's gradient in bf16.
+    """
+    config = config_of(**GPT2, runtime="compiled", micro_batch=sequences)
+    h, f, a, vocab, n = 768, 3072, 12, 50304, 1024 * sequences
+    counts = parameters_of(config.model)
+    per_token = 12 * (20 * h + 4 * f + 4 * a + 8) + 6 * h + 12 + 2 * vocab
+    form = 16 * counts.total + 2 * counts.linear + 2 * vocab * h + n * per_token
+    found = max(p.peak_bytes for p in walk_run(config, on_gpu=True).phases)
+    # position rows and indices, ids and targets, and statistics of the softmax: some bytes per token
+    assert found == pytest.approx(form, rel=0.001)
+
+
+def test_compiled_needs_less_than_eager_for_the_loss() -> None:
+    compiled, eager = (
+        memory_of(config_of(**GPT2, runtime=way, micro_batch=8), presets.gpu("a100-80gb")).peak_requested_bytes
+        for way in ("compiled", "eager")
+    )
+    assert (eager - compiled) / (8 * 1024 * 50304) > 4
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("recipe", ["mixed-bf16", "master-bf16", "pure-bf16", "fp32"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation: int, recipe: str, tied: bool) -> None:
+    config = config_of(
+        runtime="compiled", recipe=recipe, accumulation=accumulation, tied_embeddings=tied,
+        activation_checkpointing=checkpointing,
+    )  # fmt: skip
+    events: list[tuple[int, int]] = []
+    walked, whole = walk_run(config), walk_run(config, events=events)
+    gradients = parameters_of(config.model).total * presets.recipe(recipe).gradients_bytes_per_parameter
+    steps = {phase.phase: phase for phase in walked.phases}
+    assert steps["optimizer_step"].at_peak["gradients"] == gradients
+    # tensor by tensor, with both micro-batches, nothing is higher
+    assert max(p.peak_bytes for p in whole.phases) == max(p.peak_bytes for p in walked.phases)
+    live: dict[int, int] = {}
+    for key, size in events:
+        if size:
+            live[key] = size
+        else:
+            del live[key]
+
+
+def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
+    once, twice = (walk_run(config_of(runtime="compiled", accumulation=k)) for k in (1, 2))
+    ends = [next(p for p in walked.phases if p.phase == "backward_end") for walked in (once, twice)]
+    gradients = parameters_of(config_of().model).total * 4
+    assert ends[1].peak_bytes - ends[0].peak_bytes == gradients
+    assert ends[1].at_peak["gradients"] >= 2 * gradients
+
+
+def test_every_runtime_has_rules() -> None:
+    choices = TrainingConfig.model_fields["runtime"].annotation
+    assert set(RULES) == set(choices.__args__)  # type: ignore[union-attr]
+    assert IMPLEMENTATIONS  # the update does not depend on the runtime
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runtime": "compiled", "dropout": 0.1},
+        {"runtime": "compiled", "loss": "chunked"},
+        {"runtime": "compiled", "layers": 10_001},
+        {"runtime": "compiled", "attention_kernel": "math"},
+        {"runtime": "compiled", "activation_checkpointing": "selective"},
+        {"runtime": "compiled", "residual": "parallel"},
+        {"runtime": "compiled", "qk_norm": "head"},
+        {"runtime": "fused", "recipe": "mixed-bf16"},
+        {"runtime": "fused", "recipe": "master-bf16", "qk_norm": "head"},
+    ],
+)
+def test_what_has_no_witness_is_bounded_and_said(changes: dict[str, Any]) -> None:
+    config = config_of(**changes)
+    reason = counted(config)
+    assert reason is not None
+    card = presets.gpu("a100-80gb")
+    bounded = memory_of(config, card)
+    eager = memory_of(config_of(**(changes | {"runtime": "eager"})), card)
+    assert bounded.peak_requested_bytes == eager.peak_requested_bytes
+    assert bounded.peak_allocated_bytes_low is not None and bounded.peak_allocated_bytes_high is not None
+    assert eager.peak_allocated_bytes_low is not None and eager.peak_allocated_bytes_high is not None
+    assert bounded.peak_allocated_bytes_low < eager.peak_allocated_bytes_low
+    assert bounded.peak_allocated_bytes_high > eager.peak_allocated_bytes_high
+    on_card = config.model_copy(update={"hardware": config.hardware.model_copy(update={"gpu": "a100-80gb"})})
+    said = [f for f in findings(estimate(on_card)) if f.code == "memory_without_witness"]
+    assert len(said) == 1 and reason in said[0].message
+
+
+@pytest.mark.parametrize("runtime", ["eager", "autocast", "compiled"])
+def test_what_has_a_witness_is_not_bounded(runtime: str) -> None:
+    assert counted(config_of(runtime=runtime, recipe="mixed-bf16")) is None

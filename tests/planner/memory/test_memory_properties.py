@@ -1,0 +1,79 @@
+"""What must hold for every shape: monotone memory, parts that sum, checkpointing that saves."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.config.run import RunConfig
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.memory.breakdown import memory_of
+from planner.presets import gpu
+
+A100 = gpu("a100-80gb")
+shapes = st.fixed_dictionaries(
+    {
+        "family": st.sampled_from(["gpt2", "llama"]),
+        "layers": st.integers(1, 40).map(str),
+        "heads": st.sampled_from(["1", "2", "4", "8"]),
+        "hidden": st.integers(1, 40).map(lambda n: str(64 * n)),
+        "vocab": st.integers(2, 60_000).map(str),
+        "seq": st.sampled_from(["16", "128", "1024"]),
+        "micro_batch": st.integers(1, 8).map(str),
+        "accumulation": st.integers(1, 3).map(str),
+        "precision": st.sampled_from(["bf16", "fp32"]),
+    }
+)
+
+
+def config_of(shape: dict[str, str], **changed: str) -> RunConfig:
+    return draft(Flags(**{**shape, "steps": "5", **changed}), as_of="2026-11-21", version="test")
+
+
+def peak(shape: dict[str, str], **changed: str) -> int:
+    return memory_of(config_of(shape, **changed), A100).peak_requested_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes)
+def test_components_sum_at_every_phase_and_bound_each_other(shape: dict[str, str]) -> None:
+    memory = memory_of(config_of(shape), A100)
+    for phase in memory.phases:
+        assert sum(phase.at_peak.values()) == phase.peak_bytes <= memory.peak_requested_bytes
+        assert all(size >= 0 for size in phase.at_peak.values())
+    own = (memory.activations_bytes, memory.logits_bytes, memory.temporary_bytes)
+    for name, largest in zip(("activations", "logits", "temporary"), own, strict=True):
+        assert max(p.at_peak[name] for p in memory.phases) <= largest
+    assert memory.peak_allocated_bytes_low is not None and memory.peak_allocated_bytes is not None
+    assert memory.peak_requested_bytes <= memory.peak_allocated_bytes_low <= memory.peak_allocated_bytes
+    assert memory.saved_bytes == sum(memory.saved_by_operator.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes)
+def test_more_of_anything_never_needs_less(shape: dict[str, str]) -> None:
+    base = peak(shape)
+    for name in ("layers", "micro_batch", "accumulation", "vocab"):
+        assert peak(shape, **{name: str(int(shape[name]) + 1)}) >= base, name
+    assert peak(shape, seq=str(2 * int(shape["seq"]))) >= base
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes)
+def test_more_checkpointing_never_saves_more_bytes(shape: dict[str, str]) -> None:
+    kept = [
+        memory_of(config_of(shape, activation_checkpointing=mode), A100).saved_bytes
+        for mode in ("none", "selective", "full")
+    ]
+    assert kept[0] > kept[1] > kept[2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes, st.integers(3, 60))
+def test_peaks_are_linear_in_the_layers_between_the_ends(shape: dict[str, str], layers: int) -> None:
+    """The first and last blocks are walked, those between added at once: one more costs the same everywhere."""
+    phases = [memory_of(config_of(shape, layers=str(n)), A100).phases for n in (layers, layers + 1, layers + 2)]
+    for first, second, third in zip(*phases, strict=True):
+        if first.phase in ("init", "forward_end", "backward_start", "optimizer_step"):
+            assert third.peak_bytes - second.peak_bytes == second.peak_bytes - first.peak_bytes, first.phase

@@ -1,0 +1,122 @@
+"""Measuring a profile: complete, usable, and kept. No test looks at how long anything took."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.config.run import RunConfig
+from planner.errors import FileError, InputError
+from planner.inputs.profile_cache import load_profile, profile_path, save_profile
+from planner.step_time.kernel_tables import Tables
+from planner.step_time.kernels import bf16_is_faster, step_seconds_from_profile
+from reference_trainer.measure.calibrate import is_current, measure_profile
+
+MakeConfig = Callable[..., RunConfig]
+
+LLAMA = {
+    "position": "rotary",
+    "norm": "rmsnorm",
+    "mlp": "swiglu",
+    "biases": False,
+    "tied_embeddings": False,
+    "kv_heads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def profile() -> dict[str, Any]:
+    """A profile from a time box so small that each kernel is timed at few sizes."""
+    return measure_profile("cpu", seconds=0.05)
+
+
+def test_every_kernel_has_sizes_and_times(profile: dict[str, Any]) -> None:
+    for name, kinds in profile["kernels"].items():
+        for kind, rows in kinds.items():
+            assert kind in ("fp32", "bf16")
+            assert rows, f"{name} in {kind} has no times"
+            assert len({len(row) for row in rows}) == 1
+            assert all(math.isfinite(number) and number > 0 for row in rows for number in row)
+
+
+@pytest.mark.parametrize("shape", [{}, LLAMA], ids=["gpt", "llama"])
+@pytest.mark.parametrize("recipe", ["fp32", "mixed-bf16"])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_the_smallest_time_box_gives_every_kernel_that_a_prediction_needs(
+    profile: dict[str, Any], tiny: MakeConfig, shape: dict[str, Any], recipe: str, checkpointing: str
+) -> None:
+    config = tiny(**shape, recipe=recipe, activation_checkpointing=checkpointing)
+    found = step_seconds_from_profile(config, profile)
+    assert 0 < found.low < found.seconds < found.high
+
+
+def test_a_profile_says_what_it_was_measured_on(profile: dict[str, Any]) -> None:
+    assert profile["schema"] == 1
+    assert profile["device"] == "cpu"
+    assert profile["device_name"] and profile["torch"] and profile["date"]
+    assert profile["threads"] >= 1
+    assert profile["memory_bytes"] > 2**20
+    assert isinstance(bf16_is_faster(profile), bool)
+
+
+def test_a_profile_holds_only_what_json_and_toml_hold(profile: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(profile, allow_nan=False)) == profile
+    assert "null" not in json.dumps(profile)  # TOML has none
+    Tables(json.loads(json.dumps(profile)))
+
+
+def test_a_saved_profile_is_read_back_the_same(profile: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "profile.json"
+    save_profile(profile, path)
+    assert load_profile(path) == profile
+    assert [file.name for file in path.parent.iterdir()] == ["profile.json"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"schema": 1}', "\x00", '{"schema": 0, "kernels": {}}'])
+def test_a_damaged_profile_is_none(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(damage, encoding="utf-8")
+    assert load_profile(path) is None
+
+
+def test_a_profile_cut_short_is_none(profile: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    save_profile(profile, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert load_profile(path) is None
+
+
+def test_no_profile_is_none(tmp_path: Path) -> None:
+    assert load_profile(tmp_path / "profile.json") is None
+    assert load_profile(tmp_path) is None
+
+
+def test_a_profile_that_cannot_be_written_is_the_users_to_mend(profile: dict[str, Any], tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(FileError) as caught:
+        save_profile(profile, blocked / "profile.json")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("key", "other"), [("torch", "0.1"), ("device_name", "another processor"), ("threads", 4096)])
+def test_another_machine_or_version_makes_a_profile_stale(profile: dict[str, Any], key: str, other: object) -> None:
+    assert is_current(profile)
+    assert not is_current(profile | {key: other})
+    assert not is_current({name: value for name, value in profile.items() if name != key})
+
+
+def test_profiles_of_different_devices_are_different_files() -> None:
+    assert profile_path("cpu") != profile_path("cuda")
+    assert profile_path("cpu").name == "profile-cpu.json"
+    assert "gptplan" in str(profile_path("cpu").parent)
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(InputError):
+        measure_profile("toaster")

@@ -1,0 +1,194 @@
+"""The meters tell the truth: speed, use of the device, time left and power, recomputed from what was written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from planner.config.loop import EvaluationConfig
+from planner.config.run import RunConfig
+from reference_trainer.device.power import PowerMeter, nvml_counter, rapl
+from reference_trainer.metrics.log_window import RECENT
+from reference_trainer.metrics.metrics_file import read_rows
+from reference_trainer.metrics.records import RunResult
+
+MakeConfig = Callable[..., RunConfig]
+Train = Callable[..., RunResult]
+FORBIDDEN = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
+
+
+def objects(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_host_waits_once_per_log_interval(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where our code asks a tensor for its value."""
+    ours, asked = Path(__file__).parents[3] / "reference_trainer", Counter[str]()
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(torch.Tensor, name)
+
+        def ask(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            caller = Path(sys._getframe(1).f_code.co_filename)
+            if caller.parent == ours:
+                asked[f"{caller.name}: {name}"] += 1
+            return real(self, *args, **kwargs)
+
+        return ask
+
+    for name in FORBIDDEN:
+        monkeypatch.setattr(torch.Tensor, name, counted(name))
+    monkeypatch.setattr("reference_trainer.train.save_last", lambda *_: None)
+    config = tiny(steps=10, checkpoint_every=None, accumulation=3)
+    train(config, log_every=5, statistics_every=1, noise_scale=True)
+    assert asked == {"readings.py: tolist": 2}
+    assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl") if "window_steps" in row] == [5, 10]
+
+
+def test_energy_is_that_of_the_counter() -> None:
+    counter, now = iter([10.0, 110.0, None, 200.0, 150.0]), iter([0.0, 2.0, 3.0, 4.0, 5.0])
+    meter = PowerMeter(lambda: next(counter), lambda: next(now))
+    assert [meter.watts() for _ in range(5)] == [None, 50.0, None, None, None]
+
+
+def test_rapl_is_summed_over_packages_and_wraps(tmp_path: Path) -> None:
+    assert rapl(tmp_path / "none") is None and rapl(tmp_path) is None
+    for name, energy in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 900), ("intel-rapl:0:0", 7)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{energy}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
+    read = rapl(tmp_path)
+    assert read is not None and read() == 0.0
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("1000000\n")  # past its range: 5 J up to it, and 1 J more
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("2000900\n")
+    assert read() == pytest.approx(8.0)
+    (tmp_path / "intel-rapl:1/energy_uj").unlink()
+    assert read() is None
+
+
+class NVMLError(Exception):
+    pass
+
+
+def nvml(**changes: Any) -> Any:
+    def refuse(*_: Any) -> None:
+        raise NVMLError
+
+    functions: dict[str, Any] = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
+        "nvmlDeviceGetTotalEnergyConsumption": lambda _: 5_000,
+        "nvmlDeviceGetPowerUsage": lambda _: 70_000,
+    }
+    functions |= {name: refuse for name, value in changes.items() if value is None}
+    return SimpleNamespace(NVMLError=NVMLError, **functions)
+
+
+def test_a_gpu_without_nvml_has_no_power() -> None:
+    full = nvml_counter(nvml(), "GPU-1")
+    assert full is not None and full() == 5.0
+    assert nvml_counter(nvml(nvmlInit=None), "GPU-1") is None
+    old = nvml_counter(nvml(nvmlDeviceGetTotalEnergyConsumption=None), "GPU-1")
+    assert old is not None
+    first, second = old(), old()
+    assert first is not None and second is not None and 0.0 <= first <= second
+    silent = nvml_counter(nvml(nvmlDeviceGetTotalEnergyConsumption=None, nvmlDeviceGetPowerUsage=None), "GPU-1")
+    assert silent is not None and silent() is None
+
+
+def test_joules_per_token_are_watts_over_speed(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watts: Iterator[float | None] = iter([None, 100.0])
+    monkeypatch.setattr(
+        "reference_trainer.metrics.log_window.power_meter", lambda _: SimpleNamespace(watts=lambda: next(watts))
+    )
+    train(tiny(steps=4), log_every=2)
+    silent, told = (row for row in objects(tmp_path / "run/metrics.jsonl") if "power_watts" in row)
+    assert (silent["power_watts"], silent["joules_per_token"]) == (None, None)
+    assert told["joules_per_token"] == pytest.approx(100.0 / told["window_tokens_per_second"], rel=1e-9)
+
+
+def test_the_rows_of_a_long_run_hold_the_same_noise_scale_after_a_resume(
+    tiny: MakeConfig, train: Train, tmp_path: Path
+) -> None:
+    config = tiny(steps=30, checkpoint_every=None)
+    train(config, "whole", noise_scale=True)
+    train(config, noise_scale=True, stop_after=25)
+    train(config, noise_scale=True, resume=True)
+    whole, parts = (objects(tmp_path / name / "metrics.jsonl") for name in ("whole", "run"))
+    assert [row["noise_scale_tokens"] for row in parts] == [row["noise_scale_tokens"] for row in whole]
+    assert any(row["noise_scale_tokens"] for row in whole[20:]) and whole[18]["noise_scale_tokens"] is None
+
+
+def test_clipping_is_told_of_each_step(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    for limit, told in ((1e-6, True), (1e6, False), (None, None)):
+        train(tiny(steps=1, clip_norm=limit), f"run{limit}")
+        (row,) = objects(tmp_path / f"run{limit}/metrics.jsonl")
+        assert row["clipped"] is told and row["grad_norm"] > 1e-6
+
+
+@pytest.mark.parametrize("peak", [1e12, None])
+def test_fault_35_the_meters_are_recomputed_from_the_log(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peak: float | None
+) -> None:
+    """Accumulation, a resume, evaluations between, a CPU; without a known peak there is no MFU, and never 0."""
+    import time
+
+    import reference_trainer.loop.evaluation as module
+
+    opened = module.open_data
+    monkeypatch.setattr(module, "open_data", lambda *a, **_: replace(opened(*a), validation=opened(*a)))
+
+    def slowly(*_: Any) -> float:
+        time.sleep(0.15)  # as long as many steps: in no step's or window's time
+        return 3.0
+
+    monkeypatch.setattr("reference_trainer.loop.job.evaluate", slowly)
+    config = tiny(steps=12, accumulation=3, checkpoint_every=None)
+    config = config.model_copy(update={"evaluation": EvaluationConfig(every=4)})
+    known = {"flops_per_step": 10**9, "hardware_flops_per_step": 4 * 10**9 // 3, "peak_flops": peak, "log_every": 2}
+    train(config, stop_after=6, **known)
+    train(config, resume=True, **known)
+    rows, events = objects(tmp_path / "run/metrics.jsonl"), objects(tmp_path / "run/events.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    close = lambda value: pytest.approx(value, rel=0.01)  # noqa: E731
+    for first, last in ((0, 6), (6, 12)):  # each call knows its own steps
+        for i in range(first, last):
+            row, seconds = rows[i], rows[i]["step_seconds"]
+            assert row["tokens"] == (i + 1) * 192 and row["valid_tokens"] == 192
+            assert row["tokens_per_second"] == close(192 / seconds)
+            assert row["mfu"] == (None if peak is None else close(1e9 / seconds / 1e12))
+            assert row["hfu"] == (None if peak is None else close(row["mfu"] * 4 / 3))
+            recent = [r["step_seconds"] for r in rows[max(first, i + 1 - RECENT) : i + 1]]
+            assert row["eta_seconds"] == close((12 - row["step"]) * median(recent))
+            assert row["data_share"] == close(row["data_seconds"] / seconds)
+    for row in (row for row in rows if "window_steps" in row):
+        inside = [r["step_seconds"] for r in rows[row["step"] - row["window_steps"] : row["step"]]]
+        assert row["window_tokens_per_second"] == close(row["window_steps"] * 192 / row["window_seconds"])
+        assert row["window_seconds"] == pytest.approx(sum(inside) + row["window_idle_seconds"], rel=0.01)
+    told = [event for event in events if event["event"] == "evaluation"]
+    assert [event["step"] for event in told] == [4, 8, 12] and all(event["seconds"] > 0.14 for event in told)
+    begun = next(event for event in events if event["event"] == "start")
+    assert begun["peak_flops"] == peak and begun["tokens_per_step"] == 192
+    assert "nothing recomputed" in begun["mfu_convention"] and "computes again" in begun["hfu_convention"]
+    assert all("validation_loss" in rows[step - 1] for step in (4, 8, 12))
+
+
+def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert list(read_rows(path)) == []
+    path.write_text('{"step": 1}\n[2]\n{"step": 3}\n{"ste')
+    assert [row["step"] for row in read_rows(path)] == [1, 3]

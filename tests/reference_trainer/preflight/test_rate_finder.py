@@ -1,0 +1,108 @@
+"""The range test: its rates, its rule, and that it leaves weights and optimizer as they were, to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from planner.config.run import RunConfig
+from planner.errors import InputError
+from planner.report.rates import rate_search_text
+from planner.runs.rate_search import csv_of, has_exploded, rates_between, search_of, smoothed
+from reference_trainer.data.samples import open_data
+from reference_trainer.loop.startup import build
+from reference_trainer.preflight import rate_finder
+from reference_trainer.preflight.model import steps_on
+from reference_trainer.preflight.rate_finder import find_rate, rates_of_run
+from reference_trainer.step.step import Work
+
+MakeConfig = Callable[..., RunConfig]
+CPU = torch.device("cpu")
+
+
+def snapshot(work: Work) -> dict[str, torch.Tensor]:
+    found = {f"model.{n}": p for n, p in work.model.named_parameters()} | {
+        f"weights.{n}": w for n, w in work.optimizer.weights.items()
+    }
+    found |= {f"state.{n}": t for n, t in work.optimizer.state().items()}
+    return {name: t.detach().clone() for name, t in found.items()}
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16", "pure-bf16", "mixed-fp16"])
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_weights_and_optimizer_are_put_back_to_the_bit(
+    tiny: MakeConfig, text: Path, recipe: str, steps_before: int
+) -> None:
+    config = tiny(recipe=recipe)
+    work = build(config, CPU, open_data(text, 256, 32))
+    steps_on(work, 1, steps_before)
+    before, rate = snapshot(work), work.optimizer.rate
+    find_rate(work, 1e-5, 1e-1, 12)
+    after = snapshot(work)
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert work.optimizer.rate == rate and work.config == config
+    assert all(w.grad is None for w in (*work.model.parameters(), *work.optimizer.weights.values()))
+    # and the run goes on as if nothing had been
+    other = build(config, CPU, open_data(text, 256, 32))
+    steps_on(other, 1, steps_before)
+    ours, theirs = (steps_on(one, steps_before + 1, steps_before + 2) for one in (work, other))
+    assert [loss for loss, _ in ours] == [loss for loss, _ in theirs]
+
+
+def test_every_step_has_its_rate_and_a_bad_one_ends_the_test(
+    tiny: MakeConfig, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = build(tiny(), CPU, open_data(text, 256, 32))
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda o: (used.append(o.param_groups[0]["lr"]), step(o)))
+    found = find_rate(work, 1e-7, 1e-1, 20)
+    assert tuple(used) == found.rates == rates_between(1e-7, 1e-1, 20)[: len(used)]
+    losses = iter([5.0, 5.0, math.nan])
+    monkeypatch.setattr(rate_finder, "steps_on", lambda *_: [(next(losses), 0.0)])
+    stopped = find_rate(work, 1e-7, 1e-1, 20)
+    assert stopped.exploded and stopped.losses == (5.0, 5.0) and stopped.suggested_peak_lr is None
+
+
+def test_the_suggestion_of_a_real_run_trains(tiny: MakeConfig, text: Path) -> None:
+    """On the tiny model: the suggested rate is in the range where it learns, and better than its ends."""
+    found = rates_of_run(tiny(), text, "cpu", (1e-7, 10.0, 100), print)
+    assert found.suggested_peak_lr is not None and 1e-4 < found.suggested_peak_lr < 1.0, found
+    final = {}
+    for rate in (1e-6, found.suggested_peak_lr, 10.0):
+        work = build(tiny(steps=40, peak_lr=rate, min_lr=0.0), CPU, open_data(text, 256, 32))
+        final[rate] = steps_on(work, 1, 40)[-1][0]
+    best = final[found.suggested_peak_lr]
+    assert all(best < loss or math.isnan(loss) for rate, loss in final.items() if rate != found.suggested_peak_lr)
+
+
+def test_the_rule() -> None:
+    rates = rates_between(1e-7, 1e-1, 61)  # ten a decade
+    assert rates[0] == 1e-7 and rates[-1] == 1e-1 and rates[10] == pytest.approx(1e-6)
+    # flat to 1e-5, falls to 1e-2, then rises
+    curve = [5.0 if i < 20 else 5.0 - 3 * (i - 20) / 30 if i <= 50 else 2.0 + (i - 50) for i in range(61)]
+    found = search_of(rates, curve)
+    assert 1e-2 <= (found.minimum_rate or 0) < 3e-2  # the mean comes after the loss
+    assert 1e-5 < (found.steepest_rate or 0) <= (found.minimum_rate or 0)
+    assert found.suggested_peak_lr == min(found.steepest_rate or 0, (found.minimum_rate or 0) / 10)
+    falling = search_of(rates, [5 - i / 20 for i in range(61)])
+    assert "still falls at the highest rate" in falling.note and falling.minimum_rate == 1e-1
+    assert search_of(rates, [5.0] * 61).suggested_peak_lr is None
+    assert has_exploded([2.0, 2.0, 200.0]) and not has_exploded([2.0, 2.0, 3.0])
+    assert smoothed([3.0, 3.0, 3.0]) == pytest.approx((3.0, 3.0, 3.0))
+    assert smoothed([1.0, 2.0], 0.5) == pytest.approx((1.0, (0.25 + 1.0) / 0.75))
+    lines = csv_of(found).splitlines()
+    assert len(lines) == 62 and lines[1].startswith("1,1e-07,5.0,5.0")
+    shown = rate_search_text(found, width=80, plain=True)
+    assert "suggested --peak-lr" in shown and shown.isascii()
+
+
+@pytest.mark.parametrize("span", [(1e-2, 1e-3, 100), (1e-3, 1e-2, 5)])
+def test_spans_that_show_nothing_are_refused(tiny: MakeConfig, text: Path, span: tuple[float, float, int]) -> None:
+    with pytest.raises(InputError):
+        rates_of_run(tiny(), text, "cpu", span, print)

@@ -1,0 +1,40 @@
+"""The runtimes that a run can have: compiled where the machine can, fused never."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from planner.errors import ConfigError, PlanError
+from reference_trainer.step import precision
+from reference_trainer.step.precision import refuse_unrunnable
+from tests.reference_trainer.conftest import MakeConfig, Train
+
+CPU = torch.device("cpu")
+
+
+def test_fused_kernels_are_refused_by_name(tiny: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match='does not run runtime = "fused"'):
+        refuse_unrunnable(tiny(runtime="fused", recipe="master-bf16"), CPU)
+
+
+def test_no_compiler_is_one_message(tiny: MakeConfig) -> None:
+    from torch._inductor import config
+
+    missing = config.patch({"cpp.cxx": ("/no/such/compiler",)})
+    with missing, pytest.raises(PlanError, match='does not run runtime = "compiled"') as raised:
+        refuse_unrunnable(tiny(runtime="compiled"), CPU)
+    assert "C++ compiler" in str(raised.value.why)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_run_learns_what_an_eager_one_learns(tiny: MakeConfig, train: Train) -> None:
+    if not precision._can_compile(CPU):
+        pytest.skip("no C++ compiler")
+    eager, compiled = (
+        train(tiny(runtime=way, layers=1, steps=2, checkpoint_every=None), way) for way in ("eager", "compiled")
+    )
+    assert compiled.steps_done == 2 and all(math.isfinite(loss) for loss in compiled.losses)
+    assert compiled.losses == pytest.approx(eager.losses, rel=1e-5)

@@ -1,0 +1,56 @@
+"""Models of five blocks with every option: the peak of each phase and the saved bytes, beside the replay.
+
+Of a run of alike units the planner walks the first and the last, and adds those between at once. That this is the
+whole walk is shown for every row; that the whole walk is PyTorch's, for the rows below. `python -m benchmarks.drift`
+replays them all.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.option_cases import Row, long_config_of, long_rows
+from benchmarks.witness import SCALARS, phase_peaks, saved_bytes
+from planner.memory.phases import walk_run
+
+LONG = list(long_rows())
+# cases whose units are of several kinds, or hold something that other blocks lack
+UNEVEN = ("every other block sees all", "experts", "first blocks dense, latent attention")
+
+
+def is_new(row: Row) -> bool:
+    """Whether a replay shows what no other does.
+
+    Each case runs eagerly without recomputation. Recomputing and casting are the same for every unit: they are tried
+    on the plainest case and on the uneven ones. The cases about recomputation are plain without it.
+    """
+    if "recomputed" in row.case:
+        return row.checkpointing == "full"
+    return row.case in ("gpt2", *UNEVEN) or (row.runtime, row.checkpointing) == ("eager", "none")
+
+
+REPLAYED = [row for row in LONG if is_new(row)]
+
+
+@pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.id)
+def test_peaks_of_five_blocks(row: Row) -> None:
+    found = phase_peaks(long_config_of(row))
+    assert {"forward_end", "backward_block", "optimizer_step", "evaluation"} <= {phase.phase for phase in found}
+    for phase in found:
+        assert abs(phase.difference) <= SCALARS, phase
+
+
+@pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.id)
+def test_saved_bytes_of_five_blocks(row: Row) -> None:
+    config = long_config_of(row)
+    assert walk_run(config).saved_by == saved_bytes(config)
+
+
+@pytest.mark.parametrize("row", LONG, ids=lambda row: row.id)
+def test_units_between_the_ends_are_added_rightly_at_any_depth(row: Row) -> None:
+    """Also seven and eight blocks, where a unit does not go into them: every phase as the whole walk's."""
+    for layers in (5, 7, 8):
+        config = long_config_of(row, layers)
+        whole = {p.phase: p.peak_bytes for p in walk_run(config, events=[]).phases}
+        for phase in walk_run(config).phases:
+            assert abs(phase.peak_bytes - whole[phase.phase]) <= SCALARS, (layers, phase.phase)

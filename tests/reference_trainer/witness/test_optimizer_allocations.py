@@ -1,0 +1,192 @@
+"""The planner's updates against PyTorch's: what every optimizer, implementation and recipe holds, and its peak.
+
+Exact means 64 bytes: scalars that an update reads back (norms, rates) are left out of the account.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from planner.config.run import IMPLEMENTATIONS, OptimizerConfig, RunConfig
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.memory.ledger import Ledger
+from planner.memory.optimizer_state import optimizer_memory
+from planner.memory.optimizer_step import Update
+from planner.memory.phases import Walked, walk_run
+from reference_trainer.measure.measure import build_model
+from reference_trainer.measure.replay import StorageTracker, replay
+from reference_trainer.optim.updater import make_optimizer
+
+RECIPES = ("mixed-bf16", "fp32", "pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16")
+WAYS = [(name, way) for name, ways in IMPLEMENTATIONS.items() for way in ways if name != "adamw8bit"]
+STATES = [(name, state) for name in ("adamw", "lion") for state in ("fp32", "bf16")]
+SCALARS = 64  # bytes
+
+
+def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: int = 3, **more: str) -> RunConfig:
+    """Three blocks: those between the first and the last are added at once, so one such block must be there."""
+    flags = Flags(
+        family=family,
+        layers=str(layers),
+        hidden="64",
+        heads="4",
+        kv_heads="2" if family == "llama" else None,
+        vocab="256",
+        seq="16",
+        micro_batch="2",
+        accumulation="2" if recipe == "master-bf16" else "1",
+        steps="10",
+        recipe=recipe,
+        **more,
+    )
+    config = draft(flags, as_of="2026-11-21", version="test")
+    values = config.optimizer.model_dump() | optimizer
+    return config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
+
+
+def peaks(walked: Walked) -> dict[str, int]:
+    names = ("first_optimizer_step", "optimizer_step", "save")
+    return {phase.phase: phase.peak_bytes for phase in walked.phases if phase.phase in names}
+
+
+def assert_witnessed(config: RunConfig) -> None:
+    seen = replay(config).by_phase()
+    for walked in (walk_run(config), walk_run(config, events=[])):
+        for phase, predicted in peaks(walked).items():
+            assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])
+
+
+@pytest.mark.parametrize(("recipe", "way"), list(itertools.product(RECIPES, WAYS)))
+def test_peak_of_every_update(recipe: str, way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("gpt2", recipe, {"name": way[0], "implementation": way[1]}))
+
+
+@pytest.mark.parametrize(("recipe", "way"), list(itertools.product(("mixed-bf16", "master-bf16-grad16"), WAYS)))
+def test_peak_of_every_update_of_a_gated_untied_model(recipe: str, way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, layers=5))
+
+
+@pytest.mark.parametrize(("recipe", "state"), list(itertools.product(RECIPES, STATES)))
+def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[str, str]) -> None:
+    assert_witnessed(
+        config_of("gpt2", recipe, {"name": state[0], "implementation": "for-loop", "state_dtype": state[1]})
+    )
+
+
+@pytest.mark.parametrize("limits", [{"clip_norm": None}, {"clip_norm": None, "clip_value": 0.1}, {"clip_value": 0.1}])
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
+def test_peak_where_gradients_are_clipped(recipe: str, limits: dict[str, object]) -> None:
+    assert_witnessed(config_of("gpt2", recipe, {"name": "sgd", "implementation": "fused"} | limits))
+
+
+GROUPS = [
+    {"match": "blocks.1.*"},
+    {"match": "embedding.*", "weight_decay": 0.0},
+    {"match": "*.bias", "weight_decay": 1},
+]
+
+
+IN_GROUPS = [
+    ("adamw", "foreach"),
+    ("adamw", "for-loop"),
+    ("sgd", "foreach"),
+    ("adafactor", "foreach"),
+    ("muon", "foreach"),
+]
+
+
+@pytest.mark.parametrize("way", IN_GROUPS, ids="-".join)
+def test_peak_of_updates_in_groups(way: tuple[str, str]) -> None:
+    assert_witnessed(config_of("gpt2", "fp32", {"name": way[0], "implementation": way[1], "groups": GROUPS}))
+
+
+@pytest.mark.parametrize("way", ["for-loop", "foreach"])
+def test_peak_of_sgd_without_decay(way: str) -> None:
+    assert_witnessed(config_of("gpt2", "fp32", {"name": "sgd", "implementation": way, "weight_decay": 0.0}))
+
+
+@pytest.mark.parametrize(("recipe", "way"), list(itertools.product(RECIPES, WAYS)))
+def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None:
+    config = config_of("gpt2", recipe, {"name": way[0], "implementation": way[1]}, layers=1)
+    updater = make_optimizer(build_model(config), config)
+    scalars = 2 * 4 if updater.scaler is not None else 0
+    before = {id(w): w.clone() for w in updater.parameters.values()}
+    for p in updater.parameters.values():
+        p.grad = torch.ones_like(p)
+        if updater.has_master and updater.wide_gradients:
+            updater.weights[next(n for n, q in updater.parameters.items() if q is p)].grad = p.grad.float()
+    updater.set_rate(10.0)  # far above what bf16 rounds away
+    if updater.scaler is not None:
+        updater.scaler.scale(torch.ones(()))
+    updater.clip(1.0)
+    updater.step()
+    held = sum(t.numel() * t.element_size() for t in updater.state().values())
+    assert held - scalars == optimizer_memory(config).state_bytes
+    if (recipe, *way) != ("pure-bf16", "sgd", "fused"):  # there PyTorch loses it, and the trainer refuses it
+        assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
+
+
+def seen_updates(config: RunConfig) -> list[int]:
+    """Bytes above what was there before, at the peak of two updates on real tensors."""
+    updater = make_optimizer(build_model(config), config)
+    tracker, peaks_seen = StorageTracker(), []
+    tracker.add(updater.parameters, updater.weights)
+    for phase in ("first", "steady"):
+        for p in updater.parameters.values():
+            p.grad = torch.ones_like(p)
+        tracker.add([p.grad for p in updater.parameters.values()])
+        tracker.phase(phase)
+        before = tracker.track.live_bytes
+        with tracker:
+            updater.step()
+            peaks_seen.append(tracker.track.phases[-1].peak_bytes - before)
+            updater.zero_grad()
+    return peaks_seen
+
+
+def walked_updates(config: RunConfig) -> list[int]:
+    ledger = Ledger()
+    update = Update(config, ledger, lambda part, size, times=1: ledger.allocate(part, size * times), whole=False)
+    found = []
+    for phase in ("first", "steady"):
+        ledger.phase(phase)
+        before = ledger.total
+        update.walk(phase == "first")
+        found.append(ledger.phases[-1].peak_bytes - before)
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_updates_of_a_model_with_experts_on_real_tensors(way: tuple[str, str], recipe: str) -> None:
+    experts = {"experts": "4", "top_k": "2", "expert_ffn": "48"}
+    config = config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, **experts)
+    for predicted, seen in zip(walked_updates(config), seen_updates(config), strict=True):
+        assert abs(predicted - seen) <= SCALARS
+
+
+def test_implementations_differ_and_the_account_sees_it() -> None:
+    """The comparison can fail: three implementations of AdamW have three peaks."""
+    found = {
+        way: peaks(walk_run(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})))["optimizer_step"]
+        for way in IMPLEMENTATIONS["adamw"]
+    }
+    assert found["fused"] < found["for-loop"] < found["foreach"]
+
+
+def test_eight_bits_on_real_tensors() -> None:
+    """bitsandbytes, where it is installed: its state is what the account says."""
+    pytest.importorskip("bitsandbytes")
+    config = config_of("gpt2", "fp32", {"name": "adamw8bit"})
+    updater = make_optimizer(build_model(config), config)
+    for p in updater.parameters.values():
+        p.grad = torch.ones_like(p)
+    updater.step()
+    counters = 4 * len(updater.parameters)  # plain numbers in the package, tensors in a checkpoint
+    held = sum(t.numel() * t.element_size() for t in updater.state().values()) - counters
+    tables = 2 * 256 * 4
+    assert held + tables == optimizer_memory(config).state_bytes

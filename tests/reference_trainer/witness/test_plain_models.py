@@ -1,0 +1,165 @@
+"""The planner against PyTorch: parameters, FLOPs and saved bytes exact, peaks and their phase by replay.
+
+No constant is fitted anywhere: a number that disagrees is a wrong line of the planner, or a changed PyTorch.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.witness import SCALAR, Recorder, difference_of, saved_bytes
+from planner import presets
+from planner.config.run import RunConfig
+from planner.counts.shape import shape_of
+from planner.formulas.flops import flash_recompute_flops_per_token
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.memory.eager.autograd import Autograd
+from planner.memory.eager.facts import facts_of
+from planner.memory.micro_batch import walk_micro_batch
+from planner.memory.phases import walk_run
+from planner.plan import estimate
+from reference_trainer.data.samples import open_data
+from reference_trainer.measure.measure import build_model, model_flops_per_step
+from reference_trainer.measure.probe import probe
+from reference_trainer.measure.replay import Event, Track, replay
+
+FAMILIES = ("gpt2", "llama")
+CHECKPOINTING = ("none", "selective", "full")
+PRECISIONS = ("bf16", "fp32")
+# layers, sequence, micro-batch, vocabulary, accumulation
+SIZES = ((2, 64, 3, 256, 1), (3, 128, 1, 50257, 2), (5, 32, 8, 256, 2))
+GRID = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, SIZES))
+
+
+def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]) -> RunConfig:
+    layers, seq, micro, vocab, accumulation = map(str, size)
+    flags = Flags(
+        family=family,
+        layers=layers,
+        hidden="128",
+        heads="4",
+        kv_heads="2" if family == "llama" else None,
+        vocab=vocab,
+        seq=seq,
+        micro_batch=micro,
+        accumulation=accumulation,
+        steps="10",
+        precision=precision,
+        activation_checkpointing=checkpointing,
+    )
+    return draft(flags, as_of="2026-11-21", version="test")
+
+
+def assert_peaks_agree(config: RunConfig, track: Track) -> None:
+    """Every phase's peak, and which is the highest."""
+    share = 0.001 if config.training.activation_checkpointing == "none" else 0.01
+    seen, walked = track.by_phase(), walk_run(config).phases
+    for phase in walked:
+        assert phase.peak_bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
+    assert max(walked, key=lambda p: p.peak_bytes).phase == track.peak.phase
+
+
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
+def test_peaks_of_every_phase(
+    family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
+) -> None:
+    config = config_of(family, checkpointing, precision, size)
+    assert_peaks_agree(config, replay(config))
+
+
+ORDERS = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, (1, 2)))
+
+
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "accumulation"), ORDERS)
+def test_every_allocation_of_a_micro_batch_in_order(
+    family: str, checkpointing: str, precision: str, accumulation: int
+) -> None:
+    """Forward and backward, allocation by allocation: the size of each, and what is alive after it."""
+    config = config_of(family, checkpointing, precision, (2, 48, 3, 300, accumulation))
+    events: list[Event] = []
+    replay(config, events)
+    names = [name for name, _, _ in events]
+    begin = len(names) - 1 - names[::-1].index("phase forward_end")
+    end = len(names) - 1 - names[::-1].index("phase optimizer_step")
+    before = events[begin][2]
+    # the loss divided by the step's tokens, and its gradient, are the trainer's and not the model's: 4 bytes each
+    seen = [(size, live - before) for _, size, live in events[begin:end] if size > SCALAR]
+
+    recorder = Recorder()
+    autograd = Autograd(recorder)
+    autograd.gradients_exist = accumulation > 1
+    # two blocks: both are walked; that those between are added rightly is shown by the peaks of five, above
+    walk_micro_batch(facts_of(config), autograd)
+    assert difference_of(seen, [made for made in recorder.made if made[0] > SCALAR]) == ""
+
+
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
+def test_saved_bytes_of_every_operator(
+    family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
+) -> None:
+    config = config_of(family, checkpointing, precision, size)
+    assert saved_bytes(config) == walk_run(config).saved_by
+
+
+@pytest.mark.parametrize(("family", "size"), list(itertools.product(FAMILIES, SIZES)))
+def test_model_flops(family: str, size: tuple[int, int, int, int, int]) -> None:
+    config = config_of(family, "full", "bf16", size)
+    assert model_flops_per_step(config) == estimate(config).flops.per_step_model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hardware_flops_of_full_checkpointing(family: str) -> None:
+    """What a checkpointed step computes on the meta device, where attention is no flash kernel and repeats nothing."""
+    config = config_of(family, "full", "bf16", (3, 64, 2, 256, 1))
+    with torch.device("meta"):
+        model = build_model(config)
+        ids = torch.zeros((2, 64), dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            model(ids, ids.clone()).backward()
+    shape = shape_of(config.model)
+    flash = flash_recompute_flops_per_token(shape.query_width, shape.layers * 64)
+    assert counter.get_total_flops() == 2 * 64 * (estimate(config).flops.per_token_hardware - flash)
+
+
+@pytest.mark.parametrize("name", presets.model_ids())
+def test_parameters_of_every_preset(name: str) -> None:
+    config = draft(Flags(model=name, tokens="1T", gpu="h200"), as_of="2026-11-21", version="test")
+    with torch.device("meta"):
+        model = build_model(config)
+    plan = estimate(config)
+    assert plan.parameters.total == sum(p.numel() for p in model.parameters())
+    assert plan.parameters.tensors == len(list(model.parameters()))
+    embedding = model.embedding.weight.numel() + (0 if config.model.tied_embeddings else model.head.weight.numel())
+    embedding += model.position.weight.numel() if model.position is not None else 0
+    assert plan.parameters.embedding == embedding
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peaks_of_a_large_model_by_replay(family: str) -> None:
+    """A size that no test machine could hold: the replay has no contents."""
+    model = "gpt2" if family == "gpt2" else "tinyllama-1.1b"
+    flags = Flags(model=model, seq="1024", micro_batch="4", accumulation="1", steps="10", layers="3", precision="bf16")
+    config = draft(flags, as_of="2026-11-21", version="test")
+    assert_peaks_agree(config, replay(config))
+
+
+def test_peaks_of_real_steps_on_real_data() -> None:
+    """The tracker over real tensors sees what the replay sees, and what the planner says."""
+    config = config_of("llama", "none", "bf16", (2, 64, 2, 512, 2))
+    data = open_data(None, config.model.vocab, config.training.seq)
+    seen = probe(config, data, torch.device("cpu"), lambda line: None)
+    assert_peaks_agree(config, seen.track)
+    assert seen.saved == walk_run(config).saved_by
+
+
+def test_the_witness_sees_a_change() -> None:
+    """The comparison can fail: one more sequence is seen by replay, saved bytes and FLOPs alike."""
+    small, large = (config_of("gpt2", "none", "bf16", (2, 64, b, 256, 1)) for b in (2, 3))
+    assert replay(large).peak.peak_bytes > 1.05 * estimate(small).memory.peak_requested_bytes
+    assert saved_bytes(large) != estimate(small).memory.saved_by_operator
+    assert model_flops_per_step(large) != estimate(small).flops.per_step_model

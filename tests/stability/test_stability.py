@@ -1,0 +1,26 @@
+"""200 random configurations answer as they did: a number that moves is a decision, not a slip.
+
+After a decision: `python -m tests.stability.drawing`, and the reason in the commit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.stability.answers import COMMANDS, answer, digest
+
+HERE = Path(__file__).parent
+LINES = json.loads((HERE / "commands.json").read_text("utf-8"))
+EXPECTED = json.loads((HERE / "expected.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("number", range(len(LINES)))
+def test_numbers_stay(number: int) -> None:
+    words = LINES[number].split()
+    for name, (exact, real) in zip(COMMANDS, EXPECTED[number], strict=True):
+        now = digest(answer(name, words))
+        assert now[0] == exact, (name, LINES[number])
+        assert now[1] == pytest.approx(real, abs=1e-9), (name, LINES[number])

@@ -1,0 +1,162 @@
+"""The dialogs of a run: where to start one, which one to look at, whether to kill it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
+
+from planner.errors import FileError, PlanError
+from planner.runs.directory import is_run, owner_of
+from tui.trainer import Wish
+from tui.watched import known_runs
+
+ESCAPE: list[BindingType] = [Binding("escape", "cancel", "Cancel")]
+
+
+class StartScreen(ModalScreen[None]):
+    """Asks for a new run's directory and limits; what `begin` refuses is said here, and nothing has begun."""
+
+    BINDINGS: ClassVar[list[BindingType]] = ESCAPE
+    FIELDS: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("directory", "Directory", "new or empty"),
+        ("data", "Data", "a path; empty: the built-in text"),
+        ("limit", "Time limit", "such as 2h30m; empty: none"),
+        ("stop", "Stop after step", "such as 500; empty: the whole run"),
+    )
+
+    def __init__(self, directory: Path, begin: Callable[[Wish], None]) -> None:
+        super().__init__()
+        self.directory, self.begin = directory, begin
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Train the plan in the form"
+            for name, label, placeholder in self.FIELDS:
+                with Horizontal(classes="line"):
+                    yield Label(label)
+                    first = str(self.directory) if name == "directory" else ""
+                    yield Input(first, id=f"run-{name}", placeholder=placeholder, compact=True)
+            yield Static(id="refusal", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Start", id="start", variant="primary", compact=True)
+                yield Button("Cancel", id="cancel", compact=True)
+            yield Label("Enter starts, Esc cancels. It runs on when the planner is closed.", classes="hint")
+
+    @on(Input.Submitted)
+    @on(Button.Pressed, "#start")
+    def _start(self) -> None:
+        directory, data, limit, stop = (self.query_one(f"#run-{n}", Input).value.strip() for n, _, _ in self.FIELDS)
+        try:
+            if not directory:
+                raise FileError("the directory is missing", remedy=f"give one, such as {self.directory}")
+            self.begin(Wish(Path(os.path.expanduser(directory)), data, stop, limit))
+        except PlanError as error:
+            self.query_one("#refusal", Static).update(f"✗ {error.message()}")
+        else:
+            self.dismiss(None)
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        """Start nothing."""
+        self.dismiss(None)
+
+
+class AttachScreen(ModalScreen[Path | None]):
+    """Gives back a run directory: one of those below this place, the latest first, or any that is typed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = ESCAPE
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.wanted = title
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self.wanted
+            yield Input(id="run-path", placeholder="RUN_DIR, or ↓ for the list", compact=True)
+            yield OptionList(id="runs", markup=False, compact=True)
+            yield Static(id="refusal", markup=False)
+            yield Label("Enter attaches, Esc cancels. ▶ is running now.", classes="hint")
+
+    def on_mount(self) -> None:
+        self._list()
+
+    @work(thread=True)
+    def _list(self) -> None:
+        found = known_runs()
+        marked = [(f"{'▶' if owner_of(run) is not None else ' '} {run}", str(run)) for run in found]
+        self.app.call_from_thread(self._listed, marked)
+
+    def _listed(self, marked: list[tuple[str, str]]) -> None:
+        self.query_one("#runs", OptionList).add_options(Option(text, id=run) for text, run in marked)
+
+    def on_key(self) -> None:
+        """Another text, another answer."""
+        self.query_one("#refusal", Static).update("")
+
+    def key_down(self) -> None:
+        """From the line to the list."""
+        if self.focused is not None and self.focused.id == "run-path":
+            self.query_one("#runs").focus()
+
+    @on(OptionList.OptionSelected)
+    def _picked(self, event: OptionList.OptionSelected) -> None:
+        self._give(Path(str(event.option_id)))
+
+    @on(Input.Submitted)
+    def _typed(self, event: Input.Submitted) -> None:
+        if event.value.strip():
+            self._give(Path(os.path.expanduser(event.value.strip())))
+
+    def _give(self, directory: Path) -> None:
+        if is_run(directory):
+            self.dismiss(directory)
+            return
+        why = "it has no config.toml, metrics.jsonl or events.jsonl" if directory.is_dir() else "it does not exist"
+        error = FileError(f"{directory} is not a run directory", why=why, remedy="give the RUN_DIR of gptplan run")
+        self.query_one("#refusal", Static).update(f"✗ {error.message()}")
+
+    def action_cancel(self) -> None:
+        """Stay as it is."""
+        self.dismiss(None)
+
+
+class KillScreen(ModalScreen[bool]):
+    """Whether to kill a run that was asked to stop already."""
+
+    BINDINGS: ClassVar[list[BindingType]] = ESCAPE
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Kill the run?"
+            yield Static(
+                f"{self.directory} was asked to stop, and ends after the step at hand with a checkpoint. Killed, it "
+                "loses the steps since its last one; that one stays whole.",
+                markup=False,
+            )
+            with Horizontal(classes="buttons"):
+                yield Button("Wait", id="wait", variant="primary", compact=True)
+                yield Button("Kill", id="kill", variant="error", compact=True)
+
+    @on(Button.Pressed, "#kill")
+    def _kill(self) -> None:
+        self.dismiss(True)
+
+    @on(Button.Pressed, "#wait")
+    def action_cancel(self) -> None:
+        """Leave it its time."""
+        self.dismiss(False)

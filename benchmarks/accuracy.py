@@ -4,7 +4,7 @@
 
 FILE is a CSV with the columns of benchmarks/data/memory_rows.csv, which is scored when none is given. The error of a
 row is 0 inside the two readings of an ambiguous unit, else |ln(predicted / nearer end)|. Out-of-memory rows and
-largest-batch rows are verdicts, counted apart. docs/accuracy.md says how each source is read, and why some rows are
+largest-batch rows are verdicts, counted apart. docs/why/accuracy.md says how each source is read, and why some rows are
 left out.
 Exit codes: 0 scored, 2 the file cannot be used.
 """

@@ -2,8 +2,8 @@
 
     python -m benchmarks.drift [--out FILE] [--few]
 
-Every case of docs/coverage.md is walked and replayed: the peak of a micro-batch, its allocations one by one, what
-autograd saves, and the peaks of all phases with five blocks. For another version, in a fresh environment:
+Every case of docs/reference/coverage.md is walked and replayed: the peak of a micro-batch, its allocations one by one,
+what autograd saves, and the peaks of all phases with five blocks. For another version, in a fresh environment:
 
     pip install 'torch==2.12.*' && pip install -e '.[train]' && python -m benchmarks.drift
 

@@ -1,7 +1,7 @@
 """The options that are witnessed: small models and runs from `data/option_cases.toml`, as configs.
 
-A case is run as each of `VARIANTS` and with each way of checkpointing; what these reach is what docs/coverage.md
-calls exact.
+A case is run as each of `VARIANTS` and with each way of checkpointing; what these reach is what
+docs/reference/coverage.md calls exact.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of docs/faults.md: every fault of faults.toml with the tests that are named after it."""
+"""The table of docs/reference/faults.md: every fault of faults.toml with the tests that are named after it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table() -> str:
     """One line per fault."""
     tests, lines = named_after_faults(), ["| # | what happens | what is right | shown by |", "|--:|---|---|---|"]
     for fault in faults():
-        links = [f"[{' '.join(name.split('_')[3:])}](../{file})" for file, name in tests.get(fault["number"], [])]
+        links = [f"[{' '.join(name.split('_')[3:])}](../../{file})" for file, name in tests.get(fault["number"], [])]
         links += [f"`{fault['soak']}`"] if "soak" in fault else []
         shown = "; ".join(links) or f"no test: {fault['missing']}"
         lines.append(f"| {fault['number']} | {fault['what']} | {fault['right']} | {shown} |")

@@ -4,7 +4,7 @@ Requests become blocks of whole 512 bytes; blocks are cut from segments, which t
 kept, merged with free neighbours of their segment, and handed out again, the smallest that is large enough first.
 So three numbers differ: requested (what tensors ask for) <= allocated (blocks in use) <= reserved (segments).
 
-The constants are those of torch 2.13, the rules those of two earlier versions, which agree (docs/allocator.md). One
+The constants are those of torch 2.13, the rules those of two earlier versions, which agree (docs/why/allocator.md). One
 stream, no graph capture, default options (`max_split_size_mb` unlimited, `large_segment_size_mb` 20,
 `roundup_power2_divisions` and garbage collection off), or these with `expandable_segments:True`. Two things are not
 knowable and assumed: the driver hands out ascending addresses (they break ties among free blocks of one size), and

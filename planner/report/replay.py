@@ -54,5 +54,5 @@ def _allocator(report: TraceReport) -> str:
         more = f"+{format_fraction(view.reserved_bytes / view.allocated_bytes - 1)}"
         rows.append((view.setting, *(format_bytes(size) for size in sizes), more, f"{view.segments:,}"))
     whose = "replayed" if report.allocator_events == "replay" else "predicted"
-    head = f"The {whose} allocations through a model of PyTorch's caching allocator (docs/allocator.md)"
+    head = f"The {whose} allocations through a model of PyTorch's caching allocator (docs/why/allocator.md)"
     return "\n".join([head, *table(rows, right=frozenset({1, 2, 3, 4, 5}))])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.plan import Plan
 from planner.counts.run import rate_at
+from planner.plan import Plan
 
 Verdict = Literal["within", "outside", "unknown"]
 # Agreement asked of each kind of number, as a share; 0 is exact.

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from planner.runs.comparison import Comparison, Row
-from planner.files import read_text
 from planner.errors import FileError
+from planner.files import read_text
+from planner.runs.comparison import Comparison, Row
 from planner.runs.directory import COMPARISON
 
 

@@ -11,12 +11,12 @@ from statistics import median
 from typing import Any, Literal
 
 from planner.config.run import RunConfig
-from planner.inputs.run_toml import load_config
-from planner.files import read_text
-from planner.errors import PlanError
-from planner.counts.schedule import schedule_rate
-from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, Place, Row, follow
 from planner.counts.run import steps_of
+from planner.counts.schedule import schedule_rate
+from planner.errors import PlanError
+from planner.files import read_text
+from planner.inputs.run_toml import load_config
+from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, Place, Row, follow
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
 RECENT = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has

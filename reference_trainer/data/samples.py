@@ -1,7 +1,7 @@
 """Training tokens, and which of them each sample holds.
 
-Sources (docs/data.md): nothing (the Python standard library's own sources, so that a first run needs no download),
-text, JSON-lines, folders of both, nanoGPT's `.bin`, llm.c's shards, and what `gptplan data` prepared.
+Sources (docs/how-to/data.md): nothing (the Python standard library's own sources, so that a first run needs no
+download), text, JSON-lines, folders of both, nanoGPT's `.bin`, llm.c's shards, and what `gptplan data` prepared.
 A sample is a block of `seq` tokens with its targets one token further on; blocks do not overlap, so that an epoch
 trains on every token once. Which block the sample with global index i holds is a pure function of (seed, i): any
 micro-batch split sees the same global batch, and a resumed run finds its place at once, with no state to save.

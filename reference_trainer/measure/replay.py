@@ -2,7 +2,7 @@
 
 The replay needs no weights, no GPU and no memory: it runs the trainer's own step under `FakeTensorMode`, whose
 tensors have shapes and storages but no contents, so that a model of any size is replayed in seconds. It shows
-what a CPU run allocates; where CUDA differs is said in docs/memory.md.
+what a CPU run allocates; where CUDA differs is said in docs/why/memory.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every key of metrics.jsonl and events.jsonl: unit and meaning.
 
-docs/signals.md is made of it, and a test holds it against what runs write.
+docs/reference/metrics.md is made of it, and a test holds it against what runs write.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path, capsys: py
 
 
 def test_what_torch_2_0_keeps_of_a_block_is_as_documented() -> None:
-    """docs/accuracy.md: 8h + 16, 8q, 6aT and 8f bytes per token and block, beside the casts of its weights."""
+    """docs/why/accuracy.md: 8h + 16, 8q, 6aT and 8f bytes per token and block, beside the casts of its weights."""
     found = json.loads((accuracy_mapping.DATA.parent / "results" / "cut-torch-2.0.0.json").read_text(encoding="utf-8"))
     h, a, seq, layers, sequences = (found[key] for key in ("hidden", "heads", "seq", "layers", "sequences"))
     q, f, tokens = a * found["head_dim"], 4 * h, seq * sequences

@@ -37,8 +37,16 @@ OPTIONS = {
     "gpus": ("1", "2", "8", "64"),
     "precision": ("bf16", "fp32"),
     "recipe": (
-        "mixed-bf16", "autocast", "master-bf16", "master-bf16-grad16", "pure-bf16", "fp32", "tf32", "mixed-fp16", "fp8-te",
-    ),  # fmt: skip
+        "mixed-bf16",
+        "autocast",
+        "master-bf16",
+        "master-bf16-grad16",
+        "pure-bf16",
+        "fp32",
+        "tf32",
+        "mixed-fp16",
+        "fp8-te",
+    ),
     "activation-checkpointing": ("none", "selective", "full", "offloaded"),
     "activation-checkpointing-every": ("2", "3"),
     "runtime": ("eager", "autocast", "compiled", "fused"),
@@ -94,7 +102,9 @@ def command(draw: random.Random) -> list[str]:
     return words + _some(draw, OPTIONS, draw.randint(1, 9))
 
 
-def _some(draw: random.Random, table: dict[str, tuple[str, ...]], count: int, always: tuple[str, ...] = ()) -> list[str]:
+def _some(
+    draw: random.Random, table: dict[str, tuple[str, ...]], count: int, always: tuple[str, ...] = ()
+) -> list[str]:
     names = dict.fromkeys((*always, *draw.sample(list(table), count)))
     return [word for name in names for word in (f"--{name}", draw.choice(table[name]))]
 

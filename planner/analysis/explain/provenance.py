@@ -73,12 +73,12 @@ _PARTS = Sum(
 
 
 def _account(meaning: str, witness: str = TAPE) -> Read:
-    source = "the account of one step of the reference model, allocation by allocation (docs/memory.md)"
+    source = "the account of one step of the reference model, allocation by allocation (docs/why/memory.md)"
     return Read("account", meaning, source, witness, "byte", _ON_MEMORY)
 
 
 def _alive(below: str) -> Sum:
-    source = "the account of one step of the reference model, allocation by allocation (docs/memory.md)"
+    source = "the account of one step of the reference model, allocation by allocation (docs/why/memory.md)"
     return Sum(below, "bytes alive at the highest moment: the sum of the components at that moment", source, TAPE)
 
 
@@ -133,7 +133,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Sum(
             "memory.saved_by_operator",
             "what autograd keeps for backward in one micro-batch",
-            "the account of one step of the reference model, operator by operator (docs/memory.md)",
+            "the account of one step of the reference model, operator by operator (docs/why/memory.md)",
             "saved_tensors_hooks over the reference model: exact, operator by operator",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Saves beside training (fault 29 of docs/checkpoints.md), what they keep of the loop, and which checkpoints stay."""
+"""Asynchronous saves (fault 29 of docs/reference/faults.md), loop state in a save, and which checkpoints are kept."""
 
 from __future__ import annotations
 

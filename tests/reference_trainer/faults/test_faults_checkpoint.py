@@ -1,6 +1,6 @@
 """Faults in stored checkpoints: each is found and named, the last good one is used, the losses are a clean run's.
 
-The numbers are those of the list of faults in docs/checkpoints.md.
+The numbers are those of the list of faults in docs/how-to/checkpoints.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Faults while a checkpoint is written: a save that fails never passes for one, and what was good before stays so.
 
-The numbers are those of the list of faults in docs/checkpoints.md.
+The numbers are those of the list of faults in docs/how-to/checkpoints.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/signals.md names every key that a run writes, and no other."""
+"""docs/reference/metrics.md names every key that a run writes, and no other."""
 
 from __future__ import annotations
 

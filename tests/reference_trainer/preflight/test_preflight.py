@@ -103,7 +103,7 @@ def test_a_good_run_passes_every_check(tiny: MakeConfig, fly: Callable[..., Pref
 
 
 def test_the_page_names_every_check() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "preflight.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "preflight.md").read_text(encoding="utf-8")
     assert [row.split(" | ")[0][2:] for row in page.splitlines() if row.startswith("| ")][1:] == NAMES
 
 

@@ -1,8 +1,8 @@
 """Every option of the model and the run: each allocation of a micro-batch in order, and the saved bytes.
 
-The cases are data, in benchmarks/data/option_cases.toml; docs/coverage.md says which choices they reach. Exact means
-64 bytes: the loss, its divisor and counts of steps are left out of the account. Rows that witness nothing new are
-left to `python -m benchmarks.drift`, which compares them all.
+The cases are data, in benchmarks/data/option_cases.toml; docs/reference/coverage.md says which choices they reach.
+Exact means 64 bytes: the loss, its divisor and counts of steps are left out of the account. Rows that witness nothing
+new are left to `python -m benchmarks.drift`, which compares them all.
 """
 
 from __future__ import annotations

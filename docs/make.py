@@ -16,7 +16,12 @@ from tempfile import TemporaryDirectory
 from docs.shell import ROOT, command, console
 from docs.terminal import keys, tabs, wizard
 
-PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
+]
 AS_OF = "2026-11-21"  # else the age of a price would change from day to day
 
 

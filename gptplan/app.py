@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from gptplan import __version__
-from gptplan.flags import with_shared_flags
+from gptplan.flags import refuse_old_flags, with_shared_flags
 from planner.errors import PlanError
 
 ABOUT = "Plan a GPT training run, run it, and see every prediction beside what really happened."
@@ -80,6 +80,7 @@ def main() -> None:
     # when the first word is a command only that one is built; help and "did you mean" want them all
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
+        refuse_old_flags(sys.argv[2:])
         application(asked or COMMANDS)(prog_name="gptplan")
     except PlanError as error:
         sys.stderr.write(f"error: {error.message()}\n")

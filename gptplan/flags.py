@@ -6,15 +6,19 @@ Every flag is text here: `planner` reads the units, so that a number is understo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from planner.config.renamed import OLD_NAMES
+from planner.errors import InputError
 from planner.inputs.fields import FLAGS, MODEL, RUN, SWITCHES
 from planner.inputs.flags import Flags, flag
 
+# old spelling of a flag: the field that it sets today
+OLD_FLAGS = {flag(old.partition(".")[2]): new.partition(".")[2] for old, new in OLD_NAMES.items()}
 Command = Callable[..., None]
 
 
@@ -36,6 +40,16 @@ def with_shared_flags(command: Command) -> Command:
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     return run
+
+
+def refuse_old_flags(words: Iterable[str]) -> None:
+    """Raises InputError for a flag that was renamed, with its new name: no old flag has an alias."""
+    for word in words:
+        old = word.partition("=")[0]
+        new = OLD_FLAGS.get(old)
+        if new is not None:
+            row = FLAGS[new]
+            raise InputError(f"there is no flag {old}", why="it was renamed", remedy=f"write {flag(new)} {row[1]}")
 
 
 def _text(name: str, value: str | bool | None) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
+from planner.config.renamed import settings_with_new_names
 from planner.config.run import RunConfig
 from planner.config.section import Section
 
@@ -93,7 +94,7 @@ RULES = (
          "training.returns_logits", "training.activation_checkpointing", "training.activation_checkpointing_every",
          "optimizer.implementation"),
     ),
-    Rule("refused", "another loss is minimised", ("training.dropout", "training.document_borders")),
+    Rule("refused", "another loss is minimised", ("training.dropout", "training.document_masking")),
     Rule("allowed", "when a checkpoint is written changes no weight", ("training.checkpoint_every",)),
     Rule("refused", "the stored moments are this optimizer's", ("optimizer.name", "optimizer.state_dtype")),
     Rule(
@@ -164,7 +165,7 @@ def changes(stored: dict[str, Any], now: dict[str, Any], new_schedule: bool = Fa
     stored: as `settings_of` gave them, perhaps in an older version. new_schedule: what is refused but on request is
     warned of.
     """
-    before = _completed(stored, now)
+    before = _completed(settings_with_new_names(stored), now)
     found = [
         Change(key, before.get(key), now.get(key), *_judged(key, before, now, new_schedule))
         for key in sorted(set(before) | set(now))

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.model import ModelConfig
+from planner.config.renamed import with_new_names
 from planner.config.section import Count, Every, Positive, Section, Share
 
 SCHEMA_VERSION = 1
@@ -37,9 +38,9 @@ class TrainingConfig(Section):
         default="flash",
         description="flash: scores are never stored; math: they are; flex: FlexAttention with a block mask, on CUDA",
     )
-    document_borders: Literal["across", "cut"] = Field(
-        default="across",
-        description="attention across the documents of a sequence, or cut at their borders, and no target across one",
+    document_masking: bool = Field(
+        default=False,
+        description="attention and targets stay within a document; false: a sequence's documents see each other",
     )
     loss: Literal["plain", "chunked", "fused"] = Field(
         default="plain",
@@ -72,8 +73,8 @@ class TrainingConfig(Section):
             raise ValueError('activation_checkpointing_every needs activation_checkpointing = "full" or "offloaded"')
         if self.returns_logits and self.loss != "plain":
             raise ValueError('returns_logits needs loss = "plain": the other losses never hold all logits')
-        if self.attention_kernel == "flex" and (self.document_borders != "cut" or self.dropout):
-            raise ValueError('attention_kernel = "flex" needs document_borders = "cut" and no dropout, which it lacks')
+        if self.attention_kernel == "flex" and (not self.document_masking or self.dropout):
+            raise ValueError('attention_kernel = "flex" needs document_masking = true and no dropout, which it lacks')
         return self
 
 
@@ -223,6 +224,11 @@ class RunConfig(Section):
     profile: dict[str, object] | None = Field(
         default=None, strict=False, description="measured kernel times of the machine; absent: the data sheet is used"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: object) -> object:
+        return with_new_names(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _sections_agree(self) -> RunConfig:

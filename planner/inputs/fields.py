@@ -58,7 +58,7 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     "activation_checkpointing_every": (NUMERICS, "K", "Full or offloaded: one of every K blocks."),
     "runtime": (NUMERICS, "eager|autocast|compiled|fused", "How the model's code runs (default eager)."),
     "attention": (NUMERICS, "flash|math|flex", "Attention kernel (default flash)."),
-    "document_borders": (NUMERICS, "across|cut", "Attention across documents, or cut at their borders."),
+    "document_masking": (NUMERICS, "yes|no", "Attention stays within a document of a sequence (default no)."),
     "loss_kind": (NUMERICS, "plain|chunked|fused", "Whether all logits are held at once (default plain)."),
     "loss_chunks": (NUMERICS, "N", "Chunks of tokens of such a loss (default 8)."),
     "dropout": (NUMERICS, "SHARE", "Dropout, 0.1 or 10% (default 0)."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from planner.config.run import Assumption, RunConfig
-from planner.errors import InputError, UnitError
+from planner.errors import InputError, UnitError, UnknownNameError
 from planner.units import parse_count, parse_number
 
 LARGEST = 10**18  # what a config holds; a run with more of anything is a slip of the keyboard
@@ -56,7 +56,7 @@ class Flags:
     activation_checkpointing_every: str | None = None
     runtime: str | None = None
     attention: str | None = None
-    document_borders: str | None = None
+    document_masking: str | None = None
     loss_kind: str | None = None
     loss_chunks: str | None = None
     dropout: str | None = None
@@ -112,6 +112,17 @@ class Flags:
     def anything(self) -> bool:
         """Whether any field was typed."""
         return bool(self.given(*(f.name for f in fields(self))))
+
+
+YES_OR_NO = {"yes": True, "no": False}
+
+
+def yes_or_no(flags: Flags, name: str) -> bool | None:
+    """What was typed for a field that takes yes or no, None where nothing was. Raises UnknownNameError."""
+    text = getattr(flags, name)
+    if text is not None and text not in YES_OR_NO:
+        raise UnknownNameError(f"answer to {flag(name)}", text, YES_OR_NO)
+    return None if text is None else YES_OR_NO[text]
 
 
 def flag(name: str) -> str:

@@ -10,10 +10,8 @@ from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.run import RunConfig
 from planner.config.section import Section
 from planner.errors import InputError, UnknownNameError
-from planner.inputs.flags import Flags
+from planner.inputs.flags import Flags, yes_or_no
 from planner.inputs.run_toml import explain_validation
-
-YES_OR_NO = {"yes": True, "no": False}
 
 
 def loop_sections(flags: Flags, base: RunConfig | None) -> dict[str, Section]:
@@ -22,7 +20,6 @@ def loop_sections(flags: Flags, base: RunConfig | None) -> dict[str, Section]:
     guard = {
         "on_spike": _known(flags.on_spike, get_args(GuardConfig.model_fields["on_spike"].annotation), "spike policy")
     }
-    asynchronous = YES_OR_NO.get(_known(flags.async_save, tuple(YES_OR_NO), "answer to --async-save") or "")
     return {
         "evaluation": _changed(
             EvaluationConfig, base and base.evaluation, evaluation | {"patience": flags.count("patience")}
@@ -31,7 +28,7 @@ def loop_sections(flags: Flags, base: RunConfig | None) -> dict[str, Section]:
         "checkpoints": _changed(
             CheckpointConfig,
             base and base.checkpoints,
-            {"keep": flags.count("keep_checkpoints"), "asynchronous": asynchronous},
+            {"keep": flags.count("keep_checkpoints"), "asynchronous": yes_or_no(flags, "async_save")},
         ),
     }
 

@@ -7,14 +7,13 @@ from typing import Any, get_args
 from planner import presets
 from planner.config.run import HardwareConfig, TrainingConfig
 from planner.errors import InputError, UnknownNameError
-from planner.inputs.flags import Flags
+from planner.inputs.flags import Flags, yes_or_no
 
 # field of Typed: field of the section, and what messages call it
 CHOICES = {
     "runtime": ("runtime", "runtime"),
     "attention": ("attention_kernel", "attention kernel"),
     "loss_kind": ("loss", "loss"),
-    "document_borders": ("document_borders", "border treatment"),
 }
 
 
@@ -44,6 +43,8 @@ def memory_options(flags: Flags, old: TrainingConfig | None, recipe: str) -> dic
             why="the plain loss makes all logits at once",
             remedy="add --loss-kind chunked or --loss-kind fused",
         )
+    masking = yes_or_no(flags, "document_masking")
+    found["document_masking"] = masking if masking is not None else bool(old and old.document_masking)
     found["dropout"] = _dropout(flags, old)
     return found
 

@@ -26,7 +26,7 @@ COMPILED: tuple[Rule, ...] = (
     ("norms after the sub-layers under torch.compile", lambda c: c.model.norm_placement != "pre"),
     ("a norm of the embedding under torch.compile", lambda c: c.model.embedding_norm),
     ("attention written out under torch.compile", lambda c: c.training.attention_kernel != "flash"),
-    ("documents cut apart under torch.compile", lambda c: c.training.document_borders != "across"),
+    ("documents cut apart under torch.compile", lambda c: c.training.document_masking),
     ("dropout under torch.compile", lambda c: c.training.dropout > 0),
     ("a loss in chunks under torch.compile", lambda c: c.training.loss != "plain"),
     (
@@ -53,7 +53,7 @@ FUSED: tuple[Rule, ...] = (
     ("norms of queries and keys in fused kernels", lambda c: c.model.qk_norm != "none"),
     ("a norm of the embedding in fused kernels", lambda c: c.model.embedding_norm),
     ("a GELU written out in fused kernels", lambda c: c.model.mlp == "gelu-written-out"),
-    ("documents cut apart in fused kernels", lambda c: c.training.document_borders != "across"),
+    ("documents cut apart in fused kernels", lambda c: c.training.document_masking),
     ("a loss in chunks in fused kernels", lambda c: c.training.loss != "plain"),
     ("offloaded checkpointing in fused kernels", lambda c: c.training.activation_checkpointing == "offloaded"),
     (

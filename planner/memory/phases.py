@@ -117,7 +117,7 @@ class _Run:
             masks = scores * item
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * item
-        given = 3 if t.document_borders == "cut" else 2
+        given = 3 if t.document_masking else 2
         return given * INDEX * t.micro_batch * t.seq + rotary + masks
 
     def micro_batches(self) -> dict[str, int]:

@@ -146,7 +146,7 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
             remedy="gptplan data PATH reads all of it and names the largest",
         )
     ids, targets = rows[:, :-1], rows[:, 1:]
-    if config.training.document_borders == "across":
+    if not config.training.document_masking:
         both = torch.from_numpy(rows)
         return Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)
     ends = ids == end_of_text_of(data)
@@ -162,7 +162,7 @@ def valid_targets(data: TokenData, config: RunConfig, sample_index_start: int, c
 
     Without cutting these are all, and nothing is read. Raises DataError as `batch` does.
     """
-    if config.training.document_borders == "across":
+    if not config.training.document_masking:
         return count * config.training.seq
     ids = _rows(data, config, sample_index_start, count)[:, :-1]
     return int(ids.size - np.count_nonzero(ids == end_of_text_of(data)))
@@ -190,9 +190,9 @@ def end_of_text_of(data: TokenData) -> int:
     """The token that ends a text. Raises DataError where none is known: documents cannot be cut there."""
     if data.end_of_text is None:
         raise DataError(
-            'document_borders = "cut" needs to know which token ends a text',
+            "document_masking = true needs to know which token ends a text",
             why=f"of {data.description.partition(':')[0]} it is not known; among bytes alone there is no such token",
-            remedy="plan with --vocab 257 or more for bytes, give --eot for token files, or --document-borders across",
+            remedy="plan with --vocab 257 or more for bytes, give --eot for token files, or --document-masking no",
         )
     return data.end_of_text
 

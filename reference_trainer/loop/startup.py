@@ -54,7 +54,7 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
 
     Raises PlanError when the memory does not suffice, DataError for documents that cannot be told apart.
     """
-    if config.training.document_borders == "cut":
+    if config.training.document_masking:
         end_of_text_of(data)  # refused here, and not with the first batch
     torch.manual_seed(config.training.seed)
     with explained(config, device, "before the first step"):

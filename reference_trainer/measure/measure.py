@@ -92,7 +92,7 @@ def model_flops_per_step(config: RunConfig) -> int:
         "loss": "plain",
         "runtime": "eager",
         "attention_kernel": "math",
-        "document_borders": "across",
+        "document_masking": False,
     }
     plain = config.model_copy(update={"training": config.training.model_copy(update=unrepeated)})
     with torch.device("meta"):

@@ -197,7 +197,7 @@ def tracked_steps(
 
 def given_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:
     """Zeros for what a micro-batch gives to the model: ids, targets, and documents where they are cut apart."""
-    many = 3 if config.training.document_borders == "cut" else 2
+    many = 3 if config.training.document_masking else 2
     return tuple(torch.zeros(shape, dtype=torch.long) for _ in range(many))
 
 

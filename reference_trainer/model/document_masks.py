@@ -22,7 +22,7 @@ from reference_trainer.model.positions import Tables
 
 def needs_dense_mask(training: TrainingConfig) -> bool:
     """Whether the documents of a micro-batch are cut from a table that is added to the scores."""
-    return training.document_borders == "cut" and training.attention_kernel != "flex"
+    return training.document_masking and training.attention_kernel != "flex"
 
 
 def windows_of(model: ModelConfig) -> set[bool]:

@@ -151,7 +151,7 @@ class GPT(nn.Module):
     def tables_of(self, length: int, documents: Tensor | None, device: torch.device) -> Tables:
         """The tables of `length` positions, cut at the borders of `documents` [B, T]; None: each row is one."""
         tables = self.make_tables(length, device)
-        if documents is None or self.options.document_borders == "across":
+        if documents is None or not self.options.document_masking:
             return tables
         windows = windows_of(self.model)
         if needs_dense_mask(self.options):
@@ -201,7 +201,7 @@ class GPT(nn.Module):
 
         documents: int64 [B, T], the document of each position, where attention is cut at their borders.
         """
-        assert documents is not None or self.options.document_borders == "across", "which documents to cut apart?"
+        assert documents is not None or not self.options.document_masking, "which documents to cut apart?"
         with self.casts(ids.device):
             hidden = self.hidden_states(ids, documents)
             if self.options.returns_logits and torch.is_grad_enabled():

@@ -25,7 +25,7 @@ CONTRACT = frozenset(
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
 --position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
---runtime --attention --document-borders --loss-kind --loss-chunks --dropout --activation-checkpointing-every
+--runtime --attention --document-masking --loss-kind --loss-chunks --dropout --activation-checkpointing-every
 --allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-value
 """.split()  # noqa: SIM905 (65 names read better as text)
 )

@@ -51,7 +51,7 @@ OPTIONS = {
     "activation-checkpointing-every": ("2", "3"),
     "runtime": ("eager", "autocast", "compiled", "fused"),
     "attention": ("flash", "math", "flex"),
-    "document-borders": ("across", "cut"),
+    "document-masking": ("no", "yes"),
     "loss-kind": ("plain", "chunked", "fused"),
     "loss-chunks": ("2", "8"),
     "dropout": ("0", "0.1"),

@@ -56,7 +56,7 @@ class Facts:
     @property
     def cuts(self) -> bool:
         """Whether each micro-batch makes masks of its own, of the documents that it cuts apart."""
-        return self.training.document_borders == "cut" and self.training.attention_kernel != "flex"
+        return self.training.document_masking and self.training.attention_kernel != "flex"
 
     @property
     def windows(self) -> set[bool]:

@@ -101,7 +101,7 @@ def test_full_checkpointing_of_two_blocks_or_more_never_needs_more_than_none(run
     """
     case = cases()[run[0]]
     assume(case.get("model", {}).get("norm_placement") != "post")
-    assume(case.get("training", {}).get("document_borders") != "cut")
+    assume(case.get("training", {}).get("document_masking", False) is False)
     assert peak(walked(run, "full", size)) <= peak(walked(run, "none", size))
 
 

@@ -57,7 +57,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_document_is_computed_as_if_it_stood_alone(tiny: Callable[..., RunConfig], name: str) -> None:
-    config = changed(tiny(seq=32), document_borders="cut", **MODELS[name])
+    config = changed(tiny(seq=32), document_masking=True, **MODELS[name])
     torch.manual_seed(0)
     model = build_model(config)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_a_document_is_computed_as_if_it_stood_alone(tiny: Callable[..., RunConf
 
 def test_learned_positions_go_on(tiny: Callable[..., RunConfig]) -> None:
     """A later document sees its own rows of the table: other than alone, where it sees the first ones."""
-    config = changed(tiny(seq=32), document_borders="cut", position="learned")
+    config = changed(tiny(seq=32), document_masking=True, position="learned")
     model = build_model(config)
     ids, documents = packed()
     together = model.logits(ids, documents)
@@ -89,7 +89,7 @@ def test_learned_positions_go_on(tiny: Callable[..., RunConfig]) -> None:
 
 
 def test_no_gradient_crosses_a_border(tiny: Callable[..., RunConfig]) -> None:
-    config = changed(tiny(seq=32), document_borders="cut", position="rotary")
+    config = changed(tiny(seq=32), document_masking=True, position="rotary")
     model = build_model(config)
     ids, documents = packed()
     reached: list[Tensor] = []
@@ -113,10 +113,10 @@ def cut_data(lengths: list[int]) -> TokenData:
 def test_fault_12_no_target_crosses_a_border_whatever_the_split(
     tiny: Callable[..., RunConfig], lengths: list[int], cuts: list[int]
 ) -> None:
-    config = changed(tiny(seq=8, vocab=64), document_borders="cut")
+    config = changed(tiny(seq=8, vocab=64), document_masking=True)
     data = cut_data(lengths)
     whole = batch(data, config, 3, sum(cuts))
-    plain = batch(data, changed(config, document_borders="across"), 3, sum(cuts))
+    plain = batch(data, changed(config, document_masking=False), 3, sum(cuts))
     assert torch.equal(whole.ids, plain.ids) and whole.documents is not None and plain.documents is None
     ends = whole.ids == END
     assert bool((whole.targets[ends] == NO_TARGET).all())
@@ -133,12 +133,12 @@ def test_fault_12_no_target_crosses_a_border_whatever_the_split(
 def test_without_an_end_of_text_nothing_is_cut(tiny: Callable[..., RunConfig]) -> None:
     data = TokenData(np.ones(99, np.uint16), "", "notes.txt: 99 tokens", 96)
     with pytest.raises(DataError, match="which token ends a text") as caught:
-        batch(data, changed(tiny(seq=8), document_borders="cut"), 0, 1)
+        batch(data, changed(tiny(seq=8), document_masking=True), 0, 1)
     assert "notes.txt" in caught.value.why and "--eot" in caught.value.remedy
 
 
 def test_flex_attention_is_refused_on_a_processor(tiny: Callable[..., RunConfig]) -> None:
-    config = changed(tiny(seq=8), document_borders="cut", attention_kernel="flex")
+    config = changed(tiny(seq=8), document_masking=True, attention_kernel="flex")
     with pytest.raises(ConfigError, match="does not run on cpu") as caught:
         refuse_unrunnable(config, torch.device("cpu"))
     assert "CUDA only" in caught.value.why
@@ -152,7 +152,7 @@ def test_flex_attention_sees_what_the_dense_mask_shows(
     monkeypatch.setattr(
         borders, "_compiled", {"create_block_mask": create_block_mask, "flex_attention": _plain}.__getitem__
     )
-    options = {"position": "rotary", "sliding_window": window, "document_borders": "cut"}
+    options = {"position": "rotary", "sliding_window": window, "document_masking": True}
     ids, documents = packed()
     found = []
     for kernel in ("flash", "flex"):

@@ -109,8 +109,8 @@ def assert_same(a: tuple[float, dict[str, Tensor]], b: tuple[float, dict[str, Te
         assert (grad - b[1][name]).norm() <= share * b[1][name].norm() + 1e-7, name
 
 
-# compiled and fused kernels are the trainer's matter: the model is the same; documents are cut in test_borders.py
-ELSEWHERE = {"runtime": {"compiled", "fused"}, "attention_kernel": {"flex"}, "document_borders": {"cut"}}
+# compiled and fused kernels are tested with the trainer: the model is the same
+ELSEWHERE = {"runtime": {"compiled", "fused"}, "attention_kernel": {"flex"}}
 
 
 def test_the_table_holds_every_choice() -> None:

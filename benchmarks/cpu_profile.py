@@ -28,7 +28,7 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.device.device import device_name
 from reference_trainer.loop.startup import build
 from reference_trainer.measure.calibrate import is_current, measure_profile
-from reference_trainer.step.step import Work, numerics, train_step
+from reference_trainer.step.step import StepContext, numerics, train_step
 from reference_trainer.step.step_results import read_one
 
 WARMUP = 3  # steps before the timed ones: the first makes the optimizer's moments
@@ -41,7 +41,7 @@ class Model:
     name: str
     config: RunConfig
     predicted: StepTime
-    work: Work
+    context: StepContext
     seconds: list[float] = field(default_factory=list)
 
 
@@ -99,7 +99,7 @@ def measure(profile: dict[str, object], steps: int) -> list[Model]:
     with numerics(deterministic=False):
         for step in range(1, WARMUP + steps + 1):
             for model in found:
-                done = read_one(train_step(model.work, step))
+                done = read_one(train_step(model.context, step))
                 if step > WARMUP:
                     model.seconds.append(done.seconds)
             if step % 5 == 0:

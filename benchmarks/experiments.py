@@ -30,8 +30,8 @@ from planner.plan import estimate
 from reference_trainer.data.samples import TokenData, open_data
 from reference_trainer.device.device import device_name
 from reference_trainer.loop.startup import build
-from reference_trainer.step.step import Work, numerics, train_step
-from reference_trainer.step.step_results import Readings, Step
+from reference_trainer.step.step import StepContext, numerics, train_step
+from reference_trainer.step.step_results import PendingSteps, StepResult
 
 CPU = torch.device("cpu")
 SETTLING = 3
@@ -49,15 +49,15 @@ def changed(config: RunConfig, **values: Any) -> RunConfig:
     return config
 
 
-def trained(config: RunConfig, data: TokenData) -> list[Step]:
+def trained(config: RunConfig, data: TokenData) -> list[StepResult]:
     """Every step of a run, none of it written down."""
-    work, readings = build(config, CPU, data), Readings()
+    context, pending = build(config, CPU, data), PendingSteps()
     for step in range(1, (config.training.steps or 0) + 1):
-        readings.add(train_step(work, step))
-    return readings.read()
+        pending.add(train_step(context, step))
+    return pending.read()
 
 
-def last_loss(steps: list[Step]) -> float:
+def last_loss(steps: list[StepResult]) -> float:
     """Mean over the last tenth; infinite where any of it is not finite."""
     found = [step.loss for step in steps[-max(1, len(steps) // 10) :]]
     return statistics.fmean(found) if all(map(math.isfinite, found)) else math.inf
@@ -85,14 +85,14 @@ def recomputation(base: RunConfig, data: TokenData, rounds: int) -> list[dict[st
     """none, selective and full take turns step by step."""
     modes = ("none", "selective", "full")
     configs = {mode: changed(base, activation_checkpointing=mode) for mode in modes}
-    works: dict[str, Work] = {mode: build(config, CPU, data) for mode, config in configs.items()}
+    contexts: dict[str, StepContext] = {mode: build(config, CPU, data) for mode, config in configs.items()}
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     losses: dict[str, float] = {}
     for step in range(1, SETTLING + rounds + 1):
         for mode in modes:
-            readings = Readings()
-            readings.add(train_step(works[mode], step))
-            done = readings.read()[0]
+            pending = PendingSteps()
+            pending.add(train_step(contexts[mode], step))
+            done = pending.read()[0]
             losses[mode] = done.loss
             if step > SETTLING:
                 seconds[mode].append(done.seconds)

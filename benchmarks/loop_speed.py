@@ -29,7 +29,7 @@ from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from reference_trainer.data.samples import open_data
 from reference_trainer.device.device import device_name, pick_device
-from reference_trainer.loop.job import Job, take_readings
+from reference_trainer.loop.job import RunningJob, handle_results
 from reference_trainer.loop.startup import build
 from reference_trainer.measure.replay import StorageTracker
 from reference_trainer.metrics.run_directory import RunDirectory
@@ -50,16 +50,16 @@ class OurLoop:
     def __init__(self, config: RunConfig, data: Path, device: torch.device, root: Path) -> None:
         tokens = open_data(data, config.model.vocab, config.training.seq)
         self.here = RunDirectory(root).__enter__()
-        self.job = Job(build(config, device, tokens), self.here, RunOptions(), lambda line: None)
+        self.job = RunningJob(build(config, device, tokens), self.here, RunOptions(), lambda line: None)
         self.log_every = log_interval(self.job.options, device)
 
     def step(self) -> None:
         """What the loop does in a step with no evaluation and no checkpoint."""
         job = self.job
         job.done += 1
-        job.readings.add(train_step(job.work, job.done))
+        job.pending.add(train_step(job.context, job.done))
         if job.done % self.log_every == 0:
-            take_readings(job, lambda *_: None, None)
+            handle_results(job, lambda *_: None, None)
 
     def steps(self, count: int) -> list[float]:
         """Seconds of each of `count` steps."""
@@ -114,7 +114,7 @@ def peak_of(loop: PlainLoop | OurLoop, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     tracker = StorageTracker()
     tracker.phase("two steps")
-    model = loop.model if isinstance(loop, PlainLoop) else loop.job.work.model
+    model = loop.model if isinstance(loop, PlainLoop) else loop.job.context.model
     tracker.add(list(model.parameters()))
     with tracker:
         loop.step()

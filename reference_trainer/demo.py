@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from planner.files import write_atomically
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.inputs.run_toml import config_text
+from planner.log import Log
 from planner.plan import estimate
 from reference_trainer.device.device import pick_device
 from reference_trainer.execute import Outcome, execute
-from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.step.options import RunOptions
 
 # layers, width, heads, sequence, micro-batch: byte-level GPT-2-like models from 0.1M to 85M parameters
@@ -31,26 +31,28 @@ LADDER = (
     (8, 512, 8, 512, 8),
     (12, 768, 12, 512, 8),
 )
-BYTES = 256  # vocabulary of the byte tokenizer
+BYTE_VOCAB = 256  # vocabulary of the byte tokenizer
 ENOUGH_STEPS = 120
 FEWEST_STEPS = 12  # a median of the step time needs some
 LATEST = 1.5
 SECONDS_PER_MINUTE = 60
 
 
-def sized_config(minutes: float, device: torch.device, version: str, say: Callable[[str], None]) -> RunConfig:
+def sized_config(minutes: float, device: torch.device, version: str, log: Log) -> RunConfig:
     """The config of the largest model that gets `ENOUGH_STEPS` in `minutes`, by prediction on this machine."""
     chosen: RunConfig | None = None
     for i, row in enumerate(LADDER):
-        # what it says of the device is said once
-        config = adapted(_config(row, FEWEST_STEPS, device, version), device, say if i == 0 else lambda line: None)
+        # messages about the device are logged once
+        config = adapt_to_device(
+            _config(row, FEWEST_STEPS, device, version), device, log if i == 0 else lambda line: None
+        )
         seconds = estimate(config).throughput.step_seconds
         if seconds is None:
             raise InputError("the speed of this device is unknown", remedy="plan a run by hand: gptplan plan --help")
         steps = int(minutes * SECONDS_PER_MINUTE / seconds)
         if chosen is not None and steps < ENOUGH_STEPS:
             break
-        chosen = adapted(_config(row, max(steps, FEWEST_STEPS), device, version), device, lambda line: None)
+        chosen = adapt_to_device(_config(row, max(steps, FEWEST_STEPS), device, version), device, lambda line: None)
     assert chosen is not None, "the ladder is not empty"
     return chosen
 
@@ -61,7 +63,7 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
         layers=layers,
         hidden=hidden,
         heads=heads,
-        vocab=str(BYTES),
+        vocab=str(BYTE_VOCAB),
         seq=seq,
         micro_batch=micro,
         accumulation="1",
@@ -73,14 +75,14 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
     return draft(flags, as_of=date.today().isoformat(), version=version)
 
 
-def demo(minutes: float, directory: Path, version: str, say: Callable[[str], None]) -> Outcome:
+def demo(minutes: float, directory: Path, version: str, log: Log) -> Outcome:
     """Plan, emit, run and compare in `directory`, which gets run.toml and the run itself."""
     device = pick_device(None)
-    config = sized_config(minutes, device, version, say)
+    config = sized_config(minutes, device, version, log)
     # the prediction sets the steps; a machine that is busier than when it was measured must not run for an hour
     limit = LATEST * minutes * SECONDS_PER_MINUTE
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "run.toml", config_text(config))
     return execute(
-        config, directory / "run", False, RunOptions(device=device.type, progress=True, time_limit=limit), say
+        config, directory / "run", False, RunOptions(device=device.type, progress=True, time_limit=limit), log
     )

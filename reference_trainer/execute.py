@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -18,6 +17,7 @@ from planner.errors import FileError, PlanError
 from planner.files import write_atomically
 from planner.finding import Finding
 from planner.inputs.run_toml import config_text
+from planner.log import Log
 from planner.plan import Plan, estimate
 from planner.report.comparison import comparison_markdown
 from planner.report.plan import announcement
@@ -27,7 +27,7 @@ from planner.runs.directory import COMPARISON, CONFIG, METRICS, PLAN
 from planner.units import format_number
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import pick_device
-from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import last_step_of
 from reference_trainer.measure.measure import model_flops_per_step
@@ -40,7 +40,6 @@ from reference_trainer.step.options import RunOptions, as_before, write_options
 from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.train import run
 
-Say = Callable[[str], None]
 SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
 MEASUREMENT = "measurement.json"
 
@@ -53,7 +52,7 @@ class Outcome:
     comparison: Comparison | None
 
 
-def execute(config: RunConfig, directory: Path, resume: bool, options: RunOptions, say: Say) -> Outcome:
+def execute(config: RunConfig, directory: Path, resume: bool, options: RunOptions, log: Log) -> Outcome:
     """Train `config` in `directory` and compare with what was predicted before it began.
 
     Raises PlanError for what the user can mend; nothing is trained before all of it is checked.
@@ -69,7 +68,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
     data = opened_for(config, options.data_path, options.reading)
     if not resume:
         _refuse_occupied(directory)
-        config = adapted(config, device, say)
+        config = adapt_to_device(config, device, log)
     plan = estimate(config, replay=True)
     hardware = plan.flops.per_token_hardware * tokens_per_step(config)
     asked, options = (
@@ -88,26 +87,26 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
     else:
         _write_plan(plan, found, directory)
         write_options(directory, asked)
-        say(announcement(plan))
+        log(announcement(plan))
         for finding in found:
             if finding.level == "error":
-                say(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
+                log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
     try:
-        result = run(config, directory, options, say, data)
+        result = run(config, directory, options, log, data)
     except PlanError:
-        _look_back(directory, say)
+        _look_back(directory, log)
         raise
     if result.exit_code:
-        _look_back(directory, say)
+        _look_back(directory, log)
         return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
     if not result.step_seconds and (directory / COMPARISON).exists():
         return Outcome(0, load_comparison(directory))  # it was finished before: what it measured then stands
     # a compiled program's tensors are out of sight of the probe: they stay unknown, and are no eager model's
-    seen = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, say)
+    seen = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
     measured = _measurement(config, result, seen)
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
-    _look_back(directory, say)
+    _look_back(directory, log)
     return Outcome(result.exit_code, comparison)
 
 
@@ -133,13 +132,13 @@ def _refuse_occupied(directory: Path) -> None:
         )
 
 
-def _look_back(directory: Path, say: Say) -> None:
+def _look_back(directory: Path, log: Log) -> None:
     """post-mortem.md, where the run came to a step; a disk that is full now is no reason to fail."""
     try:
         if (directory / METRICS).exists():
-            say(f"post-mortem: {write_post_mortem(directory)}")
+            log(f"post-mortem: {write_post_mortem(directory)}")
     except FileError as error:
-        say(error.message())
+        log(error.message())
 
 
 def _peak(plan: Plan) -> float | None:

@@ -229,7 +229,7 @@ def _listed(steps: tuple[int, ...], most: int = 8) -> str:
 # --- as text ----------------------------------------------------------------------------------------------------------
 
 
-def markdown(s: Summary) -> str:
+def post_mortem_markdown(s: Summary) -> str:
     """The report: weak spots, then the numbers."""
     spots = weak_spots(s)
     lines = [f"# Post-mortem of {s.run}", "", "## Look at first", ""]
@@ -289,5 +289,5 @@ def _share(value: float | None) -> str:
 def write_post_mortem(directory: Path) -> Path:
     """Write post-mortem.md, anew each time. Raises FileError without metrics, or where the disk refuses."""
     path = directory / POST_MORTEM
-    write_atomically(path, markdown(summary_of(directory)), overwrite=True)
+    write_atomically(path, post_mortem_markdown(summary_of(directory)), overwrite=True)
     return path

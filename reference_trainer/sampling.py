@@ -7,7 +7,6 @@ n forward passes. For the small models of this trainer that is seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
 from planner.inputs.run_toml import load_config
+from planner.log import Log
 from planner.runs.directory import CONFIG
 from planner.units import format_duration, format_rate
 from reference_trainer.checkpoint.atomic import newest_valid, problem_with, step_in
@@ -26,8 +26,6 @@ from reference_trainer.data.codecs import decoder_for, printable
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
 from reference_trainer.model.losses import soft_capped
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +68,18 @@ class Samples:
 
 
 def sample(
-    path: Path, prompt: str, choice: Sampling, device: torch.device, say: Say, tokenizer: str | None = None
+    path: Path, prompt: str, choice: Sampling, device: torch.device, log: Log, tokenizer: str | None = None
 ) -> Samples:
     """Continue `prompt` with the newest whole checkpoint of a run directory, or with the checkpoint named.
 
     Raises InputError for a choice that cannot be drawn, FileError and CheckpointError for what cannot be read.
     """
-    refuse_undrawable(choice)
-    run_dir, checkpoint = located(path, say)
+    refuse_invalid(choice)
+    run_dir, checkpoint = located(path, log)
     config = load_config(run_dir / CONFIG)
     codec = decoder_for(config, run_dir, tokenizer)
     if codec is None:
-        say("this run's tokens are not bytes: token ids are shown; name the tokenizer of the data with --tokenizer")
+        log("this run's tokens are not bytes: token ids are shown; name the tokenizer of the data with --tokenizer")
         if prompt:
             raise InputError(
                 "--prompt cannot be turned into tokens",
@@ -95,7 +93,7 @@ def sample(
     context = min(config.training.seq, config.model.context)
     kept = ids[-context:]
     if len(kept) < len(ids):
-        say(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
+        log(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
     begin = time.perf_counter()
     drawn = [
         continued(model, kept, choice, choice.seed + i, codec.stop if codec else None) for i in range(choice.samples)
@@ -119,7 +117,7 @@ def sample(
     )
 
 
-def refuse_undrawable(choice: Sampling) -> None:
+def refuse_invalid(choice: Sampling) -> None:
     """Raises InputError where the choices contradict each other or leave their range."""
     if choice.top_p is not None and not 0 < choice.top_p <= 1:
         raise InputError(f"--top-p {choice.top_p:g} is no share", remedy="give a number above 0 and up to 1")
@@ -149,10 +147,10 @@ def _refuse_large(ids: list[int], vocab: int) -> None:
 # --- what is loaded -----------------------------------------------------------------------------------------------
 
 
-def located(path: Path, say: Say) -> tuple[Path, Path]:
+def located(path: Path, log: Log) -> tuple[Path, Path]:
     """The run directory and the checkpoint that `path` means. Raises FileError, CheckpointError."""
     if (path / CONFIG).is_file():
-        found = newest_valid(path / "checkpoints", say)
+        found = newest_valid(path / "checkpoints", log)
         if found is None:
             raise CheckpointError(
                 f"{path} has no checkpoint yet",

@@ -7,7 +7,6 @@ Read `run` and `_loop` from top to bottom: everything else is a step of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of, steps_of, tokens_per_step
+from planner.log import Log
 from planner.units import format_bytes
 from reference_trainer.checkpoint.checkpoint import bytes_needed
 from reference_trainer.checkpoint.retention import check_space
@@ -22,9 +22,17 @@ from reference_trainer.data.samples import TokenData
 from reference_trainer.device.device import Show, device_name, pick_device, progress
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
-from reference_trainer.loop.job import Job, judge_by_command, resume, save, save_last, stops_early, take_readings
+from reference_trainer.loop.job import (
+    RunningJob,
+    handle_results,
+    resume,
+    run_eval_command,
+    save_checkpoint,
+    save_last_checkpoint,
+    stops_early,
+)
 from reference_trainer.loop.startup import build, check_directory, last_step_of
-from reference_trainer.metrics.records import RunResult, facts_of, result_of
+from reference_trainer.metrics.records import RunResult, result_of, start_details
 from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import Trackers, check_trackers
 from reference_trainer.metrics.watchers import attach_watchers
@@ -33,9 +41,7 @@ from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.step.step import explained_breakdown, numerics, train_step
 
 
-def run(
-    config: RunConfig, out: Path, options: RunOptions, say: Callable[[str], None], data: TokenData | None = None
-) -> RunResult:
+def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: TokenData | None = None) -> RunResult:
     """Train `config` in the directory `out` until its last step, `options.stop_after` or a signal.
 
     data: that of `options.data_path`, where the caller has opened it already: reading and hashing it takes time.
@@ -51,52 +57,52 @@ def run(
         if data is None:
             data = opened_for(config, options.data_path, options.reading)
         refuse_unevaluated(config, data)
-        job = Job(build(config, device, data), here, options, say)
-        notes = attach_watchers(job.work, options)
+        job = RunningJob(build(config, device, data), here, options, log)
+        notes = attach_watchers(job.context, options)
         if options.resume:
             resume(job)
         if job.done >= last or stops_early(job):
-            say(f"the run in {out} is at step {job.done} already: nothing is left to do")
-            return result_of(job.work, [], job.done, 0, None)
-        check_space(here.checkpoints, config, bytes_needed(job.work.optimizer, config), job.done, last)
-        here.event("resume" if options.resume else "start", step=job.done, **facts_of(job.work, options))
-        say(f"{data.description}; training on {device_name(device)}")
+            log(f"the run in {out} is at step {job.done} already: nothing is left to do")
+            return result_of(job.context, [], job.done, 0, None)
+        check_space(here.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
+        here.event("resume" if options.resume else "start", step=job.done, **start_details(job.context, options))
+        log(f"{data.description}; training on {device_name(device)}")
         for note in notes:
-            say(note)
+            log(note)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         if options.trackers:
-            job.trackers = Trackers(options.trackers, out, facts_of(job.work, options), job.done + 1)
-        with progress(job.done, last, tokens_per_step(config), say, options.progress) as show:
+            job.trackers = Trackers(options.trackers, out, start_details(job.context, options), job.done + 1)
+        with progress(job.done, last, tokens_per_step(config), log, options.progress) as show:
             try:
                 with explained_breakdown(device), job.saver:
                     _loop(job, last, signals, show)
             finally:
-                job.work.feed.close()
-                for news in job.trackers.close() if job.trackers is not None else ():
-                    say(news)
+                job.context.prefetcher.close()
+                for messages in job.trackers.close() if job.trackers is not None else ():
+                    log(messages)
         return _finish(job, signals)
 
 
-def _loop(job: Job, last: int, signals: StopSignals, show: Show) -> None:
+def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
     """Steps from `job.done` to `last`. The host waits for the device only where readings are taken."""
-    config, begin = job.work.config, time.monotonic()
-    log_every = log_interval(job.options, job.work.device)
+    config, begin = job.context.config, time.monotonic()
+    log_every = log_interval(job.options, job.context.device)
     while job.done < last and not (signals.stopping() or _time_is_up(job.options, begin) or stops_early(job)):
         job.done += 1
-        job.readings.add(train_step(job.work, job.done))
+        job.pending.add(train_step(job.context, job.done))
         job.saver.check()
         evaluates, wanted = _is_due(config.evaluation.every, job.done), signals.take_save()
         saves = wanted or (_is_due(config.training.checkpoint_every, job.done) and job.done < last)
         if evaluates or saves or job.done == last or _is_due(log_every, job.done):
-            whole = take_readings(job, show, signals.stopping if evaluates else None)
+            whole = handle_results(job, show, signals.stopping if evaluates else None)
             if saves and whole:
-                save(job)
+                save_checkpoint(job)
             if whole and (evaluates or saves):
-                judge_by_command(job, signals.stopping)
-    take_readings(job, show, None)
-    save_last(job)
-    judge_by_command(job, signals.stopping)
+                run_eval_command(job, signals.stopping)
+    handle_results(job, show, None)
+    save_last_checkpoint(job)
+    run_eval_command(job, signals.stopping)
 
 
 def log_interval(options: RunOptions, device: torch.device) -> int:
@@ -112,18 +118,18 @@ def _is_due(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
 
 
-def _finish(job: Job, signals: StopSignals) -> RunResult:
+def _finish(job: RunningJob, signals: StopSignals) -> RunResult:
     early = stops_early(job)
-    finished = job.done >= steps_of(job.work.config) or early
+    finished = job.done >= steps_of(job.context.config) or early
     exit_code = 0 if finished else signals.exit_code
     if signals.received and not finished:
         job.here.event("signal", step=job.done, signal=signals.received.name)
-        job.say(f"{signals.received.name}: stopped after step {job.done}; continue with --resume")
+        job.log(f"{signals.received.name}: stopped after step {job.done}; continue with --resume")
     if early:
         best = job.progress.best_step
-        job.say(f"stopped early after step {job.done}: the best validation loss was that of step {best}")
+        job.log(f"stopped early after step {job.done}: the best validation loss was that of step {best}")
     job.here.event("finished" if finished else "stopped", step=job.done, exit_code=exit_code)
     if job.checkpoint_bytes is not None:
-        job.say(f"step {job.done} saved in {job.here.checkpoints} ({format_bytes(job.checkpoint_bytes)})")
-    result = result_of(job.work, job.log, job.done, exit_code, job.checkpoint_bytes)
+        job.log(f"step {job.done} saved in {job.here.checkpoints} ({format_bytes(job.checkpoint_bytes)})")
+    result = result_of(job.context, job.results, job.done, exit_code, job.checkpoint_bytes)
     return replace(result, finished=finished)  # also where it stopped early, as the config wants

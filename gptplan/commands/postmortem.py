@@ -16,7 +16,7 @@ def postmortem(
 ) -> None:
     """Show what to look at first in a run: spikes, time lost, clipping, memory; from its log alone."""
     from gptplan.output import show, show_json
-    from reference_trainer.post_mortem import markdown, summary_of, weak_spots
+    from reference_trainer.post_mortem import post_mortem_markdown, summary_of, weak_spots
 
     summary = summary_of(directory)
     if json:
@@ -24,4 +24,4 @@ def postmortem(
 
         show_json({"look_at_first": weak_spots(summary)} | asdict(summary))
     else:
-        show(markdown(summary).rstrip("\n"))
+        show(post_mortem_markdown(summary).rstrip("\n"))

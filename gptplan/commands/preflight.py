@@ -36,10 +36,10 @@ def preflight(
 
     loaded, limit = config_to_check(config, "a preflight"), parse_duration(time_limit, name="--time-limit")
     need_torch("a preflight")
-    from reference_trainer.preflight.preflight import Asked
+    from reference_trainer.preflight.preflight import PreflightOptions
     from reference_trainer.preflight.preflight import preflight as checked
 
-    report = checked(loaded, Asked(device, data, out, limit), log)
+    report = checked(loaded, PreflightOptions(device, data, out, limit), log)
     if json:
         from dataclasses import asdict
 

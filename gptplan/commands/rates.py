@@ -46,9 +46,9 @@ def rates(
     if csv is not None and not to_stdout and not force:
         refuse_existing(csv)
     need_torch("a range test")
-    from reference_trainer.preflight.rate_finder import rates_of_run
+    from reference_trainer.preflight.lr_finder import find_learning_rate
 
-    found = rates_of_run(loaded, data, device, span, log)
+    found = find_learning_rate(loaded, data, device, span, log)
     if csv is not None and not to_stdout:
         write_atomically(csv, csv_of(found), overwrite=force)
         log(f"wrote {csv}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from planner.errors import ConfigError, FileError
 from planner.files import write_atomically
+from planner.log import Log
 from planner.step_time.kernel_tables import Tables
-
-Say = Callable[[str], None]
 
 
 def profile_path(device: str = "cpu") -> Path:
@@ -33,8 +31,8 @@ def save_profile(profile: dict[str, object], path: Path) -> None:
     write_atomically(path, json.dumps(profile, indent=1) + "\n", overwrite=True)
 
 
-def load_profile(path: Path, say: Say = lambda line: None) -> dict[str, object] | None:
-    """The profile in a file; None where there is none, or it cannot be used, and then `say` gets the reason."""
+def load_profile(path: Path, log: Log = lambda line: None) -> dict[str, object] | None:
+    """The profile in a file; None where there is none, or it cannot be used, and then `log` gets the reason."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(read, dict):
@@ -44,11 +42,11 @@ def load_profile(path: Path, say: Say = lambda line: None) -> dict[str, object] 
         return None
     except (OSError, ValueError, ConfigError) as error:
         why = error.why or error.what if isinstance(error, ConfigError) else str(error)
-        say(f"the machine profile {path} is left aside: {why}")
+        log(f"the machine profile {path} is left aside: {why}")
         return None
     return read
 
 
-def cached_profile(device: str = "cpu", say: Say = lambda line: None) -> dict[str, object] | None:
+def cached_profile(device: str = "cpu", log: Log = lambda line: None) -> dict[str, object] | None:
     """This machine's profile, if `gptplan calibrate` or a run has made one."""
-    return load_profile(profile_path(device), say)
+    return load_profile(profile_path(device), log)

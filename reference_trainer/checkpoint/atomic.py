@@ -21,6 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from planner.errors import CheckpointError, FileError
+from planner.log import Log
 from reference_trainer.device.disk import sync
 
 SCHEMA = 2  # 2: state.json has progress and machine, and settings of all sections; there may be extra.safetensors
@@ -157,7 +158,7 @@ def problem_with(path: Path, contents: bool = True) -> str:
     return ""
 
 
-def newest_valid(folder: Path, say: Callable[[str], None], up_to: int | None = None) -> Path | None:
+def newest_valid(folder: Path, log: Log, up_to: int | None = None) -> Path | None:
     """The checkpoint of the highest step, at most `up_to`, that is whole; damaged ones are named and stepped over.
 
     None where there is none at all. Raises CheckpointError where there are some and all are damaged.
@@ -168,7 +169,7 @@ def newest_valid(folder: Path, say: Callable[[str], None], up_to: int | None = N
         problem = problem_with(path)
         if not problem:
             return path
-        say(f"{path.name} is damaged ({problem}); trying the one before it")
+        log(f"{path.name} is damaged ({problem}); trying the one before it")
     if standing:
         raise CheckpointError(
             f"none of the {len(standing)} checkpoints in {folder} is whole",

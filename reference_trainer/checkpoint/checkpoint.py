@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from torch import Tensor
 from planner.config.resume import NEW_SCHEDULE, NO_LONGER_EQUAL, Change, changes, hash_of, needs_request, settings_of
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError
+from planner.log import Log
 from planner.memory.optimizer_state import optimizer_memory
 from reference_trainer.checkpoint.atomic import list_checkpoints, publish
 from reference_trainer.optim.updater import Updater
@@ -37,7 +38,6 @@ MODEL, OPTIMIZER, EXTRA, STATE = "model.safetensors", "optimizer.safetensors", "
 NAMED = 4  # tensors that a message names
 
 Contents = dict[str, dict[str, Tensor]]  # file, tensor's name, tensor
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def load(
     updater: Updater,
     expected: State,
     extra: Mapping[str, Tensor] | None = None,
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
     new_schedule: bool = False,
 ) -> State:
     """Put a verified checkpoint into the model and optimizer of `updater`, and into `extra`; returns where it stands.
@@ -169,8 +169,8 @@ def load(
     """
     state = read_state(path)
     for line in _judge(path, changes(state.settings, expected.settings, new_schedule)):
-        say(line)
-    _judge_origin(path, state, expected, say)
+        log(line)
+    _judge_origin(path, state, expected, log)
     stored = {file: _read(path / file) for file in (MODEL, OPTIMIZER)}
     weights: dict[str, Tensor] = {name: w.data for name, w in updater.weights.items()}
     _refuse_misfits(path / MODEL, stored[MODEL], weights)
@@ -180,7 +180,7 @@ def load(
         for name, slot in target.items():
             slot.copy_(names[name])  # into PyTorch's own memory: aligned, on the right device
     updater.loaded(slots)
-    _load_extra(path, extra or {}, say)
+    _load_extra(path, extra or {}, log)
     return state
 
 
@@ -197,7 +197,7 @@ def _judge(path: Path, found: tuple[Change, ...]) -> list[str]:
     return [f"{change.verdict}: {change.text()}: {change.reason}" for change in found]
 
 
-def _judge_origin(path: Path, state: State, expected: State, say: Say) -> None:
+def _judge_origin(path: Path, state: State, expected: State, log: Log) -> None:
     if state.data_fingerprint != expected.data_fingerprint:
         raise CheckpointError(
             f"{path.name} was trained on other data",
@@ -206,7 +206,7 @@ def _judge_origin(path: Path, state: State, expected: State, say: Say) -> None:
         )
     for key in state.machine.keys() & expected.machine.keys():
         if state.machine[key] != expected.machine[key]:
-            say(f"warned: {key} was {state.machine[key]}, is now {expected.machine[key]}: {NO_LONGER_EQUAL}")
+            log(f"warned: {key} was {state.machine[key]}, is now {expected.machine[key]}: {NO_LONGER_EQUAL}")
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -240,7 +240,7 @@ def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _load_extra(path: Path, extra: Mapping[str, Tensor], say: Say) -> None:
+def _load_extra(path: Path, extra: Mapping[str, Tensor], log: Log) -> None:
     stored = _read(path / EXTRA) if (path / EXTRA).exists() else {}
     fits = {
         name
@@ -251,7 +251,7 @@ def _load_extra(path: Path, extra: Mapping[str, Tensor], say: Say) -> None:
         extra[name].copy_(stored[name])
     fresh = sorted(set(extra) - fits)
     if fresh:
-        say(f"{path.name} has no {', '.join(fresh)} of the shape in use: they begin fresh")
+        log(f"{path.name} has no {', '.join(fresh)} of the shape in use: they begin fresh")
 
 
 def _step_back(path: Path) -> str:

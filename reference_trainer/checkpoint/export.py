@@ -24,12 +24,12 @@ from planner.config.model import ModelConfig
 from planner.errors import CheckpointError, FileError
 from planner.exports.huggingface import hf_type, hf_values
 from planner.inputs.run_toml import explain_validation
+from planner.log import Log
 from reference_trainer.checkpoint.atomic import MANIFEST, newest_valid, problem_with
 from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
 from reference_trainer.device.disk import sync
 
 Named = Iterator[tuple[str, Tensor]]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Exported:
     size_bytes: int
 
 
-def export(source: Path, out: Path, say: Say) -> Exported:
+def export(source: Path, out: Path, log: Log) -> Exported:
     """Write the newest whole checkpoint of the run `source`, or the checkpoint `source`, to the new directory `out`.
 
     Raises FileError for a path that is neither or cannot be written, CheckpointError for a damaged checkpoint,
@@ -54,7 +54,7 @@ def export(source: Path, out: Path, say: Say) -> Exported:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileError(f"{out} exists already", why="nothing is overwritten unasked", remedy="give another -o")
-    path = _checkpoint(source, say)
+    path = _checkpoint(source, log)
     state = read_state(path)
     model = _model(path, state)
     kind = hf_type(model)
@@ -79,13 +79,13 @@ def export(source: Path, out: Path, say: Say) -> Exported:
     )
 
 
-def _checkpoint(source: Path, say: Say) -> Path:
+def _checkpoint(source: Path, log: Log) -> Path:
     if (source / MANIFEST).is_file():
         problem = problem_with(source)
         if problem:
             raise CheckpointError(f"{source} is damaged", why=problem, remedy="name another checkpoint, or its run")
         return source
-    newest = newest_valid(source / "checkpoints", say)
+    newest = newest_valid(source / "checkpoints", log)
     if newest is None:
         raise FileError(
             f"{source} holds no checkpoint",

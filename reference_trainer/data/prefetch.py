@@ -17,14 +17,14 @@ from reference_trainer.data.samples import Batch
 Place = tuple[int, int]  # step, micro-batch
 
 
-class Feed:
+class Prefetcher:
     """`take` gives a micro-batch on the device; `waited` is the time spent in it since it was last asked for."""
 
     def __init__(self, make: Callable[[int, int], Batch], accumulation: int, device: torch.device) -> None:
         """make: the micro-batch of (step, number), on the host."""
         self._make, self._accumulation, self._device = make, accumulation, device
         self._ahead: tuple[Place, Future[Batch]] | None = None
-        self._thread = ThreadPoolExecutor(1, "feed") if device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, "prefetch") if device.type == "cuda" else None
         self._waited = 0.0
 
     def take(self, step: int, micro: int) -> Batch:

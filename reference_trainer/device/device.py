@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from planner.errors import InputError, PlanError
+from planner.log import Log
 from planner.units import format_duration, format_number, format_rate
 
 TALK_EVERY = 10.0  # seconds between lines where there is no bar
@@ -94,13 +95,13 @@ Show = Callable[[int, float, float], None]
 
 
 @contextmanager
-def progress(done: int, steps: int, tokens_per_step: int, say: Callable[[str], None], bar: bool) -> Iterator[Show]:
+def progress(done: int, steps: int, tokens_per_step: int, log: Log, bar: bool) -> Iterator[Show]:
     """A function to call after each step with (step, loss in nats, seconds): a bar on stderr, or a line every 10 s.
 
     The bar comes only if it is wanted and stderr is a terminal.
     """
     if not (bar and sys.stderr.isatty()):
-        yield _lines(steps, tokens_per_step, say)
+        yield _lines(steps, tokens_per_step, log)
         return
     from rich.console import Console  # 60 ms, wanted only where there is a bar
     from rich.progress import Progress
@@ -115,7 +116,7 @@ def progress(done: int, steps: int, tokens_per_step: int, say: Callable[[str], N
         yield show
 
 
-def _lines(steps: int, tokens_per_step: int, say: Callable[[str], None]) -> Show:
+def _lines(steps: int, tokens_per_step: int, log: Log) -> Show:
     last = time.monotonic()
 
     def show(step: int, loss: float, seconds: float) -> None:
@@ -123,6 +124,6 @@ def _lines(steps: int, tokens_per_step: int, say: Callable[[str], None]) -> Show
         if time.monotonic() - last >= TALK_EVERY:
             last = time.monotonic()
             rate, left = format_rate(tokens_per_step / seconds), format_duration((steps - step) * seconds)
-            say(f"step {step}/{steps}: loss {format_number(loss)}, {rate}, {left} left")
+            log(f"step {step}/{steps}: loss {format_number(loss)}, {rate}, {left} left")
 
     return show

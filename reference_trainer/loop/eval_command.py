@@ -31,11 +31,11 @@ from reference_trainer.checkpoint.atomic import list_checkpoints
 
 TIMEOUT = 600.0  # seconds that training waits at most, where nothing is said
 POLL = 0.05  # seconds between looks
-TAIL = 64 * 1024  # bytes of stdout that are looked at
+STDOUT_TAIL_BYTES = 64 * 1024  # bytes of stdout that are looked at
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CommandResult:
     """What a command said: its numbers, or what was wrong with it; and how long training waited for it."""
 
     numbers: dict[str, float]
@@ -43,7 +43,7 @@ class Judged:
     seconds: float
 
 
-def run_command(command: str, root: Path, step: int, tokens: int, stop: Callable[[float], str]) -> Judged:
+def run_command(command: str, root: Path, step: int, tokens: int, stop: Callable[[float], str]) -> CommandResult:
     """Run `command` in the caller's directory.
 
     stop: given the seconds so far, why the command is to be ended now, or an empty text.
@@ -60,12 +60,12 @@ def run_command(command: str, root: Path, step: int, tokens: int, stop: Callable
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             problem = _finish(_start(command, environment, out, err), begin, stop)
             if not problem:
-                return Judged(numbers_in(_tail(out)), "", time.monotonic() - begin)
+                return CommandResult(numbers_in(_tail(out)), "", time.monotonic() - begin)
             said = _tail(err).strip().splitlines()
             problem += f": {said[-1]}" if said else ""
     except (OSError, ValueError) as error:
         problem = str(error)
-    return Judged({}, problem, time.monotonic() - begin)
+    return CommandResult({}, problem, time.monotonic() - begin)
 
 
 def _start(command: str, environment: dict[str, str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -91,7 +91,7 @@ def _finish(child: subprocess.Popen[bytes], begin: float, stop: Callable[[float]
 
 def _tail(file: IO[bytes]) -> str:
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - TAIL))
+    file.seek(max(0, size - STDOUT_TAIL_BYTES))
     return file.read().decode(errors="replace")
 
 

@@ -13,7 +13,7 @@ from planner.errors import ConfigError
 from reference_trainer.data.corpus.sources import Reading
 from reference_trainer.data.samples import TokenData, batch, open_data
 from reference_trainer.device.out_of_memory import explained
-from reference_trainer.step.step import Work
+from reference_trainer.step.step import StepContext
 
 
 @dataclass(slots=True)
@@ -60,23 +60,23 @@ def passes_of(config: RunConfig, validation: TokenData) -> int:
     return max(1, min(wanted, validation.valid_tokens // per_pass))
 
 
-def evaluate(work: Work, stopping: Callable[[], bool]) -> float | None:
+def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None:
     """Mean loss in nats per valid token of the same held-out samples every time; None where `stopping` broke it off.
 
     Raises PlanError when the memory does not suffice.
     """
-    config, validation, model = work.config, work.data.validation, work.model
+    config, validation, model = context.config, context.data.validation, context.model
     assert validation is not None, "refuse_unevaluated came first"
     size = config.training.micro_batch
-    total, valid = torch.zeros((), device=work.device), 0
+    total, valid = torch.zeros((), device=context.device), 0
     model.eval()
     try:
-        with torch.no_grad(), explained(config, work.device, "in an evaluation"):
+        with torch.no_grad(), explained(config, context.device, "in an evaluation"):
             for index in range(passes_of(config, validation)):
                 if stopping():
                     return None
                 held = batch(validation, config, index * size, size)
-                given = held.moved(lambda t: t.to(work.device))
+                given = held.moved(lambda t: t.to(context.device))
                 valid += held.valid
                 total += model(given.ids, given.targets, given.documents)
         return float(total) / max(valid, 1)

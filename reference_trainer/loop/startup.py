@@ -13,7 +13,7 @@ from reference_trainer.measure.measure import build_model
 from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.optim.updater import make_optimizer
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.step import Work
+from reference_trainer.step.step import StepContext
 
 
 def last_step_of(config: RunConfig, options: RunOptions) -> int:
@@ -49,7 +49,7 @@ def check_directory(here: RunDirectory, resume: bool) -> None:
         )
 
 
-def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
+def build(config: RunConfig, device: torch.device, data: TokenData) -> StepContext:
     """Model and optimizer; the weights are drawn on the CPU, so that every device begins with the same ones.
 
     Raises PlanError when the memory does not suffice, DataError for documents that cannot be told apart.
@@ -63,4 +63,4 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> Work:
     if config.training.runtime == "compiled":
         model.make_tables(config.training.seq, next(model.parameters()).device)  # made outside of the program
         model.compile(dynamic=False)  # in place: parameters keep their names
-    return Work(config, device, data, model, optimizer)
+    return StepContext(config, device, data, model, optimizer)

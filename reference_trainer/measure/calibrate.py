@@ -16,13 +16,13 @@ from statistics import median
 import torch
 
 from planner.errors import PlanError
+from planner.log import Log
 from planner.step_time.kernel_tables import SCHEMA, Table, powers_of
 from reference_trainer.device.device import device_name, pick_device, wait_for
 from reference_trainer.measure.kernel_pool import TYPES, Kernel, Pool
 from reference_trainer.measure.kernel_timings import KERNELS
 
 Key = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
-Say = Callable[[str], None]
 
 LONGEST_SHARE = 1 / 400  # of the time box that one call may take: larger sizes are left out
 FIRST_ROUND_SHARE = 0.6  # of the time box, after which the first round times one size of what is left
@@ -40,18 +40,18 @@ UNKNOWN_NOISE = 0.5  # where the time box allowed one round only: a guess, on th
 LEAST_SECONDS = 1e-9  # a difference of two times is at least this
 
 
-def measure_profile(device: str = "cpu", seconds: float = 12.0, say: Say = lambda line: None) -> dict[str, object]:
+def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambda line: None) -> dict[str, object]:
     """Time the kernels of a training step on `device`; a dict that JSON and TOML can hold.
 
     It takes about `seconds` (s), up to twice that where other work on the machine makes it wait for quiet moments.
 
     `kernels` is {name: {"fp32" | "bf16": [[size, …, seconds], …]}}; `relative_noise` the median over all of half the
     interquartile range by the median; `memory_bytes` the device's whole memory. Raises PlanError if the device is not
-    here. `say` gets two lines for people.
+    here. `log` gets two lines for people.
     """
     target = pick_device(device)
     name = device_name(target)
-    say(f"timing kernels on {name} for about {seconds:.0f} s; other work on it now makes the result worse")
+    log(f"timing kernels on {name} for about {seconds:.0f} s; other work on it now makes the result worse")
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # as in training: no TF32
     try:
@@ -62,7 +62,7 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, say: Say = lambd
         torch.set_float32_matmul_precision(precision)
     noise = sweep.noise()
     busy = "; the machine was busy: measure again when it is not" if noise > NOISY else ""
-    say(f"{len(sweep.samples)} times taken, noise {noise:.1%}{busy}")
+    log(f"{len(sweep.samples)} times taken, noise {noise:.1%}{busy}")
     return {
         "schema": SCHEMA,
         "device": device,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from planner.config.run import RunConfig
+from planner.log import Log
 from planner.units import format_bytes
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
@@ -22,7 +22,7 @@ class Probe:
     saved: dict[str, int]
 
 
-def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callable[[str], None]) -> Probe:
+def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) -> Probe:
     """Measure saved bytes and the phases' peaks of `config` on `device`, on a model that is thrown away.
 
     On a CPU the two steps are run for real. On a GPU they are replayed without memory, because the allocator's
@@ -47,5 +47,5 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, say: Callabl
     del model
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    say(f"probe: {format_bytes(sum(saved.values()))} saved for backward, peak {format_bytes(track.peak.peak_bytes)}")
+    log(f"probe: {format_bytes(sum(saved.values()))} saved for backward, peak {format_bytes(track.peak.peak_bytes)}")
     return Probe(track, saved)

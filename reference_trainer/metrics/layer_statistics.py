@@ -24,11 +24,11 @@ from torch.utils.hooks import RemovableHandle
 
 from planner.config.run import RunConfig
 from reference_trainer.optim.updater import Updater
-from reference_trainer.step.step import Work
+from reference_trainer.step.step import StepContext
 
 # elements of a tensor whose values before the step are kept: the RMS of so many independent ones is within 0.3 % (one
 # standard error, 1 / sqrt(2 n)), and smaller tensors are measured whole
-SAMPLE = 2**16
+SAMPLED_ELEMENTS = 2**16
 
 
 def layer_of(name: str) -> str:
@@ -73,34 +73,34 @@ class LayerStatistics:
         self._before: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
 
-    def before_step(self, work: Work, step: int) -> None:
+    def before_step(self, context: StepContext, step: int) -> None:
         """Look at the blocks' outputs from now on."""
         self._found = {}
-        if step % self.every == 0 and shows_activations(work.config):
-            for index, block in enumerate(work.model.blocks):
+        if step % self.every == 0 and shows_activations(context.config):
+            for index, block in enumerate(context.model.blocks):
                 self._hooks.append(block.register_forward_hook(self._residual_hook(f"blocks.{index}")))
                 down = getattr(block.mlp, "down", None)
                 if isinstance(down, nn.Module):  # a mixture's experts are no modules
                     self._hooks.append(down.register_forward_pre_hook(self._zeros_hook(f"blocks.{index}.mlp")))
 
-    def after_micro(self, work: Work, step: int, micro: int) -> None:
+    def after_micro(self, context: StepContext, step: int, micro: int) -> None:
         """After the first micro-batch the hooks go; after the last the gradients are whole, and not yet clipped."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        if step % self.every == 0 and micro == work.config.training.accumulation - 1:
-            self._measure_gradients(work.optimizer)
+        if step % self.every == 0 and micro == context.config.training.accumulation - 1:
+            self._measure_gradients(context.optimizer)
 
-    def before_update(self, work: Work, step: int) -> None:
+    def before_update(self, context: StepContext, step: int) -> None:
         """Keep a sample of the weights."""
         if step % self.every == 0:
-            self._before = {name: _sample(w).clone() for name, w in work.optimizer.weights.items()}
+            self._before = {name: _sample(w).clone() for name, w in context.optimizer.weights.items()}
 
-    def after_update(self, work: Work, step: int) -> dict[str, Tensor]:
+    def after_update(self, context: StepContext, step: int) -> dict[str, Tensor]:
         """What was found; nothing in the steps between."""
         if step % self.every:
             return {}
-        weights, before = work.optimizer.weights, self._before
+        weights, before = context.optimizer.weights, self._before
         changed, old = {}, {}
         for name, w in weights.items():
             changed[name] = (_sample(w).float() - before[name].float()).square().mean() * w.numel()
@@ -149,9 +149,9 @@ class LayerStatistics:
 
 
 def _sample(w: Tensor) -> Tensor:
-    """At most `SAMPLE` elements, evenly spread, as a view; a stride without a common factor meets every column."""
+    """At most `SAMPLED_ELEMENTS` elements, evenly spread, as a view. The stride shares no factor with the width."""
     flat = w.detach().reshape(-1)
-    stride = -(-flat.numel() // SAMPLE)
+    stride = -(-flat.numel() // SAMPLED_ELEMENTS)
     while stride > 1 and math.gcd(stride, w.shape[-1]) > 1:
         stride += 1
     return flat[::stride]

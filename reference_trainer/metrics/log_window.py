@@ -14,39 +14,40 @@ from statistics import median
 import torch
 
 from planner.counts.run import steps_of, tokens_per_step
+from planner.log import Log
 from planner.units import format_duration
 from reference_trainer.device.device import alloc_retries
 from reference_trainer.device.power import PowerMeter, power_meter
-from reference_trainer.metrics.metrics_file import Value, read_rows
-from reference_trainer.metrics.noise_scale import SCALE, Smoothed, smoothed
-from reference_trainer.metrics.records import finite, row_of
+from reference_trainer.metrics.metrics_file import MetricValue, read_rows
+from reference_trainer.metrics.noise_scale import SCALE, SmoothedNoise, smoothed_noise
+from reference_trainer.metrics.records import finite_or_none, row_of
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.step import Work
-from reference_trainer.step.step_results import Step
+from reference_trainer.step.step import StepContext
+from reference_trainer.step.step_results import StepResult
 
-RECENT = 64  # steps of this call whose median is the usual step
+RECENT_STEPS = 64  # steps of this call whose median is the usual step
 SETTLED = 8  # steps before one can be called slow: the first compile and allocate
 SLOW_TIMES, SLOW_SECONDS = 5.0, 1.0  # a slow step has taken so many usual ones, and so much longer
-Row = dict[str, Value]
-Tell = Callable[..., None]
+MetricsRow = dict[str, MetricValue]
+LogEvent = Callable[..., None]
 
 
-class Meters:
-    """Makes the rows of a run's windows. `event` and `say` hear of slow steps and of an allocator in need."""
+class LogWindow:
+    """Makes the rows of a run's windows. `event` and `log` hear of slow steps and of an allocator in need."""
 
-    def __init__(self, work: Work, options: RunOptions, event: Tell, say: Callable[[str], None]) -> None:
-        self.work, self.options, self.event, self.say = work, options, event, say
-        self.recent: deque[float] = deque(maxlen=RECENT)
-        self.noise = Smoothed()
-        self.power: PowerMeter = power_meter(work.device)
-        self._retries = self._retries_at_start = alloc_retries(work.device)
+    def __init__(self, context: StepContext, options: RunOptions, event: LogEvent, log: Log) -> None:
+        self.context, self.options, self.event, self.log = context, options, event, log
+        self.recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        self.noise = SmoothedNoise()
+        self.power: PowerMeter = power_meter(context.device)
+        self._retries = self._retries_at_start = alloc_retries(context.device)
 
     def restore(self, metrics: Path) -> None:
         """The averages as they were after the rows of `metrics`: on a continuation, and after a rollback."""
         if self.options.noise_scale:
-            self.noise = smoothed(read_rows(metrics))
+            self.noise = smoothed_noise(read_rows(metrics))
 
-    def rows(self, steps: list[Step], window_seconds: float, validation_loss: float | None) -> list[Row]:
+    def rows(self, steps: list[StepResult], window_seconds: float, validation_loss: float | None) -> list[MetricsRow]:
         """One row for each step; the last also has what is known of the whole window.
 
         validation_loss: in nats per token, of the weights after the last step.
@@ -56,19 +57,19 @@ class Meters:
             found[-1] |= self._of_window(steps, window_seconds, validation_loss)
         return found
 
-    def _of_step(self, step: Step) -> Row:
-        row = row_of(self.work, self.options, step)
-        limit = self.work.config.optimizer.clip_norm
+    def _of_step(self, step: StepResult) -> MetricsRow:
+        row = row_of(self.context, self.options, step)
+        limit = self.context.config.optimizer.clip_norm
         row["clipped"] = None if limit is None or row["grad_norm"] is None else step.grad_norm > limit
         row["slow"] = self._is_slow(step)
         self.recent.append(step.seconds)
-        row["eta_seconds"] = (steps_of(self.work.config) - step.step) * median(self.recent)
+        row["eta_seconds"] = (steps_of(self.context.config) - step.step) * median(self.recent)
         if self.options.noise_scale:
             self.noise.add(row)
             row[SCALE] = self.noise.tokens
         return row
 
-    def _is_slow(self, step: Step) -> bool:
+    def _is_slow(self, step: StepResult) -> bool:
         if len(self.recent) < SETTLED:
             return False
         usual = median(self.recent)
@@ -79,42 +80,42 @@ class Meters:
 
     def _tell_of_gap(self, told: str, step: int, seconds: float, usual: float) -> None:
         self.event("slow step", step=step, seconds=seconds, usual_seconds=usual)
-        self.say(
+        self.log(
             f"{told}, a usual step {format_duration(usual)}: the process was stopped, "
             "or something else had the machine; its speed is no measure"
         )
 
-    def _of_window(self, steps: list[Step], seconds: float, validation_loss: float | None) -> Row:
-        tokens, busy = len(steps) * tokens_per_step(self.work.config), sum(step.seconds for step in steps)
+    def _of_window(self, steps: list[StepResult], seconds: float, validation_loss: float | None) -> MetricsRow:
+        tokens, busy = len(steps) * tokens_per_step(self.context.config), sum(step.seconds for step in steps)
         idle = max(0.0, seconds - busy)
         if len(self.recent) >= SETTLED and idle > max(busy, SLOW_SECONDS):
             told = f"up to step {steps[-1].step} the device waited {format_duration(idle)} between steps"
             self._tell_of_gap(told, steps[-1].step, idle, median(self.recent))
         watts = self.power.watts()
-        row: Row = {
+        row: MetricsRow = {
             "window_steps": len(steps),
             "window_seconds": seconds,
             "window_tokens_per_second": tokens / seconds,
             "window_idle_seconds": idle,
             "power_watts": watts,
             "joules_per_token": None if watts is None else watts * seconds / tokens,
-            "device_used_bytes": _device_used(self.work.device),
+            "device_used_bytes": _device_used(self.context.device),
             "alloc_retries": self._count_retries(steps[-1].step),
         }
         if validation_loss is not None:
-            row["validation_loss"] = finite(validation_loss)
+            row["validation_loss"] = finite_or_none(validation_loss)
         return row
 
     def _count_retries(self, step: int) -> int | None:
         """Since this call began, how often the allocator had to empty its cache and ask the driver again."""
-        now = alloc_retries(self.work.device)
+        now = alloc_retries(self.context.device)
         if now is None or self._retries is None or self._retries_at_start is None:
             return None
         if now > self._retries:
             count = now - self._retries_at_start
             self.event("allocator retries", step=step, count=count)
             if self._retries == self._retries_at_start:  # every later one is in the rows
-                self.say(
+                self.log(
                     f"step {step}: the allocator ran out of memory {count} times, emptied its cache and tried again: "
                     "steps are slow, and the next may fail; a smaller micro-batch or --allocator expandable helps"
                 )

@@ -11,10 +11,10 @@ from typing import Any
 from planner.errors import FileError
 from planner.runs.directory import objects
 
-Value = float | int | bool | str | None
+MetricValue = float | int | bool | str | None
 
 
-class Journal:
+class MetricsFile:
     """Rows of steps on their way to the file. It is opened for each writing: who deletes it loses no later row."""
 
     def __init__(self, path: Path) -> None:
@@ -22,7 +22,7 @@ class Journal:
         self._pending: list[str] = []
         self.refused = ""
 
-    def add(self, row: Mapping[str, Value]) -> None:
+    def add(self, row: Mapping[str, MetricValue]) -> None:
         """A row for the next `write`."""
         self._pending.append(json.dumps(row, allow_nan=False) + "\n")
 

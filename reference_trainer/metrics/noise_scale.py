@@ -22,7 +22,7 @@ from torch import Tensor
 from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
 from reference_trainer.metrics.layer_statistics import global_norm, gradients_of
-from reference_trainer.step.step import Work
+from reference_trainer.step.step import StepContext
 
 GRADIENT, TRACE, SCALE = "noise_gradient_sq", "noise_trace", "noise_scale_tokens"
 DECAY = 0.99  # of the averages per step: about the last hundred steps count
@@ -52,33 +52,33 @@ class NoiseScale:
         self._small_sq: Tensor | None = None
         self._large_sq: Tensor | None = None
 
-    def before_step(self, work: Work, step: int) -> None:
+    def before_step(self, context: StepContext, step: int) -> None:
         """Nothing is known yet."""
 
-    def after_micro(self, work: Work, step: int, micro: int) -> None:
+    def after_micro(self, context: StepContext, step: int, micro: int) -> None:
         """The squared norm of the mean gradient over the first micro-batch, and over all of them."""
-        times = work.config.training.accumulation
+        times = context.config.training.accumulation
         if micro in (0, times - 1):
-            norm = global_norm(gradients_of(work.optimizer).values()) / work.optimizer.scale_tensor
+            norm = global_norm(gradients_of(context.optimizer).values()) / context.optimizer.scale_tensor
             if micro == 0:
                 self._small_sq = (norm * times).square()  # each micro-batch was divided by the whole step's tokens
             else:
                 self._large_sq = norm.square()
 
-    def before_update(self, work: Work, step: int) -> None:
+    def before_update(self, context: StepContext, step: int) -> None:
         """Clipping came after the norms."""
 
-    def after_update(self, work: Work, step: int) -> dict[str, Tensor]:
+    def after_update(self, context: StepContext, step: int) -> dict[str, Tensor]:
         """Both estimates of this step; they may be negative."""
         assert self._small_sq is not None and self._large_sq is not None, "why_not came first"
-        tokens = tokens_per_step(work.config)
-        small = tokens // work.config.training.accumulation
+        tokens = tokens_per_step(context.config)
+        small = tokens // context.config.training.accumulation
         gradient_sq, trace = estimates(self._small_sq, self._large_sq, small, tokens)
         return {GRADIENT: gradient_sq, TRACE: trace}
 
 
 @dataclass(slots=True)
-class Smoothed:
+class SmoothedNoise:
     """Averages of both estimates over the steps so far, the later ones weighing more."""
 
     gradient_sq: float = 0.0
@@ -103,9 +103,9 @@ class Smoothed:
         return self.trace / self.gradient_sq
 
 
-def smoothed(rows: Iterable[Mapping[str, object]]) -> Smoothed:
+def smoothed_noise(rows: Iterable[Mapping[str, object]]) -> SmoothedNoise:
     """The averages after these rows: a run that continues has those of one that was never interrupted."""
-    found = Smoothed()
+    found = SmoothedNoise()
     for row in rows:
         found.add(row)
     return found

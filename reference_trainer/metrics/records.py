@@ -10,10 +10,10 @@ import torch
 from planner.counts.run import steps_of, tokens_per_step
 from planner.step_time.throughput import MFU_CONVENTION
 from reference_trainer.device.device import device_name, memory_of
-from reference_trainer.metrics.metrics_file import Value
+from reference_trainer.metrics.metrics_file import MetricValue
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.step import Work
-from reference_trainer.step.step_results import Step
+from reference_trainer.step.step import StepContext
+from reference_trainer.step.step_results import StepResult
 
 HFU_CONVENTION = "as MFU, and what backward computes again (checkpointing, flash attention, chunked loss) counts too"
 
@@ -49,16 +49,16 @@ class RunResult:
     peak_rss_bytes: int
 
 
-def facts_of(work: Work, options: RunOptions) -> dict[str, object]:
+def start_details(context: StepContext, options: RunOptions) -> dict[str, object]:
     """What events.jsonl keeps about a start: machine, versions, model, data, and what MFU and HFU are computed from."""
     return {
-        "device": str(work.device),
-        "device_name": device_name(work.device),
+        "device": str(context.device),
+        "device_name": device_name(context.device),
         "torch": str(torch.__version__),
-        "parameters": sum(p.numel() for p in work.model.parameters()),
-        "data": work.data.description,
-        "data_fingerprint": work.data.fingerprint,
-        "tokens_per_step": tokens_per_step(work.config),
+        "parameters": sum(p.numel() for p in context.model.parameters()),
+        "data": context.data.description,
+        "data_fingerprint": context.data.fingerprint,
+        "tokens_per_step": tokens_per_step(context.config),
         "flops_per_step": options.flops_per_step,
         "hardware_flops_per_step": options.hardware_flops_per_step,
         "peak_flops": options.peak_flops,
@@ -67,63 +67,65 @@ def facts_of(work: Work, options: RunOptions) -> dict[str, object]:
     }
 
 
-def row_of(work: Work, options: RunOptions, done: Step) -> dict[str, Value]:
+def row_of(context: StepContext, options: RunOptions, done: StepResult) -> dict[str, MetricValue]:
     """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the reading."""
-    tokens, cuda = tokens_per_step(work.config), work.device.type == "cuda"
+    tokens, cuda = tokens_per_step(context.config), context.device.type == "cuda"
     peak = options.peak_flops
 
     def used(flops: int | None) -> float | None:
         return None if flops is None or peak is None else flops / (done.seconds * peak)
 
-    row: dict[str, Value] = {
+    row: dict[str, MetricValue] = {
         "step": done.step,
         "tokens": done.step * tokens,
         "valid_tokens": done.valid_tokens,
-        "loss": finite(done.loss),
-        "perplexity": finite(math.exp(min(done.loss, 700.0))),
+        "loss": finite_or_none(done.loss),
+        "perplexity": finite_or_none(math.exp(min(done.loss, 700.0))),
         "lr": done.rate,
-        "grad_norm": finite(done.grad_norm),
+        "grad_norm": finite_or_none(done.grad_norm),
         "step_seconds": done.seconds,
         "data_seconds": done.data_seconds,
         "data_share": done.data_seconds / done.seconds,
         "tokens_per_second": tokens / done.seconds,
         "mfu": used(options.flops_per_step),
         "hfu": used(options.hardware_flops_per_step),
-        "allocated_bytes": torch.cuda.memory_allocated(work.device) if cuda else None,
-        "reserved_bytes": torch.cuda.memory_reserved(work.device) if cuda else None,
+        "allocated_bytes": torch.cuda.memory_allocated(context.device) if cuda else None,
+        "reserved_bytes": torch.cuda.memory_reserved(context.device) if cuda else None,
         "updated": done.updated,
         "spike": done.spike,
-        "loss_sigmas": finite(done.loss_sigmas),
-        "norm_sigmas": finite(done.norm_sigmas),
+        "loss_sigmas": finite_or_none(done.loss_sigmas),
+        "norm_sigmas": finite_or_none(done.norm_sigmas),
     }
-    if work.optimizer.scaler is not None:
+    if context.optimizer.scaler is not None:
         row["loss_scale"] = done.scale
-    return row | {name: finite(value) for name, value in done.signals.items()}
+    return row | {name: finite_or_none(value) for name, value in done.signals.items()}
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
 
 
-def result_of(work: Work, log: list[Step], done: int, exit_code: int, checkpoint_bytes: int | None) -> RunResult:
-    """The result of a call that took the steps in `log` and left the run after step `done`."""
-    memory = memory_of(work.device)
+def result_of(
+    context: StepContext, results: list[StepResult], done: int, exit_code: int, checkpoint_bytes: int | None
+) -> RunResult:
+    """The result of a call that took the steps in `results` and left the run after step `done`."""
+    memory = memory_of(context.device)
     return RunResult(
-        device=str(work.device),
-        device_name=device_name(work.device),
+        device=str(context.device),
+        device_name=device_name(context.device),
         torch_version=str(torch.__version__),
-        parameters=sum(p.numel() for p in work.model.parameters()),
-        data=work.data.description,
-        data_fingerprint=work.data.fingerprint,
+        parameters=sum(p.numel() for p in context.model.parameters()),
+        data=context.data.description,
+        data_fingerprint=context.data.fingerprint,
         steps_done=done,
-        tokens_done=done * tokens_per_step(work.config),
-        finished=done >= steps_of(work.config),
+        tokens_done=done * tokens_per_step(context.config),
+        finished=done >= steps_of(context.config),
         exit_code=exit_code,
-        step_seconds=[step.seconds for step in log],
-        rates=[(step.step, step.rate) for step in log],
-        losses=[step.loss for step in log],
-        grad_norms=[step.grad_norm for step in log],
+        step_seconds=[step.seconds for step in results],
+        rates=[(step.step, step.rate) for step in results],
+        losses=[step.loss for step in results],
+        grad_norms=[step.grad_norm for step in results],
         checkpoint_bytes=checkpoint_bytes,
         peak_allocated_bytes=memory.peak_allocated,
         peak_reserved_bytes=memory.peak_reserved,

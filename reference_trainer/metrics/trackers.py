@@ -23,9 +23,9 @@ from typing import Any, Protocol
 from planner.errors import InputError, MissingExtraError, nearest
 
 QUEUED = 4096  # rows that may wait: minutes of small steps
-PATIENCE = 5.0  # seconds that the end of a run waits for all trackers together
+CLOSE_SECONDS = 5.0  # seconds that the end of a run waits for all trackers together
 Points = dict[str, float]
-Facts = Mapping[str, Any]
+RunDetails = Mapping[str, Any]
 STOP = None  # in the queue: nothing follows
 
 
@@ -41,7 +41,7 @@ class Backend(Protocol):
         """Write what is left."""
 
 
-Begin = Callable[[Path, Facts, int], Backend]
+Begin = Callable[[Path, RunDetails, int], Backend]
 
 
 class TensorBoard:
@@ -49,7 +49,7 @@ class TensorBoard:
 
     redraws = True
 
-    def __init__(self, root: Path, facts: Facts, first_step: int) -> None:
+    def __init__(self, root: Path, facts: RunDetails, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # 0.5 s, only where it is asked for
 
         self._open: Callable[[int], Any] = lambda step: SummaryWriter(str(root / "tensorboard"), purge_step=step)
@@ -76,7 +76,7 @@ class Trackio:
 
     redraws = False
 
-    def __init__(self, root: Path, facts: Facts, first_step: int) -> None:
+    def __init__(self, root: Path, facts: RunDetails, first_step: int) -> None:
         os.environ.setdefault("TRACKIO_DIR", str((root / "trackio").absolute()))  # it is read at the import
         import trackio  # type: ignore[import-not-found, unused-ignore]  # seconds, only where it is asked for
 
@@ -98,7 +98,7 @@ class Wandb:
 
     redraws = False
 
-    def __init__(self, root: Path, facts: Facts, first_step: int) -> None:
+    def __init__(self, root: Path, facts: RunDetails, first_step: int) -> None:
         import wandb  # type: ignore[import-not-found, unused-ignore]  # seconds, only where it is asked for
 
         self._run = wandb.init(
@@ -135,7 +135,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
 class Background:
     """One tracker in a thread. `lost`: the message of its end, before the run's; empty while all is well."""
 
-    def __init__(self, name: str, root: Path, facts: Facts, first_step: int) -> None:
+    def __init__(self, name: str, root: Path, facts: RunDetails, first_step: int) -> None:
         self.name, self.lost, self._told = name, "", False
         self._begin, self._arguments = BACKENDS[name], (root, facts, first_step)
         self._drawn = root / f"{name}.drawn"
@@ -152,7 +152,7 @@ class Background:
             except queue.Full:
                 self.lost = f"it is {QUEUED} rows behind"
 
-    def news(self) -> str:
+    def messages(self) -> str:
         """Why the tracker was turned off, once; else empty."""
         if not self.lost or self._told:
             return ""
@@ -197,7 +197,7 @@ class Background:
 class Trackers:
     """All trackers of a run."""
 
-    def __init__(self, names: tuple[str, ...], root: Path, facts: Facts, first_step: int) -> None:
+    def __init__(self, names: tuple[str, ...], root: Path, facts: RunDetails, first_step: int) -> None:
         self._all = [Background(name, root, facts, first_step) for name in dict.fromkeys(names)]
 
     def log(self, row: Mapping[str, Any]) -> list[str]:
@@ -206,17 +206,17 @@ class Trackers:
         points = {name: float(value) for name, value in row.items() if _is_drawn(name, value)}
         for tracker in self._all:
             tracker.put(step, points)
-        return self.news()
+        return self.messages()
 
-    def news(self) -> list[str]:
+    def messages(self) -> list[str]:
         """Of every tracker that was turned off since the last call, why."""
-        return [news for tracker in self._all if (news := tracker.news())]
+        return [messages for tracker in self._all if (messages := tracker.messages())]
 
     def close(self) -> list[str]:
         """The end of a run; returns what is to be said."""
         for tracker in self._all:
-            tracker.close(PATIENCE / len(self._all))
-        return self.news()
+            tracker.close(CLOSE_SECONDS / len(self._all))
+        return self.messages()
 
 
 def _talk_on_stderr(package: str) -> None:

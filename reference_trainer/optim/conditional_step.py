@@ -21,12 +21,12 @@ from torch import Tensor
 from reference_trainer.optim.lion_adamw import OneByOne
 
 
-def reads_the_gate(optimizer: torch.optim.Optimizer) -> bool:
+def decides_on_host(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the host must know before `optimizer` steps."""
     return not (isinstance(optimizer, OneByOne | torch.optim.Muon) or _is_fused(optimizer))
 
 
-def gated_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
+def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
     """Update what `optimizer` holds where `good`, a bool of no dimension on its device, is true.
 
     One that reads the gate must be asked only where it is.

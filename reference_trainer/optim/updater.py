@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from planner.config.run import RunConfig
 from planner.counts.run import moments_dtype, recipe_of
-from reference_trainer.optim.conditional_step import gated_step, reads_the_gate
+from reference_trainer.optim.conditional_step import conditional_step, decides_on_host
 from reference_trainer.optim.optimizers import fresh_state, optimizers_for, set_rate
 
 FP32_BYTES = 4
@@ -51,7 +51,7 @@ class Updater:
         parts = [{name: w} for name, w in self.weights.items()] if self.one_by_one else [self.weights]
         self.optimizers = [(part, o) for part in parts for o in optimizers_for(part, config.optimizer, moments)]
         self.scaler = torch.amp.GradScaler(self._device.type) if recipe.loss_scale else None
-        self.reads_the_gate = any(reads_the_gate(optimizer) for _, optimizer in self.optimizers)
+        self.decides_on_host = any(decides_on_host(optimizer) for _, optimizer in self.optimizers)
 
     @property
     def _device(self) -> torch.device:
@@ -114,7 +114,7 @@ class Updater:
         """
         if isinstance(good, bool):
             good = torch.full((), good, device=self._device)
-        if not self.reads_the_gate or bool(good):
+        if not self.decides_on_host or bool(good):
             for part, optimizer in self.optimizers:
                 self._update(part, optimizer, good)
             if self.has_master and not self.one_by_one:
@@ -125,13 +125,13 @@ class Updater:
 
     def _update(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer, good: Tensor) -> None:
         if not self.one_by_one:
-            gated_step(optimizer, good)
+            conditional_step(optimizer, good)
             return
         ((name, master),) = part.items()
         parameter = self.parameters[name]
         assert parameter.grad is not None
         master.grad = parameter.grad.float()
-        gated_step(optimizer, good)
+        conditional_step(optimizer, good)
         master.grad = None
         parameter.copy_(master)
 

@@ -20,7 +20,7 @@ from reference_trainer.device.device import wait_for
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT, INIT_STD
 from reference_trainer.model.losses import IGNORED
-from reference_trainer.step.step import Work, train_step
+from reference_trainer.step.step import StepContext, train_step
 from reference_trainer.step.step_results import read_one
 
 OVERFIT_STEPS = 100
@@ -30,14 +30,14 @@ FP16_SCALE = 2.0**10  # small gradients would be rounded to 0 in fp16, which is 
 EXPERT_NOISE = 0.05  # experts gather their tokens: other tokens, other shapes of products, another rounding
 
 
-def steps_on(work: Work, first: int, last: int, deadline: float = math.inf) -> list[tuple[float, float]]:
+def steps_on(context: StepContext, first: int, last: int, deadline: float = math.inf) -> list[tuple[float, float]]:
     """(loss in nats per token, seconds) of the trainer's own steps `first` … `last`, until `deadline` (monotonic)."""
     found = []
     for step in range(first, last + 1):
-        wait_for(work.device)
+        wait_for(context.device)
         begin = time.perf_counter()
-        loss = read_one(train_step(work, step)).loss
-        wait_for(work.device)
+        loss = read_one(train_step(context, step)).loss
+        wait_for(context.device)
         found.append((loss, time.perf_counter() - begin))
         if time.monotonic() >= deadline:
             break
@@ -82,7 +82,7 @@ def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> Fi
     return FirstLoss(middle, tolerance, tied, repeating)
 
 
-def first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
+def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
     """The first loss is that of a uniform guess, as far as the initialisation is one."""
     ids, targets = given.ids, given.targets
     model.eval()
@@ -120,19 +120,19 @@ def first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
 # --- gradients ----------------------------------------------------------------------------------------------------
 
 
-def gradients(work: Work, given: Batch) -> tuple[Check, Check]:
+def check_gradients(context: StepContext, given: Batch) -> tuple[Check, Check]:
     """After one backward pass: the global norm is finite, and every parameter has a gradient that is not zero."""
-    scale = FP16_SCALE if work.model.compute == torch.float16 else 1.0
-    loss = work.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
+    scale = FP16_SCALE if context.model.compute == torch.float16 else 1.0
+    loss = context.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
     loss.backward()
-    found = {name: _gradient(work, name, scale) for name, _ in work.model.named_parameters()}
-    work.optimizer.zero_grad()
-    return _norm_check(work.config, found), _all_check(found)
+    found = {name: _gradient(context, name, scale) for name, _ in context.model.named_parameters()}
+    context.optimizer.zero_grad()
+    return _norm_check(context.config, found), _all_check(found)
 
 
-def _gradient(work: Work, name: str, scale: float) -> tuple[float, bool] | None:
+def _gradient(context: StepContext, name: str, scale: float) -> tuple[float, bool] | None:
     """L2 norm of a parameter's gradient, and whether it is all zeros; it may have been moved to the master's."""
-    for holder in (dict(work.model.named_parameters())[name], work.optimizer.weights[name]):
+    for holder in (dict(context.model.named_parameters())[name], context.optimizer.weights[name]):
         if holder.grad is not None:
             return float(holder.grad.double().norm()) / scale, not bool(holder.grad.any())
     return None
@@ -171,11 +171,11 @@ def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
     )
 
 
-def decay_groups(work: Work) -> Check:
+def check_decay_groups(context: StepContext) -> Check:
     """Every tensor is in one group of the real optimizer, with the rate and the decay that the config's rules give."""
-    rules, names = work.config.optimizer, work.optimizer.weights
+    rules, names = context.config.optimizer, context.optimizer.weights
     found: dict[int, list[tuple[float, float]]] = {}
-    for group in work.optimizer.param_groups:
+    for group in context.optimizer.param_groups:
         for w in group["params"]:
             found.setdefault(id(w), []).append((float(group["rate_factor"]), float(group["weight_decay"])))
     wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
@@ -195,7 +195,7 @@ def decay_groups(work: Work) -> Check:
 # --- causality ----------------------------------------------------------------------------------------------------
 
 
-def causality(model: GPT, given: Batch) -> Check:
+def check_causality(model: GPT, given: Batch) -> Check:
     """A token that changes leaves every hidden state before it as it was, to the bit; with experts, to their rounding.
 
     The first row of the batch is used. The head is applied to each position alone: logits follow.
@@ -227,7 +227,7 @@ def causality(model: GPT, given: Batch) -> Check:
 # --- one batch ----------------------------------------------------------------------------------------------------
 
 
-def overfitted(config: RunConfig, data: TokenData, device: torch.device, seconds: float) -> Check:
+def check_overfitting(config: RunConfig, data: TokenData, device: torch.device, seconds: float) -> Check:
     """One sequence, again and again with the config's own optimizer at its peak rate: the loss must fall."""
     training = {"micro_batch": 1, "accumulation": 1, "steps": OVERFIT_STEPS, "tokens": None}
     schedule = {"kind": "constant", "warmup_steps": 0, "cooldown_steps": 0}

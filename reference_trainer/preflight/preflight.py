@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from planner.analysis.ranges import repetition_findings, schedule_findings
 from planner.config.run import RunConfig
 from planner.counts.run import rate_at, steps_of
 from planner.errors import DataError, FileError, PlanError
+from planner.log import Log
 from planner.plan import Plan, estimate
 from planner.runs.preflight import Check, Preflight, ShownSample, Value
 from planner.units import format_count, format_duration, format_number
@@ -27,36 +28,41 @@ from reference_trainer.data.codecs import codec_of, is_text, printable
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.device.out_of_memory import explained
-from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.measure.probe import probe
 from reference_trainer.model.losses import IGNORED
-from reference_trainer.preflight.model import causality, decay_groups, first_loss, gradients, overfitted
+from reference_trainer.preflight.model import (
+    check_causality,
+    check_decay_groups,
+    check_first_loss,
+    check_gradients,
+    check_overfitting,
+)
 from reference_trainer.preflight.system import (
-    disk_room,
+    check_device_peak,
+    check_disk,
+    check_memory,
+    check_phase_peaks,
+    check_round_trip,
+    check_step_time,
+    estimate_whole_run,
     free_bytes,
-    memory_room,
-    peak_of_device,
-    peaks_of_phases,
     round_trip,
-    saved_checks,
     scratch,
-    timed_steps,
-    whole_run,
 )
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.precision import refuse_unrunnable
-from reference_trainer.step.step import Work, numerics
+from reference_trainer.step.step import StepContext, numerics
 
-Say = Callable[[str], None]
 SHOWN_SAMPLES = 2
 SHOWN_TOKENS = 72
-SCHEMA = 1
+_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PreflightOptions:
     """How to check: as `gptplan run` would run. out: where the run will be written; time_limit: seconds, about."""
 
     device: str | None = None
@@ -66,21 +72,21 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Flight:
+class PreflightState:
     """A preflight in progress."""
 
     config: RunConfig
     plan: Plan
     device: torch.device
-    asked: Asked
-    say: Say
+    options: PreflightOptions
+    log: Log
     begin: float
     checks: list[Check] = field(default_factory=list)
     samples: tuple[ShownSample, ...] = ()
 
     def left(self) -> float:
         """Seconds until the time limit."""
-        return self.begin + self.asked.time_limit - time.monotonic()
+        return self.begin + self.options.time_limit - time.monotonic()
 
     def skip(self, names: Iterable[str], why: str, remedy: str = "") -> None:
         """These checks cannot be made."""
@@ -91,33 +97,33 @@ MODEL_CHECKS = ("first loss", "first gradient", "all are trained", "decay groups
 STEP_CHECKS = ("step time", "peak of a step", "save and load", "checkpoint size", "one sequence over-fitted")
 
 
-def preflight(config: RunConfig, asked: Asked, say: Say) -> Preflight:
+def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflight:
     """Every check of `config` on this machine. Raises PlanError for what no run could begin with."""
     begin = time.monotonic()
-    device = pick_device(asked.device)
+    device = pick_device(options.device)
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, device)
-    config = adapted(config, device, say)
+    config = adapt_to_device(config, device, log)
     plan = estimate(config, replay=True)
-    flight = Flight(config, plan, device, asked, say, begin)
+    state = PreflightState(config, plan, device, options, log, begin)
     with numerics(False, config.training.recipe == "tf32"):
-        data = _data(flight)
-        rates = _rates(flight)
-        flight.checks.append(memory_room(plan, free_bytes(device)))
+        data = _data(state)
+        rates = _rates(state)
+        state.checks.append(check_memory(plan, free_bytes(device)))
         step_seconds = save_seconds = None
         if data is None:
-            flight.skip([*MODEL_CHECKS, *STEP_CHECKS], "the data cannot be used")
-        elif flight.checks[-1].verdict == "failed":
-            flight.skip([*MODEL_CHECKS, *STEP_CHECKS], "the predicted peak is above the free memory")
+            state.skip([*MODEL_CHECKS, *STEP_CHECKS], "the data cannot be used")
+        elif state.checks[-1].verdict == "failed":
+            state.skip([*MODEL_CHECKS, *STEP_CHECKS], "the predicted peak is above the free memory")
         else:
-            step_seconds, save_seconds = _runs(flight, data)
-    _disk(flight)
+            step_seconds, save_seconds = _runs(state, data)
+    _disk(state)
     if step_seconds is None:
-        flight.skip(["whole run"], "the speed was not measured")
+        state.skip(["whole run"], "the speed was not measured")
     else:
-        flight.checks.append(whole_run(plan, step_seconds, save_seconds))
+        state.checks.append(estimate_whole_run(plan, step_seconds, save_seconds))
     return Preflight(
-        schema_version=SCHEMA,
+        schema_version=_SCHEMA,
         model=config.model.name,
         parameters=plan.parameters.total,
         device=str(device),
@@ -125,22 +131,22 @@ def preflight(config: RunConfig, asked: Asked, say: Say) -> Preflight:
         torch=str(torch.__version__),
         seconds=time.monotonic() - begin,
         rates=rates,
-        samples=flight.samples,
-        checks=tuple(flight.checks),
+        samples=state.samples,
+        checks=tuple(state.checks),
     )
 
 
 # --- data and schedule --------------------------------------------------------------------------------------------
 
 
-def _data(flight: Flight) -> TokenData | None:
-    config, name = flight.config, "data"
+def _data(state: PreflightState) -> TokenData | None:
+    config, name = state.config, "data"
     try:
-        data = opened_for(config, flight.asked.data)
+        data = opened_for(config, state.options.data)
     except DataError as error:
-        flight.checks.append(Check(name, "failed", "unusable", "", f"{error.what}: {error.why}", error.remedy))
+        state.checks.append(Check(name, "failed", "unusable", "", f"{error.what}: {error.why}", error.remedy))
         return None
-    tokens, known = flight.plan.tokens.trained, data.valid_tokens
+    tokens, known = state.plan.tokens.trained, data.valid_tokens
     found = [f for f in repetition_findings(tokens, known) if f.level == "warning"]
     epochs = tokens / known
     measured = f"{format_count(known)} targets, seen {format_number(epochs)} times"
@@ -152,20 +158,20 @@ def _data(flight: Flight) -> TokenData | None:
     }
     expected = f"{format_count(tokens)} trained on"
     if found:
-        flight.checks.append(Check(name, "warning", measured, expected, found[0].message, found[0].remedy, values))
+        state.checks.append(Check(name, "warning", measured, expected, found[0].message, found[0].remedy, values))
     else:
-        flight.checks.append(Check(name, "ok", measured, expected, data.description, values=values))
-    flight.checks.append(_shift(flight, data))
+        state.checks.append(Check(name, "ok", measured, expected, data.description, values=values))
+    state.checks.append(_shift(state, data))
     return data
 
 
-def _shift(flight: Flight, data: TokenData) -> Check:
+def _shift(state: PreflightState, data: TokenData) -> Check:
     """The target of a position is the input of the next; two samples are shown."""
-    count = min(SHOWN_SAMPLES, data.valid_tokens // flight.config.training.seq)
-    ids, targets, *_ = batch(data, flight.config, 0, count)
-    flight.samples = tuple(_shown(flight, i, ids[i], targets[i]) for i in range(count))
+    count = min(SHOWN_SAMPLES, data.valid_tokens // state.config.training.seq)
+    ids, targets, *_ = batch(data, state.config, 0, count)
+    state.samples = tuple(_shown(state, i, ids[i], targets[i]) for i in range(count))
     wanted = targets[:, :-1]
-    counted = wanted != IGNORED  # where a document ends nothing is asked for
+    counted = wanted != IGNORED  # where a document ends nothing is options for
     wrong = int(((wanted != ids[:, 1:]) & counted).sum())
     total = int(counted.sum())
     measured = f"{total - wrong:,} of {total:,} targets are the next input"
@@ -176,8 +182,8 @@ def _shift(flight: Flight, data: TokenData) -> Check:
     return Check("targets", "failed", measured, "all", why, "look at how the data makes its samples", values)
 
 
-def _shown(flight: Flight, index: int, ids: Tensor, targets: Tensor) -> ShownSample:
-    codec = codec_of(flight.config.model.vocab, is_text(flight.asked.data))
+def _shown(state: PreflightState, index: int, ids: Tensor, targets: Tensor) -> ShownSample:
+    codec = codec_of(state.config.model.vocab, is_text(state.options.data))
 
     def text(tokens: Tensor) -> str:
         some = [int(t) for t in tokens[:SHOWN_TOKENS] if int(t) != IGNORED]
@@ -188,9 +194,9 @@ def _shown(flight: Flight, index: int, ids: Tensor, targets: Tensor) -> ShownSam
     return ShownSample(index, text(ids), text(targets))
 
 
-def _rates(flight: Flight) -> tuple[tuple[int, float], ...]:
+def _rates(state: PreflightState) -> tuple[tuple[int, float], ...]:
     """The rate of the first update, at the end of warm-up, in the middle and of the last update."""
-    config, steps = flight.config, steps_of(flight.config)
+    config, steps = state.config, steps_of(state.config)
     marks = sorted({1, min(max(config.schedule.warmup_steps, 1), steps), max(steps // 2, 1), steps})
     rates = tuple((step, rate_at(config, step)) for step in marks)
     highest, peak = max(rate for _, rate in rates), config.schedule.peak_lr
@@ -199,103 +205,103 @@ def _rates(flight: Flight) -> tuple[tuple[int, float], ...]:
     )
     expected = f"above 0, peak {format_number(peak)}"
     values = {f"step_{step}": rate for step, rate in rates}
-    odd = [f for f in schedule_findings(config.schedule, steps, flight.plan.parameters.total) if f.level != "note"]
+    odd = [f for f in schedule_findings(config.schedule, steps, state.plan.parameters.total) if f.level != "note"]
     if not all(math.isfinite(rate) for _, rate in rates) or rates[0][1] <= 0:
         why, mend = "the first update would change nothing", "change the schedule"
-        flight.checks.append(Check("learning rate", "failed", measured, expected, why, mend, values))
+        state.checks.append(Check("learning rate", "failed", measured, expected, why, mend, values))
     elif highest < peak or odd:
         why = "; ".join(f.message for f in odd) or "the run ends before the warm-up does: the peak is never reached"
         mend = "; ".join(f.remedy for f in odd) or "take a shorter warm-up, or more steps"
-        flight.checks.append(Check("learning rate", "warning", measured, expected, why, mend, values))
+        state.checks.append(Check("learning rate", "warning", measured, expected, why, mend, values))
     else:
-        flight.checks.append(Check("learning rate", "ok", measured, expected, values=values))
+        state.checks.append(Check("learning rate", "ok", measured, expected, values=values))
     return rates
 
 
 # --- what runs ----------------------------------------------------------------------------------------------------
 
 
-def _runs(flight: Flight, data: TokenData) -> tuple[float | None, float | None]:
+def _runs(state: PreflightState, data: TokenData) -> tuple[float | None, float | None]:
     """Checks that compute: seconds of a step and of a save, None where they were not measured."""
-    predicted = flight.plan.throughput.step_seconds
-    micro = predicted / flight.config.training.accumulation if predicted else 0.0
+    predicted = state.plan.throughput.step_seconds
+    micro = predicted / state.config.training.accumulation if predicted else 0.0
     names = [*MODEL_CHECKS, *STEP_CHECKS]
-    if micro > flight.left():
-        flight.skip(names, f"one micro-batch is predicted to take {format_duration(micro)}", "a longer --time-limit")
+    if micro > state.left():
+        state.skip(names, f"one micro-batch is predicted to take {format_duration(micro)}", "a longer --time-limit")
         return None, None
-    done = len(flight.checks)
+    done = len(state.checks)
     try:
-        with explained(flight.config, flight.device, "in the preflight"):
-            return _measured(flight, data)
+        with explained(state.config, state.device, "in the preflight"):
+            return _measured(state, data)
     except FileError:
         raise
     except PlanError as error:  # memory, most of all: it is what the check is about
-        made = {check.name for check in flight.checks[done:]}
+        made = {check.name for check in state.checks[done:]}
         rest = [name for name in names if name not in made]
-        flight.checks.append(Check(rest[0], "failed", "stopped", "", f"{error.what}: {error.why}", error.remedy))
-        flight.skip(rest[1:], "the check before it ended with an error")
+        state.checks.append(Check(rest[0], "failed", "stopped", "", f"{error.what}: {error.why}", error.remedy))
+        state.skip(rest[1:], "the check before it ended with an error")
         return None, None
 
 
-def _measured(flight: Flight, data: TokenData) -> tuple[float | None, float | None]:
-    config, device, checks = flight.config, flight.device, flight.checks
-    flight.say("building the model and its optimizer")
-    work = build(config, device, data)
+def _measured(state: PreflightState, data: TokenData) -> tuple[float | None, float | None]:
+    config, device, checks = state.config, state.device, state.checks
+    state.log("building the model and its optimizer")
+    context = build(config, device, data)
     given = batch(data, config, 0, config.training.micro_batch).moved(lambda t: t.to(device))
     begin = time.perf_counter()
-    checks.append(first_loss(work.model, config, given))
-    checks += gradients(work, given)
+    checks.append(check_first_loss(context.model, config, given))
+    checks += check_gradients(context, given)
     micro = time.perf_counter() - begin
-    checks.append(decay_groups(work))
-    checks.append(causality(work.model, given))
+    checks.append(check_decay_groups(context))
+    checks.append(check_causality(context.model, given))
     whole = micro * config.training.accumulation
-    if 2 * whole > flight.left():
+    if 2 * whole > state.left():
         why = f"two steps of {config.training.accumulation} micro-batches would take about {format_duration(2 * whole)}"
-        flight.skip(STEP_CHECKS, why, "a longer --time-limit")
+        state.skip(STEP_CHECKS, why, "a longer --time-limit")
         return None, None
-    flight.say("timing steps")
+    state.log("timing steps")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    timed, step_seconds = timed_steps(work, flight.plan, flight.left() / 3)
+    timed, step_seconds = check_step_time(context, state.plan, state.left() / 3)
     checks.append(timed)
     if device.type == "cuda":
         stats = torch.cuda.memory_stats(device)
         peaks = (stats[f"{kind}_bytes.all.peak"] for kind in ("allocated", "reserved"))
-        checks.append(peak_of_device(flight.plan, *peaks))
-    save_seconds = _saved(flight, work)
-    del work, given
+        checks.append(check_device_peak(state.plan, *peaks))
+    save_seconds = _saved(state, context)
+    del context, given
     _let_go(device)
     if device.type != "cuda":
-        _probed(flight, data, micro)
-    flight.say("over-fitting one sequence")
-    checks.append(overfitted(config, data, device, max(flight.left(), 1.0)))
+        _probed(state, data, micro)
+    state.log("over-fitting one sequence")
+    checks.append(check_overfitting(config, data, device, max(state.left(), 1.0)))
     _let_go(device)
     return step_seconds, save_seconds
 
 
-def _saved(flight: Flight, work: Work) -> float:
-    flight.say("saving and loading")
-    with scratch(_nearest(flight.asked.out)) as folder:
-        saved = round_trip(work, folder / "checkpoints")
-    flight.checks += saved_checks(flight.plan, saved)
+def _saved(state: PreflightState, context: StepContext) -> float:
+    state.log("saving and loading")
+    with scratch(_nearest(state.options.out)) as folder:
+        saved = round_trip(context, folder / "checkpoints")
+    state.checks += check_round_trip(state.plan, saved)
     return saved.save_seconds
 
 
-def _probed(flight: Flight, data: TokenData, micro: float) -> None:
-    name, need = "peak of a step", 4 * micro * min(2, flight.config.training.accumulation)
-    if flight.config.training.runtime == "compiled":
-        flight.skip([name], "a compiled program's tensors are out of sight of the tracker")
-    elif need > flight.left():
-        flight.skip([name], f"two watched steps would take about {format_duration(need)}", "a longer --time-limit")
+def _probed(state: PreflightState, data: TokenData, micro: float) -> None:
+    name, need = "peak of a step", 4 * micro * min(2, state.config.training.accumulation)
+    if state.config.training.runtime == "compiled":
+        state.skip([name], "a compiled program's tensors are out of sight of the tracker")
+    elif need > state.left():
+        state.skip([name], f"two watched steps would take about {format_duration(need)}", "a longer --time-limit")
     else:
-        seen = probe(flight.config, data, flight.device, flight.say)
-        flight.checks.append(peaks_of_phases(flight.plan, seen.track))
+        seen = probe(state.config, data, state.device, state.log)
+        state.checks.append(check_phase_peaks(state.plan, seen.track))
 
 
-def _disk(flight: Flight) -> None:
-    sizes = [check.values["bytes"] for check in flight.checks if check.name == "checkpoint size" and check.values]
-    each = int(sizes[0] or 0) if sizes else flight.plan.memory.checkpoint_bytes
-    flight.checks.append(disk_room(flight.config, _nearest(flight.asked.out), each))
+def _disk(state: PreflightState) -> None:
+    sizes = [check.values["bytes"] for check in state.checks if check.name == "checkpoint size" and check.values]
+    each = int(sizes[0] or 0) if sizes else state.plan.memory.checkpoint_bytes
+    state.checks.append(check_disk(state.config, _nearest(state.options.out), each))
 
 
 def _nearest(out: Path) -> Path:

@@ -30,7 +30,7 @@ from reference_trainer.checkpoint.checkpoint import load, save, state_of
 from reference_trainer.device.out_of_memory import fitting_change
 from reference_trainer.measure.replay import Track
 from reference_trainer.preflight.model import steps_on
-from reference_trainer.step.step import Work
+from reference_trainer.step.step import StepContext
 
 SETTLING = 2  # steps that pay for allocation and caches, as in a run
 TIMED = 5
@@ -51,7 +51,7 @@ def free_bytes(device: torch.device) -> int | None:
     return int(line.split()[1]) * 1024 if line else None
 
 
-def memory_room(plan: Plan, free: int | None) -> Check:
+def check_memory(plan: Plan, free: int | None) -> Check:
     """The predicted peak fits into what is free now; else the smallest change that does. `free`: `free_bytes`.
 
     Free bytes of a GPU are asked for by a process that has its CUDA context already: it is not counted again.
@@ -75,7 +75,7 @@ def memory_room(plan: Plan, free: int | None) -> Check:
     return Check("memory", "failed", measured, expected, "the first step would run out of memory", mend, values)
 
 
-def peaks_of_phases(plan: Plan, track: Track) -> Check:
+def check_phase_peaks(plan: Plan, track: Track) -> Check:
     """Peak of each phase of two real steps, tensor by tensor, against the prediction (on a processor)."""
     seen, mode = track.by_phase(), plan.config.training.activation_checkpointing
     tolerance = REQUESTED if mode == "none" else REQUESTED_CHECKPOINTED
@@ -96,7 +96,7 @@ def peaks_of_phases(plan: Plan, track: Track) -> Check:
     return Check("peak of a step", "warning", measured, expected, why, "compare: gptplan trace RUN_TOML", values)
 
 
-def peak_of_device(plan: Plan, allocated: int, reserved: int) -> Check:
+def check_device_peak(plan: Plan, allocated: int, reserved: int) -> Check:
     """The allocator's own counters after real steps against the prediction (on a GPU)."""
     m = plan.memory
     predicted = m.peak_allocated_bytes
@@ -123,20 +123,20 @@ def _off(share: float) -> str:
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
-def timed_steps(work: Work, plan: Plan, seconds: float) -> tuple[Check, float | None]:
+def check_step_time(context: StepContext, plan: Plan, seconds: float) -> tuple[Check, float | None]:
     """The median of a few real steps in at most about `seconds`, and its check against the prediction."""
     count = SETTLING + TIMED
-    taken = steps_on(work, 1, min(count, steps_of(work.config)), time.monotonic() + seconds)
+    taken = steps_on(context, 1, min(count, steps_of(context.config)), time.monotonic() + seconds)
     settling = min(SETTLING, len(taken) - 1)
     kept = [each for _, each in taken[settling:]]
     middle = median(kept)
     t = plan.throughput
-    measured = f"{format_duration(middle)}, {format_rate(tokens_per_step(work.config) / middle)} ({len(kept)} timed)"
+    measured = f"{format_duration(middle)}, {format_rate(tokens_per_step(context.config) / middle)} ({len(kept)} timed)"
     expected = f"{format_duration(t.step_seconds)}, {format_rate(t.tokens_per_second)}"
     values = {
         "step_seconds": middle,
         "predicted_step_seconds": t.step_seconds,
-        "tokens_per_second": tokens_per_step(work.config) / middle,
+        "tokens_per_second": tokens_per_step(context.config) / middle,
         "steps_timed": len(kept),
     }
     if t.step_seconds is None or t.step_seconds_low is None or t.step_seconds_high is None:
@@ -155,7 +155,7 @@ def timed_steps(work: Work, plan: Plan, seconds: float) -> tuple[Check, float | 
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class RoundTrip:
     """A checkpoint written to the target's disk and read back: its size, both times, the tensors that differ."""
 
     size_bytes: int
@@ -187,31 +187,34 @@ def scratch(folder: Path) -> Iterator[Path]:
             signal.signal(signal.SIGTERM, before)
 
 
-def round_trip(work: Work, folder: Path) -> Saved:
+def round_trip(context: StepContext, folder: Path) -> RoundTrip:
     """Save the work, spoil every tensor in memory, load it again, and compare to the bit."""
-    optimizer, state = work.optimizer, state_of(work.config, work.data.fingerprint, 1, tokens_per_step(work.config))
-    before = {name: t.detach().clone() for name, t in _everything(work).items()}
+    optimizer, state = (
+        context.optimizer,
+        state_of(context.config, context.data.fingerprint, 1, tokens_per_step(context.config)),
+    )
+    before = {name: t.detach().clone() for name, t in _everything(context).items()}
     begin = time.perf_counter()
     path = save(folder, optimizer, state)
     saved = time.perf_counter()
     size = bytes_of(path)
     with torch.no_grad():
-        for tensor in _everything(work).values():
+        for tensor in _everything(context).values():
             tensor.detach().fill_(1)
     loading = time.perf_counter()
     load(path, optimizer, state)
     loaded = time.perf_counter()
-    after = _everything(work)
+    after = _everything(context)
     different = sorted(n for n in before.keys() | after.keys() if n not in before or n not in after
                        or not _same_bits(before[n], after[n]))  # fmt: skip
-    return Saved(size, saved - begin, loaded - loading, tuple(different))
+    return RoundTrip(size, saved - begin, loaded - loading, tuple(different))
 
 
-def _everything(work: Work) -> dict[str, Tensor]:
+def _everything(context: StepContext) -> dict[str, Tensor]:
     """The model's parameters, the weights that are updated, and the optimizer's state, by name."""
-    found: dict[str, Tensor] = {f"model.{name}": p for name, p in work.model.named_parameters()}
-    found |= {f"weights.{name}": w for name, w in work.optimizer.weights.items()}
-    return found | {f"state.{name}": t for name, t in work.optimizer.state().items()}
+    found: dict[str, Tensor] = {f"model.{name}": p for name, p in context.model.named_parameters()}
+    found |= {f"weights.{name}": w for name, w in context.optimizer.weights.items()}
+    return found | {f"state.{name}": t for name, t in context.optimizer.state().items()}
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
@@ -220,7 +223,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return bool(torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8)))
 
 
-def saved_checks(plan: Plan, saved: Saved) -> tuple[Check, Check]:
+def check_round_trip(plan: Plan, saved: RoundTrip) -> tuple[Check, Check]:
     """The round trip, and the checkpoint's size against the prediction."""
     speed = format_rate(saved.size_bytes / saved.save_seconds / 1e6, "MB/s")
     values = {"save_seconds": saved.save_seconds, "load_seconds": saved.load_seconds, "different": len(saved.different)}
@@ -250,7 +253,7 @@ def checkpoints_kept(config: RunConfig) -> tuple[int, int]:
     return saves, min(saves, standing)
 
 
-def disk_room(config: RunConfig, folder: Path, bytes_each: int) -> Check:
+def check_disk(config: RunConfig, folder: Path, bytes_each: int) -> Check:
     """The disk of `folder` has room for all checkpoints that will stand there at once."""
     saves, standing = checkpoints_kept(config)
     free, need = shutil.disk_usage(folder).free, standing * bytes_each
@@ -266,7 +269,7 @@ def disk_room(config: RunConfig, folder: Path, bytes_each: int) -> Check:
 # --- the whole run ------------------------------------------------------------------------------------------------
 
 
-def whole_run(plan: Plan, step_seconds: float, save_seconds: float | None) -> Check:
+def estimate_whole_run(plan: Plan, step_seconds: float, save_seconds: float | None) -> Check:
     """Time and money of all steps and saves at the measured speed, beside the prediction; without evaluations."""
     config, steps = plan.config, steps_of(plan.config)
     saves, _ = checkpoints_kept(config)

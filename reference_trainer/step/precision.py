@@ -14,8 +14,7 @@ from reference_trainer.model.gpt import COMPUTE_TYPES
 from reference_trainer.optim.optimizers import optimizers_for
 
 # tf32 is no type of a tensor: fp32 operands, of which the tensor cores read 10 bits of mantissa
-TYPES = COMPUTE_TYPES | {"tf32": torch.float32}
-FP32_BYTES = 4
+MATMUL_TYPES = COMPUTE_TYPES | {"tf32": torch.float32}
 UPDATE_8BIT = "bitsandbytes::optimizer_update_8bit_blockwise"
 
 
@@ -28,12 +27,12 @@ def compute_type(recipe: Recipe) -> torch.dtype:
             why=f"it has no {recipe.compute_dtype} matrix products; the recipe is there to be planned",
             remedy=f"plan with one of: {', '.join(known)}",
         )
-    return TYPES[recipe.compute_dtype]
+    return MATMUL_TYPES[recipe.compute_dtype]
 
 
 def weights_type(recipe: Recipe) -> torch.dtype:
     """Type of the model's parameters."""
-    return torch.float32 if recipe.weights_bytes_per_parameter == FP32_BYTES else compute_type(recipe)
+    return torch.float32 if recipe.weights_bytes_per_parameter == torch.float32.itemsize else compute_type(recipe)
 
 
 def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:

@@ -38,7 +38,7 @@ def rate_factor(rollbacks: Sequence[Rollback], step: int) -> float:
     return prod(r.rate_factor for r in rollbacks if step > r.to_step)
 
 
-def planned(guard: GuardConfig, before: Sequence[Rollback], spike_step: int, to_step: int) -> Rollback:
+def next_rollback(guard: GuardConfig, before: Sequence[Rollback], spike_step: int, to_step: int) -> Rollback:
     """The rollback that `guard` asks for. Raises PlanError when its budget is spent."""
     if len(before) >= guard.rollback_budget:
         raise PlanError(

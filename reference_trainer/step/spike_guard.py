@@ -19,7 +19,7 @@ SMALLEST_SPREAD = 1e-3  # of the mean: where the last losses are all but equal, 
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """On the device, without a shape: whether the update is applied, whether it is a spike, both numbers' z-scores."""
 
     good: Tensor
@@ -28,7 +28,7 @@ class Verdict:
     norm_sigmas: Tensor
 
 
-class Gate:
+class SpikeGuard:
     """Loss and gradient norm of the last finite steps, and the judgement of the next."""
 
     def __init__(self, config: GuardConfig, device: torch.device) -> None:
@@ -37,7 +37,7 @@ class Gate:
         self.count = torch.zeros((), dtype=torch.int64, device=device)
         self._places = torch.arange(config.spike_window, device=device)
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Verdict:
+    def judge(self, loss: Tensor, norm: Tensor) -> Judgement:
         """The verdict on a step, which enters the window if it is finite, spike or not: a new level is one spike."""
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         both = torch.stack([loss.float(), norm.float()])
@@ -52,14 +52,14 @@ class Gate:
         self.window = torch.where(finite & here, both[:, None], self.window)
         self.count = self.count + finite
         good = finite if self.config.on_spike == "warn" else finite & ~spike
-        return Verdict(good, spike, sigmas[0], sigmas[1])
+        return Judgement(good, spike, sigmas[0], sigmas[1])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of it."""
         return {"guard.window": self.window, "guard.count": self.count}
 
 
-class Streak:
+class NonFiniteCounter:
     """Counts steps in a row that were not finite, on the host, as they are read."""
 
     def __init__(self, limit: int, in_a_row: int = 0) -> None:

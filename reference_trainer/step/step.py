@@ -1,7 +1,7 @@
 """One optimizer step, the same for every caller: forward, backward, clip, judge, update. It never waits for the device.
 
 `tolist`, `item`, `numpy` and the truth of a tensor have no place here: each would stop the host until the device is
-done. What a step measured stays on the device as a `Row`, until the loop reads many at once.
+done. What a step measured stays on the device as a `PendingStep`, until the loop reads many at once.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from torch import Tensor
 from planner.config.run import RunConfig
 from planner.counts.run import rate_at
 from planner.errors import PlanError
-from reference_trainer.data.prefetch import Feed
+from reference_trainer.data.prefetch import Prefetcher
 from reference_trainer.data.samples import Batch, TokenData, batch, valid_targets
 from reference_trainer.device.device import device_name
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import Updater
 from reference_trainer.step.rollbacks import Rollback, data_step, rate_factor
-from reference_trainer.step.spike_guard import Gate
-from reference_trainer.step.step_results import Clock, Row
+from reference_trainer.step.spike_guard import SpikeGuard
+from reference_trainer.step.step_results import Clock, PendingStep
 
 
 class Watcher(Protocol):
     """Measures something of a step on the device; what it returns is logged by name."""
 
-    def before_step(self, work: Work, step: int) -> None:
+    def before_step(self, context: StepContext, step: int) -> None:
         """Before the first forward pass."""
 
-    def after_micro(self, work: Work, step: int, micro: int) -> None:
+    def after_micro(self, context: StepContext, step: int, micro: int) -> None:
         """After each backward pass; gradients have grown."""
 
-    def before_update(self, work: Work, step: int) -> None:
+    def before_update(self, context: StepContext, step: int) -> None:
         """Gradients are whole and clipped; weights are still those of the last step."""
 
-    def after_update(self, work: Work, step: int) -> dict[str, Tensor]:
+    def after_update(self, context: StepContext, step: int) -> dict[str, Tensor]:
         """Weights are new, gradients still there. Tensors without a shape, on the device."""
 
 
 @dataclass(slots=True)
-class Work:
+class StepContext:
     """What a step works on."""
 
     config: RunConfig
@@ -57,12 +57,12 @@ class Work:
     optimizer: Updater
     rollbacks: tuple[Rollback, ...] = ()
     watchers: list[Watcher] = field(default_factory=list)
-    gate: Gate = field(init=False)
-    feed: Feed = field(init=False)
+    spike_guard: SpikeGuard = field(init=False)
+    prefetcher: Prefetcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self.config.guard, self.device)
-        self.feed = Feed(self.host_batch, self.config.training.accumulation, self.device)
+        self.spike_guard = SpikeGuard(self.config.guard, self.device)
+        self.prefetcher = Prefetcher(self.host_batch, self.config.training.accumulation, self.device)
 
     def first_sample(self, step: int) -> int:
         """Global index of the first sample that `step` sees."""
@@ -81,38 +81,38 @@ class Work:
         return valid_targets(self.data, self.config, self.first_sample(step), samples)
 
 
-def train_step(work: Work, step: int) -> Row:
+def train_step(context: StepContext, step: int) -> PendingStep:
     """One optimizer step: all micro-batches forward and backward, clip, judge, update.
 
     Raises PlanError when the memory does not suffice.
     """
-    config, optimizer = work.config, work.optimizer
-    clock, valid = Clock(work.device), work.valid_targets(step)
-    optimizer.set_rate(rate_at(config, step) * rate_factor(work.rollbacks, step))
-    total = torch.zeros((), device=work.device)
-    for watcher in work.watchers:
-        watcher.before_step(work, step)
-    with explained(config, work.device, f"in step {step}"):
+    config, optimizer = context.config, context.optimizer
+    clock, valid = Clock(context.device), context.valid_targets(step)
+    optimizer.set_rate(rate_at(config, step) * rate_factor(context.rollbacks, step))
+    total = torch.zeros((), device=context.device)
+    for watcher in context.watchers:
+        watcher.before_step(context, step)
+    with explained(config, context.device, f"in step {step}"):
         for micro in range(config.training.accumulation):
-            given = work.feed.take(step, micro)
+            given = context.prefetcher.take(step, micro)
             seed_draws(config, step, micro)
             # the model sums: divided once, every target of the step weighs the same
-            loss = work.model(given.ids, given.targets, given.documents) / max(valid, 1)
+            loss = context.model(given.ids, given.targets, given.documents) / max(valid, 1)
             optimizer.backward(loss)
             total += loss.detach()
-            for watcher in work.watchers:
-                watcher.after_micro(work, step, micro)
+            for watcher in context.watchers:
+                watcher.after_micro(context, step, micro)
         scale, norm = optimizer.scale_tensor, optimizer.clip(config.optimizer.clip_norm)
-        verdict = work.gate.judge(total, norm)
-        for watcher in work.watchers:
-            watcher.before_update(work, step)
+        verdict = context.spike_guard.judge(total, norm)
+        for watcher in context.watchers:
+            watcher.before_update(context, step)
         optimizer.step(verdict.good)
-    signals = {name: value for w in work.watchers for name, value in w.after_update(work, step).items()}
+    signals = {name: value for w in context.watchers for name, value in w.after_update(context, step).items()}
     optimizer.zero_grad()
     clock.stop()
     core = {"loss": total, "grad_norm": norm, "scale": scale, "good": verdict.good, "spike": verdict.spike}
     core |= {"loss_sigmas": verdict.loss_sigmas, "norm_sigmas": verdict.norm_sigmas}
-    return Row(step, optimizer.rate, clock, work.feed.waited(), valid, core | signals)
+    return PendingStep(step, optimizer.rate, clock, context.prefetcher.waited(), valid, core | signals)
 
 
 def seed_draws(config: RunConfig, step: int, micro: int) -> None:

@@ -12,7 +12,7 @@ CORE = ("loss", "grad_norm", "scale", "good", "spike", "loss_sigmas", "norm_sigm
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepResult:
     """One optimizer step as the host knows it: mean loss in nats per token, global gradient norm before clipping.
 
     seconds: of the device from the step's first work to its last. data_seconds: that the host waited for its batches.
@@ -67,7 +67,7 @@ def _event() -> torch.cuda.Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PendingStep:
     """A step whose numbers, tensors without a shape, are still on the device."""
 
     step: int
@@ -78,20 +78,20 @@ class Row:
     values: dict[str, Tensor]
 
 
-class Readings:
+class PendingSteps:
     """Rows that wait to be read. window_seconds: from the first step of the last reading to its end, on the host."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.steps: list[PendingStep] = []
         self.window_seconds = 0.0
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PendingStep) -> None:
         """Keep a row."""
-        self.rows.append(row)
+        self.steps.append(row)
 
-    def read(self) -> list[Step]:
+    def read(self) -> list[StepResult]:
         """All rows as steps, in order, by one copy from the device; none is left."""
-        rows, self.rows = self.rows, []
+        rows, self.steps = self.steps, []
         if not rows:
             return []
         flat = torch.stack([value.float() for row in rows for value in row.values.values()])
@@ -100,15 +100,15 @@ class Readings:
         return [_step_of(row, {name: next(numbers) for name in row.values}) for row in rows]
 
 
-def read_one(row: Row) -> Step:
+def read_one(row: PendingStep) -> StepResult:
     """One row, read at once: for whoever times or tests single steps."""
-    readings = Readings()
-    readings.add(row)
-    return readings.read()[0]
+    pending = PendingSteps()
+    pending.add(row)
+    return pending.read()[0]
 
 
-def _step_of(row: Row, values: dict[str, float]) -> Step:
-    return Step(
+def _step_of(row: PendingStep, values: dict[str, float]) -> StepResult:
+    return StepResult(
         step=row.step,
         loss=values["loss"],
         grad_norm=values["grad_norm"],

@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def small(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run.toml of a tiny model, and text, on a machine that is not measured."""
-    monkeypatch.setattr(module, "adapted", lambda config, device, say: config)
+    monkeypatch.setattr(module, "adapt_to_device", lambda config, device, log: config)
     (tmp_path / "text.txt").write_text("the quick brown fox. " * 100, encoding="utf-8")
     assert call("plan", *SHAPE, *LOOP, "-o", "run.toml").code == 0
     return tmp_path

@@ -16,7 +16,7 @@ from planner.config.run import RunConfig
 from planner.errors import FileError
 from planner.runs.comparison import Row
 from reference_trainer.metrics.records import RunResult
-from reference_trainer.post_mortem import markdown, summary_of, weak_spots, write_post_mortem
+from reference_trainer.post_mortem import post_mortem_markdown, summary_of, weak_spots, write_post_mortem
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -42,7 +42,7 @@ def events(folder: Path, *kinds: dict[str, Any], end: str = "finished") -> None:
 def test_a_healthy_run_has_no_weak_spot(tmp_path: Path) -> None:
     log(tmp_path), events(tmp_path)
     summary = summary_of(tmp_path)
-    assert weak_spots(summary) == () and "Nothing stands out." in markdown(summary)
+    assert weak_spots(summary) == () and "Nothing stands out." in post_mortem_markdown(summary)
     assert (summary.first_loss, summary.last_loss) == (4.975, pytest.approx(4.2375))  # the median of the last 20
     assert summary.tokens_per_second == (1000.0, 1000.0, 1000.0) and summary.training_seconds == 40.0
 
@@ -72,7 +72,7 @@ def test_each_weak_spot_is_found(tmp_path: Path, row: dict[str, Any], told: list
     log(tmp_path, row=lambda step: row), events(tmp_path, *told)
     (spot,) = weak_spots(summary_of(tmp_path))
     assert words in spot
-    assert f"1. {spot}" in markdown(summary_of(tmp_path))
+    assert f"1. {spot}" in post_mortem_markdown(summary_of(tmp_path))
 
 
 def test_an_unsteady_speed_is_found(tmp_path: Path) -> None:

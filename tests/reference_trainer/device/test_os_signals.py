@@ -16,8 +16,8 @@ import pytest
 from planner.config.run import RunConfig
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.metrics.records import RunResult
-from reference_trainer.step.step import Work, train_step
-from reference_trainer.step.step_results import Row
+from reference_trainer.step.step import StepContext, train_step
+from reference_trainer.step.step_results import PendingStep
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -111,9 +111,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 def test_fault_21_a_signal_in_the_last_step_is_no_interruption(
     tiny: MakeConfig, train: Train, monkeypatch: pytest.MonkeyPatch, stop_after: int | None, finished: bool, code: int
 ) -> None:
-    def signalled(work: Work, step: int) -> Row:
+    def signalled(context: StepContext, step: int) -> PendingStep:
         signal.raise_signal(signal.SIGTERM)
-        return train_step(work, step)
+        return train_step(context, step)
 
     monkeypatch.setattr("reference_trainer.train.train_step", signalled)
     result = train(tiny(steps=1 if finished else 2), stop_after=stop_after)

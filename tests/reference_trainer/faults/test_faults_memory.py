@@ -46,26 +46,26 @@ class Fault:
     def __init__(self, config: RunConfig, text: Path, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.data = open_data(text, config.model.vocab, config.training.seq)
-        self.work = build(config, CPU, self.data)
+        self.context = build(config, CPU, self.data)
 
     def forward(self) -> None:
         with explained(self.config, CPU, "in step 1"):
-            self.work.model(*batch(self.data, self.config, 0, self.config.training.micro_batch)[:2]).backward()
+            self.context.model(*batch(self.data, self.config, 0, self.config.training.micro_batch)[:2]).backward()
 
     def update(self) -> None:
         self.forward()
         with explained(self.config, CPU, "in step 1"):
-            self.work.optimizer.step()
+            self.context.optimizer.step()
 
     def evaluate(self) -> None:
         self.forward()
-        self.work.model.eval()
+        self.context.model.eval()
         with torch.no_grad():
             self.forward()
 
     def resume(self) -> None:
         state = state_of(self.config, self.data.fingerprint, 1, 1)
-        load(save(self.folder, self.work.optimizer, state), self.work.optimizer, state)
+        load(save(self.folder, self.context.optimizer, state), self.context.optimizer, state)
         self.forward()
 
 

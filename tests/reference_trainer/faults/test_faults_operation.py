@@ -92,10 +92,10 @@ def test_fault_21_a_signal_in_a_save_lets_it_finish(
 def test_fault_21_sigusr1_saves_and_training_goes_on(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def signalled(work: Any, step: int) -> Any:
+    def signalled(context: Any, step: int) -> Any:
         if step == 3:
             signal.raise_signal(signal.SIGUSR1)
-        return train_step(work, step)
+        return train_step(context, step)
 
     monkeypatch.setattr("reference_trainer.train.train_step", signalled)
     result = train(tiny(checkpoint_every=None))
@@ -106,9 +106,9 @@ def test_fault_21_sigusr1_saves_and_training_goes_on(
 def test_fault_22_a_terminal_that_closes_changes_nothing(
     tiny: MakeConfig, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def signalled(work: Any, step: int) -> Any:
+    def signalled(context: Any, step: int) -> Any:
         signal.raise_signal(signal.SIGHUP)
-        return train_step(work, step)
+        return train_step(context, step)
 
     monkeypatch.setattr("reference_trainer.train.train_step", signalled)
     assert train(tiny(steps=2)).finished
@@ -123,10 +123,10 @@ def test_fault_28_nothing_is_saved_after_an_error_of_the_gpu(
 ) -> None:
     message = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors may be reported late"
 
-    def broken(work: Any, number: int) -> Any:
+    def broken(context: Any, number: int) -> Any:
         if number == step:
             raise RuntimeError(message)
-        return train_step(work, number)
+        return train_step(context, number)
 
     config = tiny(checkpoint_every=2)
     with monkeypatch.context() as patch:

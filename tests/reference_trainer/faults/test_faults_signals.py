@@ -18,8 +18,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.errors import InputError, MissingExtraError
-from reference_trainer.metrics import log_window as meters
-from reference_trainer.metrics import trackers
+from reference_trainer.metrics import log_window, trackers
 from reference_trainer.metrics.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
@@ -159,7 +158,7 @@ def test_fault_31_no_tracker_hurts_the_run(
     monkeypatch.setattr(trackers, "BACKENDS", {"bad": bad, "good": good})
     monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
     monkeypatch.setattr("reference_trainer.train.check_trackers", lambda names: None)
-    monkeypatch.setattr(trackers, "PATIENCE", 0.2)
+    monkeypatch.setattr(trackers, "CLOSE_SECONDS", 0.2)
     monkeypatch.setattr(trackers, "QUEUED", 4)
     try:
         result = train(tiny(steps=12, checkpoint_every=None), said=said, trackers=("bad", "good"))
@@ -199,9 +198,9 @@ def test_fault_31_a_full_disk_for_the_logs_loses_no_line(
             raise OSError(errno.ENOSPC, "No space left on device")
         return open_file(self, mode, *args, **kwargs)
 
-    rows = meters.Meters.rows
+    rows = log_window.LogWindow.rows
 
-    def counted(self: meters.Meters, steps: Any, *rest: Any) -> Any:
+    def counted(self: log_window.LogWindow, steps: Any, *rest: Any) -> Any:
         seen.extend(step.step for step in steps)
         full[0] = 3 <= seen[-1] <= 6
         if seen[-1] in (3, 5, 7):
@@ -209,7 +208,7 @@ def test_fault_31_a_full_disk_for_the_logs_loses_no_line(
         return rows(self, steps, *rest)
 
     monkeypatch.setattr(Path, "open", refuse)
-    monkeypatch.setattr(meters.Meters, "rows", counted)
+    monkeypatch.setattr(log_window.LogWindow, "rows", counted)
     said: list[str] = []
     assert train(tiny(checkpoint_every=None), said=said).finished
     assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl")] == list(range(1, 9))

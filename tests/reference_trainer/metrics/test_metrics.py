@@ -17,11 +17,11 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.loop.startup import build
 from reference_trainer.metrics import layer_statistics as statistics
 from reference_trainer.metrics.layer_statistics import kept_bytes, layer_of
-from reference_trainer.metrics.noise_scale import DECAY, FEWEST, Smoothed, estimates, smoothed
+from reference_trainer.metrics.noise_scale import DECAY, FEWEST, SmoothedNoise, estimates, smoothed_noise
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.metrics.watchers import attach_watchers
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.step import Work, train_step
+from reference_trainer.step.step import StepContext, train_step
 from reference_trainer.step.step_results import read_one
 
 MakeConfig = Callable[..., RunConfig]
@@ -29,10 +29,10 @@ Train = Callable[..., RunResult]
 CPU = torch.device("cpu")
 
 
-def work_of(config: RunConfig, text: Path, **options: Any) -> Work:
-    work = build(config, CPU, open_data(text, 256, 32))
-    attach_watchers(work, RunOptions(**options))
-    return work
+def work_of(config: RunConfig, text: Path, **options: Any) -> StepContext:
+    context = build(config, CPU, open_data(text, 256, 32))
+    attach_watchers(context, RunOptions(**options))
+    return context
 
 
 class Spy:
@@ -44,20 +44,22 @@ class Spy:
         self.old: dict[str, Tensor] = {}
         self.new: dict[str, Tensor] = {}
 
-    def before_step(self, work: Work, step: int) -> None:
+    def before_step(self, context: StepContext, step: int) -> None:
         pass
 
-    def after_micro(self, work: Work, step: int, micro: int) -> None:
-        kept = {n: g.clone() / work.optimizer.scale_tensor for n, g in statistics.gradients_of(work.optimizer).items()}
+    def after_micro(self, context: StepContext, step: int, micro: int) -> None:
+        kept = {
+            n: g.clone() / context.optimizer.scale_tensor for n, g in statistics.gradients_of(context.optimizer).items()
+        }
         if micro == 0:
             self.micro = kept
         self.whole = kept
 
-    def before_update(self, work: Work, step: int) -> None:
-        self.old = {n: w.detach().clone() for n, w in work.optimizer.weights.items()}
+    def before_update(self, context: StepContext, step: int) -> None:
+        self.old = {n: w.detach().clone() for n, w in context.optimizer.weights.items()}
 
-    def after_update(self, work: Work, step: int) -> dict[str, Tensor]:
-        self.new = {n: w.detach().clone() for n, w in work.optimizer.weights.items()}
+    def after_update(self, context: StepContext, step: int) -> dict[str, Tensor]:
+        self.new = {n: w.detach().clone() for n, w in context.optimizer.weights.items()}
         return {}
 
 
@@ -80,19 +82,19 @@ def rms(x: Tensor) -> float:
     ],
 )
 def test_the_statistics_are_those_of_the_tensors(tiny: MakeConfig, text: Path, changes: dict[str, Any]) -> None:
-    work, spy = work_of(tiny(**changes), text, statistics_every=2), Spy()
-    work.watchers.append(spy)
+    context, spy = work_of(tiny(**changes), text, statistics_every=2), Spy()
+    context.watchers.append(spy)
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, x: Tensor) -> None:
         seen.setdefault(name, x.detach().clone())
 
-    for i, block in enumerate(work.model.blocks):
+    for i, block in enumerate(context.model.blocks):
         block.register_forward_hook(lambda _, __, out, i=i: keep(f"blocks.{i}", out))
         block.mlp.down.register_forward_pre_hook(lambda _, args, i=i: keep(f"blocks.{i}.mlp", args[0]))
-    assert read_one(train_step(work, 1)).signals == {}
+    assert read_one(train_step(context, 1)).signals == {}
     seen.clear()
-    signals = read_one(train_step(work, 2)).signals
+    signals = read_one(train_step(context, 2)).signals
     layers = {layer_of(name) for name in spy.old}
     assert {"blocks.0.mlp", "blocks.1.attention", "embedding", "norm"} <= layers
     exact = pytest.approx
@@ -110,14 +112,14 @@ def test_the_statistics_are_those_of_the_tensors(tiny: MakeConfig, text: Path, c
         assert (0.2 < share < 0.8) == (changes.get("mlp") == "relu")
     whole = torch.cat([w.double().reshape(-1) for w in spy.new.values()])
     assert signals["weight_norm"] == exact(float(whole.norm()), rel=1e-3)
-    assert all(len(block._forward_hooks) == 1 for block in work.model.blocks)  # the test's own; ours are gone
+    assert all(len(block._forward_hooks) == 1 for block in context.model.blocks)  # the test's own; ours are gone
 
 
 def test_a_sample_of_a_large_tensor_is_close_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     w = torch.randn(512, 1024) * torch.linspace(0.5, 2.0, 1024)  # columns differ: a stride of 2^k would miss most
     sample = statistics._sample(w)
-    assert sample.numel() <= statistics.SAMPLE == 65536 and kept_bytes([w]) == sample.numel() * 4
+    assert sample.numel() <= statistics.SAMPLED_ELEMENTS == 65536 and kept_bytes([w]) == sample.numel() * 4
     assert rms(sample) == pytest.approx(rms(w), rel=0.02)
     assert torch.equal(statistics._sample(w[:2]), w[:2].reshape(-1))
 
@@ -133,21 +135,21 @@ def test_statistics_change_no_bit_of_the_run(tiny: MakeConfig, train: Train, tmp
 
 
 def test_elements_above_the_limit_are_counted(tiny: MakeConfig, text: Path) -> None:
-    work, spy = work_of(tiny(), text, statistics_every=1), Spy()
-    work.optimizer.clip_value = 1e-3
-    work.watchers.append(spy)
-    share = read_one(train_step(work, 1)).signals["clipped_share"]
+    context, spy = work_of(tiny(), text, statistics_every=1), Spy()
+    context.optimizer.clip_value = 1e-3
+    context.watchers.append(spy)
+    share = read_one(train_step(context, 1)).signals["clipped_share"]
     whole = torch.cat([g.reshape(-1) for g in spy.whole.values()])
     assert share == pytest.approx(float((whole.abs() > 1e-3).float().mean()), rel=1e-4) and 0.05 < share < 0.95
 
 
 def test_a_compiled_program_shows_no_activations(tiny: MakeConfig, text: Path) -> None:
-    work = build(tiny(), CPU, open_data(text, 256, 32))
-    training = work.config.training.model_copy(update={"runtime": "compiled"})
-    work.config = work.config.model_copy(update={"training": training})
-    notes = attach_watchers(work, RunOptions(statistics_every=1))
+    context = build(tiny(), CPU, open_data(text, 256, 32))
+    training = context.config.training.model_copy(update={"runtime": "compiled"})
+    context.config = context.config.model_copy(update={"training": training})
+    notes = attach_watchers(context, RunOptions(statistics_every=1))
     assert any("compiled program has no place for hooks" in note for note in notes)
-    signals = read_one(train_step(work, 1)).signals
+    signals = read_one(train_step(context, 1)).signals
     assert "update_ratio/norm" in signals and not any(key.startswith(("activation", "zero")) for key in signals)
 
 
@@ -173,9 +175,9 @@ def test_the_noise_scale_of_a_known_problem() -> None:
 
 @pytest.mark.parametrize("recipe", ["fp32", "mixed-fp16", "master-bf16"])
 def test_a_steps_estimates_are_those_of_its_gradients(tiny: MakeConfig, text: Path, recipe: str) -> None:
-    work, spy = work_of(tiny(recipe=recipe, accumulation=4, clip_norm=0.01), text, noise_scale=True), Spy()
-    work.watchers.append(spy)
-    signals = read_one(train_step(work, 1)).signals
+    context, spy = work_of(tiny(recipe=recipe, accumulation=4, clip_norm=0.01), text, noise_scale=True), Spy()
+    context.watchers.append(spy)
+    signals = read_one(train_step(context, 1)).signals
     one, whole = (torch.cat([g.double().reshape(-1) for g in t.values()]) for t in (spy.micro, spy.whole))
     gradient_sq, trace = estimates(float((one * 4).square().sum()), float(whole.square().sum()), 64, 256)
     assert signals["noise_gradient_sq"] == pytest.approx(gradient_sq, rel=1e-2)
@@ -183,20 +185,20 @@ def test_a_steps_estimates_are_those_of_its_gradients(tiny: MakeConfig, text: Pa
 
 
 def test_one_micro_batch_has_no_noise_scale_and_says_why(tiny: MakeConfig, text: Path) -> None:
-    work = build(tiny(accumulation=1), CPU, open_data(text, 256, 32))
-    (note,) = attach_watchers(work, RunOptions(noise_scale=True))
-    assert "accumulation of 2 or more" in note and work.watchers == []
+    context = build(tiny(accumulation=1), CPU, open_data(text, 256, 32))
+    (note,) = attach_watchers(context, RunOptions(noise_scale=True))
+    assert "accumulation of 2 or more" in note and context.watchers == []
 
 
 def test_both_estimates_are_averaged_before_they_are_divided() -> None:
     rows = [{"updated": True, "noise_gradient_sq": 1.0 + 3.0 * (-1) ** k, "noise_trace": 50.0} for k in range(600)]
-    found = smoothed(rows)
+    found = smoothed_noise(rows)
     assert found.tokens == pytest.approx(50.0, rel=0.05)  # each quotient alone would be 12.5 or -25
-    assert smoothed(rows[: FEWEST - 1]).tokens is None
+    assert smoothed_noise(rows[: FEWEST - 1]).tokens is None
     weights = [DECAY ** (599 - k) for k in range(600)]
     mean = sum(w * float(r["noise_gradient_sq"]) for w, r in zip(weights, rows, strict=True)) / sum(weights)
     assert found.gradient_sq / found.weight == pytest.approx(mean, rel=1e-6)
     found.add({"updated": False, "noise_gradient_sq": 1e9, "noise_trace": 1e9})
     found.add({"updated": True, "noise_gradient_sq": None, "noise_trace": None})
     assert found.steps == 600
-    assert Smoothed(gradient_sq=-1.0, trace=1.0, weight=1.0, steps=FEWEST).tokens is None
+    assert SmoothedNoise(gradient_sq=-1.0, trace=1.0, weight=1.0, steps=FEWEST).tokens is None

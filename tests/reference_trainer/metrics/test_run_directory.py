@@ -15,7 +15,7 @@ import torch
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from planner.errors import FileError
-from reference_trainer.metrics.metrics_file import Journal
+from reference_trainer.metrics.metrics_file import MetricsFile
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.metrics.run_directory import RunDirectory
 
@@ -53,24 +53,24 @@ def test_a_filesystem_without_locks_is_not_blamed_on_another_run(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
 def test_fault_31_a_full_disk_for_metrics_is_explained() -> None:
-    journal = Journal(Path("/dev/full"))
-    journal.add({"step": 1})
-    assert "No space left" in journal.write()
+    metrics_file = MetricsFile(Path("/dev/full"))
+    metrics_file.add({"step": 1})
+    assert "No space left" in metrics_file.write()
     with pytest.raises(FileError, match="cannot write to /dev/full"):
-        journal.sync()
+        metrics_file.sync()
 
 
 def test_fault_31_rows_wait_for_the_disk_and_none_is_lost_or_torn(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full in steps 3 to 5, and the file is deleted after the first: training ends with every later row."""
-    write, calls, said = Journal.write, list[int](), list[str]()
+    write, calls, said = MetricsFile.write, list[int](), list[str]()
 
-    def refusing(self: Journal) -> str:
+    def refusing(self: MetricsFile) -> str:
         calls.append(1)
         return "[Errno 28] No space left on device" if 3 <= len(calls) <= 5 else write(self)
 
-    monkeypatch.setattr(Journal, "write", refusing)
+    monkeypatch.setattr(MetricsFile, "write", refusing)
     result = train(tiny(checkpoint_every=None), said=said)
     assert result.finished and sum("metrics cannot be written" in line for line in said) == 1
     found = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -79,10 +79,10 @@ def test_fault_31_rows_wait_for_the_disk_and_none_is_lost_or_torn(
 
 
 def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path / "metrics.jsonl")
-    journal.add({"step": 1})
-    assert journal.write() == ""
-    journal.add({"step": 2})
+    metrics_file = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics_file.add({"step": 1})
+    assert metrics_file.write() == ""
+    metrics_file.add({"step": 2})
 
     class Torn(io.FileIO):
         def write(self, content: Any) -> int:
@@ -91,10 +91,10 @@ def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", lambda self, mode: Torn(self, mode))
-        assert "No space left" in journal.write()
-    assert journal.path.read_text() == '{"step": 1}\n'
-    assert journal.write() == ""
-    assert journal.path.read_text() == '{"step": 1}\n{"step": 2}\n'
+        assert "No space left" in metrics_file.write()
+    assert metrics_file.path.read_text() == '{"step": 1}\n'
+    assert metrics_file.write() == ""
+    assert metrics_file.path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_metrics_have_every_key_and_null_for_the_unknown(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_the_host_reads_nothing_but_where_it_is_said(
             updater.step(good)
             updater.zero_grad()
     waits = case[:2] in WAITING and not own
-    assert updater.reads_the_gate is waits
+    assert updater.decides_on_host is waits
     assert (reads.count > 0) is waits
 
 
@@ -126,7 +126,7 @@ def test_fault_09_eight_bit_states_stay_too(tiny: MakeConfig) -> None:
         updater.step(gradients(model, updater, 1.0 if expected_good else float("nan")).isfinite())
         updater.zero_grad()
         assert same(before, bits(updater)) is not expected_good
-    assert updater.reads_the_gate
+    assert updater.decides_on_host
 
 
 def test_a_scale_that_was_read_keeps_its_value(tiny: MakeConfig) -> None:

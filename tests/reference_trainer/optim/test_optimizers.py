@@ -23,7 +23,7 @@ from reference_trainer.metrics.records import RunResult
 from reference_trainer.optim.optimizers import optimizers_for
 from reference_trainer.step import precision
 from reference_trainer.step.precision import refuse_unrunnable
-from reference_trainer.step.spike_guard import Streak
+from reference_trainer.step.spike_guard import NonFiniteCounter
 from reference_trainer.step.step import train_step
 from reference_trainer.step.step_results import read_one
 
@@ -156,14 +156,14 @@ def test_muon_moves_block_matrices_along_an_orthogonal_matrix_and_adamw_the_rest
 def test_weights_are_their_masters_rounded_and_keep_what_bf16_would_lose(
     tiny: MakeConfig, text: Path, recipe: str
 ) -> None:
-    work = build(tiny(recipe=recipe), torch.device("cpu"), open_data(text, 256, 32))
+    context = build(tiny(recipe=recipe), torch.device("cpu"), open_data(text, 256, 32))
     for step in (1, 2):
-        assert read_one(train_step(work, step)).updated
-    for name, p in work.model.named_parameters():
-        assert p.dtype == torch.bfloat16 and work.optimizer.weights[name].dtype == torch.float32
-        assert torch.equal(p.detach(), work.optimizer.weights[name].bfloat16())
-        assert p.grad is None and work.optimizer.weights[name].grad is None
-    assert any(not torch.equal(w, w.bfloat16().float()) for w in work.optimizer.weights.values())
+        assert read_one(train_step(context, step)).updated
+    for name, p in context.model.named_parameters():
+        assert p.dtype == torch.bfloat16 and context.optimizer.weights[name].dtype == torch.float32
+        assert torch.equal(p.detach(), context.optimizer.weights[name].bfloat16())
+        assert p.grad is None and context.optimizer.weights[name].grad is None
+    assert any(not torch.equal(w, w.bfloat16().float()) for w in context.optimizer.weights.values())
 
 
 def test_fp32_gradients_are_the_sum_of_bf16_ones(tiny: MakeConfig, text: Path) -> None:
@@ -186,37 +186,37 @@ def test_fp32_gradients_are_the_sum_of_bf16_ones(tiny: MakeConfig, text: Path) -
 
 def test_the_loss_scale_leaves_the_update_as_it_was(tiny: MakeConfig, text: Path) -> None:
     """A scale is a power of two: gradients divided by it again are those of the unscaled loss."""
-    works = [build(tiny(recipe="mixed-fp16"), torch.device("cpu"), open_data(text, 256, 32)) for _ in range(2)]
-    works[1].optimizer.scaler = None
-    steps = [[read_one(train_step(work, step)) for step in (1, 2)] for work in works]
-    assert works[0].optimizer.scale > 1
+    contexts = [build(tiny(recipe="mixed-fp16"), torch.device("cpu"), open_data(text, 256, 32)) for _ in range(2)]
+    contexts[1].optimizer.scaler = None
+    steps = [[read_one(train_step(context, step)) for step in (1, 2)] for context in contexts]
+    assert contexts[0].optimizer.scale > 1
     for scaled, plain in zip(*steps, strict=True):
         assert scaled.loss == pytest.approx(plain.loss, rel=1e-4)
         assert scaled.grad_norm == pytest.approx(plain.grad_norm, rel=2e-2)
 
 
 def test_an_overflow_skips_the_update_halves_the_scale_and_is_no_divergence(tiny: MakeConfig, text: Path) -> None:
-    work = build(tiny(recipe="mixed-fp16"), torch.device("cpu"), open_data(text, 256, 32))
-    scaler = work.optimizer.scaler
+    context = build(tiny(recipe="mixed-fp16"), torch.device("cpu"), open_data(text, 256, 32))
+    scaler = context.optimizer.scaler
     assert scaler is not None
     scaler.scale(torch.ones(()))
     scaler.update(2.0**40)
-    before = [w.clone() for w in work.optimizer.weights.values()]
-    streak = Streak(3)
+    before = [w.clone() for w in context.optimizer.weights.values()]
+    nonfinite_counter = NonFiniteCounter(3)
     for step in range(1, 6):
-        done = read_one(train_step(work, step))
+        done = read_one(train_step(context, step))
         assert not done.updated and done.scale == 2.0 ** (41 - step)
-        streak.add(step, done.loss, done.grad_norm, done.scale)
-    assert work.optimizer.scale == 2.0**35
-    assert all(torch.equal(a, b) for a, b in zip(before, work.optimizer.weights.values(), strict=True))
+        nonfinite_counter.add(step, done.loss, done.grad_norm, done.scale)
+    assert context.optimizer.scale == 2.0**35
+    assert all(torch.equal(a, b) for a, b in zip(before, context.optimizer.weights.values(), strict=True))
 
 
 def test_the_guard_stops_a_scaled_run_whose_loss_is_not_finite() -> None:
-    streak, nan = Streak(3), float("nan")
+    nonfinite_counter, nan = NonFiniteCounter(3), float("nan")
     for step in (1, 2):
-        streak.add(step, nan, nan, scale=2.0**16)
+        nonfinite_counter.add(step, nan, nan, scale=2.0**16)
     with pytest.raises(PlanError, match="3 steps in a row"):
-        streak.add(3, nan, nan, scale=2.0**16)
+        nonfinite_counter.add(3, nan, nan, scale=2.0**16)
 
 
 # --- continued runs ---------------------------------------------------------------------------------------------------

@@ -30,17 +30,24 @@ from reference_trainer.preflight import model as preflight_model
 from reference_trainer.preflight import preflight as module
 from reference_trainer.preflight import system as preflight_system
 from reference_trainer.preflight.model import (
-    causality,
-    decay_groups,
+    check_causality,
+    check_decay_groups,
+    check_first_loss,
+    check_gradients,
+    check_overfitting,
     expected_first_loss,
-    first_loss,
-    gradients,
     one_sequence,
-    overfitted,
 )
-from reference_trainer.preflight.preflight import Asked, preflight
-from reference_trainer.preflight.system import checkpoints_kept, disk_room, memory_room, round_trip, scratch, whole_run
-from reference_trainer.step.step import Work
+from reference_trainer.preflight.preflight import PreflightOptions, preflight
+from reference_trainer.preflight.system import (
+    check_disk,
+    check_memory,
+    checkpoints_kept,
+    estimate_whole_run,
+    round_trip,
+    scratch,
+)
+from reference_trainer.step.step import StepContext
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")
@@ -54,7 +61,7 @@ NAMES = [
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is not measured: its profile is absent, so that no speed is predicted."""
-    monkeypatch.setattr(module, "adapted", lambda config, device, say: config)
+    monkeypatch.setattr(module, "adapt_to_device", lambda config, device, log: config)
     monkeypatch.setattr(preflight_model, "OVERFIT_STEPS", 40)
 
 
@@ -62,7 +69,7 @@ def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
 def fly(tmp_path: Path, text: Path) -> Iterator[Callable[..., Preflight]]:
     def call(config: RunConfig, **asked: Any) -> Preflight:
         chosen: dict[str, Any] = {"device": "cpu", "data": text, "out": tmp_path / "runs/first"} | asked
-        return preflight(config, Asked(**chosen), lambda line: None)
+        return preflight(config, PreflightOptions(**chosen), lambda line: None)
 
     yield call
     assert not list(tmp_path.glob(".gptplan*")), "nothing is left behind"
@@ -78,7 +85,7 @@ def the(report: Preflight, name: str) -> Check:
     return found
 
 
-def built(config: RunConfig, text: Path) -> tuple[Work, Batch]:
+def built(config: RunConfig, text: Path) -> tuple[StepContext, Batch]:
     data = open_data(text, config.model.vocab, config.training.seq)
     return build(config, CPU, data), batch(data, config, 0, config.training.micro_batch)
 
@@ -142,7 +149,7 @@ def test_memory_that_runs_out_is_a_failed_check(
     def refuse(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(module, "causality", refuse)
+    monkeypatch.setattr(module, "check_causality", refuse)
     report = fly(tiny())
     failed = the(report, "causality")
     assert failed.verdict == "failed" and "ran out of memory in the preflight" in failed.why
@@ -170,15 +177,15 @@ CAUSAL = [
 def test_causality_holds_and_a_leak_is_seen(
     tiny: MakeConfig, text: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    work, given = built(tiny(**changes), text)
-    assert causality(work.model, given).verdict == "ok"
+    context, given = built(tiny(**changes), text)
+    assert check_causality(context.model, given).verdict == "ok"
     whole = GPT.hidden_states
     # each position sees its mirror image a little; among experts, whose rounding is allowed for, a little more
     leak = 0.2 if "moe" in changes else 1e-2
     monkeypatch.setattr(GPT, "hidden_states", lambda self, x, d: (h := whole(self, x, d)) + leak * h.flip(1))
-    assert causality(work.model, given).verdict == "failed"
+    assert check_causality(context.model, given).verdict == "failed"
     monkeypatch.setattr(GPT, "hidden_states", lambda self, x, d: whole(self, x * 0, d))
-    assert "has any effect" in causality(work.model, given).why
+    assert "has any effect" in check_causality(context.model, given).why
 
 
 @pytest.mark.parametrize("hidden", [32, 256])
@@ -188,39 +195,39 @@ def test_the_first_loss_is_within_its_tolerance(
     tiny: MakeConfig, text: Path, hidden: int, tied: bool, vocab: int
 ) -> None:
     config = tiny(hidden=hidden, head_dim=hidden // 2, ffn=2 * hidden, tied_embeddings=tied, vocab=vocab)
-    work, given = built(config, text)
-    found = first_loss(work.model, config, given)
+    context, given = built(config, text)
+    found = check_first_loss(context.model, config, given)
     assert found.verdict == "ok", found
     e = expected_first_loss(config.model, 10, 0.0)
     assert abs(e.middle - math.log(vocab)) < 0.06 and e.tolerance < 0.6
     with torch.no_grad():
-        work.model.head.weight.mul_(30)  # an initialisation that is far too large
-    assert first_loss(work.model, config, given).verdict in (("warning", "failed") if tied else ("failed",))
+        context.model.head.weight.mul_(30)  # an initialisation that is far too large
+    assert check_first_loss(context.model, config, given).verdict in (("warning", "failed") if tied else ("failed",))
 
 
 def test_a_first_loss_that_is_too_low_or_no_number_fails(tiny: MakeConfig, text: Path) -> None:
     config = tiny()
-    work, given = built(config, text)
+    context, given = built(config, text)
     for value in (1e-3, math.nan):
-        work.model.forward = lambda *_, v=value: torch.tensor(v)  # type: ignore[method-assign]
-        assert first_loss(work.model, config, given).verdict == "failed"
+        context.model.forward = lambda *_, v=value: torch.tensor(v)  # type: ignore[method-assign]
+        assert check_first_loss(context.model, config, given).verdict == "failed"
 
 
 def test_a_tensor_without_a_gradient_is_named(tiny: MakeConfig, text: Path) -> None:
     for recipe in ("fp32", "master-bf16", "pure-bf16", "mixed-fp16"):
-        work, given = built(tiny(recipe=recipe), text)
-        norm, every = gradients(work, given)
+        context, given = built(tiny(recipe=recipe), text)
+        norm, every = check_gradients(context, given)
         assert norm.verdict == every.verdict == "ok" and norm.values["grad_norm"] > 0
-        assert all(w.grad is None for w in (*work.model.parameters(), *work.optimizer.weights.values()))
-    work, given = built(tiny(), text)
-    work.model.blocks[1].mlp.down.weight.requires_grad_(False)
-    _, every = gradients(work, given)
+        assert all(w.grad is None for w in (*context.model.parameters(), *context.optimizer.weights.values()))
+    context, given = built(tiny(), text)
+    context.model.blocks[1].mlp.down.weight.requires_grad_(False)
+    _, every = check_gradients(context, given)
     assert every.verdict == "failed" and "blocks.1.mlp.down.weight" in every.why
-    work.model.blocks[1].mlp.down.weight.requires_grad_(True).register_hook(torch.zeros_like)
-    _, every = gradients(work, given)
+    context.model.blocks[1].mlp.down.weight.requires_grad_(True).register_hook(torch.zeros_like)
+    _, every = check_gradients(context, given)
     assert every.verdict == "warning" and "blocks.1.mlp.down.weight" in every.why
-    next(work.model.parameters()).register_hook(lambda g: g * math.nan)
-    norm, _ = gradients(work, given)
+    next(context.model.parameters()).register_hook(lambda g: g * math.nan)
+    norm, _ = check_gradients(context, given)
     assert norm.verdict == "failed" and norm.values["grad_norm"] is None
 
 
@@ -228,16 +235,16 @@ def test_decay_groups_are_those_of_the_real_optimizer(tiny: MakeConfig, text: Pa
     for name in ("muon", "adamw"):
         config = tiny()
         named_so = config.optimizer.model_copy(update={"name": name})
-        work, _ = built(config.model_copy(update={"optimizer": named_so}), text)
-        found = decay_groups(work)
+        context, _ = built(config.model_copy(update={"optimizer": named_so}), text)
+        found = check_decay_groups(context)
         assert found.verdict == "ok"
         assert found.values["decayed_parameters"] == sum(
-            w.numel() for w in work.optimizer.weights.values() if w.dim() >= 2
+            w.numel() for w in context.optimizer.weights.values() if w.dim() >= 2
         )
-    moved = work.optimizer.param_groups[1]["params"].pop()
-    assert "in no group" in decay_groups(work).why
-    work.optimizer.param_groups[0]["params"].append(moved)
-    assert "in the wrong one" in decay_groups(work).why and decay_groups(work).verdict == "failed"
+    moved = context.optimizer.param_groups[1]["params"].pop()
+    assert "in no group" in check_decay_groups(context).why
+    context.optimizer.param_groups[0]["params"].append(moved)
+    assert "in the wrong one" in check_decay_groups(context).why and check_decay_groups(context).verdict == "failed"
 
 
 def test_one_sequence_is_learnt_by_heart_or_it_is_said(
@@ -251,37 +258,37 @@ def test_one_sequence_is_learnt_by_heart_or_it_is_said(
             torch.equal(a, b)
             for a, b in zip(batch(one, config, index, 1)[:2], batch(data, config, 0, 1)[:2], strict=True)
         )
-    assert overfitted(config, data, CPU, 60.0).verdict == "ok"
-    assert overfitted(config, data, CPU, 0.0).verdict == "skipped"  # one step is no answer
+    assert check_overfitting(config, data, CPU, 60.0).verdict == "ok"
+    assert check_overfitting(config, data, CPU, 0.0).verdict == "skipped"  # one step is no answer
     monkeypatch.setattr(preflight_model, "OVERFIT_STEPS", 30)
-    assert overfitted(tiny(peak_lr=1e-9, min_lr=0.0), data, CPU, 60.0).verdict == "failed"
-    assert overfitted(tiny(peak_lr=2e-4, min_lr=0.0), data, CPU, 60.0).verdict == "warning"
+    assert check_overfitting(tiny(peak_lr=1e-9, min_lr=0.0), data, CPU, 60.0).verdict == "failed"
+    assert check_overfitting(tiny(peak_lr=2e-4, min_lr=0.0), data, CPU, 60.0).verdict == "warning"
 
 
 def test_the_round_trip_sees_a_single_bit(tiny: MakeConfig, text: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    work, _ = built(tiny(), text)
-    preflight_model.steps_on(work, 1, 2)
-    assert round_trip(work, tmp_path / "a").different == ()
+    context, _ = built(tiny(), text)
+    preflight_model.steps_on(context, 1, 2)
+    assert round_trip(context, tmp_path / "a").different == ()
     load = preflight_system.load
 
     def spoiled(*args: Any) -> Any:
         found = load(*args)
-        next(iter(work.optimizer.weights.values())).data.view(torch.int32)[0] ^= 1
+        next(iter(context.optimizer.weights.values())).data.view(torch.int32)[0] ^= 1
         return found
 
     monkeypatch.setattr(preflight_system, "load", spoiled)
-    assert round_trip(work, tmp_path / "b").different[0].endswith("embedding.weight")
+    assert round_trip(context, tmp_path / "b").different[0].endswith("embedding.weight")
 
 
 def test_peaks_that_were_not_predicted_are_a_warning(tiny: MakeConfig, text: Path) -> None:
     config = tiny()
     plan = estimate(config, replay=True)
     seen = module.probe(config, open_data(text, 256, 32), CPU, lambda line: None).track
-    assert preflight_system.peaks_of_phases(plan, seen).verdict == "ok"
+    assert preflight_system.check_phase_peaks(plan, seen).verdict == "ok"
     seen.phases[0].peak_bytes *= 2
-    worse = preflight_system.peaks_of_phases(plan, seen)
+    worse = preflight_system.check_phase_peaks(plan, seen)
     assert worse.verdict == "warning" and seen.phases[0].phase in worse.why
-    assert preflight_system.peak_of_device(plan, 5, 5).verdict == "skipped"
+    assert preflight_system.check_device_peak(plan, 5, 5).verdict == "skipped"
 
 
 def test_memory_that_fits_only_with_retries_is_a_warning(tiny: MakeConfig) -> None:
@@ -289,28 +296,28 @@ def test_memory_that_fits_only_with_retries_is_a_warning(tiny: MakeConfig) -> No
     plan = estimate(config.model_copy(update={"hardware": HardwareConfig(gpu="a100-80gb", gpus=1)}), replay=True)
     allocated, reserved = plan.memory.peak_allocated_bytes, plan.memory.peak_reserved_bytes
     assert allocated is not None and reserved is not None and allocated < reserved
-    verdicts = [memory_room(plan, free).verdict for free in (reserved, reserved - 1, allocated, allocated - 1)]
+    verdicts = [check_memory(plan, free).verdict for free in (reserved, reserved - 1, allocated, allocated - 1)]
     assert verdicts == ["ok", "warning", "warning", "failed"]
-    assert preflight_system.peak_of_device(plan, allocated, reserved).verdict == "ok"
-    assert preflight_system.peak_of_device(plan, 2 * allocated, reserved).verdict == "warning"
+    assert preflight_system.check_device_peak(plan, allocated, reserved).verdict == "ok"
+    assert preflight_system.check_device_peak(plan, 2 * allocated, reserved).verdict == "warning"
 
 
 def test_time_money_and_disk(tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(steps=8, checkpoint_every=2)
     plan = estimate(config)
     plan = replace(plan, cost=replace(plan.cost, usd_per_gpu_hour=3600.0))
-    run = whole_run(plan, 2.0, 0.0)
+    run = estimate_whole_run(plan, 2.0, 0.0)
     assert (run.verdict, run.values["seconds"], run.values["usd"]) == ("ok", 16.0, 16.0)
-    slow = whole_run(plan, 2.0, 1.0)
+    slow = estimate_whole_run(plan, 2.0, 1.0)
     assert slow.verdict == "warning" and slow.values["seconds"] == 20.0
     assert checkpoints_kept(config) == (4, 4)
     keeps = config.checkpoints.model_copy(update={"keep": 1, "keep_every": 4})
     assert checkpoints_kept(config.model_copy(update={"checkpoints": keeps})) == (4, 3)
     assert checkpoints_kept(tiny(checkpoint_every=None)) == (1, 1)
     free = shutil.disk_usage(tmp_path).free
-    assert disk_room(config, tmp_path, free // 8).verdict == "ok"
-    assert disk_room(config, tmp_path, free).verdict == "failed"
-    assert memory_room(plan, None).verdict == "skipped"
+    assert check_disk(config, tmp_path, free // 8).verdict == "ok"
+    assert check_disk(config, tmp_path, free).verdict == "failed"
+    assert check_memory(plan, None).verdict == "skipped"
 
 
 def test_the_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
@@ -340,9 +347,9 @@ def test_what_no_run_could_begin_with_is_refused(tiny: MakeConfig, fly: Callable
 
 def test_a_model_that_repeats_its_input_is_a_warning(tiny: MakeConfig, text: Path) -> None:
     """A wide tied head explains a high loss; an untied one does not."""
-    work, given = built(tiny(), text)
-    work.model.forward = lambda *_: torch.tensor(9.0 * given.valid)  # type: ignore[method-assign]
+    context, given = built(tiny(), text)
+    context.model.forward = lambda *_: torch.tensor(9.0 * given.valid)  # type: ignore[method-assign]
     wide = {"hidden": 4096, "position": "rotary"}
-    found = first_loss(work.model, tiny(**wide), given)
+    found = check_first_loss(context.model, tiny(**wide), given)
     assert found.verdict == "warning" and "repeating its input" in found.why
-    assert first_loss(work.model, tiny(**wide, tied_embeddings=False), given).verdict == "failed"
+    assert check_first_loss(context.model, tiny(**wide, tied_embeddings=False), given).verdict == "failed"

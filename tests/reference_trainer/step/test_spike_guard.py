@@ -22,8 +22,8 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.loop.evaluation import Progress, evaluate, passes_of, refuse_unevaluated
 from reference_trainer.loop.startup import build
 from reference_trainer.metrics.records import RunResult
-from reference_trainer.step.rollbacks import Rollback, data_step, load_rollbacks, planned, rate_factor
-from reference_trainer.step.spike_guard import Gate
+from reference_trainer.step.rollbacks import Rollback, data_step, load_rollbacks, next_rollback, rate_factor
+from reference_trainer.step.spike_guard import SpikeGuard
 from reference_trainer.step.step import train_step
 
 MakeConfig = Callable[..., RunConfig]
@@ -44,18 +44,18 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-def judged(gate: Gate, loss: float, norm: float = 1.0) -> tuple[bool, bool, float]:
-    verdict = gate.judge(torch.tensor(loss), torch.tensor(norm))
+def judged(guard: SpikeGuard, loss: float, norm: float = 1.0) -> tuple[bool, bool, float]:
+    verdict = guard.judge(torch.tensor(loss), torch.tensor(norm))
     return bool(verdict.good), bool(verdict.spike), float(verdict.loss_sigmas)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.5, 20.0), min_size=1, max_size=40))
 def test_sigmas_are_those_of_the_last_window(losses: list[float]) -> None:
-    gate = Gate(GuardConfig(spike_window=8), CPU)
+    guard = SpikeGuard(GuardConfig(spike_window=8), CPU)
     for index, loss in enumerate(losses):
         before = losses[max(0, index - 8) : index]
-        *_, sigmas = judged(gate, loss)
+        *_, sigmas = judged(guard, loss)
         if index < 4:
             assert sigmas == 0.0
             continue
@@ -65,15 +65,15 @@ def test_sigmas_are_those_of_the_last_window(losses: list[float]) -> None:
 
 
 def test_a_new_level_is_one_spike_and_no_number_at_all_is_none() -> None:
-    gate = Gate(GuardConfig(spike_window=8, on_spike="skip"), CPU)
+    guard = SpikeGuard(GuardConfig(spike_window=8, on_spike="skip"), CPU)
     for index in range(8):
-        assert judged(gate, 3.0 + 0.01 * (index % 2))[:2] == (True, False)
-    assert judged(gate, math.nan)[:2] == (False, False)
-    assert judged(gate, 3.0, math.inf)[:2] == (False, False)
-    assert judged(gate, 9.0)[:2] == (False, True)
-    assert judged(gate, 9.0)[:2] == (True, False)
-    assert judged(gate, 3.0, 50.0)[:2] == (False, True)  # by the gradient norm
-    assert int(gate.count) == 11  # the two that were not finite are in no window
+        assert judged(guard, 3.0 + 0.01 * (index % 2))[:2] == (True, False)
+    assert judged(guard, math.nan)[:2] == (False, False)
+    assert judged(guard, 3.0, math.inf)[:2] == (False, False)
+    assert judged(guard, 9.0)[:2] == (False, True)
+    assert judged(guard, 9.0)[:2] == (True, False)
+    assert judged(guard, 3.0, 50.0)[:2] == (False, True)  # by the gradient norm
+    assert int(guard.count) == 11  # the two that were not finite are in no window
 
 
 def garbage(monkeypatch: pytest.MonkeyPatch, samples: set[int], factor: float = 50.0) -> list[int]:
@@ -97,13 +97,13 @@ def garbage(monkeypatch: pytest.MonkeyPatch, samples: set[int], factor: float = 
 
     step = module.train_step
 
-    def wrapped(work: Any, number: int) -> Any:
-        model = work.model
-        work.model = Scaled(model)
+    def wrapped(context: Any, number: int) -> Any:
+        model = context.model
+        context.model = Scaled(model)
         try:
-            return step(work, number)
+            return step(context, number)
         finally:
-            work.model = model
+            context.model = model
 
     monkeypatch.setattr(module, "batch", noted)
     monkeypatch.setattr("reference_trainer.train.train_step", wrapped)
@@ -156,13 +156,13 @@ def test_a_gradient_norm_alone_leaves_its_update_out_and_rolls_nothing_back(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Norms have long tails, and clipping bounds what they do: a run of 2M parameters had two at 8 and 9 sigmas."""
-    judge, calls = Gate.judge, list[int]()
+    judge, calls = SpikeGuard.judge, list[int]()
 
-    def loud(self: Gate, loss: torch.Tensor, norm: torch.Tensor) -> Any:
+    def loud(self: SpikeGuard, loss: torch.Tensor, norm: torch.Tensor) -> Any:
         calls.append(1)
         return judge(self, loss, norm * 50 if len(calls) == 10 else norm)
 
-    monkeypatch.setattr(Gate, "judge", loud)
+    monkeypatch.setattr(SpikeGuard, "judge", loud)
     said: list[str] = []
     train(guarded(tiny(steps=12, accumulation=1, checkpoint_every=4), on_spike="rollback"), said=said)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -201,7 +201,7 @@ def test_data_passed_by_never_comes_back(rolled: list[tuple[int, int]], step: in
 
 
 def test_a_rollback_skips_at_least_the_batch_that_spiked() -> None:
-    assert planned(GuardConfig(rollback_skips=2), (), 90, 50).skipped_steps == 40
+    assert next_rollback(GuardConfig(rollback_skips=2), (), 90, 50).skipped_steps == 40
 
 
 # --- evaluations ------------------------------------------------------------------------------------------------------
@@ -221,16 +221,16 @@ def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_evaluation_is_the_mean_over_the_same_samples(tiny: MakeConfig, text: Path) -> None:
     config = evaluated(tiny(dropout=0.2), every=1, tokens=100)
     data = open_data(text, 256, 32)
-    work = build(config, CPU, replace(data, validation=data))
+    context = build(config, CPU, replace(data, validation=data))
     assert passes_of(config, data) == 2  # 100 tokens are two micro-batches of 64
-    first = evaluate(work, lambda: False)
-    assert first == evaluate(work, lambda: False) and work.model.training  # no dropout, and it is on again
-    work.model.eval()
+    first = evaluate(context, lambda: False)
+    assert first == evaluate(context, lambda: False) and context.model.training  # no dropout, and it is on again
+    context.model.eval()
     with torch.no_grad():
-        given = [work.host_batch(1, micro) for micro in (0, 1)]
-        parts = [work.model(b.ids, b.targets) for b in given]
+        given = [context.host_batch(1, micro) for micro in (0, 1)]
+        parts = [context.model(b.ids, b.targets) for b in given]
     assert first == pytest.approx(float(sum(parts)) / 128, rel=1e-6)
-    assert evaluate(work, lambda: True) is None
+    assert evaluate(context, lambda: True) is None
 
 
 @pytest.mark.usefixtures("held_out")
@@ -280,15 +280,15 @@ READERS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__",
 def test_the_loop_waits_for_the_device_once_in_a_log_interval(
     tiny: MakeConfig, train: Train, monkeypatch: pytest.MonkeyPatch, log_every: int
 ) -> None:
-    """Whatever reads a tensor's value on the host would wait for a GPU: outside of `Readings.read` nothing does."""
-    from reference_trainer.step.step_results import Readings
+    """Whatever reads a tensor's value on the host would wait for a GPU: outside of `PendingSteps.read` nothing does."""
+    from reference_trainer.step.step_results import PendingSteps
 
-    reads, strays, read = list[int](), list[str](), Readings.read
+    reads, strays, read = list[int](), list[str](), PendingSteps.read
     inside = [False]
 
-    def counted(self: Readings) -> Any:
-        if self.rows:
-            reads.append(len(self.rows))
+    def counted(self: PendingSteps) -> Any:
+        if self.steps:
+            reads.append(len(self.steps))
         inside[0] = True
         try:
             return read(self)
@@ -307,13 +307,13 @@ def test_the_loop_waits_for_the_device_once_in_a_log_interval(
 
     step = train_step
 
-    def stepped(work: Any, number: int) -> Any:
+    def stepped(context: Any, number: int) -> Any:
         with monkeypatch.context() as patch:
             for name in READERS:
                 patch.setattr(torch.Tensor, name, watched(name))
-            return step(work, number)
+            return step(context, number)
 
-    monkeypatch.setattr(Readings, "read", counted)
+    monkeypatch.setattr(PendingSteps, "read", counted)
     monkeypatch.setattr("reference_trainer.train.train_step", stepped)
     train(tiny(checkpoint_every=None, implementation="fused"), log_every=log_every)
     assert reads == [log_every] * (8 // log_every) and strays == []

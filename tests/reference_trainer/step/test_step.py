@@ -21,7 +21,7 @@ from reference_trainer.loop.startup import build
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import make_optimizer
-from reference_trainer.step.spike_guard import Streak
+from reference_trainer.step.spike_guard import NonFiniteCounter
 from reference_trainer.step.step import numerics, train_step
 from reference_trainer.step.step_results import read_one
 
@@ -78,11 +78,11 @@ def test_gradients_are_clipped_to_the_limit_and_freed(
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
     for limit in (0.01, None):
         config = tiny(clip_norm=limit)
-        work = build(config, torch.device("cpu"), open_data(text, 256, 32))
-        done = read_one(train_step(work, 1))
+        context = build(config, torch.device("cpu"), open_data(text, 256, 32))
+        done = read_one(train_step(context, 1))
         assert done.grad_norm > 0.1  # the norm before clipping is what is reported
         assert norms[-1] == pytest.approx(limit or done.grad_norm, rel=1e-4)
-        assert all(p.grad is None for p in work.model.parameters())
+        assert all(p.grad is None for p in context.model.parameters())
 
 
 def test_matrices_decay_and_vectors_do_not(tiny: MakeConfig) -> None:
@@ -103,18 +103,18 @@ def test_matrices_decay_and_vectors_do_not(tiny: MakeConfig) -> None:
 def test_an_update_is_that_of_the_paper(tiny: MakeConfig, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loshchilov and Hutter 2019, algorithm 2: at the first step the bias-corrected moments are g and g²."""
     config = tiny(clip_norm=None)
-    work = build(config, torch.device("cpu"), open_data(text, 256, 32))
-    before, grads = {n: p.detach().clone() for n, p in work.model.named_parameters()}, dict[str, Tensor]()
+    context = build(config, torch.device("cpu"), open_data(text, 256, 32))
+    before, grads = {n: p.detach().clone() for n, p in context.model.named_parameters()}, dict[str, Tensor]()
     step = torch.optim.AdamW.step
 
     def spied(self: torch.optim.AdamW) -> None:
-        grads.update({name: p.grad.clone() for name, p in work.model.named_parameters() if p.grad is not None})
+        grads.update({name: p.grad.clone() for name, p in context.model.named_parameters() if p.grad is not None})
         step(self)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
-    read_one(train_step(work, 1))
-    rate, decaying = rate_at(config, 1), [n for n, p in work.model.named_parameters() if p.dim() >= 2]
-    for name, p in work.model.named_parameters():
+    read_one(train_step(context, 1))
+    rate, decaying = rate_at(config, 1), [n for n, p in context.model.named_parameters() if p.dim() >= 2]
+    for name, p in context.model.named_parameters():
         kept = before[name] * (1 - rate * config.optimizer.weight_decay) if name in decaying else before[name]
         expected = kept - rate * grads[name] / (grads[name].abs() + config.optimizer.eps)
         torch.testing.assert_close(p.detach(), expected, rtol=1e-5, atol=1e-6)
@@ -175,11 +175,11 @@ def test_fault_09_three_in_a_row_end_the_training(
 
 
 def test_a_good_step_starts_the_count_again() -> None:
-    streak = Streak(3)
+    nonfinite_counter = NonFiniteCounter(3)
     for loss, norm in [(math.nan, 1.0), (1.0, math.inf), (1.0, 1.0), (math.inf, 1.0), (1.0, math.nan)]:
-        streak.add(1, loss, norm)
+        nonfinite_counter.add(1, loss, norm)
     with pytest.raises(PlanError):
-        streak.add(6, math.nan, math.nan)
+        nonfinite_counter.add(6, math.nan, math.nan)
 
 
 @pytest.mark.parametrize("where", ["forward", "__init__"])

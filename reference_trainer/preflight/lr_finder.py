@@ -7,7 +7,7 @@ and the loss scale are put back to the bit afterwards, so that a run can begin, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,22 +15,21 @@ import torch
 
 from planner.config.run import RunConfig
 from planner.errors import InputError
+from planner.log import Log
 from planner.runs.rate_search import RateSearch, has_exploded, rates_between, search_of
 from reference_trainer.device.device import pick_device
 from reference_trainer.device.out_of_memory import explained
-from reference_trainer.loop.device_adaptation import adapted
+from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.preflight.model import steps_on
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.precision import refuse_unrunnable
-from reference_trainer.step.step import Work, numerics
-
-Say = Callable[[str], None]
+from reference_trainer.step.step import StepContext, numerics
 
 
-def rates_of_run(
-    config: RunConfig, data: Path | None, device: str | None, span: tuple[float, float, int], say: Say
+def find_learning_rate(
+    config: RunConfig, data: Path | None, device: str | None, span: tuple[float, float, int], log: Log
 ) -> RateSearch:
     """The range test of a config, on its own data and batch, from its first weights; span: low, high, steps.
 
@@ -39,12 +38,12 @@ def rates_of_run(
     refuse_span(*span)
     where = pick_device(device)
     if any(a.key == "recipe" for a in config.provenance.assumptions):
-        config = adapted(config, where, say)  # the recipe of the run, which this machine may choose
+        config = adapt_to_device(config, where, log)  # the recipe of the run, which this machine may choose
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
     tokens = opened_for(config, data)
     with numerics(False, config.training.recipe == "tf32"), explained(config, where, "in the range test"):
-        return find_rate(build(config, where, tokens), *span)
+        return lr_range_test(build(config, where, tokens), *span)
 
 
 def refuse_span(low: float, high: float, steps: int) -> None:
@@ -57,13 +56,13 @@ def refuse_span(low: float, high: float, steps: int) -> None:
         )
 
 
-def find_rate(work: Work, low: float, high: float, steps: int) -> RateSearch:
-    """The range test from where `work` stands; it ends where the loss explodes, and leaves `work` as it was."""
+def lr_range_test(context: StepContext, low: float, high: float, steps: int) -> RateSearch:
+    """The range test from where `context` stands; it ends where the loss explodes, and leaves `context` as it was."""
     rates = rates_between(low, high, steps)
     losses: list[float] = []
-    with untouched(work) as tried:
+    with untouched(context) as tried:
         for step, rate in enumerate(rates, start=1):
-            tried.config = at_rate(work.config, rate)
+            tried.config = at_rate(context.config, rate)
             losses += [loss for loss, _ in steps_on(tried, step, step)]
             if has_exploded(losses):
                 break
@@ -77,14 +76,14 @@ def at_rate(config: RunConfig, rate: float) -> RunConfig:
 
 
 @contextmanager
-def untouched(work: Work) -> Iterator[Work]:
-    """A twin of `work` with the same model and optimizer; what the twin's steps changed is put back to the bit."""
-    optimizer = work.optimizer
+def untouched(context: StepContext) -> Iterator[StepContext]:
+    """A twin of `context` with the same model and optimizer; what the twin's steps changed is put back to the bit."""
+    optimizer = context.optimizer
     rate = optimizer.rate
     weights = {name: w.detach().clone() for name, w in optimizer.weights.items()}
     state = {name: t.detach().clone() for name, t in optimizer.state().items()}
     try:
-        yield _twin(work)
+        yield _twin(context)
     finally:
         optimizer.zero_grad()
         with torch.no_grad():
@@ -97,8 +96,8 @@ def untouched(work: Work) -> Iterator[Work]:
         optimizer.set_rate(rate)
 
 
-def _twin(work: Work) -> Work:
-    """`work` with a judge of its own: the run's has not seen these steps."""
-    twin = copy.copy(work)
-    twin.gate, twin.watchers = copy.deepcopy(work.gate), []
+def _twin(context: StepContext) -> StepContext:
+    """`context` with a judge of its own: the run's has not seen these steps."""
+    twin = copy.copy(context)
+    twin.spike_guard, twin.watchers = copy.deepcopy(context.spike_guard), []
     return twin

@@ -39,18 +39,20 @@ def config_of(flags: Flags, file: Path | None, as_of: str | None = None) -> RunC
 
 
 def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:
-    """The findings of a plan, after those of the weights that it is held against.
+    """The findings of a plan with their remedies, after those of the weights that it is checked against.
 
     Raises FileError when the file of weights cannot be read.
     """
     from planner.analysis.findings import findings
+    from planner.analysis.fitting import with_remedies
 
+    found = with_remedies(plan, findings(plan))
     if safetensors is None:
-        return findings(plan)
+        return found
     from planner.analysis.stored_weights import weights_findings
     from planner.inputs.safetensors import stored_tensors
 
-    return (*weights_findings(stored_tensors(safetensors), plan.config.model, safetensors.name), *findings(plan))
+    return (*weights_findings(stored_tensors(safetensors), plan.config.model, safetensors.name), *found)
 
 
 def _day(text: str) -> date:

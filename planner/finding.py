@@ -1,4 +1,4 @@
-"""A finding: what is odd about a plan or a schedule, whose range says so, and how to mend it."""
+"""A finding: what is wrong or unusual about a plan or a schedule, and how to mend it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One odd thing: level is error (the run cannot work), warning (it may disappoint) or note."""
+    """One problem: level is error (the run cannot work), warning (it may disappoint) or note.
+
+    remedy: what to type or to change; "" while it has not been searched for.
+    """
 
     level: Literal["error", "warning", "note"]
     code: str

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from planner.analysis.findings import findings
+from planner.analysis.fitting import with_remedies
 from planner.config.run import CPU, RunConfig
 from planner.counts.run import tokens_per_step
 from planner.document import document
@@ -81,7 +82,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
             peak_flops=_peak(plan),
         ),
     )
-    found = findings(plan)
+    found = with_remedies(plan, findings(plan))
     if resume:  # the config may have been changed since
         write_atomically(directory / PLAN, _plan_text(plan, found), overwrite=True)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from planner.analysis.fitting import flags_with, largest_change, predicted_peak, smallest_change
+from planner.analysis.fitting import LARGER, flags_with, largest_change, predicted_peak, what_fits
 from planner.inputs.flags import Flags
 from planner.units import format_bytes
 from tui.session import Seat, result_of
@@ -34,7 +34,7 @@ FITS = (
 
 
 def found_fit(fit: Fit, seat: Seat) -> Found:
-    """Search; the peaks of micro-batches are replayed, those of other changes are by rule, on the safe side."""
+    """Search with the simulated allocator, as the findings do."""
     plan = result_of(seat.flags, seat.session, replay=False).plan
     memory, config = plan.memory, plan.config
     if memory.usable_bytes is None:
@@ -43,9 +43,9 @@ def found_fit(fit: Fit, seat: Seat) -> Found:
     if fit.micro_batch:
         change = largest_change(config, capacity, partial(predicted_peak, replay=True))
     else:
-        change = smallest_change(config, capacity)
+        change = what_fits(config)
     if change is None:
-        return Found(None, "✗ nothing fits", "not even one sequence at once: a larger card or a smaller model")
+        return Found(None, "✗ nothing fits", f"not even one sequence at once: {LARGER}")
     left = f"{format_bytes(memory.usable_bytes)} usable, {format_bytes(memory.context_bytes)} of them the context's"
     against = f"predicted peak {format_bytes(change.peak_bytes)} of {left}"
     if not change.flags:

@@ -1,10 +1,11 @@
 """The state of the planner and what follows from it: the form's texts, their plan, the pinned one, the differences.
 
-The plan by rule is made at once; the allocator's replay and the comparison in threads, once the keys rest.
+The plan by rule is made at once; the simulated allocator, what fits and the comparison in threads, once the keys rest.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from textual import work
@@ -35,6 +36,7 @@ from tui.widgets.results import Results
 from tui.widgets.text import Text
 
 REST = 0.02  # s without a key before slow work begins: a key that is held down comes again before that
+SEARCH_REST = 0.2  # s more without a key before the search for what fits, which takes up to 2 s of the processor
 
 
 class LivePlan(App[None]):
@@ -129,6 +131,10 @@ class LivePlan(App[None]):
 
     @work(thread=True, exclusive=True, group="replay")
     def _replay(self, quick: Result) -> None:
+        if not all(f.remedy for f in quick.findings):
+            time.sleep(SEARCH_REST)
+            if get_current_worker().is_cancelled:
+                return
         found = planned(quick.plan.config, replay=True)
         if not get_current_worker().is_cancelled:
             self.call_from_thread(self._replayed, quick, found)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from planner.analysis.difference import Difference, changed_fields, differences
 from planner.analysis.findings import findings
+from planner.analysis.fitting import with_remedies
 from planner.config.run import CPU, RunConfig
 from planner.errors import PlanError
 from planner.finding import Finding
@@ -59,7 +60,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A plan with its findings. `settled`: the device's bytes are replayed, not by rule."""
+    """A plan with its findings. `settled`: the allocator is simulated, and every finding has its remedy."""
 
     plan: Plan
     findings: tuple[Finding, ...]
@@ -89,7 +90,7 @@ class View:
 
 
 def result_of(flags: Flags, session: Session, *, replay: bool = True) -> Result:
-    """The plan of what was typed; without `replay` in a few ms, allocated and reserved bytes by rule.
+    """The plan of what was typed; without `replay` in a few ms: device bytes by rule, no search for what fits.
 
     Raises PlanError.
     """
@@ -97,9 +98,15 @@ def result_of(flags: Flags, session: Session, *, replay: bool = True) -> Result:
 
 
 def planned(config: RunConfig, *, replay: bool) -> Result:
-    """The plan of a config with its findings. A processor has no allocator that could be replayed."""
+    """The plan of a config with its findings. replay: with the simulated allocator and with what fits (up to 2 s).
+
+    A processor has no allocator to simulate: there the quick result is final, unless a finding lacks its remedy.
+    """
     plan = estimate(config, replay=replay)
-    return Result(plan, findings(plan), replay or config.hardware.gpu == CPU)
+    found = findings(plan)
+    if replay:
+        return Result(plan, with_remedies(plan, found), True)
+    return Result(plan, found, config.hardware.gpu == CPU and all(f.remedy for f in found))
 
 
 def differences_of(before: Seat, after: Seat) -> tuple[Difference, ...]:

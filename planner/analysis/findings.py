@@ -1,31 +1,27 @@
-"""Findings: what is odd about a plan, whose range says so, and how to mend it."""
+"""Findings: what is wrong or unusual about a plan, and how to mend it. Fast: no search for what fits."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import date
-from functools import partial
 
-from planner import presets
+from planner.analysis.fitting import needed_bytes
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
-from planner.config.run import CPU, RunConfig
+from planner.config.run import CPU
 from planner.counts.run import recipe_of
 from planner.finding import Finding
-from planner.memory.breakdown import memory_of
 from planner.memory.coverage import counted
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import is_priced
 from planner.units import format_bytes, format_count, format_fraction
 
-LARGEST_TRIED = 4096  # sequences at once, in the search for a micro-batch that fits
 NOMINAL_TOLERANCE = 0.05
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
 
 
 def findings(plan: Plan) -> tuple[Finding, ...]:
-    """All findings of a plan, errors first."""
+    """All findings of a plan, errors first; `fitting.with_remedies` adds what mends those about memory."""
     schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.total)
     found = [
         *_memory(plan),
@@ -41,34 +37,28 @@ def findings(plan: Plan) -> tuple[Finding, ...]:
 
 
 def _memory(plan: Plan) -> Iterator[Finding]:
+    """What is wrong with the memory; the remedy of the first three is left to `fitting.with_remedies`."""
     m = plan.memory
+    needs = f"{format_bytes(needed_bytes(m))} of {format_bytes(m.usable_bytes)}"
     if m.fits is False:
-        yield Finding(
-            "error",
-            "does_not_fit",
-            f"the {m.peak_phase} phase needs {format_bytes(m.peak_allocated_bytes or m.peak_requested_bytes)} "
-            f"of {format_bytes(m.usable_bytes)}",
-            _what_fits(plan.config),
-        )
+        of = "" if m.context_bytes is None else f", {format_bytes(m.context_bytes)} of it the CUDA context"
+        yield Finding("error", "does_not_fit", f"the plan needs {needs} in the {m.peak_phase} phase{of}", "")
     elif m.fits and m.usable_bytes and m.device_used_bytes:
-        share = m.device_used_bytes / m.usable_bytes
-        nearly = rules("roofline")["memory"]["nearly_full"]
-        if share > 1:
-            expandable = "" if plan.config.hardware.allocator == "expandable" else "--allocator expandable; or "
+        used = m.device_used_bytes / m.usable_bytes
+        if used > 1:
             yield Finding(
                 "warning",
                 "allocator_thrash",
-                f"it fits only because the allocator gives unused segments back and asks again: left alone it would "
-                f"take {format_bytes(m.device_used_bytes)} of {format_bytes(m.usable_bytes)}, and each retry waits",
-                expandable + _what_fits(plan.config, below=nearly),
+                f"the plan needs {needs}: it fits only because the allocator frees unused segments and tries again, "
+                "and each retry stops the GPU",
+                "",
             )
-        elif share > nearly:
+        elif used > rules("roofline")["memory"]["nearly_full"]:
             yield Finding(
                 "warning",
                 "nearly_full",
-                f"the device uses {format_fraction(share)} of the usable memory: it fits, with no room for anything "
-                "else and for the error of this prediction",
-                _what_fits(plan.config, below=nearly),
+                f"the plan needs {needs}: it fits, with no room for another process or an error of this prediction",
+                "",
             )
     unwitnessed = counted(plan.config)
     if unwitnessed is not None:
@@ -85,34 +75,6 @@ def _memory(plan: Plan) -> Iterator[Finding]:
             "flash attention stores no scores: recomputing its core saves only the log-sum-exp and turned copies",
             "use --activation-checkpointing full where memory is short, none where it is not",
         )
-
-
-def _what_fits(config: RunConfig, below: float = 1.0) -> str:
-    """The smallest change that fits: a smaller micro-batch of the same batch, then full checkpointing."""
-    if config.hardware.gpu == CPU:
-        return "use a smaller --micro-batch with more accumulation"
-    per_device = config.training.micro_batch * config.training.accumulation
-    most = min(config.training.micro_batch, LARGEST_TRIED)
-    divisors = [micro for micro in range(1, most + 1) if per_device % micro == 0]
-    for mode in (config.training.activation_checkpointing, "full"):
-        # memory grows with the micro-batch, so that the largest that fits is found by halving
-        count = bisect_left(divisors, True, key=partial(_is_too_large, config, mode, below))
-        if count:
-            micro = divisors[count - 1]
-            extra = " --activation-checkpointing full" if mode != config.training.activation_checkpointing else ""
-            return f"--micro-batch {micro} --accumulation {per_device // micro}{extra} fits"
-    return "no micro-batch fits, not even one sequence with full checkpointing: a larger card or a smaller model"
-
-
-def _is_too_large(config: RunConfig, mode: str, below: float, micro: int) -> bool:
-    """Whether the same batch with this checkpointing and micro-batch exceeds a share `below` of the memory."""
-    per_device = config.training.micro_batch * config.training.accumulation
-    update = {"micro_batch": micro, "accumulation": per_device // micro, "activation_checkpointing": mode}
-    changed = config.model_copy(update={"training": config.training.model_copy(update=update)})
-    # by rule, on the safe side: a replay for every step of the search would take seconds
-    m = memory_of(changed, presets.gpu(config.hardware.gpu), replay=False)
-    needed = (m.peak_reserved_bytes or 0) + (m.context_bytes or 0)
-    return not (m.fits and m.usable_bytes and needed <= below * m.usable_bytes)
 
 
 def _speed(plan: Plan) -> Iterator[Finding]:

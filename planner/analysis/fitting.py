@@ -1,13 +1,14 @@
-"""The smallest change of a config after which its peak fits: same global batch, same model, least time lost.
+"""The cheapest change of a config after which its peak fits: same global batch, same model, least time lost.
 
 What may change is how a step is computed, never what it computes: a smaller micro-batch with more accumulation, the
 loss in chunks, activation checkpointing, the allocator's segments, and one kernel for the optimizer's update.
+Findings, commands, the terminal planner and the trainer all ask here.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -15,14 +16,21 @@ from typing import Any
 from planner import presets
 from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
 from planner.counts.flops import flops_of
+from planner.finding import Finding
 from planner.inputs.flags import Flags
-from planner.memory.breakdown import memory_of
+from planner.memory.breakdown import Memory, memory_of
 from planner.memory.coverage import counted
+from planner.plan import Plan
+from planner.rules import rules
 from planner.step_time.throughput import throughput_of
+from planner.units import format_bytes, format_fraction
 
 PeakOf = Callable[[RunConfig], int]
 LARGEST_TRIED = 4096  # sequences in one micro-batch
-EVERY = (8, 4, 2, 1)  # of so many blocks one is computed again, cheapest first
+EVERY = (8, 4, 2, 1)  # one block of so many is recomputed, cheapest first
+# the rule for reserved bytes may be wrong by this much of the capacity; within it the allocator is simulated
+RULE_ERROR = 0.125
+LARGER = "use a GPU with more memory or a smaller model"
 # half a percent of a step is below what a prediction of time can tell apart: there fewer changes win
 SAME_TIME = 0.005
 
@@ -41,15 +49,83 @@ class Change:
         """The flags as they are typed."""
         return " ".join(self.flags)
 
+    @property
+    def price(self) -> str:
+        """The predicted cost in time, in words."""
+        slower = self.time_ratio - 1
+        return f"a step takes about {format_fraction(slower)} longer" if slower > 0.0005 else "no slower"
+
+
+def what_fits(config: RunConfig, below: float = 1.0) -> Change | None:
+    """The cheapest change after which the config needs at most the fraction `below` of its device's usable memory.
+
+    Where there is none, the cheapest with which the allocator gets by if it frees unused segments and tries again. A
+    change without flags where that is the config itself; None where nothing fits, or the usable memory is unknown.
+    """
+    memory = _memory(config, replay=False)
+    if memory.usable_bytes is None:
+        return None
+    context = memory.context_bytes or 0
+    capacity = memory.usable_bytes - context
+    found = smallest_change(config, int(below * memory.usable_bytes) - context)
+    return found or smallest_change(config, capacity, _peak_with_retries)
+
+
+def with_remedies(plan: Plan, found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings of a plan, those about memory with the cheapest change that mends them (0.1 s to 2 s)."""
+    nearly = rules("roofline")["memory"]["nearly_full"]
+    limits = {"does_not_fit": 1.0, "allocator_thrash": 1.0, "nearly_full": nearly}
+    return tuple(
+        replace(f, remedy=_remedy(plan.memory, what_fits(plan.config, limits[f.code]))) if f.code in limits else f
+        for f in found
+    )
+
+
+def _remedy(memory: Memory, change: Change | None) -> str:
+    if change is None:
+        return f"no micro-batch, loss kind or checkpointing fits: {LARGER}"
+    if not change.flags:
+        return f"no micro-batch, loss kind or checkpointing leaves more room: {LARGER}"
+    needed = format_bytes(change.peak_bytes + (memory.context_bytes or 0))
+    return f"{change.command_line} needs {needed} of {format_bytes(memory.usable_bytes)}, {change.price}"
+
+
+def needed_bytes(memory: Memory) -> int:
+    """Bytes that a plan takes of `usable_bytes`: reserved and the context on a GPU, the tensors' on a processor."""
+    return memory.peak_requested_bytes if memory.device_used_bytes is None else memory.device_used_bytes
+
 
 def predicted_peak(config: RunConfig, replay: bool = False) -> int:
-    """Peak to hold against a device's capacity, bytes: reserved by the allocator on a GPU, requested on a processor.
+    """Peak to compare with a device's capacity, bytes: reserved by the allocator on a GPU, requested on a processor.
 
-    replay: the allocator's own replay (10 to 100 ms), else its rule. The context is not in it.
+    replay: the simulated allocator (10 to 100 ms), else a rule. The context is not in it.
     """
-    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
-    memory = memory_of(config, gpu, replay)
+    memory = _memory(config, replay)
     return memory.peak_requested_bytes if memory.peak_reserved_bytes is None else memory.peak_reserved_bytes
+
+
+def close_peak(capacity_bytes: int) -> PeakOf:
+    """`predicted_peak` by rule where that is clearly below or above the capacity, else by the simulated allocator."""
+
+    def peak_of(config: RunConfig) -> int:
+        by_rule = predicted_peak(config)
+        clear = abs(by_rule - capacity_bytes) > RULE_ERROR * capacity_bytes
+        return by_rule if clear else predicted_peak(config, replay=True)
+
+    return peak_of
+
+
+def _peak_with_retries(config: RunConfig) -> int:
+    """The allocated bytes where the allocator gets by with them, by freeing unused segments; else the reserved."""
+    m = _memory(config, replay=True)
+    if m.peak_allocated_bytes is None or m.peak_reserved_bytes is None:
+        return m.peak_requested_bytes
+    return m.peak_allocated_bytes if m.fits else m.peak_reserved_bytes
+
+
+def _memory(config: RunConfig, replay: bool) -> Memory:
+    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
+    return memory_of(config, gpu, replay)
 
 
 def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> int | None:
@@ -57,10 +133,7 @@ def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf 
 
     At most the config's own: it is the one that did not fit, or that somebody chose.
     """
-    training = config.training
-    per_device = training.micro_batch * training.accumulation
-    most = min(training.micro_batch, LARGEST_TRIED)
-    divisors = [micro for micro in range(1, most + 1) if per_device % micro == 0]
+    divisors = _divisors(config)
     # the peak grows with the micro-batch, so that the largest is found by halving
     count = bisect_left(divisors, True, key=lambda micro: peak_of(with_micro_batch(config, micro)) > capacity_bytes)
     return divisors[count - 1] if count else None
@@ -86,26 +159,35 @@ def with_micro_batch(config: RunConfig, micro: int) -> RunConfig:
     return _with(config, training={"micro_batch": micro, "accumulation": per_device // micro})
 
 
-def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> Change | None:
+def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf | None = None) -> Change | None:
     """The change that costs the least predicted time among those whose peak is at most `capacity_bytes`.
 
     Where times are the same to half a percent, the one with fewer flags. None where nothing fits; a change without
-    flags where the config fits as it is.
+    flags where the config fits as it is. peak_of: `close_peak` by default.
     """
-    best: Change | None = None
-    for tried in _variants(config):
-        ratio = _flops_ratio(config, tried)
-        if best is not None and ratio > best.time_ratio + SAME_TIME:
-            continue  # a smaller micro-batch would only make it slower
-        micro = largest_micro_batch(tried, capacity_bytes, peak_of)
-        if micro is None:
-            continue
-        found = with_micro_batch(tried, micro)
-        ratio *= _launch_ratio(config, found)
-        change = Change(found, flags_between(config, found), peak_of(found), ratio)
-        if best is None or _order(change) < _order(best):
-            best = change
-    return best
+    fits = peak_of or close_peak(capacity_bytes)
+    for change in sorted(every_change(config), key=_order):
+        peak = fits(change.config)
+        if peak <= capacity_bytes:
+            return replace(change, peak_bytes=peak)
+    return None
+
+
+def every_change(config: RunConfig) -> Iterator[Change]:
+    """Every change that is tried, with its predicted time; its peak is 0, not computed yet."""
+    divisors = _divisors(config)
+    launches = {micro: _launch_ratio(config, with_micro_batch(config, micro)) for micro in divisors}
+    for variant in _variants(config):
+        flops = _flops_ratio(config, variant)
+        for micro in divisors:
+            tried = with_micro_batch(variant, micro)
+            yield Change(tried, flags_between(config, tried), 0, flops * launches[micro])
+
+
+def _divisors(config: RunConfig) -> list[int]:
+    """The micro-batches of the same global batch, up to the config's own."""
+    per_device = config.training.micro_batch * config.training.accumulation
+    return [m for m in range(1, min(config.training.micro_batch, LARGEST_TRIED) + 1) if per_device % m == 0]
 
 
 def _order(change: Change) -> tuple[int, int, float]:
@@ -115,10 +197,10 @@ def _order(change: Change) -> tuple[int, int, float]:
 def _variants(config: RunConfig) -> Iterator[RunConfig]:
     """Every combination of the choices, the config's own first; only those whose memory is counted."""
     known = counted(config) is None
-    for hardware, optimizer, loss, again in product(
+    for hardware, optimizer, loss, recomputed in product(
         _allocators(config), _implementations(config), _losses(config), _checkpointings(config)
     ):
-        tried = _with(config, training=loss | again, optimizer=optimizer, hardware=hardware)
+        tried = _with(config, training=loss | recomputed, optimizer=optimizer, hardware=hardware)
         if not known or counted(tried) is None:
             yield tried
 
@@ -169,7 +251,7 @@ def _with(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 
 
 def _flops_ratio(old: RunConfig, new: RunConfig) -> float:
-    """FLOPs really executed per token, over the old config's: what is computed again."""
+    """FLOPs executed per token over the old config's: more where blocks are recomputed."""
     return flops_of(new).per_token_hardware / flops_of(old).per_token_hardware
 
 

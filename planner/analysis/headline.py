@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from planner.analysis.fitting import needed_bytes
 from planner.plan import Plan
 from planner.units import (
     format_bytes,
@@ -60,13 +61,12 @@ def figures(plan: Plan) -> tuple[Figure, ...]:
 
 
 def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
-    """Label and text of what decides; the peak beside what it is held against, with … while it is not settled."""
+    """Label and text of what decides; the memory beside what is usable, with … while it is not settled."""
     found = [(figure.label, figure.text()) for figure in figures(plan) if figure.key in HEADLINE]
     m = plan.memory
-    peak = m.peak_requested_bytes if m.peak_allocated_bytes is None else m.peak_allocated_bytes
-    held = f"{format_bytes(peak)}{'' if settled else ' …'} of {format_bytes(m.usable_bytes)}, in {m.peak_phase}"
+    needs = f"{format_bytes(needed_bytes(m))}{'' if settled else ' …'} of {format_bytes(m.usable_bytes)}"
     steps = f"{format_count_exact(plan.batch.steps)} of {format_count_exact(plan.batch.tokens_per_step)} tokens"
-    return [*found, ("peak", held), ("steps", steps)]
+    return [*found, ("memory", f"{needs}, peak in {m.peak_phase}"), ("steps", steps)]
 
 
 def numbers_of(plan: Plan) -> Mapping[str, float | None]:

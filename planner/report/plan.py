@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from planner.analysis.fitting import needed_bytes
 from planner.finding import Finding
 from planner.memory.breakdown import Memory
+from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
 from planner.report.text import BASES, COMPONENT_NAMES, MARKS, WIDTH, Page, table, wrap
 from planner.units import (
@@ -186,9 +188,19 @@ def _memory(plan: Plan, page: Page) -> str:
             ),
         ]
     lines.append(page.line("usable", format_bytes(m.usable_bytes)))
-    verdict = {True: "✓ fits", False: "✗ does not fit", None: "? unknown: the usable memory is not known"}[m.fits]
-    lines.append(page.line("verdict", verdict, f"by {m.fits_by}"))
+    lines.append(page.line("verdict", *_verdict(m)))
     return _section(page, "Memory per device", lines)
+
+
+def _verdict(m: Memory) -> tuple[str, str]:
+    """Whether it fits, and the bytes that say so: the same as in the finding."""
+    if m.fits is None:
+        return "? unknown", "the usable memory is not known"
+    needs = f"needs {format_bytes(needed_bytes(m))} of {format_bytes(m.usable_bytes)}"
+    if m.device_used_bytes is None:
+        return "✓ fits" if m.fits else "✗ does not fit", f"tensors: {needs}"
+    how = "simulated allocator" if m.fits_by == BY_REPLAY else "rule for the allocator"
+    return "✓ fits" if m.fits else "✗ does not fit", f"{how}: {needs}, CUDA context included"
 
 
 def _sizes(*sizes: int) -> tuple[str, ...]:

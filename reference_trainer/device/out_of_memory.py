@@ -8,18 +8,17 @@ from contextlib import contextmanager
 import torch
 
 from planner import presets
-from planner.analysis.fitting import Change, predicted_peak, smallest_change
+from planner.analysis.fitting import predicted_peak, smallest_change
 from planner.config.run import CPU, RunConfig
 from planner.errors import PlanError
 from planner.memory.device import context_bytes
 from planner.plan import Plan, estimate
 from planner.report.text import COMPONENT_NAMES
-from planner.units import format_bytes, format_fraction
+from planner.units import format_bytes
 from reference_trainer.device.device import Memory, memory_of
 
 # a prediction that said "fits" and was wrong: the change is looked for this far below it, a judgement
 DOUBTED = 0.9
-RULE_ERROR = 0.15  # as a share of the capacity; further away the rule for reserved bytes decides, a judgement
 UNKNOWN_CAPACITY = 0.5  # of the predicted peak, where no capacity is known: a judgement
 
 
@@ -67,24 +66,13 @@ def capacity_for_tensors(config: RunConfig, total: int | None, held: Memory | No
     return max(0, total - context - others)
 
 
-def fitting_change(config: RunConfig, capacity_bytes: int) -> Change | None:
-    """The smallest change whose peak fits: by the allocator's rule where that is clear, else by its replay."""
-
-    def peak_of(tried: RunConfig) -> int:
-        by_rule = predicted_peak(tried)
-        clear = abs(by_rule - capacity_bytes) > RULE_ERROR * capacity_bytes
-        return by_rule if clear else predicted_peak(tried, replay=True)
-
-    return smallest_change(config, capacity_bytes, peak_of)
-
-
 def _remedy(config: RunConfig, plan: Plan, peak: int, room: int | None) -> str:
     goal, against = room or 0, f"of the {format_bytes(room)} that tensors can have"
     if room is None:
         goal, against = int(peak * UNKNOWN_CAPACITY), f"instead of {format_bytes(peak)}; the capacity is unknown"
     elif peak <= room:
         goal, against = int(peak * DOUBTED), f"instead of {format_bytes(peak)}"
-    found = fitting_change(config, goal)
+    found = smallest_change(config, goal)
     if found is None:
         needed = plan.memory.weights_bytes + plan.memory.master_weights_bytes
         needed += plan.memory.gradients_bytes + plan.memory.optimizer_bytes
@@ -92,13 +80,9 @@ def _remedy(config: RunConfig, plan: Plan, peak: int, room: int | None) -> str:
             "no micro-batch fits, not even one sequence with everything recomputed: weights, gradients and optimizer "
             f"states alone are {format_bytes(needed)}; take a larger device, a smaller model or another --recipe"
         )
-    slower = found.time_ratio - 1
-    price = (
-        f"a step takes about {format_fraction(slower)} longer" if slower > 0.0005 else "at no predicted cost in time"
-    )
     return (
         f"plan again with --config RUN_TOML {found.command_line} (the same global batch): "
-        f"predicted {format_bytes(found.peak_bytes)} {against}; {price}"
+        f"predicted {format_bytes(found.peak_bytes)} {against}; {found.price}"
     )
 
 

@@ -16,7 +16,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from planner.analysis.fitting import predicted_peak
+from planner.analysis.fitting import predicted_peak, smallest_change
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of, steps_of, tokens_per_step
 from planner.errors import FileError
@@ -27,7 +27,6 @@ from planner.runs.preflight import Check
 from planner.units import format_bytes, format_duration, format_fraction, format_money, format_rate
 from reference_trainer.checkpoint.atomic import bytes_of
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
-from reference_trainer.device.out_of_memory import fitting_change
 from reference_trainer.measure.replay import Track
 from reference_trainer.preflight.model import steps_on
 from reference_trainer.step.step import StepContext
@@ -65,7 +64,7 @@ def check_memory(plan: Plan, free: int | None) -> Check:
         return Check("memory", "skipped", measured, expected, why, "", values)
     if peak <= free:
         return Check("memory", "ok", measured, expected, values=values)
-    found = fitting_change(config, free)
+    found = smallest_change(config, free)
     mend = "a larger device, a smaller model, or another --recipe: no micro-batch fits"
     if found is not None:
         mend = f"{found.command_line} (the same global batch): predicted {format_bytes(found.peak_bytes)}"

@@ -40,11 +40,12 @@ class SummaryPane(Pane):
 def findings_text(found: Sequence[Finding], width: int) -> str:
     """The findings, wrapped to `width` columns."""
     if not found:
-        return "✓ nothing odd"
+        return "✓ no findings"
     lines = []
     for f in found:
         lines += [f"{MARKS[f.level]} [{f.code}]"]
-        lines += [*wrap(f.message, indent=2, width=width), *wrap(f"→ {f.remedy}", indent=2, width=width)]
+        remedy = f.remedy or "… searching for the cheapest change that fits"
+        lines += [*wrap(f.message, indent=2, width=width), *wrap(f"→ {remedy}", indent=2, width=width)]
     return "\n".join(lines)
 
 

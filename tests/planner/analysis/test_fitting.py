@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
-from planner.analysis.fitting import Change, largest_micro_batch, predicted_peak, smallest_change, with_micro_batch
+from planner import presets
+from planner.analysis.findings import findings
+from planner.analysis.fitting import (
+    Change,
+    every_change,
+    largest_micro_batch,
+    needed_bytes,
+    predicted_peak,
+    smallest_change,
+    with_micro_batch,
+    with_remedies,
+)
 from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags, flag
+from planner.memory.breakdown import memory_of
+from planner.plan import Plan, estimate
+from planner.units import format_bytes
 
+ABOUT_MEMORY = ("does_not_fit", "allocator_thrash", "nearly_full")
 GIB = 2**30
 MEMBERS = {flag(name): name for name in Flags.__dataclass_fields__}
 
@@ -34,7 +50,7 @@ def typed_again(config: RunConfig, change: Change) -> RunConfig:
 def test_the_change_fits_and_is_the_same_training(share: float, recipe: str) -> None:
     config = planned(recipe=recipe)
     capacity = int(predicted_peak(config) * share)
-    found = smallest_change(config, capacity)
+    found = smallest_change(config, capacity, predicted_peak)
     assert found is not None
     assert found.peak_bytes == predicted_peak(found.config) <= capacity
     assert tokens_per_step(found.config) == tokens_per_step(config)
@@ -48,7 +64,7 @@ def test_no_flag_of_a_change_is_needless() -> None:
     config = planned()
     for share in (0.9, 0.6, 0.4, 0.3):
         capacity = int(predicted_peak(config) * share)
-        found = smallest_change(config, capacity)
+        found = smallest_change(config, capacity, predicted_peak)
         assert found is not None
         batch = [one for one in found.flags if one.startswith(("--micro-batch", "--accumulation"))]
         rest = [[one] for one in found.flags if one not in batch]
@@ -63,9 +79,9 @@ def test_no_flag_of_a_change_is_needless() -> None:
 
 def test_what_fits_needs_no_change_and_what_cannot_has_none() -> None:
     config = planned()
-    same = smallest_change(config, predicted_peak(config))
+    same = smallest_change(config, predicted_peak(config), predicted_peak)
     assert same is not None and same.flags == () and same.config == config and same.time_ratio == 1
-    assert smallest_change(config, GIB // 2) is None
+    assert smallest_change(config, GIB // 2, predicted_peak) is None
 
 
 def test_recomputing_is_paid_for_and_comes_last() -> None:
@@ -73,7 +89,7 @@ def test_recomputing_is_paid_for_and_comes_last() -> None:
     config = planned(seq="1024")
     peak, ratios, flags = predicted_peak(config), [], []
     for share in (0.95, 0.8, 0.6, 0.5, 0.4, 0.3):
-        found = smallest_change(config, int(peak * share))
+        found = smallest_change(config, int(peak * share), predicted_peak)
         assert found is not None
         ratios.append(found.time_ratio)
         flags.append(found.command_line)
@@ -93,7 +109,7 @@ def test_the_largest_micro_batch_that_fits() -> None:
 def test_a_list_of_copies_in_the_update_is_given_up_first() -> None:
     """One sequence: the update is the peak, and the fused kernel has no temporary copies."""
     config = planned(micro_batch="1", accumulation="1", seq="64", optimizer_implementation="foreach")
-    found = smallest_change(config, predicted_peak(config) - GIB // 4)
+    found = smallest_change(config, predicted_peak(config) - GIB // 4, predicted_peak)
     assert found is not None and found.flags == ("--optimizer-implementation fused",)
 
 
@@ -101,3 +117,67 @@ def test_a_peak_can_be_given() -> None:
     """Any measure of the peak will do: here the micro-batch itself."""
     found = smallest_change(planned(), 3, lambda config: config.training.micro_batch)
     assert found is not None and found.flags == ("--micro-batch 2", "--accumulation 16")
+
+
+def remedy_of(plan: Plan) -> str:
+    """What the command says against the memory's finding, which the fast findings leave open."""
+    (quick,) = (f for f in findings(plan) if f.code in ABOUT_MEMORY)
+    (found,) = (f for f in with_remedies(plan, [quick]))
+    assert quick.remedy == "" and quick == replace(found, remedy="")
+    return found.remedy
+
+
+def typed_over(config: RunConfig, remedy: str) -> Plan:
+    """The plan after the remedy's flags are typed over the config."""
+    words = remedy.partition(" needs ")[0].split()
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    changed = draft(Flags(**{MEMBERS[k]: v for k, v in pairs.items()}), as_of="2026-11-21", version="0", base=config)
+    return estimate(changed, replay=True)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"model": "gemma-2-2b", "gpu": "a100-80gb", "micro_batch": "1", "seq": "8192"},
+        {"model": "llama-3.2-1b", "gpu": "h100-80gb", "seq": "32Ki"},
+    ],
+)
+def test_a_larger_card_is_not_asked_for_where_a_change_costs_nothing(flags: dict[str, str]) -> None:
+    """Both were once told to buy a larger card, or to recompute everything: a fused loss is enough."""
+    config = draft(Flags(tokens="1B", **flags), as_of="2026-11-21", version="0")
+    plan = estimate(config, replay=True)
+    remedy = remedy_of(plan)
+    assert plan.memory.fits is False and "--loss-kind fused" in remedy and remedy.endswith("no slower")
+    after = typed_over(config, remedy).memory
+    assert after.fits and f"needs {format_bytes(needed_bytes(after))} of {format_bytes(after.usable_bytes)}" in remedy
+
+
+SIZES = [("125M", "64"), ("350M", "32"), ("350M", "128"), ("1.3B", "8"), ("1.3B", "16"), ("2B", "4"), ("2.7B", "2")]
+DOES_NOT_FIT = [
+    {"params": params, "micro_batch": micro, "seq": seq, "recipe": recipe}
+    for (params, micro), (seq, recipe) in itertools.product(
+        SIZES, [("1024", "mixed-bf16"), ("2048", "pure-bf16"), ("2048", "mixed-bf16"), ("4096", "fp32")]
+    )
+]
+
+
+def test_the_remedy_of_a_plan_that_does_not_fit_makes_it_fit() -> None:
+    """By the same measure; where nothing is said to fit, trying everything finds nothing either."""
+    typed, refused = 0, 0
+    for flags in DOES_NOT_FIT:
+        config = draft(Flags(tokens="1B", gpu="a100-40gb", **flags), as_of="2026-11-21", version="0")
+        plan = estimate(config, replay=True)
+        if plan.memory.fits:
+            continue
+        remedy = remedy_of(plan)
+        if remedy.startswith("--"):
+            after = typed_over(config, remedy)
+            assert after.memory.fits and needed_bytes(after.memory) <= (after.memory.usable_bytes or 0), (flags, remedy)
+            assert after.batch.tokens_per_step == plan.batch.tokens_per_step
+            typed += 1
+            continue
+        assert "GPU with more memory" in remedy, remedy
+        gpu = presets.gpu("a100-40gb")
+        assert not any(memory_of(one.config, gpu).fits for one in every_change(config)), (flags, remedy)
+        refused += 1
+    assert typed >= 15 and refused >= 3, (typed, refused)

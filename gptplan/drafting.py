@@ -21,11 +21,16 @@ def config_of(flags: Flags, file: Path | None, as_of: str | None = None) -> RunC
 
     as_of: the plan's date, today by default. Raises PlanError for whatever a user can mend.
     """
-    from planner.inputs.detect import machine_gpu
-    from planner.inputs.draft import draft
     from planner.inputs.run_toml import load_config
 
-    base = load_config(file) if file else None
+    return config_over(flags, load_config(file) if file else None, as_of)
+
+
+def config_over(flags: Flags, base: RunConfig | None, as_of: str | None = None) -> RunConfig:
+    """The whole config of the flags and the config that they override; as `config_of`."""
+    from planner.inputs.detect import machine_gpu
+    from planner.inputs.draft import draft
+
     if base is not None and not flags.anything() and as_of is None:
         return base  # a plan is a pure function of its file
     found = machine_gpu() if base is None and flags.gpu is None else None

@@ -23,6 +23,7 @@ def test_wheel_estimates_in_an_empty_directory(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "presets/gpus/a100-80gb.toml" in names and "tui/app.tcss" in names
+    assert {f"{p}/py.typed" for p in ("gptplan", "planner", "reference_trainer", "tui")} <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "docs/"))]
 
     environment = tmp_path / "env"
@@ -37,6 +38,8 @@ def test_wheel_estimates_in_an_empty_directory(tmp_path: Path) -> None:
     assert "7.5e18" in text and "fits" in text
     found = json.loads(run([program, "estimate", "--model", "gpt2", "--tokens", "10B", "--json"], empty))
     assert found["model"]["parameters"]["total"] == 124_439_808
+    code = "import gptplan; print(gptplan.estimate(model='gpt2', tokens='10B').parameters.total)"
+    assert run([str(python), "-c", code], empty) == "124439808\n"
     assert not list(empty.iterdir())
 
     said = subprocess.run([program, "calibrate"], cwd=empty, capture_output=True, text=True, timeout=120, check=False)

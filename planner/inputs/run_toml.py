@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,12 +25,13 @@ gptplan run configuration. Base units throughout: byte, FLOP/s, token, USD.
 Values that nobody typed are listed under [provenance] with the rule that gave them."""
 
 
-def load_config(path: Path) -> RunConfig:
+def load_config(path: str | PathLike[str]) -> RunConfig:
     """The config of a run.toml.
 
     Raises FileError when it cannot be read; ConfigError when it is not TOML, has unknown keys, lacks some, or
     contradicts itself.
     """
+    path = Path(path)
     text = read_text(path)
     if not text.strip():
         raise ConfigError(f"{path} is empty", remedy="write one with: gptplan plan … -o run.toml")

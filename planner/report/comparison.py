@@ -13,14 +13,15 @@ from planner.units import (
     format_rate,
 )
 
+COLUMNS = ("", "predicted", "measured", "measured/predicted", "tolerance", "verdict")
 VERDICTS = {"within": "✓ within", "outside": "✗ OUTSIDE", "unknown": "? unknown"}
 
 
 def comparison_lines(comparison: Comparison) -> str:
     """Predicted beside measured, line by line; saved bytes by operator only where one is outside."""
-    rows: list[tuple[str, ...]] = [("", "predicted", "measured", "measured/predicted", "tolerance", "verdict")]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
-    rows += [_comparison_row(row) for row in shown]
+    rows += [comparison_row(row) for row in shown]
     within = sum(r.verdict == "within" for r in comparison.rows)
     outside = sum(r.verdict == "outside" for r in comparison.rows)
     head = f"Predicted and measured on {comparison.device_name}, torch {comparison.torch}"
@@ -37,7 +38,7 @@ def comparison_within(comparison: Comparison, width: int) -> str:
     head, *_, tail = comparison_lines(comparison).splitlines()
     order = ("outside", "unknown", "within")
     shown = [r for r in comparison.rows if not r.key.startswith("saved.") or r.verdict == "outside"]
-    cells = [_comparison_row(row) for row in sorted(shown, key=lambda r: order.index(r.verdict))]
+    cells = [comparison_row(row) for row in sorted(shown, key=lambda r: order.index(r.verdict))]
     rows = [("", "predicted", "measured", "ratio", "tolerance")]
     rows += [(f"{c[5][0]} {c[0]}", _short(c[1]), _short(c[2]), c[3], c[4]) for c in cells]
     lines = _no_wider(rows, width)
@@ -58,7 +59,8 @@ def _no_wider(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
     return [part for r in rows[1:] for part in (r[0], f"    {r[1]} → {r[2]}  {r[3]}".rstrip())]
 
 
-def _comparison_row(row: Row) -> tuple[str, ...]:
+def comparison_row(row: Row) -> tuple[str, ...]:
+    """The cells of a row, under the names of `COLUMNS`."""
     tolerance = "exact" if row.tolerance == 0 else f"±{format_number(100 * row.tolerance)} %"
     ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
     cells = (_value(row.predicted, row.unit), _value(row.measured, row.unit))
@@ -84,6 +86,6 @@ def comparison_markdown(comparison: Comparison, title: str, facts: Sequence[tupl
     lines = [f"# {title}", ""]
     lines += [f"- {name}: {value}" for name, value in facts]
     lines += ["", "| | predicted | measured | measured/predicted | tolerance | verdict |", "|---|--:|--:|--:|--:|---|"]
-    lines += ["| " + " | ".join(_comparison_row(row)) + " |" for row in comparison.rows]
+    lines += ["| " + " | ".join(comparison_row(row)) + " |" for row in comparison.rows]
     lines += ["", f"Time was predicted {BASES[comparison.basis]}."]
     return "\n".join(lines) + "\n"

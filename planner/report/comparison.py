@@ -63,7 +63,8 @@ def comparison_row(row: Row) -> tuple[str, ...]:
     """The cells of a row, under the names of `COLUMNS`."""
     tolerance = "exact" if row.tolerance == 0 else f"±{format_number(100 * row.tolerance)} %"
     ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
-    cells = (_value(row.predicted, row.unit), _value(row.measured, row.unit))
+    infinite = row.measured is None and row.verdict == "outside"
+    cells = (_value(row.predicted, row.unit), "not finite" if infinite else _value(row.measured, row.unit))
     return (row.key, *cells, ratio, tolerance, VERDICTS[row.verdict])
 
 

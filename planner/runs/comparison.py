@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.counts.run import rate_at
 from planner.plan import Plan
 
 Verdict = Literal["within", "outside", "unknown"]
-# Agreement asked of each kind of number, as a share; 0 is exact.
+# Tolerance of each kind of number, as a fraction of the predicted one; 0 is exact.
 EXACT = 0.0
 REQUESTED = 0.001
 REQUESTED_CHECKPOINTED = 0.01
@@ -55,7 +56,10 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: predicted, measured, measured over predicted, tolerance as a share, verdict."""
+    """One line: predicted, measured, measured / predicted, tolerance as a fraction, verdict.
+
+    A measured NaN or infinity is outside; it is named in the note, `measured` is None.
+    """
 
     key: str
     unit: str
@@ -112,7 +116,7 @@ def compare(plan: Plan, measured: Measurement) -> Comparison:
 
 
 def _time_tolerance(plan: Plan) -> float:
-    """Of a measured profile 10 % is asked; of a data sheet its own stated interval."""
+    """Tolerance of step time: 10 % if predicted from a measured profile, else the prediction's own interval."""
     t = plan.throughput
     if t.basis != "datasheet" or t.step_seconds is None or t.step_seconds_high is None:
         return TIME
@@ -130,8 +134,13 @@ def _row(
 ) -> Row:
     if predicted is None or measured is None:
         return Row(key, unit, predicted, measured, None, tolerance, "unknown", timing)
+    if not math.isfinite(measured):
+        return Row(key, unit, predicted, None, None, tolerance, "outside", timing, f"{measured} was measured")
     ratio = measured / predicted if predicted else None
-    within = abs(measured - predicted) <= tolerance * abs(predicted)
+    if timing and ratio:  # a step that takes k times as long has 1/k of the tokens/s: one verdict for both
+        within = max(ratio, 1 / ratio) <= 1 + tolerance
+    else:
+        within = abs(measured - predicted) <= tolerance * abs(predicted)
     return Row(key, unit, predicted, measured, ratio, tolerance, "within" if within else "outside", timing)
 
 
@@ -142,10 +151,13 @@ def _same(key: str, predicted: str, measured: str | None) -> Row:
 
 
 def _rates(plan: Plan, seen: Measurement) -> Row:
-    """The rate of every update that was run, against the schedule: the largest difference, which must be 0."""
+    """The largest difference between a learning rate that was used and the schedule's; it must be 0."""
     if not seen.rates:
         return Row("learning_rate_difference", "1", 0.0, None, None, EXACT, "unknown")
-    worst = max(abs(rate_at(plan.config, step) - used) for step, used in seen.rates)
-    verdict: Verdict = "within" if worst == 0 else "outside"
-    note = f"the largest of {len(seen.rates)} updates"
-    return Row("learning_rate_difference", "1", 0.0, worst, None, EXACT, verdict, note=note)
+    worst = max((abs(rate_at(plan.config, step) - used) for step, used in seen.rates), key=_nan_last)
+    row = _row("learning_rate_difference", "1", 0.0, worst, EXACT)
+    return row if row.note else replace(row, note=f"the largest of {len(seen.rates)} updates")
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value

@@ -13,7 +13,8 @@ from importlib import import_module
 from pkgutil import walk_packages
 from tempfile import TemporaryDirectory
 
-from docs.shell import ROOT, command, console
+from docs.readme import demo, demo_table, estimate, first_screen
+from docs.shell import AS_OF, ROOT, command, console
 from docs.terminal import keys, tabs, wizard
 
 PAGES = [
@@ -22,22 +23,6 @@ PAGES = [
     "SECURITY.md",
     *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-AS_OF = "2026-11-21"  # else the age of a price would change from day to day
-
-
-def estimate() -> str:
-    """The first screen's estimate, without the list of assumptions."""
-    shown = command("estimate", "--params", "125M", "--tokens", "10B", "--as-of", AS_OF)
-    body, _, assumed = shown.partition("\n\nAssumed")
-    count = len(re.findall(r"(?m)^  \S", assumed))
-    return console("$ gptplan estimate --params 125M --tokens 10B", body, "", f"Assumed … ({count} values, each with "
-                   "its rule and source)")  # fmt: skip
-
-
-def demo() -> str:
-    """The comparison of the last demo that was recorded, with its machine and date."""
-    recorded = (ROOT / "benchmarks" / "results" / "demo.txt").read_text(encoding="utf-8").rstrip()
-    return console("$ make demo", "…", recorded)
 
 
 def help_of_commands() -> str:
@@ -224,8 +209,10 @@ def equality() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "first-screen": first_screen,
     "estimate": estimate,
     "demo": demo,
+    "demo-table": demo_table,
     "help": help_of_commands,
     "keys": keys,
     "tabs": tabs,

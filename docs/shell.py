@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = "110"
+AS_OF = "2026-11-21"  # else the age of a price would change from day to day
 
 
 def command(*arguments: str) -> str:

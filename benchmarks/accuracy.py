@@ -27,7 +27,7 @@ from benchmarks.accuracy_text import report
 from benchmarks.memory_rows import Row, read_rows
 from planner import presets
 from planner.errors import PlanError
-from planner.memory.device import device_account
+from planner.memory.device import device_memory
 from planner.plan import estimate
 
 DEFAULT = DATA / "memory_rows.csv"
@@ -83,7 +83,7 @@ def verdict_of(case: Case) -> bool | None:
     if not case.buffers:
         return memory.fits
     gpu = presets.gpu(case.config.hardware.gpu)
-    return device_account(case.config, gpu, memory.peak_requested_bytes, buffers=case.buffers).fits
+    return device_memory(case.config, gpu, memory.peak_requested_bytes, buffers=case.buffers).fits
 
 
 def signed_error(predicted: float, low: float, high: float) -> float:

@@ -22,7 +22,7 @@ from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of,
 from planner import presets
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
-from planner.memory.coverage import counted
+from planner.memory.coverage import not_covered
 
 FILE = Path(__file__).parent / "data" / "coverage.toml"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -137,7 +137,7 @@ def formed() -> Mapping[Cell, str]:
         recipes = trainable if name in PLAIN else FORM_RECIPES
         for mode, recipe in itertools.product(case.get("checkpointing", CHECKPOINTING), recipes):
             config = config_of(Row(name, runtime, recipe, mode))
-            why = counted(config) or ""
+            why = not_covered(config) or ""
             for choice in chosen(config):
                 cell = (*choice, runtime, mode)
                 found[cell] = found.get(cell, why) and why

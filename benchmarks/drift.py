@@ -23,17 +23,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.option_cases import PLAIN, Row, config_of, long_config_of, long_rows, rows
-from benchmarks.witness import (
+from benchmarks.memory_reference import (
     SCALARS,
     Made,
     difference_of,
     phase_peaks,
+    pytorch_allocations,
     saved_bytes,
-    seen_allocations,
-    walked_allocations,
+    simulated_allocations,
 )
-from planner.memory.phases import walk_run
+from benchmarks.option_cases import PLAIN, Row, config_of, long_config_of, long_rows, rows
+from planner.memory.phases import simulate_run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -53,9 +53,9 @@ def compared(case: str, what: str, predicted: int, replayed: int, where: str = "
 def of_micro_batch(row: Row) -> Iterator[dict[str, Any]]:
     """Allocations of a micro-batch in order, and what autograd saves."""
     config = config_of(row)
-    walked, seen = walked_allocations(config), seen_allocations(config)
+    walked, seen = simulated_allocations(config), pytorch_allocations(config)
     yield compared(row.id, "micro-batch peak", _peak(walked), _peak(seen), difference_of(seen, walked))
-    predicted, real = walk_run(config).saved_by, saved_bytes(config)
+    predicted, real = simulate_run(config).saved_by_operator, saved_bytes(config)
     parts = [name for name in {**predicted, **real} if predicted.get(name, 0) != real.get(name, 0)]
     yield compared(row.id, "saved bytes", sum(predicted.values()), sum(real.values()), ", ".join(parts))
 

@@ -16,7 +16,7 @@ from planner.counts.schedule import landmarks
 from planner.counts.shape import Shape, shape_of
 from planner.formulas import batch, cost
 from planner.formulas import throughput as speed
-from planner.memory.breakdown import Memory, memory_of
+from planner.memory.breakdown import Memory, memory_breakdown
 from planner.presets import Gpu, Price
 from planner.rules import rules
 from planner.step_time.throughput import Throughput, throughput_of
@@ -133,7 +133,7 @@ def estimate(config: RunConfig, *, replay: bool = False) -> Plan:
         shape=shape,
         flops=flops,
         batch=batch_of(config, tokens),
-        memory=memory_of(config, gpu, replay),
+        memory=memory_breakdown(config, gpu, replay),
         throughput=throughput,
         time=time,
         cost=cost_of(config, gpu, time),

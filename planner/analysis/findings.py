@@ -10,7 +10,7 @@ from planner.analysis.ranges import batch_findings, outside, precision_findings,
 from planner.config.run import CPU
 from planner.counts.run import recipe_of
 from planner.finding import Finding
-from planner.memory.coverage import counted
+from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import is_priced
@@ -60,7 +60,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
                 f"the plan needs {needs}: it fits, with no room for another process or an error of this prediction",
                 "",
             )
-    unwitnessed = counted(plan.config)
+    unwitnessed = not_covered(plan.config)
     if unwitnessed is not None:
         yield Finding(
             "warning",

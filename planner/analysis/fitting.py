@@ -18,8 +18,8 @@ from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
 from planner.counts.flops import flops_of
 from planner.finding import Finding
 from planner.inputs.flags import Flags
-from planner.memory.breakdown import Memory, memory_of
-from planner.memory.coverage import counted
+from planner.memory.breakdown import Memory, memory_breakdown
+from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import throughput_of
@@ -125,7 +125,7 @@ def _peak_with_retries(config: RunConfig) -> int:
 
 def _memory(config: RunConfig, replay: bool) -> Memory:
     gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
-    return memory_of(config, gpu, replay)
+    return memory_breakdown(config, gpu, replay)
 
 
 def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> int | None:
@@ -196,12 +196,12 @@ def _order(change: Change) -> tuple[int, int, float]:
 
 def _variants(config: RunConfig) -> Iterator[RunConfig]:
     """Every combination of the choices, the config's own first; only those whose memory is counted."""
-    known = counted(config) is None
+    known = not_covered(config) is None
     for hardware, optimizer, loss, recomputed in product(
         _allocators(config), _implementations(config), _losses(config), _checkpointings(config)
     ):
         tried = _with(config, training=loss | recomputed, optimizer=optimizer, hardware=hardware)
-        if not known or counted(tried) is None:
+        if not known or not_covered(tried) is None:
             yield tried
 
 

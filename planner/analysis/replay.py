@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.config.run import RunConfig
-from planner.memory.allocator import Event, replay_allocations
-from planner.memory.eager.facts import facts_of
-from planner.memory.micro_batch import runs_of
-from planner.memory.phases import walk_run
+from planner.memory.allocator import AllocationEvent, replay_allocations
+from planner.memory.eager.context import simulation_context
+from planner.memory.micro_batch import block_runs
+from planner.memory.phases import simulate_run
 
 WHOLE = 12  # blocks up to which the whole model is replayed unasked: a second or two
 FEW = (3, 5)  # units of alike blocks, where it is not; three is the least that has one between the ends
@@ -78,7 +78,7 @@ def few_layers(config: RunConfig, whole: bool | None) -> tuple[int, ...]:
     whole: None lets the depth decide.
     """
     layers = config.model.layers
-    _, unit, times = max(runs_of(facts_of(config)), key=lambda run: (run[2], run[0]))
+    _, unit, times = max(block_runs(simulation_context(config)), key=lambda run: (run[2], run[0]))
     if whole or (whole is None and layers <= WHOLE) or times <= FEW[-1]:
         return (layers,)
     return tuple(layers - unit * (times - few) for few in FEW)
@@ -101,20 +101,20 @@ def drawn_on(depths: tuple[int, ...], replays: list[list[Replayed]], layers: int
 
 
 def trace_report(
-    config: RunConfig, torch: str, depths: tuple[int, ...], replays: list[list[Replayed]], events: list[Event]
+    config: RunConfig, torch: str, depths: tuple[int, ...], replays: list[list[Replayed]], events: list[AllocationEvent]
 ) -> TraceReport:
     """Predictions beside replays of the model with `depths` blocks; `events` are a whole replay's, else empty."""
     t, layers = config.training, config.model.layers
     seen = {p.phase: p for p in drawn_on(depths, replays, layers)}
     extrapolated = depths != (layers,)
     phases = []
-    for p in walk_run(config).phases:
+    for p in simulate_run(config).phases:
         replayed = round(seen[p.phase].peak_bytes)
         operator = seen[p.phase].operator
         phases.append(TracedPhase(p.phase, p.peak_bytes, replayed, p.peak_bytes - replayed, operator, p.at_peak))
     if extrapolated:
         events = []
-        walk_run(config, events=events)
+        simulate_run(config, events=events)
     return TraceReport(
         model=config.model.name,
         layers=layers,
@@ -134,7 +134,7 @@ def trace_report(
     )
 
 
-def _views(events: list[Event]) -> Iterable[AllocatorView]:
+def _views(events: list[AllocationEvent]) -> Iterable[AllocatorView]:
     for setting in ("default", "expandable"):
         peaks = replay_allocations(events, expandable=setting == "expandable")
         yield AllocatorView(setting, peaks.requested, peaks.allocated, peaks.reserved, peaks.segments)

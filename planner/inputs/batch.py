@@ -8,7 +8,7 @@ from planner.counts.parameters import nominal_parameters
 from planner.counts.run import tokens_per_step
 from planner.errors import InputError
 from planner.inputs.flags import Assumptions, Flags
-from planner.memory.breakdown import memory_of
+from planner.memory.breakdown import memory_breakdown
 from planner.rules import row_of_size
 from planner.units import format_count
 
@@ -117,7 +117,7 @@ def _largest_micro_batch(whole: RunConfig, per_device: int) -> int:
             return micro
         update = {"micro_batch": micro, "accumulation": per_device // micro}
         tried = whole.model_copy(update={"training": training.model_copy(update=update)})
-        need = memory_of(tried, gpu, replay=False).peak_allocated_bytes
+        need = memory_breakdown(tried, gpu, replay=False).peak_allocated_bytes
         if need is not None and need <= FILL * usable:
             return micro
     return 1

@@ -31,7 +31,7 @@ from planner.memory.allocator_pools import (
 )
 from planner.units import format_bytes
 
-Event = tuple[int, int]  # handle, requested bytes; 0 bytes free what the handle holds
+AllocationEvent = tuple[int, int]  # handle, requested bytes; 0 bytes free what the handle holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class CachingAllocator:
 
 
 def replay_allocations(
-    events: Iterable[Event], *, expandable: bool = False, capacity: int | None = None
+    events: Iterable[AllocationEvent], *, expandable: bool = False, capacity: int | None = None
 ) -> AllocatorPeaks:
     """The peaks of a sequence of allocations and releases, from an empty allocator.
 

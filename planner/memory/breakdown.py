@@ -9,11 +9,11 @@ from planner.config.run import RunConfig
 from planner.counts.parameters import nominal_parameters, parameters_of
 from planner.counts.run import recipe_of
 from planner.formulas import memory
-from planner.memory.coverage import counted
-from planner.memory.device import Device, device_account
+from planner.memory.coverage import not_covered
+from planner.memory.device import Device, device_memory
 from planner.memory.ledger import Peak
-from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_bytes
-from planner.memory.phases import walk_run
+from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
+from planner.memory.phases import simulate_run
 from planner.presets import Gpu
 
 
@@ -50,7 +50,7 @@ class Memory:
     checkpoint_bytes: int
 
 
-def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory:
+def memory_breakdown(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory:
     """The account of `config` on `gpu`; None stands for this machine's processor.
 
     replay: False for allocated and reserved bytes by rule, without the allocator's replay (in a search).
@@ -61,14 +61,14 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
     # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
-    walked = walk_run(config, on_gpu=gpu is not None)
-    largest, saved = walked.largest, walked.saved_by
-    peak = max(walked.phases, key=lambda p: p.peak_bytes)
+    simulated = simulate_run(config, on_gpu=gpu is not None)
+    largest, saved = simulated.largest, simulated.saved_by_operator
+    peak = max(simulated.phases, key=lambda p: p.peak_bytes)
     optimizer = optimizer_memory(config)
     usable = gpu.usable_bytes if gpu else _host_memory(config)
-    device = device_account(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
-    if gpu and counted(config) is not None:
-        device = _bounded(device, walked.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
+    device = device_memory(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    if gpu and not_covered(config) is not None:
+        device = _bounded(device, simulated.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
     return Memory(
         rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
         weights_bytes=largest["weights"],
@@ -95,7 +95,7 @@ def memory_of(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory
         fits_by=device.fits_by,
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
-        phases=walked.phases,
+        phases=simulated.phases,
         checkpoint_bytes=_checkpoint_bytes(config, optimizer),
     )
 
@@ -115,7 +115,7 @@ def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
 def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
     """A checkpoint's files: the weights that are updated, and the optimizer's state but what all tensors share."""
     counts = parameters_of(config.model)
-    weights = int(memory.weights_bytes(counts.total, updated_bytes(config)))
+    weights = int(memory.weights_bytes(counts.total, updated_itemsize(config)))
     entries = counts.tensors + sum(times for _, times in optimizer.storages)
     return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
 

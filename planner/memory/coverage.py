@@ -11,14 +11,14 @@ from collections.abc import Callable
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of
 
-Rule = tuple[str, Callable[[RunConfig], bool]]
+Exclusion = tuple[str, Callable[[RunConfig], bool]]
 
 FP32 = 4
 MOST_BLOCKS = 10_000  # every block is walked; no model has a tenth of these
-TOO_MANY: Rule = (f"more than {MOST_BLOCKS:,} blocks, walked one by one,", lambda c: c.model.layers > MOST_BLOCKS)
+TOO_MANY: Exclusion = (f"more than {MOST_BLOCKS:,} blocks, walked one by one,", lambda c: c.model.layers > MOST_BLOCKS)
 
 # what a form with a witness does not cover, by runtime
-COMPILED: tuple[Rule, ...] = (
+COMPILED: tuple[Exclusion, ...] = (
     TOO_MANY,
     ("experts under torch.compile", lambda c: c.model.moe is not None),
     ("latent attention under torch.compile", lambda c: c.model.mla is not None),
@@ -44,7 +44,7 @@ COMPILED: tuple[Rule, ...] = (
         ),
     ),
 )
-FUSED: tuple[Rule, ...] = (
+FUSED: tuple[Exclusion, ...] = (
     TOO_MANY,
     ("experts in fused kernels", lambda c: c.model.moe is not None),
     ("latent attention in fused kernels", lambda c: c.model.mla is not None),
@@ -61,12 +61,12 @@ FUSED: tuple[Rule, ...] = (
         lambda c: recipe_of(c).compute_bytes == FP32 or recipe_of(c).weights_bytes_per_parameter == FP32,
     ),
 )
-RULES: dict[str, tuple[Rule, ...]] = {"eager": (), "autocast": (), "compiled": COMPILED, "fused": FUSED}
+EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {"eager": (), "autocast": (), "compiled": COMPILED, "fused": FUSED}
 
 
-def counted(config: RunConfig) -> str | None:
+def not_covered(config: RunConfig) -> str | None:
     """None where the activations are counted exactly or by a form with a witness; else what has none."""
-    for reason, holds in RULES[config.training.runtime]:
+    for reason, holds in EXCLUSIONS[config.training.runtime]:
         if holds(config):
             return reason
     return None

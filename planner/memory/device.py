@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from planner.config.run import RunConfig
 from planner.errors import OutOfMemoryError
-from planner.memory.allocator import AllocatorPeaks, Event, replay_allocations
-from planner.memory.phases import walk_run
+from planner.memory.allocator import AllocationEvent, AllocatorPeaks, replay_allocations
+from planner.memory.phases import simulate_run
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 
@@ -39,7 +39,7 @@ class Device:
     fits_by: str = "peak_requested_bytes <= usable_bytes"
 
 
-def device_account(
+def device_memory(
     config: RunConfig, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()
 ) -> Device:
     """The account of `config` on `gpu`. requested: peak of the tensors' bytes. replay: False for rules alone.
@@ -71,10 +71,10 @@ def device_account(
     )
 
 
-def allocations(config: RunConfig, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[Event]:
+def allocations(config: RunConfig, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[AllocationEvent]:
     """Every allocation and release of two steps, the workspaces of matrix products and `buffers` first."""
     events = [(-1 - i, size) for i, size in enumerate((*(workspace,) * handles, *buffers))]
-    walk_run(config, on_gpu=True, events=events)
+    simulate_run(config, on_gpu=True, events=events)
     return events
 
 

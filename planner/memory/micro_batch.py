@@ -11,62 +11,62 @@ from collections.abc import Callable
 
 from planner.memory.compiled import compiled_program
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Storage, Tensor
 from planner.memory.eager.model import Block, Network
-from planner.memory.eager.operators import INDEX, mark, scale
-from planner.memory.eager.sdpa import cut_masks
+from planner.memory.eager.operators import INDEX, gradient_hook, scale
+from planner.memory.eager.sdpa import document_masks
 from planner.memory.ledger import Ledger
 from planner.memory.megatron import fused_program
-from planner.memory.stages import Program, Walk
+from planner.memory.stages import Program, ProgramSimulation
 
 Run = tuple[int, int, int]  # first block, blocks of one unit, units
-PROGRAMS: dict[str, Callable[[Facts], Program]] = {"compiled": compiled_program, "fused": fused_program}
+PROGRAMS: dict[str, Callable[[SimulationContext], Program]] = {"compiled": compiled_program, "fused": fused_program}
 
 
-def walk_micro_batch(facts: Facts, e: Autograd, whole: bool = False) -> None:
+def simulate_micro_batch(ctx: SimulationContext, e: Autograd, whole: bool = False) -> None:
     """Forward and backward; phases forward_end, backward_start, backward_block, backward_end.
 
     whole: every block is walked, none is added at once.
     """
-    ledger, network = e.ledger, Network(facts)
-    if facts.training.runtime in PROGRAMS:
+    ledger, network = e.ledger, Network(ctx)
+    if ctx.training.runtime in PROGRAMS:
         ledger.phase("forward_end")
-        backward = Walk(PROGRAMS[facts.training.runtime](facts), e).forward()
+        backward = ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).forward()
         ledger.phase("backward_start")
         backward()
         return
-    ids, targets = _inputs(facts, ledger)
+    ids, targets = _inputs(ctx, ledger)
     ledger.phase("forward_end")
-    e.masks = cut_masks(e, facts)
-    stream = [mark(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
-    for run in runs_of(facts):
-        _walk_run(facts, e, stream, run, whole)
+    e.masks = document_masks(e, ctx)
+    stream = [gradient_hook(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
+    for run in block_runs(ctx):
+        _simulate_blocks(ctx, e, stream, run, whole)
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     e.masks = (None, None)
     loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
-    if e.handed_out is not None:
-        e.kept_logits, e.handed_out = e.handed_out, None
+    if e.returned_logits is not None:
+        e.previous_logits, e.returned_logits = e.returned_logits, None
     loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
     e.backward(loss)
 
 
-def walk_evaluation(facts: Facts, e: Autograd, whole: bool = False) -> None:
+def simulate_evaluation(ctx: SimulationContext, e: Autograd, whole: bool = False) -> None:
     """A forward pass that keeps no graph: of a block nothing stays but its output."""
-    if facts.training.runtime in PROGRAMS:
-        Walk(PROGRAMS[facts.training.runtime](facts), e).evaluation()
+    if ctx.training.runtime in PROGRAMS:
+        ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).evaluation()
         return
-    network = Network(facts)
-    ids, targets = _inputs(facts, e.ledger)
+    network = Network(ctx)
+    ids, targets = _inputs(ctx, e.ledger)
     e.recording = False
-    e.masks = cut_masks(e, facts)
+    e.masks = document_masks(e, ctx)
     stream = [network.embed(e, ids)]
-    for run in runs_of(facts):
-        _walk_run(facts, e, stream, run, whole)  # under autocast the copies of all blocks' weights stay
+    for run in block_runs(ctx):
+        _simulate_blocks(ctx, e, stream, run, whole)  # under autocast the copies of all blocks' weights stay
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     e.masks = (None, None)
@@ -76,16 +76,16 @@ def walk_evaluation(facts: Facts, e: Autograd, whole: bool = False) -> None:
     e.recording = True
 
 
-def runs_of(facts: Facts) -> list[Run]:
+def block_runs(ctx: SimulationContext) -> list[Run]:
     """The blocks as runs of alike units: of dense blocks, then of those with experts."""
-    layers, border = facts.shape.layers, facts.shape.dense_layers
+    layers, border = ctx.shape.layers, ctx.shape.dense_layers
     runs = []
     for begin, end in ((0, border), (border, layers)):
         length = end - begin
         if not length:
             continue
-        unit = min(length, facts.period)
-        if len({facts.kind(i) for i in range(begin, begin + unit)}) == 1 and unit == facts.period:
+        unit = min(length, ctx.period)
+        if len({ctx.block_kind(i) for i in range(begin, begin + unit)}) == 1 and unit == ctx.period:
             unit = 1
         runs.append((begin, unit, length // unit))
         if length % unit:
@@ -93,41 +93,41 @@ def runs_of(facts: Facts) -> list[Run]:
     return runs
 
 
-def _walk_run(facts: Facts, e: Autograd, stream: list[Tensor], run: Run, whole: bool) -> None:
+def _simulate_blocks(ctx: SimulationContext, e: Autograd, stream: list[Tensor], run: Run, whole: bool) -> None:
     """`stream` holds the residual stream alone: a name beside it would keep a block's input alive."""
     ledger = e.ledger
     start, unit, times = run
     added = 0 if whole else max(0, times - 2)
-    before, saved_before = dict(ledger.live), dict(e.saved_by)
-    _walk_unit(facts, e, stream, range(start, start + unit), added)
+    before, saved_before = dict(ledger.live), dict(e.saved_by_operator)
+    _simulate_unit(ctx, e, stream, range(start, start + unit), added)
     if added:
         ledger.repeat(before, added)
-        for label, size in e.saved_by.items():
-            e.saved_by[label] += (size - saved_before.get(label, 0)) * added
+        for label, size in e.saved_by_operator.items():
+            e.saved_by_operator[label] += (size - saved_before.get(label, 0)) * added
     if times == 1:
         return
     at_end: list[dict[str, int]] = []
     if added:
-        stream[0] = mark(e, stream[0], lambda: ledger.repeat(at_end[0], added))
+        stream[0] = gradient_hook(e, stream[0], lambda: ledger.repeat(at_end[0], added))
     for index in range(1, times - added):
-        _walk_unit(facts, e, stream, range(start + index * unit, start + (index + 1) * unit), 0)
-    stream[0] = mark(e, stream[0], lambda: at_end.append(dict(ledger.live)))
+        _simulate_unit(ctx, e, stream, range(start + index * unit, start + (index + 1) * unit), 0)
+    stream[0] = gradient_hook(e, stream[0], lambda: at_end.append(dict(ledger.live)))
 
 
-def _walk_unit(facts: Facts, e: Autograd, stream: list[Tensor], blocks: range, added: int) -> None:
+def _simulate_unit(ctx: SimulationContext, e: Autograd, stream: list[Tensor], blocks: range, added: int) -> None:
     e.enter_unit(added)
     for index in blocks:
-        block = Block(facts, index)
+        block = Block(ctx, index)
         block.attention.masks = e.masks
-        if facts.recomputes(index):
+        if ctx.recomputes(index):
             stream[0] = e.checkpoint("blocks", block, stream[0])
         else:
             stream[0] = block(e, stream[0])
         del block
 
 
-def _inputs(facts: Facts, ledger: Ledger) -> tuple[Tensor, Tensor]:
-    first, second = (Tensor(_External(ledger, facts.tokens), facts.tokens, INDEX) for _ in range(2))
+def _inputs(ctx: SimulationContext, ledger: Ledger) -> tuple[Tensor, Tensor]:
+    first, second = (Tensor(_External(ledger, ctx.tokens), ctx.tokens, INDEX) for _ in range(2))
     return first, second
 
 

@@ -39,44 +39,44 @@ class OptimizerMemory:
 
 def optimizer_memory(config: RunConfig) -> OptimizerMemory:
     """The state of the config's optimizer."""
-    tensors, name, item = parameter_tensors(config.model), config.optimizer.name, moment_item(config)
-    storages = [(size, t.times) for t in tensors for size in state_of_tensor(name, item, t)]
+    tensors, name, itemsize = parameter_tensors(config.model), config.optimizer.name, moment_itemsize(config)
+    storages = [(size, t.times) for t in tensors for size in state_of_tensor(name, itemsize, t)]
     storages += [(size, 1) for size in shared_state(config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
 
 
-def updated_bytes(config: RunConfig) -> int:
+def updated_itemsize(config: RunConfig) -> int:
     """Bytes of an element of the weights that the update changes: the master's where there is one."""
     recipe = recipe_of(config)
     return recipe.master_weights_bytes_per_parameter or recipe.weights_bytes_per_parameter
 
 
-def moment_item(config: RunConfig) -> int:
+def moment_itemsize(config: RunConfig) -> int:
     """Bytes of an element of the moments."""
-    return {None: updated_bytes(config), "fp32": FP32, "bf16": BF16}[moments_dtype(config)]
+    return {None: updated_itemsize(config), "fp32": FP32, "bf16": BF16}[moments_dtype(config)]
 
 
-def is_own_adamw(config: RunConfig) -> bool:
+def is_custom_adamw(config: RunConfig) -> bool:
     """Whether the moments' type is not the weights': torch.optim has no such AdamW, the reference trainer has."""
-    return config.optimizer.name == "adamw" and moment_item(config) != updated_bytes(config)
+    return config.optimizer.name == "adamw" and moment_itemsize(config) != updated_itemsize(config)
 
 
-def gradient_stays_narrow(config: RunConfig) -> bool:
+def has_narrow_gradients(config: RunConfig) -> bool:
     """Whether gradients are narrower than the masters, so that one tensor at a time is widened and updated."""
     recipe: Recipe = recipe_of(config)
     return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
 
 
-def state_of_tensor(optimizer: str, item: int, tensor: ParameterTensor) -> tuple[int, ...]:
-    """Bytes of each storage of one tensor's state; `item`: of an element of the moments."""
-    whole = tensor.count * item
+def state_of_tensor(optimizer: str, itemsize: int, tensor: ParameterTensor) -> tuple[int, ...]:
+    """Bytes of each storage of one tensor's state; `itemsize`: of an element of the moments."""
+    whole = tensor.count * itemsize
     kind = _optimizer_of(optimizer, tensor)
     if kind == "adamw":
         return (COUNTER, whole, whole)
     if kind == "adamw8bit":
         return _state_8bit(tensor.count)
     if kind == "adafactor":
-        return (COUNTER, *_factors(tensor, item))
+        return (COUNTER, *_factors(tensor, itemsize))
     return (whole,)  # lion, sgd and muon keep one moment
 
 
@@ -93,12 +93,12 @@ def _state_8bit(count: int) -> tuple[int, ...]:
     return (count, count, maxima, maxima)
 
 
-def _factors(tensor: ParameterTensor, item: int) -> tuple[int, ...]:
+def _factors(tensor: ParameterTensor, itemsize: int) -> tuple[int, ...]:
     """Rows and columns of a matrix's second moment, of each one in a stack; a vector's is whole."""
     if len(tensor.shape) < 2:
-        return (tensor.count * item,)
+        return (tensor.count * itemsize,)
     height, width = tensor.shape[-2:]
-    return (tensor.count // width * item, tensor.count // height * item)
+    return (tensor.count // width * itemsize, tensor.count // height * itemsize)
 
 
 def _optimizer_of(name: str, tensor: ParameterTensor) -> str:
@@ -121,7 +121,7 @@ def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, 
     def decays(key: Key) -> bool:
         return rate_and_decay(config.optimizer, key)[1] > 0
 
-    if gradient_stays_narrow(config):
+    if has_narrow_gradients(config):
         return tuple((kind, decays(keys[t]), (t,)) for t, kind in tensors)
     kinds = ("adamw",) if config.optimizer.name == "muon" else (config.optimizer.name,)
     groups = [

@@ -16,33 +16,33 @@ from planner.memory.optimizer_state import (
     FP32,
     ORTHOGONAL,
     UpdatedTensor,
-    gradient_stays_narrow,
-    is_own_adamw,
-    moment_item,
+    has_narrow_gradients,
+    is_custom_adamw,
+    moment_itemsize,
     shared_state,
     state_of_tensor,
     update_groups,
-    updated_bytes,
+    updated_itemsize,
 )
 
-Hold = Callable[[str, int, int], None]
+KeepBytes = Callable[[str, int, int], None]
 Group = Sequence[UpdatedTensor]
 
 
 class Update:
-    """The config's update; `hold` takes what stays (component, bytes, times), the rest goes through the ledger."""
+    """The config's update; `keep` takes what stays (component, bytes, times), the rest goes through the ledger."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, hold: Hold, whole: bool) -> None:
-        self.config, self.ledger, self.hold = config, ledger, hold
-        self.item, self.moment = updated_bytes(config), moment_item(config)
+    def __init__(self, config: RunConfig, ledger: Ledger, keep: KeepBytes, whole: bool) -> None:
+        self.config, self.ledger, self.keep = config, ledger, keep
+        self.itemsize, self.moment = updated_itemsize(config), moment_itemsize(config)
         self.groups = update_groups(config, whole)
-        self.one_by_one, self.own_adamw = gradient_stays_narrow(config), is_own_adamw(config)
+        self.one_by_one, self.custom_adamw = has_narrow_gradients(config), is_custom_adamw(config)
 
-    def walk(self, first: bool) -> None:
+    def simulate(self, first: bool) -> None:
         """One update of all tensors; the first one makes the state."""
         if first:
             for size in shared_state(self.config):
-                self.hold("optimizer", size, 1)
+                self.keep("optimizer", size, 1)
         for kind, decays, group in self.groups:
             gradient = self.temporary(FP32 * group[0].count) if self.one_by_one else None
             self._update(kind, decays, group, first)
@@ -65,7 +65,7 @@ class Update:
             self._one_at_a_time(group, self._lion_bytes())
         elif kind == "adafactor":
             self._adafactor_foreach(group) if way == "foreach" else self._adafactor(group)
-        elif self.own_adamw:
+        elif self.custom_adamw:
             self._one_at_a_time(group, self._own_adamw_bytes())
         elif kind == "adamw":
             self._adamw(way, group)
@@ -74,7 +74,7 @@ class Update:
         """A group's state appears at once, before its first tensor is updated."""
         for tensor in group:
             for size in state_of_tensor(self.config.optimizer.name, self.moment, tensor):
-                self.hold("optimizer", size, tensor.times)
+                self.keep("optimizer", size, tensor.times)
 
     def _one_at_a_time(self, group: Group, each: int) -> None:
         """Our own optimizers: so many bytes per element of one tensor, and nothing from one to the next."""
@@ -84,13 +84,13 @@ class Update:
 
     def _lion_bytes(self) -> int:
         """New values; where the types differ, the narrower of moment and gradient widened, and narrow new weights."""
-        if self.moment == self.item:
-            return self.item
-        return 2 * FP32 + (self.item if self.item < self.moment else 0)
+        if self.moment == self.itemsize:
+            return self.itemsize
+        return 2 * FP32 + (self.itemsize if self.itemsize < self.moment else 0)
 
     def _own_adamw_bytes(self) -> int:
         """An fp32 gradient where it is narrow, one new moment, and that moment rounded where it is narrow."""
-        return FP32 + (FP32 if self.item < FP32 else 0) + (self.moment if self.moment < FP32 else 0)
+        return FP32 + (FP32 if self.itemsize < FP32 else 0) + (self.moment if self.moment < FP32 else 0)
 
     def _adamw(self, way: str, group: Group) -> None:
         """fused: nothing. foreach: roots of all second moments. for-loop: root and quotient, the last one's beside."""
@@ -100,8 +100,8 @@ class Update:
         if way == "for-loop":
             denominator = None
             for tensor in group:
-                root = self.temporary(self.item * tensor.count)
-                quotient = self.temporary(self.item * tensor.count)
+                root = self.temporary(self.itemsize * tensor.count)
+                quotient = self.temporary(self.itemsize * tensor.count)
                 del root
                 denominator = quotient
                 del quotient
@@ -109,13 +109,13 @@ class Update:
 
     def _like(self, group: Group) -> list[Storage]:
         """A copy of each tensor of a group, which is one tensor where each is finished before the next."""
-        return [self.temporary(self.item * t.count * (1 if self.one_by_one else t.times)) for t in group]
+        return [self.temporary(self.itemsize * t.count * (1 if self.one_by_one else t.times)) for t in group]
 
     def _sgd(self, way: str, decays: bool, group: Group, first: bool) -> None:
         """The decay is added to a copy of the gradient, but not by the fused kernel; the first momentum is a copy."""
         if way == "for-loop":
             for tensor in group:
-                gradient = self.temporary(self.item * tensor.count) if decays else None
+                gradient = self.temporary(self.itemsize * tensor.count) if decays else None
                 if first:
                     self._make_state((tensor,))
                 del gradient
@@ -130,11 +130,11 @@ class Update:
         rows = columns = squared = estimate = None
         for tensor in group:
             if len(tensor.shape) > 1:
-                rows = self.temporary(self.item * tensor.count // tensor.shape[-1])
-                columns = self.temporary(self.item * tensor.count // tensor.shape[-2])
+                rows = self.temporary(self.itemsize * tensor.count // tensor.shape[-1])
+                columns = self.temporary(self.itemsize * tensor.count // tensor.shape[-2])
             else:
-                squared = self.temporary(self.item * tensor.count)
-            estimate = self.temporary(self.item * tensor.count)
+                squared = self.temporary(self.itemsize * tensor.count)
+            estimate = self.temporary(self.itemsize * tensor.count)
         del rows, columns, squared, estimate
 
     def _adafactor_foreach(self, group: Group) -> None:
@@ -143,7 +143,9 @@ class Update:
         vectors = [t for t in group if len(t.shape) == 1]
         if matrices:
             estimates = self._like(matrices)
-            means = self.temporary(self.item * sum(t.times * t.count // (t.shape[-1] * t.shape[-2]) for t in matrices))
+            means = self.temporary(
+                self.itemsize * sum(t.times * t.count // (t.shape[-1] * t.shape[-2]) for t in matrices)
+            )
             del estimates, means
         if vectors:
             squared = self._like(vectors)
@@ -154,14 +156,14 @@ class Update:
     def _muon(self, group: Group) -> None:
         """Newton-Schulz in bf16 on one matrix, with a copy of it and of its momentum, for a step that is not good."""
         (tensor,) = group
-        copies = [self.temporary(self.item * tensor.count) for _ in ("weight", "momentum")]
-        update = self.temporary(self.item * tensor.count)
+        copies = [self.temporary(self.itemsize * tensor.count) for _ in ("weight", "momentum")]
+        update = self.temporary(self.itemsize * tensor.count)
         update = self._orthogonal(update, tensor)
         del update, copies
 
     def _orthogonal(self, given: Storage, tensor: UpdatedTensor) -> Storage:
         side = min(tensor.shape)
-        found = given if self.item == ORTHOGONAL else self.temporary(ORTHOGONAL * tensor.count)
+        found = given if self.itemsize == ORTHOGONAL else self.temporary(ORTHOGONAL * tensor.count)
         gram = polynomial = None
         for _ in range(NEWTON_SCHULZ_STEPS):
             gram = self.temporary(ORTHOGONAL * side * side)

@@ -57,7 +57,7 @@ class Program:
     tied: tuple[int, int] | None
     logits: int = 0  # bytes of logits that the program hands out; 0: it does not
 
-    def saved_by(self) -> dict[str, int]:
+    def saved_by_operator(self) -> dict[str, int]:
         """Bytes from forward to backward, by operator, in order."""
         found: dict[str, int] = {}
         for stages, recomputed in zip(self.blocks, self.recomputed, strict=True):
@@ -70,7 +70,7 @@ class Program:
         return {label: size for label, size in (ends | found).items() if size}
 
 
-class Walk:
+class ProgramSimulation:
     """One micro-batch of a program on the ledger of `e`."""
 
     def __init__(self, program: Program, e: Autograd) -> None:
@@ -97,8 +97,8 @@ class Walk:
         del stream
         head = self._run(program.head, "logits")
         if program.logits:
-            self.e.kept_logits = head[len(program.head.casts)]  # those of the micro-batch before go only now
-        self.e.saved_by = program.saved_by()
+            self.e.previous_logits = head[len(program.head.casts)]  # those of the micro-batch before go only now
+        self.e.saved_by_operator = program.saved_by_operator()
 
         def backward() -> None:
             tied = self._head(head)
@@ -128,7 +128,7 @@ class Walk:
         if self.program.together:
             self.made += [e.bytes(size, "gradients") for size in sizes]
         elif not e.gradients_exist:
-            e.gradients += [e.bytes(size * e.widened, "gradients") for size in sizes]
+            e.gradients += [e.bytes(size * e.gradient_widening, "gradients") for size in sizes]
 
     def _head(self, kept: list[Storage]) -> Storage | None:
         """The logits' gradient takes the place of the logits; a tied table's gradient waits for the look-up's.
@@ -198,7 +198,9 @@ class Walk:
         e = self.e
         for i, made in enumerate(self.made):
             if not e.gradients_exist:
-                e.gradients.append(e.bytes(made.size * e.widened, "gradients") if e.widened > 1 else made)
+                e.gradients.append(
+                    e.bytes(made.size * e.gradient_widening, "gradients") if e.gradient_widening > 1 else made
+                )
             self.made[i] = e.bytes(0)
             del made
         self.made.clear()

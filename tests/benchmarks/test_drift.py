@@ -28,7 +28,7 @@ def test_it_writes_what_it_compared(
 
 def test_it_sees_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A PyTorch that allocated one byte more than a scalar, or in another order."""
-    seen = drift.seen_allocations
+    seen = drift.pytorch_allocations
     monkeypatch.setattr(drift, "rows", lambda: iter([ROW]))
     monkeypatch.setattr(drift, "long_rows", lambda: iter([]))
     monkeypatch.setattr(drift, "seen_allocations", lambda config: [(s, live + 65) for s, live in seen(config)])

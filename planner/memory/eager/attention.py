@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Tensor
 from planner.memory.eager.layers import Linear, Norm, rms_norm_of, rotate
 from planner.memory.eager.sdpa import Mask, attend, in_rows
@@ -13,8 +13,13 @@ from planner.memory.eager.sdpa import Mask, attend, in_rows
 class Core:
     """What both kinds of attention know of their block; `masks` are those of the micro-batch, held by each block."""
 
-    def __init__(self, f: Facts, block: int) -> None:
-        self.f, self.rotary, self.masked, self.windowed = f, f.rotates(block), f.masked(block), f.windowed(block)
+    def __init__(self, ctx: SimulationContext, block: int) -> None:
+        self.ctx, self.rotary, self.masked, self.windowed = (
+            ctx,
+            ctx.has_rope(block),
+            ctx.has_mask(block),
+            ctx.windowed(block),
+        )
         self.masks: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
@@ -27,17 +32,17 @@ class Core:
 class Attention(Core):
     """One fused projection for queries, keys and values, grouped heads allowed."""
 
-    def __init__(self, f: Facts, block: int) -> None:
-        super().__init__(f, block)
-        s = f.shape
-        self.qkv = Linear(f, s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
-        self.query_norm = Norm(f, s.normed_query) if s.normed_query else None
-        self.key_norm = Norm(f, s.normed_key) if s.normed_key else None
-        self.proj = Linear(f, s.query_width, s.hidden, s.proj_bias)
+    def __init__(self, ctx: SimulationContext, block: int) -> None:
+        super().__init__(ctx, block)
+        s = ctx.shape
+        self.qkv = Linear(ctx, s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
+        self.query_norm = Norm(ctx, s.normed_query) if s.normed_query else None
+        self.key_norm = Norm(ctx, s.normed_key) if s.normed_key else None
+        self.proj = Linear(ctx, s.query_width, s.hidden, s.proj_bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = "blocks.attention.qkv"
-        if self.f.training.activation_checkpointing == "selective":
+        if self.ctx.training.activation_checkpointing == "selective":
             y = e.checkpoint("blocks.attention", self.core, self.qkv(e, x))
         else:
             y = self.core(e, self.qkv(e, x))
@@ -47,7 +52,7 @@ class Attention(Core):
     def core(self, e: Autograd, qkv: Tensor) -> Tensor:
         """From the fused projection to the heads' output."""
         e.label = "blocks.attention"
-        f, s, n = self.f, self.f.shape, self.f.tokens
+        ctx, s, n = self.ctx, self.ctx.shape, self.ctx.tokens
         query, key, value = op.split(e, qkv, (n * s.query_width, n * s.key_width, n * s.key_width))
         if self.query_norm is not None and self.key_norm is not None:
             e.label = "blocks.attention.query_norm"
@@ -57,29 +62,29 @@ class Attention(Core):
             del normed
             e.label = "blocks.attention"
         if self.rotary:
-            turned = f.model.turned
-            turned_query = rotate(e, query, n * s.heads * turned)
-            query, key = turned_query, rotate(e, key, n * s.kv_heads * turned)
+            rope_dim = ctx.model.turned
+            turned_query = rotate(e, query, n * s.heads * rope_dim)
+            query, key = turned_query, rotate(e, key, n * s.kv_heads * rope_dim)
             del turned_query
-        return in_rows(e, f, attend(e, f, query, key, value, self.mask))
+        return in_rows(e, ctx, attend(e, ctx, query, key, value, self.mask))
 
 
 class LatentAttention(Core):
     """Keys and values from one normed latent; queries through a latent of their own, or directly."""
 
-    def __init__(self, f: Facts, block: int) -> None:
-        super().__init__(f, block)
-        mla, s = f.model.mla, f.shape
+    def __init__(self, ctx: SimulationContext, block: int) -> None:
+        super().__init__(ctx, block)
+        mla, s = ctx.model.mla, ctx.shape
         assert mla is not None
         self.mla = mla
         rank = mla.q_lora_rank
-        self.query_down = Linear(f, s.hidden, rank) if rank else None
-        self.query_norm = rms_norm_of(f, rank) if rank else None
-        self.query = Linear(f, rank or s.hidden, s.query_width)
-        self.kv_down = Linear(f, s.hidden, mla.kv_lora_rank + mla.qk_rope_head_dim)
-        self.kv_norm = rms_norm_of(f, mla.kv_lora_rank)
-        self.kv_up = Linear(f, mla.kv_lora_rank, s.heads * (mla.qk_nope_head_dim + mla.v_head_dim))
-        self.proj = Linear(f, s.value_width, s.hidden)
+        self.query_down = Linear(ctx, s.hidden, rank) if rank else None
+        self.query_norm = rms_norm_of(ctx, rank) if rank else None
+        self.query = Linear(ctx, rank or s.hidden, s.query_width)
+        self.kv_down = Linear(ctx, s.hidden, mla.kv_lora_rank + mla.qk_rope_head_dim)
+        self.kv_norm = rms_norm_of(ctx, mla.kv_lora_rank)
+        self.kv_up = Linear(ctx, mla.kv_lora_rank, s.heads * (mla.qk_nope_head_dim + mla.v_head_dim))
+        self.proj = Linear(ctx, s.value_width, s.hidden)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         return self.proj(e, self.attended(e, x))
@@ -88,7 +93,7 @@ class LatentAttention(Core):
         """The heads' outputs; queries, keys and values have no name once they are used."""
         inputs = (self.queries(e, x), *self.keys_and_values(e, x))
         e.label = "blocks.attention"
-        if self.f.training.activation_checkpointing == "selective":
+        if self.ctx.training.activation_checkpointing == "selective":
             y = e.checkpoint("blocks.attention", self.core, *inputs)
         else:
             y = self.core(e, *inputs)
@@ -97,7 +102,7 @@ class LatentAttention(Core):
 
     def queries(self, e: Autograd, x: Tensor) -> Tensor:
         """All heads' queries, the turned channels last."""
-        s, n, mla = self.f.shape, self.f.tokens, self.mla
+        s, n, mla = self.ctx.shape, self.ctx.tokens, self.mla
         if self.query_down is not None and self.query_norm is not None:
             e.label = "blocks.attention.query_down"
             down = self.query_down(e, x)
@@ -112,7 +117,7 @@ class LatentAttention(Core):
 
     def keys_and_values(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
         """All heads' keys, the shared turned channels last, and their values, padded to the keys' width for flash."""
-        s, n, mla = self.f.shape, self.f.tokens, self.mla
+        s, n, mla = self.ctx.shape, self.ctx.tokens, self.mla
         e.label = "blocks.attention.kv_down"
         latent, shared = op.split(e, self.kv_down(e, x), (n * mla.kv_lora_rank, n * mla.qk_rope_head_dim))
         e.label = "blocks.attention"
@@ -126,13 +131,13 @@ class LatentAttention(Core):
         e.label = "blocks.attention"
         nope, value = op.split(e, up, (n * s.heads * mla.qk_nope_head_dim, n * s.value_width))
         del up
-        key = op.join(e, nope, op.expanded(e, shared, n * s.heads * mla.qk_rope_head_dim))
-        if self.f.training.attention_kernel == "math" or s.value_width >= s.query_width:
+        key = op.join(e, nope, op.expand(e, shared, n * s.heads * mla.qk_rope_head_dim))
+        if self.ctx.training.attention_kernel == "math" or s.value_width >= s.query_width:
             return key, value
-        return key, op.padded(e, value, n * s.query_width)
+        return key, op.pad(e, value, n * s.query_width)
 
     def core(self, e: Autograd, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries, keys and values to the heads' outputs."""
-        out = attend(e, self.f, query, key, value, self.mask)
-        wanted = self.f.tokens * self.f.shape.value_width
-        return in_rows(e, self.f, op.cut(e, out, wanted) if out.count > wanted else out, out.count > wanted)
+        out = attend(e, self.ctx, query, key, value, self.mask)
+        wanted = self.ctx.tokens * self.ctx.shape.value_width
+        return in_rows(e, self.ctx, op.sliced(e, out, wanted) if out.count > wanted else out, out.count > wanted)

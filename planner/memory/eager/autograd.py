@@ -16,7 +16,17 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any
 
-from planner.memory.eager.graph import Backward, Frame, Gradient, Node, Reduced, Saved, Storage, Summed, Tensor
+from planner.memory.eager.graph import (
+    Backward,
+    CheckpointFrame,
+    Gradient,
+    Node,
+    Reduced,
+    Saved,
+    Storage,
+    Summed,
+    Tensor,
+)
 from planner.memory.ledger import Ledger
 
 ALONE = 2  # what sys.getrefcount says of an object that one name holds
@@ -38,24 +48,24 @@ class Autograd:
         self.sequence = 0
         self.recording = True  # False: no graph is kept (evaluation)
         self.label = ""
-        self.handed_out: Storage | None = None  # by the pass that runs
-        self.kept_logits: Storage | None = None  # those that the program handed out, until it does so again
+        self.returned_logits: Storage | None = None  # by the pass that runs
+        self.previous_logits: Storage | None = None  # those that the program handed out, until it does so again
         self.offloading = False  # True: the inputs of checkpoints wait in host memory
         # autocast's copies of parameters by unit of blocks, and how many more units there are like it
         self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
         self.masks: tuple[Tensor | None, Tensor | None] = (None, None)  # given to blocks without and with a window
-        self.saved_by: dict[str, int] = {}
+        self.saved_by_operator: dict[str, int] = {}
         self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
         self.gradients: list[Storage] = []  # those that became `.grad`
-        self.widened = 1  # above 1: gradients are kept so many times as wide as backward makes them
-        self._forward_frame: Frame | None = None
-        self._rerun_frame: Frame | None = None
+        self.gradient_widening = 1  # above 1: gradients are kept so many times as wide as backward makes them
+        self._forward_frame: CheckpointFrame | None = None
+        self._rerun_frame: CheckpointFrame | None = None
 
     # --- forward -----------------------------------------------------------------------------------------
 
-    def new(self, count: int, item: int, component: str = "temporary") -> Tensor:
+    def new(self, count: int, itemsize: int, component: str = "temporary") -> Tensor:
         """A fresh tensor."""
-        return Tensor(Storage(self.ledger, count * item, component), count, item)
+        return Tensor(Storage(self.ledger, count * itemsize, component), count, itemsize)
 
     def bytes(self, size: int, component: str = "temporary") -> Storage:
         """A fresh storage: what an operator allocates inside itself, or a gradient."""
@@ -74,14 +84,14 @@ class Autograd:
         self.sequence += 1
         return Node(self.sequence, inputs, backward, outputs)
 
-    def cached_cast(self, parameter: Tensor, item: int, cast: Callable[[Autograd, Tensor, int], Tensor]) -> Tensor:
+    def cached_cast(self, parameter: Tensor, itemsize: int, cast: Callable[[Autograd, Tensor, int], Tensor]) -> Tensor:
         """Autocast's copy of a parameter: made once, kept until the region is left."""
-        if parameter.item == item:
+        if parameter.itemsize == itemsize:
             return parameter
         casts = self._units[-1][0]
         found = casts.get(parameter)
         if found is None:
-            found = casts[parameter] = cast(self, parameter, item)
+            found = casts[parameter] = cast(self, parameter, itemsize)
         return found
 
     def enter_unit(self, added: int) -> None:
@@ -129,7 +139,7 @@ class Autograd:
             storage.relabel("activations")
         if not storage.saved:
             storage.saved = True
-            self.saved_by[self.label] = self.saved_by.get(self.label, 0) + storage.size
+            self.saved_by_operator[self.label] = self.saved_by_operator.get(self.label, 0) + storage.size
 
     def keep_for_all(self, tensor: Tensor) -> None:
         """What many operators will save is saved by the first: said beforehand, where not all of them are walked."""
@@ -145,27 +155,29 @@ class Autograd:
             return function(self, *inputs)
         self.label = label
         if self.offloading:
-            sizes = [(t.count, t.item, t.node, t.slot) for t in inputs]
-            frame = self._forward_frame = Frame(lambda: function(self, *(self._fetched(*size) for size in sizes)))
+            sizes = [(t.count, t.itemsize, t.node, t.slot) for t in inputs]
+            frame = self._forward_frame = CheckpointFrame(
+                lambda: function(self, *(self._fetched(*size) for size in sizes))
+            )
             try:
                 return function(self, *inputs)
             finally:
                 self._forward_frame = None
                 del frame
-        held = tuple(Tensor(t.storage, t.count, t.item, t.node, t.slot) for t in inputs)
+        held = tuple(Tensor(t.storage, t.count, t.itemsize, t.node, t.slot) for t in inputs)
         for tensor in held:
             if tensor.storage is not None:
                 self._keep(tensor.storage)
-        frame = self._forward_frame = Frame(lambda: function(self, *held))
+        frame = self._forward_frame = CheckpointFrame(lambda: function(self, *held))
         try:
             return function(self, *inputs)
         finally:
             self._forward_frame = None
             del frame
 
-    def _fetched(self, count: int, item: int, node: Node | None, slot: int) -> Tensor:
+    def _fetched(self, count: int, itemsize: int, node: Node | None, slot: int) -> Tensor:
         """A checkpoint's input, back from the host."""
-        return Tensor(Storage(self.ledger, count * item, "activations"), count, item, node, slot)
+        return Tensor(Storage(self.ledger, count * itemsize, "activations"), count, itemsize, node, slot)
 
     # --- backward ------------------------------------------------------------------------------------------
 
@@ -173,7 +185,7 @@ class Autograd:
         """From the gradient of `root`, made here, to those of all parameters."""
         assert root.node is not None
         waiting = _dependencies(root.node)
-        first = self.bytes(root.count * root.item)  # held to the end by the call of backward()
+        first = self.bytes(root.count * root.itemsize)  # held to the end by the call of backward()
         root.node.grads = [first]
         ready: list[tuple[float, int, Node]] = [(-root.node.sequence, 0, root.node)]
         order = 0
@@ -213,7 +225,7 @@ class Autograd:
         node.saved, node.frame = [], None
         return outputs
 
-    def _recomputed(self, node: Node, frame: Frame) -> Saved:
+    def _recomputed(self, node: Node, frame: CheckpointFrame) -> Saved:
         """What `node` saved, out of the rerun of its checkpoint; nobody else holds it afterwards."""
         if frame.made is None:
             frame.made = {}
@@ -247,8 +259,8 @@ class Autograd:
         assert grads is not None
         gradient = grads[0]
         if gradient is not None and not self.gradients_exist:
-            if self.widened > 1:
-                gradient = self.bytes(gradient.size * self.widened)
+            if self.gradient_widening > 1:
+                gradient = self.bytes(gradient.size * self.gradient_widening)
             gradient.relabel("gradients")
             self.gradients.append(gradient)
 

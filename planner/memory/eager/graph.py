@@ -37,24 +37,26 @@ class Storage:
 
 
 class Tensor:
-    """`count` elements of `item` bytes each, on a storage (None: a parameter, counted elsewhere).
+    """`count` elements of `itemsize` bytes each, on a storage (None: a parameter, counted elsewhere).
 
     node: the operator that made it, None where no gradient is wanted; slot: which of its outputs this is.
     """
 
-    __slots__ = ("count", "item", "node", "slot", "storage")
+    __slots__ = ("count", "itemsize", "node", "slot", "storage")
 
-    def __init__(self, storage: Storage | None, count: int, item: int, node: Node | None = None, slot: int = 0) -> None:
-        self.storage, self.count, self.item, self.node, self.slot = storage, count, item, node, slot
+    def __init__(
+        self, storage: Storage | None, count: int, itemsize: int, node: Node | None = None, slot: int = 0
+    ) -> None:
+        self.storage, self.count, self.itemsize, self.node, self.slot = storage, count, itemsize, node, slot
 
-    def call_it(self, component: str) -> None:
+    def relabel(self, component: str) -> None:
         """Its storage counts under another component."""
         if self.storage is not None:
             self.storage.relabel(component)
 
-    def part(self, count: int, node: Node | None, slot: int = 0) -> Tensor:
+    def view(self, count: int, node: Node | None, slot: int = 0) -> Tensor:
         """A view: other elements count, the same storage."""
-        return Tensor(self.storage, count, self.item, node, slot)
+        return Tensor(self.storage, count, self.itemsize, node, slot)
 
 
 Gradient = Storage | None
@@ -84,7 +86,7 @@ class Node:
         self.sequence, self.backward, self.outputs = sequence, backward, outputs
         self.edges = [None if t.node is None else (t.node, t.slot) for t in inputs]
         self.saved: Saved = []
-        self.frame: Frame | None = None
+        self.frame: CheckpointFrame | None = None
         self.positions: list[int] = []
         self.grads: list[Gradient] | None = None
 
@@ -94,11 +96,11 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, count: int, item: int) -> None:
-        super().__init__(None, count, item, Node(float("inf"), (), None))
+    def __init__(self, count: int, itemsize: int) -> None:
+        super().__init__(None, count, itemsize, Node(float("inf"), (), None))
 
 
-class Frame:
+class CheckpointFrame:
     """A checkpointed piece of the forward pass: what it takes to run it again, and what the rerun made."""
 
     __slots__ = ("made", "rerun", "total")

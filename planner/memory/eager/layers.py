@@ -7,7 +7,7 @@ from typing import Any
 
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Parameter, Saved, Storage, Tensor
 from planner.memory.eager.operators import FP32
 
@@ -17,25 +17,25 @@ class Linear:
 
     __slots__ = ("autocast", "bias", "inputs", "weight")
 
-    def __init__(self, f: Facts, inputs: int, outputs: int, bias: int = 0) -> None:
-        self.inputs, self.autocast = inputs, f.compute if f.autocast else None
-        self.weight = Parameter(inputs * outputs, f.weights)
-        self.bias = Parameter(outputs, f.weights) if bias else None
+    def __init__(self, ctx: SimulationContext, inputs: int, outputs: int, bias: int = 0) -> None:
+        self.inputs, self.autocast = inputs, ctx.compute_bytes if ctx.autocast else None
+        self.weight = Parameter(inputs * outputs, ctx.weight_bytes)
+        self.bias = Parameter(outputs, ctx.weight_bytes) if bias else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if self.autocast is not None:
             return autocast_linear(e, x, self.weight, self.bias, self.inputs, self.autocast)
-        narrow_bias = None if self.bias is None else op.cast(e, self.bias, x.item)
-        return op.linear(e, x, op.cast(e, self.weight, x.item), narrow_bias, self.inputs)
+        narrow_bias = None if self.bias is None else op.cast(e, self.bias, x.itemsize)
+        return op.linear(e, x, op.cast(e, self.weight, x.itemsize), narrow_bias, self.inputs)
 
 
 def autocast_linear(
-    e: Autograd, x: Tensor, weight: Parameter, bias: Parameter | None, inputs: int, item: int
+    e: Autograd, x: Tensor, weight: Parameter, bias: Parameter | None, inputs: int, itemsize: int
 ) -> Tensor:
     """F.linear under autocast: an input is cast anew each time, a parameter once per forward pass; the last first."""
-    narrow_bias = None if bias is None else e.cached_cast(bias, item, op.cast)
-    narrow_weight = e.cached_cast(weight, item, op.cast)
-    narrow = op.cast(e, x, item)
+    narrow_bias = None if bias is None else e.cached_cast(bias, itemsize, op.cast)
+    narrow_weight = e.cached_cast(weight, itemsize, op.cast)
+    narrow = op.cast(e, x, itemsize)
     return op.linear(e, narrow, narrow_weight, narrow_bias, inputs)
 
 
@@ -44,43 +44,43 @@ class Norm:
 
     __slots__ = ("layer", "parameters", "width")
 
-    def __init__(self, f: Facts, width: int) -> None:
-        self.layer, self.width = f.model.norm == "layernorm", width
-        self.parameters = tuple(Parameter(width, f.weights) for _ in range(f.shape.norm_vectors))
+    def __init__(self, ctx: SimulationContext, width: int) -> None:
+        self.layer, self.width = ctx.model.norm == "layernorm", width
+        self.parameters = tuple(Parameter(width, ctx.weight_bytes) for _ in range(ctx.shape.norm_vectors))
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if not self.layer:
             return rms_norm(e, x, self.width, self.parameters)
-        norm = op.layer_norm if x.item == FP32 else narrow_layer_norm
+        norm = op.layer_norm if x.itemsize == FP32 else narrow_layer_norm
         return norm(e, x, self.width, self.parameters)
 
 
-def rms_norm_of(f: Facts, width: int) -> Norm:
+def rms_norm_of(ctx: SimulationContext, width: int) -> Norm:
     """An RMSNorm with a gain, whatever kind of norm the blocks have: those of latent attention."""
-    norm = Norm(f, width)
-    norm.layer, norm.parameters = False, (Parameter(width, f.weights),)
+    norm = Norm(ctx, width)
+    norm.layer, norm.parameters = False, (Parameter(width, ctx.weight_bytes),)
     return norm
 
 
 def _widened(e: Autograd, x: Tensor) -> Tensor:
     """x.float() without a graph: x itself where it is fp32."""
-    return x if x.item == FP32 else e.new(x.count, FP32)
+    return x if x.itemsize == FP32 else e.new(x.count, FP32)
 
 
 def _wide_parameters(e: Autograd, parameters: tuple[tuple[int, int], ...]) -> list[Storage]:
-    return [e.bytes(count * FP32) for count, item in parameters if item != FP32]
+    return [e.bytes(count * FP32) for count, itemsize in parameters if itemsize != FP32]
 
 
 def narrow_layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
     """LayerNorm of a narrow x, computed in fp32; x as it is and fp32 statistics are saved."""
-    rows, sizes = x.count // width, tuple((p.count, p.item) for p in parameters)
+    rows, sizes = x.count // width, tuple((p.count, p.itemsize) for p in parameters)
     wide_parameters = _wide_parameters(e, sizes)
     wide_x = _widened(e, x)
     wide = e.new(x.count, FP32)
     mean, deviation = e.new(rows, FP32), e.new(rows, FP32)
     del wide_x
-    node = e.node((x, *parameters), partial(_narrow_layer_norm_backward, e, x.count, x.item, sizes))
-    out = e.new(x.count, x.item)
+    node = e.node((x, *parameters), partial(_narrow_layer_norm_backward, e, x.count, x.itemsize, sizes))
+    out = e.new(x.count, x.itemsize)
     del wide, wide_parameters
     e.save(node, x, *parameters, mean, deviation)
     out.node = node
@@ -88,14 +88,14 @@ def narrow_layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Para
 
 
 def _narrow_layer_norm_backward(
-    e: Autograd, count: int, item: int, parameters: tuple[tuple[int, int], ...], grads: list[Gradient], saved: Saved
+    e: Autograd, count: int, itemsize: int, parameters: tuple[tuple[int, int], ...], grads: list[Gradient], saved: Saved
 ) -> list[Any]:
     wide_parameters = _wide_parameters(e, parameters)
     wide_grad, wide_x = e.bytes(count * FP32), e.bytes(count * FP32)
     into = e.bytes(count * FP32)
     gains = [e.bytes(size * FP32) for size, _ in parameters]
     del wide_grad, wide_x
-    out = e.bytes(count * item)
+    out = e.bytes(count * itemsize)
     made = [
         gain if kept == FP32 else e.bytes(size * kept) for gain, (size, kept) in zip(gains, parameters, strict=True)
     ]
@@ -113,11 +113,11 @@ def rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ..
     del square
     inverse = e.new(rows, FP32)
     del mean
-    sizes = tuple((p.count, p.item) for p in parameters)
-    node = e.node((x, *parameters), partial(_rms_norm_backward, e, x.count, x.item, rows, sizes))
+    sizes = tuple((p.count, p.itemsize) for p in parameters)
+    node = e.node((x, *parameters), partial(_rms_norm_backward, e, x.count, x.itemsize, rows, sizes))
     out = e.new(x.count, FP32)
-    if x.item != FP32:
-        out = e.new(x.count, x.item)
+    if x.itemsize != FP32:
+        out = e.new(x.count, x.itemsize)
     e.save(node, x, *parameters, inverse)
     out.node = node
     return out
@@ -126,13 +126,13 @@ def rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ..
 def _rms_norm_backward(
     e: Autograd,
     count: int,
-    item: int,
+    itemsize: int,
     rows: int,
     parameters: tuple[tuple[int, int], ...],
     grads: list[Gradient],
     saved: Saved,
 ) -> list[Any]:
-    wide = e.bytes(count * FP32) if item != FP32 else None
+    wide = e.bytes(count * FP32) if itemsize != FP32 else None
     normalised = e.bytes(count * FP32)
     gains: list[Storage] = []
     for size, kept in parameters:
@@ -145,39 +145,39 @@ def _rms_norm_backward(
     product = e.bytes(count * FP32)
     shift = e.bytes(rows * FP32)
     del product
-    out = scaled if item == FP32 else e.bytes(count * item)
+    out = scaled if itemsize == FP32 else e.bytes(count * itemsize)
     del normalised, shift, wide, scaled
     return [out, *gains]
 
 
-def rotate(e: Autograd, x: Tensor, turned: int) -> Tensor:
-    """Rotary embedding of `turned` of x's elements: nothing saved; two fp32 halves at a time."""
-    node = e.node((x,), partial(_rotate_backward, e, x.count * x.item, turned))
-    out = e.new(x.count, x.item)
-    _halves(e, turned)
+def rotate(e: Autograd, x: Tensor, rope_elements: int) -> Tensor:
+    """Rotary embedding of `rope_elements` of x's elements: nothing saved; two fp32 halves at a time."""
+    node = e.node((x,), partial(_rotate_backward, e, x.count * x.itemsize, rope_elements))
+    out = e.new(x.count, x.itemsize)
+    _halves(e, rope_elements)
     out.node = node
     return out
 
 
-def _halves(e: Autograd, turned: int) -> None:
+def _halves(e: Autograd, rope_elements: int) -> None:
     for _ in range(2):
-        first, second = e.bytes(turned // 2 * FP32), e.bytes(turned // 2 * FP32)
+        first, second = e.bytes(rope_elements // 2 * FP32), e.bytes(rope_elements // 2 * FP32)
         del first, second
 
 
-def _rotate_backward(e: Autograd, size: int, turned: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+def _rotate_backward(e: Autograd, size: int, rope_elements: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     out = e.bytes(size)
-    _halves(e, turned)
+    _halves(e, rope_elements)
     return [out]
 
 
-def dropout(e: Autograd, f: Facts, x: Tensor, label: str) -> Tensor:
+def dropout(e: Autograd, ctx: SimulationContext, x: Tensor, label: str) -> Tensor:
     """native_dropout: a mask of one byte per element is kept; nothing without dropout, or in evaluation."""
-    if not f.training.dropout or not e.recording:
+    if not ctx.training.dropout or not e.recording:
         return x
     e.label = label
-    node = e.node((x,), partial(op.same_size_backward, e, x.count * x.item))
-    out = e.new(x.count, x.item)
+    node = e.node((x,), partial(op.one_gradient, e, x.count * x.itemsize))
+    out = e.new(x.count, x.itemsize)
     mask = e.new(x.count, 1)
     e.save(node, mask)
     out.node = node

@@ -7,7 +7,7 @@ from functools import partial
 
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Tensor
 from planner.memory.eager.layers import Linear
 
@@ -22,22 +22,22 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activation_of(f: Facts) -> Activation:
+def activation_of(ctx: SimulationContext) -> Activation:
     """The activation of a model; CUDA's autocast, not the processor's, takes powers in fp32."""
-    if f.model.mlp == "gelu-written-out" and f.autocast and f.cuda:
+    if ctx.model.mlp == "gelu-written-out" and ctx.autocast and ctx.cuda:
         return partial(op.gelu_written_out, power=op.FP32)
-    return ACTIVATIONS[f.model.mlp]
+    return ACTIVATIONS[ctx.model.mlp]
 
 
 class MLP:
     """Two matrices around an activation, or three with a gate."""
 
-    def __init__(self, f: Facts, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
-        s = f.shape
-        self.label, self.activation = label, activation_of(f)
-        self.gate = Linear(f, s.hidden, ffn, bias) if s.gated else None
-        self.up = Linear(f, s.hidden, ffn, bias)
-        self.down = Linear(f, ffn, s.hidden, bias)
+    def __init__(self, ctx: SimulationContext, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
+        s = ctx.shape
+        self.label, self.activation = label, activation_of(ctx)
+        self.gate = Linear(ctx, s.hidden, ffn, bias) if s.gated else None
+        self.up = Linear(ctx, s.hidden, ffn, bias)
+        self.down = Linear(ctx, ffn, s.hidden, bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         act = self.plain(e, x) if self.gate is None else self.gated(e, x, self.gate)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from planner.memory.eager import operators as op
 from planner.memory.eager.attention import Attention, LatentAttention
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Parameter, Tensor
 from planner.memory.eager.layers import Linear, Norm, dropout
-from planner.memory.eager.losses import LOSSES
+from planner.memory.eager.losses import LOSS_FUNCTIONS
 from planner.memory.eager.mlp import MLP
 from planner.memory.eager.moe import MoE
 
@@ -22,23 +22,23 @@ DROPOUT = "blocks.dropout"
 class Block:
     """One transformer block: attention and MLP, each with the norms before and after it."""
 
-    def __init__(self, f: Facts, index: int) -> None:
-        model, hidden = f.model, f.shape.hidden
-        self.f = f
+    def __init__(self, ctx: SimulationContext, index: int) -> None:
+        model, hidden = ctx.model, ctx.shape.hidden
+        self.ctx = ctx
         before, after = model.norm_placement != "post", model.norm_placement != "pre"
-        self.attention_norm = Norm(f, hidden) if before else None
-        self.attention = Attention(f, index) if model.mla is None else LatentAttention(f, index)
-        self.attention_post_norm = Norm(f, hidden) if after else None
-        self.mlp_norm = Norm(f, hidden) if before and model.residual != "parallel-one-norm" else None
-        self.mlp = MoE(f) if f.kind(index)[0] else MLP(f, f.shape.ffn, f.shape.mlp_bias)
-        self.mlp_post_norm = Norm(f, hidden) if after else None
+        self.attention_norm = Norm(ctx, hidden) if before else None
+        self.attention = Attention(ctx, index) if model.mla is None else LatentAttention(ctx, index)
+        self.attention_post_norm = Norm(ctx, hidden) if after else None
+        self.mlp_norm = Norm(ctx, hidden) if before and model.residual != "parallel-one-norm" else None
+        self.mlp = MoE(ctx) if ctx.block_kind(index)[0] else MLP(ctx, ctx.shape.ffn, ctx.shape.mlp_bias)
+        self.mlp_post_norm = Norm(ctx, hidden) if after else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
-        if self.f.model.residual == "parallel-one-norm":
+        if self.ctx.model.residual == "parallel-one-norm":
             normed = self.into(e, x, self.attention_norm, "attention_norm")
-            both = op.add(e, x, dropout(e, self.f, self.attention(e, normed), DROPOUT))
-            return op.add(e, both, dropout(e, self.f, self.mlp(e, normed), DROPOUT))
-        if self.f.model.residual == "parallel":
+            both = op.add(e, x, dropout(e, self.ctx, self.attention(e, normed), DROPOUT))
+            return op.add(e, both, dropout(e, self.ctx, self.mlp(e, normed), DROPOUT))
+        if self.ctx.model.residual == "parallel":
             return op.add(e, op.add(e, x, self.attention_branch(e, x)), self.mlp_branch(e, x))
         x = op.add(e, x, self.attention_branch(e, x))
         return op.add(e, x, self.mlp_branch(e, x))
@@ -46,7 +46,7 @@ class Block:
     def into(self, e: Autograd, x: Tensor, norm: Norm | None, name: str) -> Tensor:
         """What a sub-layer reads: the normed stream in the compute type."""
         e.label = f"blocks.{name}"
-        return op.cast(e, x if norm is None else norm(e, x), self.f.cast_to)
+        return op.cast(e, x if norm is None else norm(e, x), self.ctx.cast_to)
 
     def after(self, e: Autograd, norm: Norm | None, name: str, y: Tensor) -> Tensor:
         """What a sub-layer adds, normed where the config says so."""
@@ -60,7 +60,7 @@ class Block:
             e,
             self.attention_post_norm,
             "attention_post_norm",
-            dropout(e, self.f, self.attention(e, self.into(e, x, self.attention_norm, "attention_norm")), DROPOUT),
+            dropout(e, self.ctx, self.attention(e, self.into(e, x, self.attention_norm, "attention_norm")), DROPOUT),
         )
 
     def mlp_branch(self, e: Autograd, x: Tensor) -> Tensor:
@@ -69,47 +69,47 @@ class Block:
             e,
             self.mlp_post_norm,
             "mlp_post_norm",
-            dropout(e, self.f, self.mlp(e, self.into(e, x, self.mlp_norm, "mlp_norm")), DROPOUT),
+            dropout(e, self.ctx, self.mlp(e, self.into(e, x, self.mlp_norm, "mlp_norm")), DROPOUT),
         )
 
 
 class Network:
     """The whole decoder but its blocks, which are made as they are walked."""
 
-    def __init__(self, f: Facts) -> None:
-        s = f.shape
-        self.f = f
-        self.embedding = Parameter(s.vocab * s.hidden, f.weights)
-        self.embedding_norm = Norm(f, s.hidden) if f.model.embedding_norm else None
-        self.position = Parameter(s.position_rows * s.hidden, f.weights) if s.learned_positions else None
-        self.norm = Norm(f, s.hidden)
-        self.head = Linear(f, s.hidden, s.vocab)
+    def __init__(self, ctx: SimulationContext) -> None:
+        s = ctx.shape
+        self.ctx = ctx
+        self.embedding = Parameter(s.vocab * s.hidden, ctx.weight_bytes)
+        self.embedding_norm = Norm(ctx, s.hidden) if ctx.model.embedding_norm else None
+        self.position = Parameter(s.position_rows * s.hidden, ctx.weight_bytes) if s.learned_positions else None
+        self.norm = Norm(ctx, s.hidden)
+        self.head = Linear(ctx, s.hidden, s.vocab)
         if s.tied:
             self.head.weight = self.embedding
 
     def embed(self, e: Autograd, ids: Tensor) -> Tensor:
         """Token embedding, its norm, positions, dropout."""
-        f = self.f
+        ctx = self.ctx
         e.label = "embedding"
-        x = op.embedding(e, ids, self.embedding, f.shape.hidden)
+        x = op.embedding(e, ids, self.embedding, ctx.shape.hidden)
         if self.embedding_norm is not None:
             e.label = "embedding_norm"
             x = self.embedding_norm(e, x)
         if self.position is not None:
             e.label = "position"
-            positions = e.new(f.training.seq, op.INDEX)
-            looked_up = op.embedding(e, positions, self.position, f.shape.hidden)
+            positions = e.new(ctx.training.seq, op.INDEX)
+            looked_up = op.embedding(e, positions, self.position, ctx.shape.hidden)
             del positions
             x = op.add(e, x, looked_up, broadcast=True)
             del looked_up
-        return dropout(e, f, x, "dropout")
+        return dropout(e, ctx, x, "dropout")
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
         """What the head reads."""
         e.label = "norm"
-        hidden = op.cast(e, self.norm(e, x), self.f.cast_to)
-        return op.mark(e, hidden, lambda: e.ledger.phase("backward_block"))
+        hidden = op.cast(e, self.norm(e, x), self.ctx.cast_to)
+        return op.gradient_hook(e, hidden, lambda: e.ledger.phase("backward_block"))
 
     def loss(self, e: Autograd, hidden: Tensor, targets: Tensor) -> Tensor:
         """Head and cross-entropy."""
-        return LOSSES[self.f.training.loss](e, self.f, self.head, hidden, targets)
+        return LOSS_FUNCTIONS[self.ctx.training.loss](e, self.ctx, self.head, hidden, targets)

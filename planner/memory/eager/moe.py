@@ -7,7 +7,7 @@ from typing import Any
 
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Parameter, Reduced, Saved, Tensor
 from planner.memory.eager.layers import Linear
 from planner.memory.eager.mlp import ACTIVATIONS, MLP
@@ -17,13 +17,13 @@ from planner.memory.eager.operators import FP32, INDEX
 class Experts:
     """The routed experts' MLPs; each matrix of all experts is one parameter."""
 
-    def __init__(self, f: Facts) -> None:
-        moe, s = f.model.moe, f.shape
+    def __init__(self, ctx: SimulationContext) -> None:
+        moe, s = ctx.model.moe, ctx.shape
         assert moe is not None
-        self.activation, self.width, self.ffn = ACTIVATIONS[f.model.mlp], s.hidden, moe.expert_ffn
+        self.activation, self.width, self.ffn = ACTIVATIONS[ctx.model.mlp], s.hidden, moe.expert_ffn
         size = moe.experts * s.hidden * moe.expert_ffn
-        self.gate = Parameter(size, f.weights) if s.gated else None
-        self.up, self.down = Parameter(size, f.weights), Parameter(size, f.weights)
+        self.gate = Parameter(size, ctx.weight_bytes) if s.gated else None
+        self.up, self.down = Parameter(size, ctx.weight_bytes), Parameter(size, ctx.weight_bytes)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = "blocks.mlp.experts"
@@ -43,14 +43,14 @@ class Experts:
 class MoE:
     """Router, routed experts, shared experts."""
 
-    def __init__(self, f: Facts) -> None:
-        moe, hidden = f.model.moe, f.shape.hidden
+    def __init__(self, ctx: SimulationContext) -> None:
+        moe, hidden = ctx.model.moe, ctx.shape.hidden
         assert moe is not None
-        self.f, self.moe = f, moe
-        self.router = Linear(f, hidden, moe.experts)
-        self.experts = Experts(f)
-        self.shared = MLP(f, moe.shared_ffn, 0, "blocks.mlp.shared") if moe.shared_ffn else None
-        self.shared_gate = Linear(f, hidden, 1) if moe.shared_gate else None
+        self.ctx, self.moe = ctx, moe
+        self.router = Linear(ctx, hidden, moe.experts)
+        self.experts = Experts(ctx)
+        self.shared = MLP(ctx, moe.shared_ffn, 0, "blocks.mlp.shared") if moe.shared_ffn else None
+        self.shared_gate = Linear(ctx, hidden, 1) if moe.shared_gate else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         weights, tokens = self.route(e, x)
@@ -72,19 +72,19 @@ class MoE:
     def routed(self, e: Autograd, x: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
         """Zeros to which the chosen experts' weighed outputs are added."""
         e.label = "blocks.mlp"
-        f = self.f
-        zeros = e.new(x.count, f.compute)
+        ctx = self.ctx
+        zeros = e.new(x.count, ctx.compute_bytes)
         product = multiply_rows(
-            e, self.experts(e, index_select(e, op.cast(e, x, f.compute), tokens, f.shape.hidden)), weights
+            e, self.experts(e, index_select(e, op.cast(e, x, ctx.compute_bytes), tokens, ctx.shape.hidden)), weights
         )
         e.label = "blocks.mlp"
-        node = e.node((product,), partial(op.same_size_backward, e, product.count * product.item))
+        node = e.node((product,), partial(op.one_gradient, e, product.count * product.itemsize))
         e.save(node, tokens, product)
-        return zeros.part(zeros.count, node)
+        return zeros.view(zeros.count, node)
 
     def route(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and token numbers of the n k pairs, sorted by expert."""
-        n, pairs = self.f.tokens, self.f.tokens * self.moe.top_k
+        n, pairs = self.ctx.tokens, self.ctx.tokens * self.moe.top_k
         e.label = "blocks.mlp.router"
         logits = self.router(e, x)
         e.label = "blocks.mlp"
@@ -101,7 +101,7 @@ class MoE:
         in_order, order = e.new(pairs, INDEX), e.new(pairs, INDEX)
         del in_order
         picked = index_select(e, chosen_weights, order, 1)
-        weights = op.cast(e, picked, self.f.compute)
+        weights = op.cast(e, picked, self.ctx.compute_bytes)
         del picked
         tokens = e.new(pairs, INDEX)
         return weights, tokens
@@ -109,10 +109,10 @@ class MoE:
 
 def grouped_linear(e: Autograd, x: Tensor, weight: Parameter, inputs: int, outputs: int) -> Tensor:
     """Rows sorted by expert, times each expert's matrix; the weight is cast each time."""
-    narrow = op.cast(e, weight, x.item)
+    narrow = op.cast(e, weight, x.itemsize)
     rows = x.count // inputs
-    node = e.node((x, narrow), partial(op.both_backward, e, x.count * x.item, narrow.count * narrow.item))
-    out = e.new(rows * outputs, x.item)
+    node = e.node((x, narrow), partial(op.two_gradients, e, x.count * x.itemsize, narrow.count * narrow.itemsize))
+    out = e.new(rows * outputs, x.itemsize)
     e.save(node, x, narrow)
     out.node = node
     return out
@@ -127,26 +127,26 @@ def _topk_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) 
 
 def index_select(e: Autograd, x: Tensor, index: Tensor, width: int) -> Tensor:
     """Rows of `width` elements by number; backward adds them into zeros, out of place."""
-    node = e.node((x,), partial(_topk_backward, e, x.count * x.item))
+    node = e.node((x,), partial(_topk_backward, e, x.count * x.itemsize))
     e.save(node, index)
-    out = e.new(index.count * width, x.item)
+    out = e.new(index.count * width, x.itemsize)
     out.node = node
     return out
 
 
 def summed(e: Autograd, x: Tensor, count: int) -> Tensor:
     """Sums over the last dimension; the gradient is a view."""
-    node = e.node((x,), op.passed_on)
-    out = e.new(count, x.item)
+    node = e.node((x,), op.pass_gradient)
+    out = e.new(count, x.itemsize)
     out.node = node
     return out
 
 
 def divide(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """x / y, y one number per row: saves both."""
-    node = e.node((x, y), partial(_divide_backward, e, x.count * x.item, y.count * y.item))
+    node = e.node((x, y), partial(_divide_backward, e, x.count * x.itemsize, y.count * y.itemsize))
     e.save(node, x, y)
-    out = e.new(x.count, x.item)
+    out = e.new(x.count, x.itemsize)
     out.node = node
     return out
 
@@ -164,10 +164,10 @@ def _divide_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: 
 def multiply_rows(e: Autograd, x: Tensor, y: Tensor, wide_first: bool = True) -> Tensor:
     """x * y where one has a single number per row of the other: saves both, the small gradient is summed."""
     wide, small = (x, y) if wide_first else (y, x)
-    sizes = (wide.count * wide.item, small.count * small.item)
+    sizes = (wide.count * wide.itemsize, small.count * small.itemsize)
     node = e.node((x, y), partial(_multiply_rows_backward, e, sizes, wide_first))
     e.save(node, x, y)
-    out = e.new(wide.count, wide.item)
+    out = e.new(wide.count, wide.itemsize)
     out.node = node
     return out
 

@@ -17,19 +17,19 @@ FP32 = 4
 INDEX = 8  # int64
 
 
-def cast(e: Autograd, x: Tensor, item: int) -> Tensor:
+def cast(e: Autograd, x: Tensor, itemsize: int) -> Tensor:
     """x.to(dtype): nothing where it has the type already; backward casts the gradient back."""
-    if x.item == item:
+    if x.itemsize == itemsize:
         return x
-    node = e.node((x,), partial(_cast_backward, e, x.count * x.item)) if x.node is not None else None
-    out = e.new(x.count, item)
+    node = e.node((x,), partial(_cast_backward, e, x.count * x.itemsize)) if x.node is not None else None
+    out = e.new(x.count, itemsize)
     out.node = node
     return out
 
 
-def mark(e: Autograd, x: Tensor, reached: Callable[[], object]) -> Tensor:
+def gradient_hook(e: Autograd, x: Tensor, reached: Callable[[], object]) -> Tensor:
     """x itself; `reached` is called when backward has its whole gradient."""
-    return x.part(x.count, e.node((x,), partial(_mark_backward, reached)))
+    return x.view(x.count, e.node((x,), partial(_mark_backward, reached)))
 
 
 def _mark_backward(reached: Callable[[], object], grads: list[Gradient], saved: Saved) -> list[Any]:
@@ -43,8 +43,8 @@ def _cast_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) 
 
 def add(e: Autograd, x: Tensor, y: Tensor, broadcast: bool = False) -> Tensor:
     """x + y; types promote to the wider. broadcast: y has fewer dimensions, its gradient is summed."""
-    node = e.node((x, y), partial(_add_backward, e, (x.count, x.item), (y.count, y.item), broadcast))
-    out = e.new(max(x.count, y.count), max(x.item, y.item))
+    node = e.node((x, y), partial(_add_backward, e, (x.count, x.itemsize), (y.count, y.itemsize), broadcast))
+    out = e.new(max(x.count, y.count), max(x.itemsize, y.itemsize))
     out.node = node
     return out
 
@@ -52,12 +52,12 @@ def add(e: Autograd, x: Tensor, y: Tensor, broadcast: bool = False) -> Tensor:
 def _add_backward(
     e: Autograd, x: tuple[int, int], y: tuple[int, int], broadcast: bool, grads: list[Gradient], saved: Saved
 ) -> list[Any]:
-    item = max(x[1], y[1])
+    itemsize = max(x[1], y[1])
     outputs: list[Any] = []
     for i, size in enumerate((x, y)):
         if broadcast and i == 1:
-            outputs.append(Summed(size[0] * item))
-        elif size[1] < item:
+            outputs.append(Summed(size[0] * itemsize))
+        elif size[1] < itemsize:
             outputs.append(e.bytes(size[0] * size[1]))
         else:
             outputs.append(grads[0])
@@ -68,10 +68,10 @@ def linear(e: Autograd, x: Tensor, weight: Tensor, bias: Tensor | None, width: i
     """x [.., K] times weight [M, K], of one type; `width` is K."""
     rows, outputs = x.count // width, weight.count // width
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    sizes = (rows * width * x.item, weight.count * x.item, outputs * x.item)
+    sizes = (rows * width * x.itemsize, weight.count * x.itemsize, outputs * x.itemsize)
     node = e.node(inputs, partial(_linear_backward, e, sizes, bias is not None, x.node is not None))
     e.save(node, x, weight)
-    out = e.new(rows * outputs, x.item)
+    out = e.new(rows * outputs, x.itemsize)
     out.node = node
     return out
 
@@ -90,9 +90,9 @@ def _linear_backward(
 def layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
     """F.layer_norm: output, mean and inverse deviation; gain and bias where there are."""
     rows = x.count // width
-    node = e.node((x, *parameters), partial(_layer_norm_backward, e, x.count * x.item, width, len(parameters)))
+    node = e.node((x, *parameters), partial(_layer_norm_backward, e, x.count * x.itemsize, width, len(parameters)))
     e.save(node, x, *parameters)
-    out = e.new(x.count, x.item)
+    out = e.new(x.count, x.itemsize)
     mean, deviation = e.new(rows, FP32), e.new(rows, FP32)
     e.save(node, mean, deviation)
     out.node = node
@@ -107,33 +107,33 @@ def _layer_norm_backward(
 
 def pointwise(e: Autograd, x: Tensor) -> Tensor:
     """An activation that saves its input: GELU, SiLU."""
-    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
+    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
     e.save(node, x)
-    out = e.new(x.count, x.item)
+    out = e.new(x.count, x.itemsize)
     out.node = node
     return out
 
 
-def same_size_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+def one_gradient(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     return [e.bytes(size)]
 
 
-def copied(e: Autograd, x: Tensor, node: Node | None) -> Tensor:
+def copy(e: Autograd, x: Tensor, node: Node | None) -> Tensor:
     """A fresh tensor of x's size, made by `node`."""
-    out = e.new(x.count, x.item)
+    out = e.new(x.count, x.itemsize)
     out.node = node
     return out
 
 
-def passed_on(grads: list[Gradient], saved: Saved) -> list[Any]:
+def pass_gradient(grads: list[Gradient], saved: Saved) -> list[Any]:
     """The gradient of a copy is that of its source."""
     return list(grads)
 
 
 def relu(e: Autograd, x: Tensor) -> Tensor:
     """ReLU keeps its output."""
-    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
-    out = e.new(x.count, x.item)
+    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
+    out = e.new(x.count, x.itemsize)
     e.save(node, out)
     out.node = node
     return out
@@ -142,9 +142,9 @@ def relu(e: Autograd, x: Tensor) -> Tensor:
 def relu_squared(e: Autograd, x: Tensor) -> Tensor:
     """relu(x).square()."""
     x = relu(e, x)
-    node = e.node((x,), partial(_square_backward, e, x.count * x.item))
+    node = e.node((x,), partial(_square_backward, e, x.count * x.itemsize))
     e.save(node, x)
-    out = e.new(x.count, x.item)
+    out = e.new(x.count, x.itemsize)
     out.node = node
     return out
 
@@ -152,16 +152,16 @@ def relu_squared(e: Autograd, x: Tensor) -> Tensor:
 def gelu_written_out(e: Autograd, x: Tensor, power: int | None = None) -> Tensor:
     """0.5 x (1 + tanh(c (x + 0.044715 x^3))), operator by operator; power: bytes of the type that x^3 is taken in."""
     half = scale(e, x)
-    third = cast(e, x, power or x.item)
-    node = e.node((third,), partial(_square_backward, e, third.count * third.item))  # of any power
+    third = cast(e, x, power or x.itemsize)
+    node = e.node((third,), partial(_square_backward, e, third.count * third.itemsize))  # of any power
     e.save(node, third)
-    third = copied(e, third, node)
+    third = copy(e, third, node)
     third = scale(e, third)
     wide = add(e, x, third)
     del third
     wide = scale(e, wide)
     wide = relu(e, wide)  # tanh, like ReLU, keeps its output
-    wide = copied(e, wide, e.node((wide,), passed_on))
+    wide = copy(e, wide, e.node((wide,), pass_gradient))
     return multiply(e, half, wide)
 
 
@@ -176,18 +176,18 @@ def _square_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved
 
 def soft_cap(e: Autograd, x: Tensor) -> Tensor:
     """x.div_(cap).tanh_() * cap."""
-    size = x.count * x.item
-    x = x.part(x.count, e.node((x,), partial(same_size_backward, e, size)))
-    node = e.node((x,), partial(same_size_backward, e, size))
-    x = x.part(x.count, node)
+    size = x.count * x.itemsize
+    x = x.view(x.count, e.node((x,), partial(one_gradient, e, size)))
+    node = e.node((x,), partial(one_gradient, e, size))
+    x = x.view(x.count, node)
     e.save(node, x)
     return scale(e, x)
 
 
 def scale(e: Autograd, x: Tensor) -> Tensor:
     """x times or divided by a number."""
-    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
-    out = e.new(x.count, x.item)
+    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
+    out = e.new(x.count, x.itemsize)
     out.node = node
     return out
 
@@ -195,15 +195,15 @@ def scale(e: Autograd, x: Tensor) -> Tensor:
 def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """x * y: each is saved for the gradient of the other; y may want none. Types promote to the wider."""
     if y.node is None:
-        node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
+        node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
         e.save(node, y)
-    elif x.item < y.item:
-        node = e.node((x, y), partial(_promoted_backward, e, x.count * y.item, x.count * x.item))
+    elif x.itemsize < y.itemsize:
+        node = e.node((x, y), partial(_promoted_backward, e, x.count * y.itemsize, x.count * x.itemsize))
         e.save(node, x, y)
     else:
-        node = e.node((x, y), partial(both_backward, e, x.count * x.item, y.count * y.item))
+        node = e.node((x, y), partial(two_gradients, e, x.count * x.itemsize, y.count * y.itemsize))
         e.save(node, x, y)
-    out = e.new(x.count, max(x.item, y.item))
+    out = e.new(x.count, max(x.itemsize, y.itemsize))
     out.node = node
     return out
 
@@ -214,7 +214,7 @@ def _promoted_backward(e: Autograd, wide: int, narrow: int, grads: list[Gradient
     return [Reduced(first, narrow), e.bytes(wide)]
 
 
-def both_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+def two_gradients(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     """A fresh gradient for each of two inputs, of x and y bytes."""
     return [e.bytes(x), e.bytes(y)]
 
@@ -222,7 +222,7 @@ def both_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Sav
 def join(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """torch.cat: a copy of both; the gradients are views of one."""
     node = e.node((x, y), _join_backward)
-    out = e.new(x.count + y.count, x.item)
+    out = e.new(x.count + y.count, x.itemsize)
     out.node = node
     return out
 
@@ -231,28 +231,28 @@ def _join_backward(grads: list[Gradient], saved: Saved) -> list[Any]:
     return [grads[0], grads[0]]
 
 
-def expanded(e: Autograd, x: Tensor, count: int) -> Tensor:
+def expand(e: Autograd, x: Tensor, count: int) -> Tensor:
     """x seen `count` elements large, without a copy; backward sums."""
-    return x.part(count, e.node((x,), partial(same_size_backward, e, x.count * x.item)))
+    return x.view(count, e.node((x,), partial(one_gradient, e, x.count * x.itemsize)))
 
 
-def padded(e: Autograd, x: Tensor, count: int) -> Tensor:
+def pad(e: Autograd, x: Tensor, count: int) -> Tensor:
     """F.pad: a larger copy; backward cuts, which copies too."""
-    node = e.node((x,), partial(same_size_backward, e, x.count * x.item))
-    out = e.new(count, x.item)
+    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
+    out = e.new(count, x.itemsize)
     out.node = node
     return out
 
 
-def cut(e: Autograd, x: Tensor, count: int) -> Tensor:
+def sliced(e: Autograd, x: Tensor, count: int) -> Tensor:
     """A slice: a view; its gradient is set into zeros."""
-    return x.part(count, e.node((x,), partial(same_size_backward, e, x.count * x.item)))
+    return x.view(count, e.node((x,), partial(one_gradient, e, x.count * x.itemsize)))
 
 
 def split(e: Autograd, x: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
     """Views of one storage; backward joins their gradients."""
-    node = e.node((x,), partial(_split_backward, e, x.count * x.item), len(counts))
-    return [x.part(count, node, i) for i, count in enumerate(counts)]
+    node = e.node((x,), partial(_split_backward, e, x.count * x.itemsize), len(counts))
+    return [x.view(count, node, i) for i, count in enumerate(counts)]
 
 
 def _split_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
@@ -261,9 +261,9 @@ def _split_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved)
 
 def embedding(e: Autograd, ids: Tensor, table: Parameter, width: int) -> Tensor:
     """A look-up; backward makes the whole table's gradient."""
-    node = e.node((table,), partial(_embedding_backward, e, table.count * table.item))
+    node = e.node((table,), partial(_embedding_backward, e, table.count * table.itemsize))
     e.save(node, ids)
-    out = e.new(ids.count * width, table.item)
+    out = e.new(ids.count * width, table.itemsize)
     out.node = node
     return out
 
@@ -272,16 +272,16 @@ def _embedding_backward(e: Autograd, size: int, grads: list[Gradient], saved: Sa
     return [e.bytes(size)]
 
 
-def cross_entropy(e: Autograd, logits: Tensor, targets: Tensor) -> Tensor:
+def softmax_cross_entropy(e: Autograd, logits: Tensor, targets: Tensor) -> Tensor:
     """Summed cross-entropy: log-softmax, then the negative log-likelihood with its summed weight."""
-    size = logits.count * logits.item
+    size = logits.count * logits.itemsize
     softmax = e.node((logits,), partial(_log_softmax_backward, e, size))
-    log_probabilities = e.new(logits.count, logits.item, "logits")
+    log_probabilities = e.new(logits.count, logits.itemsize, "logits")
     log_probabilities.node = softmax
     e.save(softmax, log_probabilities)
     nll = e.node((log_probabilities,), partial(_nll_backward, e, size))
     e.save(nll, log_probabilities, targets)
-    loss, weight = e.new(1, logits.item, "logits"), e.new(1, logits.item, "logits")
+    loss, weight = e.new(1, logits.itemsize, "logits"), e.new(1, logits.itemsize, "logits")
     e.save(nll, weight)
     loss.node = nll
     return loss

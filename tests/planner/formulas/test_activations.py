@@ -12,7 +12,7 @@ from planner.counts.shape import shape_of
 from planner.formulas import activations as a
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.memory.phases import walk_run
+from planner.memory.phases import simulate_run
 
 CASES = list(itertools.product(("gpt2", "llama"), ("none", "selective", "full"), ("bf16", "fp32")))
 
@@ -74,4 +74,4 @@ def test_closed_forms_are_what_the_walk_saves(family: str, checkpointing: str, p
         activation_checkpointing=checkpointing,
     )
     config = draft(flags, as_of="2026-11-21", version="test")
-    assert closed_forms(config) == walk_run(config).saved_by
+    assert closed_forms(config) == simulate_run(config).saved_by_operator

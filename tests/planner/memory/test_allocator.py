@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.errors import OutOfMemoryError
-from planner.memory.allocator import AllocatorPeaks, CachingAllocator, Event, replay_allocations
+from planner.memory.allocator import AllocationEvent, AllocatorPeaks, CachingAllocator, replay_allocations
 from planner.memory.allocator_pools import FREE, IN_USE, LARGE_SEGMENT, MIB, SMALL_SEGMENT, UNMAPPED
 
 BOTH = pytest.mark.parametrize("expandable", [False, True])
@@ -292,9 +292,9 @@ SIZES = st.one_of(
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> list[Event]:
+def sequences(draw: st.DrawFn) -> list[AllocationEvent]:
     """Allocations and releases, in any order, of at most 60 handles; some are never released."""
-    events: list[Event] = []
+    events: list[AllocationEvent] = []
     live: list[int] = []
     for key in range(draw(st.integers(1, 60))):
         events.append((key, draw(SIZES)))
@@ -322,7 +322,7 @@ def check_state(allocator: CachingAllocator, expandable: bool) -> None:
 @BOTH
 @given(events=sequences(), emptied=st.booleans())
 @settings(deadline=None)
-def test_what_always_holds(expandable: bool, events: list[Event], emptied: bool) -> None:
+def test_what_always_holds(expandable: bool, events: list[AllocationEvent], emptied: bool) -> None:
     allocator = CachingAllocator(expandable=expandable)
     sizes: dict[int, int] = {}
     peaks = allocator.peaks
@@ -353,7 +353,7 @@ def test_what_always_holds(expandable: bool, events: list[Event], emptied: bool)
 @BOTH
 @given(events=sequences(), share=st.floats(0.0, 1.0))
 @settings(deadline=None)
-def test_a_device_is_never_overdrawn(expandable: bool, events: list[Event], share: float) -> None:
+def test_a_device_is_never_overdrawn(expandable: bool, events: list[AllocationEvent], share: float) -> None:
     free = replay_allocations(events, expandable=expandable)
     assert replay_allocations(events, expandable=expandable, capacity=free.reserved) == free
     capacity = int(free.reserved * share)
@@ -367,7 +367,7 @@ def test_a_device_is_never_overdrawn(expandable: bool, events: list[Event], shar
         check_state(allocator, expandable)
 
 
-def scan(events: list[Event]) -> tuple[int, int]:
+def scan(events: list[AllocationEvent]) -> tuple[int, int]:
     """Allocated and reserved peaks of the default setting by another way: segments as lists, searched to the end."""
     segments: list[tuple[bool, int, list[list[int]]]] = []  # small?, number, [offset, size, handle or -1]
     allocated = top = 0
@@ -408,6 +408,6 @@ def scan(events: list[Event]) -> tuple[int, int]:
 
 @given(events=sequences())
 @settings(deadline=None)
-def test_a_plain_search_finds_the_same(events: list[Event]) -> None:
+def test_a_plain_search_finds_the_same(events: list[AllocationEvent]) -> None:
     peaks = replay_allocations(events)
     assert (peaks.allocated, peaks.reserved) == scan(events)

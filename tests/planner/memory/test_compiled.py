@@ -10,9 +10,9 @@ from planner import presets
 from planner.analysis.findings import findings
 from planner.config.run import IMPLEMENTATIONS, TrainingConfig
 from planner.counts.parameters import parameters_of
-from planner.memory.breakdown import memory_of
-from planner.memory.coverage import RULES, counted
-from planner.memory.phases import walk_run
+from planner.memory.breakdown import memory_breakdown
+from planner.memory.coverage import EXCLUSIONS, not_covered
+from planner.memory.phases import simulate_run
 from planner.plan import estimate
 from tests.reference_trainer.conftest import config_of
 
@@ -33,14 +33,14 @@ def test_gpt2_as_written_out(sequences: int) -> None:
     counts = parameters_of(config.model)
     per_token = 12 * (20 * h + 4 * f + 4 * a + 8) + 6 * h + 12 + 2 * vocab
     form = 16 * counts.total + 2 * counts.linear + 2 * vocab * h + n * per_token
-    found = max(p.peak_bytes for p in walk_run(config, on_gpu=True).phases)
+    found = max(p.peak_bytes for p in simulate_run(config, on_gpu=True).phases)
     # position rows and indices, ids and targets, and statistics of the softmax: some bytes per token
     assert found == pytest.approx(form, rel=0.001)
 
 
 def test_compiled_needs_less_than_eager_for_the_loss() -> None:
     compiled, eager = (
-        memory_of(config_of(**GPT2, runtime=way, micro_batch=8), presets.gpu("a100-80gb")).peak_requested_bytes
+        memory_breakdown(config_of(**GPT2, runtime=way, micro_batch=8), presets.gpu("a100-80gb")).peak_requested_bytes
         for way in ("compiled", "eager")
     )
     assert (eager - compiled) / (8 * 1024 * 50304) > 4
@@ -56,7 +56,7 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
         activation_checkpointing=checkpointing,
     )  # fmt: skip
     events: list[tuple[int, int]] = []
-    walked, whole = walk_run(config), walk_run(config, events=events)
+    walked, whole = simulate_run(config), simulate_run(config, events=events)
     gradients = parameters_of(config.model).total * presets.recipe(recipe).gradients_bytes_per_parameter
     steps = {phase.phase: phase for phase in walked.phases}
     assert steps["optimizer_step"].at_peak["gradients"] == gradients
@@ -71,7 +71,7 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
 
 
 def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
-    once, twice = (walk_run(config_of(runtime="compiled", accumulation=k)) for k in (1, 2))
+    once, twice = (simulate_run(config_of(runtime="compiled", accumulation=k)) for k in (1, 2))
     ends = [next(p for p in walked.phases if p.phase == "backward_end") for walked in (once, twice)]
     gradients = parameters_of(config_of().model).total * 4
     assert ends[1].peak_bytes - ends[0].peak_bytes == gradients
@@ -80,7 +80,7 @@ def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
 
 def test_every_runtime_has_rules() -> None:
     choices = TrainingConfig.model_fields["runtime"].annotation
-    assert set(RULES) == set(choices.__args__)  # type: ignore[union-attr]
+    assert set(EXCLUSIONS) == set(choices.__args__)  # type: ignore[union-attr]
     assert IMPLEMENTATIONS  # the update does not depend on the runtime
 
 
@@ -100,11 +100,11 @@ def test_every_runtime_has_rules() -> None:
 )
 def test_what_has_no_witness_is_bounded_and_said(changes: dict[str, Any]) -> None:
     config = config_of(**changes)
-    reason = counted(config)
+    reason = not_covered(config)
     assert reason is not None
     card = presets.gpu("a100-80gb")
-    bounded = memory_of(config, card)
-    eager = memory_of(config_of(**(changes | {"runtime": "eager"})), card)
+    bounded = memory_breakdown(config, card)
+    eager = memory_breakdown(config_of(**(changes | {"runtime": "eager"})), card)
     assert bounded.peak_requested_bytes == eager.peak_requested_bytes
     assert bounded.peak_allocated_bytes_low is not None and bounded.peak_allocated_bytes_high is not None
     assert eager.peak_allocated_bytes_low is not None and eager.peak_allocated_bytes_high is not None
@@ -117,4 +117,4 @@ def test_what_has_no_witness_is_bounded_and_said(changes: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("runtime", ["eager", "autocast", "compiled"])
 def test_what_has_a_witness_is_not_bounded(runtime: str) -> None:
-    assert counted(config_of(runtime=runtime, recipe="mixed-bf16")) is None
+    assert not_covered(config_of(runtime=runtime, recipe="mixed-bf16")) is None

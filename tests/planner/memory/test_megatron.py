@@ -8,10 +8,10 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
-from planner.memory.breakdown import memory_of
-from planner.memory.eager.facts import facts_of
+from planner.memory.breakdown import memory_breakdown
+from planner.memory.eager.context import simulation_context
 from planner.memory.megatron import fused_program
-from planner.memory.phases import walk_run
+from planner.memory.phases import simulate_run
 from tests.reference_trainer.conftest import config_of
 
 # Korthikanti et al. 2022 (arXiv 2205.05198), tables 1 and 3: layers, hidden, heads, sequences of one micro-batch
@@ -28,7 +28,7 @@ def megatron(name: str, **changes: Any) -> RunConfig:
 
 
 def block_bytes(config: RunConfig) -> int:
-    return sum(stage.saved for stage in fused_program(facts_of(config)).blocks[0])
+    return sum(stage.saved for stage in fused_program(simulation_context(config)).blocks[0])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -44,7 +44,7 @@ def test_the_terms_of_a_layer() -> None:
     """Section 4.1: attention 11 sbh beside the scores, MLP 19 sbh, norms 4 sbh."""
     _, hidden, _, sequences = MODELS["22B"]
     config = megatron("22B", activation_checkpointing="selective")
-    stages = fused_program(facts_of(config)).blocks[0]
+    stages = fused_program(simulation_context(config)).blocks[0]
     border = next(i for i, stage in enumerate(stages) if stage.label == "blocks.mlp_norm")
     sbh = SEQ * sequences * hidden
     norms = [stage.saved / sbh for stage in stages if stage.label.endswith("_norm")]
@@ -73,7 +73,7 @@ def test_megatrons_own_report(ffn: int) -> None:
     config = megatron("22B", ffn=ffn * hidden, activation_checkpointing="selective")
     sb = SEQ * sequences
     reported = layers * sb * hidden * (18 + 4 * ffn) + sb * hidden + 4 * sb * hidden * (1 + VOCAB / hidden)
-    assert sum(fused_program(facts_of(config)).saved_by().values()) == reported
+    assert sum(fused_program(simulation_context(config)).saved_by_operator().values()) == reported
 
 
 def test_without_sequence_parallelism_10_and_24_are_34() -> None:
@@ -84,7 +84,7 @@ def test_without_sequence_parallelism_10_and_24_are_34() -> None:
 
 def test_full_recomputation_keeps_2_sbh() -> None:
     layers, hidden, _, sequences = MODELS["22B"]
-    saved = fused_program(facts_of(megatron("22B", activation_checkpointing="full"))).saved_by()
+    saved = fused_program(simulation_context(megatron("22B", activation_checkpointing="full"))).saved_by_operator()
     assert saved["blocks"] == layers * 2 * SEQ * sequences * hidden
 
 
@@ -113,9 +113,9 @@ def test_the_walk_holds_what_is_saved_and_ends_with_the_gradients(checkpointing:
     config = config_of(
         recipe="master-bf16", runtime="fused", activation_checkpointing=checkpointing, accumulation=accumulation
     )
-    walked = walk_run(config)
+    walked = simulate_run(config)
     phases = {phase.phase: phase for phase in walked.phases}
-    saved = sum(walked.saved_by.values())
+    saved = sum(walked.saved_by_operator.values())
     parameters = parameters_of(config.model).total
     state = parameters * (2 + 4 + 8 + (4 if accumulation > 1 else 0))
     inputs = 2 * 8 * config.training.micro_batch * config.training.seq
@@ -125,6 +125,6 @@ def test_the_walk_holds_what_is_saved_and_ends_with_the_gradients(checkpointing:
 
 
 def test_the_account_names_the_operators() -> None:
-    memory = memory_of(config_of(recipe="master-bf16", runtime="fused"), None)
+    memory = memory_breakdown(config_of(recipe="master-bf16", runtime="fused"), None)
     assert memory.saved_bytes == sum(memory.saved_by_operator.values())
     assert memory.saved_by_operator["blocks.attention"] > 0

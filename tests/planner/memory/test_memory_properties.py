@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planner.config.run import RunConfig
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.memory.breakdown import memory_of
+from planner.memory.breakdown import memory_breakdown
 from planner.presets import gpu
 
 A100 = gpu("a100-80gb")
@@ -32,13 +32,13 @@ def config_of(shape: dict[str, str], **changed: str) -> RunConfig:
 
 
 def peak(shape: dict[str, str], **changed: str) -> int:
-    return memory_of(config_of(shape, **changed), A100).peak_requested_bytes
+    return memory_breakdown(config_of(shape, **changed), A100).peak_requested_bytes
 
 
 @settings(max_examples=60, deadline=None)
 @given(shapes)
 def test_components_sum_at_every_phase_and_bound_each_other(shape: dict[str, str]) -> None:
-    memory = memory_of(config_of(shape), A100)
+    memory = memory_breakdown(config_of(shape), A100)
     for phase in memory.phases:
         assert sum(phase.at_peak.values()) == phase.peak_bytes <= memory.peak_requested_bytes
         assert all(size >= 0 for size in phase.at_peak.values())
@@ -63,7 +63,7 @@ def test_more_of_anything_never_needs_less(shape: dict[str, str]) -> None:
 @given(shapes)
 def test_more_checkpointing_never_saves_more_bytes(shape: dict[str, str]) -> None:
     kept = [
-        memory_of(config_of(shape, activation_checkpointing=mode), A100).saved_bytes
+        memory_breakdown(config_of(shape, activation_checkpointing=mode), A100).saved_bytes
         for mode in ("none", "selective", "full")
     ]
     assert kept[0] > kept[1] > kept[2]
@@ -73,7 +73,7 @@ def test_more_checkpointing_never_saves_more_bytes(shape: dict[str, str]) -> Non
 @given(shapes, st.integers(3, 60))
 def test_peaks_are_linear_in_the_layers_between_the_ends(shape: dict[str, str], layers: int) -> None:
     """The first and last blocks are walked, those between added at once: one more costs the same everywhere."""
-    phases = [memory_of(config_of(shape, layers=str(n)), A100).phases for n in (layers, layers + 1, layers + 2)]
+    phases = [memory_breakdown(config_of(shape, layers=str(n)), A100).phases for n in (layers, layers + 1, layers + 2)]
     for first, second, third in zip(*phases, strict=True):
         if first.phase in ("init", "forward_end", "backward_start", "optimizer_step"):
             assert third.peak_bytes - second.peak_bytes == second.peak_bytes - first.peak_bytes, first.phase

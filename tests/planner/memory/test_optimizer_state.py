@@ -15,9 +15,9 @@ from planner.config.run import IMPLEMENTATIONS, WITH_OWN_STATE_TYPE, OptimizerCo
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.memory.breakdown import memory_of
+from planner.memory.breakdown import memory_breakdown
 from planner.memory.ledger import COMPONENTS
-from planner.memory.optimizer_state import moment_item, optimizer_memory, state_of_tensor, update_groups
+from planner.memory.optimizer_state import moment_itemsize, optimizer_memory, state_of_tensor, update_groups
 
 MATRIX = ParameterTensor("attention.qkv.weight", (4096, 1024))
 COUNT = MATRIX.count
@@ -31,7 +31,7 @@ def config_of(**flags: str) -> RunConfig:
 def per_parameter(tensor: ParameterTensor, **flags: str) -> float:
     """Bytes of state per parameter, the counters of updates left out."""
     config = config_of(**flags)
-    found = state_of_tensor(config.optimizer.name, moment_item(config), tensor)
+    found = state_of_tensor(config.optimizer.name, moment_itemsize(config), tensor)
     return sum(size for size in found if size > 4) / tensor.count
 
 
@@ -68,7 +68,7 @@ def test_moments_have_the_type_asked_for_else_that_of_what_is_updated() -> None:
                                                   ("pure-bf16", 8), ("fp32", 16), ("fp8-deepseek-v3", 14)])  # fmt: skip
 def test_bytes_per_parameter_of_a_recipe(recipe: str, expected: int) -> None:
     config = config_of(recipe=recipe)
-    m, r = memory_of(config, presets.gpu("h100-80gb")), presets.recipe(recipe)
+    m, r = memory_breakdown(config, presets.gpu("h100-80gb")), presets.recipe(recipe)
     total = sum(t.count * t.times for t in parameter_tensors(config.model))
     counters = 4 * sum(t.times for t in parameter_tensors(config.model))
     linear = 12 * 12 * 768**2 + 50257 * 768
@@ -113,7 +113,7 @@ def test_parts_sum_to_the_whole(
     config = config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
     account = optimizer_memory(config)
     assert account.state_bytes == sum(size * times for size, times in account.storages)
-    memory = memory_of(config, presets.gpu("h100-80gb"))
+    memory = memory_breakdown(config, presets.gpu("h100-80gb"))
     assert memory.optimizer_bytes == account.state_bytes
     for phase in memory.phases:
         assert sum(phase.at_peak[c] for c in COMPONENTS) == phase.peak_bytes

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.option_cases import VARIANTS, Row, cases, config_of
-from planner.memory.phases import Walked, walk_run
+from planner.memory.phases import Simulation, simulate_run
 
 MODES = ("none", "selective", "full")
 CASES = sorted(name for name, case in cases().items() if "checkpointing" not in case)
@@ -26,17 +26,17 @@ sizes = st.fixed_dictionaries(
 )
 
 
-def walked(run: tuple[str, tuple[str, str]], mode: str, size: dict[str, Any]) -> Walked:
+def walked(run: tuple[str, tuple[str, str]], mode: str, size: dict[str, Any]) -> Simulation:
     case, (runtime, recipe) = run
-    return walk_run(config_of(Row(case, runtime, recipe, mode), **size))
+    return simulate_run(config_of(Row(case, runtime, recipe, mode), **size))
 
 
-def peak(found: Walked) -> int:
+def peak(found: Simulation) -> int:
     return max(p.peak_bytes for p in found.phases)
 
 
-def saved(found: Walked) -> int:
-    return sum(found.saved_by.values())
+def saved(found: Simulation) -> int:
+    return sum(found.saved_by_operator.values())
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,7 +46,7 @@ def test_parts_sum_at_every_phase_and_bound_each_other(run: Any, mode: str, size
     for phase in found.phases:
         assert sum(phase.at_peak.values()) == phase.peak_bytes
         assert all(0 <= part <= found.largest[name] for name, part in phase.at_peak.items())
-    assert all(part > 0 for part in found.saved_by.values())
+    assert all(part > 0 for part in found.saved_by_operator.values())
     forward = next(p for p in found.phases if p.phase == "forward_end")
     assert saved(found) <= forward.peak_bytes  # what is kept for backward was there when forward ended
 

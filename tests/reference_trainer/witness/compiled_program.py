@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.shape import shape_of
-from planner.memory.eager.facts import Facts
+from planner.memory.eager.context import SimulationContext
 from reference_trainer.model.gpt import GPT
 from tests.reference_trainer.model.test_gpt import sections
 
@@ -50,11 +50,11 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def facts(changes: dict[str, Any], types: tuple[torch.dtype, torch.dtype]) -> Facts:
+def context(changes: dict[str, Any], types: tuple[torch.dtype, torch.dtype]) -> SimulationContext:
     """A small model with some options changed, as the planner sees it."""
     model, training = sections(SHAPE | changes)
     compiled = training.model_copy(update={"runtime": "compiled"})
-    return Facts(model, compiled, shape_of(model), types[0].itemsize, types[1].itemsize)
+    return SimulationContext(model, compiled, shape_of(model), types[0].itemsize, types[1].itemsize)
 
 
 class _EnoughSeen(Exception):

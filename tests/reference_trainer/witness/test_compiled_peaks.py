@@ -8,9 +8,9 @@ import pytest
 
 from planner.memory.eager.autograd import Autograd
 from planner.memory.ledger import Ledger
-from planner.memory.micro_batch import walk_micro_batch
+from planner.memory.micro_batch import simulate_micro_batch
 from tests.reference_trainer.model.test_gpt import LLAMA
-from tests.reference_trainer.witness.compiled_program import MIXED, WARNINGS, facts, replayed_peaks
+from tests.reference_trainer.witness.compiled_program import MIXED, WARNINGS, context, replayed_peaks
 
 pytestmark = WARNINGS
 FULL = {"activation_checkpointing": "full"}
@@ -40,14 +40,14 @@ PEAKS: dict[str, tuple[dict[str, Any], float, float]] = {
 @pytest.mark.parametrize("case", PEAKS)
 def test_peaks_beside_the_generated_program(case: str) -> None:
     options, of_forward, of_backward = PEAKS[case]
-    f = facts(options | {"context": options.get("seq", 64)}, MIXED)
+    f = context(options | {"context": options.get("seq", 64)}, MIXED)
     state, replayed = replayed_peaks(f.model, f.training, MIXED)
     ledger = Ledger()
     e = Autograd(ledger, True)
     ledger.allocate("weights", state)
     for micro, seen in enumerate(replayed):
         e.gradients_exist = micro > 0
-        walk_micro_batch(f, e)
+        simulate_micro_batch(f, e)
         forward, *backward = [phase.peak_bytes for phase in ledger.phases[-4:]]
         assert forward == pytest.approx(seen[0], rel=of_forward, abs=0), micro
         assert max(backward) == pytest.approx(seen[1], rel=of_backward, abs=0), micro

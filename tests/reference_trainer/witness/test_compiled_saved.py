@@ -9,7 +9,7 @@ import torch
 
 from planner.memory.compiled import compiled_program
 from tests.reference_trainer.model.test_gpt import CASES, LLAMA
-from tests.reference_trainer.witness.compiled_program import FP32, MIXED, NARROW, WARNINGS, facts, partitioned_bytes
+from tests.reference_trainer.witness.compiled_program import FP32, MIXED, NARROW, WARNINGS, context, partitioned_bytes
 
 pytestmark = WARNINGS
 FULL = {"activation_checkpointing": "full"}
@@ -57,13 +57,13 @@ def agree(kept: int, seen: int) -> None:
 @pytest.mark.parametrize("case", KEPT)
 def test_the_partitioner_keeps_these_bytes(case: str) -> None:
     options, types, layers, sequences = KEPT[case]
-    f = facts(options | {"layers": layers, "micro_batch": sequences}, types)
-    kept = sum(compiled_program(f).saved_by().values())
+    f = context(options | {"layers": layers, "micro_batch": sequences}, types)
+    kept = sum(compiled_program(f).saved_by_operator().values())
     agree(kept, partitioned_bytes(f.model, f.training, types))
 
 
 @pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
 def test_autocast_keeps_what_explicit_casts_keep(options: dict[str, Any]) -> None:
-    f = facts(options | {"layers": 2, "micro_batch": 3}, MIXED)
+    f = context(options | {"layers": 2, "micro_batch": 3}, MIXED)
     under_autocast = f.training.model_copy(update={"runtime": "autocast"})
-    agree(sum(compiled_program(f).saved_by().values()), partitioned_bytes(f.model, under_autocast, MIXED))
+    agree(sum(compiled_program(f).saved_by_operator().values()), partitioned_bytes(f.model, under_autocast, MIXED))

@@ -16,7 +16,7 @@ from planner.inputs.flags import Flags
 from planner.memory.ledger import Ledger
 from planner.memory.optimizer_state import optimizer_memory
 from planner.memory.optimizer_step import Update
-from planner.memory.phases import Walked, walk_run
+from planner.memory.phases import Simulation, simulate_run
 from reference_trainer.measure.measure import build_model
 from reference_trainer.measure.replay import StorageTracker, replay
 from reference_trainer.optim.updater import make_optimizer
@@ -48,14 +48,14 @@ def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: in
     return config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
 
 
-def peaks(walked: Walked) -> dict[str, int]:
+def peaks(walked: Simulation) -> dict[str, int]:
     names = ("first_optimizer_step", "optimizer_step", "save")
     return {phase.phase: phase.peak_bytes for phase in walked.phases if phase.phase in names}
 
 
 def assert_witnessed(config: RunConfig) -> None:
     seen = replay(config).by_phase()
-    for walked in (walk_run(config), walk_run(config, events=[])):
+    for walked in (simulate_run(config), simulate_run(config, events=[])):
         for phase, predicted in peaks(walked).items():
             assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])
 
@@ -130,7 +130,7 @@ def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None
         assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
 
 
-def seen_updates(config: RunConfig) -> list[int]:
+def pytorch_updates(config: RunConfig) -> list[int]:
     """Bytes above what was there before, at the peak of two updates on real tensors."""
     updater = make_optimizer(build_model(config), config)
     tracker, peaks_seen = StorageTracker(), []
@@ -148,7 +148,7 @@ def seen_updates(config: RunConfig) -> list[int]:
     return peaks_seen
 
 
-def walked_updates(config: RunConfig) -> list[int]:
+def simulated_updates(config: RunConfig) -> list[int]:
     ledger = Ledger()
     update = Update(config, ledger, lambda part, size, times=1: ledger.allocate(part, size * times), whole=False)
     found = []
@@ -165,14 +165,14 @@ def walked_updates(config: RunConfig) -> list[int]:
 def test_updates_of_a_model_with_experts_on_real_tensors(way: tuple[str, str], recipe: str) -> None:
     experts = {"experts": "4", "top_k": "2", "expert_ffn": "48"}
     config = config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, **experts)
-    for predicted, seen in zip(walked_updates(config), seen_updates(config), strict=True):
+    for predicted, seen in zip(simulated_updates(config), pytorch_updates(config), strict=True):
         assert abs(predicted - seen) <= SCALARS
 
 
 def test_implementations_differ_and_the_account_sees_it() -> None:
     """The comparison can fail: three implementations of AdamW have three peaks."""
     found = {
-        way: peaks(walk_run(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})))["optimizer_step"]
+        way: peaks(simulate_run(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})))["optimizer_step"]
         for way in IMPLEMENTATIONS["adamw"]
     }
     assert found["fused"] < found["for-loop"] < found["foreach"]

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import witness
-from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
-from benchmarks.witness import (
+from benchmarks import memory_reference
+from benchmarks.memory_reference import (
     first_difference,
+    pytorch_allocations,
     saved_bytes,
-    seen_allocations,
-    walked_allocations,
+    simulated_allocations,
 )
-from planner.memory.eager.facts import facts_of
-from planner.memory.phases import walk_run
+from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
+from planner.memory.eager.context import simulation_context
+from planner.memory.phases import simulate_run
 from reference_trainer.model import mlp
 
 
@@ -60,7 +60,7 @@ def test_every_allocation_of_a_micro_batch_in_order(row: Row) -> None:
 
 @pytest.mark.parametrize("row", OFFLOADED, ids=lambda row: row.id)
 def test_offloaded_is_walked_as_full_on_a_processor(row: Row) -> None:
-    assert walked_allocations(config_of(row)) == walked_allocations(config_of(replace(row, checkpointing="full")))
+    assert simulated_allocations(config_of(row)) == simulated_allocations(config_of(replace(row, checkpointing="full")))
 
 
 def test_a_gelu_written_out_under_the_autocast_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,11 +70,11 @@ def test_a_gelu_written_out_under_the_autocast_of_a_gpu(monkeypatch: pytest.Monk
         return 0.5 * x * (1.0 + torch.tanh(0.8 * (x + 0.044715 * torch.pow(x.float(), 3.0))))
 
     monkeypatch.setitem(mlp.ACTIVATIONS, "gelu-written-out", as_on_a_gpu)
-    monkeypatch.setattr(witness, "facts_of", partial(facts_of, cuda=True))
+    monkeypatch.setattr(memory_reference, "simulation_context", partial(simulation_context, cuda=True))
     for case in ("GELU written out", "GELU written out, second micro-batch, norms on both sides"):
         config = config_of(Row(case, "autocast", "mixed-bf16", "none"), attention_kernel="math")
         assert first_difference(config) == ""
-        found, t = walk_run(config, on_gpu=True).saved_by, config.training
+        found, t = simulate_run(config, on_gpu=True).saved_by_operator, config.training
         assert found == saved_bytes(config)
         wide = config.model.layers * t.micro_batch * t.seq * config.model.ffn
         assert found["blocks.mlp"] == 14 * wide  # 4 + 4 + 4 fp32, the half in bf16; the output's cast is the next one's
@@ -86,13 +86,13 @@ KEEPING = [row for row in ROWS if row.checkpointing in ("none", "selective") and
 @pytest.mark.parametrize("row", KEEPING, ids=lambda row: row.id)
 def test_saved_bytes_of_every_operator(row: Row) -> None:
     config = config_of(row)
-    assert walk_run(config).saved_by == saved_bytes(config)
+    assert simulate_run(config).saved_by_operator == saved_bytes(config)
 
 
 def test_the_cases_reach_every_way_of_checkpointing_and_differ() -> None:
     """The comparison can fail: of two ways of checkpointing none allocates what the other does."""
     for case in PLAIN:
-        made = [walked_allocations(config_of(Row(case, "eager", "mixed-bf16", mode))) for mode in CHECKPOINTING]
+        made = [simulated_allocations(config_of(Row(case, "eager", "mixed-bf16", mode))) for mode in CHECKPOINTING]
         assert made[0] != made[1] != made[2] and made[2] == made[3]  # offloaded is full on a processor
-        assert seen_allocations(config_of(Row(case, "eager", "mixed-bf16", "full"))) != made[0]
+        assert pytorch_allocations(config_of(Row(case, "eager", "mixed-bf16", "full"))) != made[0]
         assert first_difference(config_of(Row(case, "eager", "mixed-bf16", "none"), micro_batch=2)) == ""

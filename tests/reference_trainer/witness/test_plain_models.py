@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.witness import SCALAR, Recorder, difference_of, saved_bytes
+from benchmarks.memory_reference import SCALAR, Recorder, difference_of, saved_bytes
 from planner import presets
 from planner.config.run import RunConfig
 from planner.counts.shape import shape_of
@@ -19,9 +19,9 @@ from planner.formulas.flops import flash_recompute_flops_per_token
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import facts_of
-from planner.memory.micro_batch import walk_micro_batch
-from planner.memory.phases import walk_run
+from planner.memory.eager.context import simulation_context
+from planner.memory.micro_batch import simulate_micro_batch
+from planner.memory.phases import simulate_run
 from planner.plan import estimate
 from reference_trainer.data.samples import open_data
 from reference_trainer.measure.measure import build_model, model_flops_per_step
@@ -58,7 +58,7 @@ def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, 
 def assert_peaks_agree(config: RunConfig, track: Track) -> None:
     """Every phase's peak, and which is the highest."""
     share = 0.001 if config.training.activation_checkpointing == "none" else 0.01
-    seen, walked = track.by_phase(), walk_run(config).phases
+    seen, walked = track.by_phase(), simulate_run(config).phases
     for phase in walked:
         assert phase.peak_bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
     assert max(walked, key=lambda p: p.peak_bytes).phase == track.peak.phase
@@ -94,7 +94,7 @@ def test_every_allocation_of_a_micro_batch_in_order(
     autograd = Autograd(recorder)
     autograd.gradients_exist = accumulation > 1
     # two blocks: both are walked; that those between are added rightly is shown by the peaks of five, above
-    walk_micro_batch(facts_of(config), autograd)
+    simulate_micro_batch(simulation_context(config), autograd)
     assert difference_of(seen, [made for made in recorder.made if made[0] > SCALAR]) == ""
 
 
@@ -103,7 +103,7 @@ def test_saved_bytes_of_every_operator(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:
     config = config_of(family, checkpointing, precision, size)
-    assert saved_bytes(config) == walk_run(config).saved_by
+    assert saved_bytes(config) == simulate_run(config).saved_by_operator
 
 
 @pytest.mark.parametrize(("family", "size"), list(itertools.product(FAMILIES, SIZES)))
@@ -154,7 +154,7 @@ def test_peaks_of_real_steps_on_real_data() -> None:
     data = open_data(None, config.model.vocab, config.training.seq)
     seen = probe(config, data, torch.device("cpu"), lambda line: None)
     assert_peaks_agree(config, seen.track)
-    assert seen.saved == walk_run(config).saved_by
+    assert seen.saved == simulate_run(config).saved_by_operator
 
 
 def test_the_witness_sees_a_change() -> None:

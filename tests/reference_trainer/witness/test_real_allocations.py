@@ -16,8 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from planner.config.run import RunConfig
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import facts_of
-from planner.memory.micro_batch import walk_micro_batch
+from planner.memory.eager.context import simulation_context
+from planner.memory.micro_batch import simulate_micro_batch
 from reference_trainer.measure.measure import build_model
 from tests.reference_trainer.witness.test_plain_models import CHECKPOINTING, FAMILIES, Recorder, config_of
 
@@ -45,7 +45,7 @@ def predicted_allocations(config: RunConfig) -> Recorder:
     recorder = Recorder()
     autograd = Autograd(recorder, in_place=True)
     autograd.gradients_exist = config.training.accumulation > 1
-    walk_micro_batch(facts_of(config), autograd)
+    simulate_micro_batch(simulation_context(config), autograd)
     return recorder
 
 

@@ -10,10 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of, tokens_per_step
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.facts import facts_of
+from planner.memory.eager.context import simulation_context
 from planner.memory.ledger import Ledger
-from planner.memory.micro_batch import walk_micro_batch
-from planner.memory.phases import walk_run
+from planner.memory.micro_batch import simulate_micro_batch
+from planner.memory.phases import simulate_run
 from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
 from reference_trainer.measure.replay import StorageTracker, given_inputs, replay, watch_phases
 from reference_trainer.optim.updater import make_optimizer
@@ -37,26 +37,26 @@ class Recorder(Ledger):
         return key
 
 
-def walked_allocations(config: RunConfig) -> Made:
+def simulated_allocations(config: RunConfig) -> Made:
     """What the planner says of the last micro-batch of a step."""
     recorder = Recorder()
     autograd = Autograd(recorder)
     recipe = recipe_of(config)
     autograd.widened = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
     autograd.gradients_exist = config.training.accumulation > 1
-    facts = facts_of(config)
+    context = simulation_context(config)
     if (
         config.training.returns_logits and config.training.accumulation > 1
     ):  # those of the micro-batch before are still there
-        size = facts.tokens * facts.shape.vocab * facts.compute
+        size = context.tokens * context.shape.vocab * context.compute_bytes
         autograd.kept_logits = autograd.bytes(size, "logits")
         recorder.made.clear()
     before = recorder.total
-    walk_micro_batch(facts, autograd, whole=True)
+    simulate_micro_batch(context, autograd, whole=True)
     return [(size, live - before) for size, live in recorder.made if size > SCALAR]
 
 
-def seen_allocations(config: RunConfig) -> Made:
+def pytorch_allocations(config: RunConfig) -> Made:
     """What PyTorch allocates for it, on fake tensors."""
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
     with FakeTensorMode():
@@ -80,7 +80,7 @@ def seen_allocations(config: RunConfig) -> Made:
 
 def first_difference(config: RunConfig) -> str:
     """Where PyTorch and the planner part for the first time; "" where they do not."""
-    return difference_of(seen_allocations(config), walked_allocations(config))
+    return difference_of(pytorch_allocations(config), simulated_allocations(config))
 
 
 def difference_of(seen: Made, walked: Made) -> str:
@@ -108,7 +108,7 @@ class PhasePeaks:
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
     """Every phase of two steps and of what surrounds them."""
     seen = replay(config).by_phase()
-    return [PhasePeaks(p.phase, p.peak_bytes, seen[p.phase]) for p in walk_run(config).phases]
+    return [PhasePeaks(p.phase, p.peak_bytes, seen[p.phase]) for p in simulate_run(config).phases]
 
 
 def saved_bytes(config: RunConfig) -> dict[str, int]:

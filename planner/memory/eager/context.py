@@ -1,0 +1,97 @@
+"""The context of a simulation: the model, the run, the sizes that follow, and the device whose kernels run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm
+
+from planner.config.model import ModelConfig
+from planner.config.run import RunConfig, TrainingConfig
+from planner.counts.run import recipe_of
+from planner.counts.shape import Shape, shape_of
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationContext:
+    """What a simulated step needs to know. compute_bytes: itemsize of the compute type; weight_bytes: itemsize of the
+    weights and of the residual stream."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    shape: Shape
+    compute_bytes: int
+    weight_bytes: int
+    cuda: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.training.micro_batch * self.training.seq
+
+    @property
+    def autocast(self) -> bool:
+        """Whether PyTorch's autocast does the casting."""
+        return self.training.runtime == "autocast" and self.compute_bytes != self.weight_bytes
+
+    @property
+    def cast_to(self) -> int:
+        """Itemsize of what a sub-layer reads from the residual stream."""
+        return self.weight_bytes if self.autocast else self.compute_bytes
+
+    def has_rope(self, block: int) -> bool:
+        """Whether block `block` (from 0) has rotary embedding."""
+        every = self.model.no_position_every
+        return self.model.position == "rotary" and not (every and (block + 1) % every == 0)
+
+    def windowed(self, block: int) -> bool:
+        """Whether block `block` has a sliding window."""
+        every = self.model.full_attention_every
+        return self.model.sliding_window is not None and not (every and (block + 1) % every == 0)
+
+    def recomputes(self, block: int) -> bool:
+        """Whether block `block` keeps only its input and is recomputed in backward."""
+        t = self.training
+        whole = t.activation_checkpointing in ("full", "offloaded")
+        return whole and block % t.activation_checkpointing_every == 0
+
+    @property
+    def masks_documents(self) -> bool:
+        """Whether each micro-batch makes its own masks, from the documents in it."""
+        return self.training.document_masking and self.training.attention_kernel != "flex"
+
+    @property
+    def window_kinds(self) -> set[bool]:
+        """Which kinds of blocks exist: with a sliding window (True), without (False)."""
+        return {self.windowed(block) for block in range(self.shape.layers)}
+
+    @property
+    def window_binds(self) -> bool:
+        """Whether a sliding window is shorter than the sequence, so that it masks some keys."""
+        return self.model.sliding_window is not None and self.model.sliding_window < self.training.seq
+
+    def has_mask(self, block: int) -> bool:
+        """Whether a mask is added to the scores of block `block`."""
+        return self.masks_documents or self.model.position == "alibi" or (self.windowed(block) and self.window_binds)
+
+    @property
+    def period(self) -> int:
+        """Number of blocks after which the kinds of blocks repeat."""
+        m = self.model
+        everies = [m.no_position_every, m.full_attention_every, self.training.activation_checkpointing_every]
+        return lcm(*(every for every in everies if every))
+
+    def block_kind(self, block: int) -> tuple[bool, ...]:
+        """All that distinguishes block `block`: experts, rotary embedding, mask, window's own mask, recomputation."""
+        moe = self.model.moe
+        expert = moe is not None and block >= moe.first_dense_layers
+        own_mask = self.masks_documents and self.windowed(block)  # the first block to save a mask keeps it alive
+        return expert, self.has_rope(block), self.has_mask(block), own_mask, self.recomputes(block)
+
+
+def simulation_context(config: RunConfig, cuda: bool = False) -> SimulationContext:
+    """The context of a config's simulation; cuda: whether a GPU's kernels run, else a CPU's."""
+    recipe = recipe_of(config)
+    weight_bytes = recipe.weights_bytes_per_parameter
+    return SimulationContext(
+        config.model, config.training, shape_of(config.model), recipe.compute_bytes, weight_bytes, cuda
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import json
+import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -209,20 +211,32 @@ def test_html_of_a_plan_is_escaped() -> None:
     assert "Findings" not in Cells(plan_html(plan, ())).cells
 
 
+ROWS = (
+    Row("parameters", "1", 1000, 1000, 1.0, 0.0, "within"),
+    Row("saved.<mm>", "byte", 4, 8, 2.0, 0.0, "outside"),
+    Row("step_seconds", "s", None, 0.5, None, 0.1, "unknown", timing=True),
+)
+
+
+def _write_comparison(directory: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "device_name": "a <b>CPU</b>",
+        "torch": "2.12",
+        "basis": "profile",
+        "rows": [asdict(row) for row in ROWS],
+    }
+    directory.mkdir(parents=True)
+    (directory / "comparison.json").write_text(json.dumps(values))
+    return values
+
+
 def test_compare(call: Call, tmp_path: Path) -> None:
-    rows = [
-        Row("parameters", "1", 1000, 1000, 1.0, 0.0, "within"),
-        Row("saved.<mm>", "byte", 4, 8, 2.0, 0.0, "outside"),
-        Row("step_seconds", "s", None, 0.5, None, 0.1, "unknown", timing=True),
-    ]
-    written = {"schema_version": 1, "device_name": "a <b>CPU</b>", "torch": "2.12", "basis": "profile"}
-    values = {**written, "rows": [{f.name: getattr(row, f.name) for f in fields(row)} for row in rows]}
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/comparison.json").write_text(json.dumps(values))
+    values = _write_comparison(tmp_path / "run")
     found = gptplan.compare("run")
     assert found.to_dict() == values == json.loads(call("compare", "run", "--json").out)
     assert f"{found}\n" == call("compare", "run").out
-    assert found.rows == tuple(rows) and [row.key for row in found.outside(timing=False)] == ["saved.<mm>"]
+    assert found.rows == ROWS and [row.key for row in found.outside(timing=False)] == ["saved.<mm>"]
     assert repr(found) == "<Comparison a <b>CPU</b> · 1 within · 1 outside · 1 unknown>"
     page = Cells(found._repr_html_())
     assert "b" not in page.tags and "mm" not in page.tags
@@ -260,3 +274,19 @@ def test_users_see_types(tmp_path: Path) -> None:
 def test_every_package_is_typed() -> None:
     for package in PACKAGES:
         assert (ROOT / package / "py.typed").read_bytes() == b""
+
+
+def test_the_page_can_be_typed(tmp_path: Path) -> None:
+    """docs/how-to/python.md: every session gives what is shown, and the script is one of names that there are."""
+    page = (ROOT / "docs/how-to/python.md").read_text(encoding="utf-8")
+    sessions = re.findall(r"```pycon\n(.*?)```", page, re.S)
+    assert len(sessions) > 5
+    runner = doctest.DocTestRunner(verbose=False)
+    test = doctest.DocTestParser().get_doctest("\n".join(sessions), {}, "python.md", "python.md", 0)
+    report: list[str] = []
+    assert runner.run(test, out=report.append).failed == 0, "".join(report)
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    _write_comparison(tmp_path / "runs/gpt2")
+    names: dict[str, Any] = {"gptplan": gptplan}
+    exec(compile(script, "python.md", "exec"), names)
+    assert names["outside"] == ["saved.<mm>"]

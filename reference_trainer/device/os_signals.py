@@ -1,6 +1,7 @@
-"""Signals: the first SIGINT or SIGTERM asks the loop to stop after its step, the second ends the process at once.
+"""Signals: the first SIGINT or SIGTERM stops training after the current step, the second ends the process at once.
 
-SIGUSR1 asks for a checkpoint and training goes on; SIGHUP, of a terminal that closes, changes nothing.
+SIGUSR1 requests a checkpoint; training continues. SIGHUP (the terminal was closed) is ignored. A signal that is ignored
+when the run starts stays ignored: `nohup gptplan run …`, or a shell that starts it in the background, wants that.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Notes the first signal in `received` for as long as the `with` block lasts; then the old handlers return."""
+    """Records the first stop signal in `received` while the `with` block runs; then the previous handlers return."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.save_wanted = False
+        self.save_requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        # Python lets only the main thread set handlers; elsewhere signals stay whoever's they are
+        # Python allows only the main thread to set handlers; in other threads the caller's handlers stay
         if threading.current_thread() is threading.main_thread():
-            handlers = dict.fromkeys(STOPPING, self._note)
+            handlers = dict.fromkeys(STOPPING, self._stop)
             handlers |= {signal.SIGUSR1: self._save, signal.SIGHUP: _ignore}
-            self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -36,27 +39,27 @@ class StopSignals:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells count: 130 for SIGINT, 143 for SIGTERM; 0 without a signal."""
+        """128 + the number of the signal, as in a shell: 130 for SIGINT, 143 for SIGTERM; 0 without a signal."""
         return 128 + self.received if self.received else 0
 
     def stopping(self) -> bool:
-        """Whether a signal asked the run to stop."""
+        """Whether a stop signal was received."""
         return self.received is not None
 
     def take_save(self) -> bool:
-        """Whether a checkpoint was asked for since the last call."""
-        wanted, self.save_wanted = self.save_wanted, False
-        return wanted
+        """Whether a checkpoint was requested since the last call."""
+        requested, self.save_requested = self.save_requested, False
+        return requested
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            # whoever asks twice is in a hurry; the last checkpoint is whole, and a save in progress is not yet one
+            # safe: the last checkpoint is complete, and one that is being written is not published yet
             os._exit(128 + number)
         self.received = signal.Signals(number)
 
     def _save(self, number: int, frame: FrameType | None) -> None:
-        self.save_wanted = True
+        self.save_requested = True
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """A handler and not SIG_IGN, which child processes would inherit."""
+    """Do nothing. SIG_IGN would be inherited by child processes; a handler is not."""

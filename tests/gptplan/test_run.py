@@ -141,6 +141,7 @@ def test_stopped_early_and_continued_twice_ends_as_the_whole_run(finished: Path,
     assert (finished / "parts" / name).read_bytes() == (finished / "out" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_a_checkpoint(stop: signal.Signals, code: int, finished: Path, cache: Path) -> None:
     name = f"stopped-{code}"

@@ -23,13 +23,16 @@ MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
 RunChild = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 # The run sends the signals to itself in the middle of step 5, so that no test depends on how fast the machine is.
 CHILD = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
     from planner.config.run import RunConfig
-    from reference_trainer import step, train
+    from reference_trainer import train
+    from reference_trainer.step import step
     from reference_trainer.step.options import RunOptions
 
     config, out, text, *names = sys.argv[1:]
@@ -129,6 +132,17 @@ def test_the_old_handlers_come_back(number: signal.Signals) -> None:
         assert watch.received is number and watch.exit_code == 128 + number
         _ = 1 / 0
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_an_ignored_signal_stays_ignored(number: signal.Signals) -> None:
+    """As under nohup (SIGHUP) and for a command that a script starts with & (SIGINT)."""
+    signal.signal(number, signal.SIG_IGN)
+    with StopSignals() as watch:
+        assert signal.getsignal(number) is signal.SIG_IGN
+        signal.raise_signal(number)
+        assert not watch.stopping() and not watch.take_save()
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_the_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

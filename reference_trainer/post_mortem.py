@@ -213,7 +213,7 @@ def _of_the_time(s: Summary) -> Iterable[str]:
             "commands: do them less often, or write checkpoints with --async-save."
         )
     if s.slow_steps:
-        yield f"Slow steps: {_listed(s.slow_steps)}: the process was stopped, or something else had the machine."
+        yield f"Slow steps: {_listed(s.slow_steps)}: the process was stopped, or something else used the machine."
     if s.tokens_per_second is not None and s.tokens_per_second[0] < UNSTEADY * s.tokens_per_second[1]:
         yield "A tenth of the steps reach less than half of the usual speed: look at data, other processes and heat."
     for row in s.comparison:

@@ -1,7 +1,7 @@
-"""The training loop: a `RunConfig` is executed on one device, and what really happened is returned and written down.
+"""The training loop: trains a `RunConfig` on one device, and returns and logs what it measured.
 
-The learning rate, the number of steps and the tokens per step are the planner's own; nothing is computed here again.
-Read `run` and `_loop` from top to bottom: everything else is a step of them.
+Learning rate, number of steps and tokens per step come from the planner: they are not computed a second time here.
+Read `run` and `_loop` from top to bottom; everything else is called by them.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ from reference_trainer.step.step import explained_breakdown, numerics, train_ste
 def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: TokenData | None = None) -> RunResult:
     """Train `config` in the directory `out` until its last step, `options.stop_after` or a signal.
 
-    data: that of `options.data_path`, where the caller has opened it already: reading and hashing it takes time.
-    Raises PlanError and its kinds for what the user can mend; nothing is trained before all of it is checked.
+    data: the data of `options.data_path` if the caller has opened it already; reading and hashing it takes time.
+    Raises PlanError (or a subclass) for mistakes of the user; all of them are checked before the first step.
     """
     last = last_step_of(config, options)
     check_trackers(options.trackers)
     device = pick_device(options.device)
     refuse_unrunnable(config, device)
     tf32 = recipe_of(config).compute_dtype == "tf32"
-    with RunDirectory(out) as here, StopSignals() as signals, numerics(options.deterministic, tf32):
-        check_directory(here, options.resume)
+    with RunDirectory(out) as directory, StopSignals() as signals, numerics(options.deterministic, tf32):
+        check_directory(directory, options.resume)
         if data is None:
             data = opened_for(config, options.data_path, options.reading)
         refuse_unevaluated(config, data)
-        job = RunningJob(build(config, device, data), here, options, log)
+        job = RunningJob(build(config, device, data), directory, options, log)
         notes = attach_watchers(job.context, options)
         if options.resume:
             resume(job)
         if job.done >= last or stops_early(job):
-            log(f"the run in {out} is at step {job.done} already: nothing is left to do")
+            log(f"the run in {out} is already at step {job.done}: nothing is left to do")
             return result_of(job.context, [], job.done, 0, None)
-        check_space(here.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
-        here.event("resume" if options.resume else "start", step=job.done, **start_details(job.context, options))
+        check_space(directory.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
+        directory.event("resume" if options.resume else "start", step=job.done, **start_details(job.context, options))
         log(f"{data.description}; training on {device_name(device)}")
         for note in notes:
             log(note)
@@ -79,26 +79,26 @@ def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: Token
                     _loop(job, last, signals, show)
             finally:
                 job.context.prefetcher.close()
-                for messages in job.trackers.close() if job.trackers is not None else ():
-                    log(messages)
+                for message in job.trackers.close() if job.trackers is not None else ():
+                    log(message)
         return _finish(job, signals)
 
 
 def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
-    """Steps from `job.done` to `last`. The host waits for the device only where readings are taken."""
+    """Train from step `job.done` + 1 to `last`. The host waits for the device only in `handle_results`."""
     config, begin = job.context.config, time.monotonic()
     log_every = log_interval(job.options, job.context.device)
     while job.done < last and not (signals.stopping() or _time_is_up(job.options, begin) or stops_early(job)):
         job.done += 1
         job.pending.add(train_step(job.context, job.done))
         job.saver.check()
-        evaluates, wanted = _is_due(config.evaluation.every, job.done), signals.take_save()
-        saves = wanted or (_is_due(config.training.checkpoint_every, job.done) and job.done < last)
+        evaluates = _is_due(config.evaluation.every, job.done)
+        saves = signals.take_save() or (_is_due(config.training.checkpoint_every, job.done) and job.done < last)
         if evaluates or saves or job.done == last or _is_due(log_every, job.done):
-            whole = handle_results(job, show, signals.stopping if evaluates else None)
-            if saves and whole:
+            continues = handle_results(job, show, signals.stopping if evaluates else None)  # False after a rollback
+            if continues and saves:
                 save_checkpoint(job)
-            if whole and (evaluates or saves):
+            if continues and (evaluates or saves):
                 run_eval_command(job, signals.stopping)
     handle_results(job, show, None)
     save_last_checkpoint(job)
@@ -106,7 +106,7 @@ def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
 
 
 def log_interval(options: RunOptions, device: torch.device) -> int:
-    """Steps whose numbers are read together: asked for, else 10 on a GPU, which must not wait, and 1 elsewhere."""
+    """Steps per log window: `options.log_every`, else 10 on a GPU (which must not wait for the host) and 1 on a CPU."""
     return options.log_every or (10 if device.type == "cuda" else 1)
 
 
@@ -123,13 +123,13 @@ def _finish(job: RunningJob, signals: StopSignals) -> RunResult:
     finished = job.done >= steps_of(job.context.config) or early
     exit_code = 0 if finished else signals.exit_code
     if signals.received and not finished:
-        job.here.event("signal", step=job.done, signal=signals.received.name)
+        job.directory.event("signal", step=job.done, signal=signals.received.name)
         job.log(f"{signals.received.name}: stopped after step {job.done}; continue with --resume")
     if early:
         best = job.progress.best_step
-        job.log(f"stopped early after step {job.done}: the best validation loss was that of step {best}")
-    job.here.event("finished" if finished else "stopped", step=job.done, exit_code=exit_code)
+        job.log(f"stopped early after step {job.done}: the best validation loss was at step {best}")
+    job.directory.event("finished" if finished else "stopped", step=job.done, exit_code=exit_code)
     if job.checkpoint_bytes is not None:
-        job.log(f"step {job.done} saved in {job.here.checkpoints} ({format_bytes(job.checkpoint_bytes)})")
+        job.log(f"step {job.done} saved in {job.directory.checkpoints} ({format_bytes(job.checkpoint_bytes)})")
     result = result_of(job.context, job.results, job.done, exit_code, job.checkpoint_bytes)
-    return replace(result, finished=finished)  # also where it stopped early, as the config wants
+    return replace(result, finished=finished)  # an early stop, requested by the config, counts as finished

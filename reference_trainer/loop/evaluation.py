@@ -17,7 +17,7 @@ from reference_trainer.step.step import StepContext
 
 
 @dataclass(slots=True)
-class Progress:
+class EvaluationProgress:
     """The evaluations so far: the best loss in nats per token and its step, and how many came since without a better.
 
     A checkpoint keeps it, so that a run which continues judges as an uninterrupted one.

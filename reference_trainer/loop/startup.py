@@ -37,13 +37,13 @@ def last_step_of(config: RunConfig, options: RunOptions) -> int:
     return min(steps, options.stop_after)
 
 
-def check_directory(here: RunDirectory, resume: bool) -> None:
+def check_directory(directory: RunDirectory, resume: bool) -> None:
     """Raises CheckpointError where there is nothing to continue, FileError where a new run would be mixed with one."""
-    if resume and not here.holds_a_run():
-        raise CheckpointError(f"there is no run to continue in {here.root}", remedy="start it without --resume")
-    if not resume and here.holds_a_run():
+    if resume and not directory.holds_a_run():
+        raise CheckpointError(f"there is no run to continue in {directory.root}", remedy="start it without --resume")
+    if not resume and directory.holds_a_run():
         raise FileError(
-            f"{here.root} holds a run already",
+            f"{directory.root} holds a run already",
             why="its metrics and checkpoints would be mixed with the new ones",
             remedy="continue it with --resume, or choose another directory with --out",
         )

@@ -7,7 +7,7 @@ reading that waits for the device: evaluations, checkpoints and whatever else li
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -47,7 +47,9 @@ class LogWindow:
         if self.options.noise_scale:
             self.noise = smoothed_noise(read_rows(metrics))
 
-    def rows(self, steps: list[StepResult], window_seconds: float, validation_loss: float | None) -> list[MetricsRow]:
+    def rows(
+        self, steps: Sequence[StepResult], window_seconds: float, validation_loss: float | None
+    ) -> list[MetricsRow]:
         """One row for each step; the last also has what is known of the whole window.
 
         validation_loss: in nats per token, of the weights after the last step.
@@ -82,10 +84,10 @@ class LogWindow:
         self.event("slow step", step=step, seconds=seconds, usual_seconds=usual)
         self.log(
             f"{told}, a usual step {format_duration(usual)}: the process was stopped, "
-            "or something else had the machine; its speed is no measure"
+            "or something else used the machine; do not trust this speed"
         )
 
-    def _of_window(self, steps: list[StepResult], seconds: float, validation_loss: float | None) -> MetricsRow:
+    def _of_window(self, steps: Sequence[StepResult], seconds: float, validation_loss: float | None) -> MetricsRow:
         tokens, busy = len(steps) * tokens_per_step(self.context.config), sum(step.seconds for step in steps)
         idle = max(0.0, seconds - busy)
         if len(self.recent) >= SETTLED and idle > max(busy, SLOW_SECONDS):

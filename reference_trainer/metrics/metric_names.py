@@ -49,7 +49,7 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "window_seconds": (
         "s",
         WINDOW,
-        "from the window's first step to the reading; no evaluation or checkpoint lies inside",
+        "from the last reading (at first: the first step) to this one, without evaluations, saves and eval commands",
     ),
     "window_tokens_per_second": ("token/s", WINDOW, "positions of the window / window_seconds: what the user gets"),
     "window_idle_seconds": ("s", WINDOW, "window_seconds without the steps' own"),

@@ -1,8 +1,10 @@
-"""What steps left on the device, brought to the host together: the one place of the loop that waits for it."""
+"""Results of steps: kept on the device, then copied to the host together. Only this copy makes the loop wait."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,17 +15,18 @@ CORE = ("loss", "grad_norm", "scale", "good", "spike", "loss_sigmas", "norm_sigm
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One optimizer step as the host knows it: mean loss in nats per token, global gradient norm before clipping.
+    """The numbers of one optimizer step, on the host.
 
-    seconds: of the device from the step's first work to its last. data_seconds: that the host waited for its batches.
-    scale: of the loss in backward. updated: false where the weights were left alone. spike: whether the guard saw one,
-    by `loss_sigmas` or `norm_sigmas` standard deviations. signals: what watchers measured, by name.
+    loss: mean, nats per token. grad_norm: global norm before clipping. seconds: on the device, from the first to the
+    last operation of the step. data_seconds: how long the host waited for batches. scale: loss scale in backward.
+    updated: false if the update was skipped. spike: the spike guard saw one; loss_sigmas, norm_sigmas: by how many
+    standard deviations. signals: numbers measured by watchers, by name.
     """
 
     step: int
     loss: float
     grad_norm: float
-    rate: float
+    lr: float
     seconds: float
     updated: bool
     scale: float = 1.0
@@ -36,9 +39,9 @@ class StepResult:
 
 
 class Clock:
-    """Times one step without waiting for the device: events on a GPU, the host's clock elsewhere.
+    """Times one step without waiting for the device: CUDA events on a GPU, the host's clock elsewhere.
 
-    began: the host's monotonic clock, in seconds, when the step began.
+    began: the host's monotonic clock at the start of the step, in seconds.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,14 +52,14 @@ class Clock:
         self.began = self._end = time.perf_counter()
 
     def stop(self) -> None:
-        """The step's last work is on its way."""
+        """Mark the end of the step: its last operation has been launched."""
         if self._events is not None:
             self._events[1].record()
         self._end = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Between the two; on a GPU only after the device has come past the second."""
+        """Seconds from start to stop. On a GPU, read it only after the device has passed the stop event."""
         if self._events is None:
             return self._end - self.began
         return float(self._events[0].elapsed_time(self._events[1])) / 1e3
@@ -68,10 +71,10 @@ def _event() -> torch.cuda.Event:
 
 @dataclass(frozen=True, slots=True)
 class PendingStep:
-    """A step whose numbers, tensors without a shape, are still on the device."""
+    """A step whose numbers (0-dimensional tensors) are still on the device."""
 
     step: int
-    rate: float
+    lr: float
     clock: Clock
     data_seconds: float
     valid_tokens: int
@@ -79,47 +82,66 @@ class PendingStep:
 
 
 class PendingSteps:
-    """Rows that wait to be read. window_seconds: from the first step of the last reading to its end, on the host."""
+    """Steps that are not yet read, and the length of the log window that they form.
+
+    A log window lasts from one reading to the next, so that no time falls between two windows; the first one begins
+    with the first step. Only the blocks marked `outside_window` (evaluations, saves, …) are subtracted.
+    """
 
     def __init__(self) -> None:
         self.steps: list[PendingStep] = []
-        self.window_seconds = 0.0
+        self.window_seconds = 0.0  # of the last window that was read
+        self._window_began: float | None = None
+        self._outside_seconds = 0.0
 
-    def add(self, row: PendingStep) -> None:
-        """Keep a row."""
-        self.steps.append(row)
+    def add(self, step: PendingStep) -> None:
+        """Keep a step until the next reading."""
+        if self._window_began is None:
+            self._window_began = step.clock.began
+        self.steps.append(step)
 
     def read(self) -> list[StepResult]:
-        """All rows as steps, in order, by one copy from the device; none is left."""
-        rows, self.steps = self.steps, []
-        if not rows:
+        """All pending steps as results, in order, by one copy from the device. Ends the log window."""
+        steps, self.steps = self.steps, []
+        if not steps or self._window_began is None:
             return []
-        flat = torch.stack([value.float() for row in rows for value in row.values.values()])
+        flat = torch.stack([value.float() for step in steps for value in step.values.values()])
         numbers = iter(flat.tolist())
-        self.window_seconds = time.perf_counter() - rows[0].clock.began
-        return [_step_of(row, {name: next(numbers) for name in row.values}) for row in rows]
+        now = time.perf_counter()
+        self.window_seconds = now - self._window_began - self._outside_seconds
+        self._window_began, self._outside_seconds = now, 0.0
+        return [_result_of(step, {name: next(numbers) for name in step.values}) for step in steps]
+
+    @contextmanager
+    def outside_window(self) -> Iterator[None]:
+        """Subtract the time of this block from the log window: it has its own seconds in events.jsonl."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._outside_seconds += time.perf_counter() - begin
 
 
-def read_one(row: PendingStep) -> StepResult:
-    """One row, read at once: for whoever times or tests single steps."""
+def read_one(step: PendingStep) -> StepResult:
+    """The result of one step, read at once: for timing or testing single steps."""
     pending = PendingSteps()
-    pending.add(row)
+    pending.add(step)
     return pending.read()[0]
 
 
-def _step_of(row: PendingStep, values: dict[str, float]) -> StepResult:
+def _result_of(step: PendingStep, values: dict[str, float]) -> StepResult:
     return StepResult(
-        step=row.step,
+        step=step.step,
         loss=values["loss"],
         grad_norm=values["grad_norm"],
-        rate=row.rate,
-        seconds=row.clock.seconds,
+        lr=step.lr,
+        seconds=step.clock.seconds,
         updated=bool(values["good"]),
         scale=values["scale"],
         spike=bool(values["spike"]),
         loss_sigmas=values["loss_sigmas"],
         norm_sigmas=values["norm_sigmas"],
-        data_seconds=row.data_seconds,
-        valid_tokens=row.valid_tokens,
+        data_seconds=step.data_seconds,
+        valid_tokens=step.valid_tokens,
         signals={name: value for name, value in values.items() if name not in CORE},
     )

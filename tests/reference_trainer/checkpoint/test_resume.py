@@ -105,7 +105,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tiny: MakeConf
         with pytest.raises(Stop):
             train(config)
     assert train(config, said=said, resume=True).losses == whole.losses
-    assert any("begins again" in line for line in said)
+    assert any("starts again from step 1" in line for line in said)
 
 
 def _raising(error: type[Exception]) -> Callable[..., None]:

@@ -150,7 +150,7 @@ def test_fault_06_a_file_too_large_for_the_disk(
     ]  # fmt: skip
     assert names(tmp_path / "run/checkpoints") == ["step-00000002", "step-00000006", "step-00000008"]
     (line,) = [line for line in said if "could not be written" in line]
-    assert "earlier checkpoints are untouched" in line and "training goes on from the weights in memory" in line
+    assert "earlier checkpoints are untouched" in line and "training continues with the weights in memory" in line
 
 
 @pytest.mark.parametrize("blow", ["fsync", "rename"])

@@ -83,7 +83,7 @@ def test_a_failure_is_told_and_training_goes_on(
     result = train(tiny(steps=2, checkpoint_every=None), said=said, eval_command=command)
     (event,) = events(tmp_path / "run", "eval command failed")
     assert result.finished and problem in event["message"] and event["step"] == 2
-    assert any("the eval command failed" in line and "training goes on" in line for line in said)
+    assert any("the eval command failed" in line and "training continues" in line for line in said)
 
 
 def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_fault_31_rows_wait_for_the_disk_and_none_is_lost_or_torn(
 
     monkeypatch.setattr(MetricsFile, "write", refusing)
     result = train(tiny(checkpoint_every=None), said=said)
-    assert result.finished and sum("metrics cannot be written" in line for line in said) == 1
+    assert result.finished and sum("metrics.jsonl cannot be written" in line for line in said) == 1
     found = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in found] == list(range(1, 9))
     assert [row["loss"] for row in found] == result.losses

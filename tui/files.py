@@ -13,12 +13,12 @@ def is_served() -> bool:
     return os.environ.get("TEXTUAL_DRIVER", "").endswith("web_driver:WebDriver")
 
 
-def file_named(flags: str) -> Path:
+def file_named(text: str) -> Path:
     """The file of a typed name. Raises FileError for one that the browser may not name.
 
     From a browser only ordinary files below the present directory: no absolute name, no way out, also not by a link.
     """
-    path = Path(os.path.expanduser(flags))
+    path = Path(os.path.expanduser(text))
     if not is_served():
         return path
     here = Path.cwd().resolve()
@@ -29,7 +29,7 @@ def file_named(flags: str) -> Path:
         odd, found = True, here
     if odd or not found.is_relative_to(here):
         raise FileError(
-            f"{flags} cannot be used from a browser",
+            f"{text} cannot be used from a browser",
             why="files there are those below the directory in which gptplan tui --serve was started",
             remedy="give a name such as run.toml",
         )

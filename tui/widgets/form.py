@@ -45,7 +45,7 @@ class PlanForm(VerticalScroll, can_focus=False):
         self.border_title = "Run"
         self.query_one("#mistake").display = False
 
-    def on_row_typed(self, event: Row.Flags) -> None:
+    def on_row_edited(self, event: Row.Edited) -> None:
         """Pass on what was typed."""
         event.stop()
         flags = replace(self.flags, **{event.name: event.text})

@@ -47,7 +47,7 @@ class Row(Container):
     """
 
     @dataclass
-    class Flags(Message):
+    class Edited(Message):
         """The field has a new text; None: it is empty."""
 
         name: str
@@ -90,7 +90,7 @@ class Row(Container):
         """Pass on what was typed; a field of blanks is an empty one."""
         event.stop()
         self.text = event.value
-        self.post_message(self.Flags(self.field, event.value.strip() or None))
+        self.post_message(self.Edited(self.field, event.value.strip() or None))
 
     def show_text(self, text: str) -> None:
         """Put a text there that was typed before."""

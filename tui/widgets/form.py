@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -45,7 +46,8 @@ class PlanForm(VerticalScroll, can_focus=False):
         self.border_title = "Run"
         self.query_one("#mistake").display = False
 
-    def on_row_edited(self, event: Row.Edited) -> None:
+    @on(Row.Edited)
+    def _edited(self, event: Row.Edited) -> None:
         """Pass on what was typed."""
         event.stop()
         flags = replace(self.flags, **{event.name: event.text})

@@ -1,7 +1,7 @@
-"""The learning-rate range test on the real model: a hundred steps at rising rates, after which nothing is changed.
+"""The learning-rate range test: real steps at rising learning rates, after which the model is restored.
 
-The steps are the trainer's own, with clipping and weight decay as configured. Weights, masters, the optimizer's state
-and the loss scale are put back to the bit afterwards, so that a run can begin, or go on, from where it stood.
+The steps are those of training, with clipping and weight decay as configured. Afterwards weights, master weights,
+optimizer state and loss scale are restored bit for bit, so a run can start or continue from the same state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reference_trainer.device.out_of_memory import explained
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
-from reference_trainer.preflight.model import steps_on
+from reference_trainer.preflight.steps import steps_on
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.step.step import StepContext, numerics
@@ -31,14 +31,14 @@ from reference_trainer.step.step import StepContext, numerics
 def find_learning_rate(
     config: RunConfig, data: Path | None, device: str | None, span: tuple[float, float, int], log: Log
 ) -> RateSearch:
-    """The range test of a config, on its own data and batch, from its first weights; span: low, high, steps.
+    """The range test of a config from its initial weights, on its own data and batch. span: (low, high, steps).
 
-    Raises PlanError for what no run could begin with.
+    Raises PlanError if no run could start with this config.
     """
     refuse_span(*span)
     where = pick_device(device)
     if any(a.key == "recipe" for a in config.provenance.assumptions):
-        config = adapt_to_device(config, where, log)  # the recipe of the run, which this machine may choose
+        config = adapt_to_device(config, where, log)  # nobody chose the recipe: use the one of a run on this machine
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
     tokens = opened_for(config, data)
@@ -47,17 +47,22 @@ def find_learning_rate(
 
 
 def refuse_span(low: float, high: float, steps: int) -> None:
-    """Raises InputError for rates that do not rise and for fewer than ten steps."""
+    """Raises InputError if low is not below high, or for fewer than ten steps."""
     if low >= high:
-        raise InputError(f"--from {low:g} is not below --to {high:g}", remedy="give rates that rise, 1e-7 to 1e-1")
+        raise InputError(
+            f"--from {low:g} is not below --to {high:g}",
+            remedy="give a rising range, for example --from 1e-7 --to 1e-1",
+        )
     if steps < 10:
         raise InputError(
-            f"{steps} steps show no curve", why="the loss of single steps is noise", remedy="100 are usual"
+            f"{steps} steps are too few for a curve",
+            why="the loss of a single step is noisy",
+            remedy="give 10 or more; 100 is usual",
         )
 
 
 def lr_range_test(context: StepContext, low: float, high: float, steps: int) -> RateSearch:
-    """The range test from where `context` stands; it ends where the loss explodes, and leaves `context` as it was."""
+    """The range test from the current state of `context`, which it restores. It stops when the loss explodes."""
     rates = rates_between(low, high, steps)
     losses: list[float] = []
     with untouched(context) as tried:
@@ -70,14 +75,14 @@ def lr_range_test(context: StepContext, low: float, high: float, steps: int) -> 
 
 
 def at_rate(config: RunConfig, rate: float) -> RunConfig:
-    """The config with this rate at every step."""
+    """The config with a constant learning rate."""
     flat = {"kind": "constant", "peak_lr": rate, "min_lr": 0.0, "warmup_steps": 0, "cooldown_steps": 0}
     return config.model_copy(update={"schedule": config.schedule.model_copy(update=flat)})
 
 
 @contextmanager
 def untouched(context: StepContext) -> Iterator[StepContext]:
-    """A twin of `context` with the same model and optimizer; what the twin's steps changed is put back to the bit."""
+    """A copy of `context` with the same model and optimizer. Its changes are undone afterwards."""
     optimizer = context.optimizer
     rate = optimizer.rate
     weights = {name: w.detach().clone() for name, w in optimizer.weights.items()}
@@ -97,7 +102,7 @@ def untouched(context: StepContext) -> Iterator[StepContext]:
 
 
 def _twin(context: StepContext) -> StepContext:
-    """`context` with a judge of its own: the run's has not seen these steps."""
+    """`context` with its own spike guard: these steps must not enter the window of the run."""
     twin = copy.copy(context)
     twin.spike_guard, twin.watchers = copy.deepcopy(context.spike_guard), []
     return twin

@@ -1,4 +1,4 @@
-"""Preflight checks of the model itself: first loss, gradients, causality, decay groups, one batch over-fitted."""
+"""Preflight checks of the model: first loss, gradients, causality, decay groups, over-fitting one sequence."""
 
 from __future__ import annotations
 
@@ -16,32 +16,17 @@ from planner.counts.groups import key_of, rate_and_decay
 from planner.runs.preflight import Check
 from planner.units import format_duration, format_number
 from reference_trainer.data.samples import Batch, TokenData, batch
-from reference_trainer.device.device import wait_for
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT, INIT_STD
 from reference_trainer.model.losses import IGNORED
-from reference_trainer.step.step import StepContext, train_step
-from reference_trainer.step.step_results import read_one
+from reference_trainer.preflight.steps import steps_on
+from reference_trainer.step.step import StepContext
 
 OVERFIT_STEPS = 100
-OVERFIT_SHARE = 0.7  # of the first loss: below what the mere frequencies of bytes give (English text: 0.8 of ln 256)
-FALLING = 0.98  # of the first loss: a model that learns nothing stays above it
-FP16_SCALE = 2.0**10  # small gradients would be rounded to 0 in fp16, which is no fault of the model
-EXPERT_NOISE = 0.05  # experts gather their tokens: other tokens, other shapes of products, another rounding
-
-
-def steps_on(context: StepContext, first: int, last: int, deadline: float = math.inf) -> list[tuple[float, float]]:
-    """(loss in nats per token, seconds) of the trainer's own steps `first` … `last`, until `deadline` (monotonic)."""
-    found = []
-    for step in range(first, last + 1):
-        wait_for(context.device)
-        begin = time.perf_counter()
-        loss = read_one(train_step(context, step)).loss
-        wait_for(context.device)
-        found.append((loss, time.perf_counter() - begin))
-        if time.monotonic() >= deadline:
-            break
-    return found
+OVERFIT_SHARE = 0.7  # of the first loss; byte frequencies alone reach 0.8 (English text, ln 256)
+FALLING = 0.98  # of the first loss; a model that learns nothing stays above it
+FP16_SCALE = 2.0**10  # loss scale: without it small gradients are rounded to 0 in fp16
+EXPERT_NOISE = 0.05  # another routing changes the shapes of the experts' matmuls, and so their rounding
 
 
 # --- the first loss -----------------------------------------------------------------------------------------------
@@ -49,7 +34,7 @@ def steps_on(context: StepContext, first: int, last: int, deadline: float = math
 
 @dataclass(frozen=True, slots=True)
 class FirstLoss:
-    """Expected first loss, nats per token: its middle, the tolerance, what a tied head may add and take away."""
+    """Expected first loss in nats per token. `tied`, `repeating`: what a tied head may add and subtract."""
 
     middle: float
     tolerance: float
@@ -58,14 +43,14 @@ class FirstLoss:
 
 
 def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> FirstLoss:
-    """The loss before the first update, from ln V and the initialisation.
+    """The expected loss before the first update, from ln V and the initialisation.
 
-    targets: distinct target tokens measured. repeated: share of the targets that are their own input.
+    targets: number of distinct target tokens. repeated: fraction of targets equal to their input.
 
-    The last hidden states are normed, so that a logit is a sum of h unit terms with weights N(0, 0.02²): its deviation
-    is s = 0.02 √h, and ln Σ exp over V of them is ln V + s²/2. The mean over d distinct targets errs by s/√d; three of
-    them and 2 % of ln V are allowed. A tied head knows the input's own row: that token's logit is up to s √h, which
-    costs the targets that are other tokens, and helps those that are the input again.
+    The last hidden states are normalised, so a logit is a sum of h unit terms with weights N(0, 0.02²). Its standard
+    deviation is s = 0.02 √h, and the mean of ln Σ exp over V logits is ln V + s²/2. The standard error over d distinct
+    targets is s/√d; the tolerance is three of these plus 2 % of ln V. With a tied head the logit of the input token is
+    up to s √h: this raises the loss of targets that differ from the input and lowers that of targets that repeat it.
     """
     deviation = INIT_STD * math.sqrt(model.hidden)
     own = deviation * math.sqrt(model.hidden)
@@ -73,7 +58,7 @@ def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> Fi
         deviation, own = min(deviation, model.logit_softcap), min(own, model.logit_softcap)
     flat = math.log(model.vocab)
     if model.position == "learned":
-        own /= math.sqrt(2)  # half of the embedding's variance is the position's
+        own /= math.sqrt(2)  # the position embedding is half of the variance
     excess = own - deviation**2 / 2 - flat
     tied = (excess if excess > 50 else math.log1p(math.exp(excess))) if model.tied_embeddings else 0.0
     tolerance = 3 * deviation / math.sqrt(max(targets, 1)) + 0.02 * flat
@@ -83,11 +68,11 @@ def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> Fi
 
 
 def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
-    """The first loss is that of a uniform guess, as far as the initialisation is one."""
+    """Check that the first loss is near ln V, the loss of a uniform prediction."""
     ids, targets = given.ids, given.targets
     model.eval()
     with torch.no_grad():
-        # `forward` itself: a compiled program of this one pass would be thrown away
+        # `forward` directly, not compiled: the program would be used once
         total = float(model.forward(ids, targets, given.documents))
     model.train()
     counted = targets[targets != IGNORED]
@@ -96,7 +81,7 @@ def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
     e = expected_first_loss(config.model, len(set(counted.tolist())), repeated)
     flat = math.log(config.model.vocab)
     low, high = e.middle - e.tolerance - e.repeating, e.middle + e.tolerance + e.tied
-    usual = min(high, e.middle + e.tolerance + 1.0)  # from one nat on a tied head is worth a word
+    usual = min(high, e.middle + e.tolerance + 1.0)  # a tied head that adds a nat or more is a warning
     expected = f"{low:.2f} to {usual:.2f}: ln {config.model.vocab:,} = {flat:.2f}, + {e.middle - flat:.2f} by init"
     values = {"loss": loss if math.isfinite(loss) else None, "ln_vocab": flat, "low": low, "high": usual}
     measured = f"{loss:.3f} nats per token"
@@ -108,12 +93,12 @@ def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
             "warning",
             measured,
             expected,
-            f"the head is the embedding table, {config.model.hidden:,} wide: the model begins by repeating its input",
-            "take --untied, or expect the first steps to undo it",
+            f"the head is the embedding table, {config.model.hidden:,} wide: the model starts by repeating its input",
+            "use --untied, or accept that the first steps are spent on unlearning this",
             values,
         )
-    why = "below it, targets are in sight of the inputs" if loss < low else "above it, weights or logits are too large"
-    remedy = "look at the data's shift and the causal mask" if loss < low else "look at the initialisation"
+    why = "too low: the model can see its targets" if loss < low else "too high: weights or logits are too large"
+    remedy = "check the shift of the targets and the causal mask" if loss < low else "check the initialisation"
     return Check("first loss", "failed", measured, expected, why, remedy, values)
 
 
@@ -121,7 +106,7 @@ def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
 
 
 def check_gradients(context: StepContext, given: Batch) -> tuple[Check, Check]:
-    """After one backward pass: the global norm is finite, and every parameter has a gradient that is not zero."""
+    """Check after one backward pass that the gradient norm is finite and every parameter has a nonzero gradient."""
     scale = FP16_SCALE if context.model.compute == torch.float16 else 1.0
     loss = context.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
     loss.backward()
@@ -131,7 +116,7 @@ def check_gradients(context: StepContext, given: Batch) -> tuple[Check, Check]:
 
 
 def _gradient(context: StepContext, name: str, scale: float) -> tuple[float, bool] | None:
-    """L2 norm of a parameter's gradient, and whether it is all zeros; it may have been moved to the master's."""
+    """L2 norm of a parameter's gradient and whether it is all zeros. The gradient may be on the master weight."""
     for holder in (dict(context.model.named_parameters())[name], context.optimizer.weights[name]):
         if holder.grad is not None:
             return float(holder.grad.double().norm()) / scale, not bool(holder.grad.any())
@@ -147,8 +132,8 @@ def _norm_check(config: RunConfig, found: dict[str, tuple[float, bool] | None]) 
         note = "finite" if limit is None else f"finite; clipped to {format_number(limit)}"
         return Check("first gradient", "ok", measured, note, values=values)
     bad = [name for name, one in found.items() if one and not math.isfinite(one[0])]
-    why = f"first in {bad[0]}" if bad else "no parameter would move"
-    return Check("first gradient", "failed", measured, "finite, above 0", why, "look at the initialisation", values)
+    why = f"not finite in {bad[0]}" if bad else "all gradients are 0: no parameter would change"
+    return Check("first gradient", "failed", measured, "finite, above 0", why, "check the initialisation", values)
 
 
 def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
@@ -158,33 +143,33 @@ def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
     values = {"tensors": len(found), "missing": len(missing), "zero": len(zero)}
     if not missing and not zero:
         return Check("all are trained", "ok", measured, "every tensor has a gradient", values=values)
-    parts = [f"none: {', '.join(missing[:4])}"] if missing else []
-    parts += [f"all zeros: {', '.join(zero[:4])}"] if zero else []
+    parts = [f"no gradient: {', '.join(missing[:4])}"] if missing else []
+    parts += [f"gradient is all zeros: {', '.join(zero[:4])}"] if zero else []
     return Check(
         "all are trained",
         "failed" if missing else "warning",
         measured,
         "every tensor has a gradient",
         "; ".join(parts),
-        "a tensor without one is never updated: look at the model's forward pass",
+        "a tensor without a gradient is never updated; check the forward pass of the model",
         values,
     )
 
 
 def check_decay_groups(context: StepContext) -> Check:
-    """Every tensor is in one group of the real optimizer, with the rate and the decay that the config's rules give."""
+    """Check that each tensor is in exactly one optimizer group, with the lr and decay of the config."""
     rules, names = context.config.optimizer, context.optimizer.weights
     found: dict[int, list[tuple[float, float]]] = {}
     for group in context.optimizer.param_groups:
         for w in group["params"]:
             found.setdefault(id(w), []).append((float(group["rate_factor"]), float(group["weight_decay"])))
     wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
-    asked = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
-    mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [asked[name]]]
-    decayed = sum(w.numel() for name, w in names.items() if asked[name][1] > 0)
+    expected_values = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
+    mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [expected_values[name]]]
+    decayed = sum(w.numel() for name, w in names.items() if expected_values[name][1] > 0)
     others = sum(w.numel() for w in names.values()) - decayed
     measured = f"{decayed:,} parameters decay, {others:,} do not"
-    expected = "each tensor once, as the rules say"
+    expected = "each tensor in one group, as configured"
     values = {"decayed_parameters": decayed, "other_parameters": others}
     if wrong or mixed:
         why = f"in no group or in two: {', '.join(wrong[:4])}" if wrong else f"in the wrong one: {', '.join(mixed[:4])}"
@@ -196,39 +181,41 @@ def check_decay_groups(context: StepContext) -> Check:
 
 
 def check_causality(model: GPT, given: Batch) -> Check:
-    """A token that changes leaves every hidden state before it as it was, to the bit; with experts, to their rounding.
+    """Check that changing a token changes no earlier hidden state: bit for bit, or up to rounding with experts.
 
-    The first row of the batch is used. The head is applied to each position alone: logits follow.
+    Uses the first row of the batch. The head works on each position alone, so this holds for the logits too.
     """
     row, length = given.ids[:1], given.ids.shape[1]
     documents = None if given.documents is None else given.documents[:1]
     model.eval()
     with torch.no_grad(), model.casts(row.device):
         base = model.hidden_states(row, documents)
-        leaks, seen = [], math.inf
+        leaks, effect = [], math.inf
         for at in sorted({1, length // 2, length - 1} - {0}):
             other = row.clone()
             other[0, at] = (other[0, at] + 1) % model.model.vocab
             moved = (model.hidden_states(other, documents) - base).abs().amax(-1)[0].float()
             leaks.append((float(moved[:at].max()), at))
-            seen = min(seen, float(moved[at]))
+            effect = min(effect, float(moved[at]))
     model.train()
     leak, at = max(leaks)
-    allowed = EXPERT_NOISE * seen if model.model.moe else 0.0
-    measured = f"changes by {format_number(leak)} before the token, {format_number(seen)} at it"
-    values = {"before": leak, "at_token": seen, "allowed": allowed}
-    expected = "0 before it" if not allowed else f"at most {format_number(allowed)} before it, by rounding"
-    if leak <= allowed and seen > 0:
+    allowed = EXPERT_NOISE * effect if model.model.moe else 0.0
+    measured = f"changes by {format_number(leak)} before the token, {format_number(effect)} at it"
+    values = {"before": leak, "at_token": effect, "allowed": allowed}
+    expected = (
+        "0 before the token" if not allowed else f"at most {format_number(allowed)} before the token, by rounding"
+    )
+    if leak <= allowed and effect > 0:
         return Check("causality", "ok", measured, expected, values=values)
-    why = f"position {at} is seen by an earlier one" if seen > 0 else "no token has any effect on its own position"
-    return Check("causality", "failed", measured, expected, why, "look at the attention mask", values)
+    why = f"position {at} changes an earlier one" if effect > 0 else "no token has any effect on its own position"
+    return Check("causality", "failed", measured, expected, why, "check the attention mask", values)
 
 
 # --- one batch ----------------------------------------------------------------------------------------------------
 
 
 def check_overfitting(config: RunConfig, data: TokenData, device: torch.device, seconds: float) -> Check:
-    """One sequence, again and again with the config's own optimizer at its peak rate: the loss must fall."""
+    """Check that the loss falls when one sequence is trained repeatedly at the config's peak learning rate."""
     training = {"micro_batch": 1, "accumulation": 1, "steps": OVERFIT_STEPS, "tokens": None}
     schedule = {"kind": "constant", "warmup_steps": 0, "cooldown_steps": 0}
     short = config.model_copy(
@@ -243,28 +230,26 @@ def check_overfitting(config: RunConfig, data: TokenData, device: torch.device, 
     first, last, done = losses[0], min(losses), len(losses)
     share = last / first
     measured = f"{first:.3f} → {last:.3f} in {done} steps ({100 * share:.0f} %)"
-    expected = f"below {100 * OVERFIT_SHARE:.0f} % in {OVERFIT_STEPS} steps at the peak rate"
+    expected = f"below {100 * OVERFIT_SHARE:.0f} % in {OVERFIT_STEPS} steps at the peak lr"
     values = {"first_loss": _finite(first), "lowest_loss": _finite(last), "steps": done, "share": _finite(share)}
     name = "one sequence over-fitted"
     if not math.isfinite(first) or not math.isfinite(losses[-1]):
-        why = f"the loss is {losses[-1]} after {done} steps at the peak rate without warm-up"
+        why = f"the loss is {losses[-1]} after {done} steps at the peak lr without warm-up"
         return Check(name, "failed", measured, expected, why, "plan with a lower --peak-lr", values)
     if share <= OVERFIT_SHARE:
         return Check(name, "ok", measured, expected, values=values)
     if done < OVERFIT_STEPS:
-        why = f"{format_duration(seconds)} were not enough for it"
+        why = f"{format_duration(seconds)} were not enough"
         return Check(name, "skipped", measured, expected, why, "give a longer --time-limit", values)
     if share < FALLING:
-        why = "it learns, slowly: the peak rate may be low for this model"
-        return Check(
-            name, "warning", measured, expected, why, "look for a better one with: gptplan rates RUN_TOML", values
-        )
-    why = "a model that cannot learn one sequence by heart learns nothing"
-    return Check(name, "failed", measured, expected, why, "look at rate, targets and gradients", values)
+        why = "the loss falls slowly: the peak lr may be too low for this model"
+        return Check(name, "warning", measured, expected, why, "find a better one with: gptplan rates RUN_TOML", values)
+    why = "the model does not learn even one sequence"
+    return Check(name, "failed", measured, expected, why, "check learning rate, targets and gradients", values)
 
 
 def one_sequence(data: TokenData, config: RunConfig) -> TokenData:
-    """The first sample of the run as a data set of its own: every step trains on it."""
+    """A data set that contains only the first sample of the run."""
     ids, targets, *_ = batch(data, config, 0, 1)
     last = int(targets[0, -1]) if int(targets[0, -1]) != IGNORED else int(ids[0, 0])
     tokens: Any = np.append(ids[0].numpy(), last).astype(data.tokens.dtype)

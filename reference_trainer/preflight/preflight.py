@@ -1,7 +1,7 @@
-"""The preflight: what can be known of a run before money is spent, on the real config, model, data and disk.
+"""The preflight: checks a run before it costs money, with its real config, model, data and disk.
 
-Read `preflight` from top to bottom. Nothing is put in the place of what cannot be run here: a check that needs more
-memory or time than there is is skipped, and says so.
+Read `preflight` from top to bottom. A check that needs more memory or time than this machine has is skipped and says
+so; it is never replaced by a smaller one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from planner.analysis.ranges import repetition_findings, schedule_findings
 from planner.config.run import RunConfig
@@ -24,7 +23,7 @@ from planner.log import Log
 from planner.plan import Plan, estimate
 from planner.runs.preflight import Check, Preflight, ShownSample, Value
 from planner.units import format_count, format_duration, format_number
-from reference_trainer.data.codecs import codec_of, is_text, printable
+from reference_trainer.data.codecs import is_text
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.device.out_of_memory import explained
@@ -32,7 +31,7 @@ from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.measure.probe import probe
-from reference_trainer.model.losses import IGNORED
+from reference_trainer.preflight.checkpoints import check_disk, check_round_trip, round_trip, scratch
 from reference_trainer.preflight.model import (
     check_causality,
     check_decay_groups,
@@ -40,30 +39,25 @@ from reference_trainer.preflight.model import (
     check_gradients,
     check_overfitting,
 )
+from reference_trainer.preflight.shown_samples import check_targets
 from reference_trainer.preflight.system import (
     check_device_peak,
-    check_disk,
     check_memory,
     check_phase_peaks,
-    check_round_trip,
     check_step_time,
     estimate_whole_run,
     free_bytes,
-    round_trip,
-    scratch,
 )
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.step.step import StepContext, numerics
 
-SHOWN_SAMPLES = 2
-SHOWN_TOKENS = 72
 _SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PreflightOptions:
-    """How to check: as `gptplan run` would run. out: where the run will be written; time_limit: seconds, about."""
+    """Options of a preflight. out: where the run will be written; time_limit: approximate limit in seconds."""
 
     device: str | None = None
     data: Path | None = None
@@ -89,7 +83,7 @@ class PreflightState:
         return self.begin + self.options.time_limit - time.monotonic()
 
     def skip(self, names: Iterable[str], why: str, remedy: str = "") -> None:
-        """These checks cannot be made."""
+        """Record these checks as skipped."""
         self.checks += [Check(name, "skipped", "", "", why, remedy) for name in names]
 
 
@@ -98,7 +92,7 @@ STEP_CHECKS = ("step time", "peak of a step", "save and load", "checkpoint size"
 
 
 def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflight:
-    """Every check of `config` on this machine. Raises PlanError for what no run could begin with."""
+    """The results of all checks of `config` on this machine. Raises PlanError if no run could start at all."""
     begin = time.monotonic()
     device = pick_device(options.device)
     last_step_of(config, RunOptions())
@@ -112,14 +106,14 @@ def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflig
         state.checks.append(check_memory(plan, free_bytes(device)))
         step_seconds = save_seconds = None
         if data is None:
-            state.skip([*MODEL_CHECKS, *STEP_CHECKS], "the data cannot be used")
+            state.skip([*MODEL_CHECKS, *STEP_CHECKS], "the data cannot be used; see the data check")
         elif state.checks[-1].verdict == "failed":
             state.skip([*MODEL_CHECKS, *STEP_CHECKS], "the predicted peak is above the free memory")
         else:
             step_seconds, save_seconds = _runs(state, data)
     _disk(state)
     if step_seconds is None:
-        state.skip(["whole run"], "the speed was not measured")
+        state.skip(["whole run"], "no step was timed")
     else:
         state.checks.append(estimate_whole_run(plan, step_seconds, save_seconds))
     return Preflight(
@@ -149,7 +143,7 @@ def _data(state: PreflightState) -> TokenData | None:
     tokens, known = state.plan.tokens.trained, data.valid_tokens
     found = [f for f in repetition_findings(tokens, known) if f.level == "warning"]
     epochs = tokens / known
-    measured = f"{format_count(known)} targets, seen {format_number(epochs)} times"
+    measured = f"{format_count(known)} targets, {format_number(epochs)} epochs"
     values: dict[str, Value] = {
         "valid_tokens": known,
         "trained_tokens": tokens,
@@ -161,73 +155,47 @@ def _data(state: PreflightState) -> TokenData | None:
         state.checks.append(Check(name, "warning", measured, expected, found[0].message, found[0].remedy, values))
     else:
         state.checks.append(Check(name, "ok", measured, expected, data.description, values=values))
-    state.checks.append(_shift(state, data))
+    targets, state.samples = check_targets(config, data, is_text(state.options.data))
+    state.checks.append(targets)
     return data
 
 
-def _shift(state: PreflightState, data: TokenData) -> Check:
-    """The target of a position is the input of the next; two samples are shown."""
-    count = min(SHOWN_SAMPLES, data.valid_tokens // state.config.training.seq)
-    ids, targets, *_ = batch(data, state.config, 0, count)
-    state.samples = tuple(_shown(state, i, ids[i], targets[i]) for i in range(count))
-    wanted = targets[:, :-1]
-    counted = wanted != IGNORED  # where a document ends nothing is options for
-    wrong = int(((wanted != ids[:, 1:]) & counted).sum())
-    total = int(counted.sum())
-    measured = f"{total - wrong:,} of {total:,} targets are the next input"
-    values = {"targets": total, "wrong": wrong}
-    if not wrong:
-        return Check("targets", "ok", measured, "all, in the samples shown", values=values)
-    why = "the loss would be that of another task"
-    return Check("targets", "failed", measured, "all", why, "look at how the data makes its samples", values)
-
-
-def _shown(state: PreflightState, index: int, ids: Tensor, targets: Tensor) -> ShownSample:
-    codec = codec_of(state.config.model.vocab, is_text(state.options.data))
-
-    def text(tokens: Tensor) -> str:
-        some = [int(t) for t in tokens[:SHOWN_TOKENS] if int(t) != IGNORED]
-        if codec is None:
-            return " ".join(map(str, some[: SHOWN_TOKENS // 4]))
-        return printable(codec.decode(some)).replace("\n", "↵").replace("\t", "→")
-
-    return ShownSample(index, text(ids), text(targets))
-
-
 def _rates(state: PreflightState) -> tuple[tuple[int, float], ...]:
-    """The rate of the first update, at the end of warm-up, in the middle and of the last update."""
+    """The learning rate of the first update, at the end of warm-up, in the middle, and of the last update."""
     config, steps = state.config, steps_of(state.config)
-    marks = sorted({1, min(max(config.schedule.warmup_steps, 1), steps), max(steps // 2, 1), steps})
-    rates = tuple((step, rate_at(config, step)) for step in marks)
+    key_steps = sorted({1, min(max(config.schedule.warmup_steps, 1), steps), max(steps // 2, 1), steps})
+    rates = tuple((step, rate_at(config, step)) for step in key_steps)
     highest, peak = max(rate for _, rate in rates), config.schedule.peak_lr
     measured = (
         f"{format_number(rates[0][1])} first, {format_number(highest)} highest, {format_number(rates[-1][1])} last"
     )
     expected = f"above 0, peak {format_number(peak)}"
     values = {f"step_{step}": rate for step, rate in rates}
-    odd = [f for f in schedule_findings(config.schedule, steps, state.plan.parameters.total) if f.level != "note"]
+    warnings = [f for f in schedule_findings(config.schedule, steps, state.plan.parameters.total) if f.level != "note"]
     if not all(math.isfinite(rate) for _, rate in rates) or rates[0][1] <= 0:
-        why, mend = "the first update would change nothing", "change the schedule"
+        why, mend = "the first learning rate must be finite and above 0", "change the schedule"
         state.checks.append(Check("learning rate", "failed", measured, expected, why, mend, values))
-    elif highest < peak or odd:
-        why = "; ".join(f.message for f in odd) or "the run ends before the warm-up does: the peak is never reached"
-        mend = "; ".join(f.remedy for f in odd) or "take a shorter warm-up, or more steps"
+    elif highest < peak or warnings:
+        why = "; ".join(f.message for f in warnings) or "the run ends during warm-up, so that the peak is never reached"
+        mend = "; ".join(f.remedy for f in warnings) or "plan a shorter warm-up or more steps"
         state.checks.append(Check("learning rate", "warning", measured, expected, why, mend, values))
     else:
         state.checks.append(Check("learning rate", "ok", measured, expected, values=values))
     return rates
 
 
-# --- what runs ----------------------------------------------------------------------------------------------------
+# --- checks that compute ------------------------------------------------------------------------------------------
 
 
 def _runs(state: PreflightState, data: TokenData) -> tuple[float | None, float | None]:
-    """Checks that compute: seconds of a step and of a save, None where they were not measured."""
+    """Run the checks that compute. Returns the seconds of a step and of a save; None if not measured."""
     predicted = state.plan.throughput.step_seconds
     micro = predicted / state.config.training.accumulation if predicted else 0.0
     names = [*MODEL_CHECKS, *STEP_CHECKS]
     if micro > state.left():
-        state.skip(names, f"one micro-batch is predicted to take {format_duration(micro)}", "a longer --time-limit")
+        state.skip(
+            names, f"one micro-batch is predicted to take {format_duration(micro)}", "give a longer --time-limit"
+        )
         return None, None
     done = len(state.checks)
     try:
@@ -235,11 +203,11 @@ def _runs(state: PreflightState, data: TokenData) -> tuple[float | None, float |
             return _measured(state, data)
     except FileError:
         raise
-    except PlanError as error:  # memory, most of all: it is what the check is about
+    except PlanError as error:  # usually out of memory; the check that failed reports it
         made = {check.name for check in state.checks[done:]}
         rest = [name for name in names if name not in made]
         state.checks.append(Check(rest[0], "failed", "stopped", "", f"{error.what}: {error.why}", error.remedy))
-        state.skip(rest[1:], "the check before it ended with an error")
+        state.skip(rest[1:], "an earlier check ended with an error")
         return None, None
 
 
@@ -254,10 +222,10 @@ def _measured(state: PreflightState, data: TokenData) -> tuple[float | None, flo
     micro = time.perf_counter() - begin
     checks.append(check_decay_groups(context))
     checks.append(check_causality(context.model, given))
-    whole = micro * config.training.accumulation
-    if 2 * whole > state.left():
-        why = f"two steps of {config.training.accumulation} micro-batches would take about {format_duration(2 * whole)}"
-        state.skip(STEP_CHECKS, why, "a longer --time-limit")
+    two_steps = 2 * micro * config.training.accumulation
+    if two_steps > state.left():
+        why = f"two steps of {config.training.accumulation} micro-batches would take about {format_duration(two_steps)}"
+        state.skip(STEP_CHECKS, why, "give a longer --time-limit")
         return None, None
     state.log("timing steps")
     if device.type == "cuda":
@@ -270,12 +238,12 @@ def _measured(state: PreflightState, data: TokenData) -> tuple[float | None, flo
         checks.append(check_device_peak(state.plan, *peaks))
     save_seconds = _saved(state, context)
     del context, given
-    _let_go(device)
+    _free_memory(device)
     if device.type != "cuda":
         _probed(state, data, micro)
     state.log("over-fitting one sequence")
     checks.append(check_overfitting(config, data, device, max(state.left(), 1.0)))
-    _let_go(device)
+    _free_memory(device)
     return step_seconds, save_seconds
 
 
@@ -290,12 +258,12 @@ def _saved(state: PreflightState, context: StepContext) -> float:
 def _probed(state: PreflightState, data: TokenData, micro: float) -> None:
     name, need = "peak of a step", 4 * micro * min(2, state.config.training.accumulation)
     if state.config.training.runtime == "compiled":
-        state.skip([name], "a compiled program's tensors are out of sight of the tracker")
+        state.skip([name], "the tensors of a compiled program cannot be tracked")
     elif need > state.left():
-        state.skip([name], f"two watched steps would take about {format_duration(need)}", "a longer --time-limit")
+        state.skip([name], f"two tracked steps would take about {format_duration(need)}", "give a longer --time-limit")
     else:
-        seen = probe(state.config, data, state.device, state.log)
-        state.checks.append(check_phase_peaks(state.plan, seen.track))
+        measured = probe(state.config, data, state.device, state.log)
+        state.checks.append(check_phase_peaks(state.plan, measured.track))
 
 
 def _disk(state: PreflightState) -> None:
@@ -305,11 +273,11 @@ def _disk(state: PreflightState) -> None:
 
 
 def _nearest(out: Path) -> Path:
-    """The nearest folder above `out` that exists: the disk that the run will be written to."""
+    """The nearest folder at or above `out` that exists: it is on the disk of the run."""
     return next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
 
 
-def _let_go(device: torch.device) -> None:
+def _free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -17,7 +17,7 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.loop.startup import build
 from reference_trainer.preflight import lr_finder
 from reference_trainer.preflight.lr_finder import find_learning_rate, lr_range_test
-from reference_trainer.preflight.model import steps_on
+from reference_trainer.preflight.steps import steps_on
 from reference_trainer.step.step import StepContext
 
 MakeConfig = Callable[..., RunConfig]

@@ -26,9 +26,12 @@ from planner.runs.preflight import Check, Preflight
 from reference_trainer.data.samples import Batch, batch, open_data
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT
+from reference_trainer.preflight import checkpoints as preflight_checkpoints
 from reference_trainer.preflight import model as preflight_model
 from reference_trainer.preflight import preflight as module
+from reference_trainer.preflight import shown_samples
 from reference_trainer.preflight import system as preflight_system
+from reference_trainer.preflight.checkpoints import check_disk, checkpoints_kept, round_trip, scratch
 from reference_trainer.preflight.model import (
     check_causality,
     check_decay_groups,
@@ -39,14 +42,8 @@ from reference_trainer.preflight.model import (
     one_sequence,
 )
 from reference_trainer.preflight.preflight import PreflightOptions, preflight
-from reference_trainer.preflight.system import (
-    check_disk,
-    check_memory,
-    checkpoints_kept,
-    estimate_whole_run,
-    round_trip,
-    scratch,
-)
+from reference_trainer.preflight.steps import steps_on
+from reference_trainer.preflight.system import check_memory, estimate_whole_run
 from reference_trainer.step.step import StepContext
 
 MakeConfig = Callable[..., RunConfig]
@@ -159,7 +156,7 @@ def test_memory_that_runs_out_is_a_failed_check(
 def test_targets_that_are_not_the_next_token_are_seen(
     tiny: MakeConfig, fly: Callable[..., Preflight], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "batch", lambda *a: (made := batch(*a))._replace(targets=made.ids))
+    monkeypatch.setattr(shown_samples, "batch", lambda *a: (made := batch(*a))._replace(targets=made.ids))
     assert verdicts(fly(tiny()))["targets"] == "failed"
 
 
@@ -267,7 +264,7 @@ def test_one_sequence_is_learnt_by_heart_or_it_is_said(
 
 def test_the_round_trip_sees_a_single_bit(tiny: MakeConfig, text: Path, tmp_path: Path, monkeypatch: Any) -> None:
     context, _ = built(tiny(), text)
-    preflight_model.steps_on(context, 1, 2)
+    steps_on(context, 1, 2)
     assert round_trip(context, tmp_path / "a").different == ()
     load = preflight_system.load
 
@@ -276,7 +273,7 @@ def test_the_round_trip_sees_a_single_bit(tiny: MakeConfig, text: Path, tmp_path
         next(iter(context.optimizer.weights.values())).data.view(torch.int32)[0] ^= 1
         return found
 
-    monkeypatch.setattr(preflight_system, "load", spoiled)
+    monkeypatch.setattr(preflight_checkpoints, "load", spoiled)
     assert round_trip(context, tmp_path / "b").different[0].endswith("embedding.weight")
 
 

@@ -1,0 +1,1 @@
+"""The tests mirror the packages. Child processes: `tests/processes.py` (signals, terminals, none outlives its test)."""

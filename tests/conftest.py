@@ -1,24 +1,13 @@
-"""Fixtures for all tests."""
+"""For every test: it and its children react to signals even where `make test` runs in the background."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-
 import pytest
 
-USUAL_HANDLERS = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGHUP: signal.SIG_DFL,
-    signal.SIGUSR1: signal.SIG_DFL,
-}
+from tests.processes import restore_for_children
 
 
-@pytest.fixture
-def usual_signals() -> Iterator[None]:
-    """No signal is ignored, in this process and its children, even if pytest itself was started by nohup or with &."""
-    before = {number: signal.signal(number, handler) for number, handler in USUAL_HANDLERS.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def pytest_configure(config: pytest.Config) -> None:
+    # not the process that starts the workers: they are its children, and go on ignoring what it ignores
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        restore_for_children()

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import child
+
 PLAN = [
     *("--layers", "2", "--hidden", "32", "--heads", "2", "--vocab", "256", "--seq", "32", "--micro-batch", "2"),
     *("--accumulation", "2", "--steps", "8", "--gpu", "cpu", "--precision", "fp32", "--checkpoint-every", "3"),
@@ -141,27 +143,20 @@ def test_stopped_early_and_continued_twice_ends_as_the_whole_run(finished: Path,
     assert (finished / "parts" / name).read_bytes() == (finished / "out" / name).read_bytes()
 
 
-@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_a_checkpoint(stop: signal.Signals, code: int, finished: Path, cache: Path) -> None:
     name = f"stopped-{code}"
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
     gptplan("plan", "--config", "run.toml", "--steps", "100000", "-o", f"{name}.toml", cwd=finished, cache=cache)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gptplan", "run", f"{name}.toml", "--out", name],
-        cwd=finished,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = finished / name / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and log.read_text().count("\n") > 5):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(stop)
-    _, said = process.communicate(timeout=120)
+    command = [sys.executable, "-m", "gptplan", "run", f"{name}.toml", "--out", name]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with child(command, cwd=finished, env=environment, **quiet) as process:
+        log = finished / name / "metrics.jsonl"
+        while not (log.exists() and log.read_text().count("\n") > 5):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(stop)
+        _, said = process.communicate()
     assert process.returncode == code and "Traceback" not in said
     newest = max((finished / name / "checkpoints").iterdir())
     assert int(newest.name.removeprefix("step-")) == metrics(finished / name)[-1]["step"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from planner.inputs.run_toml import load_config
+from tests.processes import at_terminal
 
 MAIN = {"model": "gpt2", "tokens": "5B", "gpu": "h100-80gb", "gpus": "8", "micro_batch": "4"}
 ORDER = ("model", "tokens", "seq", "gpu", "gpus", "micro_batch")  # with a preset nobody is asked for --params
@@ -106,19 +104,11 @@ def test_the_end_of_the_answers_says_the_command_so_far(wizard):
 
 
 def test_ctrl_c_at_a_terminal_is_130():
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "gptplan", "wizard"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        while b"model [" not in seen:
-            seen += os.read(ours, 65536)
-        os.write(ours, b"gpt2\n")
-        while b"tokens [" not in seen:
-            seen += os.read(ours, 65536)
-        process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=30)
-        seen += os.read(ours, 65536)
-    os.close(ours)
-    assert code == 130 and b"so far: gptplan estimate --model gpt2" in seen and b"Traceback" not in seen
+    with at_terminal([sys.executable, "-m", "gptplan", "wizard"]) as terminal:
+        terminal.until(b"model [")
+        terminal.type(b"gpt2\n")
+        terminal.until(b"tokens [")
+        terminal.process.send_signal(signal.SIGINT)
+        code = terminal.rest()
+    assert code == 130 and b"so far: gptplan estimate --model gpt2" in terminal.seen
+    assert b"Traceback" not in terminal.seen

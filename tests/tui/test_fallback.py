@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 
 import pytest
 
 from planner.inputs.run_toml import config_text
+from tests.processes import at_terminal
 from tui.session import result_of
 
 COMMAND = [sys.executable, "-m", "gptplan", "tui"]
@@ -41,26 +41,11 @@ def test_a_missing_file_is_a_message():
 
 @pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
 def test_a_terminal_gets_a_screen_unless_it_is_dumb(term):
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": term}, start_new_session=True
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        asked = False
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux: the other side is closed
-                break
-            if not piece:
-                break
-            seen += piece
-            if term != "dumb" and not asked and b"tokens/s" in seen:
-                asked = True
-                os.write(ours, b"\x11")  # Ctrl+Q
-        code = process.wait(timeout=30)
-    os.close(ours)
+    with at_terminal(COMMAND, env={**os.environ, "TERM": term}) as terminal:
+        if term != "dumb":
+            terminal.until(b"tokens/s")
+            terminal.type(b"\x11")  # Ctrl+Q
+        code = terminal.rest()
     assert code == (2 if term == "dumb" else 0)
-    assert (b"\x1b[?1049h" in seen) == (term != "dumb")  # the alternate screen
-    assert b"fits" in seen
+    assert (b"\x1b[?1049h" in terminal.seen) == (term != "dumb")  # the alternate screen
+    assert b"fits" in terminal.seen

@@ -14,6 +14,7 @@ import pytest
 
 from planner.errors import FileError, InputError
 from planner.inputs.flags import Flags
+from tests.processes import child
 from tui.files import file_named
 from tui.serve import is_loopback, is_own
 from tui.session import result_of
@@ -55,7 +56,7 @@ def test_a_page_a_screen_and_its_keys(tmp_path):
                 ):  # fmt: skip
                     assert message.type != aiohttp.WSMsgType.ERROR
 
-    with subprocess.Popen([*COMMAND, "--port", str(port)], cwd=tmp_path, stdout=-1, stderr=-1, text=True) as process:
+    with child([*COMMAND, "--port", str(port)], cwd=tmp_path, stdout=-1, stderr=-1, text=True) as process:
         try:
             assert at in process.stderr.readline()
             taken = subprocess.run([*COMMAND, "--port", str(port)], capture_output=True, text=True, check=False)

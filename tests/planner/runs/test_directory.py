@@ -25,6 +25,7 @@ from planner.runs.directory import (
     resident_bytes,
     runs_in,
 )
+from tests.processes import child
 
 ROWS = st.lists(
     st.one_of(
@@ -108,8 +109,7 @@ def test_the_owner_is_who_holds_the_lock(tmp_path):
     assert owner_of(tmp_path) is None  # lives, and holds nothing: the id was given to another process
     code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); f.truncate(0); " \
            "import os; f.write(str(os.getpid())); f.flush(); print('held', flush=True); sys.stdin.read()"  # fmt: skip
-    holder = subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with holder:
+    with child([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         assert owner_of(tmp_path) == holder.pid
         assert 1 << 20 < (resident_bytes(holder.pid) or 1 << 21) < 1 << 32

@@ -23,7 +23,6 @@ MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
 RunChild = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.usefixtures("usual_signals")
 
 # The run sends the signals to itself in the middle of step 5, so that no test depends on how fast the machine is.
 CHILD = textwrap.dedent(
@@ -137,12 +136,15 @@ def test_the_old_handlers_come_back(number: signal.Signals) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_an_ignored_signal_stays_ignored(number: signal.Signals) -> None:
     """As under nohup (SIGHUP) and for a command that a script starts with & (SIGINT)."""
-    signal.signal(number, signal.SIG_IGN)
-    with StopSignals() as watch:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopSignals() as watch:
+            assert signal.getsignal(number) is signal.SIG_IGN
+            signal.raise_signal(number)
+            assert not watch.stopping() and not watch.take_save()
         assert signal.getsignal(number) is signal.SIG_IGN
-        signal.raise_signal(number)
-        assert not watch.stopping() and not watch.take_save()
-    assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,6 @@ from reference_trainer.step.step import train_step
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
 
-pytestmark = pytest.mark.usefixtures("usual_signals")
-
 
 def checkpoints(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "checkpoints").iterdir())

@@ -326,7 +326,6 @@ def test_the_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.usefixtures("usual_signals")
 def test_the_scratch_folder_is_gone_after_sigterm(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended, scratch(tmp_path):

@@ -49,7 +49,7 @@ def simulated_allocations(config: RunConfig) -> Made:
         config.training.returns_logits and config.training.accumulation > 1
     ):  # those of the micro-batch before are still there
         size = context.tokens * context.shape.vocab * context.compute_bytes
-        autograd.kept_logits = autograd.bytes(size, "logits")
+        autograd.kept_logits = autograd.allocate(size, "logits")
         recorder.made.clear()
     before = recorder.total
     simulate_micro_batch(context, autograd, whole=True)

@@ -8,30 +8,28 @@ from the layer's forward to its backward. Witness: `saved_tensors_hooks` over th
 from __future__ import annotations
 
 from planner.formulas.formula import formula
+from planner.formulas.itemsize import FP32, INT64
 from planner.formulas.ops import Num
 
 _SAVED = "autograd's saved tensors, counted with saved_tensors_hooks over the reference model (torch 2.11 to 2.13)"
-# token ids and targets are int64, and so are the positions
-_INDEX_BYTES = 8
-_FP32_BYTES = 4
 
 
 @formula(gives="bytes", source=_SAVED)
 def saved_by_embedding(tokens_per_micro_batch: Num) -> Num:
     """Token embedding: the ids."""
-    return _INDEX_BYTES * tokens_per_micro_batch
+    return INT64 * tokens_per_micro_batch
 
 
 @formula(gives="bytes", source=_SAVED)
 def saved_by_positions(seq: Num, learned_positions: Num) -> Num:
     """Learned positions: one row of indices."""
-    return learned_positions * _INDEX_BYTES * seq
+    return learned_positions * INT64 * seq
 
 
 @formula(gives="bytes", source=_SAVED)
 def saved_by_norm(tokens_per_micro_batch: Num, hidden: Num, residual_bytes: Num, stat_vectors: Num) -> Num:
     """A norm: its input (the residual stream) and its fp32 statistics."""
-    return tokens_per_micro_batch * (hidden * residual_bytes + stat_vectors * _FP32_BYTES)
+    return tokens_per_micro_batch * (hidden * residual_bytes + stat_vectors * FP32)
 
 
 @formula(gives="bytes", source=_SAVED)
@@ -52,7 +50,7 @@ def saved_by_attention(
 ) -> Num:
     """Flash attention: q, k, v (one storage), turned copies of q and k, the output, the fp32 log-sum-exp."""
     per_token = 2 * query_width + 2 * key_width + rotary_factor * (query_width + key_width)
-    return tokens_per_micro_batch * (per_token * compute_bytes + heads * _FP32_BYTES)
+    return tokens_per_micro_batch * (per_token * compute_bytes + heads * FP32)
 
 
 @formula(gives="bytes", source=_SAVED)
@@ -84,4 +82,4 @@ def saved_by_checkpointed_block(tokens_per_micro_batch: Num, hidden: Num, residu
 @formula(gives="bytes", source=_SAVED)
 def saved_by_loss(tokens_per_micro_batch: Num, vocab: Num) -> Num:
     """Cross-entropy: fp32 log-probabilities, the targets, and the summed weight (one fp32 number)."""
-    return tokens_per_micro_batch * (vocab * _FP32_BYTES + _INDEX_BYTES) + _FP32_BYTES
+    return tokens_per_micro_batch * (vocab * FP32 + INT64) + FP32

@@ -9,11 +9,11 @@ What is small beside them (statistics of norms, biases) is left out there, and s
 from __future__ import annotations
 
 from planner.formulas.formula import formula
+from planner.formulas.itemsize import FP32
 from planner.formulas.ops import Num
 
 _TERMS = "Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1"
 _NO_RUN = "published terms and totals; no run of these kernels"
-_FP32_BYTES = 4
 
 
 @formula(gives="bytes", source=_TERMS + ": 2 sbh each", witness=_NO_RUN)
@@ -43,7 +43,7 @@ def fused_scores(tokens_per_micro_batch: Num, seq: Num, heads: Num, compute_byte
 @formula(gives="bytes", source="Dao et al. 2022 (FlashAttention, arXiv 2205.14135), section 3.1", witness=_NO_RUN)
 def fused_flash_statistics(tokens_per_micro_batch: Num, heads: Num) -> Num:
     """Scores that are not stored: one fp32 logarithm per head and token."""
-    return tokens_per_micro_batch * heads * _FP32_BYTES
+    return tokens_per_micro_batch * heads * FP32
 
 
 @formula(
@@ -65,4 +65,4 @@ def fused_dropout_mask(tokens_per_micro_batch: Num, hidden: Num) -> Num:
 @formula(gives="bytes", source="Korthikanti et al. 2022 (arXiv 2205.05198), section 4.3: 4 sbv", witness=_NO_RUN)
 def fused_logits(tokens_per_micro_batch: Num, vocab: Num) -> Num:
     """Cross-entropy: the logits in fp32, which become the softmax and then the gradient in place."""
-    return tokens_per_micro_batch * vocab * _FP32_BYTES
+    return tokens_per_micro_batch * vocab * FP32

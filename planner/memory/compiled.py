@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from planner.formulas.itemsize import FP32, INT64
 from planner.memory.eager.context import SimulationContext
-from planner.memory.eager.operators import FP32, INDEX
 from planner.memory.stages import Program, Stage
 
 # fp32 tensors of the MLP's width that a recomputed block shares between its forward and its backward
@@ -55,7 +55,7 @@ def _before(ctx: SimulationContext) -> tuple[int, ...]:
     if not s.learned_positions:
         return ()
     again = ctx.training.micro_batch > 1 and (_from_rows(ctx) or _whole(ctx))
-    return ctx.training.seq * INDEX, ctx.training.seq * s.hidden * ctx.weight_bytes if again else 0
+    return ctx.training.seq * INT64, ctx.training.seq * s.hidden * ctx.weight_bytes if again else 0
 
 
 def _statistics(ctx: SimulationContext, place: int) -> tuple[int, ...]:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of
+from planner.formulas.itemsize import FP32
 
 Exclusion = tuple[str, Callable[[RunConfig], bool]]
 
-FP32 = 4
 MOST_BLOCKS = 10_000  # every block is walked; no model has a tenth of these
 TOO_MANY: Exclusion = (f"more than {MOST_BLOCKS:,} blocks, walked one by one,", lambda c: c.model.layers > MOST_BLOCKS)
 

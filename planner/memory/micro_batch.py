@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from planner.formulas.itemsize import INT64
 from planner.memory.compiled import compiled_program
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Storage, Tensor
 from planner.memory.eager.model import Block, Network
-from planner.memory.eager.operators import INDEX, gradient_hook, scale
+from planner.memory.eager.operators import gradient_hook, scale
 from planner.memory.eager.sdpa import document_masks
 from planner.memory.ledger import Ledger
 from planner.memory.megatron import fused_program
@@ -127,7 +128,7 @@ def _simulate_unit(ctx: SimulationContext, e: Autograd, stream: list[Tensor], bl
 
 
 def _inputs(ctx: SimulationContext, ledger: Ledger) -> tuple[Tensor, Tensor]:
-    first, second = (Tensor(_External(ledger, ctx.tokens), ctx.tokens, INDEX) for _ in range(2))
+    first, second = (Tensor(_External(ledger, ctx.tokens), ctx.tokens, INT64) for _ in range(2))
     return first, second
 
 
@@ -137,7 +138,7 @@ class _External(Storage):
     __slots__ = ()
 
     def __init__(self, ledger: Ledger, tokens: int) -> None:
-        self.ledger, self.size, self.component = ledger, tokens * INDEX, "activations"
+        self.ledger, self.size, self.component = ledger, tokens * INT64, "activations"
         self.saved, self.viewed, self.key = False, False, 0
 
     def __del__(self) -> None:

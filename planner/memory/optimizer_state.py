@@ -15,11 +15,11 @@ from planner.counts.groups import Key, key_of, rate_and_decay
 from planner.counts.run import moments_dtype, recipe_of
 from planner.counts.shape import shape_of
 from planner.counts.tensors import ParameterTensor, named_tensors, parameter_tensors
+from planner.formulas.itemsize import BF16, FP32
 from planner.presets import Recipe
 
-FP32, BF16 = 4, 2
-COUNTER = 4  # torch keeps the number of updates of every tensor as an fp32 scalar
-ORTHOGONAL = BF16  # bytes of an element in Muon's iteration
+COUNTER = FP32  # torch keeps the number of updates of every tensor as an fp32 scalar
+MUON_ITEMSIZE = BF16  # bytes of an element in Muon's iteration
 # bitsandbytes 0.50, optim/optimizer.py: blocks of 256 elements with an fp32 maximum each; tensors below 4,096 elements
 # keep fp32 moments; two tables of 256 fp32 numbers for all
 BLOCK, SMALLEST_8BIT, TABLES = 256, 4096, 2 * 256 * FP32

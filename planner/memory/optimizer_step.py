@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.config.run import RunConfig
+from planner.formulas.itemsize import FP32
 from planner.memory.eager.graph import Storage
 from planner.memory.ledger import Ledger
 from planner.memory.optimizer_state import (
-    FP32,
-    ORTHOGONAL,
+    MUON_ITEMSIZE,
     UpdatedTensor,
     has_narrow_gradients,
     is_custom_adamw,
@@ -163,12 +163,12 @@ class Update:
 
     def _orthogonal(self, given: Storage, tensor: UpdatedTensor) -> Storage:
         side = min(tensor.shape)
-        found = given if self.itemsize == ORTHOGONAL else self.temporary(ORTHOGONAL * tensor.count)
+        found = given if self.itemsize == MUON_ITEMSIZE else self.temporary(MUON_ITEMSIZE * tensor.count)
         gram = polynomial = None
         for _ in range(NEWTON_SCHULZ_STEPS):
-            gram = self.temporary(ORTHOGONAL * side * side)
-            polynomial = self.temporary(ORTHOGONAL * side * side)
-            found = self.temporary(ORTHOGONAL * tensor.count)
+            gram = self.temporary(MUON_ITEMSIZE * side * side)
+            polynomial = self.temporary(MUON_ITEMSIZE * side * side)
+            found = self.temporary(MUON_ITEMSIZE * tensor.count)
         del gram, polynomial
         return found
 

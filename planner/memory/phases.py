@@ -12,14 +12,14 @@ from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.run import recipe_of
 from planner.counts.tensors import parameter_tensors
+from planner.formulas.itemsize import FP32, INT64
 from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.eager.graph import Storage
-from planner.memory.eager.operators import INDEX
 from planner.memory.ledger import COMPONENTS, Ledger, Peak
 from planner.memory.micro_batch import simulate_evaluation, simulate_micro_batch
-from planner.memory.optimizer_state import FP32, updated_itemsize
+from planner.memory.optimizer_state import updated_itemsize
 from planner.memory.optimizer_step import Update
 
 FINITE_MASKS = 3  # bytes per element of the tensor being checked, beside its magnitude
@@ -118,7 +118,7 @@ class _Run:
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * itemsize
         given = 3 if t.document_masking else 2
-        return given * INDEX * t.micro_batch * t.seq + rotary + masks
+        return given * INT64 * t.micro_batch * t.seq + rotary + masks
 
     def micro_batches(self) -> dict[str, int]:
         """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""

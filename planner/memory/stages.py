@@ -81,15 +81,15 @@ class ProgramSimulation:
         """The forward pass; what it returns is the backward pass."""
         program = self.program
         first = self._run(program.before)
-        stream = self.e.bytes(program.stream)
+        stream = self.e.allocate(program.stream)
         blocks: list[list[list[Storage]] | None] = []
         inputs: list[Storage | None] = []
         for stages, recomputed in zip(program.blocks, program.recomputed, strict=True):
-            inputs.append(self.e.bytes(program.stream, "activations") if recomputed else None)
+            inputs.append(self.e.allocate(program.stream, "activations") if recomputed else None)
             if recomputed:
                 blocks.append(None)
                 for stage in stages:
-                    last = self.e.bytes(sum(stage.casts) + sum(stage.kept[:1]))  # there until the next one is
+                    last = self.e.allocate(sum(stage.casts) + sum(stage.kept[:1]))  # there until the next one is
                 del last
             else:
                 blocks.append([self._run(stage) for stage in stages])
@@ -109,7 +109,7 @@ class ProgramSimulation:
     def evaluation(self) -> None:
         """A forward pass that keeps nothing."""
         program = self.program
-        stream = self.e.bytes(program.stream)
+        stream = self.e.allocate(program.stream)
         for stage in program.blocks[0]:
             self._run(stage, "temporary")
         self._run(program.norm, "temporary")
@@ -117,8 +117,8 @@ class ProgramSimulation:
         self._run(program.head, "logits")
 
     def _run(self, stage: Stage, component: str = "activations") -> list[Storage]:
-        kept = [self.e.bytes(size, component) for size in (*stage.casts, *stage.kept)]
-        passing = self.e.bytes(stage.passing)
+        kept = [self.e.allocate(size, component) for size in (*stage.casts, *stage.kept)]
+        passing = self.e.allocate(stage.passing)
         del passing
         return kept
 
@@ -126,9 +126,9 @@ class ProgramSimulation:
         """Gradients of parameters, which stand until the end of backward; or the product adds them to `.grad`."""
         e = self.e
         if self.program.together:
-            self.made += [e.bytes(size, "gradients") for size in sizes]
+            self.made += [e.allocate(size, "gradients") for size in sizes]
         elif not e.gradients_exist:
-            e.gradients += [e.bytes(size * e.gradient_widening, "gradients") for size in sizes]
+            e.gradients += [e.allocate(size * e.gradient_widening, "gradients") for size in sizes]
 
     def _head(self, kept: list[Storage]) -> Storage | None:
         """The logits' gradient takes the place of the logits; a tied table's gradient waits for the look-up's.
@@ -137,13 +137,13 @@ class ProgramSimulation:
         """
         program = self.program
         # logits that were handed out have a gradient, zeros, and cannot be overwritten by that of the loss
-        outside = [self.e.bytes(program.logits, "logits") for _ in range(2)] if program.logits else []
+        outside = [self.e.allocate(program.logits, "logits") for _ in range(2)] if program.logits else []
         kept.pop()
         del outside[:1]
-        weight = self.e.bytes(sum(program.head.narrow))
+        weight = self.e.allocate(sum(program.head.narrow))
         kept.pop()
         outside.clear()
-        self.given = self.e.bytes(program.head.given)
+        self.given = self.e.allocate(program.head.given)
         kept.clear()
         if program.tied is not None:
             return weight
@@ -160,7 +160,7 @@ class ProgramSimulation:
         tied: Storage | None,
     ) -> None:
         program, e = self.program, self.e
-        stream = e.bytes(program.stream)
+        stream = e.allocate(program.stream)
         self._back(program.norm, norm)
         e.ledger.phase("backward_block")
         for stages in reversed(program.blocks):
@@ -174,7 +174,7 @@ class ProgramSimulation:
         del self.given
         self._give(program.before.gradients)
         if program.tied is not None:
-            summed = e.bytes(program.tied[1], "gradients")
+            summed = e.allocate(program.tied[1], "gradients")
             look_up = self.made.pop(program.before.gradients.index(program.tied[1]) - len(program.before.gradients))
             del tied, look_up
             self.made.append(summed)
@@ -185,8 +185,8 @@ class ProgramSimulation:
 
     def _back(self, stage: Stage, kept: list[Storage]) -> None:
         """What was given to this stage goes when what it gives has been made; its own bytes go with it."""
-        given = self.e.bytes(stage.given)
-        narrow = [self.e.bytes(size) for size in stage.narrow]
+        given = self.e.allocate(stage.given)
+        narrow = [self.e.allocate(size) for size in stage.narrow]
         self.given = given
         del given
         kept.clear()
@@ -199,8 +199,8 @@ class ProgramSimulation:
         for i, made in enumerate(self.made):
             if not e.gradients_exist:
                 e.gradients.append(
-                    e.bytes(made.size * e.gradient_widening, "gradients") if e.gradient_widening > 1 else made
+                    e.allocate(made.size * e.gradient_widening, "gradients") if e.gradient_widening > 1 else made
                 )
-            self.made[i] = e.bytes(0)
+            self.made[i] = e.allocate(0)
             del made
         self.made.clear()

@@ -131,7 +131,7 @@ class LatentAttention(Core):
         e.label = "blocks.attention"
         nope, value = op.split(e, up, (n * s.heads * mla.qk_nope_head_dim, n * s.value_width))
         del up
-        key = op.join(e, nope, op.expand(e, shared, n * s.heads * mla.qk_rope_head_dim))
+        key = op.join(e, nope, op.view(e, shared, n * s.heads * mla.qk_rope_head_dim))
         if self.ctx.training.attention_kernel == "math" or s.value_width >= s.query_width:
             return key, value
         return key, op.pad(e, value, n * s.query_width)
@@ -140,4 +140,4 @@ class LatentAttention(Core):
         """Queries, keys and values to the heads' outputs."""
         out = attend(e, self.ctx, query, key, value, self.mask)
         wanted = self.ctx.tokens * self.ctx.shape.value_width
-        return in_rows(e, self.ctx, op.sliced(e, out, wanted) if out.count > wanted else out, out.count > wanted)
+        return in_rows(e, self.ctx, op.view(e, out, wanted) if out.count > wanted else out, out.count > wanted)

@@ -63,15 +63,15 @@ class Autograd:
 
     # --- forward -----------------------------------------------------------------------------------------
 
-    def new(self, count: int, itemsize: int, component: str = "temporary") -> Tensor:
+    def empty(self, count: int, itemsize: int, component: str = "temporary") -> Tensor:
         """A fresh tensor."""
         return Tensor(Storage(self.ledger, count * itemsize, component), count, itemsize)
 
-    def bytes(self, size: int, component: str = "temporary") -> Storage:
+    def allocate(self, size: int, component: str = "temporary") -> Storage:
         """A fresh storage: what an operator allocates inside itself, or a gradient."""
         return Storage(self.ledger, size, component)
 
-    def viewed(self, size: int) -> Storage:
+    def allocate_view(self, size: int) -> Storage:
         """A fresh gradient that is handed on as a view of itself."""
         made = Storage(self.ledger, size, "temporary")
         made.viewed = True
@@ -156,19 +156,14 @@ class Autograd:
         self.label = label
         if self.offloading:
             sizes = [(t.count, t.itemsize, t.node, t.slot) for t in inputs]
-            frame = self._forward_frame = CheckpointFrame(
-                lambda: function(self, *(self._fetched(*size) for size in sizes))
-            )
-            try:
-                return function(self, *inputs)
-            finally:
-                self._forward_frame = None
-                del frame
-        held = tuple(Tensor(t.storage, t.count, t.itemsize, t.node, t.slot) for t in inputs)
-        for tensor in held:
-            if tensor.storage is not None:
-                self._keep(tensor.storage)
-        frame = self._forward_frame = CheckpointFrame(lambda: function(self, *held))
+            frame = CheckpointFrame(lambda: function(self, *(self._fetched(*size) for size in sizes)))
+        else:
+            held = [t.view(t.count, t.node, t.slot) for t in inputs]
+            for tensor in held:
+                if tensor.storage is not None:
+                    self._keep(tensor.storage)
+            frame = CheckpointFrame(lambda: function(self, *held))
+        self._forward_frame = frame
         try:
             return function(self, *inputs)
         finally:
@@ -185,7 +180,7 @@ class Autograd:
         """From the gradient of `root`, made here, to those of all parameters."""
         assert root.node is not None
         waiting = _dependencies(root.node)
-        first = self.bytes(root.count * root.itemsize)  # held to the end by the call of backward()
+        first = self.allocate(root.nbytes)  # held to the end by the call of backward()
         root.node.grads = [first]
         ready: list[tuple[float, int, Node]] = [(-root.node.sequence, 0, root.node)]
         order = 0
@@ -217,9 +212,9 @@ class Autograd:
             outputs = node.backward(grads, self._recomputed(node, node.frame))
         for i, output in enumerate(outputs):
             if type(output) is Summed:
-                outputs[i] = self.bytes(output)
+                outputs[i] = self.allocate(output)
             elif type(output) is Reduced:
-                outputs[i] = output.storage if output.size == output.storage.size else self.bytes(output.size)
+                outputs[i] = output.storage if output.size == output.storage.size else self.allocate(output.size)
             output = None
         del grads
         node.saved, node.frame = [], None
@@ -251,7 +246,7 @@ class Autograd:
         elif self.in_place and not there.viewed and getrefcount(there) == ALONE:
             node.grads[slot] = there
         else:
-            node.grads[slot] = self.bytes(max(there.size, gradient.size), there.component)
+            node.grads[slot] = self.allocate(max(there.size, gradient.size), there.component)
 
     def _accumulate(self, node: Node) -> None:
         """A leaf's gradient becomes `.grad`, or is added into the one that is there."""
@@ -260,7 +255,7 @@ class Autograd:
         gradient = grads[0]
         if gradient is not None and not self.gradients_exist:
             if self.gradient_widening > 1:
-                gradient = self.bytes(gradient.size * self.gradient_widening)
+                gradient = self.allocate(gradient.size * self.gradient_widening)
             gradient.relabel("gradients")
             self.gradients.append(gradient)
 

@@ -49,6 +49,11 @@ class Tensor:
     ) -> None:
         self.storage, self.count, self.itemsize, self.node, self.slot = storage, count, itemsize, node, slot
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return self.count * self.itemsize
+
     def relabel(self, component: str) -> None:
         """Its storage counts under another component."""
         if self.storage is not None:

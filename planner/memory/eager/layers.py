@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from planner.formulas.itemsize import FP32
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Parameter, Saved, Storage, Tensor
-from planner.memory.eager.operators import FP32
 
 
 class Linear:
@@ -64,11 +64,11 @@ def rms_norm_of(ctx: SimulationContext, width: int) -> Norm:
 
 def _widened(e: Autograd, x: Tensor) -> Tensor:
     """x.float() without a graph: x itself where it is fp32."""
-    return x if x.itemsize == FP32 else e.new(x.count, FP32)
+    return x if x.itemsize == FP32 else e.empty(x.count, FP32)
 
 
 def _wide_parameters(e: Autograd, parameters: tuple[tuple[int, int], ...]) -> list[Storage]:
-    return [e.bytes(count * FP32) for count, itemsize in parameters if itemsize != FP32]
+    return [e.allocate(count * FP32) for count, itemsize in parameters if itemsize != FP32]
 
 
 def narrow_layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
@@ -76,11 +76,11 @@ def narrow_layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Para
     rows, sizes = x.count // width, tuple((p.count, p.itemsize) for p in parameters)
     wide_parameters = _wide_parameters(e, sizes)
     wide_x = _widened(e, x)
-    wide = e.new(x.count, FP32)
-    mean, deviation = e.new(rows, FP32), e.new(rows, FP32)
+    wide = e.empty(x.count, FP32)
+    mean, deviation = e.empty(rows, FP32), e.empty(rows, FP32)
     del wide_x
     node = e.node((x, *parameters), partial(_narrow_layer_norm_backward, e, x.count, x.itemsize, sizes))
-    out = e.new(x.count, x.itemsize)
+    out = e.empty(x.count, x.itemsize)
     del wide, wide_parameters
     e.save(node, x, *parameters, mean, deviation)
     out.node = node
@@ -91,13 +91,13 @@ def _narrow_layer_norm_backward(
     e: Autograd, count: int, itemsize: int, parameters: tuple[tuple[int, int], ...], grads: list[Gradient], saved: Saved
 ) -> list[Any]:
     wide_parameters = _wide_parameters(e, parameters)
-    wide_grad, wide_x = e.bytes(count * FP32), e.bytes(count * FP32)
-    into = e.bytes(count * FP32)
-    gains = [e.bytes(size * FP32) for size, _ in parameters]
+    wide_grad, wide_x = e.allocate(count * FP32), e.allocate(count * FP32)
+    into = e.allocate(count * FP32)
+    gains = [e.allocate(size * FP32) for size, _ in parameters]
     del wide_grad, wide_x
-    out = e.bytes(count * itemsize)
+    out = e.allocate(count * itemsize)
     made = [
-        gain if kept == FP32 else e.bytes(size * kept) for gain, (size, kept) in zip(gains, parameters, strict=True)
+        gain if kept == FP32 else e.allocate(size * kept) for gain, (size, kept) in zip(gains, parameters, strict=True)
     ]
     del into, wide_parameters, gains
     return [out, *made]
@@ -107,17 +107,17 @@ def rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ..
     """The reference model's RMSNorm: saves x and 1/rms."""
     rows = x.count // width
     wide = _widened(e, x)
-    square = e.new(x.count, FP32)
+    square = e.empty(x.count, FP32)
     del wide
-    mean = e.new(rows, FP32)
+    mean = e.empty(rows, FP32)
     del square
-    inverse = e.new(rows, FP32)
+    inverse = e.empty(rows, FP32)
     del mean
     sizes = tuple((p.count, p.itemsize) for p in parameters)
     node = e.node((x, *parameters), partial(_rms_norm_backward, e, x.count, x.itemsize, rows, sizes))
-    out = e.new(x.count, FP32)
+    out = e.empty(x.count, FP32)
     if x.itemsize != FP32:
-        out = e.new(x.count, x.itemsize)
+        out = e.empty(x.count, x.itemsize)
     e.save(node, x, *parameters, inverse)
     out.node = node
     return out
@@ -132,53 +132,48 @@ def _rms_norm_backward(
     grads: list[Gradient],
     saved: Saved,
 ) -> list[Any]:
-    wide = e.bytes(count * FP32) if itemsize != FP32 else None
-    normalised = e.bytes(count * FP32)
+    wide = e.allocate(count * FP32) if itemsize != FP32 else None
+    normalised = e.allocate(count * FP32)
     gains: list[Storage] = []
     for size, kept in parameters:
-        product = e.bytes(count * FP32)
-        gain = e.bytes(size * FP32)
+        product = e.allocate(count * FP32)
+        gain = e.allocate(size * FP32)
         del product
-        gains.append(gain if kept == FP32 else e.bytes(size * kept))
+        gains.append(gain if kept == FP32 else e.allocate(size * kept))
         del gain
-    scaled = e.bytes(count * FP32)
-    product = e.bytes(count * FP32)
-    shift = e.bytes(rows * FP32)
+    scaled = e.allocate(count * FP32)
+    product = e.allocate(count * FP32)
+    shift = e.allocate(rows * FP32)
     del product
-    out = scaled if itemsize == FP32 else e.bytes(count * itemsize)
+    out = scaled if itemsize == FP32 else e.allocate(count * itemsize)
     del normalised, shift, wide, scaled
     return [out, *gains]
 
 
 def rotate(e: Autograd, x: Tensor, rope_elements: int) -> Tensor:
     """Rotary embedding of `rope_elements` of x's elements: nothing saved; two fp32 halves at a time."""
-    node = e.node((x,), partial(_rotate_backward, e, x.count * x.itemsize, rope_elements))
-    out = e.new(x.count, x.itemsize)
+    out = op.operator(e, (x,), partial(_rotate_backward, e, x.nbytes, rope_elements), x.count, x.itemsize)
     _halves(e, rope_elements)
-    out.node = node
     return out
 
 
 def _halves(e: Autograd, rope_elements: int) -> None:
     for _ in range(2):
-        first, second = e.bytes(rope_elements // 2 * FP32), e.bytes(rope_elements // 2 * FP32)
+        first, second = e.allocate(rope_elements // 2 * FP32), e.allocate(rope_elements // 2 * FP32)
         del first, second
 
 
 def _rotate_backward(e: Autograd, size: int, rope_elements: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    out = e.bytes(size)
+    out = e.allocate(size)
     _halves(e, rope_elements)
     return [out]
 
 
 def dropout(e: Autograd, ctx: SimulationContext, x: Tensor, label: str) -> Tensor:
-    """native_dropout: a mask of one byte per element is kept; nothing without dropout, or in evaluation."""
+    """native_dropout: saves a mask of one byte per element; x itself without dropout, or in evaluation."""
     if not ctx.training.dropout or not e.recording:
         return x
     e.label = label
-    node = e.node((x,), partial(op.one_gradient, e, x.count * x.itemsize))
-    out = e.new(x.count, x.itemsize)
-    mask = e.new(x.count, 1)
-    e.save(node, mask)
-    out.node = node
+    out = op.elementwise(e, x)
+    e.save(out.node, e.empty(x.count, 1))
     return out

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from planner.formulas.itemsize import FP32, INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Saved, Tensor
 from planner.memory.eager.layers import Linear
-from planner.memory.eager.operators import FP32
 
 
 def plain_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -24,13 +24,13 @@ def plain_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor
     if ctx.model.logit_softcap is not None:
         wide = op.soft_cap(e, wide)
         wide.relabel("logits")
-    return op.softmax_cross_entropy(e, wide, targets)
+    return op.cross_entropy_sum(e, wide, targets)
 
 
 def chunked_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
     """Head and cross-entropy of one chunk of tokens after the other, each under checkpointing."""
     e.label = "loss"
-    total = e.new(1, FP32)
+    total = e.empty(1, FP32)
     counts = chunk_sizes(ctx)
     parts = op.split(e, hidden, tuple(n * ctx.shape.hidden for n in counts))
     for view, tokens in zip(parts, counts, strict=True):
@@ -51,13 +51,13 @@ def chunk_sizes(ctx: SimulationContext) -> tuple[int, ...]:
 def fused_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
     """The gradients of hidden states and head weight are made in forward, chunk by chunk, and saved."""
     e.label = "loss"
-    total = e.new(1, FP32)
+    total = e.empty(1, FP32)
     node = e.node((hidden, head.weight), _made_in_forward)
     gradients: list[Tensor] = []
     if node is not None:
-        gradients = [e.new(hidden.count, hidden.itemsize), e.new(head.weight.count, head.weight.itemsize)]
-    narrow = None if head.weight.itemsize == ctx.compute_bytes else e.new(head.weight.count, ctx.compute_bytes)
-    narrow_hidden = None if hidden.itemsize == ctx.compute_bytes else e.new(hidden.count, ctx.compute_bytes)
+        gradients = [e.empty(hidden.count, hidden.itemsize), e.empty(head.weight.count, head.weight.itemsize)]
+    narrow = None if head.weight.itemsize == ctx.compute_bytes else e.empty(head.weight.count, ctx.compute_bytes)
+    narrow_hidden = None if hidden.itemsize == ctx.compute_bytes else e.empty(hidden.count, ctx.compute_bytes)
     for tokens in chunk_sizes(ctx):
         _chunk_gradients(e, ctx, tokens, head.weight.count, bool(gradients))
     del narrow, narrow_hidden
@@ -73,23 +73,23 @@ def _made_in_forward(grads: list[Gradient], saved: Saved) -> list[Gradient]:
 def _chunk_gradients(e: Autograd, ctx: SimulationContext, tokens: int, head: int, wanted: bool) -> None:
     """Loss of one chunk, its logits turned into their gradient in place, and what that gives."""
     logits = tokens * ctx.shape.vocab
-    narrow = e.bytes(logits * ctx.compute_bytes, "logits")
-    wide = narrow if ctx.compute_bytes == FP32 else e.bytes(logits * FP32, "logits")
+    narrow = e.allocate(logits * ctx.compute_bytes, "logits")
+    wide = narrow if ctx.compute_bytes == FP32 else e.allocate(logits * FP32, "logits")
     del narrow
-    slope = e.bytes(logits * FP32, "logits") if ctx.model.logit_softcap is not None else None
-    not_covered = e.bytes(tokens)
-    places, chosen, log_sum = e.bytes(tokens * op.INDEX), e.bytes(tokens * FP32), e.bytes(tokens * FP32)
-    one = e.bytes(FP32)
+    slope = e.allocate(logits * FP32, "logits") if ctx.model.logit_softcap is not None else None
+    not_covered = e.allocate(tokens)
+    places, chosen, log_sum = e.allocate(tokens * INT64), e.allocate(tokens * FP32), e.allocate(tokens * FP32)
+    one = e.allocate(FP32)
     del one
-    weighed = e.bytes(tokens * FP32)
-    total = e.bytes(FP32)
+    weighed = e.allocate(tokens * FP32)
+    total = e.allocate(FP32)
     del weighed, not_covered, places, chosen, log_sum
     if wanted:
-        grad = wide if ctx.compute_bytes == FP32 else e.bytes(logits * ctx.compute_bytes, "logits")
+        grad = wide if ctx.compute_bytes == FP32 else e.allocate(logits * ctx.compute_bytes, "logits")
         del wide, slope
-        row = e.bytes(tokens * ctx.shape.hidden * ctx.compute_bytes)
+        row = e.allocate(tokens * ctx.shape.hidden * ctx.compute_bytes)
         del row
-        weight = e.bytes(head * ctx.compute_bytes)
+        weight = e.allocate(head * ctx.compute_bytes)
         del weight, grad
     del total
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from planner.formulas.itemsize import FP32
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
@@ -13,10 +14,10 @@ from planner.memory.eager.layers import Linear
 
 Activation = Callable[[Autograd, Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": op.pointwise,
-    "gelu-written-out": op.gelu_written_out,
-    "swiglu": op.pointwise,
-    "geglu": op.pointwise,
+    "gelu": op.gelu,
+    "gelu-written-out": op.written_out_gelu,
+    "swiglu": op.gelu,
+    "geglu": op.gelu,
     "relu": op.relu,
     "relu2": op.relu_squared,
 }
@@ -25,7 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {
 def activation_of(ctx: SimulationContext) -> Activation:
     """The activation of a model; CUDA's autocast, not the processor's, takes powers in fp32."""
     if ctx.model.mlp == "gelu-written-out" and ctx.autocast and ctx.cuda:
-        return partial(op.gelu_written_out, power=op.FP32)
+        return partial(op.written_out_gelu, power_itemsize=FP32)
     return ACTIVATIONS[ctx.model.mlp]
 
 

@@ -6,6 +6,7 @@ peaks exact. A call of an object holds its arguments until it returns, as a modu
 
 from __future__ import annotations
 
+from planner.formulas.itemsize import INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.attention import Attention, LatentAttention
 from planner.memory.eager.autograd import Autograd
@@ -97,7 +98,7 @@ class Network:
             x = self.embedding_norm(e, x)
         if self.position is not None:
             e.label = "position"
-            positions = e.new(ctx.training.seq, op.INDEX)
+            positions = e.empty(ctx.training.seq, INT64)
             looked_up = op.embedding(e, positions, self.position, ctx.shape.hidden)
             del positions
             x = op.add(e, x, looked_up, broadcast=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from planner.formulas.itemsize import FP32, INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Parameter, Reduced, Saved, Tensor
 from planner.memory.eager.layers import Linear
 from planner.memory.eager.mlp import ACTIVATIONS, MLP
-from planner.memory.eager.operators import FP32, INDEX
 
 
 class Experts:
@@ -62,7 +62,7 @@ class MoE:
             gate = op.relu(e, gate)  # the sigmoid too keeps its output
             y = self.shared(e, x)
             e.label = "blocks.mlp"
-            y = multiply_rows(e, gate, y, wide_first=False)
+            y = multiply_rows(e, gate, y)
             del gate
             return op.add(e, out, y)
         if self.shared is not None:
@@ -73,12 +73,12 @@ class MoE:
         """Zeros to which the chosen experts' weighed outputs are added."""
         e.label = "blocks.mlp"
         ctx = self.ctx
-        zeros = e.new(x.count, ctx.compute_bytes)
+        zeros = e.empty(x.count, ctx.compute_bytes)
         product = multiply_rows(
             e, self.experts(e, index_select(e, op.cast(e, x, ctx.compute_bytes), tokens, ctx.shape.hidden)), weights
         )
         e.label = "blocks.mlp"
-        node = e.node((product,), partial(op.one_gradient, e, product.count * product.itemsize))
+        node = e.node((product,), op.new_gradients(e, product.nbytes))
         e.save(node, tokens, product)
         return zeros.view(zeros.count, node)
 
@@ -92,18 +92,18 @@ class MoE:
         del logits
         shares = op.relu(e, wide)  # the softmax keeps its output
         del wide
-        node = e.node((shares,), partial(_topk_backward, e, shares.count * FP32))
-        chosen_weights, chosen = e.new(pairs, FP32), e.new(pairs, INDEX)
-        e.save(node, chosen)
-        chosen_weights.node = node
+        backward = op.new_gradients(e, shares.nbytes, before=(shares.nbytes,))
+        chosen_weights = op.operator(e, (shares,), backward, pairs, FP32)
+        chosen = e.empty(pairs, INT64)  # its name keeps it alive to the end
+        e.save(chosen_weights.node, chosen)
         del shares
         chosen_weights = divide(e, chosen_weights, summed(e, chosen_weights, n))
-        in_order, order = e.new(pairs, INDEX), e.new(pairs, INDEX)
+        in_order, order = e.empty(pairs, INT64), e.empty(pairs, INT64)
         del in_order
         picked = index_select(e, chosen_weights, order, 1)
         weights = op.cast(e, picked, self.ctx.compute_bytes)
         del picked
-        tokens = e.new(pairs, INDEX)
+        tokens = e.empty(pairs, INT64)
         return weights, tokens
 
 
@@ -111,69 +111,40 @@ def grouped_linear(e: Autograd, x: Tensor, weight: Parameter, inputs: int, outpu
     """Rows sorted by expert, times each expert's matrix; the weight is cast each time."""
     narrow = op.cast(e, weight, x.itemsize)
     rows = x.count // inputs
-    node = e.node((x, narrow), partial(op.two_gradients, e, x.count * x.itemsize, narrow.count * narrow.itemsize))
-    out = e.new(rows * outputs, x.itemsize)
-    e.save(node, x, narrow)
-    out.node = node
+    out = op.operator(e, (x, narrow), op.new_gradients(e, x.nbytes, narrow.nbytes), rows * outputs, x.itemsize)
+    e.save(out.node, x, narrow)
     return out
-
-
-def _topk_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    zeros = e.bytes(size)
-    out = e.bytes(size)
-    del zeros
-    return [out]
 
 
 def index_select(e: Autograd, x: Tensor, index: Tensor, width: int) -> Tensor:
     """Rows of `width` elements by number; backward adds them into zeros, out of place."""
-    node = e.node((x,), partial(_topk_backward, e, x.count * x.itemsize))
-    e.save(node, index)
-    out = e.new(index.count * width, x.itemsize)
-    out.node = node
-    return out
+    backward = op.new_gradients(e, x.nbytes, before=(x.nbytes,))
+    return op.operator(e, (x,), backward, index.count * width, x.itemsize, save=(index,))
 
 
 def summed(e: Autograd, x: Tensor, count: int) -> Tensor:
     """Sums over the last dimension; the gradient is a view."""
-    node = e.node((x,), op.pass_gradient)
-    out = e.new(count, x.itemsize)
-    out.node = node
-    return out
+    return op.operator(e, (x,), op.pass_gradient, count, x.itemsize)
 
 
 def divide(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """x / y, y one number per row: saves both."""
-    node = e.node((x, y), partial(_divide_backward, e, x.count * x.itemsize, y.count * y.itemsize))
-    e.save(node, x, y)
-    out = e.new(x.count, x.itemsize)
-    out.node = node
-    return out
+    backward = partial(_divide_backward, e, x.nbytes, y.nbytes)
+    return op.operator(e, (x, y), backward, x.count, x.itemsize, save=(x, y))
 
 
 def _divide_backward(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
     """-grad * ((x / y) / y) for y, then grad / y for x."""
-    first = e.bytes(x)
-    second = e.bytes(x)
-    negative = e.bytes(x)
-    to_y = e.bytes(x)
+    first = e.allocate(x)
+    second = e.allocate(x)
+    negative = e.allocate(x)
+    to_y = e.allocate(x)
     del first, second, negative
-    return [e.bytes(x), Reduced(to_y, y)]
+    return [e.allocate(x), Reduced(to_y, y)]
 
 
-def multiply_rows(e: Autograd, x: Tensor, y: Tensor, wide_first: bool = True) -> Tensor:
+def multiply_rows(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """x * y where one has a single number per row of the other: saves both, the small gradient is summed."""
-    wide, small = (x, y) if wide_first else (y, x)
-    sizes = (wide.count * wide.itemsize, small.count * small.itemsize)
-    node = e.node((x, y), partial(_multiply_rows_backward, e, sizes, wide_first))
-    e.save(node, x, y)
-    out = e.new(wide.count, wide.itemsize)
-    out.node = node
-    return out
-
-
-def _multiply_rows_backward(
-    e: Autograd, sizes: tuple[int, int], wide_first: bool, grads: list[Gradient], saved: Saved
-) -> list[Any]:
-    first, second = e.bytes(sizes[0]), e.bytes(sizes[0])
-    return [first, Reduced(second, sizes[1])] if wide_first else [Reduced(first, sizes[1]), second]
+    wide = max(x, y, key=lambda t: t.count)
+    sizes = (t.nbytes if t.count == wide.count else (wide.nbytes, t.nbytes) for t in (x, y))
+    return op.operator(e, (x, y), op.new_gradients(e, *sizes), wide.count, wide.itemsize, save=(x, y))

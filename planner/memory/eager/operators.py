@@ -1,7 +1,8 @@
-"""Operators of a transformer on tensors that weigh but hold nothing (`autograd.py`).
+"""The operators of a transformer on fake tensors (sizes, no data): what each allocates and saves, in PyTorch's order.
 
-Each mirrors what eager PyTorch allocates and saves, forward and backward, in PyTorch's order. `e` is the autograd;
-sizes are elements. A custom function of the reference model (RMSNorm, rotary embedding) is mirrored line by line.
+`e` is the autograd that records them; sizes are elements. Almost every operator is one call of `operator` with a
+backward made by `new_gradients`. A custom function of the reference model (RMSNorm, rotary embedding) is simulated line
+by line in `layers.py`.
 """
 
 from __future__ import annotations
@@ -10,286 +11,243 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from planner.formulas.itemsize import FP32
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.graph import Gradient, Node, Parameter, Reduced, Saved, Summed, Tensor
+from planner.memory.eager.graph import Backward, Gradient, Parameter, Reduced, Saved, Summed, Tensor
 
-FP32 = 4
-INDEX = 8  # int64
+Sizes = tuple[int | tuple[int, int], ...]
+
+
+def operator(
+    e: Autograd,
+    inputs: tuple[Tensor, ...],
+    backward: Backward,
+    count: int,
+    itemsize: int,
+    *,
+    save: tuple[Tensor, ...] = (),
+    save_output: bool = False,
+    component: str = "temporary",
+) -> Tensor:
+    """The output of an operator: a new tensor of `count` elements. What it saves of its inputs, it saves before."""
+    node = e.node(inputs, backward)
+    e.save(node, *save)
+    out = e.empty(count, itemsize, component)
+    if save_output:
+        e.save(node, out)
+    out.node = node
+    return out
+
+
+def new_gradients(
+    e: Autograd,
+    *sizes: int | tuple[int, int],
+    component: str = "temporary",
+    before: tuple[int, ...] = (),
+    after: tuple[int, ...] = (),
+) -> Backward:
+    """A backward that makes a new gradient of each size (bytes); of a pair, one of the first size, then reduced to the
+    second. before, after: bytes that it needs meanwhile, allocated before or after the gradients."""
+    return partial(_new_gradients, e, sizes, component, before, after)
+
+
+def _new_gradients(
+    e: Autograd,
+    sizes: Sizes,
+    component: str,
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+    grads: list[Gradient],
+    saved: Saved,
+) -> list[Any]:
+    scratch = [e.allocate(size) for size in before]
+    made: list[Any] = []
+    for size in sizes:
+        if isinstance(size, int):
+            made.append(e.allocate(size, component))
+        else:
+            made.append(Reduced(e.allocate(size[0], component), size[1]))
+    scratch += [e.allocate(size) for size in after]
+    return made
+
+
+def pass_gradient(grads: list[Gradient], saved: Saved) -> list[Any]:
+    """A backward whose input gradient is the output's."""
+    return list(grads)
+
+
+def elementwise(e: Autograd, x: Tensor, *, save: tuple[Tensor, ...] = (), save_output: bool = False) -> Tensor:
+    """A new tensor like x; backward makes a gradient like x."""
+    return operator(e, (x,), new_gradients(e, x.nbytes), x.count, x.itemsize, save=save, save_output=save_output)
+
+
+def view(e: Autograd, x: Tensor, count: int) -> Tensor:
+    """A view of x with `count` elements (a slice, an expanded tensor, an operator in place); backward copies."""
+    return x.view(count, e.node((x,), new_gradients(e, x.nbytes)))
+
+
+def gelu(e: Autograd, x: Tensor) -> Tensor:
+    """An activation that saves its input: GELU, SiLU."""
+    return elementwise(e, x, save=(x,))
+
+
+def relu(e: Autograd, x: Tensor) -> Tensor:
+    """An operator that saves its output: ReLU, tanh, sigmoid, softmax."""
+    return elementwise(e, x, save_output=True)
+
+
+def scale(e: Autograd, x: Tensor) -> Tensor:
+    """x times or divided by a number."""
+    return elementwise(e, x)
+
+
+def copy(e: Autograd, x: Tensor) -> Tensor:
+    """A new tensor like x, whose gradient is passed on: a copy, or a number or mask added."""
+    return operator(e, (x,), pass_gradient, x.count, x.itemsize)
+
+
+def pad(e: Autograd, x: Tensor, count: int) -> Tensor:
+    """F.pad: a larger copy; backward slices, which copies too."""
+    return operator(e, (x,), new_gradients(e, x.nbytes), count, x.itemsize)
+
+
+def power(e: Autograd, x: Tensor) -> Tensor:
+    """x to a power; backward is grad * (n * x^(n-1)), each factor in a tensor of its own."""
+    return operator(e, (x,), new_gradients(e, x.nbytes, before=(x.nbytes,) * 2), x.count, x.itemsize, save=(x,))
+
+
+def relu_squared(e: Autograd, x: Tensor) -> Tensor:
+    """relu(x).square()."""
+    x = relu(e, x)
+    return power(e, x)
+
+
+def written_out_gelu(e: Autograd, x: Tensor, power_itemsize: int | None = None) -> Tensor:
+    """0.5 x (1 + tanh(c (x + 0.044715 x^3))), operator by operator; power_itemsize: that of x^3."""
+    half = scale(e, x)
+    cubed = cast(e, x, power_itemsize or x.itemsize)
+    cubed = power(e, cubed)
+    cubed = scale(e, cubed)
+    wide = add(e, x, cubed)
+    del cubed
+    wide = scale(e, wide)
+    wide = relu(e, wide)  # tanh
+    wide = copy(e, wide)
+    return multiply(e, half, wide)
+
+
+def soft_cap(e: Autograd, x: Tensor) -> Tensor:
+    """x.div_(cap).tanh_() * cap."""
+    x = view(e, x, x.count)
+    x = view(e, x, x.count)
+    e.save(x.node, x)
+    return scale(e, x)
 
 
 def cast(e: Autograd, x: Tensor, itemsize: int) -> Tensor:
-    """x.to(dtype): nothing where it has the type already; backward casts the gradient back."""
+    """x.to(dtype): x itself where it has the type already; backward casts the gradient back."""
     if x.itemsize == itemsize:
         return x
-    node = e.node((x,), partial(_cast_backward, e, x.count * x.itemsize)) if x.node is not None else None
-    out = e.new(x.count, itemsize)
+    node = None if x.node is None else e.node((x,), new_gradients(e, x.nbytes))
+    out = e.empty(x.count, itemsize)
     out.node = node
     return out
 
 
 def gradient_hook(e: Autograd, x: Tensor, reached: Callable[[], object]) -> Tensor:
     """x itself; `reached` is called when backward has its whole gradient."""
-    return x.view(x.count, e.node((x,), partial(_mark_backward, reached)))
 
+    def backward(grads: list[Gradient], saved: Saved) -> list[Any]:
+        reached()
+        return list(grads)
 
-def _mark_backward(reached: Callable[[], object], grads: list[Gradient], saved: Saved) -> list[Any]:
-    reached()
-    return list(grads)
-
-
-def _cast_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size)]
+    return x.view(x.count, e.node((x,), backward))
 
 
 def add(e: Autograd, x: Tensor, y: Tensor, broadcast: bool = False) -> Tensor:
     """x + y; types promote to the wider. broadcast: y has fewer dimensions, its gradient is summed."""
-    node = e.node((x, y), partial(_add_backward, e, (x.count, x.itemsize), (y.count, y.itemsize), broadcast))
-    out = e.new(max(x.count, y.count), max(x.itemsize, y.itemsize))
-    out.node = node
-    return out
+    itemsize = max(x.itemsize, y.itemsize)
+    cast_back = [None if t.itemsize == itemsize else t.nbytes for t in ((x,) if broadcast else (x, y))]
+    backward = partial(_add_backward, e, cast_back, y.count * itemsize if broadcast else None)
+    return operator(e, (x, y), backward, max(x.count, y.count), itemsize)
 
 
 def _add_backward(
-    e: Autograd, x: tuple[int, int], y: tuple[int, int], broadcast: bool, grads: list[Gradient], saved: Saved
+    e: Autograd, cast_back: list[int | None], summed: int | None, grads: list[Gradient], saved: Saved
 ) -> list[Any]:
-    itemsize = max(x[1], y[1])
-    outputs: list[Any] = []
-    for i, size in enumerate((x, y)):
-        if broadcast and i == 1:
-            outputs.append(Summed(size[0] * itemsize))
-        elif size[1] < itemsize:
-            outputs.append(e.bytes(size[0] * size[1]))
-        else:
-            outputs.append(grads[0])
-    return outputs
+    """The output's gradient for both inputs, cast back for a narrow one, summed for a broadcast y."""
+    made: list[Any] = [grads[0] if size is None else e.allocate(size) for size in cast_back]
+    return made if summed is None else [*made, Summed(summed)]
+
+
+def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
+    """x * y: each is saved for the gradient of the other; y may need none. Types promote to the wider."""
+    itemsize = max(x.itemsize, y.itemsize)
+    if y.node is None:
+        return operator(e, (x,), new_gradients(e, x.nbytes), x.count, itemsize, save=(y,))
+    # a narrow x: its gradient is made in the wider type, then narrowed
+    first = x.nbytes if x.itemsize == itemsize else (x.count * itemsize, x.nbytes)
+    return operator(e, (x, y), new_gradients(e, first, y.nbytes), x.count, itemsize, save=(x, y))
 
 
 def linear(e: Autograd, x: Tensor, weight: Tensor, bias: Tensor | None, width: int) -> Tensor:
     """x [.., K] times weight [M, K], of one type; `width` is K."""
     rows, outputs = x.count // width, weight.count // width
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    sizes = (rows * width * x.itemsize, weight.count * x.itemsize, outputs * x.itemsize)
-    node = e.node(inputs, partial(_linear_backward, e, sizes, bias is not None, x.node is not None))
-    e.save(node, x, weight)
-    out = e.new(rows * outputs, x.itemsize)
-    out.node = node
-    return out
+    sizes = (x.nbytes if x.node is not None else None, weight.count * x.itemsize)
+    backward = partial(matmul_backward, e, sizes, None if bias is None else outputs * x.itemsize)
+    return operator(e, inputs, backward, rows * outputs, x.itemsize, save=(x, weight))
 
 
-def _linear_backward(
-    e: Autograd, sizes: tuple[int, int, int], bias: bool, into: bool, grads: list[Gradient], saved: Saved
+def matmul_backward(
+    e: Autograd, sizes: tuple[int | None, int], bias: int | None, grads: list[Gradient], saved: Saved
 ) -> list[Any]:
-    """addmm (bias) makes the input's gradient first, mm (none) the weight's."""
-    if bias:
-        back = e.viewed(sizes[0]) if into else None
-        return [back, e.viewed(sizes[1]), Summed(sizes[2])]
-    weight = e.viewed(sizes[1])
-    return [e.viewed(sizes[0]) if into else None, weight]
-
-
-def layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
-    """F.layer_norm: output, mean and inverse deviation; gain and bias where there are."""
-    rows = x.count // width
-    node = e.node((x, *parameters), partial(_layer_norm_backward, e, x.count * x.itemsize, width, len(parameters)))
-    e.save(node, x, *parameters)
-    out = e.new(x.count, x.itemsize)
-    mean, deviation = e.new(rows, FP32), e.new(rows, FP32)
-    e.save(node, mean, deviation)
-    out.node = node
-    return out
-
-
-def _layer_norm_backward(
-    e: Autograd, size: int, width: int, parameters: int, grads: list[Gradient], saved: Saved
-) -> list[Any]:
-    return [e.bytes(size), *(e.bytes(width * FP32) for _ in range(parameters))]
-
-
-def pointwise(e: Autograd, x: Tensor) -> Tensor:
-    """An activation that saves its input: GELU, SiLU."""
-    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
-    e.save(node, x)
-    out = e.new(x.count, x.itemsize)
-    out.node = node
-    return out
-
-
-def one_gradient(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size)]
-
-
-def copy(e: Autograd, x: Tensor, node: Node | None) -> Tensor:
-    """A fresh tensor of x's size, made by `node`."""
-    out = e.new(x.count, x.itemsize)
-    out.node = node
-    return out
-
-
-def pass_gradient(grads: list[Gradient], saved: Saved) -> list[Any]:
-    """The gradient of a copy is that of its source."""
-    return list(grads)
-
-
-def relu(e: Autograd, x: Tensor) -> Tensor:
-    """ReLU keeps its output."""
-    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
-    out = e.new(x.count, x.itemsize)
-    e.save(node, out)
-    out.node = node
-    return out
-
-
-def relu_squared(e: Autograd, x: Tensor) -> Tensor:
-    """relu(x).square()."""
-    x = relu(e, x)
-    node = e.node((x,), partial(_square_backward, e, x.count * x.itemsize))
-    e.save(node, x)
-    out = e.new(x.count, x.itemsize)
-    out.node = node
-    return out
-
-
-def gelu_written_out(e: Autograd, x: Tensor, power: int | None = None) -> Tensor:
-    """0.5 x (1 + tanh(c (x + 0.044715 x^3))), operator by operator; power: bytes of the type that x^3 is taken in."""
-    half = scale(e, x)
-    third = cast(e, x, power or x.itemsize)
-    node = e.node((third,), partial(_square_backward, e, third.count * third.itemsize))  # of any power
-    e.save(node, third)
-    third = copy(e, third, node)
-    third = scale(e, third)
-    wide = add(e, x, third)
-    del third
-    wide = scale(e, wide)
-    wide = relu(e, wide)  # tanh, like ReLU, keeps its output
-    wide = copy(e, wide, e.node((wide,), pass_gradient))
-    return multiply(e, half, wide)
-
-
-def _square_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    """grad * (2 * x): the power's derivative is a tensor of its own."""
-    power = e.bytes(size)
-    twice = e.bytes(size)
-    out = e.bytes(size)
-    del power, twice
-    return [out]
-
-
-def soft_cap(e: Autograd, x: Tensor) -> Tensor:
-    """x.div_(cap).tanh_() * cap."""
-    size = x.count * x.itemsize
-    x = x.view(x.count, e.node((x,), partial(one_gradient, e, size)))
-    node = e.node((x,), partial(one_gradient, e, size))
-    x = x.view(x.count, node)
-    e.save(node, x)
-    return scale(e, x)
-
-
-def scale(e: Autograd, x: Tensor) -> Tensor:
-    """x times or divided by a number."""
-    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
-    out = e.new(x.count, x.itemsize)
-    out.node = node
-    return out
-
-
-def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
-    """x * y: each is saved for the gradient of the other; y may want none. Types promote to the wider."""
-    if y.node is None:
-        node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
-        e.save(node, y)
-    elif x.itemsize < y.itemsize:
-        node = e.node((x, y), partial(_promoted_backward, e, x.count * y.itemsize, x.count * x.itemsize))
-        e.save(node, x, y)
-    else:
-        node = e.node((x, y), partial(two_gradients, e, x.count * x.itemsize, y.count * y.itemsize))
-        e.save(node, x, y)
-    out = e.new(x.count, max(x.itemsize, y.itemsize))
-    out.node = node
-    return out
-
-
-def _promoted_backward(e: Autograd, wide: int, narrow: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    """Both gradients are made in the wider type; the first is then narrowed."""
-    first = e.bytes(wide)
-    return [Reduced(first, narrow), e.bytes(wide)]
-
-
-def two_gradients(e: Autograd, x: int, y: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    """A fresh gradient for each of two inputs, of x and y bytes."""
-    return [e.bytes(x), e.bytes(y)]
+    """Gradients of both factors, as views. addmm (with bias) makes the first factor's first, mm the second's."""
+    left, right = sizes
+    if bias is not None:
+        back = None if left is None else e.allocate_view(left)
+        return [back, e.allocate_view(right), Summed(bias)]
+    weight = e.allocate_view(right)
+    return [None if left is None else e.allocate_view(left), weight]
 
 
 def join(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """torch.cat: a copy of both; the gradients are views of one."""
-    node = e.node((x, y), _join_backward)
-    out = e.new(x.count + y.count, x.itemsize)
-    out.node = node
-    return out
+    return operator(e, (x, y), _join_backward, x.count + y.count, x.itemsize)
 
 
 def _join_backward(grads: list[Gradient], saved: Saved) -> list[Any]:
     return [grads[0], grads[0]]
 
 
-def expand(e: Autograd, x: Tensor, count: int) -> Tensor:
-    """x seen `count` elements large, without a copy; backward sums."""
-    return x.view(count, e.node((x,), partial(one_gradient, e, x.count * x.itemsize)))
-
-
-def pad(e: Autograd, x: Tensor, count: int) -> Tensor:
-    """F.pad: a larger copy; backward cuts, which copies too."""
-    node = e.node((x,), partial(one_gradient, e, x.count * x.itemsize))
-    out = e.new(count, x.itemsize)
-    out.node = node
-    return out
-
-
-def sliced(e: Autograd, x: Tensor, count: int) -> Tensor:
-    """A slice: a view; its gradient is set into zeros."""
-    return x.view(count, e.node((x,), partial(one_gradient, e, x.count * x.itemsize)))
-
-
 def split(e: Autograd, x: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
     """Views of one storage; backward joins their gradients."""
-    node = e.node((x,), partial(_split_backward, e, x.count * x.itemsize), len(counts))
+    node = e.node((x,), new_gradients(e, x.nbytes), len(counts))
     return [x.view(count, node, i) for i, count in enumerate(counts)]
 
 
-def _split_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size)]
-
-
-def embedding(e: Autograd, ids: Tensor, table: Parameter, width: int) -> Tensor:
-    """A look-up; backward makes the whole table's gradient."""
-    node = e.node((table,), partial(_embedding_backward, e, table.count * table.itemsize))
-    e.save(node, ids)
-    out = e.new(ids.count * width, table.itemsize)
-    out.node = node
+def layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
+    """F.layer_norm: saves x, gain and bias where there are any, and the fp32 mean and inverse deviation of each row."""
+    rows = x.count // width
+    backward = new_gradients(e, x.nbytes, *(width * FP32 for _ in parameters))
+    out = operator(e, (x, *parameters), backward, x.count, x.itemsize, save=(x, *parameters))
+    mean, deviation = e.empty(rows, FP32), e.empty(rows, FP32)
+    e.save(out.node, mean, deviation)
     return out
 
 
-def _embedding_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size)]
+def embedding(e: Autograd, ids: Tensor, table: Parameter, width: int) -> Tensor:
+    """Rows of a table; backward makes the whole table's gradient."""
+    return operator(e, (table,), new_gradients(e, table.nbytes), ids.count * width, table.itemsize, save=(ids,))
 
 
-def softmax_cross_entropy(e: Autograd, logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy_sum(e: Autograd, logits: Tensor, targets: Tensor) -> Tensor:
     """Summed cross-entropy: log-softmax, then the negative log-likelihood with its summed weight."""
-    size = logits.count * logits.itemsize
-    softmax = e.node((logits,), partial(_log_softmax_backward, e, size))
-    log_probabilities = e.new(logits.count, logits.itemsize, "logits")
-    log_probabilities.node = softmax
-    e.save(softmax, log_probabilities)
-    nll = e.node((log_probabilities,), partial(_nll_backward, e, size))
-    e.save(nll, log_probabilities, targets)
-    loss, weight = e.new(1, logits.itemsize, "logits"), e.new(1, logits.itemsize, "logits")
-    e.save(nll, weight)
-    loss.node = nll
+    backward = new_gradients(e, logits.nbytes, component="logits")
+    itemsize = logits.itemsize
+    log_probabilities = operator(e, (logits,), backward, logits.count, itemsize, save_output=True, component="logits")
+    loss = operator(
+        e, (log_probabilities,), backward, 1, itemsize, save=(log_probabilities, targets), component="logits"
+    )
+    e.save(loss.node, e.empty(1, itemsize, "logits"))
     return loss
-
-
-def _log_softmax_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size, "logits")]
-
-
-def _nll_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size, "logits")]

@@ -7,13 +7,12 @@ flash: the scores are never stored. math: softmax(Q K^T) V written out in fp32, 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from planner.formulas.itemsize import FP32
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
-from planner.memory.eager.graph import Gradient, Saved, Tensor
-from planner.memory.eager.operators import FP32
+from planner.memory.eager.graph import Tensor
 
 RANDOM_STATE = 16  # bytes: seed and offset
 
@@ -27,10 +26,10 @@ def document_masks(e: Autograd, ctx: SimulationContext) -> tuple[Tensor | None, 
         return None, None
     t, windows, same = ctx.training, ctx.window_kinds, not ctx.window_binds
     scores = t.micro_batch * t.seq * t.seq
-    apart = e.new(scores, 1)
+    apart = e.empty(scores, 1)
     count = scores * (ctx.shape.heads if ctx.model.position == "alibi" else 1)
-    full = e.new(count, ctx.compute_bytes, "activations") if False in windows or same else None
-    windowed = (full if same else e.new(count, ctx.compute_bytes, "activations")) if True in windows else None
+    full = e.empty(count, ctx.compute_bytes, "activations") if False in windows or same else None
+    windowed = (full if same else e.empty(count, ctx.compute_bytes, "activations")) if True in windows else None
     del apart
     keeps = e.recording and t.activation_checkpointing != "selective" and not by_math(e, ctx)
     e.label = "blocks.attention"
@@ -57,25 +56,22 @@ def in_rows(e: Autograd, ctx: SimulationContext, out: Tensor, sliced: bool = Fal
     """[B, T, a v] of the heads' outputs: a copy where they do not lie so already."""
     if not sliced and (ctx.shape.heads == 1 or not by_math(e, ctx)):
         return out
-    return op.copy(e, out, e.node((out,), op.pass_gradient))
+    return op.copy(e, out)
 
 
 def flash_attention(
     e: Autograd, ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor, mask: Mask
 ) -> Tensor:
     """q, k, v, the mask, output and the fp32 log-sum-exp are saved; on CUDA also the random state of the call."""
-    sizes = (query.count * query.itemsize, key.count * key.itemsize, value.count * value.itemsize)
-    scratch = _cuda_scratch(ctx, query, key, value) if ctx.cuda else ()
-    node = e.node((query, key, value), partial(_flash_backward, e, sizes, scratch))
-    e.save(node, query, key, value)
-    if isinstance(mask, Tensor):
-        e.save(node, mask)
-    out = e.new(query.count, query.itemsize)
-    lse = e.new(ctx.tokens * ctx.shape.heads, FP32)
-    e.save(node, out, lse)
+    backward = op.new_gradients(
+        e, query.nbytes, key.nbytes, value.nbytes, after=_cuda_scratch(ctx, query, key, value) if ctx.cuda else ()
+    )
+    save = (query, key, value, mask) if isinstance(mask, Tensor) else (query, key, value)
+    out = op.operator(e, (query, key, value), backward, query.count, query.itemsize, save=save)
+    lse = e.empty(ctx.tokens * ctx.shape.heads, FP32)
+    e.save(out.node, out, lse)
     if ctx.cuda:
-        e.save(node, e.new(RANDOM_STATE, 1))
-    out.node = node
+        e.save(out.node, e.empty(RANDOM_STATE, 1))
     return out
 
 
@@ -89,17 +85,8 @@ def _cuda_scratch(ctx: SimulationContext, query: Tensor, key: Tensor, value: Ten
     rows = t.micro_batch * s.heads * -(-t.seq // 128) * 128
     unit = 32 if s.head_dim <= 128 else 64
     width = -(-s.head_dim // unit) * unit
-    grouped = (query.count * query.itemsize,) * 2 if key.count < query.count else ()
+    grouped = (query.nbytes,) * 2 if key.count < query.count else ()
     return (rows * FP32, rows * width * FP32, *grouped)
-
-
-def _flash_backward(
-    e: Autograd, sizes: tuple[int, int, int], scratch: tuple[int, ...], grads: list[Gradient], saved: Saved
-) -> list[Any]:
-    made = [e.bytes(size) for size in sizes]
-    held = [e.bytes(size) for size in scratch]
-    del held
-    return made
 
 
 def math_attention(
@@ -116,20 +103,20 @@ def math_attention(
     all_keys = repeated(e, wide_key, groups) if grouped else wide_key
     all_values = repeated(e, wide_value, groups) if grouped else wide_value
     scaled_key = op.scale(e, all_keys)
-    left = op.copy(e, scaled_query, e.node((scaled_query,), op.pass_gradient)) if scattered else scaled_query
+    left = op.copy(e, scaled_query) if scattered else scaled_query
     right = scaled_key
     if scattered and not grouped:
-        right = op.copy(e, scaled_key, e.node((scaled_key,), op.pass_gradient))
+        right = op.copy(e, scaled_key)
     scores = product(e, left, right, batch * heads * seq * seq)
     del left, right, scaled_key
-    scores = op.copy(e, scores, e.node((scores,), op.pass_gradient))  # the mask is added
+    scores = op.copy(e, scores)  # the mask is added
     weights = op.relu(e, scores)  # softmax, like ReLU, keeps its output and gives a gradient of its size
     del scores
     weights = weight_dropout(e, ctx, weights)
-    narrow_weights = None if itemsize == FP32 else e.new(weights.count, itemsize)  # returned beside the output
+    narrow_weights = None if itemsize == FP32 else e.empty(weights.count, itemsize)  # returned beside the output
     kept_values = all_values
     if scattered and not grouped:
-        kept_values = op.copy(e, all_values, e.node((all_values,), op.pass_gradient))
+        kept_values = op.copy(e, all_values)
     out = product(e, weights, kept_values, all_values.count, scattered)
     del kept_values
     out = op.cast(e, out, itemsize)
@@ -138,47 +125,30 @@ def math_attention(
 
 
 def _causal_mask(e: Autograd, seq: int) -> Tensor:
-    ones = e.new(seq * seq, 1)
-    lower = e.new(seq * seq, 1)
+    ones = e.empty(seq * seq, 1)
+    lower = e.empty(seq * seq, 1)
     del ones
-    zero, minus_infinity = e.new(1, FP32), e.new(1, FP32)
-    mask = e.new(seq * seq, FP32)
+    zero, minus_infinity = e.empty(1, FP32), e.empty(1, FP32)
+    mask = e.empty(seq * seq, FP32)
     del lower, zero, minus_infinity
     return mask
 
 
 def repeated(e: Autograd, x: Tensor, groups: int) -> Tensor:
     """Keys or values for all query heads; backward sums over the groups."""
-    node = e.node((x,), partial(_repeated_backward, e, x.count * x.itemsize))
-    out = e.new(x.count * groups, x.itemsize)
-    out.node = node
-    return out
-
-
-def _repeated_backward(e: Autograd, size: int, grads: list[Gradient], saved: Saved) -> list[Any]:
-    return [e.bytes(size)]
+    return op.operator(e, (x,), op.new_gradients(e, x.nbytes), x.count * groups, x.itemsize)
 
 
 def product(e: Autograd, left: Tensor, right: Tensor, count: int, scattered: bool = False) -> Tensor:
     """A batched matrix product of `count` elements; a gradient in another order of heads is copied first."""
-    sizes = (left.count * left.itemsize, right.count * right.itemsize)
-    node = e.node((left, right), partial(_product_backward, e, sizes))
-    e.save(node, left, right)
-    out = e.new(count, left.itemsize)
-    out.node = node
-    if scattered:
-        out = out.view(count, e.node((out,), partial(op.one_gradient, e, count * left.itemsize)))
-    return out
-
-
-def _product_backward(e: Autograd, sizes: tuple[int, int], grads: list[Gradient], saved: Saved) -> list[Any]:
-    right = e.viewed(sizes[1])
-    return [e.viewed(sizes[0]), right]
+    backward = partial(op.matmul_backward, e, (left.nbytes, right.nbytes), None)
+    out = op.operator(e, (left, right), backward, count, left.itemsize, save=(left, right))
+    return op.view(e, out, count) if scattered else out
 
 
 def weight_dropout(e: Autograd, ctx: SimulationContext, weights: Tensor) -> Tensor:
     """Dropout of the attention weights, composed of operators on a CPU: noise of the input's type, a product."""
     if not ctx.training.dropout or not e.recording:
         return weights
-    noise = e.new(weights.count, weights.itemsize)
+    noise = e.empty(weights.count, weights.itemsize)
     return op.multiply(e, weights, noise)

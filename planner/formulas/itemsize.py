@@ -1,0 +1,7 @@
+"""Bytes of one element of each type that a computation names itself; what a config chooses comes with its recipe."""
+
+from __future__ import annotations
+
+FP32 = 4
+BF16 = 2
+INT64 = 8  # token ids, positions, indices

@@ -9,8 +9,6 @@ steps is compared. With --kept the profile in the cache is used where it is stil
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.header import write
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
 from planner.counts.parameters import parameters_of
@@ -137,11 +136,8 @@ def main() -> None:
     profile = kept if kept and is_current(kept) else measure_profile("cpu", asked.seconds)
     rows = [row_of(model) for model in measure(profile, asked.steps)]
     machine = {
-        "date": date.today().isoformat(),
         "device": device_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
         "profile_noise": profile["relative_noise"],
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
@@ -153,7 +149,7 @@ def main() -> None:
             f"{row['measured_seconds']:>10.4f} s{row['predicted_over_measured']:>8.2f}{quartiles:>24}"
         )
     if asked.json:
-        asked.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        write({"machine": machine, "rows": rows}, asked.json)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.header import header
 from benchmarks.memory_reference import (
     SCALARS,
     Made,
@@ -86,9 +85,7 @@ def report(few: bool) -> dict[str, Any]:
             found += of_phases(row)
     off = [row for row in found if differs(row)]
     return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).date().isoformat(),
+        "header": header(),
         "rows": len(found),
         "exact": len(found) - len(off),
         "largest_difference_bytes": max((r["difference_bytes"] for r in found), key=abs),
@@ -116,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     found = report(options.few)
     options.out.write_text(text_of(found), encoding="utf-8")
-    print(f"torch {found['torch']}: {found['exact']} of {found['rows']} comparisons exact; {options.out}")
+    print(f"torch {torch.__version__}: {found['exact']} of {found['rows']} comparisons exact; {options.out}")
     for row in found["different"][:20]:
         print(f"  {row['case']}: {row['compared']} {row['difference_bytes']:+,} bytes {row['first_difference']}")
     return 1 if found["different"] else 0

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.header import write
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
 from planner.counts.run import rate_at
-from planner.files import write_atomically
 
 FILE = Path(__file__).parent / "results" / "equality.json"
 STEPS, SEQUENCES, SEQ, VOCAB = 20, 8, 32, 128
@@ -153,20 +153,17 @@ def table() -> str:
     for row in recorded["rows"]:
         seen, allowed = (f"{x:.1e}" if x else "0, to the bit" for x in (row["difference_nats"], row["tolerance"]))
         lines.append(f"| {row['what']} | `{row['recipe']}` | {seen} | {allowed} |")
-    return "\n".join([f"torch {recorded['torch']} on a processor, {recorded['as_of']}.", "", *lines])
+    made = recorded["header"]
+    return "\n".join([f"torch {made['versions']['torch']} on a processor, {made['date']}.", "", *lines])
 
 
 def main() -> None:
     """Measure all and write the results."""
-    import datetime
-
     import torch
 
     torch.set_num_threads(1)
     rows = measured((*changes(), *compiled()))
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    document = {"as_of": today, "torch": torch.__version__, "steps": STEPS, "rows": rows}
-    write_atomically(FILE, json.dumps(document, indent=1) + "\n", overwrite=True)
+    write({"steps": STEPS, "rows": rows}, FILE)
     print(table())
 
 

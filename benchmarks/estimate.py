@@ -5,13 +5,11 @@ With and without the allocator's replay, medians of many calls, for models of di
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.header import write
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import estimate
@@ -46,9 +44,7 @@ def main() -> None:
         plain = milliseconds(lambda config=config: estimate(config), CALLS)  # type: ignore[misc]
         replayed = milliseconds(lambda config=config: estimate(config, replay=True), CALLS // 10)  # type: ignore[misc]
         rows[name] = {"estimate": plain, "with_replay": replayed}
-    machine = {"python": platform.python_version(), "processor": platform.processor() or platform.machine()}
-    json.dump({"machine": machine, "rows": rows}, sys.stdout, indent=1)
-    print()
+    write({"rows": rows}, None)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,15 @@ Losses are means over the last tenth of a run's steps, nats per token; the data 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import statistics
-import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.cpu_profile import gpt, run_of
+from benchmarks.header import write
 from planner.config.run import RunConfig
 from planner.plan import estimate
 from reference_trainer.data.samples import TokenData, open_data
@@ -151,11 +148,8 @@ def main() -> None:
     data = open_data(None, base.model.vocab, base.training.seq)
     with numerics(deterministic=False):
         result = {
-            "date": date.today().isoformat(),
             "device": device_name(CPU),
             "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
             "data": data.description,
             "steps": asked.steps,
             "precision": precisions(changed(base, steps=max(10, asked.steps // 4)), data),
@@ -163,11 +157,7 @@ def main() -> None:
             "warmup": warmups(base, data, asked.seeds),
             "rates": rates(base, data),
         }
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    if asked.json is None:
-        sys.stdout.write(text)
-    else:
-        asked.json.write_text(text, encoding="utf-8")
+    write(result, asked.json)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,10 @@ whole loop: the guard, one row of metrics per step, the journal on disk.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.cpu_profile import gpt, run_of
+from benchmarks.header import write
 from benchmarks.plain_loop import PlainLoop
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
@@ -138,20 +136,13 @@ def main() -> None:
             f"ratio {row['speed_ratio_median']:.3f}; peak {row['peak_ratio']:.3f}\n"
         )
     result = {
-        "date": date.today().isoformat(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
         "pairs": asked.pairs,
         "steps_per_turn": asked.steps,
         "runs": rows,
     }
-    text = json.dumps(result, indent=1) + "\n"
-    if asked.json is None:
-        sys.stdout.write(text)
-    else:
-        asked.json.write_text(text, encoding="utf-8")
+    write(result, asked.json)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What another release's torch.compile hands from forward to backward, for languini's GPT; needs that torch only.
 
-    python benchmarks/old_compiler.py [--layers 2] [--hidden 768] [--heads 12] [--head-dim 64] [--out FILE]
+    python -m benchmarks.old_compiler [--layers 2] [--hidden 768] [--heads 12] [--head-dim 64] [--out FILE]
 
 The program is that of github.com/languini-kitchen/languini-kitchen (languini/projects/gpt/lib.py and model.py at
 0f185f9) in its operators and their order, with CUDA's autocast casts said where a processor's autocast has none: the
 power of GELU and the softmax in fp32. Inductor's decompositions and the partitioner run as in a real compilation,
 which then stops: nothing is generated, and no GPU is needed. In a fresh environment of Python 3.10:
 
-    pip install torch==2.0.0 'numpy<2' && python benchmarks/old_compiler.py
+    pip install torch==2.0.0 'numpy<2' && python -m benchmarks.old_compiler
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import torch
 import torch._inductor.compile_fx
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from benchmarks.header import header
 
 SEQ, SEQUENCES, VOCAB, MASK = 512, 4, 16384, 4096
 VIEWS = {
@@ -126,7 +128,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     tensors = Counter(json.dumps(tensor) for tensor in kept(Model(**shape)))
     sizes = {"seq": SEQ, "sequences": SEQUENCES, "vocab": VOCAB}
     rows = [{"times": times, **json.loads(tensor)} for tensor, times in sorted(tensors.items())]
-    return {"torch": torch.__version__, **shape, **sizes, "kept": rows}
+    return {"header": header(), **shape, **sizes, "kept": rows}
 
 
 def main() -> None:

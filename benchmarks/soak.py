@@ -14,19 +14,18 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.cpu_profile import gpt, run_of
+from benchmarks.header import write
 from planner.config.run import RunConfig
 from planner.inputs.run_toml import config_text
 from reference_trainer.device.device import device_name
@@ -142,18 +141,11 @@ def main() -> None:
     asked = parser.parse_args()
     found = soak(asked.kills, asked.seed)
     result = {
-        "date": date.today().isoformat(),
         "device": device_name(torch.device("cpu")),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
         "seed": asked.seed,
         **found,
     }
-    text = json.dumps(result, indent=1) + "\n"
-    if asked.json is None:
-        sys.stdout.write(text)
-    else:
-        asked.json.write_text(text, encoding="utf-8")
+    write(result, asked.json)
     sys.stderr.write(f"{found['kills']} kills, and the run is that which was left alone\n")
 
 

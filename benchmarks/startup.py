@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+from benchmarks.header import write
 
 ROOT = Path(__file__).resolve().parent.parent
 ESTIMATE = [sys.executable, "-m", "gptplan", "estimate", "--params", "125M", "--tokens", "10B", "--gpu", "a100-80gb"]
@@ -46,10 +44,6 @@ def main() -> None:
         seconds(command)
     pairs = [(seconds(ESTIMATE), seconds(BARE)) for _ in range(options.runs)]
     found = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("typer", "pydantic", "rich")},
         "runs": options.runs,
         "estimate_seconds": median(a for a, _ in pairs),
         "estimate_seconds_min": min(a for a, _ in pairs),
@@ -57,9 +51,7 @@ def main() -> None:
         "bare_imports_seconds_min": min(b for _, b in pairs),
         "median_ratio": median(a / b for a, b in pairs),
     }
-    print(json.dumps(found, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(found, options.json)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import compileall
-import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
+
+from benchmarks.header import write
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_OF = "2026-11-21"
@@ -114,11 +112,7 @@ def main() -> None:
     seconds(FIRST)
     pairs = [(seconds(FIRST), seconds(BARE)) for _ in range(options.runs)]
     found: dict[str, object] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("textual", "pydantic", "rich")},
         "runs": options.runs,
         "first_paint_seconds": median(a for a, _ in pairs),
         "first_paint_seconds_min": min(a for a, _ in pairs),
@@ -133,9 +127,7 @@ def main() -> None:
             "min": min(each),
             "settled_median": median(settled),
         }
-    print(json.dumps(found, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(found, options.json)
 
 
 if __name__ == "__main__":

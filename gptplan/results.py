@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from planner.analysis.findings import findings
+from planner.analysis.fitting import with_remedies
 from planner.document import document
 from planner.plan import Plan as LibraryPlan
 from planner.report.comparison import comparison_lines
@@ -38,10 +39,10 @@ class Plan(LibraryPlan):
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `gptplan estimate --json` prints: base units, unknown is None."""
-        return _plain(document(self, findings(self)))
+        return _plain(document(self, with_remedies(self, findings(self))))
 
     def __str__(self) -> str:
-        return summary(self, findings(self))
+        return summary(self, with_remedies(self, findings(self)))
 
     def __repr__(self) -> str:
         hardware, fits = self.config.hardware, self.memory.fits
@@ -58,7 +59,7 @@ class Plan(LibraryPlan):
         return f"<Plan {' · '.join(parts)}>"
 
     def _repr_html_(self) -> str:
-        return plan_html(self, findings(self))
+        return plan_html(self, with_remedies(self, findings(self)))
 
 
 class Comparison(LibraryComparison):

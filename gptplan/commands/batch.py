@@ -39,7 +39,7 @@ def batch(
 
     Example: gptplan batch --peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 1Mi
     """
-    from gptplan.output import show, show_json
+    from gptplan.output import columns, show, show_json
     from planner.analysis.batch import facts_of, facts_of_flags, names_a_model, report_of, with_critical
     from planner.errors import InputError
     from planner.units import parse_count
@@ -63,4 +63,4 @@ def batch(
     else:
         from planner.report.batch import batch_summary
 
-        show(batch_summary(facts, found))
+        show(batch_summary(facts, found, columns()))

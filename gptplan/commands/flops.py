@@ -16,7 +16,7 @@ def flops(flags: Flags, config: ConfigFile = None, as_of: AsOf = None, json: AsJ
     from dataclasses import replace
 
     from gptplan.drafting import config_of
-    from gptplan.output import show, show_json
+    from gptplan.output import columns, show, show_json
     from planner.analysis.flops import document, flops_report
 
     horizon = bool(config or flags.given("tokens", "steps"))
@@ -27,4 +27,4 @@ def flops(flags: Flags, config: ConfigFile = None, as_of: AsOf = None, json: AsJ
     else:
         from planner.report.flops import flops_text
 
-        show(flops_text(report))
+        show(flops_text(report, columns()))

@@ -19,7 +19,7 @@ def groups(
 
     Without [[optimizer.groups]] there are two: matrices, which decay, and vectors, which do not.
     """
-    from gptplan.output import show, show_json
+    from gptplan.output import columns, show, show_json
     from planner.counts.groups import parameter_groups
     from planner.errors import InputError
     from planner.inputs.run_toml import load_config
@@ -36,4 +36,4 @@ def groups(
     else:
         from planner.report.groups import groups_text
 
-        show(groups_text(found))
+        show(groups_text(found, columns()))

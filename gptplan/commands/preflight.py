@@ -30,7 +30,7 @@ def preflight(
     Nothing is left behind. Example: gptplan preflight run.toml --data corpus/ --out runs/first
     """
     from gptplan.extras import need_torch
-    from gptplan.output import log, show, show_json
+    from gptplan.output import columns, log, show, show_json
     from gptplan.resolve import config_to_check
     from planner.units import parse_duration
 
@@ -47,5 +47,5 @@ def preflight(
     else:
         from planner.report.preflight import preflight_text
 
-        show(preflight_text(report))
+        show(preflight_text(report, columns()))
     raise typer.Exit(1 if report.count("failed") else 0)

@@ -23,7 +23,7 @@ def trace(
     A model of more than 12 blocks is replayed with few, and its peaks are drawn on in a line, unless --layers all.
     """
     from gptplan.extras import need_torch
-    from gptplan.output import show, show_json
+    from gptplan.output import columns, show, show_json
     from planner.errors import InputError, UnknownNameError
     from planner.inputs.run_toml import load_config
 
@@ -47,4 +47,4 @@ def trace(
     else:
         from planner.report.replay import trace_text
 
-        show(trace_text(report))
+        show(trace_text(report, columns()))

@@ -182,7 +182,7 @@ TYPED = {
 THIS_RUN = {
     "id": "this-run-hardware",
     "kind": "hardware",
-    "formula": "the operators' sum, with what is computed again",
+    "formula": "the operators' sum, with recomputation",
     "used_by": "gptplan (HFU)",
     "note": "checkpointing as configured, and flash attention's scores",
     "source": "Korthikanti et al. 2022 (arXiv 2205.05198), section 5: hardware FLOPs",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from planner.analysis.flops import ConventionFlops, FlopsReport
-from planner.report.text import BASES, table, wrap
+from planner.report.text import BASES, WIDTH, Page, joined
 from planner.units import format_count_exact, format_flops, format_flops_rate, format_fraction, format_rate
 
 LEGEND = (
@@ -14,10 +12,11 @@ LEGEND = (
 )
 
 
-def flops_text(report: FlopsReport) -> str:
+def flops_text(report: FlopsReport, width: int = WIDTH) -> str:
     """The whole report."""
-    sections = [_title(report), _operators(report), _conventions(report), _who(report), _peaks(report)]
-    return "\n\n".join(section for section in sections if section)
+    page = Page(width)
+    parts = (_operators, _sums, _conventions, _sources, _peaks)
+    return joined(page.heading(_title(report)), *(part(report, page) for part in parts))
 
 
 def _title(report: FlopsReport) -> str:
@@ -26,9 +25,9 @@ def _title(report: FlopsReport) -> str:
     return f"{report.model}, {format_count_exact(p['total'])} parameters{active}, sequence {report.seq:,}"
 
 
-def _operators(report: FlopsReport) -> str:
+def _operators(report: FlopsReport, page: Page) -> str:
     t = report.totals
-    rows: list[tuple[str, ...]] = [("operator", "weights met", "forward", "backward", "computed again", "share")]
+    rows: list[tuple[str, ...]] = [("operator", "weights", "forward", "backward", "recomputed", "share")]
     for o in report.operators:
         again = format_flops(o.recomputed_per_token) if o.recomputed_per_token else ""
         weights = format_count_exact(o.weights) if o.weights else ""
@@ -45,14 +44,14 @@ def _operators(report: FlopsReport) -> str:
             format_fraction(1.0),
         )
     )
-    lines = ["FLOPs by operator, per token, all blocks", *table(rows, right=frozenset({1, 2, 3, 4, 5}))]
+    lines = page.table(rows, {1, 2, 3, 4, 5})
     reasons = sorted({reason for o in report.operators for reason in o.recomputed_by})
     if reasons:
-        lines += wrap(f"computed again by {', '.join(reasons)}", indent=2)
-    return "\n".join([*lines, "", *_sums(report)])
+        lines += page.sentence(f"recomputed: {', '.join(reasons)}")
+    return page.section("FLOPs by operator, per token, all blocks", *lines)
 
 
-def _sums(report: FlopsReport) -> Iterable[str]:
+def _sums(report: FlopsReport, page: Page) -> str:
     t = report.totals
     rows: list[tuple[str, ...]] = [("", "model FLOPs (MFU)", "hardware FLOPs (HFU)")]
     rows.append(("per token", format_flops(t.model_per_token), format_flops(t.hardware_per_token)))
@@ -61,17 +60,17 @@ def _sums(report: FlopsReport) -> Iterable[str]:
     if t.run_tokens is not None:
         run = f"run of {format_count_exact(t.run_tokens)} tokens"
         rows.append((run, format_flops(t.run_model), format_flops(t.run_hardware)))
-    return table(rows, right=frozenset({1, 2}))
+    return page.section("FLOPs in all", *page.table(rows, {1, 2}))
 
 
-def _conventions(report: FlopsReport) -> str:
-    rows: list[tuple[str, ...]] = [("convention", "FLOPs per token", "to ours", "run", "prints", "formula")]
+def _conventions(report: FlopsReport, page: Page) -> str:
+    rows: list[tuple[str, ...]] = [("convention", "FLOPs per token", "ratio", "run", "utilisation", "formula")]
     rows += [_convention(c) for c in report.conventions]
-    lines = ["The same run in each convention", *table(rows, right=frozenset({1, 2, 3, 4}))]
     speed = f"at {format_rate(report.tokens_per_second_per_gpu)} per GPU, {BASES[report.speed_basis]}"
     if report.tokens_per_second_per_gpu is None:
         speed = f"speed {BASES[report.speed_basis]}"
-    return "\n".join([*lines, *wrap(LEGEND, indent=2), *wrap(f"prints: MFU or HFU {speed}", indent=2)])
+    notes = [*page.sentence(LEGEND), *page.sentence(f"utilisation: MFU or HFU {speed}")]
+    return page.section("The same run in each convention", *page.table(rows, {1, 2, 3, 4}), *notes)
 
 
 def _convention(c: ConventionFlops) -> tuple[str, ...]:
@@ -81,16 +80,16 @@ def _convention(c: ConventionFlops) -> tuple[str, ...]:
     return (c.id, format_flops(c.flops_per_token), f"{c.ratio:.4f}", run, printed, c.formula)
 
 
-def _who(report: FlopsReport) -> str:
-    lines = ["Who uses each"]
+def _sources(report: FlopsReport, page: Page) -> str:
+    lines = []
     for c in report.conventions:
         lines.append(f"  {c.id}")
         for text in (c.used_by, c.note, f"source: {c.source}"):
-            lines += wrap(text, indent=6)
-    return "\n".join(lines)
+            lines += page.sentence(text, 6)
+    return page.section("Who uses each convention", *lines)
 
 
-def _peaks(report: FlopsReport) -> str:
+def _peaks(report: FlopsReport, page: Page) -> str:
     if not report.denominators:
         return ""
     rows: list[tuple[str, ...]] = [("peak", "rate", "MFU with it", "")]
@@ -98,4 +97,4 @@ def _peaks(report: FlopsReport) -> str:
         mark = f"← used: products are {report.compute_dtype}" if d.used else d.meaning
         rows.append((d.name, format_flops_rate(d.flops_rate), format_fraction(d.mfu), mark))
     head = f"Peaks of {report.gpu}, and what else MFU is divided by"
-    return "\n".join([head, *table(rows, right=frozenset({1, 2}))])
+    return page.section(head, *page.table(rows, {1, 2}))

@@ -1,4 +1,4 @@
-"""A plan as Markdown: what a review or an issue is given."""
+"""A plan as Markdown, to paste into a review or an issue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def markdown(plan: Plan, found: Sequence[Finding], command: str) -> str:
     """Headline table, findings, the command that gives the same, and the whole summary."""
     rows = [f"| {f.label} | {f.text()} |" for f in figures(plan)]
     verdict = {True: "✓ fits", False: "✗ does not fit", None: "? unknown"}[plan.memory.fits]
-    notes = [f"- {MARKS[f.level]} `{f.code}`: {f.message} → {f.remedy}" for f in found] or ["- ✓ nothing odd"]
+    notes = [f"- {MARKS[f.level]} `{f.code}`: {f.message} → {f.remedy}" for f in found] or ["- ✓ no findings"]
     parts = [
         f"# {title(plan)}",
         "\n".join(["| | |", "|---|---|", *rows, f"| memory | {verdict} |"]),

@@ -1,15 +1,15 @@
-"""A plan as text for people: aligned lines, shares, totals last. Comparisons are in `comparison_text.py`."""
+"""A plan as text for people: aligned lines, shares, totals last. Comparisons are in `comparison.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from planner.analysis.fitting import needed_bytes
 from planner.finding import Finding
 from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
-from planner.report.text import BASES, COMPONENT_NAMES, MARKS, WIDTH, Page, table, wrap
+from planner.report.text import BASES, COMPONENT_NAMES, WIDTH, Page, joined
 from planner.units import (
     format_bytes,
     format_bytes_decimal,
@@ -23,6 +23,8 @@ from planner.units import (
     format_rate,
 )
 
+Spell = Callable[[float | None], str]
+
 
 def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> str:
     """The plan as a summary that can be pasted into a review, `width` columns wide; its tables need 60.
@@ -30,7 +32,7 @@ def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> 
     found: None where the findings stand elsewhere.
     """
     page = Page(width)
-    sections = [
+    return joined(
         page.heading(title(plan)),
         _model(plan, page),
         _compute(plan, page),
@@ -39,10 +41,9 @@ def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> 
         _schedule(plan, page),
         _speed(plan, page),
         _money(plan, page),
-        "" if found is None else _findings(found, page),
-        _assumptions(plan, page),
-    ]
-    return "\n\n".join(section for section in sections if section)
+        "" if found is None else page.section("Findings", *(page.findings(found) or ["  ✓ no findings"])),
+        page.defaults((a.key, a.value, a.source) for a in plan.config.provenance.assumptions),
+    )
 
 
 def announcement(plan: Plan) -> str:
@@ -59,16 +60,14 @@ def announcement(plan: Plan) -> str:
     )
 
 
-def _section(page: Page, name: str, lines: Iterable[str]) -> str:
-    return "\n".join([page.heading(name), *lines])
-
-
 def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def _range(low: str, high: str) -> str:
-    return f"({low} … {high})" if low != high else ""
+def _within(spell: Spell, value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    """A number and its interval, which is "" where both ends read the same."""
+    ends = spell(low), spell(high)
+    return spell(value), f"({ends[0]} … {ends[1]})" if ends[0] != ends[1] else ""
 
 
 def title(plan: Plan) -> str:
@@ -91,58 +90,45 @@ def _model(plan: Plan, page: Page) -> str:
     if plan.nominal_parameters != counts.total:
         flags = format_count_exact(plan.nominal_parameters)
         difference = f"({format_fraction(counts.total / plan.nominal_parameters - 1)} from the {flags} typed)"
-    return _section(
-        page,
+    return page.section(
         "Model",
-        [
-            page.line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
-            page.line(
-                "", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"
-            ),
-            page.line("parameters, exactly", exact, difference),
-            page.line("of these embedding", format_count_exact(counts.embedding)),
-            page.line("source", model.source.partition(":")[0]),
-        ],
+        page.line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
+        page.line("", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"),
+        page.line("parameters, exactly", exact, difference),
+        page.line("of these embedding", format_count_exact(counts.embedding)),
+        page.line("source", model.source.partition(":")[0]),
     )
 
 
 def _compute(plan: Plan, page: Page) -> str:
     f = plan.flops
-    return _section(
-        page,
+    return page.section(
         "Compute",
-        [
-            page.line("6·N·D", format_flops(f.training_6nd)),
-            page.line("model FLOPs", format_flops(f.training_model), "matrix products and full attention, forward x 3"),
-            page.line("hardware FLOPs", format_flops(f.training_hardware), "with what is computed again"),
-        ],
+        page.line("6·N·D", format_flops(f.training_6nd)),
+        page.line("model FLOPs", format_flops(f.training_model), "matrix products and full attention, forward x 3"),
+        page.line("hardware FLOPs", format_flops(f.training_hardware), "with recomputation"),
     )
 
 
 def _batch(plan: Plan, page: Page) -> str:
     b = plan.batch
     parts = f"micro-batch {b.micro_batch} x accumulation {b.accumulation} x {_counted(b.data_parallel, 'device')}"
-    return _section(
-        page,
+    return page.section(
         "Batch",
-        [
-            page.line("effective batch", f"{b.sequences_per_step:,} sequences", f"= {parts}"),
-            page.line("tokens per step", format_count_exact(b.tokens_per_step)),
-            page.line(
-                "steps", format_count_exact(b.steps), f"{format_count_exact(plan.tokens.trained)} tokens trained"
-            ),
-            page.line(
-                "warm-up",
-                f"{b.warmup_steps:,} steps",
-                f"{format_count_exact(b.warmup_tokens)} tokens, {format_fraction(b.warmup_share)} of the run",
-            ),
-            page.line("epochs", format_number(b.epochs), "" if b.epochs else "the size of the data set was not given"),
-        ],
+        page.line("effective batch", f"{b.sequences_per_step:,} sequences", f"= {parts}"),
+        page.line("tokens per step", format_count_exact(b.tokens_per_step)),
+        page.line("steps", format_count_exact(b.steps), f"{format_count_exact(plan.tokens.trained)} tokens trained"),
+        page.line(
+            "warm-up",
+            f"{b.warmup_steps:,} steps",
+            f"{format_count_exact(b.warmup_tokens)} tokens, {format_fraction(b.warmup_share)} of the run",
+        ),
+        page.line("epochs", format_number(b.epochs), "" if b.epochs else "give --dataset-tokens"),
     )
 
 
 def component_rows(m: Memory) -> list[tuple[str, ...]]:
-    """The components that have bytes: name, own maximum, bytes and share at the peak; a head, and the total last."""
+    """The components that have bytes: name, own maximum, bytes and fraction at the peak; a head, and the total last."""
     own = {
         "weights": m.weights_bytes,
         "master_weights": m.master_weights_bytes,
@@ -156,9 +142,8 @@ def component_rows(m: Memory) -> list[tuple[str, ...]]:
     for name, size in own.items():
         if size:
             at_peak = m.at_peak[name]
-            rows.append(
-                (COMPONENT_NAMES[name], *_sizes(size, at_peak), format_fraction(at_peak / m.peak_requested_bytes))
-            )
+            cells = (format_bytes(size), format_bytes(at_peak), format_fraction(at_peak / m.peak_requested_bytes))
+            rows.append((COMPONENT_NAMES[name], *cells))
     rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100.00 %"))
     return rows
 
@@ -167,29 +152,25 @@ def _memory(plan: Plan, page: Page) -> str:
     m = plan.memory
     phases = [("phase", "peak")] + [(p.phase, format_bytes(p.peak_bytes)) for p in m.phases]
     lines = [
-        *table(component_rows(m), right=frozenset({1, 2, 3})),
+        *page.table(component_rows(m), {1, 2, 3}),
         "",
-        *table(phases, right=frozenset({1})),
+        *page.table(phases, {1}),
         "",
         page.line("peak phase", m.peak_phase),
         page.line("14-byte rule", format_bytes_decimal(m.rule_14_bytes), "rule of thumb: no gradient, no activations"),
     ]
     if m.peak_allocated_bytes is not None:
-        low, high = format_bytes(m.peak_allocated_bytes_low), format_bytes(m.peak_allocated_bytes_high)
+        allocated = m.peak_allocated_bytes, m.peak_allocated_bytes_low, m.peak_allocated_bytes_high
+        reserved = m.peak_reserved_bytes, m.peak_reserved_bytes_low, m.peak_reserved_bytes_high
+        context = f"with {format_bytes(m.context_bytes)} of CUDA context"
         lines += [
-            page.line("allocated", format_bytes(m.peak_allocated_bytes), _range(low, high)),
-            page.line(
-                "reserved",
-                format_bytes(m.peak_reserved_bytes),
-                _range(format_bytes(m.peak_reserved_bytes_low), format_bytes(m.peak_reserved_bytes_high)),
-            ),
-            page.line(
-                "device used", format_bytes(m.device_used_bytes), f"with {format_bytes(m.context_bytes)} of context"
-            ),
+            page.line("allocated", *_within(format_bytes, *allocated)),
+            page.line("reserved", *_within(format_bytes, *reserved)),
+            page.line("device used", format_bytes(m.device_used_bytes), context),
         ]
     lines.append(page.line("usable", format_bytes(m.usable_bytes)))
     lines.append(page.line("verdict", *_verdict(m)))
-    return _section(page, "Memory per device", lines)
+    return page.section("Memory per device", *lines)
 
 
 def _verdict(m: Memory) -> tuple[str, str]:
@@ -198,87 +179,42 @@ def _verdict(m: Memory) -> tuple[str, str]:
         return "? unknown", "the usable memory is not known"
     needs = f"needs {format_bytes(needed_bytes(m))} of {format_bytes(m.usable_bytes)}"
     if m.device_used_bytes is None:
-        return "✓ fits" if m.fits else "✗ does not fit", f"tensors: {needs}"
-    how = "simulated allocator" if m.fits_by == BY_REPLAY else "rule for the allocator"
-    return "✓ fits" if m.fits else "✗ does not fit", f"{how}: {needs}, CUDA context included"
-
-
-def _sizes(*sizes: int) -> tuple[str, ...]:
-    return tuple(format_bytes(size) for size in sizes)
+        return "✓ fits" if m.fits else "✗ does not fit", f"the step's tensors: {needs}"
+    how = "simulated allocator" if m.fits_by == BY_REPLAY else "by a rule for the allocator, it"
+    return "✓ fits" if m.fits else "✗ does not fit", f"{how} {needs}, CUDA context included"
 
 
 def _schedule(plan: Plan, page: Page) -> str:
-    rows = [("step", "tokens", "rate")]
+    rows = [("step", "tokens", "learning rate")]
     rows += [(f"{p.step:,}", format_count(p.tokens), format_number(p.lr)) for p in plan.schedule.points]
-    return _section(page, f"Schedule ({plan.schedule.kind})", table(rows, right=frozenset({0, 1, 2})))
+    return page.section(f"Schedule ({plan.schedule.kind})", *page.table(rows, {0, 1, 2}))
 
 
 def _speed(plan: Plan, page: Page) -> str:
     t, time = plan.throughput, plan.time
-    return _section(
-        page,
-        f"Speed ({BASES[t.basis]})",
-        [
-            page.line(
-                "throughput",
-                format_rate(t.tokens_per_second),
-                _range(format_rate(t.tokens_per_second_low), format_rate(t.tokens_per_second_high)),
-            ),
-            page.line(
-                "step",
-                format_duration(t.step_seconds),
-                _range(format_duration(t.step_seconds_low), format_duration(t.step_seconds_high)),
-            ),
-            page.line("MFU", format_fraction(t.mfu), _range(format_fraction(t.mfu_low), format_fraction(t.mfu_high))),
-            page.line("HFU", format_fraction(t.hfu)),
-            page.line(
-                "wall clock",
-                format_duration(time.seconds),
-                _range(format_duration(time.seconds_low), format_duration(time.seconds_high)),
-            ),
-            page.line(
-                "GPU-hours",
-                format_number(time.gpu_hours),
-                _range(format_number(time.gpu_hours_low), format_number(time.gpu_hours_high)),
-            ),
-        ],
+    basis = BASES[t.basis]
+    if t.step_seconds and t.step_seconds_high and t.step_seconds_high > t.step_seconds:
+        basis += f", ±{100 * (t.step_seconds_high / t.step_seconds - 1):.0f} %"
+    return page.section(
+        f"Speed ({basis})",
+        page.line(
+            "throughput",
+            *_within(format_rate, t.tokens_per_second, t.tokens_per_second_low, t.tokens_per_second_high),
+        ),
+        page.line("step", *_within(format_duration, t.step_seconds, t.step_seconds_low, t.step_seconds_high)),
+        page.line("MFU", *_within(format_fraction, t.mfu, t.mfu_low, t.mfu_high)),
+        page.line("HFU", format_fraction(t.hfu)),
+        page.line("wall clock", *_within(format_duration, time.seconds, time.seconds_low, time.seconds_high)),
+        page.line("GPU-hours", *_within(format_number, time.gpu_hours, time.gpu_hours_low, time.gpu_hours_high)),
     )
 
 
 def _money(plan: Plan, page: Page) -> str:
     c = plan.cost
-    return _section(
-        page,
+    return page.section(
         "Cost",
-        [
-            page.line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
-            page.line("cost", format_money(c.usd), _range(format_money(c.usd_low), format_money(c.usd_high))),
-            page.line(
-                "energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"
-            ),
-            page.line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
-        ],
+        page.line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
+        page.line("cost", *_within(format_money, c.usd, c.usd_low, c.usd_high)),
+        page.line("energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"),
+        page.line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
     )
-
-
-def _findings(found: Sequence[Finding], page: Page) -> str:
-    if not found:
-        return _section(page, "Findings", ["  ✓ nothing odd"])
-    lines = []
-    for f in found:
-        lines += [
-            f"  {MARKS[f.level]} [{f.code}]",
-            *wrap(f.message, indent=6, width=page.width),
-            *wrap(f"→ {f.remedy}", indent=6, width=page.width),
-        ]
-    return _section(page, "Findings", lines)
-
-
-def _assumptions(plan: Plan, page: Page) -> str:
-    assumed = plan.config.provenance.assumptions
-    if not assumed:
-        return ""
-    lines = []
-    for a in assumed:
-        lines += [page.line(a.key, a.value), *page.remark(a.source)]
-    return _section(page, "Assumed (nobody typed these)", lines)

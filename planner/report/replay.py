@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from planner.analysis.replay import TraceReport
-from planner.report.text import COMPONENT_NAMES, table, wrap
+from planner.report.text import COMPONENT_NAMES, WIDTH, Page, joined
 from planner.units import format_bytes, format_fraction
 
 
-def trace_text(report: TraceReport) -> str:
+def trace_text(report: TraceReport, width: int = WIDTH) -> str:
     """The whole report."""
-    return "\n\n".join([_title(report), _phases(report), _components(report), _allocator(report)])
+    page = Page(width)
+    return joined(*(part(report, page) for part in (_title, _phases, _components, _allocator)))
 
 
-def _title(report: TraceReport) -> str:
+def _title(report: TraceReport, page: Page) -> str:
     r = report
     head = f"{r.model}, {r.layers} blocks, micro-batch {r.micro_batch} x {r.seq:,}, {r.recipe}, {r.runtime}"
-    how = "all blocks replayed"
+    how = "all blocks simulated"
     if r.extrapolated:
         low, high = r.replayed_layers
-        how = f"replayed with {low} and {high} blocks, each phase drawn on in a line to {r.layers}"
-    lines = wrap(f"torch {r.torch}: two optimizer steps on fake tensors, as on a processor; {how}", indent=2)
+        how = f"simulated with {low} and {high} blocks, each phase extrapolated linearly to {r.layers}"
+    lines = page.sentence(f"torch {r.torch}: two optimizer steps on fake tensors, as on a processor; {how}")
     if r.extrapolated:
-        text = "A peak that moves from the last block to the first bends the line: --layers all replays every block."
-        lines += wrap(text, indent=2)
-    return "\n".join([head, *lines])
+        text = (
+            "Where a peak moves from the last block to the first, this is inexact: --layers all simulates every block."
+        )
+        lines += page.sentence(text)
+    return page.section(head, *lines)
 
 
-def _phases(report: TraceReport) -> str:
+def _phases(report: TraceReport, page: Page) -> str:
     rows: list[tuple[str, ...]] = [("phase", "predicted", "replayed", "difference", "", "at operator")]
     for p in report.phases:
         mark = " ← peak" if p.phase == report.predicted_peak_phase else ""
@@ -35,19 +38,19 @@ def _phases(report: TraceReport) -> str:
         difference = f"{sign}{format_bytes(abs(p.difference_bytes))}" if p.difference_bytes else "0 B"
         sizes = (format_bytes(p.predicted_bytes), format_bytes(p.replayed_bytes))
         rows.append((p.phase + mark, *sizes, difference, share, p.operator))
-    return "\n".join(["Peak of each phase, requested bytes", *table(rows, right=frozenset({1, 2, 3, 4}))])
+    return page.section("Peak of each phase, requested bytes", *page.table(rows, {1, 2, 3, 4}))
 
 
-def _components(report: TraceReport) -> str:
+def _components(report: TraceReport, page: Page) -> str:
     names = [name for name in COMPONENT_NAMES if any(p.at_peak[name] for p in report.phases)]
     rows: list[tuple[str, ...]] = [("phase", *(COMPONENT_NAMES[name] for name in names))]
     for p in report.phases:
         rows.append((p.phase, *(format_bytes(p.at_peak[name]) if p.at_peak[name] else "" for name in names)))
-    right = frozenset(range(1, len(names) + 1))
-    return "\n".join(["Predicted components at each peak (they sum to it)", *table(rows, right=right)])
+    right = range(1, len(names) + 1)
+    return page.section("Predicted components at each peak (they sum to it)", *page.table(rows, right))
 
 
-def _allocator(report: TraceReport) -> str:
+def _allocator(report: TraceReport, page: Page) -> str:
     rows: list[tuple[str, ...]] = [("setting", "requested", "allocated", "reserved", "to allocated", "segments")]
     for view in report.allocator:
         sizes = (view.requested_bytes, view.allocated_bytes, view.reserved_bytes)
@@ -55,4 +58,4 @@ def _allocator(report: TraceReport) -> str:
         rows.append((view.setting, *(format_bytes(size) for size in sizes), more, f"{view.segments:,}"))
     whose = "replayed" if report.allocator_events == "replay" else "predicted"
     head = f"The {whose} allocations through a model of PyTorch's caching allocator (docs/why/allocator.md)"
-    return "\n".join([head, *table(rows, right=frozenset({1, 2, 3, 4, 5}))])
+    return page.section(head, *page.table(rows, {1, 2, 3, 4, 5}))

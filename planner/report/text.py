@@ -1,15 +1,18 @@
-"""What every text for people is made of: aligned tables, wrapped sentences, lines of a label and its value."""
+"""Text for people: sections of labelled lines, aligned tables and wrapped sentences, for a width in columns."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from planner.finding import Finding
 
 LABEL = 26
 WIDTH = 110
-NARROW = 80  # columns; below, a source stands under its key rather than under its value
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
+NARROWEST_CELL = 24  # columns; a cell that has fewer stands in lines of its own
+SEARCHING = "… searching for the cheapest change that fits"
 COMPONENT_NAMES = {
     "weights": "weights",
     "master_weights": "master weights",
@@ -20,30 +23,70 @@ COMPONENT_NAMES = {
     "temporary": "temporaries",
 }
 BASES = {
-    "given": "from the speed that was given",
+    "given": "from the given speed",
     "profile": "from this machine's measured kernels",
-    "datasheet": "roofline of the data sheet, literature shares, nothing fitted: the interval is wide",
+    "datasheet": "estimated from published specs and published kernel efficiencies",
     "unknown": "unknown for this hardware",
 }
 
 
 class Page(NamedTuple):
-    """So many columns wide."""
+    """A text of so many columns, made of sections: a title above lines, tables and sentences."""
 
     width: int = WIDTH
 
-    def line(self, label: str, value: str, note: str = "") -> str:
-        """A label, its value and a note; what has no room goes on below the value."""
-        whole = f"  {label:<{LABEL}}{value}{'   ' + note if note else ''}"
-        return "\n".join(_wrapped(whole, self.width, "", " " * (LABEL + 2)))
+    def section(self, title: str, *lines: str) -> str:
+        """A title above its lines; "" where there are none, or only empty ones."""
+        return "\n".join([self.heading(title), *lines]) if any(lines) else ""
 
     def heading(self, text: str) -> str:
-        """The name of a section."""
+        """The title of a section."""
         return "\n".join(_wrapped(text, self.width, "", "  "))
 
-    def remark(self, text: str) -> list[str]:
-        """A sentence about the line above."""
-        return wrap(text, indent=LABEL + 4 if self.width >= NARROW else 6, width=self.width)
+    def line(self, label: str, value: str, note: str = "") -> str:
+        """A label, its value and a note; a note that has no room stands below the value."""
+        first = f"  {label:<{LABEL}}{value}"
+        if note and len(first) + 3 + len(note) <= self.width:
+            return f"{first}   {note}"
+        return "\n".join([*_wrapped(first, self.width, "", " " * (LABEL + 2)), *self.sentence(note, LABEL + 2)])
+
+    def sentence(self, text: str, indent: int = 2) -> list[str]:
+        """A sentence in lines of this width; none for an empty one."""
+        return wrap(text, indent=indent, width=self.width)
+
+    def table(self, rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+        """Rows as aligned lines. Where they are too wide, the last column goes on in lines of its own."""
+        lines = table(rows, right=frozenset(right))
+        last = len(rows[0]) - 1
+        if last in right or max(map(len, lines)) <= self.width:
+            return lines
+        first = table([row[:-1] for row in rows], right=frozenset(right))
+        start = max(map(len, first)) + 2
+        if self.width - start < NARROWEST_CELL:
+            return [part for line, row in zip(first, rows, strict=True) for part in (line, *self.sentence(row[-1], 6))]
+        found = []
+        for line, row in zip(first, rows, strict=True):
+            cell = wrap(row[-1], indent=start, width=self.width) or [""]
+            found += [(line.ljust(start) + cell[0][start:]).rstrip(), *cell[1:]]
+        return found
+
+    def findings(self, found: Sequence[Finding], indent: int = 2) -> list[str]:
+        """Each finding's level and code, its message and its remedy."""
+        lines = []
+        for f in found:
+            lines.append(f"{'':<{indent}}{MARKS[f.level]} [{f.code}]")
+            lines += self.sentence(f.message, indent + 4)
+            lines += self.sentence(f"→ {f.remedy or SEARCHING}", indent + 4)
+        return lines
+
+    def defaults(self, assumed: Iterable[tuple[str, str, str]]) -> str:
+        """What was not typed: key, value, and the rule that it follows from."""
+        return self.section("Defaults used", *(self.line(*one) for one in assumed))
+
+
+def joined(*sections: str) -> str:
+    """The sections that have lines, an empty line between them."""
+    return "\n\n".join(section for section in sections if section)
 
 
 def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:

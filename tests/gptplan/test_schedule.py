@@ -59,9 +59,9 @@ def test_2_8_through_the_command(call: Call) -> None:
 def test_the_screen(call: Call) -> None:
     said = call(*LIGHT, "--at", "6000", "--continuity")
     assert (said.code, said.err) == (0, "")
-    assert re.search(r"Values\n +step +rate\n +6,000  1.65e-4", said.out)
+    assert re.search(r"Values\n +step +learning rate\n +6,000 +1.65e-4", said.out)
     assert re.search(r"cosine +W +warm-up: p +cosine: p +yes", said.out)
-    assert "cosine, peak 3e-4, floor 3e-5, 10,000 steps, warm-up 2,000 (20.00 %)" in said.out
+    assert "cosine, peak 3e-4, min_lr 3e-5, 10,000 steps, warm-up 2,000 (20.00 %)" in said.out
     assert "[warmup]" in said.out and "1.00 % to 5.00 %" in said.out
     assert any("⠁" <= c <= "⣿" for c in said.out) and "\x1b" not in said.out
 
@@ -223,4 +223,4 @@ def test_a_terminal_without_unicode_gets_ascii_and_nothing_heavy_is_loaded() -> 
 
 
 def picture(text: str) -> str:
-    return text.partition("Rate over the steps\n")[2].partition("\n\n")[0]
+    return text.partition("Learning rate over the steps\n")[2].partition("\n\n")[0]

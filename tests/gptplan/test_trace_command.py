@@ -85,10 +85,10 @@ def test_few_blocks_end_and_alternate_as_all_do(call: Call, tmp_path: Path) -> N
 
 def test_the_text_says_what_was_replayed(call: Call, tmp_path: Path) -> None:
     whole = call("trace", str(planned(call, tmp_path, "--layers", "2"))).out
-    assert "all blocks replayed" in whole and "← peak" in whole and "exact" in whole
+    assert "all blocks simulated" in whole and "← peak" in whole and "exact" in whole
     assert "expandable" in whole and "_log_softmax_backward_data.default" in whole
     few = call("trace", str(planned(call, tmp_path, "--layers", "40", name="deep.toml"))).out
-    assert "replayed with 3 and 5 blocks" in few and "--layers all" in few
+    assert "simulated with 3 and 5 blocks" in few and "--layers all" in few
 
 
 def test_what_is_wrong_is_one_message(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from planner.finding import Finding
 from planner.report.difference import NOTE, difference_lines
 from planner.report.plan import summary, title
-from planner.report.text import MARKS, WIDTH, wrap
+from planner.report.text import WIDTH, Page, wrap
 from tui.panes.pane import Pane
 from tui.session import Pinned, View
 from tui.widgets.text import Text
@@ -39,14 +39,7 @@ class SummaryPane(Pane):
 
 def findings_text(found: Sequence[Finding], width: int) -> str:
     """The findings, wrapped to `width` columns."""
-    if not found:
-        return "✓ no findings"
-    lines = []
-    for f in found:
-        lines += [f"{MARKS[f.level]} [{f.code}]"]
-        remedy = f.remedy or "… searching for the cheapest change that fits"
-        lines += [*wrap(f.message, indent=2, width=width), *wrap(f"→ {remedy}", indent=2, width=width)]
-    return "\n".join(lines)
+    return "\n".join(Page(width).findings(found, indent=0)) or "✓ no findings"
 
 
 def _compared(view: View, pinned: Pinned, width: int) -> list[str]:

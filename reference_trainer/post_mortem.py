@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.files import write_atomically
-from planner.runs.comparison import Row
+from planner.runs.comparison import ComparisonRow
 from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, EVENTS, METRICS, POST_MORTEM
 from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number
@@ -60,7 +60,7 @@ class Summary:
     joules_per_token: float | None
     noise_scale_tokens: float | None
     tokens_per_step: int | None
-    comparison: tuple[Row, ...]
+    comparison: tuple[ComparisonRow, ...]
 
     @property
     def outside_seconds(self) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from planner.errors import PlanError
 from planner.files import read_text, write_atomically
 from planner.runs.directory import is_run, log_lines, log_of, owner_of, resident_bytes, runs_in
-from planner.runs.progress import Figure, Record, Stage, figures, stage
+from planner.runs.progress import Record, RunFigure, RunStage, run_figures, stage
 
 RECENT = 20  # runs that are remembered
 
@@ -50,9 +50,9 @@ def _remembered() -> list[Path]:
 class Seen:
     """One look: where the run stands, its numbers, the last lines of its log; process: that works on it now."""
 
-    stage: Stage
+    stage: RunStage
     record: Record
-    figures: tuple[Figure, ...]
+    figures: tuple[RunFigure, ...]
     log: tuple[str, ...]
     process: int | None
     code: int | None
@@ -81,4 +81,4 @@ class Watched:
         found = stage(self.record, owned=owner is not None, alive=alive, code=code, asked=self.asked)
         resident = None if working is None else resident_bytes(working)
         log = tuple(log_lines(log_of(self.directory)))
-        return Seen(found, self.record, figures(self.record, resident), log, working, code)
+        return Seen(found, self.record, run_figures(self.record, resident), log, working, code)

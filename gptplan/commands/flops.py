@@ -17,13 +17,13 @@ def flops(flags: Flags, config: ConfigFile = None, as_of: AsOf = None, json: AsJ
 
     from gptplan.drafting import config_of
     from gptplan.output import columns, show, show_json
-    from planner.analysis.flops import document, flops_report
+    from planner.analysis.flops import flops_document, flops_report
 
     horizon = bool(config or flags.given("tokens", "steps"))
     whole = config_of(flags if horizon else replace(flags, steps="1"), config, as_of)
     report = flops_report(whole, horizon=horizon)
     if json:
-        show_json(document(report))
+        show_json(flops_document(report))
     else:
         from planner.report.flops import flops_text
 

@@ -38,12 +38,12 @@ def trace(
         raise UnknownNameError("--layers", str(layers), ["all", "few"])
     loaded = load_config(config)
     need_torch("a replay")
-    from planner.analysis.replay import document
+    from planner.analysis.replay import trace_document
     from reference_trainer.measure.replay_report import traced
 
     report = traced(loaded, depths[layers])
     if json:
-        show_json(document(report))
+        show_json(trace_document(report))
     else:
         from planner.report.replay import trace_text
 

@@ -11,14 +11,14 @@ Number = Callable[[frozenset[str]], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class FieldShare:
     """What one change, or several that only work together, add to a number. Exact: shares sum to the difference."""
 
     names: tuple[str, ...]
     amount: Fraction
 
 
-def attributed(changes: Sequence[str], number: Number) -> tuple[Share, ...] | None:
+def attributed(changes: Sequence[str], number: Number) -> tuple[FieldShare, ...] | None:
     """The share of each change in `number(all changes) - number(no change)`; None where either is unknown.
 
     number: the value when only the named changes are made; None where that cannot be computed.
@@ -39,7 +39,7 @@ def attributed(changes: Sequence[str], number: Number) -> tuple[Share, ...] | No
         i = broken[0]
         groups[i : i + 2] = [groups[i] + groups[i + 1]]
     return tuple(
-        Share(group, (there[1] - there[0] + back[0] - back[1]) / 2)
+        FieldShare(group, (there[1] - there[0] + back[0] - back[1]) / 2)
         for group, there, back in zip(groups, pairwise(_exact(forward)), pairwise(_exact(backward)), strict=True)
     )
 

@@ -21,7 +21,7 @@ MODEL_FLAGS = ("params", "model", "hf_config", "family", "layers", "hidden")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class BatchFacts:
     """What is known of a run; None is unknown. Tokens and sequences are counts, the rate has no unit."""
 
     micro_batch: int | None = None
@@ -92,11 +92,11 @@ def names_a_model(flags: Flags) -> bool:
     return bool(flags.given(*MODEL_FLAGS))
 
 
-def facts_of_flags(flags: Flags) -> Facts:
+def facts_of_flags(flags: Flags) -> BatchFacts:
     """The facts of the flags alone. Raises InputError for text that cannot be read and contradictions."""
     refuse_contradictions(flags)
     seq, wanted = flags.count("seq"), flags.count("global_batch_tokens")
-    facts = Facts(
+    facts = BatchFacts(
         micro_batch=flags.count("micro_batch"),
         accumulation=flags.count("accumulation"),
         gpus=flags.count("gpus") or 1,
@@ -120,11 +120,11 @@ def facts_of_flags(flags: Flags) -> Facts:
     return replace(facts, warmup_steps=warmup)
 
 
-def facts_of(config: RunConfig) -> Facts:
+def facts_of(config: RunConfig) -> BatchFacts:
     """The facts of a run; its critical batch is that at the loss which Kaplan's law predicts."""
     t, tokens = config.training, requested_tokens(config)
     critical, loss = critical_batch_of(max(parameters_of(config.model).non_embedding, 1), tokens)
-    return Facts(
+    return BatchFacts(
         micro_batch=t.micro_batch,
         accumulation=t.accumulation,
         gpus=config.hardware.gpus,
@@ -140,7 +140,7 @@ def facts_of(config: RunConfig) -> Facts:
     )
 
 
-def with_critical(facts: Facts, critical_batch: str | None, loss: str | None) -> Facts:
+def with_critical(facts: BatchFacts, critical_batch: str | None, loss: str | None) -> BatchFacts:
     """The facts with a critical batch that was typed, in tokens per step, or that follows from a loss, nats per token.
 
     Raises InputError for text that cannot be read, and for both at once.
@@ -165,7 +165,7 @@ def with_critical(facts: Facts, critical_batch: str | None, loss: str | None) ->
     return replace(facts, critical_batch=found, critical_source=f"{table['source']}; at a loss of {value:g}")
 
 
-def report_of(facts: Facts, tuned_batch: int | None) -> BatchReport:
+def report_of(facts: BatchFacts, tuned_batch: int | None) -> BatchReport:
     """All that follows from the facts; tuned_batch: tokens per step for which the peak rate was tuned.
 
     Raises InputError when a rate is to be scaled and a part of the question is missing.
@@ -190,7 +190,7 @@ def report_of(facts: Facts, tuned_batch: int | None) -> BatchReport:
     )
 
 
-def _per_step(facts: Facts) -> int | None:
+def _per_step(facts: BatchFacts) -> int | None:
     if facts.wanted_tokens is not None:
         return facts.wanted_tokens
     if facts.micro_batch is None or facts.accumulation is None or facts.seq is None:
@@ -199,14 +199,14 @@ def _per_step(facts: Facts) -> int | None:
     return int(batch.tokens_per_step(sequences, facts.seq))
 
 
-def _steps(facts: Facts) -> int | None:
+def _steps(facts: BatchFacts) -> int | None:
     per_step = _per_step(facts)
     if facts.steps is not None or facts.tokens is None or per_step is None:
         return facts.steps
     return int(batch.whole_steps(facts.tokens, per_step))
 
 
-def _legal(facts: Facts) -> tuple[Legal, ...]:
+def _legal(facts: BatchFacts) -> tuple[Legal, ...]:
     if facts.wanted_tokens is None or facts.seq is None:
         return ()
     unit = int(batch.tokens_per_step(batch.sequences_per_step(facts.micro_batch or 1, 1, facts.gpus), facts.seq))
@@ -214,7 +214,7 @@ def _legal(facts: Facts) -> tuple[Legal, ...]:
     return tuple(Legal(tokens, tokens // unit) for tokens in pair if tokens)
 
 
-def _data(facts: Facts, steps: int | None, per_step: int | None) -> Data | None:
+def _data(facts: BatchFacts, steps: int | None, per_step: int | None) -> Data | None:
     known, seq = facts.dataset_tokens, facts.seq
     if known is None:
         return None
@@ -231,7 +231,7 @@ def _data(facts: Facts, steps: int | None, per_step: int | None) -> Data | None:
     )
 
 
-def _scaled(facts: Facts, tuned: int, per_step: int | None) -> Scaled:
+def _scaled(facts: BatchFacts, tuned: int, per_step: int | None) -> Scaled:
     if facts.peak_lr is None or per_step is None:
         missing = "the peak rate" if facts.peak_lr is None else "the new batch"
         raise InputError(

@@ -28,7 +28,7 @@ class Parts:
     vectors: int
 
 
-PARTS = tuple(Parts.__dataclass_fields__)
+CONVENTION_PARTS = tuple(Parts.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def conventions() -> tuple[Convention, ...]:
             used_by=row["used_by"],
             source=row["source"],
             note=row["note"],
-            factors={part: row.get(part, 0) for part in PARTS},
+            factors={part: row.get(part, 0) for part in CONVENTION_PARTS},
             attention=row.get("attention", 0),
             softmax=row.get("softmax", 0),
             keys=row.get("keys", "all"),

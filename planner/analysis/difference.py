@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.analysis.attribution import Share, attributed
+from planner.analysis.attribution import FieldShare, attributed
 from planner.analysis.headline import Figure, figures, numbers_of
 from planner.errors import PlanError
 from planner.inputs.flags import Flags
@@ -18,7 +18,7 @@ class Difference:
 
     before: Figure
     after: Figure
-    shares: tuple[Share, ...] | None
+    shares: tuple[FieldShare, ...] | None
 
 
 def changed_fields(before: Flags, after: Flags) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from planner.units import format_bytes, format_fraction
 
 PeakOf = Callable[[RunConfig], int]
 LARGEST_TRIED = 4096  # sequences in one micro-batch
-EVERY = (8, 4, 2, 1)  # one block of so many is recomputed, cheapest first
+BLOCKS_PER_RECOMPUTED = (8, 4, 2, 1)  # one block of so many is recomputed, cheapest first
 # the rule for reserved bytes may be wrong by this much of the capacity; within it the allocator is simulated
 RULE_ERROR = 0.125
 LARGER = "use a GPU with more memory or a smaller model"
@@ -36,7 +36,7 @@ SAME_TIME = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FittingChange:
     """A config that fits, the flags that lead to it, its predicted peak, and its step's time over the old one's."""
 
     config: RunConfig
@@ -56,7 +56,7 @@ class Change:
         return f"a step takes about {format_fraction(slower)} longer" if slower > 0.0005 else "no slower"
 
 
-def what_fits(config: RunConfig, below: float = 1.0) -> Change | None:
+def what_fits(config: RunConfig, below: float = 1.0) -> FittingChange | None:
     """The cheapest change after which the config needs at most the fraction `below` of its device's usable memory.
 
     Where there is none, the cheapest with which the allocator gets by if it frees unused segments and tries again. A
@@ -81,7 +81,7 @@ def with_remedies(plan: Plan, found: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _remedy(memory: Memory, change: Change | None) -> str:
+def _remedy(memory: Memory, change: FittingChange | None) -> str:
     if change is None:
         return f"no micro-batch, loss kind or checkpointing fits: {LARGER}"
     if not change.flags:
@@ -139,7 +139,7 @@ def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf 
     return divisors[count - 1] if count else None
 
 
-def largest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> Change | None:
+def largest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> FittingChange | None:
     """The change to the largest micro-batch of the same global batch whose peak fits, above the config's own too.
 
     None where one sequence is too much; a change without flags where the config has it already.
@@ -149,7 +149,7 @@ def largest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = pre
     if micro is None:
         return None
     found = with_micro_batch(config, micro)
-    return Change(found, flags_between(config, found), peak_of(found), _launch_ratio(config, found))
+    return FittingChange(found, flags_between(config, found), peak_of(found), _launch_ratio(config, found))
 
 
 def with_micro_batch(config: RunConfig, micro: int) -> RunConfig:
@@ -159,7 +159,7 @@ def with_micro_batch(config: RunConfig, micro: int) -> RunConfig:
     return _with(config, training={"micro_batch": micro, "accumulation": per_device // micro})
 
 
-def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf | None = None) -> Change | None:
+def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf | None = None) -> FittingChange | None:
     """The change that costs the least predicted time among those whose peak is at most `capacity_bytes`.
 
     Where times are the same to half a percent, the one with fewer flags. None where nothing fits; a change without
@@ -173,7 +173,7 @@ def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf | No
     return None
 
 
-def every_change(config: RunConfig) -> Iterator[Change]:
+def every_change(config: RunConfig) -> Iterator[FittingChange]:
     """Every change that is tried, with its predicted time; its peak is 0, not computed yet."""
     divisors = _divisors(config)
     launches = {micro: _launch_ratio(config, with_micro_batch(config, micro)) for micro in divisors}
@@ -181,7 +181,7 @@ def every_change(config: RunConfig) -> Iterator[Change]:
         flops = _flops_ratio(config, variant)
         for micro in divisors:
             tried = with_micro_batch(variant, micro)
-            yield Change(tried, flags_between(config, tried), 0, flops * launches[micro])
+            yield FittingChange(tried, flags_between(config, tried), 0, flops * launches[micro])
 
 
 def _divisors(config: RunConfig) -> list[int]:
@@ -190,7 +190,7 @@ def _divisors(config: RunConfig) -> list[int]:
     return [m for m in range(1, min(config.training.micro_batch, LARGEST_TRIED) + 1) if per_device % m == 0]
 
 
-def _order(change: Change) -> tuple[int, int, float]:
+def _order(change: FittingChange) -> tuple[int, int, float]:
     return round(change.time_ratio / SAME_TIME), len(change.flags), change.time_ratio
 
 
@@ -239,7 +239,7 @@ def _checkpointings(config: RunConfig) -> list[dict[str, Any]]:
 def _more_often(config: RunConfig, mode: str, below: int) -> list[dict[str, Any]]:
     return [
         {"activation_checkpointing": mode, "activation_checkpointing_every": every}
-        for every in EVERY
+        for every in BLOCKS_PER_RECOMPUTED
         if every < below and (every < config.model.layers or every == 1)
     ]
 
@@ -263,7 +263,7 @@ def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
     return after / before if before and after else 1.0
 
 
-FLAGS = {
+CHANGE_FLAGS = {
     "micro_batch": "--micro-batch",
     "accumulation": "--accumulation",
     "loss": "--loss-kind",
@@ -277,7 +277,7 @@ FLAGS = {
 def flags_between(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
     """The flags that make `new` of `old`, such as ("--micro-batch 4", "--accumulation 8")."""
     found = []
-    for name, flag in FLAGS.items():
+    for name, flag in CHANGE_FLAGS.items():
         section = next(s for s in ("training", "hardware", "optimizer") if hasattr(getattr(old, s), name))
         before, after = (getattr(getattr(c, section), name) for c in (old, new))
         if before != after:
@@ -285,7 +285,7 @@ def flags_between(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def flags_with(flags: Flags, change: Change) -> Flags:
+def flags_with(flags: Flags, change: FittingChange) -> Flags:
     """What is typed, with a change's flags. A batch typed in tokens stays, and gives the accumulation."""
     words = dict(line.split(" ", 1) for line in change.flags)
     fields = {name.removeprefix("--").replace("-", "_"): value for name, value in words.items()}

@@ -97,7 +97,7 @@ class FlopsReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FlopsFacts:
     """What the rows are made of; `tokens` are those of the run, None without its length."""
 
     config: RunConfig
@@ -116,7 +116,7 @@ def flops_report(config: RunConfig, *, horizon: bool = True) -> FlopsReport:
     gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
     counted = flops_of(config)
     speed = throughput_of(config, gpu, counted)
-    facts = Facts(config, gpu, operators_of(config), counted, speed, requested_tokens(config) if horizon else None)
+    facts = FlopsFacts(config, gpu, operators_of(config), counted, speed, requested_tokens(config) if horizon else None)
     totals, counts = _totals(facts), parameters_of(config.model)
     return FlopsReport(
         schema_version=config.schema_version,
@@ -135,12 +135,12 @@ def flops_report(config: RunConfig, *, horizon: bool = True) -> FlopsReport:
     )
 
 
-def document(report: FlopsReport) -> dict[str, Any]:
+def flops_document(report: FlopsReport) -> dict[str, Any]:
     """The report as plain values, ready for JSON."""
     return asdict(report)
 
 
-def _totals(facts: Facts) -> Totals:
+def _totals(facts: FlopsFacts) -> Totals:
     operators, tokens, per_step = facts.operators, facts.tokens, tokens_per_step(facts.config)
     model, hardware = sum(o.model for o in operators), sum(o.hardware for o in operators)
     return Totals(
@@ -189,7 +189,7 @@ THIS_RUN = {
 }
 
 
-def _conventions(facts: Facts, totals: Totals) -> tuple[ConventionFlops, ...]:
+def _conventions(facts: FlopsFacts, totals: Totals) -> tuple[ConventionFlops, ...]:
     """Every convention, 6·N with the N that was typed where that is another one, and what this run really computes."""
     model, seq = facts.config.model, facts.config.training.seq
     found = [
@@ -203,7 +203,7 @@ def _conventions(facts: Facts, totals: Totals) -> tuple[ConventionFlops, ...]:
     return tuple(found)
 
 
-def _beside_ours(facts: Facts, totals: Totals, count: float, texts: dict[str, str]) -> ConventionFlops:
+def _beside_ours(facts: FlopsFacts, totals: Totals, count: float, texts: dict[str, str]) -> ConventionFlops:
     return ConventionFlops(
         **texts,
         flops_per_token=count,
@@ -213,7 +213,7 @@ def _beside_ours(facts: Facts, totals: Totals, count: float, texts: dict[str, st
     )
 
 
-def _utilisation(facts: Facts, per_token: float, rate: float | None) -> float | None:
+def _utilisation(facts: FlopsFacts, per_token: float, rate: float | None) -> float | None:
     """MFU or HFU at the predicted speed, None where speed or rate is unknown."""
     speed = facts.speed.tokens_per_second
     if speed is None or not rate:
@@ -221,7 +221,7 @@ def _utilisation(facts: Facts, per_token: float, rate: float | None) -> float | 
     return float(throughput.utilisation(per_token, speed, facts.config.hardware.gpus, rate))
 
 
-def _denominators(facts: Facts) -> tuple[Denominator, ...]:
+def _denominators(facts: FlopsFacts) -> tuple[Denominator, ...]:
     """The card's dense peaks by type, then the rates that others divide by; none for a processor."""
     gpu = facts.gpu
     if gpu is None:

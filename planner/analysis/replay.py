@@ -140,6 +140,6 @@ def _views(events: list[AllocationEvent]) -> Iterable[AllocatorView]:
         yield AllocatorView(setting, peaks.requested, peaks.allocated, peaks.reserved, peaks.segments)
 
 
-def document(report: TraceReport) -> dict[str, Any]:
+def trace_document(report: TraceReport) -> dict[str, Any]:
     """The report as plain values, ready for JSON."""
     return asdict(report)

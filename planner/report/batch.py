@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from planner.analysis.batch import BatchReport, Data, Facts, Scaled
-from planner.report.text import WIDTH, Page, joined
+from planner.analysis.batch import BatchFacts, BatchReport, Data, Scaled
+from planner.report.text import WIDTH, Page, sections_text
 from planner.units import format_count, format_fraction, format_number
 
 
-def batch_summary(facts: Facts, found: BatchReport, width: int = WIDTH) -> str:
+def batch_summary(facts: BatchFacts, found: BatchReport, width: int = WIDTH) -> str:
     """Every answer whose facts are known, section by section."""
     page = Page(width)
-    return joined(
+    return sections_text(
         _batch(facts, found, page),
         _divisible(facts, found, page),
         _steps(found, page),
@@ -19,7 +19,7 @@ def batch_summary(facts: Facts, found: BatchReport, width: int = WIDTH) -> str:
     )
 
 
-def _batch(facts: Facts, found: BatchReport, page: Page) -> str:
+def _batch(facts: BatchFacts, found: BatchReport, page: Page) -> str:
     lines = []
     if found.sequences_per_step is not None:
         how = f"micro-batch {facts.micro_batch:,} x accumulation {facts.accumulation:,} x {facts.gpus:,} GPUs"
@@ -29,7 +29,7 @@ def _batch(facts: Facts, found: BatchReport, page: Page) -> str:
     return page.section("Batch", *lines)
 
 
-def _divisible(facts: Facts, found: BatchReport, page: Page) -> str:
+def _divisible(facts: BatchFacts, found: BatchReport, page: Page) -> str:
     if not found.legal:
         return ""
     unit = f"sequence {facts.seq:,} x micro-batch {facts.micro_batch or 1:,} x {facts.gpus:,} GPUs"
@@ -58,7 +58,7 @@ def _steps(found: BatchReport, page: Page) -> str:
     return page.section("Steps", *lines)
 
 
-def _data(facts: Facts, data: Data, page: Page) -> str:
+def _data(facts: BatchFacts, data: Data, page: Page) -> str:
     lines = [page.line("distinct tokens", format_count(data.dataset_tokens))]
     if data.sequences is not None:
         lines.append(page.line(f"sequences of {facts.seq:,}", f"{data.sequences:,}", "one epoch, no overlap"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.report.text import BASES, table, wrap
-from planner.runs.comparison import Comparison, Row
+from planner.runs.comparison import Comparison, ComparisonRow
 from planner.units import (
     format_count_exact,
     format_duration,
@@ -14,7 +14,7 @@ from planner.units import (
 )
 
 COLUMNS = ("", "predicted", "measured", "measured/predicted", "tolerance", "verdict")
-VERDICTS = {"within": "✓ within", "outside": "✗ OUTSIDE", "unknown": "? unknown"}
+ROW_VERDICTS = {"within": "✓ within", "outside": "✗ OUTSIDE", "unknown": "? unknown"}
 
 
 def comparison_lines(comparison: Comparison) -> str:
@@ -59,13 +59,13 @@ def _no_wider(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
     return [part for r in rows[1:] for part in (r[0], f"    {r[1]} → {r[2]}  {r[3]}".rstrip())]
 
 
-def comparison_row(row: Row) -> tuple[str, ...]:
+def comparison_row(row: ComparisonRow) -> tuple[str, ...]:
     """The cells of a row, under the names of `COLUMNS`."""
     tolerance = "exact" if row.tolerance == 0 else f"±{format_number(100 * row.tolerance)} %"
     ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
     infinite = row.measured is None and row.verdict == "outside"
     cells = (_value(row.predicted, row.unit), "not finite" if infinite else _value(row.measured, row.unit))
-    return (row.key, *cells, ratio, tolerance, VERDICTS[row.verdict])
+    return (row.key, *cells, ratio, tolerance, ROW_VERDICTS[row.verdict])
 
 
 def _value(value: float | int | str | None, unit: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.analysis.flops import ConventionFlops, FlopsReport
-from planner.report.text import BASES, WIDTH, Page, joined
+from planner.report.text import BASES, WIDTH, Page, sections_text
 from planner.units import format_count_exact, format_flops, format_flops_rate, format_fraction, format_rate
 
 LEGEND = (
@@ -16,7 +16,7 @@ def flops_text(report: FlopsReport, width: int = WIDTH) -> str:
     """The whole report."""
     page = Page(width)
     parts = (_operators, _sums, _conventions, _sources, _peaks)
-    return joined(page.heading(_title(report)), *(part(report, page) for part in parts))
+    return sections_text(page.heading(_title(report)), *(part(report, page) for part in parts))
 
 
 def _title(report: FlopsReport) -> str:

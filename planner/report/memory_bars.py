@@ -12,7 +12,7 @@ from planner.report.text import COMPONENT_NAMES, table
 from planner.units import format_bytes
 
 # a letter each, so that a bar can be read without colour; the last two are the device's, not the program's
-SIGNS = {
+COMPONENT_SIGNS = {
     "weights": "W",
     "master_weights": "M",
     "gradients": "G",
@@ -52,7 +52,7 @@ class Bars:
     def used(self) -> tuple[str, ...]:
         """The components that have bytes anywhere."""
         found = {name for row in self.rows for name, _ in row.cells}
-        return tuple(name for name in SIGNS if name in found)
+        return tuple(name for name in COMPONENT_SIGNS if name in found)
 
 
 def memory_bars(plan: Plan, width: int, *, near: bool = False) -> Bars:
@@ -97,11 +97,11 @@ def cells_of(parts: Mapping[str, int], scale: int, width: int) -> tuple[tuple[st
 
 def component_table(plan: Plan) -> list[str]:
     """The components with their signs: own maximum, at the peak, share; then what the device holds beside them."""
-    names = {name: sign for sign, name in ((SIGNS[c], n) for c, n in COMPONENT_NAMES.items())}
+    names = {name: sign for sign, name in ((COMPONENT_SIGNS[c], n) for c, n in COMPONENT_NAMES.items())}
     rows = [(names.get(row[0], ""), *row) for row in component_rows(plan.memory)]
     beside = beside_tensors(plan.memory)
     if beside is not None:
         whole = plan.memory.peak_requested_bytes + sum(beside.values())
-        rows += [(SIGNS[name], NAMES[name], "", format_bytes(size), "") for name, size in beside.items()]
+        rows += [(COMPONENT_SIGNS[name], NAMES[name], "", format_bytes(size), "") for name, size in beside.items()]
         rows.append(("", DEVICE, "", format_bytes(whole), ""))
     return [line[2:] for line in table(rows, right=frozenset({2, 3, 4}))]

@@ -9,7 +9,7 @@ from planner.finding import Finding
 from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
-from planner.report.text import BASES, COMPONENT_NAMES, WIDTH, Page, joined
+from planner.report.text import BASES, COMPONENT_NAMES, WIDTH, Page, sections_text
 from planner.units import (
     format_bytes,
     format_bytes_decimal,
@@ -32,7 +32,7 @@ def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> 
     found: None where the findings stand elsewhere.
     """
     page = Page(width)
-    return joined(
+    return sections_text(
         page.heading(title(plan)),
         _model(plan, page),
         _compute(plan, page),

@@ -11,9 +11,9 @@ from planner.units import format_number
 
 BRAILLE = 0x2800
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # [row of 4][column of 2] of one character
-MARKS = "●▲■◆○△□◇"
+CURVE_MARKS = "●▲■◆○△□◇"
 ASCII_MARKS = "*o+x#@%&"
-ALL_CHARACTERS = MARKS + "⣿┤│└─┬"  # what a terminal must know
+ALL_CHARACTERS = CURVE_MARKS + "⣿┤│└─┬"  # what a terminal must know
 
 
 def plot(
@@ -47,7 +47,7 @@ def plot(
                 cells[key] = cells.get(key, 0) | DOTS[row % 4][column % 2]
             elif (row, column) not in cells or column % len(rates) == number:
                 cells[row, column] = number
-    marks = ASCII_MARKS if plain else MARKS
+    marks = ASCII_MARKS if plain else CURVE_MARKS
     bar, tick = ("|", "+") if plain else ("│", "┤")
     lines = []
     for i, label in enumerate(labels):
@@ -59,7 +59,9 @@ def plot(
 
 def legend(labels: Sequence[str], *, plain: bool = False) -> str:
     """The mark of each of several curves."""
-    return "   ".join(f"{mark} {label}" for mark, label in zip(ASCII_MARKS if plain else MARKS, labels, strict=False))
+    return "   ".join(
+        f"{mark} {label}" for mark, label in zip(ASCII_MARKS if plain else CURVE_MARKS, labels, strict=False)
+    )
 
 
 def _steps(last: int, count: int) -> list[int]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from planner.report.text import WIDTH, Page, joined
+from planner.report.text import WIDTH, Page, sections_text
 from planner.runs.preflight import Preflight
 from planner.units import format_count, format_duration, format_number
 
-MARKS = {"ok": "✓ ok", "warning": "! warning", "failed": "✗ FAILED", "skipped": "· skipped"}
+CHECK_MARKS = {"ok": "✓ ok", "warning": "! warning", "failed": "✗ FAILED", "skipped": "· skipped"}
 
 
 def preflight_text(report: Preflight, width: int = WIDTH) -> str:
     """The whole report."""
     page = Page(width)
-    return joined(page.heading(_title(report)), *(part(report, page) for part in (_samples, _rates, _checks)))
+    return sections_text(page.heading(_title(report)), *(part(report, page) for part in (_samples, _rates, _checks)))
 
 
 def _title(report: Preflight) -> str:
@@ -37,14 +37,14 @@ def _rates(report: Preflight, page: Page) -> str:
 
 def _checks(report: Preflight, page: Page) -> str:
     rows = [("check", "verdict", "measured", "expected")]
-    rows += [(c.name, MARKS[c.verdict], c.measured, c.expected) for c in report.checks]
+    rows += [(c.name, CHECK_MARKS[c.verdict], c.measured, c.expected) for c in report.checks]
     lines = page.table(rows)
     alike: dict[tuple[str, str, str], list[str]] = {}
     for c in report.checks:
         if c.verdict != "ok":
             alike.setdefault((c.verdict, c.why, c.remedy), []).append(c.name)
     for (verdict, why, remedy), names in alike.items():
-        lines += ["", *page.sentence(f"{MARKS[verdict]}: {', '.join(names)}")]
+        lines += ["", *page.sentence(f"{CHECK_MARKS[verdict]}: {', '.join(names)}")]
         lines += page.sentence(why, 6)
         lines += page.sentence(f"→ {remedy}", 6) if remedy else []
     counts = ", ".join(f"{report.count(v)} {v}" for v in ("ok", "warning", "failed", "skipped") if report.count(v))

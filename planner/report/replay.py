@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from planner.analysis.replay import TraceReport
-from planner.report.text import COMPONENT_NAMES, WIDTH, Page, joined
+from planner.report.text import COMPONENT_NAMES, WIDTH, Page, sections_text
 from planner.units import format_bytes, format_fraction
 
 
 def trace_text(report: TraceReport, width: int = WIDTH) -> str:
     """The whole report."""
     page = Page(width)
-    return joined(*(part(report, page) for part in (_title, _phases, _components, _allocator)))
+    return sections_text(*(part(report, page) for part in (_title, _phases, _components, _allocator)))
 
 
 def _title(report: TraceReport, page: Page) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from planner.report.plot import plot
 from planner.report.text import table, wrap
 from planner.runs.directory import last_error
-from planner.runs.progress import Figure, Record, Series, Stage
+from planner.runs.progress import Record, RunFigure, RunStage, Series
 from planner.units import (
     format_bytes,
     format_count,
@@ -19,27 +19,27 @@ from planner.units import (
     format_rate,
 )
 
-STAGES: dict[Stage, str] = {
+STAGES: dict[RunStage, str] = {
     "nothing": "? no run here",
-    "starting": "… starting: the plan is replayed, the data read, the model built",
+    "starting": "… starting: simulates the plan, reads the data, builds the model",
     "running": "▶ running",
     "stopping": "■ stopping after its step, saving",
-    "closing": "… over: it measures its memory and compares with the prediction",
+    "closing": "… training is over: measures memory, compares with the prediction",
     "finished": "✓ finished",
     "stopped": "■ stopped; it can be resumed",
     "failed": "✗ failed",
-    "gone": "✗ its process ended without a word; the last checkpoint is whole, it can be resumed",
+    "gone": "✗ the process died without an error message; resume from the last checkpoint",
 }
 NOTED = 84  # from so many columns on, notes stand beside the numbers
 AXES = 2  # lines of a plot below its rows
 
 
-def stage_text(stage: Stage, code: int | None) -> str:
+def stage_text(stage: RunStage, code: int | None) -> str:
     """The sign and the words for where a run stands; the exit code, where it says more than good."""
     return STAGES[stage] + (f" (exit code {code})" if code else "")
 
 
-def figure_lines(figures: Sequence[Figure], width: int) -> list[str]:
+def figure_lines(figures: Sequence[RunFigure], width: int) -> list[str]:
     """Measured beside predicted; notes only where `width` has room for them."""
     noted = width >= NOTED
     rows = [("", "measured", "predicted", "ratio", "note" if noted else "")]
@@ -49,11 +49,11 @@ def figure_lines(figures: Sequence[Figure], width: int) -> list[str]:
     return table(rows, right=frozenset({1, 2, 3}))
 
 
-def _note(f: Figure) -> str:
+def _note(f: RunFigure) -> str:
     return "" if f.note == "of" else f.note
 
 
-def _predicted(f: Figure, noted: bool) -> str:
+def _predicted(f: RunFigure, noted: bool) -> str:
     if f.predicted is None:
         return "·"  # there is none: nobody predicts it
     text = _value(f, f.predicted)
@@ -64,7 +64,7 @@ def _predicted(f: Figure, noted: bool) -> str:
     return text
 
 
-def _value(f: Figure, value: float | int | None) -> str:
+def _value(f: RunFigure, value: float | int | None) -> str:
     if value is None:
         return "unknown" if f.unit == "byte" else "–"
     match f.unit:

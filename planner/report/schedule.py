@@ -9,7 +9,7 @@ from planner.analysis.schedules import Curve, last_step, marks_of
 from planner.counts.schedule import Joint
 from planner.finding import Finding
 from planner.report.plot import legend, plot, with_cursor, with_second_scale
-from planner.report.text import WIDTH, Page, joined
+from planner.report.text import WIDTH, Page, sections_text
 from planner.units import format_count, format_fraction, format_number
 
 WIDEST_PLOT = 100
@@ -31,7 +31,7 @@ def schedule_summary(
     if several:
         drawn.append(f"  {legend([c.label for c in curves], plain=plain)}")
     assumed = {(a.key, a.value, a.source) for curve in curves for a in curve.assumptions}
-    return joined(
+    return sections_text(
         "\n".join(page.heading(title) for title in titles),
         page.section("Key steps", *_values(curves, marks_of(curves), page)),
         page.section("Values", *_values(curves, steps, page)) if steps else "",

@@ -84,7 +84,7 @@ class Page(NamedTuple):
         return self.section("Defaults used", *(self.line(*one) for one in assumed))
 
 
-def joined(*sections: str) -> str:
+def sections_text(*sections: str) -> str:
     """The sections that have lines, an empty line between them."""
     return "\n\n".join(section for section in sections if section)
 

@@ -9,14 +9,14 @@ from typing import Literal
 from planner.counts.run import rate_at
 from planner.plan import Plan
 
-Verdict = Literal["within", "outside", "unknown"]
+ComparisonVerdict = Literal["within", "outside", "unknown"]
 # Tolerance of each kind of number, as a fraction of the predicted one; 0 is exact.
 EXACT = 0.0
 REQUESTED = 0.001
 REQUESTED_CHECKPOINTED = 0.01
 ALLOCATED = 0.02
 RESERVED = 0.05
-DEVICE = 0.05
+DEVICE_USED = 0.05
 CHECKPOINT = 0.01
 TIME = 0.10
 
@@ -55,7 +55,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One line: predicted, measured, measured / predicted, tolerance as a fraction, verdict.
 
     A measured NaN or infinity is outside; it is named in the note, `measured` is None.
@@ -67,7 +67,7 @@ class Row:
     measured: float | int | str | None
     ratio: float | None
     tolerance: float
-    verdict: Verdict
+    verdict: ComparisonVerdict
     timing: bool = False
     note: str = ""
 
@@ -80,9 +80,9 @@ class Comparison:
     device_name: str
     torch: str
     basis: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
-    def outside(self, *, timing: bool) -> list[Row]:
+    def outside(self, *, timing: bool) -> list[ComparisonRow]:
         """Rows outside their tolerance; rows of time only where asked."""
         return [r for r in self.rows if r.verdict == "outside" and (timing or not r.timing)]
 
@@ -105,7 +105,7 @@ def compare(plan: Plan, measured: Measurement) -> Comparison:
         _same("peak_phase", m.peak_phase, seen.peak_phase),
         _row("peak_allocated_bytes", "byte", m.peak_allocated_bytes, seen.peak_allocated_bytes, ALLOCATED),
         _row("peak_reserved_bytes", "byte", m.peak_reserved_bytes, seen.peak_reserved_bytes, RESERVED),
-        _row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE),
+        _row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE_USED),
         _rates(plan, seen),
         _row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
         _row("step_seconds", "s", plan.throughput.step_seconds, seen.step_seconds, time, timing=True),
@@ -131,29 +131,29 @@ def _row(
     tolerance: float,
     *,
     timing: bool = False,
-) -> Row:
+) -> ComparisonRow:
     if predicted is None or measured is None:
-        return Row(key, unit, predicted, measured, None, tolerance, "unknown", timing)
+        return ComparisonRow(key, unit, predicted, measured, None, tolerance, "unknown", timing)
     if not math.isfinite(measured):
-        return Row(key, unit, predicted, None, None, tolerance, "outside", timing, f"{measured} was measured")
+        return ComparisonRow(key, unit, predicted, None, None, tolerance, "outside", timing, f"{measured} was measured")
     ratio = measured / predicted if predicted else None
     if timing and ratio:  # a step that takes k times as long has 1/k of the tokens/s: one verdict for both
         within = max(ratio, 1 / ratio) <= 1 + tolerance
     else:
         within = abs(measured - predicted) <= tolerance * abs(predicted)
-    return Row(key, unit, predicted, measured, ratio, tolerance, "within" if within else "outside", timing)
+    return ComparisonRow(key, unit, predicted, measured, ratio, tolerance, "within" if within else "outside", timing)
 
 
-def _same(key: str, predicted: str, measured: str | None) -> Row:
+def _same(key: str, predicted: str, measured: str | None) -> ComparisonRow:
     if measured is None:
-        return Row(key, "", predicted, None, None, EXACT, "unknown")
-    return Row(key, "", predicted, measured, None, EXACT, "within" if predicted == measured else "outside")
+        return ComparisonRow(key, "", predicted, None, None, EXACT, "unknown")
+    return ComparisonRow(key, "", predicted, measured, None, EXACT, "within" if predicted == measured else "outside")
 
 
-def _rates(plan: Plan, seen: Measurement) -> Row:
+def _rates(plan: Plan, seen: Measurement) -> ComparisonRow:
     """The largest difference between a learning rate that was used and the schedule's; it must be 0."""
     if not seen.rates:
-        return Row("learning_rate_difference", "1", 0.0, None, None, EXACT, "unknown")
+        return ComparisonRow("learning_rate_difference", "1", 0.0, None, None, EXACT, "unknown")
     worst = max((abs(rate_at(plan.config, step) - used) for step, used in seen.rates), key=_nan_last)
     row = _row("learning_rate_difference", "1", 0.0, worst, EXACT)
     return row if row.note else replace(row, note=f"the largest of {len(seen.rates)} updates")

@@ -8,7 +8,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.files import read_text
-from planner.runs.comparison import Comparison, Row
+from planner.runs.comparison import Comparison, ComparisonRow
 from planner.runs.directory import COMPARISON
 
 
@@ -41,5 +41,5 @@ def load_comparison(directory: Path) -> Comparison:
 def _comparison(values: dict[str, Any]) -> Comparison:
     if values["schema_version"] != 1:
         raise ValueError(f"schema_version is {values['schema_version']!r}, this version reads 1")
-    rows = tuple(Row(**row) for row in values["rows"])
+    rows = tuple(ComparisonRow(**row) for row in values["rows"])
     return Comparison(**{**values, "rows": rows})

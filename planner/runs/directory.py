@@ -23,7 +23,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 COMMAND = "$ "  # begins the line of a log that says what was started
 ERROR = "error: "
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Followed:
     more: whether whole lines may be left, because one reading has a limit.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[JsonObject, ...]
     place: Place
     anew: bool
     more: bool = False
@@ -76,7 +76,7 @@ def _continues(file: int, place: Place) -> bool:
     return os.pread(file, len(place.tail), place.offset - len(place.tail)) == place.tail
 
 
-def objects(lines: Iterable[str | bytes]) -> Iterator[Row]:
+def objects(lines: Iterable[str | bytes]) -> Iterator[JsonObject]:
     """The JSON objects of lines, in order; a line that is none, such as one torn by a crash, is passed over."""
     for line in lines:
         try:

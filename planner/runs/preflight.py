@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Verdict = Literal["ok", "warning", "failed", "skipped"]
+CheckVerdict = Literal["ok", "warning", "failed", "skipped"]
 Value = float | int | str | bool | None
 
 
@@ -15,7 +15,7 @@ class Check:
     """One check. `values`: the numbers in base units, the unit in the name; None is unknown."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckVerdict
     measured: str
     expected: str
     why: str = ""
@@ -47,6 +47,6 @@ class Preflight:
     samples: tuple[ShownSample, ...]
     checks: tuple[Check, ...]
 
-    def count(self, verdict: Verdict) -> int:
+    def count(self, verdict: CheckVerdict) -> int:
         """Checks that came out so."""
         return sum(check.verdict == verdict for check in self.checks)

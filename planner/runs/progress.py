@@ -16,19 +16,19 @@ from planner.counts.schedule import schedule_rate
 from planner.errors import PlanError
 from planner.files import read_text
 from planner.inputs.run_toml import load_config
-from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, Place, Row, follow
+from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, JsonObject, Place, follow
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
-RECENT = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has
+RECENT_STEPS = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has
 LAST_EVENTS = 50
 START = Place()
 
-Stage = Literal["nothing", "starting", "running", "stopping", "closing", "finished", "stopped", "failed", "gone"]
+RunStage = Literal["nothing", "starting", "running", "stopping", "closing", "finished", "stopped", "failed", "gone"]
 Unit = Literal["step", "token", "token/s", "s", "byte", "1", "nat/token", "share"]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class RunFigure:
     """One number of a run beside its prediction; None is unknown. low, high: the prediction's interval."""
 
     label: str
@@ -80,14 +80,16 @@ class Record:
     directory: Path
     metrics: Place = START
     log: Place = START
-    last: Row | None = None
+    last: JsonObject | None = None
     loss: Series = field(default_factory=Series)
     speed: Series = field(default_factory=Series)
-    recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RECENT))  # steps and their seconds
+    recent: deque[tuple[int, float]] = field(
+        default_factory=lambda: deque(maxlen=RECENT_STEPS)
+    )  # steps and their seconds
     validation: tuple[float, int] | None = None
     best_validation: float | None = None
-    events: deque[Row] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
-    start: Row | None = None
+    events: deque[JsonObject] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
+    start: JsonObject | None = None
     plan: Mapping[str, Any] | None = None
     config: RunConfig | None = None
     peak: float | int | None = None
@@ -117,7 +119,7 @@ class Record:
                 self.start = event
         return rows.more or happened.more
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: JsonObject) -> None:
         step = row.get("step")
         if not isinstance(step, int):
             return
@@ -172,7 +174,7 @@ def _number(values: Mapping[str, Any] | None, *keys: str) -> float | int | None:
     return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
 
 
-def figures(record: Record, resident: int | None = None) -> tuple[Figure, ...]:
+def run_figures(record: Record, resident: int | None = None) -> tuple[RunFigure, ...]:
     """The numbers of a run beside their predictions.
 
     resident: bytes that its process holds of the machine's memory, where it still lives.
@@ -184,14 +186,14 @@ def figures(record: Record, resident: int | None = None) -> tuple[Figure, ...]:
     usual, low, high = (_number(plan, "throughput", f"tokens_per_second{end}") for end in ("", "_low", "_high"))
     validation = record.validation
     found = [
-        Figure("step", "step", step, steps, note="of"),
-        Figure("tokens", "token", _number(row, "tokens"), _number(plan, "tokens", "trained"), note="of"),
-        Figure("loss", "nat/token", _number(row, "loss")),
-        Figure("validation loss", "nat/token", validation and validation[0], note=_evaluated(record)),
-        Figure("learning rate", "1", _number(row, "lr"), _rate(record.config, step)),
-        Figure("gradient norm", "1", _number(row, "grad_norm"), note=_clipping(record.config)),
-        Figure("tokens/s", "token/s", speed, usual, low, high, note=f"median of {len(record.latest)} steps"),
-        Figure("MFU", "share", _used(record, speed), _number(plan, "throughput", "mfu")),
+        RunFigure("step", "step", step, steps, note="of"),
+        RunFigure("tokens", "token", _number(row, "tokens"), _number(plan, "tokens", "trained"), note="of"),
+        RunFigure("loss", "nat/token", _number(row, "loss")),
+        RunFigure("validation loss", "nat/token", validation and validation[0], note=_evaluated(record)),
+        RunFigure("learning rate", "1", _number(row, "lr"), _rate(record.config, step)),
+        RunFigure("gradient norm", "1", _number(row, "grad_norm"), note=_clipping(record.config)),
+        RunFigure("tokens/s", "token/s", speed, usual, low, high, note=f"median of {len(record.latest)} steps"),
+        RunFigure("MFU", "share", _used(record, speed), _number(plan, "throughput", "mfu")),
         *_memory(record, resident),
         _time_left(record, step, steps),
     ]
@@ -228,30 +230,34 @@ def _evaluated(record: Record) -> str:
     return f"after step {record.validation[1]:,}, {best}"
 
 
-def _memory(record: Record, resident: int | None) -> list[Figure]:
+def _memory(record: Record, resident: int | None) -> list[RunFigure]:
     """Of a GPU what PyTorch holds; of a processor what the process holds, and at the end its tensors' peak."""
     row, plan = record.last, record.plan
     if row is not None and _number(row, "allocated_bytes") is not None:
         kinds = (("allocated", "allocated_bytes", "peak_allocated_bytes"), ("reserved", "reserved_bytes",
                  "peak_reserved_bytes"))  # fmt: skip
         return [
-            Figure(label, "byte", _number(row, key), _number(plan, "memory", peak), note="now; its peak is predicted")
+            RunFigure(
+                label, "byte", _number(row, key), _number(plan, "memory", peak), note="now; its peak is predicted"
+            )
             for label, key, peak in kinds
         ]
     note = "" if record.peak is not None else "measured when the run is over"
-    found = [Figure("peak of tensors", "byte", record.peak, _number(plan, "memory", "peak_requested_bytes"), note=note)]
+    found = [
+        RunFigure("peak of tensors", "byte", record.peak, _number(plan, "memory", "peak_requested_bytes"), note=note)
+    ]
     if resident is not None:
-        found.append(Figure("process memory", "byte", resident, note="resident, PyTorch's code and the data in it"))
+        found.append(RunFigure("process memory", "byte", resident, note="resident, PyTorch's code and the data in it"))
     return found
 
 
-def _time_left(record: Record, step: int, steps: float | None) -> Figure:
+def _time_left(record: Record, step: int, steps: float | None) -> RunFigure:
     seconds = _number(record.plan, "throughput", "step_seconds")
     left = None if seconds is None or steps is None else seconds * max(0, steps - step)
-    return Figure("time left", "s", _number(record.last, "eta_seconds"), left, note="evaluations and saves left out")
+    return RunFigure("time left", "s", _number(record.last, "eta_seconds"), left, note="evaluations and saves left out")
 
 
-def stage(record: Record, *, owned: bool, alive: bool | None, code: int | None, asked: bool) -> Stage:
+def stage(record: Record, *, owned: bool, alive: bool | None, code: int | None, asked: bool) -> RunStage:
     """Where a run stands.
 
     owned: its lock is held. alive: whether the process that the planner started lives, None where it started none;

@@ -23,7 +23,7 @@ from planner.inputs.fields import FLAGS
 from planner.inputs.flags import Flags
 from planner.plan import Plan as LibraryPlan
 from planner.report.html import plan_html
-from planner.runs.comparison import Row
+from planner.runs.comparison import ComparisonRow
 from tests.gptplan.calling import Call
 
 AS_OF = "2026-11-21"
@@ -212,9 +212,9 @@ def test_html_of_a_plan_is_escaped() -> None:
 
 
 ROWS = (
-    Row("parameters", "1", 1000, 1000, 1.0, 0.0, "within"),
-    Row("saved.<mm>", "byte", 4, 8, 2.0, 0.0, "outside"),
-    Row("step_seconds", "s", None, 0.5, None, 0.1, "unknown", timing=True),
+    ComparisonRow("parameters", "1", 1000, 1000, 1.0, 0.0, "within"),
+    ComparisonRow("saved.<mm>", "byte", 4, 8, 2.0, 0.0, "outside"),
+    ComparisonRow("step_seconds", "s", None, 0.5, None, 0.1, "unknown", timing=True),
 )
 
 

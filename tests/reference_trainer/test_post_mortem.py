@@ -14,7 +14,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.errors import FileError
-from planner.runs.comparison import Row
+from planner.runs.comparison import ComparisonRow
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.post_mortem import post_mortem_markdown, summary_of, weak_spots, write_post_mortem
 
@@ -91,7 +91,7 @@ def test_how_it_ended_comes_first(tmp_path: Path, end: str) -> None:
 
 def test_peaks_stand_beside_their_prediction(tmp_path: Path) -> None:
     log(tmp_path), events(tmp_path)
-    row = Row("peak_allocated_bytes", "byte", 2**30, 2**31, 2.0, 0.05, "outside")
+    row = ComparisonRow("peak_allocated_bytes", "byte", 2**30, 2**31, 2.0, 0.05, "outside")
     comparison = {"schema_version": 1, "device_name": "d", "torch": "t", "basis": "b", "rows": [asdict(row)]}
     (tmp_path / "comparison.json").write_text(json.dumps(comparison))
     text = write_post_mortem(tmp_path).read_text()

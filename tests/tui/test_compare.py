@@ -6,13 +6,13 @@ import json
 from dataclasses import asdict
 
 from planner.report.comparison import comparison_within
-from planner.runs.comparison import Comparison, Row
+from planner.runs.comparison import Comparison, ComparisonRow
 from tui.watched import remember
 
 ROWS = (
-    Row("parameters", "1", 34688, 34688, 1.0, 0.0, "within"),
-    Row("step_seconds", "s", 0.004, 0.017, 4.25, 0.1, "outside", timing=True),
-    Row("peak_allocated_bytes", "byte", None, None, None, 0.02, "unknown"),
+    ComparisonRow("parameters", "1", 34688, 34688, 1.0, 0.0, "within"),
+    ComparisonRow("step_seconds", "s", 0.004, 0.017, 4.25, 0.1, "outside", timing=True),
+    ComparisonRow("peak_allocated_bytes", "byte", None, None, None, 0.02, "unknown"),
 )
 COMPARISON = Comparison(1, "a processor", "2.0", "profile", ROWS)
 

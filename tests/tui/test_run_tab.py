@@ -163,7 +163,7 @@ def test_who_asks_twice_is_asked_before_the_run_is_killed(sit):
         await user.pilot.pause(0.1)
         await user.pilot.click("#kill")
         await until(user, is_at(pane, "gone"))
-        assert "its process ended without a word" in user.seen()
+        assert "the process died without an error message" in user.seen()
 
     sit(play)
 

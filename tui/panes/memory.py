@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.reactive import var
 
-from planner.report.memory_bars import NAMES, SIGNS, Bar, Bars, component_table, memory_bars
+from planner.report.memory_bars import COMPONENT_SIGNS, NAMES, Bar, Bars, component_table, memory_bars
 from tui.panes.pane import Pane
 from tui.session import View
 from tui.widgets.text import Text
@@ -71,7 +71,7 @@ class MemoryPane(Pane):
 
 def _bar(row: Bar, bars: Bars, width: int) -> Content:
     """The letters of a row, and the capacity's line where it is in sight."""
-    letters = "".join(SIGNS[name] * count for name, count in row.cells).ljust(width + 1)
+    letters = "".join(COMPONENT_SIGNS[name] * count for name, count in row.cells).ljust(width + 1)
     styles = [COLOURS[name] for name, count in row.cells for _ in range(count)]
     styles += [""] * (width + 1 - len(styles))
     if bars.capacity is not None:
@@ -91,7 +91,7 @@ def _legend(bars: Bars, width: int) -> list[Content]:
     """Letter and name of each component that is drawn, in as many lines as it takes."""
     lines, length = [Content("")], 0
     for name in bars.used():
-        entry = Content.assemble((f" {SIGNS[name]} ", f"black on {COLOURS[name]}"), f" {NAMES[name]}   ")
+        entry = Content.assemble((f" {COMPONENT_SIGNS[name]} ", f"black on {COLOURS[name]}"), f" {NAMES[name]}   ")
         if length and length + len(entry.plain) > width:
             lines.append(Content(""))
             length = 0

@@ -11,7 +11,7 @@ import pytest
 from planner import presets
 from planner.analysis.findings import findings
 from planner.analysis.fitting import (
-    Change,
+    FittingChange,
     every_change,
     largest_micro_batch,
     needed_bytes,
@@ -39,7 +39,7 @@ def planned(**flags: str) -> RunConfig:
     return draft(Flags(**words), as_of="2026-11-21", version="0")
 
 
-def typed_again(config: RunConfig, change: Change) -> RunConfig:
+def typed_again(config: RunConfig, change: FittingChange) -> RunConfig:
     """The config that the change's flags give when they are typed over the old one."""
     words = dict(one.split(" ") for one in change.flags)
     return draft(Flags(**{MEMBERS[k]: v for k, v in words.items()}), as_of="2026-11-21", version="0", base=config)
@@ -69,7 +69,7 @@ def test_no_flag_of_a_change_is_needless() -> None:
         batch = [one for one in found.flags if one.startswith(("--micro-batch", "--accumulation"))]
         rest = [[one] for one in found.flags if one not in batch]
         for dropped in [batch, *rest] if batch else rest:
-            fewer = Change(found.config, tuple(f for f in found.flags if f not in dropped), 0, 1.0)
+            fewer = FittingChange(found.config, tuple(f for f in found.flags if f not in dropped), 0, 1.0)
             if any(f.startswith("--activation-checkpointing-every") for f in fewer.flags) != any(
                 f == "--activation-checkpointing full" for f in fewer.flags
             ):

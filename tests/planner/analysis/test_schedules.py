@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from planner.analysis.schedules import Curve, csv_text, curve_alone, sampled_steps, steps_shown, variants
 from planner.errors import InputError, UnitError, UnknownNameError
 from planner.inputs.flags import Flags
-from planner.report.plot import ASCII_MARKS, BRAILLE, MARKS, legend, plot
+from planner.report.plot import ASCII_MARKS, BRAILLE, CURVE_MARKS, legend, plot
 
 BASE = Flags(peak_lr="3e-4", min_lr="3e-5", warmup_steps="2000", steps="10_000")
 
@@ -113,7 +113,7 @@ def test_a_plot_keeps_its_size_and_shows_every_curve(width: int, height: int, co
     if count == 1 and not plain:
         assert any(ord(c) > BRAILLE for c in text)
     elif width >= 60 and height >= 8:
-        assert set((ASCII_MARKS if plain else MARKS)[:count]) <= set(text)
+        assert set((ASCII_MARKS if plain else CURVE_MARKS)[:count]) <= set(text)
 
 
 def test_a_constant_fills_one_row_and_a_ramp_the_diagonal() -> None:
@@ -132,5 +132,5 @@ def test_a_steep_part_is_drawn_without_gaps(rate: Callable[[int], float]) -> Non
 
 
 def test_the_legend_names_each_mark() -> None:
-    assert legend(["a", "b"]) == f"{MARKS[0]} a   {MARKS[1]} b"
+    assert legend(["a", "b"]) == f"{CURVE_MARKS[0]} a   {CURVE_MARKS[1]} b"
     assert legend(["a", "b"], plain=True) == "* a   o b"

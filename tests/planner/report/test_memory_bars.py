@@ -15,7 +15,7 @@ from planner.inputs.fields import FLAGS, label, panels
 from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.report.markdown import markdown
-from planner.report.memory_bars import DEVICE, NAMES, SIGNS, cells_of, component_table, memory_bars
+from planner.report.memory_bars import COMPONENT_SIGNS, DEVICE, NAMES, cells_of, component_table, memory_bars
 from planner.report.schedule import cursor_plot, landmark_lines, reading
 from planner.units import format_bytes
 
@@ -42,7 +42,7 @@ def test_bars_of_every_phase_and_of_the_device(plan, width, near):
     for row in bars.rows:
         assert sum(n for _, n in row.cells) == round(row.bytes / scale * width) <= width
     assert bars.capacity == (None if near else width)
-    assert set(bars.used()) <= set(SIGNS) == set(NAMES)
+    assert set(bars.used()) <= set(COMPONENT_SIGNS) == set(NAMES)
 
 
 def test_a_bar_beyond_the_capacity_shows_its_line():
@@ -63,7 +63,7 @@ def test_the_table_ends_with_what_the_device_holds(plan):
 
 def test_the_table_says_signs_and_bytes(plan):
     text = "\n".join(component_table(plan))
-    for name, sign in SIGNS.items():
+    for name, sign in COMPONENT_SIGNS.items():
         if name not in ("allocator", "context"):
             assert f"{sign}  {NAMES[name]}" in text
     assert format_bytes(plan.memory.peak_requested_bytes) in text

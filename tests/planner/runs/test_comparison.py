@@ -17,13 +17,13 @@ from planner.plan import Plan, estimate
 from planner.runs.comparison import (
     ALLOCATED,
     CHECKPOINT,
-    DEVICE,
+    DEVICE_USED,
     REQUESTED,
     REQUESTED_CHECKPOINTED,
     RESERVED,
     TIME,
+    ComparisonRow,
     Measurement,
-    Row,
     compare,
 )
 
@@ -69,7 +69,7 @@ def as_predicted(plan: Plan, **changes: Any) -> Measurement:
     return replace(exact, **changes)
 
 
-def rows_of(plan: Plan, **changes: Any) -> dict[str, Row]:
+def rows_of(plan: Plan, **changes: Any) -> dict[str, ComparisonRow]:
     return {row.key: row for row in compare(plan, as_predicted(plan, **changes)).rows}
 
 
@@ -102,7 +102,7 @@ def test_counts_are_exact(key: str, field: str) -> None:
         ("peak_requested_bytes", "peak_requested_bytes", REQUESTED),
         ("peak_allocated_bytes", "peak_allocated_bytes", ALLOCATED),
         ("peak_reserved_bytes", "peak_reserved_bytes", RESERVED),
-        ("device_used_bytes", "device_used_bytes", DEVICE),
+        ("device_used_bytes", "device_used_bytes", DEVICE_USED),
         ("checkpoint_bytes", "checkpoint_bytes", CHECKPOINT),
     ],
 )

@@ -15,7 +15,7 @@ from planner.inputs.flags import Flags
 from planner.inputs.run_toml import config_text
 from planner.plan import estimate
 from planner.report.run import STAGES, curve_lines, curves, event_lines, failure_lines, figure_lines, stage_text
-from planner.runs.progress import POINTS, Record, Series, figures, stage
+from planner.runs.progress import POINTS, Record, Series, run_figures, stage
 
 TINY = Flags(layers="2", hidden="32", heads="2", vocab="64", seq="16", tokens="51200", global_batch_tokens="256",
              micro_batch="8", gpu="a100-80gb", recipe="fp32")  # fmt: skip
@@ -51,7 +51,7 @@ def write(directory, rows, mode="a"):
 
 
 def by_label(record, resident=None):
-    return {f.label: f for f in figures(record, resident)}
+    return {f.label: f for f in run_figures(record, resident)}
 
 
 def test_each_number_stands_beside_its_prediction(run, plan):
@@ -122,7 +122,7 @@ def test_files_that_are_not_there_or_damaged_are_unknown_numbers(tmp_path):
     found = by_label(record)
     assert found["step"].measured == 3 and found["loss"].measured is None and found["learning rate"].predicted is None
     assert len(record.loss) == 0
-    assert figure_lines(figures(record), 60) and curves(record, width=60, height=5)
+    assert figure_lines(run_figures(record), 60) and curves(record, width=60, height=5)
 
 
 def test_a_long_curve_keeps_a_bounded_number_of_points():
@@ -182,7 +182,7 @@ def test_lines_keep_to_the_width(run):
     record = Record(run)
     record.read_on()
     for width in (56, 70, 120, 190):
-        lines = figure_lines(figures(record), width) + curves(record, width=width, height=6)
+        lines = figure_lines(run_figures(record), width) + curves(record, width=width, height=6)
         lines += event_lines(record.events, 5, width) + failure_lines([], record.events[-1], width)
         assert max(map(len, lines)) <= width, width
     assert "stopped" in event_lines(record.events, 5, 80)[0]  # the newest first

@@ -60,19 +60,19 @@ def _memory(plan: Plan) -> Iterator[Finding]:
                 f"the plan needs {needs}: it fits, with no room for another process or an error of this prediction",
                 "",
             )
-    unwitnessed = not_covered(plan.config)
-    if unwitnessed is not None:
+    uncounted = not_covered(plan.config)
+    if uncounted is not None:
         yield Finding(
             "warning",
             "memory_without_witness",
-            f"the memory of {unwitnessed} is not known: the eager model's is shown in its place, as an upper bound",
+            f"the memory of {uncounted} is not known: the eager model's is shown instead, as an upper bound",
             'set runtime = "eager" or "autocast" under [training], which are counted exactly, or measure a step',
         )
     if plan.config.training.activation_checkpointing == "selective" and plan.config.training.runtime != "fused":
         yield Finding(
             "note",
             "selective_saves_little",
-            "flash attention stores no scores: recomputing its core saves only the log-sum-exp and turned copies",
+            "flash attention stores no scores: recomputing its core saves only the log-sum-exp and rotated copies",
             "use --activation-checkpointing full where memory is short, none where it is not",
         )
 
@@ -84,8 +84,8 @@ def _speed(plan: Plan) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "unpriced_parts",
-                "the speed is unknown: no rate of this model's parts, loop or optimizer is at hand",
-                "give --tflops or --mfu as measured; no other model's number is put in its place",
+                "the speed is unknown: there are no timings for this model's layers, runtime or optimizer",
+                "give a measured --tflops or --mfu",
             )
             return
         if hardware.gpu == CPU:
@@ -100,8 +100,8 @@ def _speed(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "unknown_speed",
-            f"the data sheet of {hardware.gpu} lacks what the speed of {kind} follows from",
-            "give --tflops or --mfu as measured there; no other card's number is put in its place",
+            f"the published specs of {hardware.gpu} lack the peak or the bandwidth that the speed of {kind} needs",
+            "give a --tflops or --mfu measured on that GPU",
         )
 
 
@@ -109,7 +109,9 @@ def _optimizer(plan: Plan) -> Iterator[Finding]:
     o, general = plan.config.optimizer, rules("ranges")["general"]
     rate = rules("optimizers")[o.name].get("rate")
     if rate and any(a.key == "peak_lr" for a in plan.config.provenance.assumptions):
-        yield Finding("warning", "rate_of_adamw", f"the peak rate is the rule for AdamW; {rate}", "give --peak-lr")
+        yield Finding(
+            "warning", "rate_of_adamw", f"the peak learning rate follows the rule for AdamW; {rate}", "give --peak-lr"
+        )
     if o.clip_norm is None:
         yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
     elif outside(o.clip_norm, general["clip_norm"]):
@@ -150,7 +152,7 @@ def _rest(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "note",
             "vocab_padding",
-            f"a vocabulary of {model.vocab:,} is no multiple of {PADDING}: the head's product runs on padded tiles",
+            f"a vocabulary of {model.vocab:,} is not a multiple of {PADDING}: the head's matmul runs on padded tiles",
             f"--pad-vocab {PADDING} adds {rows} rows that no token uses: {more:,} parameters, "
             f"{format_fraction(more / exact)} of the model",
         )
@@ -158,7 +160,7 @@ def _rest(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "no_checkpoints",
-            "a run of more than an hour saves only at its end",
+            "the run lasts more than an hour and saves a checkpoint only at its end",
             "give --checkpoint-every STEPS",
         )
     yield from _price(plan)
@@ -172,8 +174,8 @@ def _price(plan: Plan) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "old_price",
-                f"the price is of {dated}, {days} days before this plan",
-                "give today's by --price-per-gpu-hour",
+                f"the price is {days} days old ({dated})",
+                "give today's price with --price-per-gpu-hour",
             )
     elif plan.cost.usd_per_gpu_hour is None and plan.config.hardware.gpu != CPU:
         yield Finding(

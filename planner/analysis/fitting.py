@@ -23,7 +23,7 @@ from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import throughput_of
-from planner.units import format_bytes, format_fraction
+from planner.units import format_bytes
 
 PeakOf = Callable[[RunConfig], int]
 LARGEST_TRIED = 4096  # sequences in one micro-batch
@@ -53,7 +53,7 @@ class FittingChange:
     def price(self) -> str:
         """The predicted cost in time, in words."""
         slower = self.time_ratio - 1
-        return f"a step takes about {format_fraction(slower)} longer" if slower > 0.0005 else "no slower"
+        return f"a step takes about {100 * slower:.1f} % longer" if slower > 0.0005 else "no slower"
 
 
 def what_fits(config: RunConfig, below: float = 1.0) -> FittingChange | None:

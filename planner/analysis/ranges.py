@@ -135,8 +135,8 @@ def schedule_findings(schedule: ScheduleConfig, steps: int, parameters: int | No
         yield Finding(
             "warning",
             "zero_floor",
-            "the rate ends at 0: the last update changes nothing, those before it hardly anything",
-            "leave a floor, such as a tenth of the peak: --min-lr 10%",
+            "the learning rate ends at 0: the last update changes nothing, those before it hardly anything",
+            "keep a minimum, such as a tenth of the peak: --min-lr 10%",
         )
     if s.kind == "wsd" and s.cooldown_steps == 0:
         yield Finding(

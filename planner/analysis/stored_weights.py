@@ -1,4 +1,4 @@
-"""A stored model held against the config: parameters, types, blocks, width and vocabulary, as findings."""
+"""A stored model checked against the config: parameters, types, blocks, width and vocabulary, as findings."""
 
 from __future__ import annotations
 

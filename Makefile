@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 2
 
-.PHONY: demo test soak check docs pictures clean
+.PHONY: demo test soak fuzz check docs pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gptplan needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -20,6 +20,10 @@ demo: $(VENV)/.ready
 # long repeats: random kills and harm; the last result is committed
 soak: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.soak --json benchmarks/results/soak.json
+
+# every property with 20 times the examples of `make test`
+fuzz: $(VENV)/.ready
+	EXAMPLES=20 $(BIN)/python -m pytest -m hypothesis -o timeout=3600 -o faulthandler_timeout=4000
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.processes import restore_for_children
+
+# One thread in every test process and its children, before any of them loads PyTorch: there is a worker for each core,
+# and matrices as small as those of tests gain nothing from threads. The compiler starts no processes of its own.
+os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

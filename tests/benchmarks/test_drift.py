@@ -31,9 +31,9 @@ def test_it_sees_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     seen = drift.pytorch_allocations
     monkeypatch.setattr(drift, "rows", lambda: iter([ROW]))
     monkeypatch.setattr(drift, "long_rows", lambda: iter([]))
-    monkeypatch.setattr(drift, "seen_allocations", lambda config: [(s, live + 65) for s, live in seen(config)])
+    monkeypatch.setattr(drift, "pytorch_allocations", lambda config: [(s, live + 65) for s, live in seen(config)])
     assert drift.main(["--out", str(tmp_path / "drift.json")]) == 1
-    monkeypatch.setattr(drift, "seen_allocations", lambda config: seen(config)[::-1])
+    monkeypatch.setattr(drift, "pytorch_allocations", lambda config: seen(config)[::-1])
     assert drift.main(["--out", str(tmp_path / "drift.json")]) == 1
 
 

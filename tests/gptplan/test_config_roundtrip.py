@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.analysis.findings import findings
@@ -22,6 +22,7 @@ from planner.inputs.flags import Flags
 from planner.inputs.run_toml import config_from, config_text, load_config
 from planner.plan import estimate
 from planner.report.schemas import schemas
+from tests.examples import examples
 from tests.gptplan.calling import BASE, Call
 
 COUNT = st.sampled_from(["1", "2", "8", "1_000", "64Ki", "1M"])
@@ -88,7 +89,7 @@ def told(config: RunConfig) -> str:
     return json.dumps(document(plan, findings(plan)), allow_nan=False)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(flags=TYPED)
 def test_round_trip(flags: dict[str, str]) -> None:
     try:
@@ -101,7 +102,7 @@ def test_round_trip(flags: dict[str, str]) -> None:
     SCHEMA.validate(again.model_dump(mode="json"))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(flags=TYPED, over=TYPED, names=st.sets(st.sampled_from(sorted(Flags.__dataclass_fields__)), min_size=8))
 def test_no_override_crashes_or_leaves_a_typed_value_assumed(
     flags: dict[str, str], over: dict[str, str], names: set[str]

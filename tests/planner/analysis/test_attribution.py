@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.analysis.attribution import attributed
@@ -16,12 +16,13 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import Plan, estimate
 from planner.report.difference import difference_lines
+from tests.examples import examples
 
 VALUES = st.one_of(st.none(), st.floats(-1e12, 1e12))
 
 
 @given(st.integers(0, 4), st.data())
-@settings(max_examples=200, deadline=None)
+@examples(80)
 def test_shares_sum_to_the_whole_difference(count, data):
     names = "abcd"[:count]
     known: dict[frozenset[str], float | None] = {}

@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import OutOfMemoryError
 from planner.memory.allocator import AllocationEvent, AllocatorPeaks, CachingAllocator, replay_allocations
 from planner.memory.allocator_pools import FREE, IN_USE, LARGE_SEGMENT, MIB, SMALL_SEGMENT, UNMAPPED
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("expandable", [False, True])
 
@@ -321,7 +322,7 @@ def check_state(allocator: CachingAllocator, expandable: bool) -> None:
 
 @BOTH
 @given(events=sequences(), emptied=st.booleans())
-@settings(deadline=None)
+@examples(100)
 def test_what_always_holds(expandable: bool, events: list[AllocationEvent], emptied: bool) -> None:
     allocator = CachingAllocator(expandable=expandable)
     sizes: dict[int, int] = {}
@@ -352,7 +353,7 @@ def test_what_always_holds(expandable: bool, events: list[AllocationEvent], empt
 
 @BOTH
 @given(events=sequences(), share=st.floats(0.0, 1.0))
-@settings(deadline=None)
+@examples(100)
 def test_a_device_is_never_overdrawn(expandable: bool, events: list[AllocationEvent], share: float) -> None:
     free = replay_allocations(events, expandable=expandable)
     assert replay_allocations(events, expandable=expandable, capacity=free.reserved) == free
@@ -407,7 +408,7 @@ def scan(events: list[AllocationEvent]) -> tuple[int, int]:
 
 
 @given(events=sequences())
-@settings(deadline=None)
+@examples(100)
 def test_a_plain_search_finds_the_same(events: list[AllocationEvent]) -> None:
     peaks = replay_allocations(events)
     assert (peaks.allocated, peaks.reserved) == scan(events)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import presets
@@ -18,6 +18,7 @@ from planner.inputs.flags import Flags
 from planner.memory.breakdown import memory_breakdown
 from planner.memory.ledger import COMPONENTS
 from planner.memory.optimizer_state import moment_itemsize, optimizer_memory, state_of_tensor, update_groups
+from tests.examples import examples
 
 MATRIX = ParameterTensor("attention.qkv.weight", (4096, 1024))
 COUNT = MATRIX.count
@@ -93,7 +94,7 @@ def test_the_peak_of_the_products_is_the_recipes_own() -> None:
 OPTIMIZERS = st.sampled_from([(name, way) for name, ways in IMPLEMENTATIONS.items() for way in ways])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     pair=OPTIMIZERS,
     recipe=st.sampled_from(presets.recipe_ids()),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from benchmarks.option_cases import VARIANTS, Row, cases, config_of
 from planner.memory.phases import Simulation, simulate_run
+from tests.examples import examples
 
 MODES = ("none", "selective", "full")
 CASES = sorted(name for name, case in cases().items() if "checkpointing" not in case)
@@ -39,7 +40,7 @@ def saved(found: Simulation) -> int:
     return sum(found.saved_by_operator.values())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(runs, st.sampled_from(MODES), sizes)
 def test_parts_sum_at_every_phase_and_bound_each_other(run: Any, mode: str, size: dict[str, Any]) -> None:
     found = walked(run, mode, size)
@@ -51,7 +52,7 @@ def test_parts_sum_at_every_phase_and_bound_each_other(run: Any, mode: str, size
     assert saved(found) <= forward.peak_bytes  # what is kept for backward was there when forward ended
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(runs, st.sampled_from(MODES), sizes)
 def test_more_of_anything_never_needs_less(run: Any, mode: str, size: dict[str, Any]) -> None:
     found = walked(run, mode, size)
@@ -61,7 +62,7 @@ def test_more_of_anything_never_needs_less(run: Any, mode: str, size: dict[str, 
         assert peak(larger) >= peak(found) and saved(larger) >= saved(found), name
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(runs, sizes)
 def test_more_checkpointing_never_saves_more_bytes(run: Any, size: dict[str, Any]) -> None:
     """With the exception of latent attention over few tokens: what its core is given outweighs the scores it drops."""
@@ -71,7 +72,7 @@ def test_more_checkpointing_never_saves_more_bytes(run: Any, size: dict[str, Any
         assert none >= selective
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(runs, sizes)
 def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, Any]) -> None:
     """A step's peak can rise with checkpointing, by what one block rebuilds.
@@ -91,7 +92,7 @@ def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, An
             assert excess <= 0 or highest in ("backward_block", "backward_end")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(runs, sizes)
 def test_full_checkpointing_of_two_blocks_or_more_never_needs_more_than_none(run: Any, size: dict[str, Any]) -> None:
     """With norms before the sub-layers: of two blocks the other's activations outweigh what one rebuilds.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.runs.directory import (
@@ -25,6 +25,7 @@ from planner.runs.directory import (
     resident_bytes,
     runs_in,
 )
+from tests.examples import examples
 from tests.processes import child
 
 ROWS = st.lists(
@@ -48,7 +49,7 @@ def objects(lines):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(lines=ROWS, cuts=st.lists(st.integers(0, 400), max_size=8), most=st.integers(1, 64))
 def test_any_split_into_appended_pieces_gives_the_same_rows(tmp_path_factory, lines, cuts, most):
     whole = "".join(line + "\n" for line in lines).encode()
@@ -70,7 +71,7 @@ def test_any_split_into_appended_pieces_gives_the_same_rows(tmp_path_factory, li
     assert place.offset == len(whole)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(before=st.integers(1, 30), kept=st.integers(0, 29), after=st.integers(0, 40))
 def test_a_rewritten_file_is_read_from_its_beginning(tmp_path_factory, before, kept, after):
     """As --resume does: fewer rows, then others in the place of those that were dropped."""

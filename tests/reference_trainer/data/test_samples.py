@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.config.run import RunConfig
 from planner.errors import DataError
 from reference_trainer.data.samples import END_OF_TEXT, TokenData, batch, open_data, slot
+from tests.examples import examples
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 2**63 - 1), samples=st.integers(1, 600), epoch=st.integers(0, 5))
 def test_an_epoch_holds_every_block_once(seed: int, samples: int, epoch: int) -> None:
     places = [slot(seed, epoch * samples + place, samples) for place in range(samples)]
@@ -36,7 +37,7 @@ def test_neighbours_are_scattered() -> None:
     assert np.unique(steps, return_counts=True)[1].max() < 12
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(start=st.integers(0, 200), cuts=st.lists(st.integers(1, 7), min_size=1, max_size=5))
 def test_a_split_changes_nothing(tiny: Callable[..., RunConfig], start: int, cuts: list[int]) -> None:
     config = tiny(seq=8)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -19,6 +19,7 @@ from reference_trainer.data.samples import NO_TARGET, TokenData, batch, valid_ta
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model import document_masks as borders
 from reference_trainer.step.precision import refuse_unrunnable
+from tests.examples import examples
 
 LENGTHS = (5, 1, 9, 17)  # of the documents of a sequence of 32
 END = 63
@@ -108,7 +109,7 @@ def cut_data(lengths: list[int]) -> TokenData:
     return TokenData(whole, "", "", (len(whole) - 1) // 8 * 8, end_of_text=END)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=12), cuts=st.lists(st.integers(1, 4), min_size=1))
 def test_fault_12_no_target_crosses_a_border_whatever_the_split(
     tiny: Callable[..., RunConfig], lengths: list[int], cuts: list[int]

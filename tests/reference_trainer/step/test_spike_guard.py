@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.config.loop import EvaluationConfig, GuardConfig
@@ -25,6 +25,7 @@ from reference_trainer.metrics.records import RunResult
 from reference_trainer.step.rollbacks import Rollback, data_step, load_rollbacks, next_rollback, rate_factor
 from reference_trainer.step.spike_guard import SpikeGuard
 from reference_trainer.step.step import train_step
+from tests.examples import examples
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -49,7 +50,7 @@ def judged(guard: SpikeGuard, loss: float, norm: float = 1.0) -> tuple[bool, boo
     return bool(verdict.good), bool(verdict.spike), float(verdict.loss_sigmas)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.floats(0.5, 20.0), min_size=1, max_size=40))
 def test_sigmas_are_those_of_the_last_window(losses: list[float]) -> None:
     guard = SpikeGuard(GuardConfig(spike_window=8), CPU)

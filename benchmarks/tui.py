@@ -83,9 +83,9 @@ async def keys(count: int, tab: str) -> tuple[list[float], list[float]]:
         for i in range(count):
             await rest()
             await pilot.pause()
-            before, begin = app.seat, time.perf_counter()
+            before, begin = app.form_state, time.perf_counter()
             app.post_message(_key("backspace" if i % 2 else "5"))
-            while app.seat is before:
+            while app.form_state is before:
                 await asyncio.sleep(0)
             await pilot._wait_for_screen()
             found.append(time.perf_counter() - begin)

@@ -1,4 +1,4 @@
-"""What the planner can do: one table, from which the keys, the footer, the palette and the list of keys are made."""
+"""The actions of the planner: one table for the keys, the footer, the palette and the list of keys."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ class Action(NamedTuple):
     footer: bool = True
 
     def spelled(self) -> str:
-        """The keys as people write them."""
+        """The names of the keys, as in Ctrl+S."""
         return ", ".join(spell_key(key) for key in self.keys.split(","))
 
 
-# in the footer's order, which ends where the terminal does: the way to all the others comes first
+# in the footer's order, which is cut at the width of the terminal: the key to all the others comes first
 ACTIONS = (
     Action("question_mark", "keys", "Keys", "Every key and what it does"),
-    Action("f1", "help", "Help", "What may be typed into the field at hand"),
-    Action("f2", "show_results", "Results", "Show the results (below 100 columns one pane is seen at a time)"),
-    Action("f2", "show_form", "Form", "Show the form (below 100 columns one pane is seen at a time)"),
+    Action("f1", "help", "Help", "Help for the focused field"),
+    Action("f2", "show_results", "Results", "Show the results (below 100 columns one pane is shown at a time)"),
+    Action("f2", "show_form", "Form", "Show the form (below 100 columns one pane is shown at a time)"),
     Action("ctrl+o", "jump", "Jump", "Letters over tabs, groups and fields: press one to go there"),
-    Action("f6", "pin", "Pin", "Keep this plan beside the next ones; again: let it go"),
+    Action("f6", "pin", "Pin", "Compare the next plans with this one; again: unpin"),
     Action("ctrl+s", "save", "Save", "Write the configuration of this plan as run.toml"),
     Action("ctrl+l", "open", "Open", "Start from another run.toml", False),
     Action("ctrl+e", "export", "Export", "Write this plan as JSON or Markdown", False),
-    Action("ctrl+y", "copy_command", "Copy command", "gptplan estimate with the same fields", False),
-    Action("ctrl+z", "undo", "Undo", "Take back the last change of the form", False),
-    Action("ctrl+r,ctrl+shift+z", "redo", "Redo", "Make the change again that was taken back", False),
+    Action("ctrl+y", "copy_command", "Copy command", "Copy the gptplan estimate command of this plan", False),
+    Action("ctrl+z", "undo", "Undo", "Undo the last change of the form", False),
+    Action("ctrl+r,ctrl+shift+z", "redo", "Redo", "Redo the last undone change", False),
     Action("f8", "next_tab", "Next tab", "Show the next tab of the results", False),
-    Action("f7", "previous_tab", "Tab before", "Show the tab before", False),
+    Action("f7", "previous_tab", "Previous tab", "Show the previous tab", False),
     Action("ctrl+q", "quit", "Quit", "Leave the planner"),
 )
 ONE_PANE = ("show_results", "show_form")  # of which at most one is possible
 
 
 def bindings() -> list[BindingType]:
-    """The table for Textual. Priority: a key of the program means the same in every field."""
+    """The table for Textual. Priority: a key of the program does the same in every field."""
     return [
         Binding(a.keys, a.method, a.title, show=a.footer, priority=a.keys != "question_mark")
         for a in ACTIONS

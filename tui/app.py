@@ -1,7 +1,7 @@
-"""The terminal planner: a form, its live result in tabs, and the command that says the same.
+"""The terminal planner: a form, its live result in tabs, and the command that gives the same plan.
 
-State goes one way: the form says what was typed, `LivePlan` asks the library, and every pane shows `View`.
-No widget computes. Here is what a person can do.
+State goes one way: the form holds the flags, `LivePlan` computes their plan, and every pane shows `View`.
+No widget computes. The actions are here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from planner.inputs.fields import FLAGS
 from planner.inputs.run_toml import config_text
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.files import is_served
-from tui.fit import FITS, Fit, Found, found_fit
+from tui.fit import FIT_SEARCHES, FitResult, FitSearch, search_fit
 from tui.live_plan import LivePlan
 from tui.panes.pane import Pane
 from tui.run_keys import RUN_KEYS
@@ -34,12 +34,12 @@ from tui.screens.keys import KeysScreen
 from tui.screens.open import OpenScreen
 from tui.screens.save import SaveScreen
 from tui.session import (
+    FormState,
     Pinned,
-    Result,
-    Seat,
+    PlanResult,
     Session,
     command_of,
-    planned,
+    config_result,
 )
 from tui.widgets.form import PlanForm
 from tui.widgets.group import GroupTitle
@@ -51,7 +51,7 @@ TWO_PANES = 100  # columns
 
 
 class PlannerApp(LivePlan):
-    """One screen: what was typed on the left, what follows from it on the right; below 100 columns one of them."""
+    """One screen: the form on the left, its results on the right; below 100 columns one of them at a time."""
 
     TITLE = "gptplan"
     CSS_PATH = "app.tcss"
@@ -81,7 +81,7 @@ class PlannerApp(LivePlan):
             if self.check_action(action.method, ()) and action.method != "quit":
                 method = getattr(self, f"action_{action.method}")
                 yield SystemCommand(action.title, f"{action.sentence} ({action.spelled()})", method)
-        for fit in FITS:
+        for fit in FIT_SEARCHES:
             yield SystemCommand(fit.title, fit.sentence, partial(self.find_fit, fit))
         for key, method, title, sentence in () if is_served() else RUN_KEYS:
             yield SystemCommand(f"Run: {title}", f"{sentence} ({key} on the tab Run)", partial(self.run_tab, method))
@@ -98,10 +98,10 @@ class PlannerApp(LivePlan):
             if pane.check_action(method, ()):
                 await pane.run_action(method)
             else:
-                self.notify("the tab Run says where the run stands", title="✗ not possible now", severity="warning")
+                self.notify("the tab Run shows the state of the run", title="✗ not possible now", severity="warning")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing of the planner while a dialog is open; the other pane only where one pane is seen at a time."""
+        """No action of the planner while a dialog is open; the other pane only where one pane is shown at a time."""
         ours = {a.method for a in ACTIONS} - {"quit"}
         if action in ours and len(self.screen_stack) > 1 and self.screen.is_modal:
             return type(self.screen).__name__ == "CommandPalette"
@@ -132,66 +132,66 @@ class PlannerApp(LivePlan):
         self.query_one(Tabs).action_next_tab()
 
     def action_previous_tab(self) -> None:
-        """Show the tab before."""
+        """Show the previous tab."""
         self.query_one(Tabs).action_previous_tab()
 
     def action_undo(self) -> None:
-        """Take back the last change of the form."""
+        """Undo the last change of the form."""
         self._go(self.history.undo(), "nothing to undo")
 
     def action_redo(self) -> None:
-        """Make it again."""
+        """Redo the last undone change."""
         self._go(self.history.redo(), "nothing to redo")
 
-    def _go(self, seat: Seat | None, otherwise: str) -> None:
-        if seat is None:
+    def _go(self, form_state: FormState | None, otherwise: str) -> None:
+        if form_state is None:
             self.notify(otherwise, timeout=2)
             return
-        self.query_one(PlanForm).restore(seat.flags)
-        self.seat = seat
+        self.query_one(PlanForm).restore(form_state.flags)
+        self.form_state = form_state
 
     def action_pin(self) -> None:
-        """Put this plan aside, or let the one go that was."""
+        """Pin this plan, or unpin the pinned one."""
         if self.pinned is not None:
             self.pinned = None
-            self.notify("the plan that was put aside is let go", title="✓ unpinned", timeout=3)
-        elif self._whole() is not None and self.seat is not None and self.result is not None:
-            self.pinned = Pinned(self.seat, self.result)
-            self.notify("change something: Summary says what moves, and why", title="✓ pinned", timeout=3)
+            self.notify("the pinned plan is dropped", title="✓ unpinned", timeout=3)
+        elif self._valid_result() is not None and self.form_state is not None and self.result is not None:
+            self.pinned = Pinned(self.form_state, self.result)
+            self.notify("change a field: Summary shows what differs, and why", title="✓ pinned", timeout=3)
         self.differences = None
         self.show_view()
         self.settle()
 
-    def find_fit(self, fit: Fit) -> None:
-        """Look for a change of the plan that fits the card, and type it."""
-        if self._whole() is not None and self.seat is not None:
-            self._find_fit(fit, self.seat)
+    def find_fit(self, fit: FitSearch) -> None:
+        """Search a change of the plan that fits the GPU, and fill it in."""
+        if self._valid_result() is not None and self.form_state is not None:
+            self._find_fit(fit, self.form_state)
 
     @work(thread=True, exclusive=True, group="fit")
-    def _find_fit(self, fit: Fit, seat: Seat) -> None:
-        found = found_fit(fit, seat)
+    def _find_fit(self, fit: FitSearch, form_state: FormState) -> None:
+        found = search_fit(fit, form_state)
         if not get_current_worker().is_cancelled:
-            self.call_from_thread(self._found_fit, seat, found)
+            self.call_from_thread(self._fit_found, form_state, found)
 
-    def _found_fit(self, seat: Seat, found: Found) -> None:
-        if self.seat is not seat:
-            self.notify("the form has changed meanwhile: ask again", timeout=3)
+    def _fit_found(self, form_state: FormState, found: FitResult) -> None:
+        if self.form_state is not form_state:
+            self.notify("the form changed during the search: search again", timeout=3)
             return
         self.notify(found.message, title=found.title, markup=False, timeout=8)
         if found.flags is not None:
             self.query_one(PlanForm).restore(found.flags)
-            self.seat = Seat(self.session, found.flags)
+            self.form_state = FormState(self.session, found.flags)
 
-    def _whole(self) -> Result | None:
-        """What is shown, if the form says the same; else the user is told."""
+    def _valid_result(self) -> PlanResult | None:
+        """The result, if it is that of the form; else the user gets a message."""
         if self.result is None or self.error is not None:
-            self.notify("mend the field marked ✗ first", title="✗ not while a field is wrong", severity="error")
+            self.notify("fix the field marked ✗ first", title="✗ a field is wrong", severity="error")
             return None
         return self.result
 
     def action_save(self) -> None:
-        """Save what is shown; refused while the form says something else than the result."""
-        result = self._whole()
+        """Save the config shown; refused while a field is wrong."""
+        result = self._valid_result()
         if result is not None:
             config = result.plan.config
             self.push_screen(SaveScreen("the configuration", self.saved_as, lambda _: config_text(config)), self._saved)
@@ -202,16 +202,16 @@ class PlannerApp(LivePlan):
             self.notify(f"train it with: gptplan run {path} --out RUN_DIR", title=f"✓ wrote {path}", markup=False)
 
     def action_export(self) -> None:
-        """Write the plan itself, with the replayed numbers, as JSON or Markdown."""
-        result = self._whole()
+        """Write the plan itself, with the simulated allocator, as JSON or Markdown."""
+        result = self._valid_result()
         if result is not None:
             self._export(result, command_of(self.flags, self.session))
 
     @work(thread=True, exclusive=True, group="export")
-    def _export(self, result: Result, command: str) -> None:
+    def _export(self, result: PlanResult, command: str) -> None:
         from tui.export import exported  # the report: 10 ms, not before the first paint
 
-        whole = result if result.settled else planned(result.plan.config, replay=True)
+        whole = result if result.settled else config_result(result.plan.config, replay=True)
         if not get_current_worker().is_cancelled:
             self.call_from_thread(self._ask_where_to_export, lambda path: exported(whole, command, path))
 
@@ -229,14 +229,14 @@ class PlannerApp(LivePlan):
     def _opened(self, session: Session | None) -> None:
         if session is not None:
             self.query_one(PlanForm).restore(session.first)
-            self.seat = Seat(session, session.first)
+            self.form_state = FormState(session, session.first)
             self.saved_as = str(session.file)
 
     def action_copy_command(self) -> None:
         """Copy the command through the terminal (OSC 52)."""
         command = command_of(self.flags, self.session)
         self.copy_to_clipboard(command)
-        self.notify(command, title="✓ handed to the terminal's clipboard", markup=False)
+        self.notify(command, title="✓ sent to the terminal's clipboard", markup=False)
 
     def action_help(self) -> None:
         """Help for the field that has the focus."""
@@ -250,11 +250,11 @@ class PlannerApp(LivePlan):
         self.push_screen(KeysScreen())
 
     def action_jump(self) -> None:
-        """Letters over whatever is in sight."""
+        """Letters over everything visible."""
         self.push_screen(JumpScreen(self.targets()), self._jumped)
 
     def targets(self) -> list[Widget]:
-        """What can be gone to: the tabs, what a pane holds, groups and fields, as far as they are in sight."""
+        """The visible targets of a jump: tabs, inputs and lists of a pane, groups and fields."""
         kinds = (*self.query(Tab), *self.query("#pane Input, #pane OptionList"), *self.query(Pane),
                  *self.query(GroupTitle), *self.query("#form Input"))  # fmt: skip
         seen = self.screen.region
@@ -268,7 +268,7 @@ class PlannerApp(LivePlan):
             widget.focus()
 
     def action_scroll_pane(self, direction: int) -> None:
-        """Scroll the tab on top without leaving the form."""
+        """Scroll the current tab without leaving the form."""
         pane = self.query_one(Results).pane
         if pane is not None and direction < 0:
             pane.scroll_page_up()

@@ -1,4 +1,4 @@
-"""The form's groups, made from the one table of fields: the questions that every plan needs, then each panel's rest."""
+"""The groups of the form: the fields that every plan needs first, then the rest of each panel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from planner.inputs.fields import MAIN, panels
 from planner.inputs.flags import Flags
 
 
-class Group(NamedTuple):
-    """A part of the form; `opened` from the start."""
+class FieldGroup(NamedTuple):
+    """A part of the form; opened: whether it is open at the start."""
 
     id: str
     title: str
@@ -17,11 +17,11 @@ class Group(NamedTuple):
     opened: bool = False
 
 
-def groups() -> tuple[Group, ...]:
+def groups() -> tuple[FieldGroup, ...]:
     """Every field of `Flags` once."""
     rest = {panel: tuple(n for n in names if n not in MAIN) for panel, names in panels().items()}
-    others = [Group(f"group-{i}", panel, names) for i, (panel, names) in enumerate(rest.items(), 1) if names]
-    return (Group("group-0", "Main", MAIN, opened=True), *others)
+    others = [FieldGroup(f"group-{i}", panel, names) for i, (panel, names) in enumerate(rest.items(), 1) if names]
+    return (FieldGroup("group-0", "Main", MAIN, opened=True), *others)
 
 
 def group_of(field: str) -> str:
@@ -29,6 +29,6 @@ def group_of(field: str) -> str:
     return next(group.id for group in groups() if field in group.fields)
 
 
-def typed_in(group: Group, flags: Flags) -> int:
-    """How many fields of a group have a text."""
+def fields_set(group: FieldGroup, flags: Flags) -> int:
+    """How many fields of a group are filled."""
     return len(flags.given(*group.fields))

@@ -1,4 +1,4 @@
-"""Which files the planner may read and write: all of the user's; from a browser those below its directory."""
+"""The files that the planner may use: those of the user; from a browser those below its directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_served() -> bool:
 
 
 def file_named(text: str) -> Path:
-    """The file of a typed name. Raises FileError for one that the browser may not name.
+    """The file of a typed name. Raises FileError for one that a browser may not use.
 
     From a browser only ordinary files below the present directory: no absolute name, no way out, also not by a link.
     """
@@ -24,13 +24,13 @@ def file_named(text: str) -> Path:
     here = Path.cwd().resolve()
     try:
         found = (here / path).resolve()
-        odd = found.exists() and not (found.is_file() or found.is_dir())  # a pipe would never end
+        special = found.exists() and not (found.is_file() or found.is_dir())  # a pipe would never end
     except (OSError, RuntimeError, ValueError):  # a name that is too long, links in a ring, a zero byte
-        odd, found = True, here
-    if odd or not found.is_relative_to(here):
+        special, found = True, here
+    if special or not found.is_relative_to(here):
         raise FileError(
             f"{text} cannot be used from a browser",
-            why="files there are those below the directory in which gptplan tui --serve was started",
+            why="a browser may use files below the directory in which gptplan tui --serve was started",
             remedy="give a name such as run.toml",
         )
     return path

@@ -1,4 +1,4 @@
-"""What the palette can look for: a change of the plan after which it fits the card. No terminal in here."""
+"""The searches of the palette: a change of the plan after which it fits the GPU. No terminal in here."""
 
 from __future__ import annotations
 
@@ -8,46 +8,48 @@ from typing import NamedTuple
 from planner.analysis.fitting import LARGER, flags_with, largest_change, predicted_peak, what_fits
 from planner.inputs.flags import Flags
 from planner.units import format_bytes
-from tui.session import Seat, result_of
+from tui.session import FormState, flags_result
 
 
-class Fit(NamedTuple):
-    """A search: its name and sentence in the palette; `micro_batch`: only that may change."""
+class FitSearch(NamedTuple):
+    """A search: its title and sentence in the palette; micro_batch: only the micro-batch may change."""
 
     title: str
     sentence: str
     micro_batch: bool
 
 
-class Found(NamedTuple):
-    """What a search found, in words; typed: what to type, None where there is nothing to change."""
+class FitResult(NamedTuple):
+    """The result of a search as a message; flags: the changed form, None where nothing changes."""
 
     flags: Flags | None
     title: str
     message: str
 
 
-FITS = (
-    Fit("Largest micro-batch that fits", "Same global batch: the micro-batch and its accumulation are typed", True),
-    Fit("Smallest change that fits", "Same global batch: what fits at the least cost of time is typed", False),
+FIT_SEARCHES = (
+    FitSearch("Largest micro-batch that fits", "Same global batch: fills in the micro-batch and accumulation", True),
+    FitSearch("Smallest change that fits", "Same global batch: fills in what fits and costs the least time", False),
 )
 
 
-def found_fit(fit: Fit, seat: Seat) -> Found:
+def search_fit(fit: FitSearch, form_state: FormState) -> FitResult:
     """Search with the simulated allocator, as the findings do."""
-    plan = result_of(seat.flags, seat.session, replay=False).plan
+    plan = flags_result(form_state.flags, form_state.session, replay=False).plan
     memory, config = plan.memory, plan.config
     if memory.usable_bytes is None:
-        return Found(None, "? unknown", f"how much memory of {config.hardware.gpu} is usable is not known")
+        return FitResult(None, "? unknown", f"the usable memory of {config.hardware.gpu} is not known")
     capacity = memory.usable_bytes - (memory.context_bytes or 0)
     if fit.micro_batch:
         change = largest_change(config, capacity, partial(predicted_peak, replay=True))
     else:
         change = what_fits(config)
     if change is None:
-        return Found(None, "✗ nothing fits", f"not even one sequence at once: {LARGER}")
-    left = f"{format_bytes(memory.usable_bytes)} usable, {format_bytes(memory.context_bytes)} of them the context's"
-    against = f"predicted peak {format_bytes(change.peak_bytes)} of {left}"
+        return FitResult(None, "✗ nothing fits", f"not even a micro-batch of one sequence: {LARGER}")
+    usable, context = format_bytes(memory.usable_bytes), format_bytes(memory.context_bytes)
+    against = f"predicted peak {format_bytes(change.peak_bytes)} of {usable} usable ({context} for the CUDA context)"
     if not change.flags:
-        return Found(None, "✓ nothing to change", against)
-    return Found(flags_with(seat.flags, change), "✓ typed; Ctrl+Z takes it back", f"{change.command_line}: {against}")
+        return FitResult(None, "✓ nothing to change", against)
+    return FitResult(
+        flags_with(form_state.flags, change), "✓ filled in; Ctrl+Z undoes it", f"{change.command_line}: {against}"
+    )

@@ -1,6 +1,7 @@
-"""The state of the planner and what follows from it: the form's texts, their plan, the pinned one, the differences.
+"""The state of the planner and its results: the flags in the form, their plan, the pinned plan, the differences.
 
-The plan by rule is made at once; the simulated allocator, what fits and the comparison in threads, once the keys rest.
+The plan by rule is computed at each key; the simulated allocator, what fits and the comparison after the last key,
+in threads.
 """
 
 from __future__ import annotations
@@ -20,31 +21,31 @@ from planner.inputs.effective import effective
 from planner.inputs.flags import Flags
 from tui.history import History
 from tui.session import (
+    FormState,
     Pinned,
-    Result,
-    Seat,
+    PlanResult,
     Session,
     View,
     command_of,
+    config_result,
     differences_of,
     fields_named,
-    planned,
-    result_of,
+    flags_result,
 )
 from tui.widgets.form import PlanForm
 from tui.widgets.results import Results
 from tui.widgets.text import Text
 
-REST = 0.02  # s without a key before slow work begins: a key that is held down comes again before that
-SEARCH_REST = 0.2  # s more without a key before the search for what fits, which takes up to 2 s of the processor
+IDLE_SECONDS = 0.02  # s without a key before slow work starts; a key that is held down repeats faster
+SEARCH_IDLE_SECONDS = 0.2  # s more without a key before the search for what fits, which takes up to 2 s of CPU
 
 
 class LivePlan(App[None]):
-    """`seat` is what stands in the form; a change of it changes everything else. Whoever draws it composes the form,
-    the results and the line of the command."""
+    """A change of `form_state` changes everything else. The subclass composes the form, the results and the line with
+    the command."""
 
-    seat: var[Seat | None] = var(None, init=False)
-    result: var[Result | None] = var(None)
+    form_state: var[FormState | None] = var(None, init=False)
+    result: var[PlanResult | None] = var(None)
     error: var[PlanError | None] = var(None)
     stale: var[bool] = var(False)
     pinned: var[Pinned | None] = var(None)
@@ -53,27 +54,27 @@ class LivePlan(App[None]):
         """painted: called once, when the first screen has been drawn."""
         super().__init__()
         self._painted = painted
-        first = Seat(session, session.first)
-        self.set_reactive(LivePlan.seat, first)
+        first = FormState(session, session.first)
+        self.set_reactive(LivePlan.form_state, first)
         self.history = History(first)
         self.differences: tuple[Difference, ...] | None = None
-        self._rest: Timer | None = None
+        self._idle_timer: Timer | None = None
 
     @property
     def session(self) -> Session:
         """The file and the machine."""
-        assert self.seat is not None
-        return self.seat.session
+        assert self.form_state is not None
+        return self.form_state.session
 
     @property
     def flags(self) -> Flags:
-        """What stands in the form."""
-        assert self.seat is not None
-        return self.seat.flags
+        """The flags in the form."""
+        assert self.form_state is not None
+        return self.form_state.flags
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on its way: every number shown is the last one."""
+        """Whether nothing is being computed: every number shown is final."""
         compared = self.pinned is None or self.differences is not None
         return self.stale or (self.result is not None and self.result.settled and compared)
 
@@ -84,21 +85,21 @@ class LivePlan(App[None]):
             self.call_after_refresh(self._painted)
 
     def on_plan_form_changed(self, event: PlanForm.Changed) -> None:
-        """The form is the one that changes the state; undo and opening a file are the others."""
-        self.seat = Seat(self.session, event.flags)
+        """The form changed: a new state. Undo and opening a file are the other sources of one."""
+        self.form_state = FormState(self.session, event.flags)
 
     def on_descendant_focus(self) -> None:
         self.history.close()  # another field: another step to undo
 
-    def watch_seat(self, seat: Seat) -> None:
+    def watch_form_state(self, form_state: FormState) -> None:
         """A new state of the form."""
-        self.history.record(seat)
+        self.history.record(form_state)
         self._compute()
 
     def _compute(self) -> None:
-        """The plan at once, by rule; the replay and the comparison when the keys rest."""
+        """Compute the plan by rule now; the simulation and the comparison after the last key."""
         try:
-            self.result, self.error = result_of(self.flags, self.session, replay=False), None
+            self.result, self.error = flags_result(self.flags, self.session, replay=False), None
         except PlanError as error:
             self.error = error
         self.stale = self.error is not None
@@ -110,47 +111,47 @@ class LivePlan(App[None]):
             form.show_effective(self.flags, effective(self.result.plan))
         self.query_one("#command", Text).put(f"$ {command_of(self.flags, self.session)}", fixed=True)
         self.show_view()
-        if self._rest is not None:
-            self._rest.stop()
+        if self._idle_timer is not None:
+            self._idle_timer.stop()
         if not self.stale:
-            self._rest = self.set_timer(REST, self.settle)
+            self._idle_timer = self.set_timer(IDLE_SECONDS, self.settle)
 
     def show_view(self) -> None:
-        """Hand the results what is new."""
+        """Give the results the new view."""
         if self.result is not None:
             command = command_of(self.flags, self.session)
             view = View(self.result, self.stale, command, self.pinned, self.differences)
             self.query_one(Results).view = view
 
     def settle(self) -> None:
-        """Begin what takes longer than a key may."""
+        """Start what takes longer than one key."""
         if self.result is not None and not self.result.settled:
             self._replay(self.result)
-        if self.pinned is not None and self.seat is not None:
-            self._compare(self.pinned.seat, self.seat)
+        if self.pinned is not None and self.form_state is not None:
+            self._compare(self.pinned.form_state, self.form_state)
 
     @work(thread=True, exclusive=True, group="replay")
-    def _replay(self, quick: Result) -> None:
+    def _replay(self, quick: PlanResult) -> None:
         if not all(f.remedy for f in quick.findings):
-            time.sleep(SEARCH_REST)
+            time.sleep(SEARCH_IDLE_SECONDS)
             if get_current_worker().is_cancelled:
                 return
-        found = planned(quick.plan.config, replay=True)
+        found = config_result(quick.plan.config, replay=True)
         if not get_current_worker().is_cancelled:
             self.call_from_thread(self._replayed, quick, found)
 
-    def _replayed(self, quick: Result, found: Result) -> None:
-        if self.result is quick:  # else something else was typed meanwhile
+    def _replayed(self, quick: PlanResult, found: PlanResult) -> None:
+        if self.result is quick:  # else the form has changed since
             self.result = found
             self.show_view()
 
     @work(thread=True, exclusive=True, group="compare")
-    def _compare(self, before: Seat, after: Seat) -> None:
+    def _compare(self, before: FormState, after: FormState) -> None:
         found = differences_of(before, after)
         if not get_current_worker().is_cancelled:
             self.call_from_thread(self._compared, before, after, found)
 
-    def _compared(self, before: Seat, after: Seat, found: tuple[Difference, ...]) -> None:
-        if self.pinned is not None and self.pinned.seat is before and self.seat is after:
+    def _compared(self, before: FormState, after: FormState, found: tuple[Difference, ...]) -> None:
+        if self.pinned is not None and self.pinned.form_state is before and self.form_state is after:
             self.differences = found
             self.show_view()

@@ -1,7 +1,8 @@
 """The planner in a browser: textual-serve starts one process of it for each page that is open.
 
-Any web page that the user visits could open a connection to this machine, so that a browser is only heard from a page
-that came from here: its `Origin` is this server, and on a loopback address the name in `Host` is one of this machine.
+Any web page that the user visits could open a connection to this machine, so that a request is accepted only from a
+page that came from here: its `Origin` is this server, and on a loopback address the name in `Host` is one of this
+machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(words: Sequence[str], host: str, port: int, log: Callable[[str], None]) -> None:
-    """Serve the command until Ctrl-C or SIGTERM. Raises InputError for an address that cannot be had."""
+    """Serve the command until Ctrl-C or SIGTERM. Raises InputError for an address that cannot be used."""
     from aiohttp import web  # 0.2 s, only here
     from rich.console import Console
     from textual_serve.server import Server
@@ -34,10 +35,10 @@ def listen(words: Sequence[str], host: str, port: int, log: Callable[[str], None
     local = is_loopback(host)
 
     class PlannerServer(Server):
-        """A server that checks where a request comes from, and whose page asks nobody else for anything."""
+        """A server that checks where a request comes from, and whose page loads nothing from elsewhere."""
 
         async def handle_index(self, request: web.Request) -> web.StreamResponse:
-            _refuse_strangers(request, local)
+            _refuse_foreign_page(request, local)
             self.public_url = f"{request.scheme}://{request.host}"  # as the browser calls it: 0.0.0.0 is no address
             response = await super().handle_index(request)
             assert isinstance(response, web.Response)
@@ -45,7 +46,7 @@ def listen(words: Sequence[str], host: str, port: int, log: Callable[[str], None
             return response
 
         async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-            _refuse_strangers(request, local, origin=True)
+            _refuse_foreign_page(request, local, origin=True)
             found: web.WebSocketResponse = await super().handle_websocket(request)
             return found
 
@@ -62,18 +63,18 @@ def listen(words: Sequence[str], host: str, port: int, log: Callable[[str], None
     try:
         server.serve()
     except OSError as error:  # taken between the check and now
-        raise _not_to_be_had(host, port, error) from None
+        raise _cannot_listen(host, port, error) from None
 
 
-def _refuse_strangers(request: object, local: bool, origin: bool = False) -> None:
+def _refuse_foreign_page(request: object, local: bool, origin: bool = False) -> None:
     from aiohttp import web
 
     assert isinstance(request, web.Request)
-    if not is_own(request.host, request.headers.get("Origin", "") if origin else None, local):
+    if not is_own_page(request.host, request.headers.get("Origin", "") if origin else None, local):
         raise web.HTTPForbidden(text="this page does not come from gptplan")
 
 
-def is_own(host: str, origin: str | None, local: bool) -> bool:
+def is_own_page(host: str, origin: str | None, local: bool) -> bool:
     """Whether a request with these headers comes from our own page. local: the server is on a loopback address.
 
     origin: None for the page itself, which is asked for by whoever types the address.
@@ -88,7 +89,9 @@ def _addresses(host: str) -> list[str]:
         return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
         raise InputError(
-            f"--host: {host[:60]!r} has no address", why=str(error), remedy="leave it out for this machine alone"
+            f"--host: {host[:60]!r} has no address",
+            why=str(error),
+            remedy="leave it out to listen on this machine only",
         ) from None
 
 
@@ -99,10 +102,10 @@ def _refuse_taken(host: str, port: int) -> None:
             try:
                 tried.bind(address)
             except OSError as error:
-                raise _not_to_be_had(host, port, error) from None
+                raise _cannot_listen(host, port, error) from None
 
 
-def _not_to_be_had(host: str, port: int, error: OSError) -> InputError:
+def _cannot_listen(host: str, port: int, error: OSError) -> InputError:
     return InputError(
         f"--port: cannot listen on {host} port {port}", why=error.strerror or str(error), remedy="give another --port"
     )

@@ -1,4 +1,4 @@
-"""What a sitting at the planner knows, and the calls that turn typed text into a plan. No terminal in here."""
+"""The session of the planner, and the functions from the text of the form to a plan. No terminal in here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from planner.plan import Plan, estimate
 from tui.files import file_named
 
 FIRST_RUN = Flags(params="125M", tokens="10B")
-FILE = "file"  # what a change of the run.toml is called among the changes
+FILE = "file"  # the name of a change of the run.toml among the changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Session:
     """What does not change while a file is open: the day, the program, this machine, the file.
 
     file, base: the run.toml that typed fields override, and its config. machine_gpu: preset of this machine's GPU,
-    or the error that it has none: shown as long as no GPU is named. cpu_profile: measured times of its processor.
+    or the error that it has none: shown until a GPU is given. cpu_profile: measured times of its processor.
     """
 
     as_of: str
@@ -42,7 +42,7 @@ class Session:
 
     @property
     def first(self) -> Flags:
-        """What stands in the form at the start."""
+        """The text of the form at the start."""
         return FIRST_RUN if self.base is None else Flags()
 
     def opened(self, file: Path) -> Session:
@@ -51,15 +51,15 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """One state of the form: what was typed over which file."""
+class FormState:
+    """One state of the form: the text of its fields, and the session with the file that they override."""
 
     session: Session
     flags: Flags
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class PlanResult:
     """A plan with its findings. `settled`: the allocator is simulated, and every finding has its remedy."""
 
     plan: Plan
@@ -69,35 +69,35 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A plan that was put aside, and the seat from which it came."""
+    """The pinned plan, and the state of the form that gave it."""
 
-    seat: Seat
-    result: Result
+    form_state: FormState
+    result: PlanResult
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything that a pane may show. `stale`: the form says something else, which cannot be computed.
+    """Everything that a pane may show. `stale`: the form has changed since, and cannot be computed.
 
-    command: the one that gives the same plan. differences: of `pinned` and `result`, None while they are worked out.
+    command: the one that gives the same plan. differences: of `pinned` and `result`, None while they are computed.
     """
 
-    result: Result
+    result: PlanResult
     stale: bool = False
     command: str = ""
     pinned: Pinned | None = None
     differences: tuple[Difference, ...] | None = None
 
 
-def result_of(flags: Flags, session: Session, *, replay: bool = True) -> Result:
-    """The plan of what was typed; without `replay` in a few ms: device bytes by rule, no search for what fits.
+def flags_result(flags: Flags, session: Session, *, replay: bool = True) -> PlanResult:
+    """The plan of the form's flags; without `replay` in a few ms: device bytes by rule, no search for what fits.
 
     Raises PlanError.
     """
-    return planned(_config_of(flags, session), replay=replay)
+    return config_result(_config_of(flags, session), replay=replay)
 
 
-def planned(config: RunConfig, *, replay: bool) -> Result:
+def config_result(config: RunConfig, *, replay: bool) -> PlanResult:
     """The plan of a config with its findings. replay: with the simulated allocator and with what fits (up to 2 s).
 
     A processor has no allocator to simulate: there the quick result is final, unless a finding lacks its remedy.
@@ -105,12 +105,12 @@ def planned(config: RunConfig, *, replay: bool) -> Result:
     plan = estimate(config, replay=replay)
     found = findings(plan)
     if replay:
-        return Result(plan, with_remedies(plan, found), True)
-    return Result(plan, found, config.hardware.gpu == CPU and all(f.remedy for f in found))
+        return PlanResult(plan, with_remedies(plan, found), True)
+    return PlanResult(plan, found, config.hardware.gpu == CPU and all(f.remedy for f in found))
 
 
-def differences_of(before: Seat, after: Seat) -> tuple[Difference, ...]:
-    """Why two plans differ: each number's difference divided among the fields that were typed differently."""
+def differences_of(before: FormState, after: FormState) -> tuple[Difference, ...]:
+    """Why two plans differ: each number's difference divided among the fields that differ."""
     changes = changed_fields(before.flags, after.flags)
     if before.session.file != after.session.file:
         changes = (FILE, *changes)
@@ -153,10 +153,10 @@ def command_of(flags: Flags, session: Session, words: Sequence[str] = ("gptplan"
 
 
 def fields_named(error: PlanError, flags: Flags) -> frozenset[str]:
-    """The typed fields that a message is about: those whose flag or whose quoted text it says."""
-    said = set(re.findall(r"--[a-z-]+", error.what))
+    """The filled fields that a message is about: those whose flag or quoted text is in it."""
+    flags_named = set(re.findall(r"--[a-z-]+", error.what))
     return frozenset(
         name
         for name in flags.given(*Flags.__dataclass_fields__)
-        if flag(name) in said or repr(getattr(flags, name)) in error.what
+        if flag(name) in flags_named or repr(getattr(flags, name)) in error.what
     )

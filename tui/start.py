@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def planner(session: Session) -> PlannerApp:
-    """The app, and Python's collector of garbage kept away from what never becomes any.
+    """The app, with Python's garbage collector off until the first paint.
 
-    Importing and the first screen make objects that last: looking them over costs 50 ms before the first paint, and
-    70 to 120 ms at some key every few seconds. So the collector begins after the first paint, with what came later.
+    Importing and the first screen make objects that last: scanning them costs 50 ms before the first paint, and 70 to
+    120 ms at some key every few seconds. So the collector starts after the first paint, with later objects only.
     """
     gc.disable()
     from tui.app import PlannerApp

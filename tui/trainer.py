@@ -18,12 +18,12 @@ from planner.runs.directory import COMMAND, beside, catches, log_of, owner_of
 from planner.units import parse_count, parse_duration
 
 PROGRAM = (sys.executable, "-m", "gptplan")
-_ours: list[subprocess.Popen[bytes]] = []  # kept, so that one that was let go leaves no zombie while the planner runs
+_ours: list[subprocess.Popen[bytes]] = []  # kept, so that a detached one leaves no zombie while the planner runs
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the dialog asked for; a text that is empty was left out."""
+class StartRequest:
+    """The fields of the start dialog; empty text is the default."""
 
     directory: Path
     data: str = ""
@@ -31,15 +31,15 @@ class Wish:
     time_limit: str = ""
 
 
-def start(wish: Wish, config: RunConfig, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
+def start_run(request: StartRequest, config: RunConfig, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
     """Write the config beside the run directory and train it. Raises PlanError, before anything is started."""
-    out = wish.directory
-    if wish.steps:
-        parse_count(wish.steps, name="steps")
-    if wish.time_limit:
-        parse_duration(wish.time_limit, name="time limit")
-    if wish.data and not Path(wish.data).expanduser().exists():
-        raise FileError(f"the data {wish.data} does not exist", remedy="check the path, or leave it empty")
+    out = request.directory
+    if request.steps:
+        parse_count(request.steps, name="steps")
+    if request.time_limit:
+        parse_duration(request.time_limit, name="time limit")
+    if request.data and not Path(request.data).expanduser().exists():
+        raise FileError(f"the data {request.data} does not exist", remedy="check the path, or leave it empty")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileError(f"{out} is not empty", why="nothing is overwritten or mixed", remedy="give another directory")
     file = beside(out, ".toml")
@@ -48,15 +48,17 @@ def start(wish: Wish, config: RunConfig, program: tuple[str, ...] = PROGRAM) -> 
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"{file.parent} cannot be made", why=str(error), remedy="give another directory") from None
+            raise FileError(
+                f"{file.parent} cannot be created", why=str(error), remedy="give another directory"
+            ) from None
         write_atomically(file, text)
-    options = ["--data", str(Path(wish.data).expanduser())] if wish.data else []
-    options += ["--steps", wish.steps] if wish.steps else []
-    options += ["--time-limit", wish.time_limit] if wish.time_limit else []
+    options = ["--data", str(Path(request.data).expanduser())] if request.data else []
+    options += ["--steps", request.steps] if request.steps else []
+    options += ["--time-limit", request.time_limit] if request.time_limit else []
     return _started([*program, "run", str(file), "--out", str(out), *options], out)
 
 
-def resume(directory: Path, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
+def resume_run(directory: Path, program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
     """Continue a run from its last checkpoint. Raises FileError where it cannot be started."""
     owner = owner_of(directory)
     if owner is not None:
@@ -84,12 +86,12 @@ def _started(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
 
 
 def send(number: signal.Signals, process: int) -> None:
-    """Send a signal to a run. Raises PlanError where it cannot be, and for one that would kill instead of ask."""
+    """Send a signal to a run. Raises PlanError where it cannot, and for a signal that would kill the run instead."""
     if number == signal.SIGUSR1 and catches(process, number) is not True:
         raise PlanError(
-            "no checkpoint can be asked for now", why="the run is not in its training loop", remedy="ask again later"
+            "the run cannot write a checkpoint now", why="it is not in its training loop", remedy="try again later"
         )
     try:
         os.kill(process, number)
     except OSError as error:
-        raise PlanError(f"process {process} cannot be reached", why=str(error), remedy="it may have ended") from None
+        raise PlanError(f"process {process} cannot be signalled", why=str(error), remedy="it may have ended") from None

@@ -102,7 +102,7 @@ async def drawn(look: Look) -> str:
         if look.run:
             pane = app.query_one(RunPane)
             pane.watch_run(Path(look.run))
-            while pane.seen is None:
+            while pane.status is None:
                 await pilot.pause(0.02)
         if look.focus:
             app.query_one(look.focus).focus()

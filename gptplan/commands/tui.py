@@ -42,9 +42,9 @@ def tui(
     if not _at_a_terminal():
         from gptplan.output import log, show
         from planner.report.plan import summary
-        from tui.session import result_of
+        from tui.session import flags_result
 
-        result = result_of(session.first, session)
+        result = flags_result(session.first, session)
         show(summary(result.plan, result.findings))
         log("error: `gptplan tui` needs a terminal; `gptplan estimate` is the same without one")
         raise typer.Exit(2)

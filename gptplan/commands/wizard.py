@@ -15,7 +15,7 @@ from gptplan.commands.tui import RunFile
 if TYPE_CHECKING:
     from planner.config.run import RunConfig
     from planner.inputs.wizard import Interview
-    from tui.session import Result, Session
+    from tui.session import PlanResult, Session
 
 
 def wizard(file: RunFile = None) -> None:
@@ -44,15 +44,15 @@ def _ask_all(session: Session) -> None:
     from gptplan.output import columns, log, show
     from planner.inputs.wizard import END, answer, begin
     from planner.report.plan import summary
-    from tui.session import command_of, result_of
+    from tui.session import command_of, flags_result
 
-    state, message = begin(session.first, lambda flags: result_of(flags, session, replay=False).plan)
+    state, message = begin(session.first, lambda flags: flags_result(flags, session, replay=False).plan)
     try:
         while True:
             if message:
                 log(message)
             if state.at == END:
-                result = result_of(state.flags, session)
+                result = flags_result(state.flags, session)
                 show(summary(result.plan, result.findings, columns()))
                 show(f"\nCommand\n  {command_of(state.flags, session)}")
                 if _saved(result):
@@ -61,7 +61,7 @@ def _ask_all(session: Session) -> None:
                 state = state.before
             _say(state)
             text = _line()
-            state, message = answer(state, text, lambda flags: result_of(flags, session, replay=False).plan)
+            state, message = answer(state, text, lambda flags: flags_result(flags, session, replay=False).plan)
     except (EOFError, KeyboardInterrupt) as end:
         log(f"\nso far: {command_of(state.flags, session)}")
         if isinstance(end, KeyboardInterrupt):
@@ -97,7 +97,7 @@ def _line() -> str:
     return line.rstrip("\n")
 
 
-def _saved(result: Result) -> bool:
+def _saved(result: PlanResult) -> bool:
     """Offer to write the run.toml, until it is written or nobody wants it; False: back to the questions."""
     from gptplan.output import log
     from planner.errors import FileError

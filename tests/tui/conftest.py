@@ -18,17 +18,17 @@ from tui.widgets.form import PlanForm
 from tui.widgets.results import Results
 from tui.widgets.row import FieldInput
 
-Sitting = Callable[["User"], Awaitable[None]]
+Scenario = Callable[["User"], Awaitable[None]]
 
 
 class User:
-    """What a person does and sees."""
+    """Types, presses keys and reads the screen."""
 
     def __init__(self, app: PlannerApp, pilot: Pilot[Any]) -> None:
         self.app, self.pilot = app, pilot
 
     async def type(self, field: str, text: str) -> None:
-        """Put `text` in place of what stands in a field."""
+        """Replace the text of a field."""
         if len(self.app.screen_stack) == 1 and field in FLAGS:
             self.app.query_one(PlanForm).open_group_of(field)
             await self.pilot.pause()
@@ -42,30 +42,30 @@ class User:
         await self.settle()
 
     async def press_only(self, *keys: str) -> None:
-        """Press, and do not wait for numbers on their way."""
+        """Press, and do not wait for the numbers."""
         await self.pilot.press(*keys)
 
     async def settle(self) -> None:
-        """Until every message is handled and no number is on its way."""
+        """Wait until every message is handled and every number is final."""
         quiet = 0
         for _ in range(3000):
             await self.pilot.pause(0.005)
-            quiet = quiet + 1 if self._heard() and self._calculated() else 0
+            quiet = quiet + 1 if self._form_is_read() and self._calculated() else 0
             if quiet == 4:  # turns of the loop: a message that was answered may have caused another
                 return
-        raise AssertionError("the planner does not come to rest")
+        raise AssertionError("the planner does not finish computing")
 
     def _calculated(self) -> bool:
         working = any(not worker.is_finished for worker in self.app.workers)
         return not working and (self.app.settled or self.app.result is None)
 
-    def _heard(self) -> bool:
-        """Whether the app knows what stands in every field."""
+    def _form_is_read(self) -> bool:
+        """Whether the app has the text of every field."""
         fields = self.app.screen_stack[0].query(FieldInput)
         return all(field.value.strip() == (getattr(self.app.flags, field.id) or "") for field in fields)
 
     async def open(self, tab: str) -> None:
-        """Put a tab on top."""
+        """Show a tab."""
         self.app.query_one(Results).open(tab)
         await self.settle()
 
@@ -74,11 +74,11 @@ class User:
         return "\n".join("".join(s.text for s in strip) for strip in self.app.screen._compositor.render_strips())
 
     def text(self, selector: str) -> str:
-        """The words of a pane of the planner."""
+        """The text of a widget of the main screen."""
         return str(self.app.screen_stack[0].query_one(selector, Static).render())
 
     def dialog(self, selector: str) -> str:
-        """The words of a part of the screen on top."""
+        """The text of a widget of the top screen."""
         return str(self.app.screen.query_one(selector, Static).render())
 
 
@@ -94,10 +94,10 @@ def session() -> Session:
 
 
 @pytest.fixture
-def sit(session: Session) -> Callable[..., None]:
-    """`sit(play, size=…, session=…)` opens the planner and lets `play(user)` use it."""
+def planner_app(session: Session) -> Callable[..., None]:
+    """`planner_app(play, size=…, session=…)` opens the planner and lets `play(user)` use it."""
 
-    def run(play: Sitting, size: tuple[int, int] = (120, 40), session: Session = session) -> None:
+    def run(play: Scenario, size: tuple[int, int] = (120, 40), session: Session = session) -> None:
         async def whole() -> None:
             app = PlannerApp(session)
             app.animation_level = "none"

@@ -1,4 +1,4 @@
-"""Writes what the trainer writes, as fast as a test wants, and obeys the same signals. Used as `gptplan run …`."""
+"""Writes what the trainer writes, as fast as a test wants, and reacts to the same signals. Used as `gptplan run …`."""
 
 import fcntl
 import json
@@ -21,8 +21,8 @@ def main(arguments):
             sys.exit(2)
         out.mkdir(parents=True)
         (out / "config.toml").write_bytes(Path(arguments[1]).read_bytes())
-    asked = []
-    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    signals = []
+    signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
     signal.signal(signal.SIGUSR1, lambda *_: event("checkpoint", bytes=1000))
     signal.signal(signal.SIGHUP, lambda *_: None)
     lock = (out / "run.lock").open("a+")
@@ -38,7 +38,7 @@ def main(arguments):
 
     event(name, tokens_per_step=256)
     with (out / "metrics.jsonl").open("a") as file:
-        while step < STEPS and (not asked or "stubborn" in out.name):
+        while step < STEPS and (not signals or "stubborn" in out.name):
             step += 1
             row = {"step": step, "tokens": 256 * step, "loss": 4 / step, "lr": 1e-3, "grad_norm": 1.0}
             line = json.dumps(row | {"step_seconds": 0.02, "tokens_per_second": 12800.0, "eta_seconds": 9.0}) + "\n"

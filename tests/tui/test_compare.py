@@ -24,7 +24,7 @@ def finished(directory):
     (directory / "post-mortem.md").write_text(f"# Post-mortem of {directory.name}\n\n1. {'slow ' * 40}\n\n| a | b |\n")
 
 
-def test_runs_are_found_chosen_and_typed(sit, tmp_path, monkeypatch):
+def test_runs_are_found_chosen_and_typed(planner_app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finished(tmp_path / "runs/one")
     finished(tmp_path / "far/off/away")
@@ -43,12 +43,12 @@ def test_runs_are_found_chosen_and_typed(sit, tmp_path, monkeypatch):
         assert "Post-mortem of one" in text and "✗ step_seconds" in user.seen()
         assert [o.id for o in user.app.query_one("#compare-runs").options] == ["runs/one"]
         place = user.app.query_one("#compare-path")
-        for flags, said in (("far/off/away", "Post-mortem of away"), ("runs/two", "has no comparison.json"),
+        for name, message in (("far/off/away", "Post-mortem of away"), ("runs/two", "has no comparison.json"),
                             ("nowhere", "does not exist")):  # fmt: skip
             place.focus()
-            place.value = flags
+            place.value = name
             await user.press("enter")
-            assert said in user.text("#compared")
+            assert message in user.text("#compared")
         (tmp_path / "runs/one/comparison.json").write_text("{")
         place.value = "runs/one"
         await user.press("enter")
@@ -59,10 +59,10 @@ def test_runs_are_found_chosen_and_typed(sit, tmp_path, monkeypatch):
         await user.press("escape")
 
     for size in ((120, 40), (60, 20)):
-        sit(play, size=size)
+        planner_app(play, size=size)
 
 
-def test_a_run_that_was_watched_elsewhere_is_remembered(sit, tmp_path, monkeypatch):
+def test_a_run_that_was_watched_elsewhere_is_remembered(planner_app, tmp_path, monkeypatch):
     finished(tmp_path / "else/where")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -77,17 +77,17 @@ def test_a_run_that_was_watched_elsewhere_is_remembered(sit, tmp_path, monkeypat
         assert [o.id for o in user.app.query_one("#compare-runs").options] == [str(tmp_path / "else/where")]
         assert "✗ step_seconds" in user.text("#compared")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_without_a_finished_run_it_says_where_to_get_one(sit, tmp_path, monkeypatch):
+def test_without_a_finished_run_a_message_says_what_to_do(planner_app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     async def play(user):
         await user.open("compare")
         assert "No finished run" in user.text("#compared")
 
-    sit(play)
+    planner_app(play)
 
 
 def test_the_table_fits_any_width():

@@ -10,7 +10,7 @@ import pytest
 
 from planner.inputs.run_toml import config_text
 from tests.processes import at_terminal
-from tui.session import result_of
+from tui.session import flags_result
 
 COMMAND = [sys.executable, "-m", "gptplan", "tui"]
 
@@ -28,7 +28,7 @@ def test_not_a_terminal():
 
 def test_not_a_terminal_with_a_file(tmp_path, session, small):
     path = tmp_path / "run.toml"
-    path.write_text(config_text(result_of(small, session).plan.config))
+    path.write_text(config_text(flags_result(small, session).plan.config))
     done = run(str(path), stdin=subprocess.DEVNULL)
     assert done.returncode == 2 and "125M parameters, 10B tokens" in done.stdout
 

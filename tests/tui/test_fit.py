@@ -1,4 +1,4 @@
-"""The palette finds what fits the card, types it, says the peak, and undo takes it back."""
+"""The palette finds what fits the GPU, fills it in with the peak in a message, and undo restores the form."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from planner.analysis.fitting import predicted_peak, with_micro_batch
 from planner.inputs.flags import Flags
 from planner.inputs.run_toml import load_config
-from tui.fit import FITS, found_fit
-from tui.session import Seat, result_of
+from tui.fit import FIT_SEARCHES, search_fit
+from tui.session import FormState, flags_result
 
-LARGEST, SMALLEST = FITS
+LARGEST, SMALLEST = FIT_SEARCHES
 
 
 async def choose(user, fit):
@@ -24,7 +24,7 @@ def messages(user) -> str:
     return " ".join(f"{n.title} {n.message}" for n in user.app._notifications)
 
 
-def test_the_largest_micro_batch_that_fits_is_typed_and_saved(sit, session, tmp_path):
+def test_the_largest_micro_batch_that_fits_is_typed_and_saved(planner_app, session, tmp_path):
     path = tmp_path / "run.toml"
 
     async def play(user):
@@ -49,10 +49,10 @@ def test_the_largest_micro_batch_that_fits_is_typed_and_saved(sit, session, tmp_
         await user.press("ctrl+z")
         assert user.app.flags == Flags(params="125M", tokens="10B", gpu="a100-40gb")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_the_smallest_change_that_fits_is_typed(sit):
+def test_the_smallest_change_that_fits_is_typed(planner_app):
     async def play(user):
         await user.type("params", "1.3B")
         await user.type("gpu", "a100-40gb")
@@ -62,17 +62,17 @@ def test_the_smallest_change_that_fits_is_typed(sit):
         assert "✓ fits" in user.text("#headline"), messages(user)
         assert user.app.flags != Flags(params="1.3B", tokens="10B", gpu="a100-40gb", micro_batch="64")
 
-    sit(play)
+    planner_app(play)
 
 
-@pytest.mark.parametrize("fit", FITS)
-def test_what_cannot_be_found_is_said(fit, session):
+@pytest.mark.parametrize("fit", FIT_SEARCHES)
+def test_a_search_without_result_says_so(fit, session):
     def find(**fields):
-        return found_fit(fit, Seat(session, Flags(tokens="10B", **fields)))
+        return search_fit(fit, FormState(session, Flags(tokens="10B", **fields)))
 
     assert find(params="175B", gpu="a100-40gb").title == "✗ nothing fits"
     chosen = find(params="350M", gpu="a100-40gb", global_batch_tokens="512Ki", micro_batch="512")
     assert chosen.flags.accumulation is None and chosen.flags.global_batch_tokens == "512Ki"
-    assert result_of(chosen.flags, session).plan.memory.fits
-    again = found_fit(fit, Seat(session, chosen.flags))
+    assert flags_result(chosen.flags, session).plan.memory.fits
+    again = search_fit(fit, FormState(session, chosen.flags))
     assert again.flags is None and again.title == "✓ nothing to change"

@@ -6,7 +6,7 @@ from textual.events import Key
 from textual.widgets import Input
 
 
-def test_fast_keys_keep_their_order(sit):
+def test_fast_keys_keep_their_order(planner_app):
     async def play(user):
         user.app.query_one("#params").focus()
         await user.settle()
@@ -15,4 +15,4 @@ def test_fast_keys_keep_their_order(sit):
         await user.settle()
         assert user.app.query_one("#params", Input).value == "12B"
 
-    sit(play)
+    planner_app(play)

@@ -1,4 +1,4 @@
-"""Every key computes the plan anew; what cannot be read keeps the last result, dimmed and called so."""
+"""The plan is computed at every key; a wrong text keeps the last result, dimmed and labelled."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from textual.events import Paste
 from textual.widgets import Input, Static
 
 from planner.errors import InputError
+from planner.inputs.fields import FLAGS, SWITCHES, label
+from planner.inputs.flags import flag
 from planner.inputs.run_toml import config_text, load_config
 from planner.units import format_count_exact, format_money
 from tui.fields import MAIN
-from tui.session import command_of, result_of
+from tui.messages import form_message, with_labels
+from tui.session import command_of, flags_result
 from tui.widgets.form import PlanForm
 from tui.widgets.group import GroupBox
-from tui.widgets.row import Row
+from tui.widgets.row import FieldRow
 
 
-def test_tokens_change_the_result(sit, session, small):
+def test_tokens_change_the_result(planner_app, session, small):
     async def play(user):
         before = user.text("#headline")
         assert "✓ fits" in before
         await user.type("tokens", "20B")
-        plan = result_of(replace(small, tokens="20B"), session).plan
+        plan = flags_result(replace(small, tokens="20B"), session).plan
         after = user.text("#headline")
         assert after != before
         assert format_count_exact(plan.batch.steps) in after
@@ -31,10 +34,10 @@ def test_tokens_change_the_result(sit, session, small):
         assert "20B tokens" in user.text("#summary")
         assert "--tokens 20B" in user.text("#command")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_each_key_counts(sit):
+def test_each_key_counts(planner_app):
     async def play(user):
         await user.press("down", "down", "0")
         assert user.app.flags.tokens == "10B0"
@@ -44,10 +47,10 @@ def test_each_key_counts(sit):
         await user.press("home", "5")
         assert user.app.result.plan.tokens.requested == 510_000_000_000
 
-    sit(play)
+    planner_app(play)
 
 
-def test_a_key_draws_only_what_changed(sit):
+def test_a_key_draws_only_what_changed(planner_app):
     """No layout while nothing changes its extent, and no line of a widget that says the same: keys stay quick."""
 
     async def play(user):
@@ -69,14 +72,14 @@ def test_a_key_draws_only_what_changed(sit):
         assert user.app.query_one("#tokens").region.y in lines
         assert len(lines) <= 5, "the field, and those whose value in effect moves with it"
 
-    sit(play)
+    planner_app(play)
 
 
 GARBAGE = "gar bage\N{SNOWMAN}"
 PASTED = ("\N{SNOWMAN}", "1e999999999", "-5", "--tokens", "[bold]x[/]", "0x10", "\u202e", "9" * 300, "$$$", "NaN", "'")
 
 
-def test_garbage_in_each_field_keeps_the_last_result_dimmed(sit):
+def test_garbage_in_each_field_keeps_the_last_result_dimmed(planner_app):
     async def play(user):
         before = user.text("#headline"), user.text("#summary"), user.text("#findings")
         for name in MAIN:
@@ -84,8 +87,8 @@ def test_garbage_in_each_field_keeps_the_last_result_dimmed(sit):
             await user.type(name, GARBAGE)
             assert user.app.error is not None, name
             row = user.app.query_one(f"#row-{name}")
-            told = str(row.query_one(".why", Static).render())
-            assert told == user.app.error.message() and "fix: " in told, name
+            shown = str(row.query_one(".why", Static).render())
+            assert shown == form_message(user.app.error, name) and "fix: " in shown, name
             assert row.query_one(".why").region.y > row.query_one(Input).region.y, name
             assert [text.split("\n")[1:] for text in (user.text("#headline"),)] == [before[0].split("\n")[1:]], name
             assert (user.text("#summary"), user.text("#findings")) == before[1:], name
@@ -101,10 +104,10 @@ def test_garbage_in_each_field_keeps_the_last_result_dimmed(sit):
             assert not user.app.query_one("#headline").has_class("-stale"), name
             assert marked(user) == []
 
-    sit(play)
+    planner_app(play)
 
 
-def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
+def test_anything_pasted_into_any_field_is_a_result_or_a_message(planner_app):
     """Every field of every group; never a traceback, and the form is as before once it is empty again."""
 
     async def play(user):
@@ -120,28 +123,28 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(sit):
                 while user.app.flags.given(name) != [name] or getattr(user.app.flags, name) != text:
                     await user.pilot.pause(0.001)
                 assert user.app.error is not None, (name, text)
-                told = f"✗ {user.app.error.message()}"
+                shown = f"✗ {form_message(user.app.error)}"
                 for _ in range(200):  # a closed group that is named opens first
-                    if name in marked(user) or str(form.query_one("#mistake", Static).render()) == told:
+                    if name in marked(user) or str(form.query_one("#mistake", Static).render()) == shown:
                         break
                     await user.pilot.pause(0.001)
                 else:
-                    raise AssertionError((name, told))
+                    raise AssertionError((name, shown))
                 place.value = was
                 while (getattr(user.app.flags, name) or "") != was:
                     await user.pilot.pause(0.001)
                 assert user.app.error is None, name
             box.opened = False
 
-    sit(play, size=(60, 20))
+    planner_app(play, size=(60, 20))
 
 
 def marked(user) -> list[str]:
     """Fields with the sign of a mistake."""
-    return [row.field for row in user.app.query(Row) if str(row.render()).startswith("✗")]
+    return [row.field for row in user.app.query(FieldRow) if str(row.render()).startswith("✗")]
 
 
-def test_contradicting_fields_are_both_marked(sit):
+def test_contradicting_fields_are_both_marked(planner_app):
     async def play(user):
         await user.type("model", "gpt2")
         assert sorted(marked(user)) == ["model", "params"]
@@ -149,28 +152,28 @@ def test_contradicting_fields_are_both_marked(sit):
         await user.type("params", "")
         assert marked(user) == [] and "gpt2" in user.text("#summary")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_what_does_not_fit_is_said_in_words(sit):
+def test_does_not_fit_is_shown_as_text(planner_app):
     async def play(user):
         await user.type("params", "70B")
         assert "✗ does not fit" in user.text("#headline")
         assert "[does_not_fit]" in user.text("#findings")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_unknown_is_unknown(sit):
+def test_unknown_is_unknown(planner_app):
     async def play(user):
         await user.type("gpu", "cpu")  # no profile in this session
         assert "unknown" in user.text("#headline")
         assert "[no_profile]" in user.text("#findings")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_empty_fields_show_the_value_in_effect(sit):
+def test_empty_fields_show_the_value_in_effect(planner_app):
     async def play(user):
         assert user.app.query_one("#seq", Input).placeholder == "(1024)"
         await user.type("model", "")
@@ -178,12 +181,12 @@ def test_empty_fields_show_the_value_in_effect(sit):
         expected = user.app.result.plan.config.training.micro_batch
         assert user.app.query_one("#micro_batch", Input).placeholder == f"({expected})"
 
-    sit(play)
+    planner_app(play)
 
 
-def test_a_file_is_the_base_and_fields_start_empty(sit, session, small, tmp_path):
+def test_a_file_is_the_base_and_fields_start_empty(planner_app, session, small, tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text(config_text(result_of(replace(small, tokens="3B"), session).plan.config))
+    path.write_text(config_text(flags_result(replace(small, tokens="3B"), session).plan.config))
     with_file = replace(session, file=path, base=load_config(path))
 
     async def play(user):
@@ -193,19 +196,19 @@ def test_a_file_is_the_base_and_fields_start_empty(sit, session, small, tmp_path
         assert user.app.result.plan.config.hardware.gpus == 2
         assert user.app.result.plan.config.training.tokens == 3_000_000_000
 
-    sit(play, session=with_file)
+    planner_app(play, session=with_file)
 
 
-def test_a_machine_whose_gpu_is_unknown_asks_for_one(sit, session):
+def test_a_machine_whose_gpu_is_unknown_asks_for_one(planner_app, session):
     unknown = replace(session, machine_gpu=InputError("this machine's GPU 'X' is in no preset", remedy="--gpu NAME"))
 
     async def play(user):
         assert "in no preset" in user.text("#mistake")
-        assert "nothing to show yet" in user.text("#headline")
+        assert "no result yet" in user.text("#headline")
         await user.type("gpu", "h100-80gb")
         assert user.app.error is None and "✓ fits" in user.text("#headline")
 
-    sit(play, session=unknown)
+    planner_app(play, session=unknown)
 
 
 def test_the_command_is_quoted_for_a_shell(session, small):
@@ -213,3 +216,26 @@ def test_the_command_is_quoted_for_a_shell(session, small):
     assert command_of(replace(small, gpu="a b"), file) == (
         "gptplan estimate --config 'my run.toml' --params 125M --tokens 10B --gpu 'a b'"
     )
+
+
+def test_messages_name_fields_by_their_labels():
+    """Every flag of the form's fields has its label; a flag of another command stays."""
+    error = InputError("--params and --tied contradict each other", remedy="give --tokens, such as --tokens 10B")
+    assert form_message(error) == (
+        "“parameters” and “embeddings tied” contradict each other\n"
+        "  fix: give “training tokens”, such as “training tokens” 10B"
+    )
+    for name in FLAGS:
+        assert with_labels(f"{flag(name)}: 'x'") == f"“{label(name)}”: 'x'" or name in SWITCHES
+    assert form_message(InputError("--tokens: 'x' is not a count"), "tokens") == "'x' is not a count"
+    assert form_message(InputError("--tokens: 'x' is not a count"), "seq").startswith("“training tokens”: ")
+    assert with_labels("gptplan run --resume DIR") == "gptplan run --resume DIR"
+
+
+def test_the_form_shows_labels_and_no_flags(planner_app):
+    async def play(user):
+        await user.type("tokens", "many")
+        assert user.text(".why").startswith("'many' is not a count")
+        assert "--" not in user.text("#findings") and "by “USD per GPU-hour”" in user.text("#findings")
+
+    planner_app(play)

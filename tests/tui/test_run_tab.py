@@ -1,4 +1,4 @@
-"""The tab Run: start a run, detach, attach, stop; the real trainer once, else a fake that obeys the same signals."""
+"""The tab Run: start a run, detach, attach, stop; the real trainer once, else a fake with the same signals."""
 
 from __future__ import annotations
 
@@ -73,20 +73,20 @@ async def started(user, name, program=FAKE):
 
 
 def is_at(pane, stage):
-    return lambda: pane.seen is not None and pane.seen.stage == stage
+    return lambda: pane.status is not None and pane.status.stage == stage
 
 
-def test_start_detach_attach_stop_with_the_real_trainer(sit, tmp_path):
+def test_start_detach_attach_stop_with_the_real_trainer(planner_app, tmp_path):
     out = tmp_path / "runs/real"
 
     async def play(user):
         pane = await started(user, "runs/real", trainer.PROGRAM)
-        await until(user, lambda: pane.seen is not None and pane.seen.record.last is not None)
-        assert pane.seen.stage == "running" and "▶ running" in user.seen() and "learning rate" in user.seen()
+        await until(user, lambda: pane.status is not None and pane.status.record.last is not None)
+        assert pane.status.stage == "running" and "▶ running" in user.seen() and "learning rate" in user.seen()
         assert load_config(tmp_path / "runs/real.toml") == user.app.result.plan.config
-        process = pane.seen.process
+        process = pane.status.process
         assert owner_of(out) == process
-        rate = next(f for f in pane.seen.figures if f.label == "learning rate")
+        rate = next(f for f in pane.status.figures if f.label == "learning rate")
         assert rate.measured == rate.predicted
         await user.pilot.press("d")
         await user.pilot.pause(0.1)
@@ -96,20 +96,20 @@ def test_start_detach_attach_stop_with_the_real_trainer(sit, tmp_path):
         assert isinstance(user.app.screen, AttachScreen) and "▶ runs/real" in user.seen()
         await user.pilot.press("down", "enter")
         await until(user, is_at(pane, "running"))
-        assert pane.watched.process is None and pane.seen.process == process
+        assert pane.watched.process is None and pane.status.process == process
         await user.pilot.press("k")
-        await until(user, lambda: any(e["event"] == "checkpoint" for e in pane.seen.record.events))
-        assert pane.seen.stage == "running"
+        await until(user, lambda: any(e["event"] == "checkpoint" for e in pane.status.record.events))
+        assert pane.status.stage == "running"
         await user.pilot.press("x")
         await until(user, is_at(pane, "stopped"))
         assert "■ stopped; it can be resumed" in user.seen()
-        assert [e["event"] for e in pane.seen.record.events][-2:] == ["signal", "stopped"]
+        assert [e["event"] for e in pane.status.record.events][-2:] == ["signal", "stopped"]
         assert owner_of(out) is None and any((out / "checkpoints").iterdir())
 
-    sit(play)
+    planner_app(play)
 
 
-def test_a_run_outlives_the_planner(sit, tmp_path):
+def test_a_run_outlives_the_planner(planner_app, tmp_path):
     async def begin(user):
         pane = await started(user, "runs/long")
         await until(user, is_at(pane, "running"))
@@ -118,24 +118,24 @@ def test_a_run_outlives_the_planner(sit, tmp_path):
         pane = await pane_of(user)
         pane.watch_run(Path("runs/long"))
         await until(user, is_at(pane, "running"))
-        step = pane.seen.record.last["step"]
-        await until(user, lambda: pane.seen.record.last["step"] > step)
+        step = pane.status.record.last["step"]
+        await until(user, lambda: pane.status.record.last["step"] > step)
         await user.pilot.press("x")
         await until(user, is_at(pane, "stopped"))
         await user.pilot.press("r")
         await until(user, is_at(pane, "running"))
-        assert pane.seen.record.start["event"] == "resume"
+        assert pane.status.record.start["event"] == "resume"
         await user.pilot.press("x")
         await until(user, is_at(pane, "stopped"))
 
-    sit(begin)
+    planner_app(begin)
     process = owner_of(tmp_path / "runs/long")
     assert process is not None and os.getsid(process) == process  # no terminal's end reaches it
     os.kill(process, signal.SIGHUP)
-    sit(come_back, size=(60, 20))
+    planner_app(come_back, size=(60, 20))
 
 
-def test_a_failing_run_shows_its_message_and_exit_code(sit):
+def test_a_failing_run_shows_its_message_and_exit_code(planner_app):
     async def play(user):
         pane = await started(user, "runs/fails")
         await until(user, is_at(pane, "failed"))
@@ -143,10 +143,10 @@ def test_a_failing_run_shows_its_message_and_exit_code(sit):
         assert "✗ failed (exit code 2)" in seen and "error: the data is too short" in seen and "fix: give more" in seen
         assert "Traceback" not in seen
 
-    sit(play, size=(80, 24))
+    planner_app(play, size=(80, 24))
 
 
-def test_who_asks_twice_is_asked_before_the_run_is_killed(sit):
+def test_a_second_stop_asks_before_killing(planner_app):
     async def play(user):
         pane = await started(user, "runs/stubborn")
         await until(user, is_at(pane, "running"))
@@ -165,10 +165,10 @@ def test_who_asks_twice_is_asked_before_the_run_is_killed(sit):
         await until(user, is_at(pane, "gone"))
         assert "the process died without an error message" in user.seen()
 
-    sit(play)
+    planner_app(play)
 
 
-def test_what_cannot_be_started_is_said_and_nothing_is_written(sit, tmp_path):
+def test_a_refused_start_shows_why_and_writes_nothing(planner_app, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine").write_text("")
     (tmp_path / "other.toml").write_text("mine")
@@ -179,12 +179,12 @@ def test_what_cannot_be_started_is_said_and_nothing_is_written(sit, tmp_path):
         await user.pilot.pause(0.1)
         fields = (("directory", "full", "not empty"), ("directory", "", "missing"), ("directory", "other", "exists"),
                   ("limit", "soon", "limit"), ("stop", "many", "steps"), ("data", "gone", "gone"))  # fmt: skip
-        for name, text, said in fields:
+        for name, text, message in fields:
             before = user.app.screen.query_one(f"#run-{name}").value
             user.app.screen.query_one(f"#run-{name}").value = text
             await user.pilot.press("enter")
             await user.pilot.pause(0.05)
-            assert said in user.dialog("#refusal"), (name, text)
+            assert message in user.dialog("#refusal"), (name, text)
             if name == "directory":
                 before = "fresh"
             user.app.screen.query_one(f"#run-{name}").value = before
@@ -193,10 +193,10 @@ def test_what_cannot_be_started_is_said_and_nothing_is_written(sit, tmp_path):
         await user.pilot.press("escape")
 
     trainer._ours.clear()
-    sit(play)
+    planner_app(play)
 
 
-def test_attaching_to_a_directory_without_a_run(sit, tmp_path):
+def test_attaching_to_a_directory_without_a_run(planner_app, tmp_path):
     (tmp_path / "empty").mkdir()
 
     async def play(user):
@@ -212,10 +212,10 @@ def test_attaching_to_a_directory_without_a_run(sit, tmp_path):
             await user.pilot.pause(0.05)
         assert pane.watched is None
 
-    sit(play)
+    planner_app(play)
 
 
-def test_torn_lines_and_files_that_come_later(sit, tmp_path):
+def test_torn_lines_and_files_that_come_later(planner_app, tmp_path):
     run = tmp_path / "torn"
     run.mkdir()
     (run / "config.toml").write_text("schema_version = 9")
@@ -226,19 +226,19 @@ def test_torn_lines_and_files_that_come_later(sit, tmp_path):
         await until(user, is_at(pane, "nothing"))
         (run / "events.jsonl").write_text('{"event": "start", "step": 0}\n{"ev')
         (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.25}\n{"step": 2, "lo')
-        await until(user, lambda: pane.seen.record.last is not None)
-        assert pane.seen.record.last["step"] == 1 and pane.seen.stage == "gone"
+        await until(user, lambda: pane.status.record.last is not None)
+        assert pane.status.record.last["step"] == 1 and pane.status.stage == "gone"
         await until(user, lambda: "2.25" in user.seen())  # drawn at the next turn
         with (run / "metrics.jsonl").open("a") as file:
             file.write('ss": 2.125}\n')
-        await until(user, lambda: pane.seen.record.last["step"] == 2)
+        await until(user, lambda: pane.status.record.last["step"] == 2)
         (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
-        await until(user, lambda: pane.seen.record.last["loss"] == 2.5)
+        await until(user, lambda: pane.status.record.last["loss"] == 2.5)
 
-    sit(play)
+    planner_app(play)
 
 
-def test_the_palette_and_help_know_the_run(sit):
+def test_the_palette_and_help_know_the_run(planner_app):
     async def play(user):
         commands = {c.title: c for c in user.app.get_system_commands(user.app.screen)}
         assert {"Run: New run", "Run: Attach", "Run: Stop", "Run: Resume"} <= set(commands)
@@ -249,7 +249,7 @@ def test_the_palette_and_help_know_the_run(sit):
         await user.pilot.press("escape")
         await user.pilot.pause(0.1)
         await user.press("f1")
-        assert "Leave the run alone" in user.seen()
+        assert "Stop following the run" in user.seen()
 
     for size in ((120, 40), (60, 20)):
-        sit(play, size=size)
+        planner_app(play, size=size)

@@ -8,7 +8,7 @@ from planner.inputs.run_toml import load_config
 from tui.screens.save import SaveScreen
 
 
-def test_save_writes_what_the_command_reads(sit, tmp_path):
+def test_save_writes_what_the_command_reads(planner_app, tmp_path):
     path = tmp_path / "run.toml"
 
     async def play(user):
@@ -21,10 +21,10 @@ def test_save_writes_what_the_command_reads(sit, tmp_path):
         assert load_config(path) == user.app.result.plan.config
         assert load_config(path).hardware.gpus == 8
 
-    sit(play)
+    planner_app(play)
 
 
-def test_an_existing_file_needs_a_second_word(sit, tmp_path):
+def test_an_existing_file_needs_a_confirmation(planner_app, tmp_path):
     path, other = tmp_path / "run.toml", tmp_path / "other.toml"
     path.write_text("mine")
     other.write_text("theirs")
@@ -39,7 +39,7 @@ def test_an_existing_file_needs_a_second_word(sit, tmp_path):
         assert button.display and path.read_text() == "mine"
         await user.press("enter")  # Enter never overwrites, however often
         assert path.read_text() == "mine"
-        await user.type("path", str(other))  # the word would have been for the first file
+        await user.type("path", str(other))  # the confirmation would have been for the first file
         assert not button.display and user.dialog("#refusal") == ""
         await user.type("path", str(path))
         await user.press("enter")
@@ -49,13 +49,13 @@ def test_an_existing_file_needs_a_second_word(sit, tmp_path):
         assert load_config(path) == user.app.result.plan.config
         assert other.read_text() == "theirs"
 
-    sit(play)
+    planner_app(play)
 
 
 UNWRITABLE = {"": "the name is missing", "{}": "is a directory", "{}/none/run.toml": "cannot be written"}
 
 
-def test_a_name_that_cannot_be_written_is_explained(sit, tmp_path):
+def test_a_name_that_cannot_be_written_is_explained(planner_app, tmp_path):
     async def play(user):
         await user.press("ctrl+s")
         for name, words in UNWRITABLE.items():
@@ -66,14 +66,14 @@ def test_a_name_that_cannot_be_written_is_explained(sit, tmp_path):
         await user.press("escape")
         assert len(user.app.screen_stack) == 1
 
-    sit(play)
+    planner_app(play)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_saved_while_a_field_is_wrong(sit):
+def test_nothing_is_saved_while_a_field_is_wrong(planner_app):
     async def play(user):
         await user.type("tokens", "many")
         await user.press("ctrl+s")
         assert len(user.app.screen_stack) == 1
 
-    sit(play)
+    planner_app(play)

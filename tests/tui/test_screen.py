@@ -14,7 +14,7 @@ from tui.widgets.results import Results
 SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 
 
-def test_keys_of_copy_help_palette_and_quit(sit):
+def test_keys_of_copy_help_palette_and_quit(planner_app):
     async def play(user):
         await user.press("ctrl+y")
         assert user.app.clipboard == "gptplan estimate --params 125M --tokens 10B"
@@ -41,21 +41,21 @@ def test_keys_of_copy_help_palette_and_quit(sit):
         await user.pilot.press("ctrl+q")
         assert user.app._exit
 
-    sit(play)
+    planner_app(play)
 
 
-def test_the_palette_does_what_it_says(sit):
+def test_the_palette_runs_an_action(planner_app):
     async def play(user):
         await user.press("ctrl+p", *"pin")
         await user.pilot.pause(0.3)
         await user.press("enter")
         assert user.app.pinned is not None
 
-    sit(play)
+    planner_app(play)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_form_and_verdict_are_visible_at_every_size(sit, size):
+def test_form_and_verdict_are_visible_at_every_size(planner_app, size):
     async def play(user):
         for text in ("10B", "10 bananas"):
             await user.type("tokens", text)
@@ -68,7 +68,7 @@ def test_form_and_verdict_are_visible_at_every_size(sit, size):
             for key in ("Help", "Save", "Keys", "Quit"):
                 assert key in seen.splitlines()[-1]
 
-    sit(play, size=size)
+    planner_app(play, size=size)
 
 
 SHOWS = {
@@ -77,13 +77,13 @@ SHOWS = {
     "schedule": ("step ", "rate ", "▲", "10B tokens"),
     "explain": ("cost.usd", "part of a name"),
     "config": ("gptplan estimate", "schema_version = 1"),
-    "run": ("No run is watched", "attach to one"),
+    "run": ("No run is watched", "attach to an existing run"),
     "compare": ("a finished run's directory",),
 }
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_tab_at_every_size(sit, size):
+def test_every_tab_at_every_size(planner_app, size):
     """Each tab shows what it is about; no two widgets share a cell; what does not fit can be scrolled to."""
 
     async def play(user):
@@ -110,10 +110,10 @@ def test_every_tab_at_every_size(sit, size):
             await user.press("f2")
             assert app.query_one("#form").region.area and app.query_one("#pane").region.area == 0
 
-    sit(play, size=size)
+    planner_app(play, size=size)
 
 
-def test_below_100_columns_one_pane_is_seen(sit):
+def test_below_100_columns_one_pane_is_seen(planner_app):
     async def play(user):
         for width in (100, 99, 60, 100):
             await user.pilot.resize_terminal(width, 40)
@@ -122,10 +122,10 @@ def test_below_100_columns_one_pane_is_seen(sit):
             assert form.area and bool(pane.area) == (width == 100)
             assert ("f2 Results" in user.seen()) == (width < 100)
 
-    sit(play, size=(100, 40))
+    planner_app(play, size=(100, 40))
 
 
-def test_a_click_opens_a_tab_and_a_group(sit):
+def test_a_click_opens_a_tab_and_a_group(planner_app):
     async def play(user):
         await user.pilot.click("#tab-memory")
         await user.settle()
@@ -136,10 +136,10 @@ def test_a_click_opens_a_tab_and_a_group(sit):
         await user.settle()
         assert user.app.query_one("#accumulation", Input).placeholder == "(32)"
 
-    sit(play)
+    planner_app(play)
 
 
-def test_jump_goes_to_tabs_fields_and_groups(sit):
+def test_jump_goes_to_tabs_fields_and_groups(planner_app):
     async def play(user):
         for wanted in ("#tab-schedule", "#gpus", "#group-2-title"):
             await user.press("ctrl+o")
@@ -158,10 +158,10 @@ def test_jump_goes_to_tabs_fields_and_groups(sit):
         await user.press("ctrl+o", "escape")
         assert user.app.focused is place
 
-    sit(play)
+    planner_app(play)
 
 
-def test_without_colour_the_state_is_still_said(sit, monkeypatch):
+def test_without_colour_the_state_has_signs_and_words(planner_app, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
     async def play(user):
@@ -170,4 +170,4 @@ def test_without_colour_the_state_is_still_said(sit, monkeypatch):
         assert user.app.no_color
         assert "✗ GPU" in seen and "Last valid result" in seen and "unknown GPU 'nonesuch'" in seen
 
-    sit(play)
+    planner_app(play)

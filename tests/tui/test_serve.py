@@ -1,4 +1,4 @@
-"""In a browser: a page, a screen behind a websocket that answers keys, and doors that stay shut."""
+"""In a browser: a page, a screen behind a websocket that answers keys, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from planner.errors import FileError, InputError
 from planner.inputs.flags import Flags
 from tests.processes import child
 from tui.files import file_named
-from tui.serve import is_loopback, is_own
-from tui.session import result_of
+from tui.serve import is_loopback, is_own_page
+from tui.session import flags_result
 
 COMMAND = [sys.executable, "-m", "gptplan", "tui", "--serve"]
 
@@ -82,8 +82,8 @@ def test_a_page_a_screen_and_its_keys(tmp_path):
         ("planner.lan:8000", "http://evil.example", False, False),
     ],
 )
-def test_only_our_own_page_is_heard(host, origin, local, own):
-    assert is_own(host, origin, local) is own
+def test_only_our_own_page_is_accepted(host, origin, local, own):
+    assert is_own_page(host, origin, local) is own
 
 
 def test_addresses_that_others_reach():
@@ -106,11 +106,11 @@ def test_files_stay_below_the_directory(tmp_path, monkeypatch, session):
             file_named(name)
     assert str(file_named("new.toml")) == "new.toml" and str(file_named(str(inside / "a.toml"))).endswith("a.toml")
     with pytest.raises(FileError, match="from a browser"):
-        result_of(Flags(hf_config=str(outside), tokens="1B"), session)
+        flags_result(Flags(hf_config=str(outside), tokens="1B"), session)
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, message",
     [
         (["--port", "80"], "belongs to --serve"),
         (["--serve", "--port", "x"], "is not a count"),
@@ -119,7 +119,7 @@ def test_files_stay_below_the_directory(tmp_path, monkeypatch, session):
         (["none.toml", "--serve"], "does not exist"),
     ],
 )
-def test_what_cannot_be_served_is_one_message(words, said, monkeypatch):
+def test_what_cannot_be_served_is_one_message(words, message, monkeypatch):
     import typer
 
     from gptplan.commands.tui import tui
@@ -129,7 +129,7 @@ def test_what_cannot_be_served_is_one_message(words, said, monkeypatch):
     from typer.testing import CliRunner
 
     done = CliRunner().invoke(app, words)
-    assert said in str(done.exception)
+    assert message in str(done.exception)
 
 
 def test_without_the_extra_it_is_named(monkeypatch):

@@ -1,4 +1,4 @@
-"""What a person comes for, key by key: the largest micro-batch that fits, why one plan costs more, and back again."""
+"""Whole tasks, key by key: the largest micro-batch that fits, why one plan costs more, undo."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from planner.inputs.run_toml import config_text, load_config
 from tui.export import exported
 from tui.history import History
 from tui.screens.open import OpenScreen
-from tui.session import Result, Seat, Session, differences_of, planned, result_of
+from tui.session import FormState, PlanResult, Session, config_result, differences_of, flags_result
 from tui.widgets.form import PlanForm
 
 
-def test_the_largest_micro_batch_that_fits_is_found_and_saved(sit, session, tmp_path):
-    """Doubling until the verdict says no, then between the last two: guided by what the screen says alone."""
+def test_the_largest_micro_batch_that_fits_is_found_and_saved(planner_app, session, tmp_path):
+    """Doubling until the verdict says no, then between the last two: reading only the screen."""
     path = tmp_path / "run.toml"
 
     async def play(user):
@@ -45,21 +45,21 @@ def test_the_largest_micro_batch_that_fits_is_found_and_saved(sit, session, tmp_
         saved = load_config(path)
         assert saved.training.micro_batch == low > 8
         flags = Flags(params="125M", tokens="10B", gpu="a100-40gb")
-        assert result_of(replace(flags, micro_batch=str(low)), session).plan.memory.fits
-        assert not result_of(replace(flags, micro_batch=str(low + 1)), session).plan.memory.fits
+        assert flags_result(replace(flags, micro_batch=str(low)), session).plan.memory.fits
+        assert not flags_result(replace(flags, micro_batch=str(low + 1)), session).plan.memory.fits
 
-    sit(play)
+    planner_app(play)
 
 
-def test_two_plans_and_why_one_costs_more(sit, session):
+def test_two_plans_and_why_one_costs_more(planner_app, session):
     async def play(user):
         await user.press("f6")
         assert "pinned" in user.text("#headline")
         await user.type("tokens", "20B")
         await user.type("gpus", "4")
         text = user.text("#differences")
-        before = Seat(session, Flags(params="125M", tokens="10B"))
-        after = Seat(session, replace(before.flags, tokens="20B", gpus="4"))
+        before = FormState(session, Flags(params="125M", tokens="10B"))
+        after = FormState(session, replace(before.flags, tokens="20B", gpus="4"))
         cost = next(d for d in differences_of(before, after) if d.after.key == "usd")
         assert [s.names for s in cost.shares] == [("tokens",), ("gpus",)]
         assert sum(s.amount for s in cost.shares) == Fraction(cost.after.value) - Fraction(cost.before.value)
@@ -76,19 +76,19 @@ def test_two_plans_and_why_one_costs_more(sit, session):
         await user.press("f6")
         assert not user.app.query_one("#differences").display and "pinned" not in user.text("#headline")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_nothing_is_pinned_while_a_field_is_wrong(sit):
+def test_nothing_is_pinned_while_a_field_is_wrong(planner_app):
     async def play(user):
         await user.type("tokens", "many")
         await user.press("f6")
         assert user.app.pinned is None
 
-    sit(play)
+    planner_app(play)
 
 
-def test_undo_and_redo(sit):
+def test_undo_and_redo(planner_app):
     async def play(user):
         await user.press("down", "down", "end", "backspace", "backspace", "backspace", *"300B")
         assert user.app.flags.tokens == "300B"
@@ -110,29 +110,29 @@ def test_undo_and_redo(sit):
         await user.press("ctrl+r")  # what was undone before another change is gone
         assert user.app.flags == Flags(params="125M", tokens="300B", seq="512")
 
-    sit(play)
+    planner_app(play)
 
 
 def test_history_forgets_nothing_but_the_oldest():
-    def seat(**flags: str) -> Seat:
-        return Seat(one, Flags(**flags))
+    def form_state(**flags: str) -> FormState:
+        return FormState(one, Flags(**flags))
 
     one = Session(as_of="2026-01-31", version="0")
-    history = History(seat(tokens="1"))
+    history = History(form_state(tokens="1"))
     for i in range(2, 600):
-        history.record(seat(tokens=str(i)))
+        history.record(form_state(tokens=str(i)))
         history.close()
-    assert history.undo() == seat(tokens="598") and history.redo() == seat(tokens="599")
+    assert history.undo() == form_state(tokens="598") and history.redo() == form_state(tokens="599")
     assert history.redo() is None
     steps = 0
     while history.undo() is not None:
         steps += 1
-    assert steps == 500 and history.present == seat(tokens="99")
+    assert steps == 500 and history.present == form_state(tokens="99")
 
 
-def test_another_file_is_opened_and_undone(sit, session, small, tmp_path):
+def test_another_file_is_opened_and_undone(planner_app, session, small, tmp_path):
     path, bad = tmp_path / "other.toml", tmp_path / "bad.toml"
-    config = result_of(replace(small, tokens="3B", gpus="2"), session).plan.config
+    config = flags_result(replace(small, tokens="3B", gpus="2"), session).plan.config
     path.write_text(config_text(config))
     bad.write_text("schema_version = 1\nnonsense = 2\n")
 
@@ -154,16 +154,16 @@ def test_another_file_is_opened_and_undone(sit, session, small, tmp_path):
         assert user.app.flags == before and user.app.session.base is None
         assert user.app.query_one("#gpus", Input).value == "4"
 
-    sit(play)
+    planner_app(play)
 
 
-def test_export_writes_what_the_command_prints(sit, tmp_path):
+def test_export_writes_what_the_command_prints(planner_app, tmp_path):
     async def play(user):
         for name in ("plan.json", "plan.md", "plan.txt"):
             await user.press("ctrl+e")
             await user.type("path", str(tmp_path / name))
             await user.press("enter")
-        assert "neither in .json nor in .md" in user.dialog("#refusal")
+        assert "does not end in .json or .md" in user.dialog("#refusal")
         await user.press("escape")
         written = json.loads((tmp_path / "plan.json").read_text())
         plan = user.app.result.plan
@@ -173,20 +173,20 @@ def test_export_writes_what_the_command_prints(sit, tmp_path):
         assert not (tmp_path / "plan.txt").exists()
         assert exported(user.app.result, "x", tmp_path / "a.md").startswith("# ")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_the_device_bytes_are_replayed_after_the_keys_rest(sit, session, small, monkeypatch):
+def test_the_device_bytes_are_replayed_after_the_keys_rest(planner_app, session, small, monkeypatch):
     gate = Event()
 
-    def gated(config: RunConfig, *, replay: bool) -> Result:
+    def gated(config: RunConfig, *, replay: bool) -> PlanResult:
         assert gate.wait(30)
-        return planned(config, replay=replay)
+        return config_result(config, replay=replay)
 
     async def play(user):
-        quick, whole = (result_of(small, session, replay=r).plan.memory for r in (False, True))
+        quick, whole = (flags_result(small, session, replay=r).plan.memory for r in (False, True))
         assert user.app.result.plan.memory == whole != quick
-        monkeypatch.setattr("tui.live_plan.planned", gated)
+        monkeypatch.setattr("tui.live_plan.config_result", gated)
         user.app.query_one("#micro_batch", Input).value = "8"
         while user.app.flags.micro_batch is None:
             await user.pilot.pause(0.01)
@@ -197,12 +197,12 @@ def test_the_device_bytes_are_replayed_after_the_keys_rest(sit, session, small, 
         gate.set()
         await user.settle()
         assert user.app.result.settled and " …" not in user.text("#headline").splitlines()[0]
-        assert user.app.result == result_of(replace(small, micro_batch="8"), session)
+        assert user.app.result == flags_result(replace(small, micro_batch="8"), session)
 
-    sit(play)
+    planner_app(play)
 
 
-def test_the_schedule_is_read_off_at_the_cursor(sit):
+def test_the_schedule_is_read_off_at_the_cursor(planner_app):
     async def play(user):
         await user.open("schedule")
         user.app.query_one("#pane-schedule").focus()
@@ -216,10 +216,10 @@ def test_the_schedule_is_read_off_at_the_cursor(sit):
         await user.type("schedule", "wsd")
         assert "wsd" in user.text("#landmarks")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_any_number_can_be_explained(sit):
+def test_any_number_can_be_explained(planner_app):
     async def play(user):
         await user.open("explain")
         assert "cost.usd = " in user.text("#why") and "LaTeX" in user.text("#why")
@@ -233,10 +233,10 @@ def test_any_number_can_be_explained(sit):
         await user.type("filter", "no such number")
         assert user.app.query_one("#keys").option_count == 0
 
-    sit(play)
+    planner_app(play)
 
 
-def test_the_config_tab_shows_what_is_saved(sit):
+def test_the_config_tab_shows_what_is_saved(planner_app):
     async def play(user):
         await user.open("config")
         assert user.text("#toml") == config_text(user.app.result.plan.config)
@@ -246,10 +246,10 @@ def test_the_config_tab_shows_what_is_saved(sit):
         assert "tied_embeddings = false" in user.text("#toml")
         assert "--untied" in user.text("#same") and "--tied" not in user.text("#same")
 
-    sit(play)
+    planner_app(play)
 
 
-def test_memory_bars_zoom(sit):
+def test_memory_bars_zoom(planner_app):
     async def play(user):
         await user.open("memory")
         user.app.query_one("#pane-memory").focus()
@@ -258,4 +258,4 @@ def test_memory_bars_zoom(sit):
         await user.press("z")
         assert "┃" not in user.text("#bars") and user.text("#bars").count("L") > before.count("L")
 
-    sit(play)
+    planner_app(play)

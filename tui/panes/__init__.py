@@ -1,4 +1,4 @@
-"""The tabs beside the form. A new one is a module here with a `Pane`, and a line in PANES."""
+"""The tabs. A new one is a module here with a `Pane`, and a line in PANES."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ PANES = (
     PaneKind("run", "Run", "tui.panes.run", "RunPane"),
     PaneKind("compare", "Compare", "tui.panes.compare", "ComparePane"),
 )
-NOT_SERVED = ("run", "compare")  # they start processes and read any directory, which a browser shall not
+NOT_SERVED = ("run", "compare")  # they start processes and read any directory, which a browser must not
 
 
 def panes() -> tuple[PaneKind, ...]:
-    """The tabs that there are: all of them, and in a browser those that only plan."""
+    """All tabs; in a browser those that only plan."""
     return tuple(kind for kind in PANES if not (is_served() and kind.id in NOT_SERVED))

@@ -1,4 +1,4 @@
-"""Compare: a finished run's predictions beside its measurements, and what its post-mortem says."""
+"""Compare: predicted and measured numbers of a finished run, and its post-mortem."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tui.session import View
 from tui.watched import known_runs
 from tui.widgets.text import Text
 
-NARROWEST = 30
-HELP = """\
-Compare shows a finished run: every number that was predicted before it began, beside the one that was measured.
+_NARROWEST = 30
+_HELP = """\
+Compare shows a finished run: every number predicted before the run, with its measurement.
 
 ✓ within its tolerance  ✗ outside  ? not measured here, or not predicted
 
-Type a run directory, or choose one of those below this directory or watched before.
+Type a run directory, or choose a run below this directory or one watched before.
 The post-mortem stands below the table.
 The same by command: gptplan compare RUN_DIR; gptplan postmortem RUN_DIR."""
 
@@ -39,7 +39,7 @@ The same by command: gptplan compare RUN_DIR; gptplan postmortem RUN_DIR."""
 class ComparePane(Pane, can_focus=False):
     """A line for a directory, the list of finished runs, the comparison."""
 
-    HELP: ClassVar[str] = HELP
+    HELP: ClassVar[str] = _HELP
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -53,7 +53,7 @@ class ComparePane(Pane, can_focus=False):
             yield Text("… looking for finished runs", id="compared")
 
     def watch_view(self, view: View | None) -> None:
-        """Another look at what is finished; the form changes nothing here."""
+        """List the finished runs again; the form changes nothing here."""
         if view is not None:
             self._find()
 
@@ -76,7 +76,7 @@ class ComparePane(Pane, can_focus=False):
         self._chosen = self._chosen or (found[0] if found else None)
         if self._chosen is None:
             self.query_one("#compared", Text).put("No finished run below this directory: train one on the tab Run.")
-        elif self._width() >= NARROWEST:  # else the layout comes in a moment
+        elif self._width() >= _NARROWEST:  # else the layout comes in a moment
             self._read(self._chosen, self._width())
 
     def _width(self) -> int:
@@ -110,7 +110,7 @@ class ComparePane(Pane, can_focus=False):
 
 
 def compared(directory: Path, width: int) -> str:
-    """The comparison of a run and its post-mortem; what is wrong with either, in its place."""
+    """The comparison of a run and its post-mortem, or the message why there is none."""
     try:
         table = comparison_within(load_comparison(directory), width)
     except PlanError as error:

@@ -14,14 +14,14 @@ from tui.widgets.text import Text
 
 
 class ConfigPane(Pane):
-    """The text is made off the UI thread: a config of many assumptions takes longer than a key may."""
+    """The text is made in a thread: a config with many defaults takes longer than one key."""
 
     def compose(self) -> ComposeResult:
         yield Text(id="same")
         yield Text("…", id="toml")
 
     def show(self, view: View) -> None:
-        """Show the command at once, the file when it is written out."""
+        """Show the command now, the file when its text is made."""
         self.query_one("#same", Text).put(f"$ {view.command}\n")
         self._write_out(view.result.plan.config)
 

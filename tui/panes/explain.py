@@ -1,4 +1,4 @@
-"""Explain: every number of the plan in a list; the one at hand with its formula, values, unit and source."""
+"""Explain: every number of the plan in a list; the selected one with its formula, values, unit and source."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tui.panes.pane import Pane
 from tui.session import View
 from tui.widgets.text import Text
 
-NARROWEST = 40
-FIRST = "cost.usd"  # what is explained when nothing else was chosen
+_NARROWEST = 40
+_FIRST_KEY = "cost.usd"  # explained first
 
 
 class ExplainPane(Pane, can_focus=False):
-    """A filter, the list, the explanation. Recording the plan and sympy's import are off the UI thread."""
+    """A filter, the list, the explanation. Recording the plan and importing sympy happen in a thread."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._explainer: Explainer | None = None
         self._shown: tuple[RunConfig, int] | None = None
-        self._key = FIRST
+        self._key = _FIRST_KEY
         self._values: dict[str, int | float] = {}
 
     def compose(self) -> ComposeResult:
@@ -40,9 +40,9 @@ class ExplainPane(Pane, can_focus=False):
             yield Text("…", id="why")
 
     def show(self, view: View) -> None:
-        """List the numbers of a new plan, and explain the chosen one anew."""
+        """List the numbers of a new plan, and explain the selected one."""
         plan, width = view.result.plan, self._width()
-        if not view.result.settled or width < NARROWEST:
+        if not view.result.settled or width < _NARROWEST:
             return  # the device's numbers come in a moment, and so does the layout
         if self._shown is None or self._shown[0] is not plan.config:
             self._values = numbers(leaves(document(plan, ())))

@@ -1,4 +1,4 @@
-"""Memory: a stacked bar for every phase, a letter per component, and the numbers beside."""
+"""Memory: a stacked bar for every phase, a letter per component, and the numbers."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ class MemoryPane(Pane):
     """Bars on the scale of the device's memory, or of the highest bar."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("z", "toggle_scale", "Zoom bars")]
-    near: var[bool] = var(False, init=False)
+    zoomed: var[bool] = var(False, init=False)
 
     def compose(self) -> ComposeResult:
         yield Text(id="bars")
 
-    def watch_near(self) -> None:
+    def watch_zoomed(self) -> None:
         """Draw on the other scale."""
         self.watch_view(self.view)
 
     def action_toggle_scale(self) -> None:
-        """From the capacity's scale to that of the highest bar, and back."""
-        self.near = not self.near
+        """Switch between the scale of the device's memory and that of the highest bar."""
+        self.zoomed = not self.zoomed
 
     def show(self, view: View) -> None:
-        """Draw the bars for the room there is."""
+        """Draw the bars in the available width."""
         room = self.room()
         beside = room >= BESIDE
         width = room - 2 - (NAME + SIZE if beside else 0)
-        bars = memory_bars(view.result.plan, width, near=self.near)
+        bars = memory_bars(view.result.plan, width, near=self.zoomed)
         lines: list[Content] = []
         for row in bars.rows:
             bar = _bar(row, bars, width)
@@ -61,8 +61,8 @@ class MemoryPane(Pane):
                 lines.append(Content.assemble(f"{row.name:<{NAME}}", bar, f" {row.size()}"))
             else:
                 lines += [Content(f"{row.name}  {row.size()}"), bar]
-        scale = "z: the device's whole memory" if self.near else "z: only as far as the highest bar"
-        waiting = Content("" if view.result.settled else "… the device's own bytes are being replayed")
+        scale = "z: scale to the device's memory" if self.zoomed else "z: scale to the highest bar"
+        waiting = Content("" if view.result.settled else "… simulating the allocator")
         legend = _legend(bars, room)
         table = [Content(line) for line in component_table(view.result.plan)]
         text = [*lines, waiting, *legend, Content(bars.note), Content(scale), Content(""), *table]

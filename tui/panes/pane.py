@@ -1,4 +1,4 @@
-"""What every tab is: something that shows a `View`, and scrolls."""
+"""The base of every tab: shows a `View`, and scrolls."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tui.session import View
 
 
 class Pane(ScrollableContainer):
-    """Shows `view` when it is on top: `Results` gives a hidden pane nothing. A pane overrides `show`."""
+    """Shows `view`; `Results` gives a hidden pane none. A pane overrides `show`."""
 
     DEFAULT_CLASSES = "pane"
-    HELP: ClassVar[str] = ""  # what F1 says while the pane, or something in it, has the focus
+    HELP: ClassVar[str] = ""  # the text of F1 while the focus is in the pane
     view: var[View | None] = var(None)
 
     def watch_view(self, view: View | None) -> None:
@@ -28,9 +28,9 @@ class Pane(ScrollableContainer):
         self.call_after_refresh(self.watch_view, self.view)
 
     def room(self, least: int = 20) -> int:
-        """Columns for text, the scroll bar's left out."""
+        """Columns for text, without the scroll bar."""
         return max(least, self.size.width - 3)
 
     def show(self, view: View) -> None:
-        """Write what the pane is about."""
+        """Show the view."""
         raise NotImplementedError

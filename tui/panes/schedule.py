@@ -1,4 +1,4 @@
-"""Schedule: the rate over steps and tokens, with a cursor that reads it off."""
+"""Schedule: the learning rate over steps and tokens, with a cursor."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SchedulePane(Pane):
             self.stop = min(len(stops) - 1, max(0, self.stop + by))
 
     def show(self, view: View) -> None:
-        """Draw for the room there is."""
+        """Draw in the available width."""
         curve = curve_of(view.result.plan.config)
         stops = sampled_steps([curve], STOPS)
         step = stops[min(self.stop, len(stops) - 1)]

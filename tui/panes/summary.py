@@ -1,8 +1,9 @@
-"""Summary: the findings, the difference to the pinned plan, and the whole plan as text."""
+"""Summary: the findings, the difference to the pinned plan, and the plan as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from textual.app import ComposeResult
 
@@ -10,6 +11,7 @@ from planner.finding import Finding
 from planner.report.difference import NOTE, difference_lines
 from planner.report.plan import summary, title
 from planner.report.text import WIDTH, Page, wrap
+from tui.messages import with_labels
 from tui.panes.pane import Pane
 from tui.session import Pinned, View
 from tui.widgets.text import Text
@@ -27,7 +29,7 @@ class SummaryPane(Pane):
         self.query_one("#differences").display = False
 
     def show(self, view: View) -> None:
-        """Findings first: they ask for something to be done."""
+        """Findings first: they need an action."""
         width = min(WIDTH, self.room())
         differences = self.query_one("#differences", Text)
         differences.display = view.pinned is not None
@@ -39,12 +41,13 @@ class SummaryPane(Pane):
 
 def findings_text(found: Sequence[Finding], width: int) -> str:
     """The findings, wrapped to `width` columns."""
-    return "\n".join(Page(width).findings(found, indent=0)) or "✓ no findings"
+    named = [replace(f, message=with_labels(f.message), remedy=with_labels(f.remedy)) for f in found]
+    return "\n".join(Page(width).findings(named, indent=0)) or "✓ no findings"
 
 
 def _compared(view: View, pinned: Pinned, width: int) -> list[str]:
     names = [*wrap(f"Pinned: {title(pinned.result.plan)}", indent=0, width=width)]
     names += wrap(f"Now:    {title(view.result.plan)}", indent=0, width=width)
     if view.differences is None:
-        return [*names, "", "… working out the differences"]
+        return [*names, "", "… computing the differences"]
     return [*names, "", *difference_lines(view.differences), "", *wrap(NOTE, indent=0, width=width)]

@@ -1,4 +1,4 @@
-"""Help: what the field at hand wants, and what the signs mean."""
+"""Help: the focused field, and the meaning of the signs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from textual.widgets import Static
 
 from planner.inputs.field_names import field_text
 
-HELP = """\
-Every key computes the plan anew. An empty field stands for the value in parentheses, which a rule \
-chose: the end of the summary says which. Text that cannot be used leaves the last valid result, dimmed.
+_HELP = """\
+The plan is computed again at every key. An empty field uses the default in parentheses; the end of the \
+summary lists each default with its source. While a field is wrong, the last valid result stays, dimmed.
 
-Numbers are typed as people write them: 125M 1.3B 10B 4Mi 1_000_000 1e9 40% $2.50.
+Numbers, as examples: 125M 1.3B 10B 4Mi 1_000_000 1e9 40% $2.50.
 
-✓ fits  ✗ does not fit  ? unknown  ! warning  · note  … on its way
+✓ fits  ✗ does not fit  ? unknown  ! warning  · note  … being computed
 (low … high) is the interval of a prediction.
 
-? shows every key. All of it is a command too: gptplan estimate --help"""
+? shows every key. Everything here is also a command: gptplan estimate --help"""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -37,4 +37,4 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title, dialog.border_subtitle = "Help", "Esc closes"
             first = field_text(self.field) if self.field else self.about
-            yield Static(f"{first}\n\n{HELP}" if first else HELP, markup=False)
+            yield Static(f"{first}\n\n{_HELP}" if first else _HELP, markup=False)

@@ -1,4 +1,4 @@
-"""Jump mode: a letter over everything that can be gone to; its key goes there."""
+"""Jump: a letter over every target; its key moves the focus there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KEYS = "123456789" + ascii_lowercase + ascii_lowercase.upper()
 
 
 class JumpScreen(ModalScreen[Widget | None]):
-    """Gives back the widget whose key was pressed; None for any other key."""
+    """Returns the widget whose key was pressed; None for any other key."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,ctrl+o", "dismiss", "Stay")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,ctrl+o", "dismiss", "Cancel")]
 
     def __init__(self, targets: Sequence[Widget]) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class JumpScreen(ModalScreen[Widget | None]):
     def compose(self) -> ComposeResult:
         for key, widget in self.targets.items():
             letter = Label(key, classes="jump", markup=False)
-            letter.styles.offset = widget.region.offset - (int(isinstance(widget, Input)), 0)  # beside its text
+            letter.styles.offset = widget.region.offset - (int(isinstance(widget, Input)), 0)  # before its text
             yield letter
 
     def on_key(self, event: events.Key) -> None:
-        """Go there."""
+        """Return the target of the key."""
         if event.character in self.targets:
             event.stop()
             self.dismiss(self.targets[event.character])

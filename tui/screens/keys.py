@@ -21,8 +21,8 @@ ELSEWHERE = (
     ("PgUp, PgDn", "Scroll the tab, from the form too"),
     ("←, →", "Other tab; on Schedule move the cursor, with Shift further, Home and End to the ends"),
     (" ".join(key for key, *_ in RUN_KEYS), "On Run: " + ", ".join(title for _, _, title, _ in RUN_KEYS).lower()),
-    ("z", "On Memory: the bars on another scale"),
-    ("Ctrl+P", "Palette: all of these by name, and themes"),
+    ("z", "On Memory: change the scale of the bars"),
+    ("Ctrl+P", "Palette: every action by name, and themes"),
 )
 
 

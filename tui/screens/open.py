@@ -1,4 +1,4 @@
-"""Opening another run.toml: what is wrong with it is said here, and the form stays as it is."""
+"""Opens another run.toml; a mistake is shown here, and the form does not change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tui.session import Session
 
 
 class OpenScreen(ModalScreen[Session | None]):
-    """Gives back the session with the file, None when cancelled."""
+    """Returns the session with the file, None when cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
@@ -33,16 +33,16 @@ class OpenScreen(ModalScreen[Session | None]):
             with Horizontal(classes="buttons"):
                 yield Button("Open", id="open", variant="primary", compact=True)
                 yield Button("Cancel", id="cancel", compact=True)
-            yield Label("Enter opens, Esc cancels. Undo (Ctrl+Z) leads back.", classes="hint")
+            yield Label("Enter opens, Esc cancels. Ctrl+Z undoes it.", classes="hint")
 
     @on(Input.Submitted, "#path")
     @on(Button.Pressed, "#open")
     def _open(self) -> None:
-        flags = self.query_one("#path", Input).value.strip()
+        name = self.query_one("#path", Input).value.strip()
         try:
-            if not flags:
+            if not name:
                 raise FileError("the name is missing", remedy="give one, such as run.toml")
-            self.dismiss(self.session.opened(file_named(flags)))
+            self.dismiss(self.session.opened(file_named(name)))
         except PlanError as error:
             self.query_one("#refusal", Static).update(f"✗ {error.message()}")
 

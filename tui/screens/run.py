@@ -1,4 +1,4 @@
-"""The dialogs of a run: where to start one, which one to look at, whether to kill it."""
+"""The dialogs of a run: start, attach, kill."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from textual.widgets.option_list import Option
 
 from planner.errors import FileError, PlanError
 from planner.runs.directory import is_run, owner_of
-from tui.trainer import Wish
+from tui.trainer import StartRequest
 from tui.watched import known_runs
 
 ESCAPE: list[BindingType] = [Binding("escape", "cancel", "Cancel")]
 
 
 class StartScreen(ModalScreen[None]):
-    """Asks for a new run's directory and limits; what `begin` refuses is said here, and nothing has begun."""
+    """Asks for the directory and limits of a new run; a refusal of `begin` is shown here, and nothing is started."""
 
     BINDINGS: ClassVar[list[BindingType]] = ESCAPE
     FIELDS: ClassVar[tuple[tuple[str, str, str], ...]] = (
@@ -34,7 +34,7 @@ class StartScreen(ModalScreen[None]):
         ("stop", "Stop after step", "such as 500; empty: the whole run"),
     )
 
-    def __init__(self, directory: Path, begin: Callable[[Wish], None]) -> None:
+    def __init__(self, directory: Path, begin: Callable[[StartRequest], None]) -> None:
         super().__init__()
         self.directory, self.begin = directory, begin
 
@@ -50,7 +50,7 @@ class StartScreen(ModalScreen[None]):
             with Horizontal(classes="buttons"):
                 yield Button("Start", id="start", variant="primary", compact=True)
                 yield Button("Cancel", id="cancel", compact=True)
-            yield Label("Enter starts, Esc cancels. It runs on when the planner is closed.", classes="hint")
+            yield Label("Enter starts, Esc cancels. The run continues when the planner is closed.", classes="hint")
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#start")
@@ -59,7 +59,7 @@ class StartScreen(ModalScreen[None]):
         try:
             if not directory:
                 raise FileError("the directory is missing", remedy=f"give one, such as {self.directory}")
-            self.begin(Wish(Path(os.path.expanduser(directory)), data, stop, limit))
+            self.begin(StartRequest(Path(os.path.expanduser(directory)), data, stop, limit))
         except PlanError as error:
             self.query_one("#refusal", Static).update(f"✗ {error.message()}")
         else:
@@ -72,7 +72,7 @@ class StartScreen(ModalScreen[None]):
 
 
 class AttachScreen(ModalScreen[Path | None]):
-    """Gives back a run directory: one of those below this place, the latest first, or any that is typed."""
+    """Returns a run directory: one of the list, or any that is typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = ESCAPE
 
@@ -101,24 +101,24 @@ class AttachScreen(ModalScreen[Path | None]):
         self.query_one("#runs", OptionList).add_options(Option(text, id=run) for text, run in marked)
 
     def on_key(self) -> None:
-        """Another text, another answer."""
+        """Remove the message about the old text."""
         self.query_one("#refusal", Static).update("")
 
     def key_down(self) -> None:
-        """From the line to the list."""
+        """Move from the input to the list."""
         if self.focused is not None and self.focused.id == "run-path":
             self.query_one("#runs").focus()
 
     @on(OptionList.OptionSelected)
     def _picked(self, event: OptionList.OptionSelected) -> None:
-        self._give(Path(str(event.option_id)))
+        self._return(Path(str(event.option_id)))
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         if event.value.strip():
-            self._give(Path(os.path.expanduser(event.value.strip())))
+            self._return(Path(os.path.expanduser(event.value.strip())))
 
-    def _give(self, directory: Path) -> None:
+    def _return(self, directory: Path) -> None:
         if is_run(directory):
             self.dismiss(directory)
             return
@@ -127,12 +127,12 @@ class AttachScreen(ModalScreen[Path | None]):
         self.query_one("#refusal", Static).update(f"✗ {error.message()}")
 
     def action_cancel(self) -> None:
-        """Stay as it is."""
+        """Attach to nothing."""
         self.dismiss(None)
 
 
 class KillScreen(ModalScreen[bool]):
-    """Whether to kill a run that was asked to stop already."""
+    """Asks whether to kill a run that was already asked to stop."""
 
     BINDINGS: ClassVar[list[BindingType]] = ESCAPE
 
@@ -144,8 +144,8 @@ class KillScreen(ModalScreen[bool]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Kill the run?"
             yield Static(
-                f"{self.directory} was asked to stop, and ends after the step at hand with a checkpoint. Killed, it "
-                "loses the steps since its last one; that one stays whole.",
+                f"{self.directory} was asked to stop: it ends after the current step, with a checkpoint. If you kill "
+                "it now, the steps since its last checkpoint are lost.",
                 markup=False,
             )
             with Horizontal(classes="buttons"):
@@ -158,5 +158,5 @@ class KillScreen(ModalScreen[bool]):
 
     @on(Button.Pressed, "#wait")
     def action_cancel(self) -> None:
-        """Leave it its time."""
+        """Wait for its end."""
         self.dismiss(False)

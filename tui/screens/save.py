@@ -1,4 +1,4 @@
-"""Writing a file: a name is asked for, and nothing is overwritten without a second word."""
+"""Saves a file: asks for its name, and overwrites only after a second confirmation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui.files import file_named
 
 
 class SaveScreen(ModalScreen[Path | None]):
-    """Writes a text; gives back the path that was written, None when cancelled.
+    """Writes a text; returns the path that was written, None when cancelled.
 
     text_of: the text for a path, by its ending where there are several kinds; may raise FileError.
     """
@@ -46,7 +46,7 @@ class SaveScreen(ModalScreen[Path | None]):
 
     @on(Input.Changed, "#path")
     def _another_name(self) -> None:
-        # the word "Overwrite" was said of the other file
+        # the confirmation was for the other file
         self.query_one("#refusal", Static).update("")
         self._offer_overwrite(False)
 
@@ -65,12 +65,12 @@ class SaveScreen(ModalScreen[Path | None]):
         self.dismiss(None)
 
     def _write(self, *, overwrite: bool) -> None:
-        flags = self.query_one("#path", Input).value.strip()
-        path = Path(flags)
+        name = self.query_one("#path", Input).value.strip()
+        path = Path(name)
         try:
-            if not flags:
+            if not name:
                 raise FileError("the name is missing", remedy=f"give one, such as {self.file_name}")
-            path = file_named(flags)
+            path = file_named(name)
             write_atomically(path, self.text_of(path), overwrite=overwrite)
         except FileError as error:
             may = path.is_file() and not overwrite

@@ -1,4 +1,4 @@
-"""The form: groups of fields. It holds text and knows nothing of what the text means."""
+"""The form: groups of fields. It holds text and does not interpret it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from textual.widgets import Static
 from planner.errors import PlanError
 from planner.inputs.flags import Flags
 from tui.fields import group_of, groups
+from tui.messages import form_message
 from tui.widgets.group import GroupBox
-from tui.widgets.row import Row
+from tui.widgets.row import FieldRow
 
 
 class PlanForm(VerticalScroll, can_focus=False):
-    """What was typed so far; tells its parent at every change."""
+    """The flags as filled in; posts `Changed` at every change."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "app.focus_previous", "Field above", show=False),
@@ -40,15 +41,15 @@ class PlanForm(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         for group in groups():
             yield GroupBox(group, self.flags)
-        yield Static(id="mistake", markup=False)  # about no field in particular
+        yield Static(id="mistake", markup=False)  # about no single field
 
     def on_mount(self) -> None:
         self.border_title = "Run"
         self.query_one("#mistake").display = False
 
-    @on(Row.Edited)
-    def _edited(self, event: Row.Edited) -> None:
-        """Pass on what was typed."""
+    @on(FieldRow.Edited)
+    def _edited(self, event: FieldRow.Edited) -> None:
+        """Post the new flags."""
         event.stop()
         flags = replace(self.flags, **{event.name: event.text})
         if flags != self.flags:
@@ -56,14 +57,14 @@ class PlanForm(VerticalScroll, can_focus=False):
             self.post_message(self.Changed(flags))
 
     def show_effective(self, flags: Flags, values: dict[str, str]) -> None:
-        """Say in each empty field which value stands there, and in each group how much is typed."""
+        """Show the default in each empty field, and the number of filled fields in each group."""
         for box in self.query(GroupBox):
             box.show(flags, values)
 
     def restore(self, flags: Flags) -> None:
-        """Put back what was typed before. Not while typing: it would overtake keys that are on their way."""
+        """Fill in earlier flags. Not while typing: it would overtake keys that are not handled yet."""
         self.flags = flags
-        for row in self.query(Row):
+        for row in self.query(FieldRow):
             row.show_text(getattr(flags, row.field) or "")
         for box in self.query(GroupBox):
             box.show(flags, box.effective)
@@ -76,15 +77,15 @@ class PlanForm(VerticalScroll, can_focus=False):
                     box.opened = True  # its rows are there after the next turn
                     self.call_after_refresh(self.mark, error, named)
                     return
-        rows = [row for row in self.query(Row) if row.field in named]
+        rows = [row for row in self.query(FieldRow) if row.field in named]
         focused = self.app.focused.id if self.app.focused is not None else None
         chosen = next((row for row in rows if row.field == focused), rows[0] if rows else None)
-        for row in self.query(Row):
+        for row in self.query(FieldRow):
             row.mark(row in rows, error if row is chosen else None)
         below = self.query_one("#mistake", Static)
         below.display = error is not None and chosen is None
         if error is not None and chosen is None:
-            below.update(f"✗ {error.message()}")
+            below.update(f"✗ {form_message(error)}")
             below.scroll_visible(animate=False)
         elif chosen is not None:
             self.call_after_refresh(chosen.scroll_visible, animate=False)

@@ -1,4 +1,4 @@
-"""A part of the form that opens and closes; its fields are made when it opens first."""
+"""A group of fields that opens and closes; its fields are made when it is first opened."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from planner.inputs.flags import Flags
-from tui.fields import Group, typed_in
-from tui.widgets.row import Row
+from tui.fields import FieldGroup, fields_set
+from tui.widgets.row import FieldRow
 
 
 class GroupTitle(Static, can_focus=True):
@@ -41,11 +41,11 @@ class GroupBox(Vertical):
 
     opened: reactive[bool] = reactive(False, init=False)
 
-    def __init__(self, group: Group, flags: Flags) -> None:
+    def __init__(self, group: FieldGroup, flags: Flags) -> None:
         super().__init__(id=group.id)
         self.group, self.flags = group, flags
         self.effective: dict[str, str] = {}
-        self.rows: list[Row] = []
+        self.rows: list[FieldRow] = []
         self.set_reactive(GroupBox.opened, group.opened)
 
     def compose(self) -> ComposeResult:
@@ -63,24 +63,24 @@ class GroupBox(Vertical):
         self.query_one(GroupTitle).update(self._title())
 
     def show(self, flags: Flags, effective: dict[str, str]) -> None:
-        """What is typed in the whole form, and what its empty fields stand for."""
-        before = typed_in(self.group, self.flags)
+        """Show the flags of the form, and the defaults of empty fields."""
+        before = fields_set(self.group, self.flags)
         self.flags, self.effective = flags, effective
         for row in self.rows:
             if row.field in effective:
                 row.input.placeholder = f"({effective[row.field]})"
-        if typed_in(self.group, flags) != before:
+        if fields_set(self.group, flags) != before:
             self.query_one(GroupTitle).update(self._title())
 
-    def _made(self) -> list[Row]:
+    def _made(self) -> list[FieldRow]:
         effect = self.effective
         self.rows = [
-            Row(name, getattr(self.flags, name) or "", f"({effect[name]})" if name in effect else "")
+            FieldRow(name, getattr(self.flags, name) or "", f"({effect[name]})" if name in effect else "")
             for name in self.group.fields
         ]
         return self.rows
 
     def _title(self) -> str:
-        count = typed_in(self.group, self.flags)
-        said = f"{count} typed" if count else "nothing typed"
-        return f"{'▼' if self.opened else '▶'} {self.group.title}" + ("" if self.opened else f" · {said}")
+        count = fields_set(self.group, self.flags)
+        filled = f"{count} set" if count else "all defaults"
+        return f"{'▼' if self.opened else '▶'} {self.group.title}" + ("" if self.opened else f" · {filled}")

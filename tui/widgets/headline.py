@@ -1,4 +1,4 @@
-"""The numbers that decide, always in sight: does it fit, how fast, how long, how much."""
+"""The headline, always visible: does it fit, how fast, how long, how much."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from planner.analysis.headline import headline
 from tui.session import View
 from tui.widgets.text import Text
 
-LABEL = 7
-VERDICTS = {True: ("✓ fits", "$success"), False: ("✗ does not fit", "$error"), None: ("? unknown", "$warning")}
+_LABEL_COLUMNS = 7
+_VERDICTS = {True: ("✓ fits", "$success"), False: ("✗ does not fit", "$error"), None: ("? unknown", "$warning")}
 
 
 class Headline(Text):
-    """The last result that could be computed; dimmed, and called so, when the form has moved on to what cannot be."""
+    """The last valid result; dimmed and labelled as such while a field of the form is wrong."""
 
     view: var[View | None] = var(None)
 
     def __init__(self) -> None:
-        super().__init__("? nothing to show yet: mend the form", id="headline")
+        super().__init__("? no result yet: fix the form", id="headline")
 
     def watch_view(self, view: View | None) -> None:
-        """Write the lines anew. Stale is said in words too: dimming is a colour, and some terminals show none."""
+        """Write the lines. A stale result is labelled too: dimming is a colour, and some terminals show none."""
         self.border_title = "Result" if view is None or not view.stale else "Last valid result"
         if view is None:
             return
         self.set_class(view.stale, "-stale")
-        words, colour = VERDICTS[view.result.plan.memory.fits]
+        words, colour = _VERDICTS[view.result.plan.memory.fits]
         marks = ("" if view.result.settled else " …") + (" · ! last valid result" if view.stale else "")
         first = Content.assemble((words, f"bold {colour}"), marks + (" · pinned: see Summary" if view.pinned else ""))
         lines = [
-            Content.assemble((f"{label:<{LABEL}}", "dim"), value)
+            Content.assemble((f"{label:<{_LABEL_COLUMNS}}", "dim"), value)
             for label, value in headline(view.result.plan, view.result.settled)
         ]
         self.put(Content("\n").join([first, *lines]))

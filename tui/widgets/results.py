@@ -14,7 +14,7 @@ from tui.widgets.headline import Headline
 
 
 class Results(Vertical):
-    """Hands `view` to the headline and to the pane on top; a hidden pane gets it when it is shown."""
+    """Gives `view` to the headline and to the current pane; a hidden pane gets it when it is shown."""
 
     view: var[View | None] = var(None)
 
@@ -24,7 +24,7 @@ class Results(Vertical):
         yield Container(id="pane")
 
     def watch_view(self, view: View | None) -> None:
-        """Show what is new."""
+        """Show the new view."""
         if self.is_mounted and self.query(Headline):  # a thread may end while the planner is being closed
             self.query_one(Headline).view = view
             pane = self.pane
@@ -33,17 +33,17 @@ class Results(Vertical):
 
     @property
     def active(self) -> str:
-        """The id of the tab on top."""
+        """The id of the current tab."""
         return self.query_one(Tabs).active.removeprefix("tab-")
 
     @property
     def pane(self) -> Pane | None:
-        """The pane on top; None before the first is made."""
+        """The current pane; None before the first is made."""
         found = self.query(f"#pane-{self.active}")
         return found.first(Pane) if found else None
 
     def open(self, id: str) -> None:
-        """Put a tab on top."""
+        """Show a tab."""
         self.query_one(Tabs).active = f"tab-{id}"
 
     async def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
@@ -52,7 +52,7 @@ class Results(Vertical):
         await self.show((event.tab.id or "").removeprefix("tab-"))
 
     async def show(self, wanted: str) -> None:
-        """Put a tab on top; its pane is there when this returns."""
+        """Show a tab; its pane is there when this returns."""
         self.open(wanted)
         place = self.query_one("#pane", Container)
         if not place.query(f"#pane-{wanted}"):

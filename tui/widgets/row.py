@@ -1,4 +1,4 @@
-"""One field: its name, what was typed, and, where that cannot be used, why."""
+"""One field: its label, its text, and the message where the text is wrong."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from textual.widgets import Input, Static
 from planner.errors import PlanError
 from planner.inputs.field_names import names_of
 from planner.inputs.fields import FLAGS, label
+from tui.messages import form_message
 
 
 class FieldInput(Input):
-    """A compact input that leaves `?` to the list of keys: no field takes one."""
+    """A compact input; `?` opens the list of keys, as no field takes one."""
 
-    virtual_size = Reactive(Size(0, 0))  # of a text in one line of a given width: no key lays the screen out anew
+    virtual_size = Reactive(Size(0, 0))  # of a text in one line of a given width: no key changes the layout
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
         """As an input, but for `?`."""
         return character != "?" and super().check_consume_key(key, character)
 
     async def _on_key(self, event: events.Key) -> None:
-        """Backspace and its like at once: a binding climbs to the app, and keys after it would overtake it."""
+        """Handle Backspace and similar keys now: a binding bubbles to the app, and later keys would overtake it."""
         found = self._bindings.key_to_bindings.get(event.key)
         if event.character == "?":
             event.stop()
@@ -37,13 +38,13 @@ class FieldInput(Input):
             await self.app.run_action("keys")
         elif found and found[0].action != "submit" and await self.app.run_action(found[0].action, self):
             event.stop()
-            event.prevent_default()  # one that it could not do, such as scrolling, climbs on
+            event.prevent_default()  # an action that was not possible, such as scrolling, bubbles on
 
 
-class Row(Container):
-    """A name and an input beside it; below them the message about the text, while there is one.
+class FieldRow(Container):
+    """A label and an input; below them the message about a wrong text.
 
-    The row draws the name itself, left of its input's margin: a label would be one widget more for each field.
+    The row draws the label itself, left of its input: a Label would be one widget more for each field.
     """
 
     @dataclass
@@ -72,7 +73,7 @@ class Row(Container):
         yield self.input
 
     def render(self) -> Content:
-        """The field's name: bold while the field has the focus, with a sign while its text cannot be used."""
+        """The label: bold while the field has the focus, with ✗ while its text is wrong."""
         name = f"✗ {label(self.field)}" if self.has_class("-wrong") else label(self.field)
         return Content.styled(name, "bold $foreground") if self.input.has_focus else Content(name)
 
@@ -83,23 +84,23 @@ class Row(Container):
         self.refresh()
 
     def on_click(self) -> None:
-        """A click on the name is one into the field."""
+        """A click on the label focuses the input."""
         self.input.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Pass on what was typed; a field of blanks is an empty one."""
+        """Post the new text; a field of blanks is empty."""
         event.stop()
         self.text = event.value
         self.post_message(self.Edited(self.field, event.value.strip() or None))
 
     def show_text(self, text: str) -> None:
-        """Put a text there that was typed before."""
+        """Fill in a text."""
         if self.text.strip() != text:
             self.text = text
             self.input.value = text
 
     def mark(self, wrong: bool, error: PlanError | None) -> None:
-        """Show, by a sign as well as by colour, that the text cannot be used; `error` is told here, if anywhere."""
+        """Mark the text as wrong, by a sign as well as by colour; show `error` here unless it is None."""
         if wrong != self.has_class("-wrong"):
             self.set_class(wrong, "-wrong")
             self.input.set_class(wrong, "-invalid")
@@ -109,7 +110,7 @@ class Row(Container):
                 self.why.remove()
                 self.why = None
         elif self.why is not None:
-            self.why.update(error.message())
+            self.why.update(form_message(error, self.field))
         else:
-            self.why = Static(error.message(), classes="why", markup=False)
+            self.why = Static(form_message(error, self.field), classes="why", markup=False)
             self.mount(self.why)

@@ -7,7 +7,7 @@ from textual.widgets import Static
 
 
 class Text(Static):
-    """A `Static` that lays the screen out anew only when its text has another extent, and draws only what changed."""
+    """A `Static` that updates the layout only when the size of its text changes."""
 
     def __init__(self, text: str = "", *, id: str) -> None:
         super().__init__(text, id=id, markup=False)

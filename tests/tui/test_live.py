@@ -236,6 +236,6 @@ def test_the_form_shows_labels_and_no_flags(planner_app):
     async def play(user):
         await user.type("tokens", "many")
         assert user.text(".why").startswith("'many' is not a count")
-        assert "--" not in user.text("#findings") and "by “USD per GPU-hour”" in user.text("#findings")
+        assert "--" not in user.text("#findings") and "“USD per GPU-hour”" in user.text("#findings")
 
     planner_app(play)

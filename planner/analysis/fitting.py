@@ -225,15 +225,11 @@ def _losses(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def _checkpointings(config: RunConfig) -> list[dict[str, Any]]:
-    t = config.training
-    if t.activation_checkpointing == "offloaded":
-        return [{}, *_more_often(config, "offloaded", t.activation_checkpointing_every)]
-    if t.activation_checkpointing == "full":
-        return [{}, *_more_often(config, "full", t.activation_checkpointing_every)]
-    found: list[dict[str, Any]] = [{}]
-    if t.activation_checkpointing == "none":
-        found.append({"activation_checkpointing": "selective"})
-    return found + _more_often(config, "full", config.model.layers + 1)
+    mode = config.training.activation_checkpointing
+    if mode in ("offloaded", "full"):
+        return [{}, *_more_often(config, mode, config.training.activation_checkpointing_every)]
+    selective = [{"activation_checkpointing": "selective"}] if mode == "none" else []
+    return [{}, *selective, *_more_often(config, "full", config.model.layers + 1)]
 
 
 def _more_often(config: RunConfig, mode: str, below: int) -> list[dict[str, Any]]:

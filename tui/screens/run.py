@@ -50,7 +50,7 @@ class StartScreen(ModalScreen[None]):
             with Horizontal(classes="buttons"):
                 yield Button("Start", id="start", variant="primary", compact=True)
                 yield Button("Cancel", id="cancel", compact=True)
-            yield Label("Enter starts, Esc cancels. The run continues when the planner is closed.", classes="hint")
+            yield Label("Enter starts, Esc cancels. It continues if the planner is closed.", classes="hint")
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#start")

@@ -68,7 +68,8 @@ def _show_keywords() -> None:
     for function in functions:
         own = [p for p in Signature.from_callable(function).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
         flags = [
-            Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation="Value") for n in Keywords.__annotations__
+            Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation="KeywordValue")
+            for n in Keywords.__annotations__
         ]
         function.__signature__ = Signature([*own, *flags])
 

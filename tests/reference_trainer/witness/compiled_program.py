@@ -29,7 +29,7 @@ from tests.reference_trainer.model.test_gpt import sections
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own, of its own scripting
-    from torch._inductor import async_compile, codecache, compile_fx
+    from torch._inductor import async_compile, codecache, compile_fx, cpu_vec_isa
     from torch._inductor import config as inductor_config
 
 aten = torch.ops.aten
@@ -141,6 +141,8 @@ def _generated_only() -> Iterator[None]:
     with (
         inductor_config.patch(force_disable_caches=True),
         mock.patch.object(async_compile.AsyncCompile, "cpp_pybinding", nothing),
+        # no vector instructions: the kernels are not run, a compiler need not be tried, and their text is shorter
+        mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", lambda: []),
         mock.patch.object(torch._functorch.config, "force_non_lazy_backward_lowering", True),
     ):
         try:

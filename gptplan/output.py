@@ -43,7 +43,7 @@ def show_json(value: Any) -> None:
     show(json.dumps(value, indent=2, allow_nan=False))  # ASCII: the same bytes whatever the terminal's encoding is
 
 
-def log(text: str) -> None:
+def log_line(text: str) -> None:
     """Anything but the result, on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

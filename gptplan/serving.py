@@ -13,7 +13,7 @@ HOST, PORT = "127.0.0.1", "8000"
 def serve_tui(file: Path | None, serve: bool, host: str | None, port: str | None) -> None:
     """Serve the terminal planner until Ctrl-C. Raises InputError, FileError, ConfigError, MissingExtraError."""
     from gptplan.extras import need_textual_serve
-    from gptplan.output import log
+    from gptplan.output import log_line
     from planner.units import parse_count
 
     if not serve:
@@ -33,8 +33,8 @@ def serve_tui(file: Path | None, serve: bool, host: str | None, port: str | None
 
     where = host or HOST
     if not is_loopback(where):
-        log(
+        log_line(
             f"warning: {where} can be reached from other machines, there is no password and no encryption: whoever "
             f"reaches it can read and write files below {Path.cwd()} as you"
         )
-    listen(words, where, number, log)
+    listen(words, where, number, log_line)

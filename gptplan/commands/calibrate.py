@@ -16,7 +16,7 @@ def calibrate(
 ) -> None:
     """Measure the kernels of this machine once; the profile is kept in the user's cache directory."""
     from gptplan.extras import need_torch
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from planner.units import parse_duration
 
     need_torch("calibration")
@@ -26,7 +26,7 @@ def calibrate(
     from reference_trainer.measure.calibrate import measure_profile
 
     kind = pick_device(device).type
-    profile = measure_profile(kind, limit, log)
+    profile = measure_profile(kind, limit, log_line)
     path = profile_path(kind)
     save_profile(profile, path)
     if json:

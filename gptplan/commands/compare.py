@@ -17,7 +17,7 @@ def compare(
     json: AsJson = False,
 ) -> None:
     """Show predicted against measured of a run; --strict makes it a check."""
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from planner.report.comparison import comparison_lines
     from planner.runs.comparison_file import load_comparison
 
@@ -30,5 +30,5 @@ def compare(
         show(comparison_lines(comparison))
     outside = comparison.outside(timing=strict_time)
     if (strict or strict_time) and outside:
-        log(f"outside tolerance: {', '.join(row.key for row in outside)}")
+        log_line(f"outside tolerance: {', '.join(row.key for row in outside)}")
         raise typer.Exit(1)

@@ -21,13 +21,13 @@ def export(
     equally is refused, with the option that stands in the way. No tokenizer is written.
     """
     from gptplan.extras import need_torch
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from planner.units import format_bytes, format_count
 
     need_torch("exporting")
     from reference_trainer.checkpoint.export import export as write
 
-    done = write(source, output, log)
+    done = write(source, output, log_line)
     if json:
         from dataclasses import asdict
 

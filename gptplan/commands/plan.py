@@ -28,7 +28,7 @@ def plan(
     Example: gptplan plan --model gpt2 --tokens 10B --gpu h100-80gb -o run.toml
     """
     from gptplan.drafting import all_findings, config_of
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from planner.document import document
     from planner.files import write_atomically
     from planner.inputs.run_toml import config_text
@@ -40,11 +40,11 @@ def plan(
     text = config_text(whole)
     if output is not None and str(output) != "-":
         write_atomically(output, text, overwrite=force)
-        log(f"wrote {output}; train it with: gptplan run {output} --out RUN_DIR")
+        log_line(f"wrote {output}; train it with: gptplan run {output} --out RUN_DIR")
     elif not json:
         show(text.rstrip("\n"))
     for finding in found:
         if finding.level != "note":
-            log(f"{finding.level} [{finding.code}] {finding.message}\n  fix: {finding.remedy}")
+            log_line(f"{finding.level} [{finding.code}] {finding.message}\n  fix: {finding.remedy}")
     if json:
         show_json(document(estimated, found))

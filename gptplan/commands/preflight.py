@@ -30,7 +30,7 @@ def preflight(
     Nothing is left behind. Example: gptplan preflight run.toml --data corpus/ --out runs/first
     """
     from gptplan.extras import need_torch
-    from gptplan.output import columns, log, show, show_json
+    from gptplan.output import columns, log_line, show, show_json
     from gptplan.resolve import config_to_check
     from planner.units import parse_duration
 
@@ -39,7 +39,7 @@ def preflight(
     from reference_trainer.preflight.preflight import PreflightOptions
     from reference_trainer.preflight.preflight import preflight as checked
 
-    report = checked(loaded, PreflightOptions(device, data, out, limit), log)
+    report = checked(loaded, PreflightOptions(device, data, out, limit), log_line)
     if json:
         from dataclasses import asdict
 

@@ -30,7 +30,7 @@ def rates(
     The steps are those of the run, on its data and batch; nothing is kept of them.
     """
     from gptplan.extras import need_torch
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from gptplan.resolve import config_to_check
     from planner.files import refuse_existing, write_atomically
     from planner.runs.rate_search import csv_of
@@ -48,10 +48,10 @@ def rates(
     need_torch("a range test")
     from reference_trainer.preflight.lr_finder import find_learning_rate
 
-    found = find_learning_rate(loaded, data, device, span, log)
+    found = find_learning_rate(loaded, data, device, span, log_line)
     if csv is not None and not to_stdout:
         write_atomically(csv, csv_of(found), overwrite=force)
-        log(f"wrote {csv}")
+        log_line(f"wrote {csv}")
     if to_stdout:
         show(csv_of(found).rstrip("\n"))
     elif json:

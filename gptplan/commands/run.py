@@ -59,7 +59,7 @@ def run(
     Without --data it trains on the text of Python's own standard library, byte by byte: no network is needed.
     """
     from gptplan.extras import need_torch
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from gptplan.resolve import request_of
     from planner.units import parse_count, parse_duration
 
@@ -89,7 +89,7 @@ def run(
         eval_command=eval_command,
         eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
     )
-    outcome = execute(request.config, request.directory, request.resume, options, log)
+    outcome = execute(request.config, request.directory, request.resume, options, log_line)
     if outcome.comparison is not None:
         if json:
             from dataclasses import asdict
@@ -99,5 +99,5 @@ def run(
             from planner.report.comparison import comparison_lines
 
             show(comparison_lines(outcome.comparison))
-        log(f"report: {request.directory / 'report.md'}")
+        log_line(f"report: {request.directory / 'report.md'}")
     raise typer.Exit(outcome.exit_code)

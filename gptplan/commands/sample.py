@@ -34,7 +34,7 @@ def sample(
     Example: gptplan sample runs/demo --prompt "def " --tokens 100 --temperature 0.5
     """
     from gptplan.extras import need_torch
-    from gptplan.output import log, show, show_json
+    from gptplan.output import log_line, show, show_json
     from planner.units import parse_count, parse_number
 
     need_torch("sampling")
@@ -50,7 +50,7 @@ def sample(
         seed=parse_count(seed, name="--seed", allow_zero=True),
         samples=parse_count(samples, name="--samples"),
     )
-    found = drawn(path, prompt, choice, pick_device(device), log, tokenizer)
+    found = drawn(path, prompt, choice, pick_device(device), log_line, tokenizer)
     if json:
         from dataclasses import asdict
 
@@ -58,5 +58,5 @@ def sample(
     else:
         from reference_trainer.sampling import drawn_line, texts_of
 
-        log(drawn_line(found))
+        log_line(drawn_line(found))
         show(texts_of(found))

@@ -85,7 +85,7 @@ def schedule(
 
 def _write_files(curves: tuple[Curve, ...], csv: Path | None, rows: str, plot: Path | None, force: bool) -> None:
     """Both files or, where one of them may not be written, none."""
-    from gptplan.output import log
+    from gptplan.output import log_line
     from planner.errors import InputError
     from planner.files import refuse_existing, write_atomically
 
@@ -101,7 +101,7 @@ def _write_files(curves: tuple[Curve, ...], csv: Path | None, rows: str, plot: P
         contents[plot] = drawing(curves, format_of(plot))
     for path, content in contents.items():
         write_atomically(path, content, overwrite=force)
-        log(f"wrote {path}")
+        log_line(f"wrote {path}")
 
 
 def _with_kind(flags: Flags, kind: str | None) -> Flags:

@@ -40,13 +40,13 @@ def tui(
         return
     session = session_of(file)
     if not _at_a_terminal():
-        from gptplan.output import log, show
+        from gptplan.output import log_line, show
         from planner.report.plan import summary
         from tui.session import flags_result
 
         result = flags_result(session.first, session)
         show(summary(result.plan, result.findings))
-        log("error: `gptplan tui` needs a terminal; `gptplan estimate` is the same without one")
+        log_line("error: `gptplan tui` needs a terminal; `gptplan estimate` is the same without one")
         raise typer.Exit(2)
     from tui.start import planner  # textual: 0.16 s, only here
 

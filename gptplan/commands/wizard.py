@@ -26,22 +26,22 @@ def wizard(file: RunFile = None) -> None:
     Example: gptplan wizard run.toml
     """
     from gptplan.commands.tui import session_of
-    from gptplan.output import log
+    from gptplan.output import log_line
     from planner.inputs.wizard import SIGNS
 
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text are a wrong answer, not a traceback
     session = session_of(file)
-    log(SIGNS)
+    log_line(SIGNS)
     try:
         _ask_all(session)
     except KeyboardInterrupt:
-        log("")
+        log_line("")
         raise typer.Exit(130) from None
 
 
 def _ask_all(session: Session) -> None:
-    from gptplan.output import columns, log, show
+    from gptplan.output import columns, log_line, show
     from planner.inputs.wizard import END, answer, begin
     from planner.report.plan import summary
     from tui.session import command_of, flags_result
@@ -50,7 +50,7 @@ def _ask_all(session: Session) -> None:
     try:
         while True:
             if message:
-                log(message)
+                log_line(message)
             if state.at == END:
                 result = flags_result(state.flags, session)
                 show(summary(result.plan, result.findings, columns()))
@@ -63,16 +63,16 @@ def _ask_all(session: Session) -> None:
             text = _line()
             state, message = answer(state, text, lambda flags: flags_result(flags, session, replay=False).plan)
     except (EOFError, KeyboardInterrupt) as end:
-        log(f"\nso far: {command_of(state.flags, session)}")
+        log_line(f"\nso far: {command_of(state.flags, session)}")
         if isinstance(end, KeyboardInterrupt):
             raise
-        log("error: the answers ended before the last question; nothing was planned")
+        log_line("error: the answers ended before the last question; nothing was planned")
         raise typer.Exit(2) from None
 
 
 def _say(state: Interview) -> None:
     """The sentence, then what an empty line stands for: last, because it is read last."""
-    from gptplan.output import log
+    from gptplan.output import log_line
     from planner.inputs.wizard import question
     from planner.report.text import wrap
 
@@ -80,7 +80,7 @@ def _say(state: Interview) -> None:
     lines = wrap(asked.sentence, indent=0)
     if asked.why:
         lines += wrap(f"{asked.value}: {asked.why.partition('; ')[0]}", indent=2)
-    log("\n" + "\n".join(lines))
+    log_line("\n" + "\n".join(lines))
     _prompt(f"{asked.prompt} [{asked.value}]: ")
 
 
@@ -99,11 +99,11 @@ def _line() -> str:
 
 def _saved(result: PlanResult) -> bool:
     """Offer to write the run.toml, until it is written or nobody wants it; False: back to the questions."""
-    from gptplan.output import log
+    from gptplan.output import log_line
     from planner.errors import FileError
     from planner.inputs.wizard import BACK
 
-    log("\nFile to save the configuration in, such as run.toml.")
+    log_line("\nFile to save the configuration in, such as run.toml.")
     while True:
         _prompt("save as [not saved]: ")
         try:
@@ -112,12 +112,12 @@ def _saved(result: PlanResult) -> bool:
                 return name == ""
             path = Path(os.path.expanduser(name))
             if _written(path, result.plan.config):
-                log(f"wrote {path}; train it with: gptplan run {path} --out RUN_DIR")
+                log_line(f"wrote {path}; train it with: gptplan run {path} --out RUN_DIR")
                 return True
         except FileError as error:
-            log(error.message())
+            log_line(error.message())
         except EOFError:
-            log("not saved")
+            log_line("not saved")
             return True
 
 

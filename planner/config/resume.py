@@ -132,7 +132,7 @@ RULES = (
     ),
 )  # fmt: skip
 RULE_OF = {key: rule for rule in RULES for key in rule.keys}
-UNKNOWN = Rule("refused", "this version has no rule for it", ())
+_UNKNOWN = Rule("refused", "this version has no rule for it", ())
 
 
 def keys_of_a_config() -> Iterator[str]:
@@ -183,7 +183,7 @@ def _completed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         kind: Any = RunConfig.model_fields[section].annotation
         field = kind.model_fields[name]
         # format 1 left out what is allowed to change, and the number of devices, which was one
-        if key == "hardware.gpus" or RULE_OF.get(key, UNKNOWN).verdict == "allowed":
+        if key == "hardware.gpus" or RULE_OF.get(key, _UNKNOWN).verdict == "allowed":
             missing[key] = now[key]
         elif not field.is_required():
             missing[key] = to_jsonable_python(field.get_default(call_default_factory=True))
@@ -191,7 +191,7 @@ def _completed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judged(key: str, before: dict[str, Any], now: dict[str, Any], new_schedule: bool) -> tuple[Verdict, str]:
-    rule = RULE_OF.get(key, UNKNOWN)
+    rule = RULE_OF.get(key, _UNKNOWN)
     if rule.verdict == "on request":
         return ("warned" if new_schedule else "refused"), rule.reason
     if rule.verdict == "same batch":
@@ -209,7 +209,7 @@ def _sequences(settings: dict[str, Any]) -> int:
 def needs_request(found: tuple[Change, ...]) -> bool:
     """Whether all that is refused would be allowed with --new-schedule."""
     refused = [change for change in found if change.verdict == "refused"]
-    return bool(refused) and all(RULE_OF.get(change.key, UNKNOWN).verdict == "on request" for change in refused)
+    return bool(refused) and all(RULE_OF.get(change.key, _UNKNOWN).verdict == "on request" for change in refused)
 
 
 def rules_table() -> str:

@@ -25,8 +25,8 @@ from planner.memory.allocator_pools import (
     LARGEST_SMALL,
     ROUND,
     VIRTUAL_RANGE,
-    Block,
     ExpandablePool,
+    MemoryBlock,
     Pool,
 )
 from planner.units import format_bytes
@@ -55,7 +55,7 @@ class CachingAllocator:
     def __init__(self, *, expandable: bool = False, capacity: int | None = None) -> None:
         kind = ExpandablePool if expandable else Pool
         self._small, self._large = kind(small=True), kind(small=False)
-        self._live: dict[int, Block | None] = {}
+        self._live: dict[int, MemoryBlock | None] = {}
         self.capacity = capacity
         self.requested = self.allocated = 0
         self.reset_peaks()
@@ -109,7 +109,7 @@ class CachingAllocator:
         if grown:
             self._note_growth()
 
-    def _from_driver(self, pool: Pool, size: int) -> Block:
+    def _from_driver(self, pool: Pool, size: int) -> MemoryBlock:
         """More memory for `pool`; where none is left, what lies unused is given back first."""
         block = pool.grow(size, self._room())
         if block is None:
@@ -148,7 +148,7 @@ class CachingAllocator:
         self._small.release()
         self._large.release()
 
-    def blocks(self) -> Iterator[list[Block]]:
+    def blocks(self) -> Iterator[list[MemoryBlock]]:
         """The blocks of each segment, or of each expandable range, in the order of their addresses."""
         for head in [*self._small.heads.values(), *self._large.heads.values()]:
             found, after = [head], head.after

@@ -26,7 +26,7 @@ _ADDRESS_BITS = 48  # of a free block's sorting key: its size, then its address
 VIRTUAL_RANGE = 2**46  # bytes of addresses for each pool, the small one first: no device holds as much
 
 
-class Block:
+class MemoryBlock:
     """Neighbouring bytes of one segment in one state; `before` and `after` are its neighbours in the segment."""
 
     __slots__ = ("address", "after", "before", "requested", "size", "state")
@@ -34,8 +34,8 @@ class Block:
     def __init__(self, address: int, size: int, state: int) -> None:
         self.address, self.size, self.state = address, size, state
         self.requested = 0
-        self.before: Block | None = None
-        self.after: Block | None = None
+        self.before: MemoryBlock | None = None
+        self.after: MemoryBlock | None = None
 
 
 class Pool:
@@ -44,19 +44,19 @@ class Pool:
     def __init__(self, *, small: bool) -> None:
         self.small = small
         self.reserved = 0
-        self.heads: dict[int, Block] = {}  # first block of each segment by its address
+        self.heads: dict[int, MemoryBlock] = {}  # first block of each segment by its address
         self._next_address = 0 if small else VIRTUAL_RANGE
         # should_split: a cut leaves at least so many bytes; a smaller rest stays with the block, allocated and unused
         self.least_rest = ROUND if small else LARGEST_SMALL + ROUND
         self._keys: list[int] = []  # ascending: the first that is large enough fits best
-        self._blocks: list[Block] = []  # of the same index
+        self._blocks: list[MemoryBlock] = []  # of the same index
 
     @property
     def segments(self) -> int:
         """Segments that the driver gave and has not got back."""
         return len(self.heads)
 
-    def find(self, size: int) -> Block | None:
+    def find(self, size: int) -> MemoryBlock | None:
         """The smallest free block of `size` bytes or more, lowest address first; listed no more (get_free_block)."""
         at = bisect_left(self._keys, size << _ADDRESS_BITS)
         if at == len(self._keys):
@@ -64,12 +64,12 @@ class Pool:
         del self._keys[at]
         return self._blocks.pop(at)
 
-    def grow(self, size: int, room: int | None) -> Block | None:
+    def grow(self, size: int, room: int | None) -> MemoryBlock | None:
         """A new segment that holds `size` bytes, unless it is larger than `room`; not listed as free (alloc_block)."""
         taken = self._segment_bytes(size)
         if room is not None and taken > room:
             return None
-        block = Block(self._next_address, taken, FREE)
+        block = MemoryBlock(self._next_address, taken, FREE)
         self.heads[block.address] = block
         self._next_address += taken
         self.reserved += taken
@@ -83,22 +83,22 @@ class Pool:
             return LARGE_SEGMENT
         return -(-size // OWN_SEGMENT_ROUND) * OWN_SEGMENT_ROUND
 
-    def cut(self, block: Block, size: int) -> None:
+    def cut(self, block: MemoryBlock, size: int) -> None:
         """Leave `size` bytes to `block`; the rest becomes a free block behind it."""
         rest = self._split(block, size)
         rest.state = FREE
         self._list(rest)
 
     @staticmethod
-    def _split(block: Block, size: int) -> Block:
-        rest = Block(block.address + size, block.size - size, block.state)
+    def _split(block: MemoryBlock, size: int) -> MemoryBlock:
+        rest = MemoryBlock(block.address + size, block.size - size, block.state)
         rest.before, rest.after = block, block.after
         if rest.after is not None:
             rest.after.before = rest
         block.after, block.size = rest, size
         return rest
 
-    def free(self, block: Block) -> None:
+    def free(self, block: MemoryBlock) -> None:
         """Take a block back, merged with its free neighbours; a segment's first stays its first (free_block)."""
         block.state = FREE
         after, before = block.after, block.before
@@ -118,18 +118,18 @@ class Pool:
             del self.heads[block.address]
             self.reserved -= block.size
 
-    def _list(self, block: Block) -> None:
+    def _list(self, block: MemoryBlock) -> None:
         key = block.size << _ADDRESS_BITS | block.address
         at = bisect_left(self._keys, key)
         self._keys.insert(at, key)
         self._blocks.insert(at, block)
 
-    def _unlist(self, block: Block) -> None:
+    def _unlist(self, block: MemoryBlock) -> None:
         at = bisect_left(self._keys, block.size << _ADDRESS_BITS | block.address)
         del self._keys[at], self._blocks[at]
 
 
-def _absorb(block: Block, after: Block) -> None:
+def _absorb(block: MemoryBlock, after: MemoryBlock) -> None:
     """Make `after`, the block behind, a part of `block`."""
     block.size += after.size
     block.after = after.after
@@ -144,7 +144,8 @@ class ExpandablePool(Pool):
         super().__init__(small=small)
         self.least_rest = ROUND
         self.page = SMALL_SEGMENT if small else LARGE_SEGMENT
-        self._unmapped = [Block(self._next_address, VIRTUAL_RANGE // self.page * self.page, UNMAPPED)]  # by address
+        # sorted by address
+        self._unmapped = [MemoryBlock(self._next_address, VIRTUAL_RANGE // self.page * self.page, UNMAPPED)]
         self._base = self._next_address
         self.heads[self._base] = self._unmapped[0]
 
@@ -153,7 +154,7 @@ class ExpandablePool(Pool):
         """1 while any memory is behind the range, else 0; `torch.cuda.memory_stats` counts none of them."""
         return int(self.reserved > 0)
 
-    def find(self, size: int) -> Block | None:
+    def find(self, size: int) -> MemoryBlock | None:
         """As in any pool, but a block at the edge of unmapped addresses counts as large as it could grow."""
         keys, blocks = self._keys, self._blocks
         at = bisect_left(keys, size << _ADDRESS_BITS)
@@ -164,7 +165,7 @@ class ExpandablePool(Pool):
         del keys[at]
         return blocks.pop(at)
 
-    def grow(self, size: int, room: int | None) -> Block | None:
+    def grow(self, size: int, room: int | None) -> MemoryBlock | None:
         """Pages behind the lowest addresses where `size` bytes fit (try_allocate_expandable_block).
 
         What was mapped before `room` ended stays, free.
@@ -184,7 +185,7 @@ class ExpandablePool(Pool):
         self._unlist(block)
         return block
 
-    def _map(self, hole: Block, size: int) -> Block:
+    def _map(self, hole: MemoryBlock, size: int) -> MemoryBlock:
         """Put memory behind the first `size` bytes of `hole`: a free block, merged with its neighbours (map_block)."""
         at = self._unmapped.index(hole)
         self._unmapped[at : at + 1] = [self._split(hole, size)] if size < hole.size else []
@@ -203,7 +204,7 @@ class ExpandablePool(Pool):
                 self._unlist(block)
                 self._unmap(block, begin, end)
 
-    def _unmap(self, block: Block, begin: int, end: int) -> None:
+    def _unmap(self, block: MemoryBlock, begin: int, end: int) -> None:
         self.reserved -= end - begin
         if end < block.address + block.size:
             self._list(self._split(block, end - block.address))
@@ -224,16 +225,16 @@ class ExpandablePool(Pool):
             self._unmapped.sort(key=lambda b: b.address)
 
 
-def _could_grow_to(block: Block) -> int:
+def _could_grow_to(block: MemoryBlock) -> int:
     after = block.after
     return block.size + after.size if after is not None and after.state == UNMAPPED else block.size
 
 
-def _with_free_before(hole: Block) -> Block:
+def _with_free_before(hole: MemoryBlock) -> MemoryBlock:
     return hole.before if hole.before is not None and hole.before.state == FREE else hole
 
 
-def _fits(block: Block | None, size: int) -> bool:
+def _fits(block: MemoryBlock | None, size: int) -> bool:
     """Whether `size` bytes not in use begin with `block`, mapped or not."""
     while block is not None and block.state != IN_USE and size > 0:
         size -= block.size

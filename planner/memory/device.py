@@ -17,7 +17,7 @@ from planner.memory.phases import simulate_run
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 
-MOST_BLOCKS = 512  # of a model whose blocks are replayed one by one
+_MOST_REPLAYED_BLOCKS = 512  # of a model whose blocks are replayed one by one
 BY_REPLAY = "the allocator's replay with usable_bytes - context_bytes as its capacity"
 BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
 
@@ -51,7 +51,7 @@ def device_memory(
     workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
     context = context_bytes(gpu)
     too_large = gpu.usable_bytes is not None and requested + workspace + context > gpu.usable_bytes
-    if not replay or too_large or config.model.layers > MOST_BLOCKS:
+    if not replay or too_large or config.model.layers > _MOST_REPLAYED_BLOCKS:
         return _by_rule(requested, workspace, context, gpu.usable_bytes)
     events = allocations(config, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
     expandable = config.hardware.allocator == "expandable"

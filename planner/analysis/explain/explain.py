@@ -12,7 +12,7 @@ from planner import presets
 from planner.analysis.explain.config_origin import config_origin
 from planner.analysis.explain.explanation import Explanation, identifier, itself
 from planner.analysis.explain.keys import leaves, number_at, numbers
-from planner.analysis.explain.provenance import Called, Own, Read, Rule, Same, Sum, rules_of
+from planner.analysis.explain.provenance import Called, KeyRule, Own, Read, Same, Sum, rules_of
 from planner.config.run import CPU, Assumption, RunConfig
 from planner.counts.parameters import parameters_of
 from planner.document import document
@@ -66,7 +66,7 @@ class Explainer:
                 return found
         raise AssertionError(f"no rule of planner/analysis/explain/provenance.py gives {key} = {value!r}")
 
-    def _by(self, rule: Rule, key: str, value: float, stars: tuple[str, ...], depth: int) -> Explanation | None:
+    def _by(self, rule: KeyRule, key: str, value: float, stars: tuple[str, ...], depth: int) -> Explanation | None:
         if isinstance(rule, Called):
             call = self._call([name.format(*stars) for name in rule.names], rule.gives, value)
             return self._of_call(call, key, value, depth) if call else None

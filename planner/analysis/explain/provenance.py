@@ -61,7 +61,7 @@ class Read:
     depends: tuple[str, ...] = ()
 
 
-Rule = Called | Same | Sum | Own | Read
+KeyRule = Called | Same | Sum | Own | Read
 
 _ON_MEMORY = ("shape", "seq", "vocab", "recipe", "micro_batch", "activation_checkpointing", "optimizer")
 _PARTS = Sum(
@@ -82,11 +82,11 @@ def _alive(below: str) -> Sum:
     return Sum(below, "bytes alive at the highest moment: the sum of the components at that moment", source, TAPE)
 
 
-def _chosen(*names: str, section: str) -> dict[str, tuple[Rule, ...]]:
+def _chosen(*names: str, section: str) -> dict[str, tuple[KeyRule, ...]]:
     return {f"batch.{name}": (Same(f"config.{section}.{name}"),) for name in names}
 
 
-RULES: dict[str, tuple[Rule, ...]] = {
+KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "schema_version": (Read("constant", "version of this format", "planner/config/run.py", "none: a name", "1"),),
     "config.schema_version": (
         Read("constant", "version of this format", "planner/config/run.py", "none: a name", "1"),
@@ -223,9 +223,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def rules_of(key: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+def rules_of(key: str) -> tuple[tuple[KeyRule, ...], tuple[str, ...]]:
     """The rules of a key, and what the stars of its pattern matched; none for a key of the config."""
-    for pattern, rules in RULES.items():
+    for pattern, rules in KEY_RULES.items():
         matched = re.fullmatch(re.escape(pattern).replace(r"\*", "(.*)"), key)
         if matched:
             return rules, matched.groups()

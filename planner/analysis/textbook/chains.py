@@ -11,7 +11,7 @@ _CHAIN = "chain rule; the derivative of ReLU at 0 is taken as 0, as frameworks d
 _AUTOGRAD = "torch's autograd over the same function"
 
 
-def relu(value: Num) -> Num:
+def _relu(value: Num) -> Num:
     """The value where it is positive, else 0."""
     return maximum(0, value)
 
@@ -42,7 +42,7 @@ def chain_rule(
 
     def by_first_weight(w1: float) -> float:
         (w2, b1, b2) = (weights[1], *biases)
-        y = w2 * relu(w1 * x + b1) + b2
+        y = w2 * _relu(w1 * x + b1) + b2
         open_ = 1.0 if w1 * x + b1 > 0 else 0.0
         return float(2 * (y - wanted) * w2 * open_ * x) + 0.0  # 0 has no sign here
 
@@ -73,7 +73,7 @@ def relu_chain(x: Num = 1.0, weights: Vector = (2.0, -3.0, 4.0)) -> dict[str, An
         product = product * (w if i else 1)
         if i < len(weights) - 1:
             product = product * (1.0 if value > 0 else 0.0)
-            value = relu(value)
+            value = _relu(value)
     s = sympy.Symbol("x")
     f, g, h = (sympy.Function(name) for name in "fgh")
     return {"weight_gradient": float(product) + 0.0, "chain": str(sympy.diff(f(g(h(s))), s).doit())}

@@ -8,7 +8,7 @@ from planner.analysis.textbook.register import calculation
 
 _TRAINER = "the reference trainer's own loop (reference_trainer/train.py)"
 # type: exponent and mantissa bits
-FORMATS = {"bf16": (8, 7), "fp16": (5, 10), "fp32": (8, 23)}
+_NUMBER_FORMATS = {"bf16": (8, 7), "fp16": (5, 10), "fp32": (8, 23)}
 STEP_ORDER = ("zero_grad", "forward", "scale", "backward", "unscale", "clip", "step", "update")
 
 
@@ -60,8 +60,8 @@ def bf16_against_fp16() -> dict[str, Any]:
     """bf16 has fp32's exponents and so its range: no loss scale. fp16 ends at 65504 and loses small gradients, so that
     the loss is scaled before backward and the gradients are unscaled before clipping."""
     return {
-        "largest": {name: largest_number(*bits) for name, bits in FORMATS.items()},
-        "needs_scale": {name: bits[0] < FORMATS["fp32"][0] for name, bits in FORMATS.items()},
+        "largest": {name: largest_number(*bits) for name, bits in _NUMBER_FORMATS.items()},
+        "needs_scale": {name: bits[0] < _NUMBER_FORMATS["fp32"][0] for name, bits in _NUMBER_FORMATS.items()},
         "order": [part for part in STEP_ORDER if part not in ("zero_grad", "update")],
     }
 
@@ -91,7 +91,7 @@ def attention_backward_order() -> dict[str, Any]:
 def formats() -> dict[str, Any]:
     """Exponent bits give the range, mantissa bits the precision; one sign bit each."""
     return {
-        "bits": {name: {"exponent": e, "mantissa": m, "sign": 1} for name, (e, m) in FORMATS.items()},
-        "largest": {name: largest_number(*bits) for name, bits in FORMATS.items()},
-        "spacing": {name: 2.0**-mantissa for name, (_, mantissa) in FORMATS.items()},
+        "bits": {name: {"exponent": e, "mantissa": m, "sign": 1} for name, (e, m) in _NUMBER_FORMATS.items()},
+        "largest": {name: largest_number(*bits) for name, bits in _NUMBER_FORMATS.items()},
+        "spacing": {name: 2.0**-mantissa for name, (_, mantissa) in _NUMBER_FORMATS.items()},
     }

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from planner.analysis.textbook.vocabulary import quantity
 from planner.errors import InputError, UnknownNameError
 
-Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
+_Calculation = TypeVar("_Calculation", bound=Callable[..., dict[str, Any]])
 Vector = tuple[Any, ...]
 Matrix = tuple[Vector, ...]
 
@@ -86,14 +86,14 @@ def calculation(
     witness: str = "the answer worked out by hand (tests/planner/analysis/test_textbook.py)",
     concrete: tuple[str, ...] = (),
     arithmetic: bool = True,
-) -> Callable[[Function], Function]:
+) -> Callable[[_Calculation], _Calculation]:
     """Register the function below; its arguments and results are names of the vocabulary, its docstring explains.
 
     witness: what else agrees with the answer. concrete, arithmetic: see `Calculation`.
     """
     assert source.strip(), "a calculation needs a source"
 
-    def register(function: Function) -> Function:
+    def register(function: _Calculation) -> _Calculation:
         assert identifier not in CALCULATIONS and function.__doc__, identifier
         found = Calculation(identifier, name, question, source, witness, frozenset(concrete), arithmetic, function)
         for argument in found.defaults:

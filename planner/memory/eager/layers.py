@@ -50,7 +50,7 @@ class Norm:
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if not self.layer:
-            return rms_norm(e, x, self.width, self.parameters)
+            return _rms_norm(e, x, self.width, self.parameters)
         norm = op.layer_norm if x.itemsize == FP32 else narrow_layer_norm
         return norm(e, x, self.width, self.parameters)
 
@@ -103,7 +103,7 @@ def _narrow_layer_norm_backward(
     return [out, *made]
 
 
-def rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
+def _rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
     """The reference model's RMSNorm: saves x and 1/rms."""
     rows = x.count // width
     wide = _widened(e, x)

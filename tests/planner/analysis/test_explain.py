@@ -11,7 +11,7 @@ import sympy
 
 from planner.analysis.explain.explain import Explainer, explanations
 from planner.analysis.explain.explanation import Explanation
-from planner.analysis.explain.provenance import RULES
+from planner.analysis.explain.provenance import KEY_RULES
 from planner.analysis.explain.symbolic import as_json, evaluated
 from planner.analysis.findings import findings
 from planner.document import document
@@ -186,7 +186,7 @@ def test_recording_sees_the_calls_and_leaves_nothing_behind() -> None:
 
 
 def test_rules_name_formulas_that_exist() -> None:
-    for pattern, rules in RULES.items():
+    for pattern, rules in KEY_RULES.items():
         assert rules, pattern
         for rule in rules:
             names = [n for n in getattr(rule, "names", ()) if n != "{0}"]

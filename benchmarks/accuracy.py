@@ -1,4 +1,4 @@
-"""The planner's memory predictions beside published measurements.
+"""Predicted memory against published measurements.
 
     python -m benchmarks.accuracy [--memory FILE] [--rows] [--json]
 

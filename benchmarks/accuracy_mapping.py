@@ -1,4 +1,4 @@
-"""A published row → the planner's `RunConfig` that stands for it, or the reason why there is none.
+"""The `RunConfig` of a published row, or the reason why there is none.
 
 Every word-to-option table is a TOML file under `benchmarks/data`; this module only looks things up. What a row does not
 say and no table knows is unknown: the row is left out under a reason, never guessed into the score. The few defaults

@@ -1,4 +1,4 @@
-"""Predicted against measured: one profile of this machine's kernels, and models of very different size really trained.
+"""Predicted and measured step time: one profile of this machine's kernels, and real steps of models of many sizes.
 
     python -m benchmarks.cpu_profile [--json FILE] [--seconds S] [--steps N] [--kept]
 

@@ -1,4 +1,4 @@
-"""Which changes of a run change its numbers, and by how much: losses of 20 updates with and without each change.
+"""By how much a change of a run changes its numbers: losses of 20 updates with and without each change.
 
 `python -m benchmarks.equality` measures on this machine's processor and writes results/equality.json, from which
 docs/why/numerics.md has its table. The model is tiny and its loss falls by half a nat; what differs is rounding, which

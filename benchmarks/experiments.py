@@ -1,4 +1,4 @@
-"""The experiments of a training course, made with the reference trainer: what happened, also where nothing did.
+"""Experiments of a training course, run with the reference trainer. Results without an effect are kept.
 
     python -m benchmarks.experiments [--json FILE] [--steps N] [--seeds N]
 

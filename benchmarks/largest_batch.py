@@ -1,4 +1,4 @@
-"""The largest micro-batch that the planner says fits, beside the largest that was seen to fit.
+"""The largest micro-batch that is predicted to fit, and the largest that was measured to fit.
 
     python -m benchmarks.largest_batch [--memory FILE]
 

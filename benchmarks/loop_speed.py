@@ -1,4 +1,4 @@
-"""The reference trainer's loop beside a plain one of the same mathematics: tokens per second, and bytes of tensors.
+"""The reference trainer's loop against a plain one of the same mathematics: tokens per second, bytes of tensors.
 
     python -m benchmarks.loop_speed [--json FILE] [--pairs N] [--steps N] [--device cpu|cuda]
 

@@ -1,4 +1,4 @@
-"""Published measurements of training memory, one row each, read from a CSV and checked at the door.
+"""Reads published measurements of training memory from a CSV, and validates each row.
 
 A blank cell is "the source does not say" and becomes None; nothing is filled in here. Sizes are in bytes.
 """

@@ -1,4 +1,4 @@
-"""What another release's torch.compile hands from forward to backward, for languini's GPT; needs that torch only.
+"""The tensors that an older torch.compile saves for backward, for languini's GPT. Needs only that torch.
 
     python -m benchmarks.old_compiler [--layers 2] [--hidden 768] [--heads 12] [--head-dim 64] [--out FILE]
 

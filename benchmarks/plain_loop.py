@@ -1,4 +1,4 @@
-"""A plain loop of the same mathematics, written for comparison: what a careful engineer writes in an afternoon.
+"""A plain training loop of the same mathematics, for comparison.
 
 nanoGPT's options: learned positions, LayerNorm, GELU, biases, tied head, `scaled_dot_product_attention`, fused AdamW
 with decay on matrices, clipping, cosine rate, random blocks of a memory-mapped .bin. Nothing is checked, logged or

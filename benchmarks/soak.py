@@ -1,4 +1,4 @@
-"""One run that nothing leaves alone: killed at random moments, its newest checkpoint harmed now and then, continued.
+"""A long test of resuming: a run is killed at random moments, some checkpoints are damaged, and it continues.
 
     python -m benchmarks.soak [--kills N] [--seed S] [--json FILE]
 
@@ -104,7 +104,7 @@ def weights(out: Path) -> str:
 
 
 def soak(kills: int, seed: int) -> dict[str, Any]:
-    """The whole ordeal. Raises AssertionError where anything differs from the clean run."""
+    """The number of kills and when they came. Raises AssertionError if the run differs from the clean run."""
     rng, log = random.Random(seed), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -146,7 +146,7 @@ def main() -> None:
         **found,
     }
     write(result, asked.json)
-    sys.stderr.write(f"{found['kills']} kills, and the run is that which was left alone\n")
+    sys.stderr.write(f"{found['kills']} kills; the run equals the uninterrupted one\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`gptplan estimate` as a whole process beside the bare imports of its framework, in turn.
+"""Seconds of `gptplan estimate` as a whole process, and of the bare imports of its framework, in turn.
 
     python -m benchmarks.startup [--runs 15] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""The terminal planner's speed: first paint in a fresh process, and from a key to the app at rest.
+"""Speed of the terminal planner: first paint in a fresh process, and time from a key to the app at rest.
 
     python -m benchmarks.tui [--runs 9] [--keys 60] [--json FILE]
 

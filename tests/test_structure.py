@@ -1,4 +1,4 @@
-"""The house as a test: who imports whom, and what a command may load."""
+"""The structure of the code: who imports whom, and what a command may load."""
 
 from __future__ import annotations
 

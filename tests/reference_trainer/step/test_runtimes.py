@@ -29,6 +29,7 @@ def test_no_compiler_is_one_message(tiny: MakeConfig) -> None:
     assert "C++ compiler" in str(raised.value.why)
 
 
+@pytest.mark.timeout(300)  # the C++ compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_compiled_run_learns_what_an_eager_one_learns(tiny: MakeConfig, train: Train) -> None:
     if not precision._can_compile(CPU):

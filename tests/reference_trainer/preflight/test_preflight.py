@@ -266,7 +266,7 @@ def test_the_round_trip_sees_a_single_bit(tiny: MakeConfig, text: Path, tmp_path
     context, _ = built(tiny(), text)
     steps_on(context, 1, 2)
     assert round_trip(context, tmp_path / "a").different == ()
-    load = preflight_system.load
+    load = preflight_checkpoints.load
 
     def spoiled(*args: Any) -> Any:
         found = load(*args)

@@ -42,14 +42,14 @@ def simulated_allocations(config: RunConfig) -> Made:
     recorder = Recorder()
     autograd = Autograd(recorder)
     recipe = recipe_of(config)
-    autograd.widened = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
+    autograd.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
     autograd.gradients_exist = config.training.accumulation > 1
     context = simulation_context(config)
     if (
         config.training.returns_logits and config.training.accumulation > 1
     ):  # those of the micro-batch before are still there
         size = context.tokens * context.shape.vocab * context.compute_bytes
-        autograd.kept_logits = autograd.allocate(size, "logits")
+        autograd.previous_logits = autograd.allocate(size, "logits")
         recorder.made.clear()
     before = recorder.total
     simulate_micro_batch(context, autograd, whole=True)

@@ -155,7 +155,7 @@ def simulated_updates(config: RunConfig) -> list[int]:
     for phase in ("first", "steady"):
         ledger.phase(phase)
         before = ledger.total
-        update.walk(phase == "first")
+        update.simulate(phase == "first")
         found.append(ledger.phases[-1].peak_bytes - before)
     return found
 

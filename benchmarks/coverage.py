@@ -46,16 +46,16 @@ class Status:
 
     kind: str
     reason: str = ""
-    witness: str = ""
+    test: str = ""
 
 
-WITNESSED = Status("exact", witness="tests/reference_trainer/witness/test_order_options.py")
+EXACT = Status("exact", test="tests/reference_trainer/witness/test_order_options.py")
 # runtimes whose programs are written out as forms
-FORMS = {
+CLOSED_FORMS = {
     "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/witness/test_compiled_saved.py"),
     "fused": Status("form", "Megatron-Core's published terms", "tests/planner/memory/test_megatron.py"),
 }
-FORM_RECIPES = ("pure-bf16", "mixed-bf16", "fp32")
+CLOSED_FORM_RECIPES = ("pure-bf16", "mixed-bf16", "fp32")
 
 
 @cache
@@ -119,7 +119,7 @@ def _chosen(path: str, section: BaseModel) -> Iterator[Choice]:
 
 
 @cache
-def witnessed() -> frozenset[Cell]:
+def exact_cells() -> frozenset[Cell]:
     """What the cases reach."""
     found: set[Cell] = set()
     for row in rows():
@@ -129,12 +129,12 @@ def witnessed() -> frozenset[Cell]:
 
 
 @cache
-def formed() -> Mapping[Cell, str]:
+def closed_form_cells() -> Mapping[Cell, str]:
     """What the forms of compiled and fused programs cover: "", or why the eager account stands as a bound."""
     found: dict[Cell, str] = {}
     trainable = [name for name in presets.recipe_ids() if presets.recipe(name).trainable]
-    for (name, case), runtime in itertools.product(cases().items(), FORMS):
-        recipes = trainable if name in PLAIN else FORM_RECIPES
+    for (name, case), runtime in itertools.product(cases().items(), CLOSED_FORMS):
+        recipes = trainable if name in PLAIN else CLOSED_FORM_RECIPES
         for mode, recipe in itertools.product(case.get("checkpointing", CHECKPOINTING), recipes):
             config = config_of(Row(name, runtime, recipe, mode))
             why = not_covered(config) or ""
@@ -149,11 +149,11 @@ def status(cell: Cell) -> Status | None:
 
     Of the statements that cover it the one that says most exactly what it covers counts; of two, one about the option.
     """
-    if cell in witnessed():
-        return WITNESSED
-    if cell in formed():
-        why = formed()[cell]
-        return Status("interval", f"{why}: bounded by the eager account, and said so") if why else FORMS[cell[2]]
+    if cell in exact_cells():
+        return EXACT
+    if cell in closed_form_cells():
+        why = closed_form_cells()[cell]
+        return Status("interval", f"{why}: bounded by the eager account, and said so") if why else CLOSED_FORMS[cell[2]]
     names = ("option", "value", "runtime", "checkpointing")
     fits = [
         rule
@@ -163,7 +163,7 @@ def status(cell: Cell) -> Status | None:
     if not fits:
         return None
     rule = max(fits, key=lambda rule: (sum(name in rule for name in names), "option" in rule))
-    return Status(rule["status"], rule["reason"], rule.get("witness", ""))
+    return Status(rule["status"], rule["reason"], rule.get("test", ""))
 
 
 def cells() -> Iterator[Cell]:
@@ -193,7 +193,7 @@ def _shown(choice: Choice, runtime: str, reasons: dict[str, str]) -> str:
         known = status((*choice, runtime, mode))
         text = "?" if known is None else known.kind
         if known is not None and known.reason:
-            shown_reason = known.reason + (f" (`{known.witness}`)" if known.witness else "")
+            shown_reason = known.reason + (f" (`{known.test}`)" if known.test else "")
             text += f" [{reasons.setdefault(shown_reason, str(len(reasons) + 1))}]"
         words[mode] = text
     if len(set(words.values())) == 1:

@@ -52,8 +52,8 @@ def compared(case: str, what: str, predicted: int, replayed: int, where: str = "
 def of_micro_batch(row: Row) -> Iterator[dict[str, Any]]:
     """Allocations of a micro-batch in order, and what autograd saves."""
     config = config_of(row)
-    walked, seen = simulated_allocations(config), pytorch_allocations(config)
-    yield compared(row.id, "micro-batch peak", _peak(walked), _peak(seen), difference_of(seen, walked))
+    simulated, seen = simulated_allocations(config), pytorch_allocations(config)
+    yield compared(row.id, "micro-batch peak", _peak(simulated), _peak(seen), difference_of(seen, simulated))
     predicted, real = simulate_run(config).saved_by_operator, saved_bytes(config)
     parts = [name for name in {**predicted, **real} if predicted.get(name, 0) != real.get(name, 0)]
     yield compared(row.id, "saved bytes", sum(predicted.values()), sum(real.values()), ", ".join(parts))

@@ -83,12 +83,12 @@ def first_difference(config: RunConfig) -> str:
     return difference_of(pytorch_allocations(config), simulated_allocations(config))
 
 
-def difference_of(seen: Made, walked: Made) -> str:
+def difference_of(seen: Made, simulated: Made) -> str:
     """Where two sequences of allocations part."""
-    for place, (a, b) in enumerate(zip(seen, walked, strict=False)):
+    for place, (a, b) in enumerate(zip(seen, simulated, strict=False)):
         if a[0] != b[0] or abs(a[1] - b[1]) > SCALARS:
             return f"allocation {place}: PyTorch {a[0]:,} of {a[1]:,} alive, planner {b[0]:,} of {b[1]:,} alive"
-    return "" if len(seen) == len(walked) else f"{len(seen)} allocations of PyTorch, {len(walked)} of the planner"
+    return "" if len(seen) == len(simulated) else f"{len(seen)} allocations of PyTorch, {len(simulated)} of the planner"
 
 
 @dataclass(frozen=True, slots=True)

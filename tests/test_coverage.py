@@ -25,7 +25,7 @@ def test_what_the_cases_reach_is_what_the_order_test_runs() -> None:
     for row in set(rows()) - set(ROWS):
         same = replace(row, checkpointing="full") if row in OFFLOADED else replace(row, recipe="mixed-bf16")
         assert row.checkpointing in ("offloaded", "full") and same in ROWS, row
-    assert {(runtime, mode) for _, _, runtime, mode in coverage.witnessed()} == {
+    assert {(runtime, mode) for _, _, runtime, mode in coverage.exact_cells()} == {
         (r.runtime, r.checkpointing) for r in ROWS
     }
     assert {row.checkpointing for row in ROWS} == set(CHECKPOINTING)
@@ -47,14 +47,14 @@ def test_statements_name_choices_and_tests_that_exist() -> None:
     known = set(coverage.choices())
     for rule in coverage._stated()["stated"]:
         assert rule["status"] in ("exact", "interval", "same", "refused") and rule["reason"]
-        assert set(rule) <= {"option", "value", "runtime", "checkpointing", "status", "reason", "witness"}
+        assert set(rule) <= {"option", "value", "runtime", "checkpointing", "status", "reason", "test"}
         assert set(rule.get("option", [])) <= {option for option, _ in known}
         assert set(rule.get("value", [])) <= {value for _, value in known}
         assert set(rule.get("runtime", [])) <= set(coverage.RUNTIMES)
         assert set(rule.get("checkpointing", [])) <= set(CHECKPOINTING)
-        assert (rule["status"] == "exact") == ("witness" in rule)
-        if "witness" in rule:
-            file, _, name = rule["witness"].partition("::")
+        assert (rule["status"] == "exact") == ("test" in rule)
+        if "test" in rule:
+            file, _, name = rule["test"].partition("::")
             assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
     paths = [f"{path}.{name}" for path, section in coverage.SECTIONS.items() for name in section.model_fields]
     tops = [size for size in coverage._stated()["sizes"] if size.count(".") == 1]
@@ -65,4 +65,4 @@ def test_every_statement_is_needed() -> None:
     """A statement that witnesses have overtaken is taken out."""
     used = {coverage.status(cell) for cell in coverage.cells()}
     for rule in coverage._stated()["stated"]:
-        assert coverage.Status(rule["status"], rule["reason"], rule.get("witness", "")) in used, rule["reason"]
+        assert coverage.Status(rule["status"], rule["reason"], rule.get("test", "")) in used, rule["reason"]

@@ -1,4 +1,4 @@
-"""The memory account of one device: state, activations by operator, peak of every phase, and whether it fits."""
+"""The memory breakdown of one device: state, activations by operator, peak of every phase, and whether the run fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from planner.presets import Gpu
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes per device. A component's own line is its own maximum; `at_peak` sums to `peak_requested_bytes`."""
+    """Bytes per device. A component's line is its own maximum; `at_peak` sums to `peak_requested_bytes`."""
 
     rule_14_bytes: int
     weights_bytes: int
@@ -51,18 +51,18 @@ class Memory:
 
 
 def memory_breakdown(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory:
-    """The account of `config` on `gpu`; None stands for this machine's processor.
+    """The memory breakdown of `config` on `gpu`; None: on this machine's CPU.
 
-    replay: False for allocated and reserved bytes by rule, without the allocator's replay (in a search).
+    replay: False gives allocated and reserved bytes by rule, without simulating the allocator (in a search).
 
-    Activation bytes are those of the reference trainer's model under the runtime that the config names; where that
-    has no witness for the options (`witnessed.py`), the eager loop's, with an interval around them.
+    Activation bytes are those of the reference trainer's model under the config's runtime. If the options are not
+    covered for that runtime (`coverage.py`), they are those of the eager runtime, with an interval around them.
     """
     counts = parameters_of(config.model)
     recipe = recipe_of(config)
-    # a device adds gradients in place; a CPU's are watched by a dispatch mode, under which none is
+    # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
     simulated = simulate_run(config, on_gpu=gpu is not None)
-    largest, saved = simulated.largest, simulated.saved_by_operator
+    largest, saved = simulated.max_by_component, simulated.saved_by_operator
     peak = max(simulated.phases, key=lambda p: p.peak_bytes)
     optimizer = optimizer_memory(config)
     usable = gpu.usable_bytes if gpu else _host_memory(config)
@@ -101,19 +101,19 @@ def memory_breakdown(config: RunConfig, gpu: Gpu | None, replay: bool = True) ->
 
 
 def _gradient_bytes(config: RunConfig) -> int:
-    """Bytes of a gradient that stands beside the accumulated ones, where there are any."""
+    """Itemsize of a new gradient that is alive together with the accumulated one; 0 without accumulation."""
     return recipe_of(config).weights_bytes_per_parameter if config.training.accumulation > 1 else 0
 
 
 def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
-    """Without a witness: between what does not depend on the runtime, and the eager figure with all gradients twice."""
+    """Options not covered: from the bytes that no runtime changes, to the eager bytes with all gradients twice."""
     state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
     assert device.allocated_high is not None
     return replace(device, allocated_low=state, allocated_high=device.allocated_high + gradients)
 
 
 def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
-    """A checkpoint's files: the weights that are updated, and the optimizer's state but what all tensors share."""
+    """Bytes of a checkpoint's files: the updated weights and the optimizer state, without what all tensors share."""
     counts = parameters_of(config.model)
     weights = int(memory.weights_bytes(counts.total, updated_itemsize(config)))
     entries = counts.tensors + sum(times for _, times in optimizer.storages)
@@ -121,11 +121,11 @@ def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
 
 
 def _host(requested: int, usable: int | None) -> Device:
-    """A processor has no allocator of this kind; its memory is the machine's."""
+    """A CPU has no caching allocator; its memory is the machine's."""
     return Device(fits=None if usable is None else requested <= usable)
 
 
 def _host_memory(config: RunConfig) -> int | None:
-    """Memory of this machine, from its profile; None without one."""
+    """Memory of this machine from its profile; None without a profile."""
     found = (config.profile or {}).get("memory_bytes")
     return found if isinstance(found, int) else None

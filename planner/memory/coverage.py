@@ -1,7 +1,7 @@
-"""Which combinations of options the memory account counts, and why it does not count the others.
+"""Which combinations of options are simulated exactly, and the reasons for those that are not.
 
-Data to be read: each rule is a reason and a question about the config. The runtimes "eager" and "autocast" are walked
-operator by operator whatever the options; the others are forms with a witness for the options named here.
+Each exclusion is a reason and a test of the config. The runtimes "eager" and "autocast" are simulated operator by
+operator for all options. "compiled" and "fused" are closed forms, checked only without the options excluded here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a GPU holds beyond the requested bytes of tensors: the allocator's blocks and segments, workspaces, context.
+"""Bytes of a GPU beyond those that tensors request: the allocator's blocks and segments, workspaces, CUDA context.
 
-The step's own allocations, in order, are replayed through a model of PyTorch's caching allocator (`allocator.py`);
-whether the plan fits is asked of the same model with the card's capacity, because an allocator that runs full gives
-unused segments back and tries again. Where a replay is not wanted, rules stand in, with their interval.
+The allocations of the step are replayed, in order, through a simulation of PyTorch's caching allocator
+(`allocator.py`). The same simulation, limited to the card's capacity, decides whether the plan fits: an allocator that
+runs full releases unused segments and tries again. Without a replay, rules with an interval give the bytes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 
 _MOST_REPLAYED_BLOCKS = 512  # of a model whose blocks are replayed one by one
-BY_REPLAY = "the allocator's replay with usable_bytes - context_bytes as its capacity"
+BY_REPLAY = "simulated allocator with a capacity of usable_bytes - context_bytes"
 BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Bytes of one device beyond tensors; `fits_by` says how the verdict was reached. None is unknown."""
+    """Bytes of one device beyond tensors; `fits_by` says how `fits` was decided. None is unknown."""
 
     allocated: int | None = None
     allocated_low: int | None = None
@@ -42,9 +42,9 @@ class Device:
 def device_memory(
     config: RunConfig, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()
 ) -> Device:
-    """The account of `config` on `gpu`. requested: peak of the tensors' bytes. replay: False for rules alone.
+    """The device memory of `config` on `gpu`. requested: peak bytes of tensors. replay: False uses rules alone.
 
-    buffers: bytes of each tensor that the program holds beside what the config says, from the start to the end.
+    buffers: bytes of each tensor that the program keeps for the whole run and the config does not mention.
     """
     requested += sum(buffers)
     rule = rules("roofline")["memory"]
@@ -72,7 +72,7 @@ def device_memory(
 
 
 def allocations(config: RunConfig, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[AllocationEvent]:
-    """Every allocation and release of two steps, the workspaces of matrix products and `buffers` first."""
+    """Every allocation and release of two steps; first the workspaces of matmuls and `buffers`."""
     events = [(-1 - i, size) for i, size in enumerate((*(workspace,) * handles, *buffers))]
     simulate_run(config, on_gpu=True, events=events)
     return events
@@ -113,7 +113,7 @@ def _by_rule(requested: int, workspace: int, context: int, usable: int | None) -
 
 
 def context_bytes(gpu: Gpu) -> int:
-    """CUDA context and loaded kernels: a base and a share for each multiprocessor, more in some families."""
+    """Bytes of CUDA context and loaded kernels: a base, a part for each multiprocessor, more in some families."""
     rule = rules("roofline")["memory"]
     if gpu.multiprocessors is None:
         return int(rule["context_bytes"])

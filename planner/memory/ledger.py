@@ -1,7 +1,7 @@
-"""Bytes alive during a step, by component, and what is alive at the peak of every phase.
+"""The bytes alive during a step, by component, and those alive at the peak of every phase.
 
-The ledger is written by `autograd.py`, whose tensors allocate when they are made and free when the last reference
-to them goes, as PyTorch's do. A handle without a tensor (`new`, `free`) serves what lives for whole phases.
+`eager/graph.py` writes the ledger: a storage allocates when it is made and releases when the last reference to it goes,
+as in PyTorch. What lives for whole phases is allocated and released directly.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 # components, in the order in which they are shown
 COMPONENTS = ("weights", "master_weights", "gradients", "optimizer", "activations", "logits", "temporary")
-Handle = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The most bytes alive at once in a phase, and the components alive at that moment (they sum to it)."""
+    """The most bytes alive at once in a phase, and their split by component at that moment."""
 
     phase: str
     peak_bytes: int
@@ -25,13 +24,13 @@ class Peak:
 class Ledger:
     """Bytes alive by component, and the peak of every phase.
 
-    events: where a list is given, every allocation as (key, bytes) and every release as (key, 0), in order: what an
-    allocator would be asked for.
+    events: if given, this list receives every allocation as (key, bytes) and every release as (key, 0), in order: the
+    requests that an allocator would see.
     """
 
     def __init__(self, events: list[tuple[int, int]] | None = None) -> None:
         self.live = dict.fromkeys(COMPONENTS, 0)
-        self.largest = dict.fromkeys(COMPONENTS, 0)
+        self.max_by_component = dict.fromkeys(COMPONENTS, 0)
         self.total = 0
         self.events = events
         self._phases: list[Peak] = []
@@ -42,57 +41,57 @@ class Ledger:
 
     @property
     def phases(self) -> list[Peak]:
-        """Peaks of the phases so far, the running one included."""
-        self._note()
+        """The peaks of all phases so far, including the current one."""
+        self._record_peak()
         return [*self._phases, self._peak]
 
-    def _note(self) -> None:
-        """A peak is noted when the bytes alive are about to fall: once per climb, not at every allocation."""
+    def _record_peak(self) -> None:
+        """Record a peak before the bytes alive fall: once per climb, not at every allocation."""
         if self._rising:
             self._rising = False
             if self.total > self._peak.peak_bytes:
                 self._peak = Peak(self._phase, self.total, dict(self.live))
 
     def phase(self, name: str) -> None:
-        """From here on peaks belong to `name`."""
-        self._note()
+        """Start the phase `name`."""
+        self._record_peak()
         if self._phase != "start":
             self._phases.append(self._peak)
         self._phase = name
         self._peak = Peak(name, self.total, dict(self.live))
 
     def allocate(self, component: str, size: int) -> int:
-        """`size` bytes more; the key of the allocation."""
+        """Add `size` bytes; returns the key of the allocation."""
         live = self.live
         found = live[component] = live[component] + size
         self.total += size
         self._rising = True
-        if found > self.largest[component]:
-            self.largest[component] = found
+        if found > self.max_by_component[component]:
+            self.max_by_component[component] = found
         if self.events is not None and size:
             self._keys += 1
             self.events.append((self._keys, size))
         return self._keys
 
     def release(self, component: str, size: int, key: int = 0) -> None:
-        """`size` bytes less."""
+        """Remove `size` bytes."""
         if self._rising:
-            self._note()
+            self._record_peak()
         self.live[component] -= size
         self.total -= size
         if self.events is not None and size:
             self.events.append((key, 0))
 
     def relabel(self, old: str, new: str, size: int) -> None:
-        """The same bytes under another component."""
+        """Count the same bytes under another component."""
         live = self.live
         live[old] -= size
         found = live[new] = live[new] + size
-        if found > self.largest[new]:
-            self.largest[new] = found
+        if found > self.max_by_component[new]:
+            self.max_by_component[new] = found
 
     def repeat(self, before: dict[str, int], times: int) -> None:
-        """Apply `times` more the change since `before`, in one go."""
+        """Apply the change since `before` `times` more times, at once."""
         for sign in (-1, 1):
             for component in COMPONENTS:
                 change = (self.live[component] - before[component]) * times

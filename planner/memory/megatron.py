@@ -1,6 +1,6 @@
-"""A step of Megatron-Core's fused kernels: the terms of `fused_terms.py`, in the order in which they come and go.
+"""A step of Megatron-Core's fused kernels as stages, from the terms of `planner/formulas/megatron.py`.
 
-Gradients of weights are added to main gradients by the product itself. Weights have the compute type: nothing is cast.
+The matmul itself adds weight gradients to the main gradients. Weights have the compute type, so nothing is cast.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from planner.memory.stages import Program, Stage
 
 
 def fused_program(ctx: SimulationContext) -> Program:
-    """The network of one micro-batch."""
+    """The program of one micro-batch."""
     s, w = ctx.shape, ctx.weight_bytes
     positions = (w * s.position_rows * s.hidden,) if s.learned_positions else ()
     block = _block(ctx)
     vectors = (w * s.hidden,) * s.norm_vectors
     return Program(
-        before=Stage(label="dropout", kept=_mask(ctx), gradients=(*positions, w * s.vocab * s.hidden)),
+        embedding=Stage(label="dropout", saved=_mask(ctx), weight_gradients=(*positions, w * s.vocab * s.hidden)),
         blocks=(block,) * s.layers,
         recomputed=tuple(ctx.recomputes(i) for i in range(s.layers)),
-        norm=Stage(label="norm", kept=(_stream(ctx),), gradients=vectors),
+        norm=Stage(label="norm", saved=(_stream(ctx),), weight_gradients=vectors),
         head=_head(ctx),
-        stream=_stream(ctx),
-        together=False,
-        tied=None,
+        residual_bytes=_stream(ctx),
+        accumulates_at_end=False,
+        tied_gradients=None,
     )
 
 
@@ -38,31 +38,33 @@ def _mask(ctx: SimulationContext) -> tuple[int, ...]:
 
 def _norm(ctx: SimulationContext, label: str) -> Stage:
     return Stage(
-        label=label, kept=(_stream(ctx),), gradients=(ctx.weight_bytes * ctx.shape.hidden,) * ctx.shape.norm_vectors
+        label=label,
+        saved=(_stream(ctx),),
+        weight_gradients=(ctx.weight_bytes * ctx.shape.hidden,) * ctx.shape.norm_vectors,
     )
 
 
 def _linear(ctx: SimulationContext, label: str, inputs: int, outputs: int, bias: int) -> Stage:
-    kept = int(terms.fused_linear(ctx.tokens, inputs, ctx.compute_bytes))
-    gradients = (ctx.weight_bytes * inputs * outputs, *((ctx.weight_bytes * outputs,) if bias else ()))
-    return Stage(label=label, kept=(kept,), given=kept, gradients=gradients)
+    saved = int(terms.fused_linear(ctx.tokens, inputs, ctx.compute_bytes))
+    weight_gradients = (ctx.weight_bytes * inputs * outputs, *((ctx.weight_bytes * outputs,) if bias else ()))
+    return Stage(label=label, saved=(saved,), input_gradient=saved, weight_gradients=weight_gradients)
 
 
 def _block(ctx: SimulationContext) -> tuple[Stage, ...]:
     s = ctx.shape
-    wide = s.ffn * (s.mlp_matrices - 1)  # gate and up are one product
+    wide = s.ffn * (s.mlp_matrices - 1)  # gate and up are one matmul
     proj = _linear(ctx, "blocks.attention.proj", s.query_width, s.hidden, s.proj_bias)
-    dropout = (Stage(label="blocks.dropout", kept=_mask(ctx)),) if ctx.training.dropout else ()
+    dropout = (Stage(label="blocks.dropout", saved=_mask(ctx)),) if ctx.training.dropout else ()
     activation = int(terms.fused_activation(ctx.tokens, s.ffn, s.mlp_matrices, ctx.compute_bytes))
     return (
         _norm(ctx, "blocks.attention_norm"),
         _linear(ctx, "blocks.attention.qkv", s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias),
-        Stage(label="blocks.attention", kept=_attention(ctx), given=_queries(ctx)),
+        Stage(label="blocks.attention", saved=_attention(ctx), input_gradient=_queries(ctx)),
         proj,
         *dropout,
         _norm(ctx, "blocks.mlp_norm"),
         _linear(ctx, "blocks.mlp.up", s.hidden, wide, s.mlp_bias),
-        Stage(label="blocks.mlp", kept=(activation,), given=activation),
+        Stage(label="blocks.mlp", saved=(activation,), input_gradient=activation),
         _linear(ctx, "blocks.mlp.down", s.ffn, s.hidden, s.mlp_bias),
         *dropout,
     )
@@ -74,7 +76,7 @@ def _queries(ctx: SimulationContext) -> int:
 
 
 def _attention(ctx: SimulationContext) -> tuple[int, ...]:
-    """Queries, keys, values, and what is kept of the scores: recomputed, nothing."""
+    """Bytes saved: queries, keys, values, and the scores or their statistics (nothing of them if recomputed)."""
     t, heads = ctx.training, ctx.shape.heads
     if t.activation_checkpointing == "selective":
         return (_queries(ctx),)
@@ -84,12 +86,17 @@ def _attention(ctx: SimulationContext) -> tuple[int, ...]:
 
 
 def _head(ctx: SimulationContext) -> Stage:
-    """fp32 logits over the narrow ones that the product gives; backward narrows their gradient again."""
+    """The head: fp32 logits made from narrow ones; backward makes their gradient narrow again."""
     s, n = ctx.shape, ctx.tokens
     narrow = n * s.vocab * ctx.compute_bytes
     logits = int(terms.fused_logits(n, s.vocab))
     hidden = int(terms.fused_linear(n, s.hidden, ctx.compute_bytes))
-    gradients = () if s.tied else (ctx.weight_bytes * s.vocab * s.hidden,)
+    weight_gradients = () if s.tied else (ctx.weight_bytes * s.vocab * s.hidden,)
     return Stage(
-        label="head", kept=(logits, hidden, 0), passing=narrow, given=hidden, narrow=(narrow,), gradients=gradients
+        label="head",
+        saved=(logits, hidden, 0),
+        transient=narrow,
+        input_gradient=hidden,
+        compute_gradients=(narrow,),
+        weight_gradients=weight_gradients,
     )

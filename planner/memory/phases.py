@@ -30,7 +30,7 @@ class Simulation:
     """Peaks of the phases in order, each component's own maximum, and what autograd saved, by operator."""
 
     phases: tuple[Peak, ...]
-    largest: dict[str, int]
+    max_by_component: dict[str, int]
     saved_by_operator: dict[str, int]
 
 
@@ -85,7 +85,7 @@ class _Run:
         ledger.phase("resume")
         if not self.ctx.cuda:
             self.check_finite()  # of what was read; on a GPU it is on the host, and the device holds the state alone
-        return Simulation(tuple(highest(ledger.phases)), dict(ledger.largest), saved)
+        return Simulation(tuple(highest(ledger.phases)), dict(ledger.max_by_component), saved)
 
     def keep(self, component: str, size: int, times: int = 1) -> None:
         """Bytes that stay until the end: one by one where events are wanted."""

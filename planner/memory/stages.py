@@ -1,8 +1,8 @@
-"""A step whose backward pass was planned ahead: stages that keep bytes in forward and give them back in backward.
+"""Simulates a step as stages: each saves bytes in forward and releases them in backward.
 
-Eager code lets Python's names decide what lives (`autograd.py`). A compiled program, or a library of fused kernels,
-decides it once: each stage keeps certain bytes, and backward runs the stages in reverse. `compiled.py` and `fused.py`
-say which bytes; the order in which they come and go is here, and the same for both.
+In eager mode Python's names decide which tensors live (`eager/autograd.py`). A compiled program and a library of fused
+kernels decide it in advance: each stage saves certain bytes, and backward runs the stages in reverse. `compiled.py` and
+`megatron.py` list these bytes. The order of allocations and releases is the same for both and stands here.
 """
 
 from __future__ import annotations
@@ -16,57 +16,58 @@ from planner.memory.eager.graph import Storage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One part of a block, or of the ends. All sizes in bytes of one micro-batch.
+    """One part of a block, or what comes before or after the blocks. All sizes are bytes of one micro-batch.
 
-    kept: storages for backward. casts: narrow copies of weights, one storage each. passing: what forward hands on and
-    nobody keeps. given: what backward makes for the stage before, alive until that one has used it. narrow: gradients
-    of weights as the product gives them, before they are widened; gradients: as they are handed out.
+    saved: storages kept for backward. weight_casts: narrow copies of weights, one storage each, kept as well.
+    transient: an output that nothing keeps. input_gradient: the gradient for the stage before, alive until that stage
+    has used it. compute_gradients: weight gradients in the compute type, before they are widened. weight_gradients:
+    weight gradients in their final type.
     """
 
     label: str
-    kept: tuple[int, ...] = ()
-    casts: tuple[int, ...] = ()
-    passing: int = 0
-    given: int = 0
-    narrow: tuple[int, ...] = ()
-    gradients: tuple[int, ...] = ()
+    saved: tuple[int, ...] = ()
+    weight_casts: tuple[int, ...] = ()
+    transient: int = 0
+    input_gradient: int = 0
+    compute_gradients: tuple[int, ...] = ()
+    weight_gradients: tuple[int, ...] = ()
 
     @property
-    def saved(self) -> int:
-        """Bytes from forward to backward."""
-        return sum(self.kept) + sum(self.casts)
+    def saved_bytes(self) -> int:
+        """Bytes kept from forward to backward."""
+        return sum(self.saved) + sum(self.weight_casts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A network as stages: before the blocks, each block, after them.
+    """A network as stages: the embedding, each block, the last norm, the head.
 
-    stream: bytes of the residual stream, and of its gradient. recomputed: of each block, whether it keeps its input
-    (`stream`) only. together: gradients come back beside those that exist already, all at the end of backward; else
-    each is added where it is made. summed: the tied table's gradient as the head makes it and as the look-up makes
-    it, both of which stand until their sum has been made; None where it is not tied.
+    recomputed: for each block, whether it saves only its input. residual_bytes: the residual stream, and its gradient.
+    accumulates_at_end: True if all new gradients are added to `.grad` at the end of backward; False if each is added
+    when it is made. tied_gradients: the tied table's gradient as the head makes it and as the look-up makes it, both
+    alive until they are summed; None if not tied. returned_logits: the logits that the program returns; 0 if none.
     """
 
-    before: Stage
+    embedding: Stage
     blocks: tuple[tuple[Stage, ...], ...]
     recomputed: tuple[bool, ...]
     norm: Stage
     head: Stage
-    stream: int
-    together: bool
-    tied: tuple[int, int] | None
-    logits: int = 0  # bytes of logits that the program hands out; 0: it does not
+    residual_bytes: int
+    accumulates_at_end: bool
+    tied_gradients: tuple[int, int] | None
+    returned_logits: int = 0
 
     def saved_by_operator(self) -> dict[str, int]:
-        """Bytes from forward to backward, by operator, in order."""
+        """Bytes kept from forward to backward, by operator, in order."""
         found: dict[str, int] = {}
         for stages, recomputed in zip(self.blocks, self.recomputed, strict=True):
             if recomputed:
-                found["blocks"] = found.get("blocks", 0) + self.stream
+                found["blocks"] = found.get("blocks", 0) + self.residual_bytes
                 continue
             for stage in stages:
-                found[stage.label] = found.get(stage.label, 0) + stage.saved
-        ends = {stage.label: stage.saved for stage in (self.before, self.norm, self.head)}
+                found[stage.label] = found.get(stage.label, 0) + stage.saved_bytes
+        ends = {stage.label: stage.saved_bytes for stage in (self.embedding, self.norm, self.head)}
         return {label: size for label, size in (ends | found).items() if size}
 
 
@@ -78,123 +79,127 @@ class ProgramSimulation:
         self.made: list[Storage] = []  # gradients so far
 
     def forward(self) -> Callable[[], None]:
-        """The forward pass; what it returns is the backward pass."""
+        """Simulate the forward pass; returns the function that simulates the backward pass."""
         program = self.program
-        first = self._run(program.before)
-        stream = self.e.allocate(program.stream)
+        first = self._forward_stage(program.embedding)
+        residual = self.e.allocate(program.residual_bytes)
         blocks: list[list[list[Storage]] | None] = []
         inputs: list[Storage | None] = []
         for stages, recomputed in zip(program.blocks, program.recomputed, strict=True):
-            inputs.append(self.e.allocate(program.stream, "activations") if recomputed else None)
+            inputs.append(self.e.allocate(program.residual_bytes, "activations") if recomputed else None)
             if recomputed:
                 blocks.append(None)
                 for stage in stages:
-                    last = self.e.allocate(sum(stage.casts) + sum(stage.kept[:1]))  # there until the next one is
+                    # alive until the next one is made
+                    last = self.e.allocate(sum(stage.weight_casts) + sum(stage.saved[:1]))
                 del last
             else:
-                blocks.append([self._run(stage) for stage in stages])
-        norm = self._run(program.norm)
-        del stream
-        head = self._run(program.head, "logits")
-        if program.logits:
-            self.e.previous_logits = head[len(program.head.casts)]  # those of the micro-batch before go only now
+                blocks.append([self._forward_stage(stage) for stage in stages])
+        norm = self._forward_stage(program.norm)
+        del residual
+        head = self._forward_stage(program.head, "logits")
+        if program.returned_logits:
+            # the previous micro-batch's are released only now
+            self.e.previous_logits = head[len(program.head.weight_casts)]
         self.e.saved_by_operator = program.saved_by_operator()
 
         def backward() -> None:
-            tied = self._head(head)
-            self._norm(norm, blocks, inputs, first, tied)
+            tied_head = self._backward_head(head)
+            self._backward_blocks(norm, blocks, inputs, first, tied_head)
 
         return backward
 
     def evaluation(self) -> None:
-        """A forward pass that keeps nothing."""
+        """Simulate a forward pass that saves nothing."""
         program = self.program
-        stream = self.e.allocate(program.stream)
+        residual = self.e.allocate(program.residual_bytes)
         for stage in program.blocks[0]:
-            self._run(stage, "temporary")
-        self._run(program.norm, "temporary")
-        del stream
-        self._run(program.head, "logits")
+            self._forward_stage(stage, "temporary")
+        self._forward_stage(program.norm, "temporary")
+        del residual
+        self._forward_stage(program.head, "logits")
 
-    def _run(self, stage: Stage, component: str = "activations") -> list[Storage]:
-        kept = [self.e.allocate(size, component) for size in (*stage.casts, *stage.kept)]
-        passing = self.e.allocate(stage.passing)
-        del passing
-        return kept
+    def _forward_stage(self, stage: Stage, component: str = "activations") -> list[Storage]:
+        saved = [self.e.allocate(size, component) for size in (*stage.weight_casts, *stage.saved)]
+        transient = self.e.allocate(stage.transient)
+        del transient
+        return saved
 
-    def _give(self, sizes: Sequence[int]) -> None:
-        """Gradients of parameters, which stand until the end of backward; or the product adds them to `.grad`."""
+    def _add_gradients(self, sizes: Sequence[int]) -> None:
+        """Gradients of parameters: kept until the end of backward, or added to `.grad` by the matmul itself."""
         e = self.e
-        if self.program.together:
+        if self.program.accumulates_at_end:
             self.made += [e.allocate(size, "gradients") for size in sizes]
         elif not e.gradients_exist:
             e.gradients += [e.allocate(size * e.gradient_widening, "gradients") for size in sizes]
 
-    def _head(self, kept: list[Storage]) -> Storage | None:
-        """The logits' gradient takes the place of the logits; a tied table's gradient waits for the look-up's.
+    def _backward_head(self, saved: list[Storage]) -> Storage | None:
+        """The logits' gradient overwrites the logits. Returns a tied table's gradient, which waits for the look-up's.
 
-        kept: the weight's cast, logits, the head's input, statistics of the softmax.
+        saved: the weight's cast, logits, the head's input, statistics of the softmax.
         """
         program = self.program
-        # logits that were handed out have a gradient, zeros, and cannot be overwritten by that of the loss
-        outside = [self.e.allocate(program.logits, "logits") for _ in range(2)] if program.logits else []
-        kept.pop()
+        # returned logits have a gradient of their own (zeros), and the loss cannot overwrite them
+        logits = program.returned_logits
+        outside = [self.e.allocate(logits, "logits") for _ in range(2)] if logits else []
+        saved.pop()
         del outside[:1]
-        weight = self.e.allocate(sum(program.head.narrow))
-        kept.pop()
+        weight = self.e.allocate(sum(program.head.compute_gradients))
+        saved.pop()
         outside.clear()
-        self.given = self.e.allocate(program.head.given)
-        kept.clear()
-        if program.tied is not None:
+        self.input_gradient = self.e.allocate(program.head.input_gradient)
+        saved.clear()
+        if program.tied_gradients is not None:
             return weight
-        self._give(program.head.gradients)
+        self._add_gradients(program.head.weight_gradients)
         del weight
         return None
 
-    def _norm(
+    def _backward_blocks(
         self,
         norm: list[Storage],
         blocks: list[list[list[Storage]] | None],
         inputs: list[Storage | None],
         first: list[Storage],
-        tied: Storage | None,
+        tied_head: Storage | None,
     ) -> None:
         program, e = self.program, self.e
-        stream = e.allocate(program.stream)
-        self._back(program.norm, norm)
+        residual = e.allocate(program.residual_bytes)
+        self._backward_stage(program.norm, norm)
         e.ledger.phase("backward_block")
         for stages in reversed(program.blocks):
-            kept = blocks.pop()
-            if kept is None:
-                kept = [self._run(stage) for stage in stages]
+            saved = blocks.pop()
+            if saved is None:
+                saved = [self._forward_stage(stage) for stage in stages]
             for stage in reversed(stages):
-                self._back(stage, kept.pop())
+                self._backward_stage(stage, saved.pop())
             inputs.pop()
         e.ledger.phase("backward_end")
-        del self.given
-        self._give(program.before.gradients)
-        if program.tied is not None:
-            summed = e.allocate(program.tied[1], "gradients")
-            look_up = self.made.pop(program.before.gradients.index(program.tied[1]) - len(program.before.gradients))
-            del tied, look_up
+        del self.input_gradient
+        self._add_gradients(program.embedding.weight_gradients)
+        if program.tied_gradients is not None:
+            table, sizes = program.tied_gradients[1], program.embedding.weight_gradients
+            summed = e.allocate(table, "gradients")
+            look_up = self.made.pop(sizes.index(table) - len(sizes))
+            del tied_head, look_up
             self.made.append(summed)
             del summed
         first.clear()
-        del stream
-        self._hand_out()
+        del residual
+        self._store_gradients()
 
-    def _back(self, stage: Stage, kept: list[Storage]) -> None:
-        """What was given to this stage goes when what it gives has been made; its own bytes go with it."""
-        given = self.e.allocate(stage.given)
-        narrow = [self.e.allocate(size) for size in stage.narrow]
-        self.given = given
-        del given
-        kept.clear()
-        self._give(stage.gradients)
-        del narrow
+    def _backward_stage(self, stage: Stage, saved: list[Storage]) -> None:
+        """The gradient from the stage behind is released once this stage has made its own; what it saved goes too."""
+        input_gradient = self.e.allocate(stage.input_gradient)
+        compute_gradients = [self.e.allocate(size) for size in stage.compute_gradients]
+        self.input_gradient = input_gradient
+        del input_gradient
+        saved.clear()
+        self._add_gradients(stage.weight_gradients)
+        del compute_gradients
 
-    def _hand_out(self) -> None:
-        """All gradients become `.grad`, or are added to those that are there."""
+    def _store_gradients(self) -> None:
+        """All new gradients become `.grad`, or are added to it."""
         e = self.e
         for i, made in enumerate(self.made):
             if not e.gradients_exist:

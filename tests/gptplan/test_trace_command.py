@@ -46,9 +46,11 @@ def traced(call: Call, path: Path, *words: str) -> dict[str, Any]:
 def test_predicted_and_replayed_stand_side_by_side(call: Call, tmp_path: Path) -> None:
     path = planned(call, tmp_path, "--layers", "3")
     found = traced(call, path)
-    seen, walked = replay(load_config(path)), simulate_run(load_config(path))
+    seen, simulated = replay(load_config(path)), simulate_run(load_config(path))
     assert {p["phase"]: p["replayed_bytes"] for p in found["phases"]} == seen.by_phase()
-    assert {p["phase"]: p["predicted_bytes"] for p in found["phases"]} == {p.phase: p.peak_bytes for p in walked.phases}
+    assert {p["phase"]: p["predicted_bytes"] for p in found["phases"]} == {
+        p.phase: p.peak_bytes for p in simulated.phases
+    }
     assert found["replayed_peak_phase"] == seen.peak.phase
     at = {p["phase"]: p["operator"] for p in found["phases"]}
     assert at[seen.peak.phase] == seen.peak.operator

@@ -1,1 +1,1 @@
-"""The reference model on tensors that weigh but hold nothing: file by file the mirror of `reference_trainer/`."""
+"""The reference model on fake tensors (sizes, no data): each file simulates its namesake in `reference_trainer/`."""

@@ -1,4 +1,4 @@
-"""Causal self-attention. Mirror of `reference_trainer/model/attention.py`."""
+"""Causal self-attention on fake tensors. Simulates `reference_trainer/model/attention.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from planner.memory.eager.sdpa import Mask, attend, in_rows
 
 
 class Core:
-    """What both kinds of attention know of their block; `masks` are those of the micro-batch, held by each block."""
+    """Settings that both kinds of attention share. `masks`: this micro-batch's, without and with a window."""
 
     def __init__(self, ctx: SimulationContext, block: int) -> None:
         self.ctx, self.rotary, self.masked, self.windowed = (
@@ -24,7 +24,7 @@ class Core:
 
     @property
     def mask(self) -> Mask:
-        """What is added to the scores."""
+        """The mask that is added to the scores: a tensor, or whether a permanent table exists."""
         made = self.masks[self.windowed]
         return self.masked if made is None else made
 
@@ -50,7 +50,7 @@ class Attention(Core):
         return self.proj(e, y)
 
     def core(self, e: Autograd, qkv: Tensor) -> Tensor:
-        """From the fused projection to the heads' output."""
+        """The heads' outputs, from the fused projection."""
         e.label = "blocks.attention"
         ctx, s, n = self.ctx, self.ctx.shape, self.ctx.tokens
         query, key, value = op.split(e, qkv, (n * s.query_width, n * s.key_width, n * s.key_width))
@@ -63,14 +63,14 @@ class Attention(Core):
             e.label = "blocks.attention"
         if self.rotary:
             rope_dim = ctx.model.turned
-            turned_query = rotate(e, query, n * s.heads * rope_dim)
-            query, key = turned_query, rotate(e, key, n * s.kv_heads * rope_dim)
-            del turned_query
+            rotated_query = rotate(e, query, n * s.heads * rope_dim)
+            query, key = rotated_query, rotate(e, key, n * s.kv_heads * rope_dim)
+            del rotated_query
         return in_rows(e, ctx, attend(e, ctx, query, key, value, self.mask))
 
 
 class LatentAttention(Core):
-    """Keys and values from one normed latent; queries through a latent of their own, or directly."""
+    """Multi-head latent attention: keys and values come from one normed latent, queries from their own or directly."""
 
     def __init__(self, ctx: SimulationContext, block: int) -> None:
         super().__init__(ctx, block)
@@ -90,7 +90,7 @@ class LatentAttention(Core):
         return self.proj(e, self.attended(e, x))
 
     def attended(self, e: Autograd, x: Tensor) -> Tensor:
-        """The heads' outputs; queries, keys and values have no name once they are used."""
+        """The heads' outputs. Queries, keys and values are freed as soon as they are used."""
         inputs = (self.queries(e, x), *self.keys_and_values(e, x))
         e.label = "blocks.attention"
         if self.ctx.training.activation_checkpointing == "selective":
@@ -101,7 +101,7 @@ class LatentAttention(Core):
         return y
 
     def queries(self, e: Autograd, x: Tensor) -> Tensor:
-        """All heads' queries, the turned channels last."""
+        """All heads' queries, the rotary channels last."""
         s, n, mla = self.ctx.shape, self.ctx.tokens, self.mla
         if self.query_down is not None and self.query_norm is not None:
             e.label = "blocks.attention.query_down"
@@ -116,7 +116,7 @@ class LatentAttention(Core):
         return op.join(e, nope, rotate(e, rope, rope.count) if self.rotary else rope)
 
     def keys_and_values(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
-        """All heads' keys, the shared turned channels last, and their values, padded to the keys' width for flash."""
+        """All heads' keys, the shared rotary channels last, and their values, padded to the keys' width for flash."""
         s, n, mla = self.ctx.shape, self.ctx.tokens, self.mla
         e.label = "blocks.attention.kv_down"
         latent, shared = op.split(e, self.kv_down(e, x), (n * mla.kv_lora_rank, n * mla.qk_rope_head_dim))
@@ -137,7 +137,7 @@ class LatentAttention(Core):
         return key, op.pad(e, value, n * s.query_width)
 
     def core(self, e: Autograd, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Queries, keys and values to the heads' outputs."""
+        """The heads' outputs, from queries, keys and values."""
         out = attend(e, self.ctx, query, key, value, self.mask)
-        wanted = self.ctx.tokens * self.ctx.shape.value_width
-        return in_rows(e, self.ctx, op.view(e, out, wanted) if out.count > wanted else out, out.count > wanted)
+        values = self.ctx.tokens * self.ctx.shape.value_width
+        return in_rows(e, self.ctx, op.view(e, out, values) if out.count > values else out, out.count > values)

@@ -1,12 +1,11 @@
-"""Eager PyTorch's autograd on tensors that weigh but hold nothing: which bytes live when, allocation by allocation.
+"""PyTorch's eager autograd on fake tensors (sizes, no data): which bytes live when, allocation by allocation.
 
-`Autograd` makes the nodes of a graph (`graph.py`) as the model runs forward; `Autograd.backward` runs them in
-PyTorch's order (the newest that is ready first, leaves at once), adds up gradients that meet, and recomputes what was
+`Autograd` makes the nodes of a graph (`graph.py`) as the model runs forward. `Autograd.backward` runs them in PyTorch's
+order: the newest ready node first, parameters at once. It adds up the gradients of one tensor and recomputes what was
 checkpointed.
 
-Sources: torch/csrc/autograd (engine.cpp, input_buffer.cpp, saved_variable.cpp) and torch/utils/checkpoint.py for the
-order; the witness is the replay of the real model (`reference_trainer/measure/replay.py`), every allocation in its
-order.
+Sources: torch/csrc/autograd (engine.cpp, input_buffer.cpp, saved_variable.cpp) and torch/utils/checkpoint.py. Checked
+against the real model on PyTorch's fake tensors (`reference_trainer/measure/replay.py`): every allocation, in order.
 """
 
 from __future__ import annotations
@@ -29,63 +28,65 @@ from planner.memory.eager.graph import (
 )
 from planner.memory.ledger import Ledger
 
-ALONE = 2  # what sys.getrefcount says of an object that one name holds
+ONE_REFERENCE = 2  # result of sys.getrefcount for an object that one name refers to
 
 
 class _Stop(Exception):
-    """Raised when a recomputation has made the last tensor that backward needs."""
+    """Raised when recomputation has made the last tensor that backward needs."""
 
 
 class Autograd:
-    """The graph and its backward pass over one ledger.
+    """Records the graph of one micro-batch and runs its backward pass; all bytes go through one ledger.
 
-    in_place: gradients that meet are added into one of them where nobody else holds it, as PyTorch does by default;
-    False: always into a new tensor, as it does while a dispatch mode watches (which is how the witness sees it).
+    in_place: two gradients of a tensor are added into one of them if nothing else refers to it, as PyTorch does by
+    default. False: always into a new tensor, as PyTorch does under a dispatch mode (which the reference replay uses).
     """
 
     def __init__(self, ledger: Ledger, in_place: bool = False) -> None:
         self.ledger, self.in_place = ledger, in_place
         self.sequence = 0
-        self.recording = True  # False: no graph is kept (evaluation)
+        self.recording = True  # False: no graph is recorded (evaluation)
         self.label = ""
-        self.returned_logits: Storage | None = None  # by the pass that runs
-        self.previous_logits: Storage | None = None  # those that the program handed out, until it does so again
-        self.offloading = False  # True: the inputs of checkpoints wait in host memory
-        # autocast's copies of parameters by unit of blocks, and how many more units there are like it
+        self.returned_logits: Storage | None = None  # by the running forward pass
+        self.previous_logits: Storage | None = (
+            None  # returned by the last micro-batch, alive until the next returns its own
+        )
+        self.offloading = False  # True: the inputs of checkpoints are kept in host memory
+        # autocast's cached casts of parameters, by unit of blocks, and how many more units are like it
         self._units: list[tuple[dict[Tensor, Tensor], int]] = [({}, 0)]
-        self.masks: tuple[Tensor | None, Tensor | None] = (None, None)  # given to blocks without and with a window
+        self.masks: tuple[Tensor | None, Tensor | None] = (None, None)  # for blocks without and with a window
         self.saved_by_operator: dict[str, int] = {}
-        self.gradients_exist = False  # True: a micro-batch before this one left gradients, to be added to
-        self.gradients: list[Storage] = []  # those that became `.grad`
-        self.gradient_widening = 1  # above 1: gradients are kept so many times as wide as backward makes them
+        self.gradients_exist = False  # True: gradients of an earlier micro-batch exist and are added to
+        self.gradients: list[Storage] = []  # the parameters' `.grad`
+        self.gradient_widening = 1  # `.grad` is this many times as wide as the gradients that backward makes
         self._forward_frame: CheckpointFrame | None = None
         self._rerun_frame: CheckpointFrame | None = None
 
     # --- forward -----------------------------------------------------------------------------------------
 
     def empty(self, count: int, itemsize: int, component: str = "temporary") -> Tensor:
-        """A fresh tensor."""
+        """A new tensor of `count` elements."""
         return Tensor(Storage(self.ledger, count * itemsize, component), count, itemsize)
 
     def allocate(self, size: int, component: str = "temporary") -> Storage:
-        """A fresh storage: what an operator allocates inside itself, or a gradient."""
+        """A new storage of `size` bytes: scratch space of an operator, or a gradient."""
         return Storage(self.ledger, size, component)
 
     def allocate_view(self, size: int) -> Storage:
-        """A fresh gradient that is handed on as a view of itself."""
+        """A new gradient that is passed on as a view."""
         made = Storage(self.ledger, size, "temporary")
         made.viewed = True
         return made
 
     def node(self, inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node | None:
-        """The graph's node of an operator that runs now; None where nothing is recorded."""
+        """The graph node of an operator that runs now; None if nothing is recorded."""
         if not self.recording:
             return None
         self.sequence += 1
         return Node(self.sequence, inputs, backward, outputs)
 
     def cached_cast(self, parameter: Tensor, itemsize: int, cast: Callable[[Autograd, Tensor, int], Tensor]) -> Tensor:
-        """Autocast's copy of a parameter: made once, kept until the region is left."""
+        """Autocast's cast of a parameter: made once, cached until the autocast region ends."""
         if parameter.itemsize == itemsize:
             return parameter
         casts = self._units[-1][0]
@@ -95,11 +96,11 @@ class Autograd:
         return found
 
     def enter_unit(self, added: int) -> None:
-        """What follows is a unit of blocks; `added` more like it are not walked."""
+        """A unit of blocks begins; `added` more units like it are not simulated but added at once."""
         self._units.append(({}, added))
 
     def leave_autocast(self) -> None:
-        """The autocast region ends: its copies of parameters go, but for those that are saved."""
+        """The autocast region ends: its cached casts are freed, except those saved for backward."""
         for casts, added in self._units:
             before = dict(self.ledger.live)
             casts.clear()
@@ -108,9 +109,9 @@ class Autograd:
         self._units = [({}, 0)]
 
     def save(self, node: Node | None, *tensors: Tensor | None) -> None:
-        """`node` keeps these for backward; inside a checkpoint only their places are kept.
+        """`node` saves these for backward; inside a checkpoint it saves only their positions.
 
-        Order matters: an operator saves its inputs before it makes its output, and a recomputation ends with the last
+        Order matters: an operator saves its inputs before it makes its output, and recomputation ends with the last
         tensor that was saved.
         """
         if node is None:
@@ -142,14 +143,14 @@ class Autograd:
             self.saved_by_operator[self.label] = self.saved_by_operator.get(self.label, 0) + storage.size
 
     def keep_for_all(self, tensor: Tensor) -> None:
-        """What many operators will save is saved by the first: said beforehand, where not all of them are walked."""
+        """Count `tensor` as saved by the current label: many operators save it, and not all of them are simulated."""
         assert tensor.storage is not None
         self._keep(tensor.storage)
 
     def checkpoint(self, label: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """torch.utils.checkpoint (not reentrant): run `function`, keep its inputs, run it again in backward.
 
-        The inputs are held by whatever node of the function still has something saved.
+        The inputs stay alive as long as any node of the function still has saved tensors.
         """
         if not self.recording or self._rerun_frame is not None:
             return function(self, *inputs)
@@ -171,16 +172,16 @@ class Autograd:
             del frame
 
     def _fetched(self, count: int, itemsize: int, node: Node | None, slot: int) -> Tensor:
-        """A checkpoint's input, back from the host."""
+        """A checkpoint's input, copied back from the host."""
         return Tensor(Storage(self.ledger, count * itemsize, "activations"), count, itemsize, node, slot)
 
     # --- backward ------------------------------------------------------------------------------------------
 
     def backward(self, root: Tensor) -> None:
-        """From the gradient of `root`, made here, to those of all parameters."""
+        """Run backward from `root` to the gradients of all parameters."""
         assert root.node is not None
         waiting = _dependencies(root.node)
-        first = self.allocate(root.nbytes)  # held to the end by the call of backward()
+        first = self.allocate(root.nbytes)  # alive until backward() returns
         root.node.grads = [first]
         ready: list[tuple[float, int, Node]] = [(-root.node.sequence, 0, root.node)]
         order = 0
@@ -221,11 +222,11 @@ class Autograd:
         return outputs
 
     def _recomputed(self, node: Node, frame: CheckpointFrame) -> Saved:
-        """What `node` saved, out of the rerun of its checkpoint; nobody else holds it afterwards."""
+        """What `node` saved, taken from the recomputation of its checkpoint; then only the caller refers to it."""
         if frame.made is None:
             frame.made = {}
             self._rerun_frame = frame
-            self._units.append(({}, 0))  # the rerun is an autocast region of its own
+            self._units.append(({}, 0))  # recomputation is an autocast region of its own
             try:
                 frame.rerun()
             except _Stop:
@@ -237,19 +238,19 @@ class Autograd:
         return [made.pop(position) for position in node.positions]
 
     def _add(self, node: Node, slot: int, gradient: Gradient) -> None:
-        """A gradient arrives at an input buffer."""
+        """Add `gradient` to the input buffer of `node`."""
         if node.grads is None:
             node.grads = [None] * node.outputs
         there, node.grads[slot] = node.grads[slot], None
         if there is None or gradient is None:
             node.grads[slot] = gradient if there is None else there
-        elif self.in_place and not there.viewed and getrefcount(there) == ALONE:
+        elif self.in_place and not there.viewed and getrefcount(there) == ONE_REFERENCE:
             node.grads[slot] = there
         else:
             node.grads[slot] = self.allocate(max(there.size, gradient.size), there.component)
 
     def _accumulate(self, node: Node) -> None:
-        """A leaf's gradient becomes `.grad`, or is added into the one that is there."""
+        """A parameter's gradient becomes `.grad`, or is added to it."""
         grads, node.grads = node.grads, None
         assert grads is not None
         gradient = grads[0]
@@ -261,7 +262,7 @@ class Autograd:
 
 
 def _dependencies(root: Node) -> dict[Node, int]:
-    """How many gradients each node waits for."""
+    """The number of gradients that each node waits for."""
     waiting: dict[Node, int] = {root: 0}
     stack = [root]
     while stack:

@@ -1,9 +1,9 @@
-"""What a graph of autograd is made of: storages, tensors that weigh but hold nothing, and the nodes between them.
+"""The parts of an autograd graph: storages, fake tensors (sizes, no data), and the nodes between them.
 
-A `Tensor` here has a size and no contents. Its storage is counted in the ledger when it is made and given back
-when the last reference goes, by Python's own reference counting, just as a PyTorch tensor's is; so a model written
-with these tensors (`model.py`) holds and frees what the same model written in PyTorch holds and frees. A `Node`
-remembers what backward needs; `autograd.py` makes the nodes and runs them.
+A `Tensor` has a size and no contents. The ledger counts its storage from when it is made until the last reference to it
+goes, by Python's reference counting, as in PyTorch. So a model written with these tensors (`model.py`) keeps and frees
+what the same model written in PyTorch keeps and frees. A `Node` remembers what backward needs; `autograd.py` makes the
+nodes and runs them.
 
 Source: torch/csrc/autograd (saved_variable.cpp) and torch/utils/checkpoint.py.
 """
@@ -23,14 +23,14 @@ class Storage:
 
     def __init__(self, ledger: Ledger, size: int, component: str) -> None:
         self.ledger, self.size, self.component, self.saved = ledger, size, component, False
-        self.viewed = False  # a gradient reached through a view: its base counts as another holder
+        self.viewed = False  # a gradient passed on as a view: its base counts as another reference
         self.key = ledger.allocate(component, size)
 
     def __del__(self) -> None:
         self.ledger.release(self.component, self.size, self.key)
 
     def relabel(self, component: str) -> None:
-        """The same bytes under another component."""
+        """Count the same bytes under another component."""
         if component != self.component:
             self.ledger.relabel(self.component, component, self.size)
             self.component = component
@@ -39,7 +39,7 @@ class Storage:
 class Tensor:
     """`count` elements of `itemsize` bytes each, on a storage (None: a parameter, counted elsewhere).
 
-    node: the operator that made it, None where no gradient is wanted; slot: which of its outputs this is.
+    node: the operator that made it, None if it needs no gradient. slot: which of the operator's outputs it is.
     """
 
     __slots__ = ("count", "itemsize", "node", "slot", "storage")
@@ -55,12 +55,12 @@ class Tensor:
         return self.count * self.itemsize
 
     def relabel(self, component: str) -> None:
-        """Its storage counts under another component."""
+        """Count its storage under another component."""
         if self.storage is not None:
             self.storage.relabel(component)
 
     def view(self, count: int, node: Node | None, slot: int = 0) -> Tensor:
-        """A view: other elements count, the same storage."""
+        """A view: the same storage with `count` elements, made by `node`."""
         return Tensor(self.storage, count, self.itemsize, node, slot)
 
 
@@ -70,11 +70,11 @@ Saved = list[Storage | None]
 
 
 class Summed(int):
-    """In place of a gradient: the output's gradient, summed to this many bytes once the operator is done."""
+    """Stands for a gradient: the output's gradient, summed to this many bytes after the operator returns."""
 
 
 class Reduced:
-    """In place of a gradient: one of this storage's size, summed to fewer bytes once the operator is done."""
+    """Stands for a gradient: `storage`, reduced to `size` bytes after the operator returns."""
 
     __slots__ = ("size", "storage")
 
@@ -83,7 +83,7 @@ class Reduced:
 
 
 class Node:
-    """One operator of the graph: where its gradients go, what it saved, and how it makes the gradients."""
+    """One operator of the graph: where its gradients go, what it saved, and how backward makes the gradients."""
 
     __slots__ = ("backward", "edges", "frame", "grads", "outputs", "positions", "saved", "sequence")
 
@@ -97,7 +97,7 @@ class Node:
 
 
 class Parameter(Tensor):
-    """A leaf; its storage is counted with all weights."""
+    """A leaf of the graph; its storage is counted with all weights."""
 
     __slots__ = ()
 
@@ -106,7 +106,7 @@ class Parameter(Tensor):
 
 
 class CheckpointFrame:
-    """A checkpointed piece of the forward pass: what it takes to run it again, and what the rerun made."""
+    """A checkpointed segment of the forward pass: how to run it again, and what the rerun made, by position."""
 
     __slots__ = ("made", "rerun", "total")
 

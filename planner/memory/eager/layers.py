@@ -1,4 +1,4 @@
-"""Linear with its casts, norms, rotary embedding, dropout. Mirror of `reference_trainer/model/layers.py`."""
+"""Linear layers with casts, norms, rotary embedding, dropout. Simulates `reference_trainer/model/layers.py`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Linear:
 def autocast_linear(
     e: Autograd, x: Tensor, weight: Parameter, bias: Parameter | None, inputs: int, itemsize: int
 ) -> Tensor:
-    """F.linear under autocast: an input is cast anew each time, a parameter once per forward pass; the last first."""
+    """F.linear under autocast: casts bias, weight, input, in this order; a parameter once per forward pass."""
     narrow_bias = None if bias is None else e.cached_cast(bias, itemsize, op.cast)
     narrow_weight = e.cached_cast(weight, itemsize, op.cast)
     narrow = op.cast(e, x, itemsize)
@@ -40,7 +40,7 @@ def autocast_linear(
 
 
 class Norm:
-    """A norm over `width` channels, in fp32 whatever it is given."""
+    """A norm over `width` channels, computed in fp32 for any input type."""
 
     __slots__ = ("layer", "parameters", "width")
 
@@ -56,14 +56,14 @@ class Norm:
 
 
 def rms_norm_of(ctx: SimulationContext, width: int) -> Norm:
-    """An RMSNorm with a gain, whatever kind of norm the blocks have: those of latent attention."""
+    """The RMSNorm of latent attention: it has a gain, whichever norm the blocks have."""
     norm = Norm(ctx, width)
     norm.layer, norm.parameters = False, (Parameter(width, ctx.weight_bytes),)
     return norm
 
 
 def _widened(e: Autograd, x: Tensor) -> Tensor:
-    """x.float() without a graph: x itself where it is fp32."""
+    """x.float() without a graph: x itself if it is fp32."""
     return x if x.itemsize == FP32 else e.empty(x.count, FP32)
 
 
@@ -72,7 +72,7 @@ def _wide_parameters(e: Autograd, parameters: tuple[tuple[int, int], ...]) -> li
 
 
 def narrow_layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
-    """LayerNorm of a narrow x, computed in fp32; x as it is and fp32 statistics are saved."""
+    """LayerNorm of a narrow x, computed in fp32; saves x as it is and fp32 statistics."""
     rows, sizes = x.count // width, tuple((p.count, p.itemsize) for p in parameters)
     wide_parameters = _wide_parameters(e, sizes)
     wide_x = _widened(e, x)

@@ -1,4 +1,4 @@
-"""The output head and the loss over the vocabulary. Mirror of `reference_trainer/model/losses.py`."""
+"""The output head and the loss over the vocabulary. Simulates `reference_trainer/model/losses.py`."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def plain_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor
 
 
 def chunked_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Head and cross-entropy of one chunk of tokens after the other, each under checkpointing."""
+    """Head and cross-entropy, one chunk of tokens after the other, each chunk checkpointed."""
     e.label = "loss"
     total = e.empty(1, FP32)
     counts = chunk_sizes(ctx)
     parts = op.split(e, hidden, tuple(n * ctx.shape.hidden for n in counts))
-    for view, tokens in zip(parts, counts, strict=True):
-        wanted = targets.view(tokens, None)
-        loss = e.checkpoint("loss", lambda e, x, y: plain_loss(e, ctx, head, x, y), view, wanted)
+    for part, tokens in zip(parts, counts, strict=True):
+        chunk_targets = targets.view(tokens, None)
+        loss = e.checkpoint("loss", lambda e, x, y: plain_loss(e, ctx, head, x, y), part, chunk_targets)
         total = op.add(e, total, loss)
         del loss
     return total
 
 
 def chunk_sizes(ctx: SimulationContext) -> tuple[int, ...]:
-    """Tokens of each chunk: equal but for the last (torch.chunk)."""
+    """Tokens of each chunk; only the last may be smaller (torch.chunk)."""
     size = -(-ctx.tokens // ctx.training.loss_chunks)
     whole, rest = divmod(ctx.tokens, size)
     return (size,) * whole + ((rest,) if rest else ())
 
 
 def fused_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-    """The gradients of hidden states and head weight are made in forward, chunk by chunk, and saved."""
+    """Fused loss: forward makes and saves the gradients of hidden states and head weight, chunk by chunk."""
     e.label = "loss"
     total = e.empty(1, FP32)
     node = e.node((hidden, head.weight), _made_in_forward)
@@ -70,8 +70,8 @@ def _made_in_forward(grads: list[Gradient], saved: Saved) -> list[Gradient]:
     return list(saved)
 
 
-def _chunk_gradients(e: Autograd, ctx: SimulationContext, tokens: int, head: int, wanted: bool) -> None:
-    """Loss of one chunk, its logits turned into their gradient in place, and what that gives."""
+def _chunk_gradients(e: Autograd, ctx: SimulationContext, tokens: int, head: int, with_gradients: bool) -> None:
+    """The loss of one chunk; its logits are overwritten by their gradient, from which the other gradients follow."""
     logits = tokens * ctx.shape.vocab
     narrow = e.allocate(logits * ctx.compute_bytes, "logits")
     wide = narrow if ctx.compute_bytes == FP32 else e.allocate(logits * FP32, "logits")
@@ -84,7 +84,7 @@ def _chunk_gradients(e: Autograd, ctx: SimulationContext, tokens: int, head: int
     weighed = e.allocate(tokens * FP32)
     total = e.allocate(FP32)
     del weighed, not_covered, places, chosen, log_sum
-    if wanted:
+    if with_gradients:
         grad = wide if ctx.compute_bytes == FP32 else e.allocate(logits * ctx.compute_bytes, "logits")
         del wide, slope
         row = e.allocate(tokens * ctx.shape.hidden * ctx.compute_bytes)

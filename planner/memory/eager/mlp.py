@@ -1,4 +1,4 @@
-"""The MLPs of a block. Mirror of `reference_trainer/model/mlp.py`."""
+"""The MLPs of a block. Simulates `reference_trainer/model/mlp.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation_of(ctx: SimulationContext) -> Activation:
-    """The activation of a model; CUDA's autocast, not the processor's, takes powers in fp32."""
+    """The activation of a model. Autocast on CUDA computes powers in fp32; on a CPU it does not."""
     if ctx.model.mlp == "gelu-written-out" and ctx.autocast and ctx.cuda:
         return partial(op.written_out_gelu, power_itemsize=FP32)
     return ACTIVATIONS[ctx.model.mlp]

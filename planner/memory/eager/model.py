@@ -1,7 +1,7 @@
-"""The whole decoder. Mirror of `reference_trainer/model/gpt.py`.
+"""The whole decoder. Simulates `reference_trainer/model/gpt.py`.
 
-Names that PyTorch's version keeps alive are kept alive here, and what it drops is dropped: that is what makes the
-peaks exact. A call of an object holds its arguments until it returns, as a module's does.
+A name that PyTorch's version keeps is kept here, and what it drops is dropped: this makes the peaks exact. Calling an
+object keeps its arguments alive until the call returns, as calling a PyTorch module does.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Block:
         return op.add(e, x, self.mlp_branch(e, x))
 
     def into(self, e: Autograd, x: Tensor, norm: Norm | None, name: str) -> Tensor:
-        """What a sub-layer reads: the normed stream in the compute type."""
+        """The input of a sub-layer: the normed residual stream in the compute type."""
         e.label = f"blocks.{name}"
         return op.cast(e, x if norm is None else norm(e, x), self.ctx.cast_to)
 
     def after(self, e: Autograd, norm: Norm | None, name: str, y: Tensor) -> Tensor:
-        """What a sub-layer adds, normed where the config says so."""
+        """The output of a sub-layer, normed if the config has norms after sub-layers."""
         e.label = f"blocks.{name}"
         return y if norm is None else norm(e, y)
 
@@ -75,7 +75,7 @@ class Block:
 
 
 class Network:
-    """The whole decoder but its blocks, which are made as they are walked."""
+    """The whole decoder except its blocks, which are made as they are simulated."""
 
     def __init__(self, ctx: SimulationContext) -> None:
         s = ctx.shape
@@ -106,7 +106,7 @@ class Network:
         return dropout(e, ctx, x, "dropout")
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
-        """What the head reads."""
+        """The input of the head."""
         e.label = "norm"
         hidden = op.cast(e, self.norm(e, x), self.ctx.cast_to)
         return op.gradient_hook(e, hidden, lambda: e.ledger.phase("backward_block"))

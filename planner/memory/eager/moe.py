@@ -1,4 +1,4 @@
-"""A token-choice mixture of experts. Mirror of `MoE` in `reference_trainer/model/mlp.py`."""
+"""A token-choice mixture of experts. Simulates `MoE` in `reference_trainer/model/mlp.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planner.memory.eager.mlp import ACTIVATIONS, MLP
 
 
 class Experts:
-    """The routed experts' MLPs; each matrix of all experts is one parameter."""
+    """The MLPs of the routed experts; the same matrix of all experts is one parameter."""
 
     def __init__(self, ctx: SimulationContext) -> None:
         moe, s = ctx.model.moe, ctx.shape
@@ -59,7 +59,7 @@ class MoE:
             e.label = "blocks.mlp.shared_gate"
             gate = self.shared_gate(e, x)
             e.label = "blocks.mlp"
-            gate = op.relu(e, gate)  # the sigmoid too keeps its output
+            gate = op.relu(e, gate)  # sigmoid: saves its output too
             y = self.shared(e, x)
             e.label = "blocks.mlp"
             y = multiply_rows(e, gate, y)
@@ -70,7 +70,7 @@ class MoE:
         return out
 
     def routed(self, e: Autograd, x: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
-        """Zeros to which the chosen experts' weighed outputs are added."""
+        """The routed experts' outputs, weighted and added into zeros."""
         e.label = "blocks.mlp"
         ctx = self.ctx
         zeros = e.empty(x.count, ctx.compute_bytes)
@@ -83,20 +83,20 @@ class MoE:
         return zeros.view(zeros.count, node)
 
     def route(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and token numbers of the n k pairs, sorted by expert."""
+        """Routing weight and token index of each of the n k pairs of token and expert, sorted by expert."""
         n, pairs = self.ctx.tokens, self.ctx.tokens * self.moe.top_k
         e.label = "blocks.mlp.router"
         logits = self.router(e, x)
         e.label = "blocks.mlp"
         wide = op.cast(e, logits, FP32)
         del logits
-        shares = op.relu(e, wide)  # the softmax keeps its output
+        probabilities = op.relu(e, wide)  # softmax: saves its output too
         del wide
-        backward = op.new_gradients(e, shares.nbytes, before=(shares.nbytes,))
-        chosen_weights = op.operator(e, (shares,), backward, pairs, FP32)
+        backward = op.new_gradients(e, probabilities.nbytes, before=(probabilities.nbytes,))
+        chosen_weights = op.operator(e, (probabilities,), backward, pairs, FP32)
         chosen = e.empty(pairs, INT64)  # its name keeps it alive to the end
         e.save(chosen_weights.node, chosen)
-        del shares
+        del probabilities
         chosen_weights = divide(e, chosen_weights, summed(e, chosen_weights, n))
         in_order, order = e.empty(pairs, INT64), e.empty(pairs, INT64)
         del in_order

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention by kernel: what each allocates, saves and needs in backward.
+"""Scaled dot-product attention: what each kernel allocates and saves, and its scratch space in backward.
 
 flash: the scores are never stored. math: softmax(Q K^T) V written out in fp32, as PyTorch composes it
 (aten/src/ATen/native/transformers/attention.cpp, `_scaled_dot_product_attention_math`).
@@ -17,11 +17,11 @@ from planner.memory.eager.graph import Tensor
 RANDOM_STATE = 16  # bytes: seed and offset
 
 
-Mask = Tensor | bool  # a mask of this micro-batch; or whether there is a table that stands for good
+Mask = Tensor | bool  # the mask of this micro-batch, or whether a permanent mask exists
 
 
 def document_masks(e: Autograd, ctx: SimulationContext) -> tuple[Tensor | None, Tensor | None]:
-    """Masks that cut documents apart, for blocks without and with a window. Mirror of `borders.cut_at_borders`."""
+    """Document masks, without and with a window. Simulates `reference_trainer/model/document_masks.py`."""
     if not ctx.masks_documents:
         return None, None
     t, windows, same = ctx.training, ctx.window_kinds, not ctx.window_binds
@@ -41,19 +41,19 @@ def document_masks(e: Autograd, ctx: SimulationContext) -> tuple[Tensor | None, 
 
 
 def attend(e: Autograd, ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
-    """The heads' outputs by the kernel that PyTorch picks; `in_rows` puts them side by side for each token."""
+    """The heads' outputs, by the kernel that PyTorch picks; `in_rows` then puts them next to each other by token."""
     if by_math(e, ctx):
         return math_attention(e, ctx, query, key, value, mask is not False)
     return flash_attention(e, ctx, query, key, value, mask)
 
 
 def by_math(e: Autograd, ctx: SimulationContext) -> bool:
-    """Whether attention is written out: by choice, or because a CPU's flash kernel has no dropout."""
+    """Whether attention is written out: if the config says so, or because a CPU's flash kernel has no dropout."""
     return ctx.training.attention_kernel == "math" or bool(ctx.training.dropout and e.recording and not ctx.cuda)
 
 
 def in_rows(e: Autograd, ctx: SimulationContext, out: Tensor, sliced: bool = False) -> Tensor:
-    """[B, T, a v] of the heads' outputs: a copy where they do not lie so already."""
+    """The heads' outputs as [B, T, a v]: a copy unless they have this layout already."""
     if not sliced and (ctx.shape.heads == 1 or not by_math(e, ctx)):
         return out
     return op.copy(e, out)
@@ -62,7 +62,7 @@ def in_rows(e: Autograd, ctx: SimulationContext, out: Tensor, sliced: bool = Fal
 def flash_attention(
     e: Autograd, ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor, mask: Mask
 ) -> Tensor:
-    """q, k, v, the mask, output and the fp32 log-sum-exp are saved; on CUDA also the random state of the call."""
+    """Flash attention: saves q, k, v, the mask, output and fp32 log-sum-exp; on CUDA also the random state."""
     backward = op.new_gradients(
         e, query.nbytes, key.nbytes, value.nbytes, after=_cuda_scratch(ctx, query, key, value) if ctx.cuda else ()
     )
@@ -76,10 +76,10 @@ def flash_attention(
 
 
 def _cuda_scratch(ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
-    """What the CUDA kernel's backward needs for a moment: row sums, fp32 sums of dq, dk and dv of every query head.
+    """Scratch bytes of the CUDA kernel's backward: row sums, fp32 sums of dq, dk and dv of every query head.
 
     Source: csrc/flash_attn/flash_api.cpp (mha_bwd): sequences are rounded to 128, heads to 32 channels, or 64 above
-    128. Not yet seen on a device.
+    128. Not validated on a GPU.
     """
     t, s = ctx.training, ctx.shape
     rows = t.micro_batch * s.heads * -(-t.seq // 128) * 128
@@ -92,9 +92,9 @@ def _cuda_scratch(ctx: SimulationContext, query: Tensor, key: Tensor, value: Ten
 def math_attention(
     e: Autograd, ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor, masked: bool
 ) -> Tensor:
-    """Everything that is made stays until the function returns, as C++ locals do."""
+    """Attention written out. All tensors it makes live until it returns, like C++ locals."""
     itemsize, batch, seq, heads = query.itemsize, ctx.training.micro_batch, ctx.training.seq, ctx.shape.heads
-    scattered = batch > 1 and heads > 1  # heads of several sequences do not lie one after the other: matmul copies
+    scattered = batch > 1 and heads > 1  # heads of several sequences are not contiguous: matmul copies
     wide_query, wide_key, wide_value = (op.cast(e, x, FP32) for x in (query, key, value))
     scaled_query = op.scale(e, wide_query)
     mask = None if masked else _causal_mask(e, seq)
@@ -110,7 +110,7 @@ def math_attention(
     scores = product(e, left, right, batch * heads * seq * seq)
     del left, right, scaled_key
     scores = op.copy(e, scores)  # the mask is added
-    weights = op.relu(e, scores)  # softmax, like ReLU, keeps its output and gives a gradient of its size
+    weights = op.relu(e, scores)  # softmax: like ReLU, saves its output
     del scores
     weights = weight_dropout(e, ctx, weights)
     narrow_weights = None if itemsize == FP32 else e.empty(weights.count, itemsize)  # returned beside the output
@@ -147,7 +147,7 @@ def product(e: Autograd, left: Tensor, right: Tensor, count: int, scattered: boo
 
 
 def weight_dropout(e: Autograd, ctx: SimulationContext, weights: Tensor) -> Tensor:
-    """Dropout of the attention weights, composed of operators on a CPU: noise of the input's type, a product."""
+    """Dropout of the attention weights, written out on a CPU: noise in the input's type, multiplied."""
     if not ctx.training.dropout or not e.recording:
         return weights
     noise = e.empty(weights.count, weights.itemsize)

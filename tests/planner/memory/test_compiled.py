@@ -56,12 +56,12 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
         activation_checkpointing=checkpointing,
     )  # fmt: skip
     events: list[tuple[int, int]] = []
-    walked, whole = simulate_run(config), simulate_run(config, events=events)
+    simulated, whole = simulate_run(config), simulate_run(config, events=events)
     gradients = parameters_of(config.model).total * presets.recipe(recipe).gradients_bytes_per_parameter
-    steps = {phase.phase: phase for phase in walked.phases}
+    steps = {phase.phase: phase for phase in simulated.phases}
     assert steps["optimizer_step"].at_peak["gradients"] == gradients
     # tensor by tensor, with both micro-batches, nothing is higher
-    assert max(p.peak_bytes for p in whole.phases) == max(p.peak_bytes for p in walked.phases)
+    assert max(p.peak_bytes for p in whole.phases) == max(p.peak_bytes for p in simulated.phases)
     live: dict[int, int] = {}
     for key, size in events:
         if size:
@@ -72,7 +72,7 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
 
 def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
     once, twice = (simulate_run(config_of(runtime="compiled", accumulation=k)) for k in (1, 2))
-    ends = [next(p for p in walked.phases if p.phase == "backward_end") for walked in (once, twice)]
+    ends = [next(p for p in simulated.phases if p.phase == "backward_end") for simulated in (once, twice)]
     gradients = parameters_of(config_of().model).total * 4
     assert ends[1].peak_bytes - ends[0].peak_bytes == gradients
     assert ends[1].at_peak["gradients"] >= 2 * gradients

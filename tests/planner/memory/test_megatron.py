@@ -28,7 +28,7 @@ def megatron(name: str, **changes: Any) -> RunConfig:
 
 
 def block_bytes(config: RunConfig) -> int:
-    return sum(stage.saved for stage in fused_program(simulation_context(config)).blocks[0])
+    return sum(stage.saved_bytes for stage in fused_program(simulation_context(config)).blocks[0])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -47,8 +47,8 @@ def test_the_terms_of_a_layer() -> None:
     stages = fused_program(simulation_context(config)).blocks[0]
     border = next(i for i, stage in enumerate(stages) if stage.label == "blocks.mlp_norm")
     sbh = SEQ * sequences * hidden
-    norms = [stage.saved / sbh for stage in stages if stage.label.endswith("_norm")]
-    attention, mlp = (sum(stage.saved for stage in part) / sbh for part in (stages[1:border], stages[border + 1 :]))
+    norms = [stage.saved_bytes / sbh for stage in stages if stage.label.endswith("_norm")]
+    attention, mlp = (sum(stage.saved_bytes for stage in part) / sbh for part in (stages[1:border], stages[border + 1 :]))
     assert norms == [2, 2]
     assert (attention, mlp) == (11, 19)
 
@@ -113,9 +113,9 @@ def test_the_walk_holds_what_is_saved_and_ends_with_the_gradients(checkpointing:
     config = config_of(
         recipe="master-bf16", runtime="fused", activation_checkpointing=checkpointing, accumulation=accumulation
     )
-    walked = simulate_run(config)
-    phases = {phase.phase: phase for phase in walked.phases}
-    saved = sum(walked.saved_by_operator.values())
+    simulated = simulate_run(config)
+    phases = {phase.phase: phase for phase in simulated.phases}
+    saved = sum(simulated.saved_by_operator.values())
     parameters = parameters_of(config.model).total
     state = parameters * (2 + 4 + 8 + (4 if accumulation > 1 else 0))
     inputs = 2 * 8 * config.training.micro_batch * config.training.seq

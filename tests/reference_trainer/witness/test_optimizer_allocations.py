@@ -48,31 +48,31 @@ def config_of(family: str, recipe: str, optimizer: dict[str, object], layers: in
     return config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
 
 
-def peaks(walked: Simulation) -> dict[str, int]:
+def peaks(simulated: Simulation) -> dict[str, int]:
     names = ("first_optimizer_step", "optimizer_step", "save")
-    return {phase.phase: phase.peak_bytes for phase in walked.phases if phase.phase in names}
+    return {phase.phase: phase.peak_bytes for phase in simulated.phases if phase.phase in names}
 
 
-def assert_witnessed(config: RunConfig) -> None:
+def assert_matches_pytorch(config: RunConfig) -> None:
     seen = replay(config).by_phase()
-    for walked in (simulate_run(config), simulate_run(config, events=[])):
-        for phase, predicted in peaks(walked).items():
+    for simulated in (simulate_run(config), simulate_run(config, events=[])):
+        for phase, predicted in peaks(simulated).items():
             assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])
 
 
 @pytest.mark.parametrize(("recipe", "way"), list(itertools.product(RECIPES, WAYS)))
 def test_peak_of_every_update(recipe: str, way: tuple[str, str]) -> None:
-    assert_witnessed(config_of("gpt2", recipe, {"name": way[0], "implementation": way[1]}))
+    assert_matches_pytorch(config_of("gpt2", recipe, {"name": way[0], "implementation": way[1]}))
 
 
 @pytest.mark.parametrize(("recipe", "way"), list(itertools.product(("mixed-bf16", "master-bf16-grad16"), WAYS)))
 def test_peak_of_every_update_of_a_gated_untied_model(recipe: str, way: tuple[str, str]) -> None:
-    assert_witnessed(config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, layers=5))
+    assert_matches_pytorch(config_of("llama", recipe, {"name": way[0], "implementation": way[1]}, layers=5))
 
 
 @pytest.mark.parametrize(("recipe", "state"), list(itertools.product(RECIPES, STATES)))
 def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[str, str]) -> None:
-    assert_witnessed(
+    assert_matches_pytorch(
         config_of("gpt2", recipe, {"name": state[0], "implementation": "for-loop", "state_dtype": state[1]})
     )
 
@@ -80,7 +80,7 @@ def test_peak_where_the_moments_have_their_own_type(recipe: str, state: tuple[st
 @pytest.mark.parametrize("limits", [{"clip_norm": None}, {"clip_norm": None, "clip_value": 0.1}, {"clip_value": 0.1}])
 @pytest.mark.parametrize("recipe", ["fp32", "master-bf16-grad16"])
 def test_peak_where_gradients_are_clipped(recipe: str, limits: dict[str, object]) -> None:
-    assert_witnessed(config_of("gpt2", recipe, {"name": "sgd", "implementation": "fused"} | limits))
+    assert_matches_pytorch(config_of("gpt2", recipe, {"name": "sgd", "implementation": "fused"} | limits))
 
 
 GROUPS = [
@@ -101,12 +101,12 @@ IN_GROUPS = [
 
 @pytest.mark.parametrize("way", IN_GROUPS, ids="-".join)
 def test_peak_of_updates_in_groups(way: tuple[str, str]) -> None:
-    assert_witnessed(config_of("gpt2", "fp32", {"name": way[0], "implementation": way[1], "groups": GROUPS}))
+    assert_matches_pytorch(config_of("gpt2", "fp32", {"name": way[0], "implementation": way[1], "groups": GROUPS}))
 
 
 @pytest.mark.parametrize("way", ["for-loop", "foreach"])
 def test_peak_of_sgd_without_decay(way: str) -> None:
-    assert_witnessed(config_of("gpt2", "fp32", {"name": "sgd", "implementation": way, "weight_decay": 0.0}))
+    assert_matches_pytorch(config_of("gpt2", "fp32", {"name": "sgd", "implementation": way, "weight_decay": 0.0}))
 
 
 @pytest.mark.parametrize(("recipe", "way"), list(itertools.product(RECIPES, WAYS)))

@@ -42,7 +42,7 @@ ROWS = [row for row in rows() if is_new(row)]
 OFFLOADED = [row for row in rows() if row.checkpointing == "offloaded" and not is_new(row)]
 
 
-def wrong_order(row: Row) -> str:
+def known_difference(row: Row) -> str:
     """What the walk has otherwise than PyTorch; "" where nothing is known."""
     biased = row.case == "gpt2" and row.recipe == "master-bf16"
     return "a linear layer's bias is widened before its weight" if biased else ""
@@ -53,7 +53,7 @@ def marked(found: list[Row], known: Callable[[Row], str]) -> list[Any]:
     return [pytest.param(r, marks=pytest.mark.xfail(reason=known(r))) if known(r) else r for r in found]
 
 
-@pytest.mark.parametrize("row", marked(ROWS, wrong_order), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", marked(ROWS, known_difference), ids=lambda row: row.id)
 def test_every_allocation_of_a_micro_batch_in_order(row: Row) -> None:
     assert first_difference(config_of(row)) == ""
 

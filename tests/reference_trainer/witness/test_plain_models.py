@@ -58,10 +58,10 @@ def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, 
 def assert_peaks_agree(config: RunConfig, track: Track) -> None:
     """Every phase's peak, and which is the highest."""
     share = 0.001 if config.training.activation_checkpointing == "none" else 0.01
-    seen, walked = track.by_phase(), simulate_run(config).phases
-    for phase in walked:
+    seen, simulated = track.by_phase(), simulate_run(config).phases
+    for phase in simulated:
         assert phase.peak_bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
-    assert max(walked, key=lambda p: p.peak_bytes).phase == track.peak.phase
+    assert max(simulated, key=lambda p: p.peak_bytes).phase == track.peak.phase
 
 
 @pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)

@@ -52,7 +52,7 @@ def simulated_allocations(config: RunConfig) -> Made:
         autograd.previous_logits = autograd.allocate(size, "logits")
         recorder.made.clear()
     before = recorder.total
-    simulate_micro_batch(context, autograd, whole=True)
+    simulate_micro_batch(context, autograd, every_block=True)
     return [(size, live - before) for size, live in recorder.made if size > SCALAR]
 
 

@@ -1,4 +1,4 @@
-"""Rules and constants that are data: roofline shares, batches and rates by size, the ranges of good practice."""
+"""Rules and constants read from data files: roofline efficiencies, batch and learning rate by size, usual ranges."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Bytes that backward needs, per operator and per token: what autograd really saves in eager mode.
+"""Bytes that autograd saves for backward in eager mode, per operator.
 
-Each formula is one operator of one block, or of the ends; a storage that two operators share belongs to the
-first that saves it. `cast_bytes` is 2 where linear layers cast their fp32 weight to bf16, else 0: the copy lives
-from the layer's forward to its backward. Witness: `saved_tensors_hooks` over the reference model, exactly.
+Each formula is one operator of one block, or of the embedding, head or loss. A storage that two operators share counts
+for the first that saves it. `cast_bytes` is 2 if linear layers cast their fp32 weight to bf16, else 0: the copy lives
+from the layer's forward to its backward. Checked against `saved_tensors_hooks` on the reference model, exactly.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def saved_by_linear(tokens_per_micro_batch: Num, inputs: Num, outputs: Num, comp
 
 @formula(gives="bytes", source=_SAVED)
 def saved_weight_cast(inputs: Num, outputs: Num, cast_bytes: Num) -> Num:
-    """A linear layer whose input another operator holds already: the cast copy of its weight only."""
+    """A linear layer whose input another operator has saved already: only the cast copy of its weight."""
     return inputs * outputs * cast_bytes
 
 
@@ -48,7 +48,7 @@ def saved_weight_cast(inputs: Num, outputs: Num, cast_bytes: Num) -> Num:
 def saved_by_attention(
     tokens_per_micro_batch: Num, query_width: Num, key_width: Num, heads: Num, rotary_factor: Num, compute_bytes: Num
 ) -> Num:
-    """Flash attention: q, k, v (one storage), turned copies of q and k, the output, the fp32 log-sum-exp."""
+    """Flash attention: q, k, v (one storage), rotated copies of q and k, the output, the fp32 log-sum-exp."""
     per_token = 2 * query_width + 2 * key_width + rotary_factor * (query_width + key_width)
     return tokens_per_micro_batch * (per_token * compute_bytes + heads * FP32)
 

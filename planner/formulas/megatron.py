@@ -1,9 +1,9 @@
-"""Bytes that Megatron-Core's fused kernels keep for backward, term by term, on one device.
+"""Bytes that Megatron-Core's fused kernels save for backward, term by term, on one device.
 
 Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) count a layer of hidden size h, a heads, s tokens and b
 sequences as 34 sbh + 5 a s^2 b: attention 11 sbh and the scores, MLP 19 sbh, two norms 4 sbh, all in two bytes and the
 masks of dropout in one. The terms stand here for any inner width, for grouped heads, for gates, and without dropout.
-What is small beside them (statistics of norms, biases) is left out there, and so it is here.
+The paper leaves out small terms (statistics of norms, biases), and so do we.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fused_norm(tokens_per_micro_batch: Num, hidden: Num, compute_bytes: Num) -> 
 
 @formula(gives="bytes", source=_TERMS + ": 2 sbh, 2 sbh or 8 sbh", witness=_NO_RUN)
 def fused_linear(tokens_per_micro_batch: Num, inputs: Num, compute_bytes: Num) -> Num:
-    """A product: its input; products that share one keep it once."""
+    """A linear layer: its input; layers that share an input save it once."""
     return tokens_per_micro_batch * inputs * compute_bytes
 
 
@@ -36,7 +36,7 @@ def fused_queries_keys_values(tokens_per_micro_batch: Num, query_width: Num, key
 
 @formula(gives="bytes", source=_TERMS + ": 2 a s^2 b for the softmax, and with dropout 3 a s^2 b", witness=_NO_RUN)
 def fused_scores(tokens_per_micro_batch: Num, seq: Num, heads: Num, compute_bytes: Num, dropped: Num) -> Num:
-    """Scores that are stored: the softmax, and where weights are dropped a mask and what is left of them."""
+    """Scores that are stored: the softmax; with dropout also its mask and its output."""
     return tokens_per_micro_batch * seq * heads * (compute_bytes + dropped * (compute_bytes + 1))
 
 

@@ -9,7 +9,7 @@ from planner.formulas.ops import Num
 @formula(
     gives="bytes",
     source="rule of thumb: 2 (half-precision weights) + 4 (master) + 4 (m) + 4 (v); no gradient",
-    witness="none: a rule of thumb; the account of the recipe stands beside it",
+    witness="none: a rule of thumb; the memory breakdown of the recipe is shown next to it",
 )
 def rule_14_bytes(parameters: Num) -> Num:
     """The 14-byte rule: model and optimizer without the gradient. A rule of thumb, not a recipe that can run."""
@@ -18,7 +18,7 @@ def rule_14_bytes(parameters: Num) -> Num:
 
 @formula(gives="bytes", source="definition")
 def weights_bytes(parameters: Num, weight_bytes: Num) -> Num:
-    """All weights in the type they are kept in."""
+    """All weights, in the type they are stored in."""
     return parameters * weight_bytes
 
 
@@ -41,7 +41,7 @@ def optimizer_bytes(parameters: Num, state_bytes: Num) -> Num:
 
 
 _ENTRY = 98  # byte of a tensor's JSON entry, mean over the reference model's names
-_JSON = 1000  # byte: the rest of the headers, state.json and manifest.json, as measured beside 98 an entry
+_JSON = 1000  # byte: the rest of the headers, state.json and manifest.json, measured, in addition to 98 an entry
 
 
 @formula(
@@ -62,5 +62,5 @@ def sharded_state_bytes(parameters: Num, unsharded_bytes: Num, sharded_bytes: Nu
 
 @formula(gives="bytes", source="definition")
 def left_bytes(capacity_bytes: Num, bytes: Num) -> Num:
-    """What a card has left beside `bytes`."""
+    """Bytes of a card left after `bytes`."""
     return capacity_bytes - bytes

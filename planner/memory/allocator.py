@@ -1,8 +1,8 @@
-"""PyTorch's CUDA caching allocator as arithmetic: what a sequence of allocations takes from the driver.
+"""Simulates PyTorch's CUDA caching allocator: the memory that a sequence of allocations takes from the driver.
 
-Requests become blocks of whole 512 bytes; blocks are cut from segments, which the driver gives; freed blocks are
-kept, merged with free neighbours of their segment, and handed out again, the smallest that is large enough first.
-So three numbers differ: requested (what tensors ask for) <= allocated (blocks in use) <= reserved (segments).
+Requests are rounded up to blocks of whole 512 bytes. Blocks are split off segments, which come from the driver. Freed
+blocks are cached, merged with free neighbours in their segment, and reused: the smallest that is large enough first.
+So three numbers differ: requested (bytes of tensors) <= allocated (blocks in use) <= reserved (segments).
 
 The constants are those of torch 2.13, the rules those of two earlier versions, which agree (docs/why/allocator.md). One
 stream, no graph capture, default options (`max_split_size_mb` unlimited, `large_segment_size_mb` 20,
@@ -31,14 +31,14 @@ from planner.memory.allocator_pools import (
 )
 from planner.units import format_bytes
 
-AllocationEvent = tuple[int, int]  # handle, requested bytes; 0 bytes free what the handle holds
+AllocationEvent = tuple[int, int]  # handle, requested bytes; 0 bytes free the handle's allocation
 
 
 @dataclass(frozen=True, slots=True)
 class AllocatorPeaks:
-    """The most of each since the start or `reset_peaks`, bytes; each at its own moment."""
+    """The maximum of each number since the start or `reset_peaks`, in bytes; each has its own moment."""
 
-    requested: int  # what tensors asked for
+    requested: int  # bytes of tensors
     allocated: int  # blocks in use, `torch.cuda.max_memory_allocated`
     reserved: int  # segments or pages, `torch.cuda.max_memory_reserved`
     segments: int  # number; with expandable segments, ranges with any memory
@@ -48,8 +48,8 @@ class AllocatorPeaks:
 class CachingAllocator:
     """The state of the allocator on one device: `malloc` and `free` by handle, as tensors come and go.
 
-    capacity: bytes that the driver can give; None is without end. Raises OutOfMemoryError where an allocation does
-    not fit even after every unused segment has been given back.
+    capacity: bytes of the driver; None is unlimited. Raises OutOfMemoryError if an allocation does not fit even after
+    every unused segment has been released.
     """
 
     def __init__(self, *, expandable: bool = False, capacity: int | None = None) -> None:
@@ -62,7 +62,7 @@ class CachingAllocator:
 
     @property
     def reserved(self) -> int:
-        """Bytes that the driver gave and has not got back."""
+        """Bytes taken from the driver and not released."""
         return self._small.reserved + self._large.reserved
 
     @property
@@ -78,14 +78,14 @@ class CachingAllocator:
         )
 
     def reset_peaks(self) -> None:
-        """Begin a phase: from here on, the peaks are those of what is alive now and of what follows."""
+        """Begin a phase: peaks start again from what is alive now."""
         self._top_requested, self._top_allocated = self.requested, self.allocated
         self._top_reserved, self._top_segments = self.reserved, self.segments
         self._inactive = self._top_reserved - self.allocated
 
     def malloc(self, key: int, size: int) -> None:
-        """Allocate `size` requested bytes under the handle `key`; none for no bytes, as for an empty tensor."""
-        assert size >= 0 and key not in self._live, f"handle {key} holds something already, or {size} bytes"
+        """Allocate `size` requested bytes under the handle `key`; 0 bytes, an empty tensor, take no block."""
+        assert size >= 0 and key not in self._live, f"handle {key} is in use, or the size {size} is negative"
         if size == 0:
             self._live[key] = None
             return
@@ -110,7 +110,7 @@ class CachingAllocator:
             self._note_growth()
 
     def _from_driver(self, pool: Pool, size: int) -> MemoryBlock:
-        """More memory for `pool`; where none is left, what lies unused is given back first."""
+        """More memory for `pool` from the driver; if none is left, unused memory is released first."""
         block = pool.grow(size, self._room())
         if block is None:
             self.empty_cache()
@@ -135,7 +135,7 @@ class CachingAllocator:
             self._inactive = self.reserved - self.allocated
 
     def free(self, key: int) -> None:
-        """Free what `key` holds. Raises KeyError where it holds nothing: our own mistake."""
+        """Free the allocation of `key`. Raises KeyError if there is none: our own mistake."""
         block = self._live.pop(key)
         if block is None:
             return
@@ -144,7 +144,7 @@ class CachingAllocator:
         (self._small if block.address < VIRTUAL_RANGE else self._large).free(block)
 
     def empty_cache(self) -> None:
-        """Give what is unused back to the driver: whole segments, or whole pages of expandable ones."""
+        """Release unused memory to the driver: whole segments, or whole pages of expandable ones."""
         self._small.release()
         self._large.release()
 

@@ -1,8 +1,8 @@
-"""Segments and the free blocks in them: the two kinds of pool of PyTorch's CUDA caching allocator.
+"""The two kinds of memory pool of PyTorch's CUDA caching allocator: their segments and free blocks.
 
-A segment is what the driver gives; blocks are what it is cut into. A freed block merges with its free neighbours in
-the segment. `Pool` takes segments of fixed size; `ExpandablePool` (`expandable_segments:True`) has one range of
-addresses behind which memory is put page by page. `allocator.py` chooses the pool and counts.
+A segment comes from the driver and is split into blocks. A freed block merges with its free neighbours in the segment.
+`Pool` takes segments of fixed size; `ExpandablePool` (`expandable_segments:True`) has one range of addresses, to which
+memory is mapped page by page. `allocator.py` chooses the pool and counts.
 
 Source of the constants: PyTorch 2.13, c10/core/AllocatorConfig.h. Of the rules: c10/cuda/CUDACachingAllocator.cpp,
 whose function is named in the docstring of ours.
@@ -46,14 +46,14 @@ class Pool:
         self.reserved = 0
         self.heads: dict[int, MemoryBlock] = {}  # first block of each segment by its address
         self._next_address = 0 if small else VIRTUAL_RANGE
-        # should_split: a cut leaves at least so many bytes; a smaller rest stays with the block, allocated and unused
+        # should_split: a cut leaves at least this many bytes; a smaller rest stays in the block, allocated and unused
         self.least_rest = ROUND if small else LARGEST_SMALL + ROUND
-        self._keys: list[int] = []  # ascending: the first that is large enough fits best
+        self._keys: list[int] = []  # ascending: the first one large enough is the best fit
         self._blocks: list[MemoryBlock] = []  # of the same index
 
     @property
     def segments(self) -> int:
-        """Segments that the driver gave and has not got back."""
+        """Segments taken from the driver and not released."""
         return len(self.heads)
 
     def find(self, size: int) -> MemoryBlock | None:
@@ -76,7 +76,7 @@ class Pool:
         return block
 
     def _segment_bytes(self, size: int) -> int:
-        """What the driver is asked for (get_allocation_size)."""
+        """Bytes that are requested from the driver (get_allocation_size)."""
         if self.small:
             return SMALL_SEGMENT
         if size < OWN_SEGMENT_FROM:
@@ -84,7 +84,7 @@ class Pool:
         return -(-size // OWN_SEGMENT_ROUND) * OWN_SEGMENT_ROUND
 
     def cut(self, block: MemoryBlock, size: int) -> None:
-        """Leave `size` bytes to `block`; the rest becomes a free block behind it."""
+        """Split `block` after `size` bytes; the rest becomes a free block."""
         rest = self._split(block, size)
         rest.state = FREE
         self._list(rest)
@@ -112,7 +112,7 @@ class Pool:
         self._list(block)
 
     def release(self) -> None:
-        """Give segments without a block in use back to the driver (release_blocks)."""
+        """Release segments without a block in use to the driver (release_blocks)."""
         for block in [b for b in self._blocks if b.before is None and b.after is None]:
             self._unlist(block)
             del self.heads[block.address]
@@ -130,7 +130,7 @@ class Pool:
 
 
 def _absorb(block: MemoryBlock, after: MemoryBlock) -> None:
-    """Make `after`, the block behind, a part of `block`."""
+    """Merge `after`, the next block, into `block`."""
     block.size += after.size
     block.after = after.after
     if block.after is not None:
@@ -138,7 +138,7 @@ def _absorb(block: MemoryBlock, after: MemoryBlock) -> None:
 
 
 class ExpandablePool(Pool):
-    """One range of addresses; memory is put behind it page by page, and any whole page can be given back."""
+    """One range of addresses; memory is mapped page by page, and any whole page can be released."""
 
     def __init__(self, *, small: bool) -> None:
         super().__init__(small=small)
@@ -151,11 +151,11 @@ class ExpandablePool(Pool):
 
     @property
     def segments(self) -> int:
-        """1 while any memory is behind the range, else 0; `torch.cuda.memory_stats` counts none of them."""
+        """1 while any memory is mapped, else 0; `torch.cuda.memory_stats` counts none of them."""
         return int(self.reserved > 0)
 
     def find(self, size: int) -> MemoryBlock | None:
-        """As in any pool, but a block at the edge of unmapped addresses counts as large as it could grow."""
+        """As in any pool, but a block next to unmapped addresses counts as large as it could grow."""
         keys, blocks = self._keys, self._blocks
         at = bisect_left(keys, size << _ADDRESS_BITS)
         if at == len(keys):
@@ -166,9 +166,9 @@ class ExpandablePool(Pool):
         return blocks.pop(at)
 
     def grow(self, size: int, room: int | None) -> MemoryBlock | None:
-        """Pages behind the lowest addresses where `size` bytes fit (try_allocate_expandable_block).
+        """Map pages at the lowest addresses where `size` bytes fit (try_allocate_expandable_block).
 
-        What was mapped before `room` ended stays, free.
+        Pages mapped before `room` ran out stay mapped, free.
         """
         block = next(b for b in map(_with_free_before, self._unmapped) if _fits(b, size))
         while block.state == UNMAPPED or block.size < size:
@@ -186,7 +186,7 @@ class ExpandablePool(Pool):
         return block
 
     def _map(self, hole: MemoryBlock, size: int) -> MemoryBlock:
-        """Put memory behind the first `size` bytes of `hole`: a free block, merged with its neighbours (map_block)."""
+        """Map memory to the first `size` bytes of `hole`: a free block, merged with its neighbours (map_block)."""
         at = self._unmapped.index(hole)
         self._unmapped[at : at + 1] = [self._split(hole, size)] if size < hole.size else []
         self.reserved += size
@@ -195,8 +195,8 @@ class ExpandablePool(Pool):
         return before if before is not None and before.state == FREE else hole
 
     def release(self) -> None:
-        """Give every page without a byte in use back to the driver (release_blocks, unmap_block)."""
-        for block in list(self._blocks):  # what is left of a block holds no whole page: the copy suffices
+        """Release every page without a byte in use to the driver (release_blocks, unmap_block)."""
+        for block in list(self._blocks):  # a block's remainder has no whole page, so the copy suffices
             offset = block.address - self._base
             begin = self._base + -(-offset // self.page) * self.page
             end = self._base + (offset + block.size) // self.page * self.page

@@ -17,7 +17,7 @@ from planner.memory.phases import simulate_run
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 
-_MOST_REPLAYED_BLOCKS = 512  # of a model whose blocks are replayed one by one
+_MOST_REPLAYED_BLOCKS = 512  # above, rules give the bytes: every block would be replayed
 BY_REPLAY = "simulated allocator with a capacity of usable_bytes - context_bytes"
 BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
 

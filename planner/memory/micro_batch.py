@@ -1,8 +1,8 @@
-"""One micro-batch on the tape: the network forward and backward, its phases marked.
+"""Simulates one micro-batch: the network forward and backward, with the phases marked.
 
-Blocks of one kind are alike: of a run of them the first and the last are walked and those between are added at once,
-because every total is linear in the block's number and its maximum is therefore at an end. Where kinds alternate
-(every k-th block is checkpointed, or goes without rotary embedding), the unit that repeats is k blocks.
+Of a run of alike blocks only the first and the last are simulated; those between are added at once. This is exact,
+because every total is linear in the block's number, so its maximum is at an end. If kinds of blocks alternate (every
+k-th block is checkpointed, or has no rotary embedding), the unit that repeats is k blocks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from planner.memory.ledger import Ledger
 from planner.memory.megatron import fused_program
 from planner.memory.stages import Program, ProgramSimulation
 
-Run = tuple[int, int, int]  # first block, blocks of one unit, units
+BlockRun = tuple[int, int, int]  # first block, blocks of one unit, units
 PROGRAMS: dict[str, Callable[[SimulationContext], Program]] = {"compiled": compiled_program, "fused": fused_program}
 
 
-def simulate_micro_batch(ctx: SimulationContext, e: Autograd, whole: bool = False) -> None:
-    """Forward and backward; phases forward_end, backward_start, backward_block, backward_end.
+def simulate_micro_batch(ctx: SimulationContext, e: Autograd, every_block: bool = False) -> None:
+    """Simulate forward and backward; phases forward_end, backward_start, backward_block, backward_end.
 
-    whole: every block is walked, none is added at once.
+    every_block: simulate each block; none is added at once.
     """
     ledger, network = e.ledger, Network(ctx)
     if ctx.training.runtime in PROGRAMS:
@@ -42,7 +42,7 @@ def simulate_micro_batch(ctx: SimulationContext, e: Autograd, whole: bool = Fals
     e.masks = document_masks(e, ctx)
     stream = [gradient_hook(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
     for run in block_runs(ctx):
-        _simulate_blocks(ctx, e, stream, run, whole)
+        _simulate_blocks(ctx, e, stream, run, every_block)
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     e.masks = (None, None)
@@ -56,8 +56,8 @@ def simulate_micro_batch(ctx: SimulationContext, e: Autograd, whole: bool = Fals
     e.backward(loss)
 
 
-def simulate_evaluation(ctx: SimulationContext, e: Autograd, whole: bool = False) -> None:
-    """A forward pass that keeps no graph: of a block nothing stays but its output."""
+def simulate_evaluation(ctx: SimulationContext, e: Autograd, every_block: bool = False) -> None:
+    """Simulate a forward pass without a graph: only a block's output outlives it."""
     if ctx.training.runtime in PROGRAMS:
         ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).evaluation()
         return
@@ -67,7 +67,9 @@ def simulate_evaluation(ctx: SimulationContext, e: Autograd, whole: bool = False
     e.masks = document_masks(e, ctx)
     stream = [network.embed(e, ids)]
     for run in block_runs(ctx):
-        _simulate_blocks(ctx, e, stream, run, whole)  # under autocast the copies of all blocks' weights stay
+        _simulate_blocks(
+            ctx, e, stream, run, every_block
+        )  # under autocast the cached casts of all blocks' weights stay
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     e.masks = (None, None)
@@ -77,8 +79,8 @@ def simulate_evaluation(ctx: SimulationContext, e: Autograd, whole: bool = False
     e.recording = True
 
 
-def block_runs(ctx: SimulationContext) -> list[Run]:
-    """The blocks as runs of alike units: of dense blocks, then of those with experts."""
+def block_runs(ctx: SimulationContext) -> list[BlockRun]:
+    """The blocks as runs of alike units: dense blocks, then blocks with experts."""
     layers, border = ctx.shape.layers, ctx.shape.dense_layers
     runs = []
     for begin, end in ((0, border), (border, layers)):
@@ -94,11 +96,13 @@ def block_runs(ctx: SimulationContext) -> list[Run]:
     return runs
 
 
-def _simulate_blocks(ctx: SimulationContext, e: Autograd, stream: list[Tensor], run: Run, whole: bool) -> None:
-    """`stream` holds the residual stream alone: a name beside it would keep a block's input alive."""
+def _simulate_blocks(
+    ctx: SimulationContext, e: Autograd, stream: list[Tensor], run: BlockRun, every_block: bool
+) -> None:
+    """Simulate one run. Only `stream` refers to the residual stream: a name would keep a block's input alive."""
     ledger = e.ledger
     start, unit, times = run
-    added = 0 if whole else max(0, times - 2)
+    added = 0 if every_block else max(0, times - 2)
     before, saved_before = dict(ledger.live), dict(e.saved_by_operator)
     _simulate_unit(ctx, e, stream, range(start, start + unit), added)
     if added:
@@ -133,7 +137,7 @@ def _inputs(ctx: SimulationContext, ledger: Ledger) -> tuple[Tensor, Tensor]:
 
 
 class _External(Storage):
-    """Token ids and targets: there for the whole step, counted with the inputs."""
+    """Token ids and targets: alive for the every_block step, counted with the inputs."""
 
     __slots__ = ()
 

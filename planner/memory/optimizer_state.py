@@ -1,7 +1,7 @@
-"""What the optimizer holds: its state by parameter tensor, and in which order and groups the tensors are updated.
+"""The bytes of the optimizer's state by parameter tensor, and the order and groups in which tensors are updated.
 
-Mirrors `reference_trainer/optim/optimizers.py`, which is what torch.optim allocates; sizes in bytes. What an update
-needs beside the state for a moment is walked by `updates.py`.
+Sizes are those that torch.optim and `reference_trainer/optim/optimizers.py` allocate. `optimizer_step.py` simulates
+what an update needs in addition while it runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UpdateGroup = tuple[str, bool, tuple[UpdatedTensor, ...]]  # optimizer, whether 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerMemory:
-    """State in all, and its storages one by one (bytes, times)."""
+    """Bytes of the whole state, and its storages one by one (bytes, number of them)."""
 
     state_bytes: int
     storages: tuple[tuple[int, int], ...]
@@ -46,42 +46,42 @@ def optimizer_memory(config: RunConfig) -> OptimizerMemory:
 
 
 def updated_itemsize(config: RunConfig) -> int:
-    """Bytes of an element of the weights that the update changes: the master's where there is one."""
+    """Itemsize of the weights that the update changes: the master weights if the recipe has them."""
     recipe = recipe_of(config)
     return recipe.master_weights_bytes_per_parameter or recipe.weights_bytes_per_parameter
 
 
 def moment_itemsize(config: RunConfig) -> int:
-    """Bytes of an element of the moments."""
+    """Itemsize of the moments."""
     return {None: updated_itemsize(config), "fp32": FP32, "bf16": BF16}[moments_dtype(config)]
 
 
 def is_custom_adamw(config: RunConfig) -> bool:
-    """Whether the moments' type is not the weights': torch.optim has no such AdamW, the reference trainer has."""
+    """Whether AdamW's moments have another type than the weights: the reference trainer's own, not torch.optim's."""
     return config.optimizer.name == "adamw" and moment_itemsize(config) != updated_itemsize(config)
 
 
 def has_narrow_gradients(config: RunConfig) -> bool:
-    """Whether gradients are narrower than the masters, so that one tensor at a time is widened and updated."""
+    """Whether gradients are narrower than master weights, so that each tensor is widened and updated by itself."""
     recipe: Recipe = recipe_of(config)
     return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
 
 
 def state_of_tensor(optimizer: str, itemsize: int, tensor: ParameterTensor) -> tuple[int, ...]:
-    """Bytes of each storage of one tensor's state; `itemsize`: of an element of the moments."""
-    whole = tensor.count * itemsize
+    """Bytes of each storage of one tensor's state; `itemsize`: that of the moments."""
+    size = tensor.count * itemsize
     kind = _optimizer_of(optimizer, tensor)
     if kind == "adamw":
-        return (COUNTER, whole, whole)
+        return (COUNTER, size, size)
     if kind == "adamw8bit":
         return _state_8bit(tensor.count)
     if kind == "adafactor":
         return (COUNTER, *_factors(tensor, itemsize))
-    return (whole,)  # lion, sgd and muon keep one moment
+    return (size,)  # lion, sgd and muon keep one moment
 
 
 def shared_state(config: RunConfig) -> tuple[int, ...]:
-    """Storages that all tensors share: the 8-bit numbers' meanings."""
+    """Bytes of the storages that all tensors share: the tables that decode 8-bit numbers."""
     large = any(t.count >= SMALLEST_8BIT for t in parameter_tensors(config.model))
     return (TABLES // 2, TABLES // 2) if config.optimizer.name == "adamw8bit" and large else ()
 
@@ -94,7 +94,7 @@ def _state_8bit(count: int) -> tuple[int, ...]:
 
 
 def _factors(tensor: ParameterTensor, itemsize: int) -> tuple[int, ...]:
-    """Rows and columns of a matrix's second moment, of each one in a stack; a vector's is whole."""
+    """Bytes of the row and column factors of the second moment; a vector's is not factored."""
     if len(tensor.shape) < 2:
         return (tensor.count * itemsize,)
     height, width = tensor.shape[-2:]
@@ -102,19 +102,19 @@ def _factors(tensor: ParameterTensor, itemsize: int) -> tuple[int, ...]:
 
 
 def _optimizer_of(name: str, tensor: ParameterTensor) -> str:
-    """Muon takes the blocks' matrices and leaves the rest to AdamW; every other optimizer takes all."""
+    """The optimizer of one tensor: Muon updates the blocks' matrices and leaves the rest to AdamW."""
     if name == "muon" and (len(tensor.shape) != 2 or tensor.name in OUTSIDE_BLOCKS):
         return "adamw"
     return name
 
 
-def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, ...]:
-    """Tensors by optimizer and decay, in the order of their update; where each is finished first, one by one.
+def update_groups(config: RunConfig, every_block: bool = False) -> tuple[UpdateGroup, ...]:
+    """Tensors by optimizer and decay, in the order of their update; one by one if gradients are narrow.
 
-    whole: every block by itself; else those between the first and the last, which are alike, come once.
+    every_block: each block by itself; else the blocks between the first and the last, which are alike, come once.
     """
     # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
-    order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, whole)
+    order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, every_block)
     tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in order]
     keys = {t: key_of(config.optimizer, t.name, len(t.shape)) for t, _ in tensors}
 
@@ -135,15 +135,15 @@ def update_groups(config: RunConfig, whole: bool = False) -> tuple[UpdateGroup, 
     return (*matrices, *(group for group in groups if group[2]))
 
 
-def _in_order(model: ModelConfig, whole: bool) -> Iterator[ParameterTensor]:
-    """Tables, the blocks one after the other, the norm after them, the head: the model's own order."""
+def _in_order(model: ModelConfig, every_block: bool) -> Iterator[ParameterTensor]:
+    """The model's own order: embedding tables, the blocks, the last norm, the head."""
     tensors = parameter_tensors(model)
     norms = [t for t in tensors if t.name.startswith("norm.")]
     inner = [*norms, *(t for t in tensors if t.name not in OUTSIDE_BLOCKS and t not in norms)]
     ends, layers = shape_of(model).end_norms, shape_of(model).layers
     yield from (t for t in tensors if t.name in OUTSIDE_BLOCKS[:2])
     seen = 0
-    for run in [1] * layers if whole or layers < 3 else [1, layers - 2, 1]:
+    for run in [1] * layers if every_block or layers < 3 else [1, layers - 2, 1]:
         for t in inner:
             inside = t.times - ends if t in norms else t.times
             # what only some blocks have is spread evenly: the order among alike tensors moves no peak

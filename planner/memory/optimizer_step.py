@@ -1,8 +1,8 @@
-"""An optimizer's update on the ledger, allocation by allocation: what each implementation holds, and for how long.
+"""Simulates an optimizer update, allocation by allocation: what each implementation allocates, and for how long.
 
-`reference_trainer/optim/updater.py` and torch.optim (adamw.py, adam.py, sgd.py, _adafactor.py, _muon.py of PyTorch
-2.13) are mirrored: names that PyTorch's version keeps alive are kept alive here, by the same rules of Python. Scalars
-(norms, rates, step counts read back) are left out; the counters that stay are not.
+It follows `reference_trainer/optim/updater.py` and torch.optim (adamw.py, adam.py, sgd.py, _adafactor.py, _muon.py of
+PyTorch 2.13): names that PyTorch keeps alive are kept alive here. Scalars that are read back (norms, learning rates,
+step counts) are left out; step counters that stay are not.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Group = Sequence[UpdatedTensor]
 
 
 class Update:
-    """The config's update; `keep` takes what stays (component, bytes, times), the rest goes through the ledger."""
+    """The config's update. `keep` receives what stays (component, bytes, times); scratch goes through the ledger."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, keep: KeepBytes, whole: bool) -> None:
+    def __init__(self, config: RunConfig, ledger: Ledger, keep: KeepBytes, every_block: bool) -> None:
         self.config, self.ledger, self.keep = config, ledger, keep
         self.itemsize, self.moment = updated_itemsize(config), moment_itemsize(config)
-        self.groups = update_groups(config, whole)
+        self.groups = update_groups(config, every_block)
         self.one_by_one, self.custom_adamw = has_narrow_gradients(config), is_custom_adamw(config)
 
     def simulate(self, first: bool) -> None:
@@ -49,7 +49,7 @@ class Update:
             del gradient
 
     def temporary(self, size: int) -> Storage:
-        """Bytes for as long as the result is named."""
+        """Scratch bytes, alive as long as a name refers to the result."""
         return Storage(self.ledger, size, "temporary")
 
     def _update(self, kind: str, decays: bool, group: Group, first: bool) -> None:
@@ -71,29 +71,29 @@ class Update:
             self._adamw(way, group)
 
     def _make_state(self, group: Group) -> None:
-        """A group's state appears at once, before its first tensor is updated."""
+        """Allocate a group's state, before its first tensor is updated."""
         for tensor in group:
             for size in state_of_tensor(self.config.optimizer.name, self.moment, tensor):
                 self.keep("optimizer", size, tensor.times)
 
     def _one_at_a_time(self, group: Group, each: int) -> None:
-        """Our own optimizers: so many bytes per element of one tensor, and nothing from one to the next."""
+        """The trainer's own optimizers: `each` scratch bytes per element of one tensor, freed before the next."""
         for tensor in group:
             copies = self.temporary(each * tensor.count)
             del copies
 
     def _lion_bytes(self) -> int:
-        """New values; where the types differ, the narrower of moment and gradient widened, and narrow new weights."""
+        """Bytes per element: new values; with mixed types also the widened narrow operand and narrow new weights."""
         if self.moment == self.itemsize:
             return self.itemsize
         return 2 * FP32 + (self.itemsize if self.itemsize < self.moment else 0)
 
     def _own_adamw_bytes(self) -> int:
-        """An fp32 gradient where it is narrow, one new moment, and that moment rounded where it is narrow."""
+        """Bytes per element: a new fp32 moment, an fp32 copy of a narrow gradient, a narrow copy of the moment."""
         return FP32 + (FP32 if self.itemsize < FP32 else 0) + (self.moment if self.moment < FP32 else 0)
 
     def _adamw(self, way: str, group: Group) -> None:
-        """fused: nothing. foreach: roots of all second moments. for-loop: root and quotient, the last one's beside."""
+        """fused: no scratch. foreach: roots of all second moments. for-loop: root, quotient and the last quotient."""
         if way == "foreach":
             roots = self._like(group)
             del roots
@@ -108,11 +108,11 @@ class Update:
             del denominator
 
     def _like(self, group: Group) -> list[Storage]:
-        """A copy of each tensor of a group, which is one tensor where each is finished before the next."""
+        """A copy of each tensor of a group; of one tensor if tensors are updated one by one."""
         return [self.temporary(self.itemsize * t.count * (1 if self.one_by_one else t.times)) for t in group]
 
     def _sgd(self, way: str, decays: bool, group: Group, first: bool) -> None:
-        """The decay is added to a copy of the gradient, but not by the fused kernel; the first momentum is a copy."""
+        """Adds weight decay to a copy of the gradient (not if fused); the first momentum is a copy."""
         if way == "for-loop":
             for tensor in group:
                 gradient = self.temporary(self.itemsize * tensor.count) if decays else None
@@ -126,7 +126,7 @@ class Update:
         del gradients
 
     def _adafactor(self, group: Group) -> None:
-        """Rows, columns and the estimate of one tensor; each name holds the last tensor's until it is set again."""
+        """Rows, columns and the estimate of one tensor; each name keeps the last tensor's until it is set again."""
         rows = columns = squared = estimate = None
         for tensor in group:
             if len(tensor.shape) > 1:
@@ -138,7 +138,7 @@ class Update:
         del rows, columns, squared, estimate
 
     def _adafactor_foreach(self, group: Group) -> None:
-        """The estimates of all tensors of a group at once, matrices and vectors apart."""
+        """The estimates of all tensors of a group at once; matrices and vectors separately."""
         matrices = [t for t in group if len(t.shape) > 1]
         vectors = [t for t in group if len(t.shape) == 1]
         if matrices:
@@ -154,16 +154,16 @@ class Update:
             del estimates
 
     def _muon(self, group: Group) -> None:
-        """Newton-Schulz in bf16 on one matrix, with a copy of it and of its momentum, for a step that is not good."""
+        """Newton-Schulz in bf16 on one matrix; copies of weight and momentum allow a conditional step."""
         (tensor,) = group
         copies = [self.temporary(self.itemsize * tensor.count) for _ in ("weight", "momentum")]
         update = self.temporary(self.itemsize * tensor.count)
         update = self._orthogonal(update, tensor)
         del update, copies
 
-    def _orthogonal(self, given: Storage, tensor: UpdatedTensor) -> Storage:
+    def _orthogonal(self, update: Storage, tensor: UpdatedTensor) -> Storage:
         side = min(tensor.shape)
-        found = given if self.itemsize == MUON_ITEMSIZE else self.temporary(MUON_ITEMSIZE * tensor.count)
+        found = update if self.itemsize == MUON_ITEMSIZE else self.temporary(MUON_ITEMSIZE * tensor.count)
         gram = polynomial = None
         for _ in range(NEWTON_SCHULZ_STEPS):
             gram = self.temporary(MUON_ITEMSIZE * side * side)

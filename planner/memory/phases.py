@@ -1,7 +1,7 @@
-"""All phases of a run on one device, on one tape: init, first step, steady step, evaluation, save, resume.
+"""Simulates all phases of a run on one device: init, first step, steady step, evaluation, save, resume.
 
-The peaks are those of the reference trainer's loop; the witness is `reference_trainer/measure/replay.py`, phase by
-phase.
+The peaks are those of the reference trainer's loop, checked phase by phase against
+`reference_trainer/measure/replay.py`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from planner.memory.micro_batch import simulate_evaluation, simulate_micro_batch
 from planner.memory.optimizer_state import updated_itemsize
 from planner.memory.optimizer_step import Update
 
-FINITE_MASKS = 3  # bytes per element of the tensor being checked, beside its magnitude
+FINITE_MASKS = 3  # bytes per element of the tensor being checked, in addition to its magnitude
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """Peaks of the phases in order, each component's own maximum, and what autograd saved, by operator."""
+    """Peaks of the phases in order, the maximum of each component, and bytes saved for backward by operator."""
 
     phases: tuple[Peak, ...]
     max_by_component: dict[str, int]
@@ -35,11 +35,11 @@ class Simulation:
 
 
 def simulate_run(config: RunConfig, *, on_gpu: bool = False, events: list[tuple[int, int]] | None = None) -> Simulation:
-    """Walk two optimizer steps and what surrounds them; where the runtime's form does not cover the options, as eager.
+    """Simulate two optimizer steps and the phases around them; as eager if the runtime does not cover the options.
 
-    on_gpu: what a CUDA device does: gradients that meet are added in place, and its kernels' own tensors; else what a
-    CPU does while a dispatch mode watches, which is how the replay sees it.
-    events: filled with every allocation and release; then every block and every tensor is walked one by one.
+    on_gpu: as on a CUDA device, which adds gradients in place and whose kernels have scratch tensors; else as on a CPU
+    under a dispatch mode, which is what the reference replay records.
+    events: if given, this list receives every allocation and release; then every block and tensor is simulated.
     """
     return _Run(config, on_gpu, events).simulate()
 
@@ -49,7 +49,7 @@ class _Run:
         if not_covered(config) is not None:
             config = config.model_copy(update={"training": config.training.model_copy(update={"runtime": "eager"})})
         recipe = recipe_of(config)
-        self.config, self.whole = config, events is not None
+        self.config, self.every_block = config, events is not None
         self.ledger = Ledger(events)
         self.e = Autograd(self.ledger, on_gpu)
         self.e.offloading = on_gpu and config.training.activation_checkpointing == "offloaded"
@@ -58,8 +58,8 @@ class _Run:
         self.counts = parameters_of(config.model)
         self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter
         self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
-        self.update_of = Update(config, self.ledger, self.keep, self.whole)
-        self.held: list[Storage] = []
+        self.update_of = Update(config, self.ledger, self.keep, self.every_block)
+        self.kept: list[Storage] = []
 
     def simulate(self) -> Simulation:
         """Every phase in the order of a run."""
@@ -67,10 +67,10 @@ class _Run:
         ledger.phase("init")
         self.state()
         self.keep("activations", self.inputs())
-        if self.whole:
+        if self.every_block:
             self.micro_batches()
         ledger.phase("first_optimizer_step")
-        if not self.whole:
+        if not self.every_block:
             ledger.allocate("gradients", self.gradients)  # a steady step needs more at every other moment
         self.clip()
         self.update(first=True)
@@ -79,23 +79,24 @@ class _Run:
         self.clip()
         self.update()
         ledger.phase("evaluation")
-        simulate_evaluation(self.ctx, e, self.whole)
+        simulate_evaluation(self.ctx, e, self.every_block)
         ledger.phase("save")
         self.check_finite()
         ledger.phase("resume")
         if not self.ctx.cuda:
-            self.check_finite()  # of what was read; on a GPU it is on the host, and the device holds the state alone
+            self.check_finite()  # the checkpoint read; with a GPU it is in host memory
+        ledger.events = None  # what the end of this object frees is no part of the run
         return Simulation(tuple(highest(ledger.phases)), dict(ledger.max_by_component), saved)
 
     def keep(self, component: str, size: int, times: int = 1) -> None:
-        """Bytes that stay until the end: one by one where events are wanted."""
-        if self.whole:
-            self.held += [Storage(self.ledger, size, component) for _ in range(times)]
+        """Allocate bytes that stay to the end; one by one if events are recorded."""
+        if self.every_block:
+            self.kept += [Storage(self.ledger, size, component) for _ in range(times)]
         else:
             self.ledger.allocate(component, size * times)
 
     def state(self) -> None:
-        """Weights, their fp32 copies where the recipe has them, and casts of them that it keeps."""
+        """Allocate weights, and if the recipe has them master weights and permanent casts."""
         recipe = self.recipe
         for itemsize, component in (
             (recipe.weights_bytes_per_parameter, "weights"),
@@ -106,7 +107,7 @@ class _Run:
         self.keep("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
 
     def inputs(self) -> int:
-        """Token ids, targets, documents where they are cut apart, and the tables: rotary angles, masks of scores."""
+        """Bytes of token ids, targets, document ids (document masking), rotary angles and permanent masks."""
         t, model = self.config.training, self.config.model
         rotary = FP32 * t.seq * model.turned if model.position == "rotary" else 0
         scores, itemsize = t.seq * t.seq, self.recipe.compute_bytes
@@ -117,47 +118,47 @@ class _Run:
             masks = scores * itemsize
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * itemsize
-        given = 3 if t.document_masking else 2
-        return given * INT64 * t.micro_batch * t.seq + rotary + masks
+        per_token = 3 if t.document_masking else 2
+        return per_token * INT64 * t.micro_batch * t.seq + rotary + masks
 
     def micro_batches(self) -> dict[str, int]:
-        """Micro-batches of one step up to one that finds gradients there, where there is one; what it saved."""
+        """Simulate the micro-batches of one step, up to one that adds to existing gradients; returns what it saved."""
         e, accumulates, t = self.e, self.config.training.accumulation > 1, self.config.training
-        if t.returns_logits and not self.whole:
+        if t.returns_logits and not self.every_block:
             logits = t.micro_batch * t.seq * self.ctx.shape.vocab * self.ctx.compute_bytes
-            e.previous_logits = Storage(self.ledger, logits, "logits")  # of the micro-batch before
-        if accumulates and not self.whole:
-            # at every moment the later one holds what the first holds, and all gradients beside it
+            e.previous_logits = Storage(self.ledger, logits, "logits")  # of the previous micro-batch
+        if accumulates and not self.every_block:
+            # the later one always has what the first has, and all gradients in addition
             self.ledger.allocate("gradients", self.gradients)
-        for exist in (False, True) if accumulates and self.whole else (accumulates,):
+        for exist in (False, True) if accumulates and self.every_block else (accumulates,):
             e.gradients_exist = exist
             e.saved_by_operator = {}
-            simulate_micro_batch(self.ctx, e, self.whole)
+            simulate_micro_batch(self.ctx, e, self.every_block)
         assert self.ledger.live["gradients"] == self.gradients
         return e.saved_by_operator
 
     def clip(self) -> None:
-        """Clipping: a norm per tensor, stacked, and the norm of them all; a limit of values is applied in place."""
+        """Simulate clipping: a norm per tensor, stacked, and the norm of them all; clip_value works in place."""
         if self.config.optimizer.clip_norm is not None or self.config.optimizer.clip_value is not None:
             itemsize = self.recipe.gradients_bytes_per_parameter
             norms = Storage(self.ledger, itemsize * (2 * self.counts.tensors + 1), "temporary")
             del norms
 
     def update(self, first: bool = False) -> None:
-        """The update, the first of which makes the state; then the gradients are dropped."""
+        """Simulate the update (the first one makes the state), then free the gradients."""
         self.update_of.simulate(first)
         self.e.gradients.clear()
         self.ledger.release("gradients", self.ledger.live["gradients"])
 
     def check_finite(self) -> None:
-        """A checkpoint is refused where a weight is not finite: a mask of one tensor at a time."""
+        """Simulate the check that all weights are finite: a mask of one tensor at a time."""
         each = updated_itemsize(self.config) + FINITE_MASKS
         mask = Storage(self.ledger, each * self.counts.largest, "temporary")
         del mask
 
 
 def highest(peaks: list[Peak]) -> list[Peak]:
-    """One peak per phase name, the highest, in order of first appearance."""
+    """The highest peak of each phase name, in order of first appearance."""
     best: dict[str, Peak] = {}
     for peak in peaks:
         assert sum(peak.at_peak[c] for c in COMPONENTS) == peak.peak_bytes

@@ -113,7 +113,7 @@ def math_attention(
     weights = op.relu(e, scores)  # softmax: like ReLU, saves its output
     del scores
     weights = weight_dropout(e, ctx, weights)
-    narrow_weights = None if itemsize == FP32 else e.empty(weights.count, itemsize)  # returned beside the output
+    narrow_weights = None if itemsize == FP32 else e.empty(weights.count, itemsize)  # returned with the output
     kept_values = all_values
     if scattered and not grouped:
         kept_values = op.copy(e, all_values)

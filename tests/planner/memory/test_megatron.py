@@ -48,7 +48,8 @@ def test_the_terms_of_a_layer() -> None:
     border = next(i for i, stage in enumerate(stages) if stage.label == "blocks.mlp_norm")
     sbh = SEQ * sequences * hidden
     norms = [stage.saved_bytes / sbh for stage in stages if stage.label.endswith("_norm")]
-    attention, mlp = (sum(stage.saved_bytes for stage in part) / sbh for part in (stages[1:border], stages[border + 1 :]))
+    parts = stages[1:border], stages[border + 1 :]
+    attention, mlp = (sum(stage.saved_bytes for stage in part) / sbh for part in parts)
     assert norms == [2, 2]
     assert (attention, mlp) == (11, 19)
 

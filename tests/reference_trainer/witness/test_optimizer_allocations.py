@@ -150,7 +150,7 @@ def pytorch_updates(config: RunConfig) -> list[int]:
 
 def simulated_updates(config: RunConfig) -> list[int]:
     ledger = Ledger()
-    update = Update(config, ledger, lambda part, size, times=1: ledger.allocate(part, size * times), whole=False)
+    update = Update(config, ledger, lambda part, size, times=1: ledger.allocate(part, size * times), every_block=False)
     found = []
     for phase in ("first", "steady"):
         ledger.phase(phase)

@@ -1,7 +1,7 @@
-"""Which choices of a config have a witness: option by runtime by checkpointing, read from the config's own classes.
+"""Which choices of a config are checked by a test: option by runtime by checkpointing, read from the config classes.
 
 A choice is a value of a `Literal`, of a switch or of a recipe, or that an optional key is given or not. It is exact
-where a case of `data/option_cases.toml` reaches it, or stated in `data/coverage.toml` with a reason.
+if a case of `data/option_cases.toml` makes it; else it is stated in `data/coverage.toml` with a reason.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Cell = tuple[str, str, str, str]  # option, value, runtime, checkpointing
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """exact, form, interval, same or refused; why, where it is stated; and the test that shows it."""
+    """kind: exact, form, interval, same or refused. reason: if it is stated. test: the test that checks it."""
 
     kind: str
     reason: str = ""
@@ -50,7 +50,7 @@ class Status:
 
 
 EXACT = Status("exact", test="tests/reference_trainer/witness/test_order_options.py")
-# runtimes whose programs are written out as forms
+# runtimes whose saved bytes are closed forms
 CLOSED_FORMS = {
     "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/witness/test_compiled_saved.py"),
     "fused": Status("form", "Megatron-Core's published terms", "tests/planner/memory/test_megatron.py"),
@@ -64,7 +64,7 @@ def _stated() -> dict[str, Any]:
 
 
 def choices(sections: Mapping[str, type[BaseModel]] = SECTIONS) -> Iterator[Choice]:
-    """Every choice of the sections but the two that are axes of the table."""
+    """Every choice of the sections, except the two that are axes of the table."""
     for path, section in sections.items():
         for name, field in section.model_fields.items():
             option = f"{path}.{name}"
@@ -120,7 +120,7 @@ def _chosen(path: str, section: BaseModel) -> Iterator[Choice]:
 
 @cache
 def exact_cells() -> frozenset[Cell]:
-    """What the cases reach."""
+    """The cells that the cases reach."""
     found: set[Cell] = set()
     for row in rows():
         config = config_of(row)
@@ -130,7 +130,7 @@ def exact_cells() -> frozenset[Cell]:
 
 @cache
 def closed_form_cells() -> Mapping[Cell, str]:
-    """What the forms of compiled and fused programs cover: "", or why the eager account stands as a bound."""
+    """The cells of compiled and fused programs: "" if covered, else the reason for the eager bytes as a bound."""
     found: dict[Cell, str] = {}
     trainable = [name for name in presets.recipe_ids() if presets.recipe(name).trainable]
     for (name, case), runtime in itertools.product(cases().items(), CLOSED_FORMS):
@@ -145,15 +145,17 @@ def closed_form_cells() -> Mapping[Cell, str]:
 
 
 def status(cell: Cell) -> Status | None:
-    """How a combination is known; None where it has neither a witness nor a reason.
+    """How a combination is known; None if it has neither a test nor a reason.
 
-    Of the statements that cover it the one that says most exactly what it covers counts; of two, one about the option.
+    Of several statements the most specific counts; of two equally specific ones, the one that names the option.
     """
     if cell in exact_cells():
         return EXACT
     if cell in closed_form_cells():
         why = closed_form_cells()[cell]
-        return Status("interval", f"{why}: bounded by the eager account, and said so") if why else CLOSED_FORMS[cell[2]]
+        return (
+            Status("interval", f"{why}: the eager bytes are shown as an upper bound") if why else CLOSED_FORMS[cell[2]]
+        )
     names = ("option", "value", "runtime", "checkpointing")
     fits = [
         rule
@@ -187,7 +189,7 @@ def table() -> str:
 
 
 def _shown(choice: Choice, runtime: str, reasons: dict[str, str]) -> str:
-    """One cell: a word where all ways of checkpointing agree, else one for each."""
+    """One cell: one word if all kinds of checkpointing agree, else one for each."""
     words = {}
     for mode in CHECKPOINTING:
         known = status((*choice, runtime, mode))

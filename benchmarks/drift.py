@@ -1,8 +1,8 @@
-"""The planner's memory beside that of the PyTorch which is installed: what drifts when PyTorch changes.
+"""Compares the planner's memory with that of the installed PyTorch: shows what a new version of PyTorch changes.
 
     python -m benchmarks.drift [--out FILE] [--few]
 
-Every case of docs/reference/coverage.md is walked and replayed: the peak of a micro-batch, its allocations one by one,
+Every case of docs/reference/coverage.md is simulated and replayed: the peak of a micro-batch, its allocations in order,
 what autograd saves, and the peaks of all phases with five blocks. For another version, in a fresh environment:
 
     pip install 'torch==2.12.*' && pip install -e '.[train]' && python -m benchmarks.drift
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def compared(case: str, what: str, predicted: int, replayed: int, where: str = "") -> dict[str, Any]:
-    """One row: bytes predicted and replayed; `where` the two part, if they do in order but not in sum."""
+    """One row: bytes predicted and replayed. `where`: the first difference in order, if the sums are equal."""
     return {
         "case": case,
         "compared": what,
@@ -50,10 +50,10 @@ def compared(case: str, what: str, predicted: int, replayed: int, where: str = "
 
 
 def of_micro_batch(row: Row) -> Iterator[dict[str, Any]]:
-    """Allocations of a micro-batch in order, and what autograd saves."""
+    """Two rows: the allocations of a micro-batch in order, and the bytes that autograd saves."""
     config = config_of(row)
-    simulated, seen = simulated_allocations(config), pytorch_allocations(config)
-    yield compared(row.id, "micro-batch peak", _peak(simulated), _peak(seen), difference_of(seen, simulated))
+    simulated, replayed = simulated_allocations(config), pytorch_allocations(config)
+    yield compared(row.id, "micro-batch peak", _peak(simulated), _peak(replayed), difference_of(replayed, simulated))
     predicted, real = simulate_run(config).saved_by_operator, saved_bytes(config)
     parts = [name for name in {**predicted, **real} if predicted.get(name, 0) != real.get(name, 0)]
     yield compared(row.id, "saved bytes", sum(predicted.values()), sum(real.values()), ", ".join(parts))
@@ -70,12 +70,12 @@ def _peak(made: Made) -> int:
 
 
 def differs(row: dict[str, Any]) -> bool:
-    """Whether a row is more than scalars off, or in another order."""
+    """Whether a row differs by more than scalars, or in its order."""
     return abs(row["difference_bytes"]) > SCALARS or bool(row["first_difference"])
 
 
 def report(few: bool) -> dict[str, Any]:
-    """All rows, and how many agree; few: the plain cases only."""
+    """All rows, and how many of them agree; few: only the plain cases."""
     found: list[dict[str, Any]] = []
     for row in rows():
         if not few or row.case in PLAIN:
@@ -105,7 +105,7 @@ def text_of(found: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the report, print its summary."""
+    """Write the report and print a summary; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     version = torch.__version__.partition("+")[0]
     parser.add_argument("--out", type=Path, default=RESULTS / f"drift-torch-{version}.json")

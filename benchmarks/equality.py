@@ -1,4 +1,4 @@
-"""By how much a change of a run changes its numbers: losses of 20 updates with and without each change.
+"""Measures how much an option changes the numbers of a run: the losses of 20 updates with and without it.
 
 `python -m benchmarks.equality` measures on this machine's processor and writes results/equality.json, from which
 docs/why/numerics.md has its table. The model is tiny and its loss falls by half a nat; what differs is rounding, which
@@ -36,7 +36,7 @@ class Change:
 
 
 def changes() -> tuple[Change, ...]:
-    """Those of every test run; compiling is apart, because it takes half a minute."""
+    """The changes that every test run compares; compiling is separate, because it takes half a minute."""
     found = []
     for name, base, loose in (("fp32", FP32, 1e-5), ("mixed-bf16", BF16, 2e-3)):
         split = {"micro_batch": 1, "accumulation": SEQUENCES}
@@ -60,7 +60,7 @@ def changes() -> tuple[Change, ...]:
 
 
 def compiled() -> tuple[Change, ...]:
-    """What needs a compiler."""
+    """The changes that need a compiler."""
     return tuple(
         Change("torch.compile, not eager", name, base, base | {"runtime": "compiled"}, loose)
         for name, base, loose in (("fp32", FP32, 1e-5), ("mixed-bf16", BF16, 2e-3))
@@ -72,7 +72,7 @@ def _with(base: Mapping[str, Any], checkpointing: str) -> dict[str, Any]:
 
 
 def config_of(options: Mapping[str, Any]) -> RunConfig:
-    """A model of two blocks; `options` go into the training or the optimizer section."""
+    """The config of a model of two blocks; `options` are keys of [training] or [optimizer]."""
     training: dict[str, Any] = {"steps": STEPS, "seq": SEQ, "micro_batch": SEQUENCES, "accumulation": 1, "seed": 7}
     training |= {"activation_checkpointing": "none", "loss_chunks": 3}
     optimizer: dict[str, Any] = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
@@ -128,8 +128,8 @@ def difference(one: Sequence[float], other: Sequence[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def measured(wanted: Sequence[Change]) -> list[dict[str, Any]]:
-    """Each change with the difference that was seen; a run that several compare with is made once."""
+def measured(changes_to_measure: Sequence[Change]) -> list[dict[str, Any]]:
+    """Each change with its measured difference; a run that several changes share is made once."""
     runs: dict[str, list[float]] = {}
 
     def run(options: Mapping[str, Any]) -> list[float]:
@@ -139,7 +139,7 @@ def measured(wanted: Sequence[Change]) -> list[dict[str, Any]]:
         return runs[key]
 
     rows = []
-    for change in wanted:
+    for change in changes_to_measure:
         other = losses_of(change.other) if change.one == change.other else run(change.other)
         seen = difference(run(change.one), other)
         rows.append({**asdict(change), "difference_nats": seen, "falls_by_nats": other[0] - other[-1]})
@@ -158,7 +158,7 @@ def table() -> str:
 
 
 def main() -> None:
-    """Measure all and write the results."""
+    """Measure all changes and write the results."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Predicted memory beside what PyTorch does on fake tensors: allocations in order, peaks of phases, saved bytes."""
+"""Simulated memory and PyTorch's own on fake tensors: allocations in order, peaks of phases, saved bytes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from reference_trainer.measure.replay import StorageTracker, given_inputs, repla
 from reference_trainer.optim.updater import make_optimizer
 
 SCALARS = 64  # bytes: the loss, its divisor, counts of steps
-SCALAR = 4  # bytes of the loss and of its gradient, which are the trainer's and not the model's
+SCALAR = 4  # bytes of the loss and of its gradient, which belong to the trainer, not to the model
 Made = list[tuple[int, int]]  # bytes of each allocation, bytes alive after it
 
 
 class Recorder(Ledger):
-    """A ledger that notes every allocation: bytes, and bytes alive after it."""
+    """A ledger that records every allocation: bytes, and bytes alive after it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.made: Made = []
 
     def allocate(self, component: str, size: int) -> int:
-        """As a ledger does, and noted."""
+        """Add `size` bytes and record it; returns the key of the allocation."""
         key = super().allocate(component, size)
         self.made.append((size, self.total))
         return key
 
 
 def simulated_allocations(config: RunConfig) -> Made:
-    """What the planner says of the last micro-batch of a step."""
+    """The allocations that the planner simulates for the last micro-batch of a step."""
     recorder = Recorder()
     autograd = Autograd(recorder)
     recipe = recipe_of(config)
@@ -57,7 +57,7 @@ def simulated_allocations(config: RunConfig) -> Made:
 
 
 def pytorch_allocations(config: RunConfig) -> Made:
-    """What PyTorch allocates for it, on fake tensors."""
+    """PyTorch's allocations for the last micro-batch of a step, on fake tensors."""
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
     with FakeTensorMode():
         model = build_model(config)
@@ -79,21 +79,25 @@ def pytorch_allocations(config: RunConfig) -> Made:
 
 
 def first_difference(config: RunConfig) -> str:
-    """Where PyTorch and the planner part for the first time; "" where they do not."""
+    """The first allocation that differs between PyTorch and the planner; "" if none does."""
     return difference_of(pytorch_allocations(config), simulated_allocations(config))
 
 
-def difference_of(seen: Made, simulated: Made) -> str:
-    """Where two sequences of allocations part."""
-    for place, (a, b) in enumerate(zip(seen, simulated, strict=False)):
+def difference_of(replayed: Made, simulated: Made) -> str:
+    """The first difference of two sequences of allocations; "" if there is none."""
+    for place, (a, b) in enumerate(zip(replayed, simulated, strict=False)):
         if a[0] != b[0] or abs(a[1] - b[1]) > SCALARS:
             return f"allocation {place}: PyTorch {a[0]:,} of {a[1]:,} alive, planner {b[0]:,} of {b[1]:,} alive"
-    return "" if len(seen) == len(simulated) else f"{len(seen)} allocations of PyTorch, {len(simulated)} of the planner"
+    return (
+        ""
+        if len(replayed) == len(simulated)
+        else f"{len(replayed)} allocations of PyTorch, {len(simulated)} of the planner"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PhasePeaks:
-    """Peak of one phase, bytes: predicted and replayed."""
+    """Peak of one phase in bytes: predicted, and replayed on fake tensors."""
 
     phase: str
     predicted: int
@@ -106,13 +110,13 @@ class PhasePeaks:
 
 
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
-    """Every phase of two steps and of what surrounds them."""
-    seen = replay(config).by_phase()
-    return [PhasePeaks(p.phase, p.peak_bytes, seen[p.phase]) for p in simulate_run(config).phases]
+    """The peaks of every phase of two steps, evaluation, save and resume."""
+    replayed = replay(config).by_phase()
+    return [PhasePeaks(p.phase, p.peak_bytes, replayed[p.phase]) for p in simulate_run(config).phases]
 
 
 def saved_bytes(config: RunConfig) -> dict[str, int]:
-    """What autograd keeps in one forward pass, bytes by operator, on fake tensors."""
+    """Bytes that autograd saves in one forward pass, by operator, on fake tensors."""
     with FakeTensorMode():
         model = build_model(config)
         model.make_tables(config.training.seq, torch.device("cpu"))

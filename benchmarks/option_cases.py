@@ -1,4 +1,4 @@
-"""The options that are witnessed: small models and runs from `data/option_cases.toml`, as configs.
+"""The options that are checked against PyTorch: small models and runs from `data/option_cases.toml`, as configs.
 
 A case is run as each of `VARIANTS` and with each way of checkpointing; what these reach is what
 docs/reference/coverage.md calls exact.
@@ -20,7 +20,7 @@ from planner.inputs.flags import Flags
 
 FILE = Path(__file__).parent / "data" / "option_cases.toml"
 CHECKPOINTING = ("none", "selective", "full", "offloaded")
-# five blocks: of a run of alike units the first and the last are walked, those between are added at once
+# five blocks: of a run of alike units only the first and the last are simulated, the others are added at once
 REPEATED: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "second micro-batch, tied": {},
@@ -40,11 +40,11 @@ REPEATED: dict[str, dict[str, Any]] = {
     "one block of two recomputed": {},
     "one block of two recomputed, gated": {"activation_checkpointing_every": 3},
 }
-# ways in which these are tried
+# runtime and checkpointing of these
 LONG = (("eager", "none"), ("eager", "full"), ("autocast", "none"))
 # runtime and recipe
 VARIANTS = (("eager", "mixed-bf16"), ("eager", "fp32"), ("autocast", "mixed-bf16"))
-PLAIN = ("gpt2", "llama")  # cases that every recipe is tried on, in these runtimes
+PLAIN = ("gpt2", "llama")  # cases that run with every recipe, in these runtimes
 RECIPES = (
     *(("eager", r) for r in ("pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16", "tf32", "autocast")),
     *(("autocast", r) for r in ("mixed-fp16", "autocast")),
@@ -53,7 +53,7 @@ RECIPES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case in one runtime, recipe and way of checkpointing."""
+    """One case in one runtime, recipe and kind of checkpointing."""
 
     case: str
     runtime: str
@@ -62,13 +62,13 @@ class Row:
 
     @property
     def id(self) -> str:
-        """How a test or a table calls it."""
+        """Its name in tests and tables."""
         return f"{self.case}, {self.runtime}, {self.recipe}, {self.checkpointing}"
 
 
 @cache
 def cases() -> dict[str, dict[str, Any]]:
-    """The cases by name, each with its `base` and the changed keys of `model` and `training`."""
+    """The cases by name, each with its `base` and the changed keys of [model] and [training]."""
     return {case["name"]: case for case in _file()["case"]}
 
 
@@ -78,7 +78,7 @@ def _file() -> dict[str, Any]:
 
 
 def rows() -> Iterator[Row]:
-    """Every case in every variant and way of checkpointing; in fp32 without or in full, but for the plain cases."""
+    """Every case in every variant and kind of checkpointing; in fp32 only none and full, except the plain cases."""
     for (name, case), (runtime, recipe) in itertools.product(cases().items(), VARIANTS):
         for mode in case.get("checkpointing", CHECKPOINTING):
             if recipe != "fp32" or mode in ("none", "full") or name in PLAIN:
@@ -100,7 +100,7 @@ def config_of(row: Row, **changes: Any) -> RunConfig:
         activation_checkpointing="full" if row.checkpointing == "offloaded" else row.checkpointing,
         **{key: str(value) for key, value in size.items()},
     )
-    config = draft(flags, as_of="2026-11-21", version="witness")
+    config = draft(flags, as_of="2026-11-21", version="reference")
     values = config.model_dump()
     mode = {"runtime": row.runtime, "activation_checkpointing": row.checkpointing}
     for key, value in {**case.get("model", {}), **case.get("training", {}), **mode, **changes}.items():
@@ -110,7 +110,7 @@ def config_of(row: Row, **changes: Any) -> RunConfig:
 
 
 def long_rows() -> Iterator[Row]:
-    """The rows that are tried with five blocks too."""
+    """The rows that are also run with five blocks."""
     for row in rows():
         ways = (row.runtime, row.checkpointing) in LONG or ("recomputed" in row.case and row.checkpointing == "full")
         if row.case in REPEATED and row.recipe == "mixed-bf16" and ways:

@@ -1,4 +1,4 @@
-"""Every combination of option, runtime and checkpointing is witnessed by a test, or its reason is stated."""
+"""Every combination of option, runtime and checkpointing is checked by a test, or its reason is stated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from docs.shell import ROOT
 from planner.config.run import TrainingConfig
 
 
-def test_every_combination_has_a_witness_or_a_reason() -> None:
+def test_every_combination_has_a_test_or_a_reason() -> None:
     assert [cell for cell in coverage.cells() if coverage.status(cell) is None] == []
 
 
@@ -31,7 +31,7 @@ def test_what_the_cases_reach_is_what_the_order_test_runs() -> None:
     assert {row.checkpointing for row in ROWS} == set(CHECKPOINTING)
 
 
-def test_a_new_choice_fails_until_it_is_witnessed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_choice_fails_until_it_has_a_test_or_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     class Newer(TrainingConfig):
         attention_kernel: Literal["flash", "math", "ring"] = Field(default="flash")  # type: ignore[assignment]
         sharding: bool = False
@@ -62,7 +62,7 @@ def test_statements_name_choices_and_tests_that_exist() -> None:
 
 
 def test_every_statement_is_needed() -> None:
-    """A statement that witnesses have overtaken is taken out."""
+    """A statement about a cell that a case reaches by now must be removed."""
     used = {coverage.status(cell) for cell in coverage.cells()}
     for rule in coverage._stated()["stated"]:
         assert coverage.Status(rule["status"], rule["reason"], rule.get("test", "")) in used, rule["reason"]

@@ -1,4 +1,4 @@
-"""The compiled step in the account: the published form, what is not counted, and what is bounded."""
+"""The compiled step: its published closed form, options that are not covered, and their bounds."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
     assert ends[1].at_peak["gradients"] >= 2 * gradients
 
 
-def test_every_runtime_has_rules() -> None:
+def test_every_runtime_has_exclusions() -> None:
     choices = TrainingConfig.model_fields["runtime"].annotation
     assert set(EXCLUSIONS) == set(choices.__args__)  # type: ignore[union-attr]
     assert IMPLEMENTATIONS  # the update does not depend on the runtime
@@ -98,7 +98,7 @@ def test_every_runtime_has_rules() -> None:
         {"runtime": "fused", "recipe": "master-bf16", "qk_norm": "head"},
     ],
 )
-def test_what_has_no_witness_is_bounded_and_said(changes: dict[str, Any]) -> None:
+def test_options_not_covered_are_bounded_and_reported(changes: dict[str, Any]) -> None:
     config = config_of(**changes)
     reason = not_covered(config)
     assert reason is not None
@@ -116,5 +116,5 @@ def test_what_has_no_witness_is_bounded_and_said(changes: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("runtime", ["eager", "autocast", "compiled"])
-def test_what_has_a_witness_is_not_bounded(runtime: str) -> None:
+def test_covered_options_are_not_bounded(runtime: str) -> None:
     assert not_covered(config_of(runtime=runtime, recipe="mixed-bf16")) is None

@@ -55,7 +55,7 @@ def test_the_terms_of_a_layer() -> None:
 
 
 @pytest.mark.parametrize(("name", "scores", "share"), [("GPT-3 175B", 80, 0.70), ("530B", 64, 0.65)])
-def test_the_share_that_selective_recomputation_saves(name: str, scores: int, share: float) -> None:
+def test_the_fraction_that_selective_recomputation_saves(name: str, scores: int, share: float) -> None:
     """Section 5: the attention factor 5 a s / h is 80 and 64, and leaving it out saves 70 % and 65 %."""
     _, hidden, _, sequences = MODELS[name]
     every, selective = (block_bytes(megatron(name, activation_checkpointing=c)) for c in ("none", "selective"))
@@ -110,7 +110,7 @@ def test_grouped_heads_and_a_gate() -> None:
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
-def test_the_walk_holds_what_is_saved_and_ends_with_the_gradients(checkpointing: str, accumulation: int) -> None:
+def test_the_simulation_keeps_what_is_saved_and_ends_with_the_gradients(checkpointing: str, accumulation: int) -> None:
     config = config_of(
         recipe="master-bf16", runtime="fused", activation_checkpointing=checkpointing, accumulation=accumulation
     )
@@ -125,7 +125,7 @@ def test_the_walk_holds_what_is_saved_and_ends_with_the_gradients(checkpointing:
     assert phases["optimizer_step"].at_peak["gradients"] == 4 * parameters
 
 
-def test_the_account_names_the_operators() -> None:
+def test_the_breakdown_names_the_operators() -> None:
     memory = memory_breakdown(config_of(recipe="master-bf16", runtime="fused"), None)
     assert memory.saved_bytes == sum(memory.saved_by_operator.values())
     assert memory.saved_by_operator["blocks.attention"] > 0

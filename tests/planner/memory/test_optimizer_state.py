@@ -1,4 +1,4 @@
-"""Bytes of state of every optimizer, and an account whose parts sum to the whole."""
+"""Bytes of state of every optimizer, and a memory breakdown whose parts sum to the whole."""
 
 from __future__ import annotations
 

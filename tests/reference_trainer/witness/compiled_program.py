@@ -1,7 +1,7 @@
-"""What torch.compile makes of the reference model, taken apart: its partitioned graphs, and its generated program.
+"""The partitioned graphs and the generated program that torch.compile makes of the reference model.
 
-The program runs on the meta device: every allocation and release happens as written, and no kernel does anything: its
-kernels are not even compiled.
+The program runs on the meta device: every allocation and release happens as generated, but kernels do nothing and are
+not even compiled.
 """
 
 from __future__ import annotations

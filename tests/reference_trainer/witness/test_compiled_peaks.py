@@ -1,4 +1,4 @@
-"""Peaks of the compiled step beside its generated program, replayed: forward, and the whole of backward."""
+"""Peaks of the compiled step against its generated program, replayed: forward, and all of backward."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PEAKS: dict[str, tuple[dict[str, Any], float, float]] = {
 
 
 @pytest.mark.parametrize("case", PEAKS)
-def test_peaks_beside_the_generated_program(case: str) -> None:
+def test_peaks_are_those_of_the_generated_program(case: str) -> None:
     options, of_forward, of_backward = PEAKS[case]
     f = context(options | {"context": options.get("seq", 64)}, MIXED)
     state, replayed = replayed_peaks(f.model, f.training, MIXED)

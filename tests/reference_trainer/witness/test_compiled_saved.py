@@ -1,4 +1,4 @@
-"""What torch.compile keeps for backward, beside the planner's form: the partitioner's cut, byte by byte."""
+"""What torch.compile saves for backward, against the planner's closed form: the partitioner's cut, byte by byte."""
 
 from __future__ import annotations
 

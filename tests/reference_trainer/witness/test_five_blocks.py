@@ -1,8 +1,8 @@
-"""Models of five blocks with every option: the peak of each phase and the saved bytes, beside the replay.
+"""Models of five blocks with every option: the peak of each phase and the saved bytes, against the replay.
 
-Of a run of alike units the planner walks the first and the last, and adds those between at once. That this is the
-whole walk is shown for every row; that the whole walk is PyTorch's, for the rows below. `python -m benchmarks.drift`
-replays them all.
+Of a run of alike units the planner simulates the first and the last, and adds the others at once. Every row checks that
+this equals the full simulation; some rows also check that the full simulation equals PyTorch. `python -m
+benchmarks.drift` replays them all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNEVEN = ("every other block sees all", "experts", "first blocks dense, latent a
 
 
 def is_new(row: Row) -> bool:
-    """Whether a replay shows what no other does.
+    """Whether a replay checks something that no other does.
 
     Each case runs eagerly without recomputation. Recomputing and casting are the same for every unit: they are tried
     on the plainest case and on the uneven ones. The cases about recomputation are plain without it.
@@ -48,7 +48,7 @@ def test_saved_bytes_of_five_blocks(row: Row) -> None:
 
 @pytest.mark.parametrize("row", LONG, ids=lambda row: row.id)
 def test_units_between_the_ends_are_added_rightly_at_any_depth(row: Row) -> None:
-    """Also seven and eight blocks, where a unit does not go into them: every phase as the whole walk's."""
+    """Also seven and eight blocks, where a unit does not go into them: every phase equals the full simulation's."""
     for layers in (5, 7, 8):
         config = long_config_of(row, layers)
         whole = {p.phase: p.peak_bytes for p in simulate_run(config, events=[]).phases}

@@ -167,13 +167,13 @@ def test_forward_and_backward_by_operator(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("run", [r for r in RUNS if r != "none"])
-def test_what_is_computed_again(name: str, run: str) -> None:
+def test_recomputation(name: str, run: str) -> None:
     config = config_of(name, run)
     total, _ = counted_on_meta(config, backward=True)
     assert total == TOKENS * flops_of(config).per_token_hardware
 
 
-def test_the_witness_sees_another_shape() -> None:
+def test_the_comparison_sees_another_shape() -> None:
     total, _ = counted_on_meta(config_of("llama"), backward=True)
     assert total != TOKENS * flops_of(config_of("head-dim-free")).per_token_model
 

@@ -1,6 +1,6 @@
 """The planner's updates against PyTorch's: what every optimizer, implementation and recipe holds, and its peak.
 
-Exact means 64 bytes: scalars that an update reads back (norms, rates) are left out of the account.
+Exact means 64 bytes: scalars that an update reads back (norms, rates) are not simulated.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def test_updates_of_a_model_with_experts_on_real_tensors(way: tuple[str, str], r
         assert abs(predicted - seen) <= SCALARS
 
 
-def test_implementations_differ_and_the_account_sees_it() -> None:
+def test_implementations_differ_and_so_do_their_simulations() -> None:
     """The comparison can fail: three implementations of AdamW have three peaks."""
     found = {
         way: peaks(simulate_run(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})))["optimizer_step"]
@@ -179,7 +179,7 @@ def test_implementations_differ_and_the_account_sees_it() -> None:
 
 
 def test_eight_bits_on_real_tensors() -> None:
-    """bitsandbytes, where it is installed: its state is what the account says."""
+    """bitsandbytes, where it is installed: its state has the predicted bytes."""
     pytest.importorskip("bitsandbytes")
     config = config_of("gpt2", "fp32", {"name": "adamw8bit"})
     updater = make_optimizer(build_model(config), config)

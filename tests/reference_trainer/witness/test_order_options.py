@@ -29,7 +29,7 @@ from reference_trainer.model import mlp
 
 
 def is_new(row: Row) -> bool:
-    """Whether a row shows what no other does; the plain cases are tried in every way.
+    """Whether a row checks something that no other row does; the plain cases run in every variant.
 
     On a processor "offloaded" runs the very code of "full", in the trainer and in the planner. What fp32 changes is a
     block's operators, and recomputing them is the same program in any recipe.
@@ -43,13 +43,13 @@ OFFLOADED = [row for row in rows() if row.checkpointing == "offloaded" and not i
 
 
 def known_difference(row: Row) -> str:
-    """What the walk has otherwise than PyTorch; "" where nothing is known."""
+    """A known difference between the simulation and PyTorch; "" if there is none."""
     biased = row.case == "gpt2" and row.recipe == "master-bf16"
     return "a linear layer's bias is widened before its weight" if biased else ""
 
 
 def marked(found: list[Row], known: Callable[[Row], str]) -> list[Any]:
-    """Rows of which something is known to be wrong are expected to fail; one that no longer does fails."""
+    """Rows with a known difference are expected to fail; one that passes fails the test."""
     return [pytest.param(r, marks=pytest.mark.xfail(reason=known(r))) if known(r) else r for r in found]
 
 
@@ -59,7 +59,7 @@ def test_every_allocation_of_a_micro_batch_in_order(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", OFFLOADED, ids=lambda row: row.id)
-def test_offloaded_is_walked_as_full_on_a_processor(row: Row) -> None:
+def test_offloaded_is_simulated_as_full_on_a_cpu(row: Row) -> None:
     assert simulated_allocations(config_of(row)) == simulated_allocations(config_of(replace(row, checkpointing="full")))
 
 

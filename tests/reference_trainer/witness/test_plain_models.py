@@ -157,7 +157,7 @@ def test_peaks_of_real_steps_on_real_data() -> None:
     assert seen.saved == simulate_run(config).saved_by_operator
 
 
-def test_the_witness_sees_a_change() -> None:
+def test_the_comparison_sees_a_change() -> None:
     """The comparison can fail: one more sequence is seen by replay, saved bytes and FLOPs alike."""
     small, large = (config_of("gpt2", "none", "bf16", (2, 64, b, 256, 1)) for b in (2, 3))
     assert replay(large).peak.peak_bytes > 1.05 * estimate(small).memory.peak_requested_bytes

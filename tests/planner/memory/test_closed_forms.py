@@ -1,4 +1,4 @@
-"""Closed forms of a GPT-2's memory, worked out by hand and measured with PyTorch 2.13, against the planner's walk.
+"""Closed forms of a GPT-2's memory, worked out by hand and measured with PyTorch 2.13, against the simulation.
 
 The measured program was another one than the reference model: `nn.LayerNorm` and a head whose bf16 logits keep their
 name, gradients and state without clipping, token ids not counted beside the optimizer. Every difference that follows
@@ -145,7 +145,7 @@ def test_bf16_optimizer(implementation: str, measured: float) -> None:
     assert round(whole / 1e6, 2) == measured
 
 
-# bytes per token that autograd keeps of one block, piece by piece
+# bytes per token that autograd saves in one block, by operator
 
 
 def saved_per_token(**changes: Any) -> dict[str, float]:

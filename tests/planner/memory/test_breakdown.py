@@ -75,7 +75,7 @@ def test_more_checkpointing_never_saves_more_bytes(shape: dict[str, str]) -> Non
 @examples(12)
 @given(shapes, st.integers(3, 60))
 def test_peaks_are_linear_in_the_layers_between_the_ends(shape: dict[str, str], layers: int) -> None:
-    """The first and last blocks are walked, those between added at once: one more costs the same everywhere."""
+    """The first and last blocks are simulated, the others added at once: one more block costs the same everywhere."""
     phases = [simulated(shape, layers=str(n)).phases for n in (layers, layers + 1, layers + 2)]
     for first, second, third in zip(*phases, strict=True):
         if first.phase in ("init", "forward_end", "backward_start", "optimizer_step"):

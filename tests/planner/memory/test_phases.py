@@ -27,7 +27,7 @@ sizes = st.fixed_dictionaries(
 )
 
 
-def simulated(run: tuple[str, tuple[str, str]], mode: str, size: dict[str, Any]) -> Simulation:
+def simulation(run: tuple[str, tuple[str, str]], mode: str, size: dict[str, Any]) -> Simulation:
     case, (runtime, recipe) = run
     return simulate_run(config_of(Row(case, runtime, recipe, mode), **size))
 
@@ -43,7 +43,7 @@ def saved(found: Simulation) -> int:
 @examples(60)
 @given(runs, st.sampled_from(MODES), sizes)
 def test_parts_sum_at_every_phase_and_bound_each_other(run: Any, mode: str, size: dict[str, Any]) -> None:
-    found = simulated(run, mode, size)
+    found = simulation(run, mode, size)
     for phase in found.phases:
         assert sum(phase.at_peak.values()) == phase.peak_bytes
         assert all(0 <= part <= found.max_by_component[name] for name, part in phase.at_peak.items())
@@ -55,10 +55,10 @@ def test_parts_sum_at_every_phase_and_bound_each_other(run: Any, mode: str, size
 @examples(40)
 @given(runs, st.sampled_from(MODES), sizes)
 def test_more_of_anything_never_needs_less(run: Any, mode: str, size: dict[str, Any]) -> None:
-    found = simulated(run, mode, size)
+    found = simulation(run, mode, size)
     grown = {"layers": 13, "micro_batch": 7, "seq": 512, "vocab": 60_000, "ffn": 4096}
     for name, more in grown.items():
-        larger = simulated(run, mode, size | {name: more})
+        larger = simulation(run, mode, size | {name: more})
         assert peak(larger) >= peak(found) and saved(larger) >= saved(found), name
 
 
@@ -66,7 +66,7 @@ def test_more_of_anything_never_needs_less(run: Any, mode: str, size: dict[str, 
 @given(runs, sizes)
 def test_more_checkpointing_never_saves_more_bytes(run: Any, size: dict[str, Any]) -> None:
     """With the exception of latent attention over few tokens: what its core is given outweighs the scores it drops."""
-    none, selective, full = (saved(simulated(run, mode, size)) for mode in MODES)
+    none, selective, full = (saved(simulation(run, mode, size)) for mode in MODES)
     assert selective >= full and none > full
     if size["seq"] >= 64 or not run[0].startswith("latent attention"):
         assert none >= selective
@@ -81,8 +81,8 @@ def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, An
     those are the larger: few tokens, little vocabulary. Then the peak lies in backward, and one block's saved bytes
     bound the difference, because a block is rebuilt at a time.
     """
-    found = [simulated(run, mode, size) for mode in MODES]
-    two = simulated(run, "none", size | {"layers": size["layers"] + 12})
+    found = [simulation(run, mode, size) for mode in MODES]
+    two = simulation(run, "none", size | {"layers": size["layers"] + 12})
     block = (saved(two) - saved(found[0])) / 12
     for i, less in enumerate(found):
         for more in found[i + 1 :]:
@@ -103,11 +103,11 @@ def test_full_checkpointing_of_two_blocks_or_more_never_needs_more_than_none(run
     case = cases()[run[0]]
     assume(case.get("model", {}).get("norm_placement") != "post")
     assume(case.get("training", {}).get("document_masking", False) is False)
-    assert peak(simulated(run, "full", size)) <= peak(simulated(run, "none", size))
+    assert peak(simulation(run, "full", size)) <= peak(simulation(run, "none", size))
 
 
 def test_norms_after_are_the_exception() -> None:
     size = {"layers": 2, "micro_batch": 2, "vocab": 300, "seq": 48, "ffn": 3000, "context": 1024}
     run = ("norms after", ("eager", "mixed-bf16"))
     stream = 4 * 2 * 48 * 128  # fp32 [tokens, hidden]
-    assert peak(simulated(run, "full", size)) - peak(simulated(run, "none", size)) == stream
+    assert peak(simulation(run, "full", size)) - peak(simulation(run, "none", size)) == stream

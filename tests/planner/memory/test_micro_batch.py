@@ -1,0 +1,33 @@
+"""Runs of alike blocks: every block once, in order, in units that repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.option_cases import Row, config_of
+from planner.memory.eager.context import simulation_context
+from planner.memory.micro_batch import block_runs
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "runs"),
+    [
+        ("gpt2", {"layers": 7}, [(0, 1, 7)]),
+        ("window and ALiBi", {"layers": 7}, [(0, 1, 7)]),
+        ("every other block unturned", {"layers": 8, "no_position_every": 3}, [(0, 3, 2), (6, 2, 1)]),
+        ("every other block unturned", {"layers": 2, "no_position_every": 3}, [(0, 2, 1)]),
+    ],
+)
+def test_runs_of_alike_units(case: str, changes: dict[str, Any], runs: list[tuple[int, int, int]]) -> None:
+    assert block_runs(simulation_context(config_of(Row(case, "eager", "mixed-bf16", "none"), **changes))) == runs
+
+
+def test_dense_blocks_and_blocks_with_experts_are_runs_of_their_own() -> None:
+    row = Row("first blocks dense, latent attention", "eager", "mixed-bf16", "none")
+    ctx = simulation_context(config_of(row, layers=6))
+    dense = ctx.shape.dense_layers
+    assert 0 < dense < 6
+    assert block_runs(ctx) == [(0, 1, dense), (dense, 1, 6 - dense)]
+    assert {ctx.block_kind(i) for i in range(dense)}.isdisjoint(ctx.block_kind(i) for i in range(dense, 6))

@@ -35,32 +35,27 @@ class Attention(Core):
     def __init__(self, ctx: SimulationContext, block: int) -> None:
         super().__init__(ctx, block)
         s = ctx.shape
-        self.qkv = Linear(ctx, s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
-        self.query_norm = Norm(ctx, s.normed_query) if s.normed_query else None
-        self.key_norm = Norm(ctx, s.normed_key) if s.normed_key else None
-        self.proj = Linear(ctx, s.query_width, s.hidden, s.proj_bias)
+        self.qkv = Linear(ctx, "blocks.attention.qkv", s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
+        self.query_norm = Norm(ctx, "blocks.attention.query_norm", s.normed_query) if s.normed_query else None
+        self.key_norm = Norm(ctx, "blocks.attention.key_norm", s.normed_key) if s.normed_key else None
+        self.proj = Linear(ctx, "blocks.attention.proj", s.query_width, s.hidden, s.proj_bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
-        e.label = "blocks.attention.qkv"
+        e.label = "blocks.attention"
         if self.ctx.training.activation_checkpointing == "selective":
             y = e.checkpoint("blocks.attention", self.core, self.qkv(e, x))
         else:
             y = self.core(e, self.qkv(e, x))
-        e.label = "blocks.attention.proj"
         return self.proj(e, y)
 
     def core(self, e: Autograd, qkv: Tensor) -> Tensor:
         """The heads' outputs, from the fused projection."""
-        e.label = "blocks.attention"
         ctx, s, n = self.ctx, self.ctx.shape, self.ctx.tokens
         query, key, value = op.split(e, qkv, (n * s.query_width, n * s.key_width, n * s.key_width))
         if self.query_norm is not None and self.key_norm is not None:
-            e.label = "blocks.attention.query_norm"
             normed = self.query_norm(e, query)
-            e.label = "blocks.attention.key_norm"
             query, key = normed, self.key_norm(e, key)
             del normed
-            e.label = "blocks.attention"
         if self.rotary:
             rope_dim = ctx.model.turned
             rotated_query = rotate(e, query, n * s.heads * rope_dim)
@@ -78,57 +73,49 @@ class LatentAttention(Core):
         assert mla is not None
         self.mla = mla
         rank = mla.q_lora_rank
-        self.query_down = Linear(ctx, s.hidden, rank) if rank else None
-        self.query_norm = rms_norm_of(ctx, rank) if rank else None
-        self.query = Linear(ctx, rank or s.hidden, s.query_width)
-        self.kv_down = Linear(ctx, s.hidden, mla.kv_lora_rank + mla.qk_rope_head_dim)
-        self.kv_norm = rms_norm_of(ctx, mla.kv_lora_rank)
-        self.kv_up = Linear(ctx, mla.kv_lora_rank, s.heads * (mla.qk_nope_head_dim + mla.v_head_dim))
-        self.proj = Linear(ctx, s.value_width, s.hidden)
+        self.query_down = Linear(ctx, "blocks.attention.query_down", s.hidden, rank) if rank else None
+        self.query_norm = rms_norm_of(ctx, "blocks.attention.query_norm", rank) if rank else None
+        self.query = Linear(ctx, "blocks.attention.query", rank or s.hidden, s.query_width)
+        self.kv_down = Linear(ctx, "blocks.attention.kv_down", s.hidden, mla.kv_lora_rank + mla.qk_rope_head_dim)
+        self.kv_norm = rms_norm_of(ctx, "blocks.attention.kv_norm", mla.kv_lora_rank)
+        self.kv_up = Linear(
+            ctx, "blocks.attention.kv_up", mla.kv_lora_rank, s.heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+        )
+        self.proj = Linear(ctx, "blocks.attention.proj", s.value_width, s.hidden)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        e.label = "blocks.attention"
         return self.proj(e, self.attended(e, x))
 
     def attended(self, e: Autograd, x: Tensor) -> Tensor:
         """The heads' outputs. Queries, keys and values are freed as soon as they are used."""
         inputs = (self.queries(e, x), *self.keys_and_values(e, x))
-        e.label = "blocks.attention"
         if self.ctx.training.activation_checkpointing == "selective":
             y = e.checkpoint("blocks.attention", self.core, *inputs)
         else:
             y = self.core(e, *inputs)
-        e.label = "blocks.attention.proj"
         return y
 
     def queries(self, e: Autograd, x: Tensor) -> Tensor:
         """All heads' queries, the rotary channels last."""
         s, n, mla = self.ctx.shape, self.ctx.tokens, self.mla
         if self.query_down is not None and self.query_norm is not None:
-            e.label = "blocks.attention.query_down"
             down = self.query_down(e, x)
-            e.label = "blocks.attention.query_norm"
             x = self.query_norm(e, down)
             del down
-        e.label = "blocks.attention.query"
         counts = (n * s.heads * mla.qk_nope_head_dim, n * s.heads * mla.qk_rope_head_dim)
         nope, rope = op.split(e, self.query(e, x), counts)
-        e.label = "blocks.attention"
         return op.join(e, nope, rotate(e, rope, rope.count) if self.rotary else rope)
 
     def keys_and_values(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
         """All heads' keys, the shared rotary channels last, and their values, padded to the keys' width for flash."""
         s, n, mla = self.ctx.shape, self.ctx.tokens, self.mla
-        e.label = "blocks.attention.kv_down"
         latent, shared = op.split(e, self.kv_down(e, x), (n * mla.kv_lora_rank, n * mla.qk_rope_head_dim))
-        e.label = "blocks.attention"
         if self.rotary:
             shared = rotate(e, shared, shared.count)
-        e.label = "blocks.attention.kv_norm"
         normed = self.kv_norm(e, latent)
-        e.label = "blocks.attention.kv_up"
         up = self.kv_up(e, normed)
         del normed
-        e.label = "blocks.attention"
         nope, value = op.split(e, up, (n * s.heads * mla.qk_nope_head_dim, n * s.value_width))
         del up
         key = op.join(e, nope, op.view(e, shared, n * s.heads * mla.qk_rope_head_dim))

@@ -13,16 +13,22 @@ from planner.memory.eager.graph import Gradient, Parameter, Saved, Storage, Tens
 
 
 class Linear:
-    """Weight and bias of a linear layer of `inputs` channels."""
+    """Weight and bias of a linear layer of `inputs` channels; what it saves counts for `label`."""
 
-    __slots__ = ("autocast", "bias", "inputs", "weight")
+    __slots__ = ("autocast", "bias", "inputs", "label", "weight")
 
-    def __init__(self, ctx: SimulationContext, inputs: int, outputs: int, bias: int = 0) -> None:
-        self.inputs, self.autocast = inputs, ctx.compute_bytes if ctx.autocast else None
+    def __init__(self, ctx: SimulationContext, label: str, inputs: int, outputs: int, bias: int = 0) -> None:
+        self.label, self.inputs, self.autocast = label, inputs, ctx.compute_bytes if ctx.autocast else None
         self.weight = Parameter(inputs * outputs, ctx.weight_bytes)
         self.bias = Parameter(outputs, ctx.weight_bytes) if bias else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        outer, e.label = e.label, self.label
+        out = self._linear(e, x)
+        e.label = outer
+        return out
+
+    def _linear(self, e: Autograd, x: Tensor) -> Tensor:
         if self.autocast is not None:
             return autocast_linear(e, x, self.weight, self.bias, self.inputs, self.autocast)
         narrow_bias = None if self.bias is None else op.cast(e, self.bias, x.itemsize)
@@ -40,24 +46,25 @@ def autocast_linear(
 
 
 class Norm:
-    """A norm over `width` channels, computed in fp32 for any input type."""
+    """A norm over `width` channels, computed in fp32 for any input type; what it saves counts for `label`."""
 
-    __slots__ = ("layer", "parameters", "width")
+    __slots__ = ("label", "layer", "parameters", "width")
 
-    def __init__(self, ctx: SimulationContext, width: int) -> None:
-        self.layer, self.width = ctx.model.norm == "layernorm", width
+    def __init__(self, ctx: SimulationContext, label: str, width: int) -> None:
+        self.label, self.layer, self.width = label, ctx.model.norm == "layernorm", width
         self.parameters = tuple(Parameter(width, ctx.weight_bytes) for _ in range(ctx.shape.norm_vectors))
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
-        if not self.layer:
-            return _rms_norm(e, x, self.width, self.parameters)
-        norm = op.layer_norm if x.itemsize == FP32 else narrow_layer_norm
-        return norm(e, x, self.width, self.parameters)
+        outer, e.label = e.label, self.label
+        layer_norm = op.layer_norm if x.itemsize == FP32 else narrow_layer_norm
+        out = (layer_norm if self.layer else _rms_norm)(e, x, self.width, self.parameters)
+        e.label = outer
+        return out
 
 
-def rms_norm_of(ctx: SimulationContext, width: int) -> Norm:
+def rms_norm_of(ctx: SimulationContext, label: str, width: int) -> Norm:
     """The RMSNorm of latent attention: it has a gain, whichever norm the blocks have."""
-    norm = Norm(ctx, width)
+    norm = Norm(ctx, label, width)
     norm.layer, norm.parameters = False, (Parameter(width, ctx.weight_bytes),)
     return norm
 

@@ -12,7 +12,6 @@ from planner.memory.eager.layers import Linear
 
 def plain_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
     """Head, fp32 logits, cross-entropy: all logits at once."""
-    e.label = "head"
     logits = head(e, hidden)
     logits.relabel("logits")
     wide = op.cast(e, logits, FP32)

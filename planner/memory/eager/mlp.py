@@ -36,30 +36,24 @@ class MLP:
     def __init__(self, ctx: SimulationContext, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
         s = ctx.shape
         self.label, self.activation = label, activation_of(ctx)
-        self.gate = Linear(ctx, s.hidden, ffn, bias) if s.gated else None
-        self.up = Linear(ctx, s.hidden, ffn, bias)
-        self.down = Linear(ctx, ffn, s.hidden, bias)
+        self.gate = Linear(ctx, f"{label}.gate", s.hidden, ffn, bias) if s.gated else None
+        self.up = Linear(ctx, f"{label}.up", s.hidden, ffn, bias)
+        self.down = Linear(ctx, f"{label}.down", ffn, s.hidden, bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        e.label = self.label
         act = self.plain(e, x) if self.gate is None else self.gated(e, x, self.gate)
-        e.label = f"{self.label}.down"
         return self.down(e, act)
 
     def plain(self, e: Autograd, x: Tensor) -> Tensor:
         """activation(up x)."""
-        e.label = f"{self.label}.up"
         wide = self.up(e, x)
-        e.label = self.label
         return self.activation(e, wide)
 
     def gated(self, e: Autograd, x: Tensor, gate: Linear) -> Tensor:
         """activation(gate x) * (up x)."""
-        e.label = f"{self.label}.gate"
         wide = gate(e, x)
-        e.label = self.label
         act = self.activation(e, wide)
         del wide
-        e.label = f"{self.label}.up"
         up = self.up(e, x)
-        e.label = self.label
         return op.multiply(e, act, up)

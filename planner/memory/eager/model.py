@@ -27,16 +27,18 @@ class Block:
         model, hidden = ctx.model, ctx.shape.hidden
         self.ctx = ctx
         before, after = model.norm_placement != "post", model.norm_placement != "pre"
-        self.attention_norm = Norm(ctx, hidden) if before else None
+        self.attention_norm = Norm(ctx, "blocks.attention_norm", hidden) if before else None
         self.attention = Attention(ctx, index) if model.mla is None else LatentAttention(ctx, index)
-        self.attention_post_norm = Norm(ctx, hidden) if after else None
-        self.mlp_norm = Norm(ctx, hidden) if before and model.residual != "parallel-one-norm" else None
+        self.attention_post_norm = Norm(ctx, "blocks.attention_post_norm", hidden) if after else None
+        self.mlp_norm = (
+            Norm(ctx, "blocks.mlp_norm", hidden) if before and model.residual != "parallel-one-norm" else None
+        )
         self.mlp = MoE(ctx) if ctx.block_kind(index)[0] else MLP(ctx, ctx.shape.ffn, ctx.shape.mlp_bias)
-        self.mlp_post_norm = Norm(ctx, hidden) if after else None
+        self.mlp_post_norm = Norm(ctx, "blocks.mlp_post_norm", hidden) if after else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if self.ctx.model.residual == "parallel-one-norm":
-            normed = self.into(e, x, self.attention_norm, "attention_norm")
+            normed = self.into(e, x, self.attention_norm)
             both = op.add(e, x, dropout(e, self.ctx, self.attention(e, normed), DROPOUT))
             return op.add(e, both, dropout(e, self.ctx, self.mlp(e, normed), DROPOUT))
         if self.ctx.model.residual == "parallel":
@@ -44,34 +46,24 @@ class Block:
         x = op.add(e, x, self.attention_branch(e, x))
         return op.add(e, x, self.mlp_branch(e, x))
 
-    def into(self, e: Autograd, x: Tensor, norm: Norm | None, name: str) -> Tensor:
+    def into(self, e: Autograd, x: Tensor, norm: Norm | None) -> Tensor:
         """The input of a sub-layer: the normed residual stream in the compute type."""
-        e.label = f"blocks.{name}"
-        return op.cast(e, x if norm is None else norm(e, x), self.ctx.cast_to)
-
-    def after(self, e: Autograd, norm: Norm | None, name: str, y: Tensor) -> Tensor:
-        """The output of a sub-layer, normed if the config has norms after sub-layers."""
-        e.label = f"blocks.{name}"
-        return y if norm is None else norm(e, y)
+        return op.cast(e, _normed(e, norm, x), self.ctx.cast_to)
 
     def attention_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What attention adds to the residual stream."""
-        # no names: each would keep a tensor alive
-        return self.after(
-            e,
-            self.attention_post_norm,
-            "attention_post_norm",
-            dropout(e, self.ctx, self.attention(e, self.into(e, x, self.attention_norm, "attention_norm")), DROPOUT),
-        )
+        y = dropout(e, self.ctx, self.attention(e, self.into(e, x, self.attention_norm)), DROPOUT)
+        return _normed(e, self.attention_post_norm, y)
 
     def mlp_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What the MLP adds to the residual stream."""
-        return self.after(
-            e,
-            self.mlp_post_norm,
-            "mlp_post_norm",
-            dropout(e, self.ctx, self.mlp(e, self.into(e, x, self.mlp_norm, "mlp_norm")), DROPOUT),
-        )
+        y = dropout(e, self.ctx, self.mlp(e, self.into(e, x, self.mlp_norm)), DROPOUT)
+        return _normed(e, self.mlp_post_norm, y)
+
+
+def _normed(e: Autograd, norm: Norm | None, x: Tensor) -> Tensor:
+    """x after a norm, or x itself if there is none."""
+    return x if norm is None else norm(e, x)
 
 
 class Network:
@@ -81,10 +73,10 @@ class Network:
         s = ctx.shape
         self.ctx = ctx
         self.embedding = Parameter(s.vocab * s.hidden, ctx.weight_bytes)
-        self.embedding_norm = Norm(ctx, s.hidden) if ctx.model.embedding_norm else None
+        self.embedding_norm = Norm(ctx, "embedding_norm", s.hidden) if ctx.model.embedding_norm else None
         self.position = Parameter(s.position_rows * s.hidden, ctx.weight_bytes) if s.learned_positions else None
-        self.norm = Norm(ctx, s.hidden)
-        self.head = Linear(ctx, s.hidden, s.vocab)
+        self.norm = Norm(ctx, "norm", s.hidden)
+        self.head = Linear(ctx, "head", s.hidden, s.vocab)
         if s.tied:
             self.head.weight = self.embedding
 
@@ -94,7 +86,6 @@ class Network:
         e.label = "embedding"
         x = op.embedding(e, ids, self.embedding, ctx.shape.hidden)
         if self.embedding_norm is not None:
-            e.label = "embedding_norm"
             x = self.embedding_norm(e, x)
         if self.position is not None:
             e.label = "position"
@@ -107,7 +98,6 @@ class Network:
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
         """The input of the head."""
-        e.label = "norm"
         hidden = op.cast(e, self.norm(e, x), self.ctx.cast_to)
         return op.gradient_hook(e, hidden, lambda: e.ledger.phase("backward_block"))
 

@@ -47,18 +47,17 @@ class MoE:
         moe, hidden = ctx.model.moe, ctx.shape.hidden
         assert moe is not None
         self.ctx, self.moe = ctx, moe
-        self.router = Linear(ctx, hidden, moe.experts)
+        self.router = Linear(ctx, "blocks.mlp.router", hidden, moe.experts)
         self.experts = Experts(ctx)
         self.shared = MLP(ctx, moe.shared_ffn, 0, "blocks.mlp.shared") if moe.shared_ffn else None
-        self.shared_gate = Linear(ctx, hidden, 1) if moe.shared_gate else None
+        self.shared_gate = Linear(ctx, "blocks.mlp.shared_gate", hidden, 1) if moe.shared_gate else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        e.label = "blocks.mlp"
         weights, tokens = self.route(e, x)
         out = self.routed(e, x, weights, tokens)  # weights and tokens keep their names to the end
         if self.shared is not None and self.shared_gate is not None:
-            e.label = "blocks.mlp.shared_gate"
             gate = self.shared_gate(e, x)
-            e.label = "blocks.mlp"
             gate = op.relu(e, gate)  # sigmoid: saves its output too
             y = self.shared(e, x)
             e.label = "blocks.mlp"
@@ -71,7 +70,6 @@ class MoE:
 
     def routed(self, e: Autograd, x: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
         """The routed experts' outputs, weighted and added into zeros."""
-        e.label = "blocks.mlp"
         ctx = self.ctx
         zeros = e.empty(x.count, ctx.compute_bytes)
         product = multiply_rows(
@@ -85,9 +83,7 @@ class MoE:
     def route(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
         """Routing weight and token index of each of the n k pairs of token and expert, sorted by expert."""
         n, pairs = self.ctx.tokens, self.ctx.tokens * self.moe.top_k
-        e.label = "blocks.mlp.router"
         logits = self.router(e, x)
-        e.label = "blocks.mlp"
         wide = op.cast(e, logits, FP32)
         del logits
         probabilities = op.relu(e, wide)  # softmax: saves its output too

@@ -15,21 +15,20 @@ from planner.memory.stages import Program, Stage
 
 # fp32 tensors of the MLP's width that a recomputed block passes from its forward to its backward
 WIDE_INSIDE = {"gelu": 1, "geglu": 1, "swiglu": 2}
-TABLE_FROM = (
-    3  # from this many sequences on, the partitioner saves token and position rows, not the first norm's output
-)
+# from this many sequences on, the partitioner saves token and position rows, not the first norm's output
+TABLE_FROM = 3
 
 
 def compiled_program(ctx: SimulationContext) -> Program:
     """The compiled program of one micro-batch."""
     s, w = ctx.shape, ctx.weight_bytes
     blocks = tuple(_block(ctx, i) for i in range(s.layers))
-    if _whole(ctx):
-        blocks = tuple(tuple(_again(ctx, stage) for stage in stages) for stages in blocks)
+    if _recomputes_blocks(ctx):
+        blocks = tuple(tuple(_recomputed(ctx, stage) for stage in stages) for stages in blocks)
     table = w * s.vocab * s.hidden
     positions = (w * s.position_rows * s.hidden,) if s.learned_positions else ()
     return Program(
-        embedding=Stage(label="embedding", saved=_before(ctx), weight_gradients=(*positions, table)),
+        embedding=Stage(label="embedding", saved=_position_bytes(ctx), weight_gradients=(*positions, table)),
         blocks=blocks,
         recomputed=tuple(ctx.recomputes(i) for i in range(s.layers)),
         norm=_last_norm(ctx),
@@ -41,7 +40,7 @@ def compiled_program(ctx: SimulationContext) -> Program:
     )
 
 
-def _whole(ctx: SimulationContext) -> bool:
+def _recomputes_blocks(ctx: SimulationContext) -> bool:
     """Whether blocks save only their inputs (full activation checkpointing)."""
     return ctx.training.activation_checkpointing == "full"
 
@@ -51,19 +50,18 @@ def _from_rows(ctx: SimulationContext) -> bool:
     return not ctx.shape.learned_positions or ctx.weight_bytes != FP32 or ctx.training.micro_batch >= TABLE_FROM
 
 
-def _before(ctx: SimulationContext) -> tuple[int, ...]:
+def _position_bytes(ctx: SimulationContext) -> tuple[int, ...]:
     """Bytes of position indices, and of position rows if the residual stream is recomputed from them."""
     s = ctx.shape
     if not s.learned_positions:
         return ()
-    again = ctx.training.micro_batch > 1 and (_from_rows(ctx) or _whole(ctx))
+    again = ctx.training.micro_batch > 1 and (_from_rows(ctx) or _recomputes_blocks(ctx))
     return ctx.training.seq * INT64, ctx.training.seq * s.hidden * ctx.weight_bytes if again else 0
 
 
-def _statistics(ctx: SimulationContext, place: int) -> tuple[int, ...]:
-    """fp32 statistics of the norm at `place` in the stream: 1/σ per token, and the mean if its input is saved."""
-    again = ctx.weight_bytes != FP32 or place < _inputs_kept(ctx)
-    return (ctx.tokens * FP32,) * (2 if again and ctx.model.norm == "layernorm" else 1)
+def _statistics(ctx: SimulationContext, with_mean: bool) -> tuple[int, ...]:
+    """fp32 statistics of a norm: 1/σ per token, and a LayerNorm's mean if its input is saved or recomputed."""
+    return (ctx.tokens * FP32,) * (2 if with_mean and ctx.model.norm == "layernorm" else 1)
 
 
 def _inputs_kept(ctx: SimulationContext) -> int:
@@ -73,7 +71,7 @@ def _inputs_kept(ctx: SimulationContext) -> int:
     return 2
 
 
-def _again(ctx: SimulationContext, stage: Stage) -> Stage:
+def _recomputed(ctx: SimulationContext, stage: Stage) -> Stage:
     """A block's stage as backward recomputes it: norms save statistics, a wide activation its fp32 intermediate."""
     if stage.label.endswith("_norm") and stage.saved and not stage.label.startswith("blocks.attention."):
         itemsize = 0 if stage.label == "blocks.attention_norm" else ctx.compute_bytes
@@ -90,16 +88,14 @@ def _norm(ctx: SimulationContext, place: int, label: str) -> Stage:
 
     The second norm of a model without position rows saves what the first sub-layer added to the embedding.
     """
-    s, n = ctx.shape, ctx.tokens
+    elements = ctx.tokens * ctx.shape.hidden
     second = place == 1 and _inputs_kept(ctx) == 2
-    itemsize = ctx.compute_bytes if second else ctx.weight_bytes
-    gains = (ctx.weight_bytes * s.hidden,) * s.norm_vectors
-    copy = n * s.hidden * ctx.compute_bytes if ctx.compute_bytes != ctx.weight_bytes else 0
+    saved = elements * (ctx.compute_bytes if second else ctx.weight_bytes)
     return Stage(
         label=label,
-        saved=(n * s.hidden * itemsize, *_statistics(ctx, place)),
-        input_gradient=copy,
-        weight_gradients=gains,
+        saved=(saved, *_statistics(ctx, ctx.weight_bytes != FP32 or place < _inputs_kept(ctx))),
+        input_gradient=elements * ctx.compute_bytes if ctx.compute_bytes != ctx.weight_bytes else 0,
+        weight_gradients=(ctx.weight_bytes * ctx.shape.hidden,) * ctx.shape.norm_vectors,
     )
 
 
@@ -156,12 +152,7 @@ def _attention(ctx: SimulationContext, index: int) -> tuple[int, ...]:
     """q, k, v as one storage, rotated or normed copies of q and k, the output, the fp32 log-sum-exp."""
     s, n, c = ctx.shape, ctx.tokens, ctx.compute_bytes
     copies = (n * s.query_width * c, n * s.key_width * c) if ctx.has_rope(index) or s.normed_query else ()
-    return (
-        n * (s.query_width + 2 * s.key_width) * c,
-        *copies,
-        n * s.query_width * c,
-        n * s.heads * FP32,
-    )
+    return n * (s.query_width + 2 * s.key_width) * c, *copies, n * s.query_width * c, n * s.heads * FP32
 
 
 def _mlp(ctx: SimulationContext, into: tuple[int, ...]) -> tuple[Stage, ...]:
@@ -179,16 +170,8 @@ def _mlp(ctx: SimulationContext, into: tuple[int, ...]) -> tuple[Stage, ...]:
 
 def _last_norm(ctx: SimulationContext) -> Stage:
     """Like a block's norms; after recomputed blocks only the statistics are saved."""
-    s, n = ctx.shape, ctx.tokens
-    last = _norm(ctx, 2 * s.layers, "norm")
-    statistics = last.saved[1:] if not _whole(ctx) else (n * FP32,) * (2 if ctx.model.norm == "layernorm" else 1)
-    residual = last.saved[:1] if not _whole(ctx) else ()
-    return Stage(
-        label="norm",
-        saved=(*residual, *statistics),
-        input_gradient=last.input_gradient,
-        weight_gradients=last.weight_gradients,
-    )
+    last = _norm(ctx, 2 * ctx.shape.layers, "norm")
+    return replace(last, saved=_statistics(ctx, True)) if _recomputes_blocks(ctx) else last
 
 
 def _head(ctx: SimulationContext) -> Stage:

@@ -30,25 +30,14 @@ def simulate_micro_batch(ctx: SimulationContext, e: Autograd, every_block: bool 
 
     every_block: simulate each block; none is added at once.
     """
-    ledger, network = e.ledger, Network(ctx)
+    ledger = e.ledger
     if ctx.training.runtime in PROGRAMS:
         ledger.phase("forward_end")
         backward = ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).forward()
         ledger.phase("backward_start")
         backward()
         return
-    ids, targets = _inputs(ctx, ledger)
-    ledger.phase("forward_end")
-    e.masks = document_masks(e, ctx)
-    stream = [gradient_hook(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
-    for run in block_runs(ctx):
-        _simulate_blocks(ctx, e, stream, run, every_block)
-    hidden = network.last_norm(e, stream[0])
-    stream.clear()
-    e.masks = (None, None)
-    loss = network.loss(e, hidden, targets)
-    del hidden
-    e.leave_autocast()
+    loss = _forward(ctx, e, every_block)
     if e.returned_logits is not None:
         e.previous_logits, e.returned_logits = e.returned_logits, None
     loss = scale(e, loss)  # by the tokens of the step
@@ -61,22 +50,28 @@ def simulate_evaluation(ctx: SimulationContext, e: Autograd, every_block: bool =
     if ctx.training.runtime in PROGRAMS:
         ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).evaluation()
         return
-    network = Network(ctx)
-    ids, targets = _inputs(ctx, e.ledger)
     e.recording = False
+    _forward(ctx, e, every_block)
+    e.recording = True
+
+
+def _forward(ctx: SimulationContext, e: Autograd, every_block: bool) -> Tensor:
+    """The loss. Under autocast the cached casts of all blocks' weights stay until it is made."""
+    ledger, network = e.ledger, Network(ctx)
+    ids, targets = _inputs(ctx, ledger)
+    if e.recording:
+        ledger.phase("forward_end")
     e.masks = document_masks(e, ctx)
-    stream = [network.embed(e, ids)]
+    stream = [gradient_hook(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
     for run in block_runs(ctx):
-        _simulate_blocks(
-            ctx, e, stream, run, every_block
-        )  # under autocast the cached casts of all blocks' weights stay
+        _simulate_blocks(ctx, e, stream, run, every_block)
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     e.masks = (None, None)
-    network.loss(e, hidden, targets)
+    loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
-    e.recording = True
+    return loss
 
 
 def block_runs(ctx: SimulationContext) -> list[BlockRun]:

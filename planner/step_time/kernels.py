@@ -15,6 +15,7 @@ from planner.counts.parameters import parameters_of
 from planner.counts.run import recipe_of
 from planner.counts.shape import shape_of
 from planner.formulas import throughput
+from planner.formulas.itemsize import FP32
 from planner.step_time.kernel_tables import Tables, bf16_is_faster
 
 __all__ = ["PARTS", "StepTime", "bf16_is_faster", "step_seconds_from_profile"]
@@ -39,7 +40,6 @@ MODEL_ERROR = 0.10
 ERROR_PER_DOUBLING = 0.03
 # Autograd nodes per kernel: beside it stand a view or transpose, and the accumulation of a parameter's gradient.
 NODES_PER_KERNEL = 2
-FP32 = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from planner.formulas.itemsize import FP32
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.graph import Backward, Gradient, Parameter, Reduced, Saved, Summed, Tensor
 
-Sizes = tuple[int | tuple[int, int], ...]
+_Sizes = tuple[int | tuple[int, int], ...]
 
 
 def operator(
@@ -53,7 +53,7 @@ def new_gradients(
 
 def _new_gradients(
     e: Autograd,
-    sizes: Sizes,
+    sizes: _Sizes,
     component: str,
     before: tuple[int, ...],
     after: tuple[int, ...],

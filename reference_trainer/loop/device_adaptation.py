@@ -1,4 +1,4 @@
-"""A config as this machine executes it: its hardware, its profile, and the recipe where nobody chose one."""
+"""Adapts a config to this machine: hardware, profile, and the recipe if nobody chose one."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ CALIBRATION_SECONDS = 15.0
 
 
 def adapt_to_device(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
-    """The config as this machine executes it: hardware, profile, and the recipe where nobody chose one."""
+    """The config with this machine's hardware and profile, and another recipe if nobody chose one and it is better."""
     if device.type != "cpu":
         return _on_gpu(config, device, log)
     profile = cached_profile(CPU, log)
     if profile is None or not is_current(profile):
-        log(f"no current profile of this machine: measuring its kernels first (kept in {profile_path(CPU)})")
+        log(f"this machine has no current profile: measuring its kernels first (saved in {profile_path(CPU)})")
         profile = measure_profile(CPU, CALIBRATION_SECONDS, log)
         save_profile(profile, profile_path(CPU))
     hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
     changed = config.model_copy(update={"hardware": hardware, "profile": profile})
     assumed = {a.key for a in config.provenance.assumptions}
     if "recipe" in assumed and config.training.recipe == "mixed-bf16" and not bf16_is_faster(profile):
-        log("this processor multiplies faster in fp32 than in bf16: training in fp32")
-        changed = _with_recipe(changed, "fp32", "the profile finds fp32 products faster than bf16 ones")
+        log("fp32 matmuls are faster than bf16 on this CPU: training in fp32")
+        changed = _with_recipe(changed, "fp32", "fp32 matmuls are faster than bf16 in the profile")
     return changed
 
 
 def _on_gpu(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
-    """On a GPU the preset of that very card; fp32 where nobody chose a recipe and it has no bf16."""
+    """The config with the preset of this GPU; fp32 if nobody chose a recipe and the GPU has no bf16."""
     found = presets.gpu_by_driver_name(torch.cuda.get_device_name(device))
     if found is None:
         raise PlanError(
-            f"this machine's GPU {torch.cuda.get_device_name(device)!r} is in no preset",
-            why="its predictions would rest on another card's numbers",
-            remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and data sheet",
+            f"there is no preset for this machine's GPU, {torch.cuda.get_device_name(device)!r}",
+            why="predictions would use the numbers of another GPU",
+            remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and published specs",
         )
     hardware = config.hardware.model_copy(update={"gpu": found.id})
-    profile = cached_profile(device.type, log)  # made by `gptplan calibrate --device cuda`; else the data sheet serves
+    profile = cached_profile(
+        device.type, log
+    )  # made by `gptplan calibrate --device cuda`; without it the published specs are used
     current = profile if profile is not None and is_current(profile) else None
     changed = config.model_copy(update={"hardware": hardware, "profile": current})
     assumed = {a.key for a in config.provenance.assumptions}

@@ -1,4 +1,4 @@
-"""The loss on held-out data, and what follows from a row of such losses: the best model, and stopping early."""
+"""Evaluation on held-out data, and what follows from it: the best checkpoint, and early stopping."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from reference_trainer.step.step import StepContext
 
 @dataclass(slots=True)
 class EvaluationProgress:
-    """The evaluations so far: the best loss in nats per token and its step, and how many came since without a better.
+    """The best validation loss (nats per token), its step, and the number of evaluations since then.
 
-    A checkpoint keeps it, so that a run which continues judges as an uninterrupted one.
+    A checkpoint saves it, so that a resumed run decides as an uninterrupted one.
     """
 
     best_loss: float | None = None
@@ -29,7 +29,7 @@ class EvaluationProgress:
     nonfinite_in_a_row: int = 0
 
     def add(self, step: int, loss: float) -> bool:
-        """Whether `loss` is the best so far; one that is not finite never is."""
+        """Add a validation loss. Returns True if it is the best so far; a loss that is not finite never is."""
         if loss < (float("inf") if self.best_loss is None else self.best_loss):
             self.best_loss, self.best_step, self.since_best = loss, step, 0
             return True
@@ -38,35 +38,35 @@ class EvaluationProgress:
 
 
 def refuse_unevaluated(config: RunConfig, data: TokenData) -> None:
-    """Raises ConfigError for a config that asks for evaluations on data without a validation part."""
+    """Raises ConfigError if the config wants evaluations and the data has no validation part."""
     if config.evaluation.every is not None and data.validation is None:
         raise ConfigError(
             f"evaluation.every = {config.evaluation.every}, but the data has no validation part",
-            why="a loss on the training data shows no over-fitting",
+            why="a loss on training data does not show over-fitting",
             remedy="prepare the data with: gptplan data … --val-share 0.01, or leave evaluation.every out",
         )
 
 
 def opened_for(config: RunConfig, path: Path | None, reading: Reading | None = None) -> TokenData:
-    """The data of a run, with a part held out where the config evaluates. Raises DataError."""
+    """The data of a run, with a held-out part if the config wants evaluations. Raises DataError."""
     hold_out = config.evaluation.every is not None
     return open_data(path, config.model.vocab, config.training.seq, hold_out=hold_out, reading=reading)
 
 
 def passes_of(config: RunConfig, validation: TokenData) -> int:
-    """Forward passes of one evaluation: the tokens asked for in whole micro-batches, at most all that there are."""
+    """Forward passes of one evaluation: `evaluation.tokens`, in micro-batches, at most all of the data."""
     per_pass = config.training.micro_batch * config.training.seq
-    wanted = -(-config.evaluation.tokens // per_pass)
-    return max(1, min(wanted, validation.valid_tokens // per_pass))
+    passes = -(-config.evaluation.tokens // per_pass)
+    return max(1, min(passes, validation.valid_tokens // per_pass))
 
 
 def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None:
-    """Mean loss in nats per valid token of the same held-out samples every time; None where `stopping` broke it off.
+    """Mean loss in nats per valid token, on the same held-out samples every time. None if `stopping` returned True.
 
-    Raises PlanError when the memory does not suffice.
+    Raises PlanError if the device runs out of memory.
     """
     config, validation, model = context.config, context.data.validation, context.model
-    assert validation is not None, "refuse_unevaluated came first"
+    assert validation is not None, "refuse_unevaluated was called before"
     size = config.training.micro_batch
     total, valid = torch.zeros((), device=context.device), 0
     model.eval()
@@ -75,10 +75,10 @@ def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None
             for index in range(passes_of(config, validation)):
                 if stopping():
                     return None
-                held = batch(validation, config, index * size, size)
-                given = held.moved(lambda t: t.to(context.device))
-                valid += held.valid
-                total += model(given.ids, given.targets, given.documents)
+                host = batch(validation, config, index * size, size)
+                inputs = host.moved(lambda t: t.to(context.device))
+                valid += host.valid
+                total += model(inputs.ids, inputs.targets, inputs.documents)
         return float(total) / max(valid, 1)
     finally:
         model.train()

@@ -1,4 +1,4 @@
-"""Before the first step: what cannot be run is refused, the model is built, an earlier run is continued."""
+"""Startup of a run: checks of the config and the run directory, then model and optimizer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from reference_trainer.step.step import StepContext
 
 
 def last_step_of(config: RunConfig, options: RunOptions) -> int:
-    """The step after which this call ends. Raises for configs that this trainer cannot execute."""
+    """The last step of this call. Raises ConfigError or InputError if the config cannot be run."""
     if config.hardware.gpus > 1:
         raise ConfigError(
             f"the config is for {config.hardware.gpus} GPUs; this version of the trainer runs on one device",
-            why="on one device the same config would be another batch and another run",
-            remedy="plan with --gpus 1 (more accumulation gives the same batch), or use an exported config elsewhere",
+            why="the same config on one device would train with another batch size",
+            remedy="plan with --gpus 1 (more accumulation gives the same batch), or train it with another framework",
         )
     steps = steps_of(config)
     if steps < 1:
         raise ConfigError(
-            f"{config.training.tokens} tokens are less than one optimizer step of {tokens_per_step(config)}",
+            f"{config.training.tokens} tokens are fewer than one optimizer step needs: {tokens_per_step(config)}",
             remedy="plan with more tokens or a smaller batch",
         )
     if options.stop_after is None:
@@ -38,29 +38,31 @@ def last_step_of(config: RunConfig, options: RunOptions) -> int:
 
 
 def check_directory(directory: RunDirectory, resume: bool) -> None:
-    """Raises CheckpointError where there is nothing to continue, FileError where a new run would be mixed with one."""
+    """Raises CheckpointError if there is no run to resume, FileError if a new run would be mixed with an old one."""
     if resume and not directory.holds_a_run():
-        raise CheckpointError(f"there is no run to continue in {directory.root}", remedy="start it without --resume")
+        raise CheckpointError(f"there is no run to resume in {directory.root}", remedy="start it without --resume")
     if not resume and directory.holds_a_run():
         raise FileError(
-            f"{directory.root} holds a run already",
+            f"{directory.root} already contains a run",
             why="its metrics and checkpoints would be mixed with the new ones",
             remedy="continue it with --resume, or choose another directory with --out",
         )
 
 
 def build(config: RunConfig, device: torch.device, data: TokenData) -> StepContext:
-    """Model and optimizer; the weights are drawn on the CPU, so that every device begins with the same ones.
+    """Model and optimizer. The weights are drawn on the CPU, so that they are the same for every device.
 
-    Raises PlanError when the memory does not suffice, DataError for documents that cannot be told apart.
+    Raises PlanError if memory runs out, DataError if the data lacks the end-of-text token that document masking needs.
     """
     if config.training.document_masking:
-        end_of_text_of(data)  # refused here, and not with the first batch
+        end_of_text_of(data)  # raises now and not at the first batch
     torch.manual_seed(config.training.seed)
     with explained(config, device, "before the first step"):
         model = build_model(config).to(device)
         optimizer = make_optimizer(model, config)
     if config.training.runtime == "compiled":
-        model.make_tables(config.training.seq, next(model.parameters()).device)  # made outside of the program
-        model.compile(dynamic=False)  # in place: parameters keep their names
+        model.make_tables(
+            config.training.seq, next(model.parameters()).device
+        )  # before compiling, so that the program does not make them
+        model.compile(dynamic=False)  # in place, so that parameters keep their names
     return StepContext(config, device, data, model, optimizer)

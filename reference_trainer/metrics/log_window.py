@@ -1,7 +1,7 @@
-"""What the host adds to the rows of metrics.jsonl: the log window's speed, time left, power, the noise scale.
+"""Makes the rows of metrics.jsonl: per step, and per log window its speed, time left, power and noise scale.
 
-A log window is the steps that are read together. Its seconds are those of a monotonic clock from its first step to the
-reading that waits for the device: evaluations, checkpoints and whatever else lies between windows are outside.
+A log window is the steps that are read together. It lasts from one reading to the next, on a monotonic clock, without
+evaluations, saves, rollbacks and eval commands.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
 from reference_trainer.step.step_results import StepResult
 
-RECENT_STEPS = 64  # steps of this call whose median is the usual step
-SETTLED = 8  # steps before one can be called slow: the first compile and allocate
-SLOW_TIMES, SLOW_SECONDS = 5.0, 1.0  # a slow step has taken so many usual ones, and so much longer
+RECENT_STEPS = 64  # steps of this call whose median is the usual step time
+SETTLED = 8  # the first steps are never called slow: they compile and allocate
+SLOW_TIMES, SLOW_SECONDS = 5.0, 1.0  # a slow step takes 5 times as long as usual, and at least 1 s longer
 MetricsRow = dict[str, MetricValue]
 LogEvent = Callable[..., None]
 
 
 class LogWindow:
-    """Makes the rows of a run's windows. `event` and `log` hear of slow steps and of an allocator in need."""
+    """Makes the rows of each log window. Reports slow steps and allocator retries to `event` and `log`."""
 
     def __init__(self, context: StepContext, options: RunOptions, event: LogEvent, log: Log) -> None:
         self.context, self.options, self.event, self.log = context, options, event, log
@@ -43,21 +43,21 @@ class LogWindow:
         self._retries = self._retries_at_start = alloc_retries(context.device)
 
     def restore(self, metrics: Path) -> None:
-        """The averages as they were after the rows of `metrics`: on a continuation, and after a rollback."""
+        """Restore the averages from the rows in `metrics`, after a resume or a rollback."""
         if self.options.noise_scale:
             self.noise = smoothed_noise(read_rows(metrics))
 
     def rows(
         self, steps: Sequence[StepResult], window_seconds: float, validation_loss: float | None
     ) -> list[MetricsRow]:
-        """One row for each step; the last also has what is known of the whole window.
+        """One row per step; the last one also has the numbers of the whole window.
 
-        validation_loss: in nats per token, of the weights after the last step.
+        validation_loss: nats per token, after the last step.
         """
-        found = [self._of_step(step) for step in steps]
-        if found:
-            found[-1] |= self._of_window(steps, window_seconds, validation_loss)
-        return found
+        rows = [self._of_step(step) for step in steps]
+        if rows:
+            rows[-1] |= self._of_window(steps, window_seconds, validation_loss)
+        return rows
 
     def _of_step(self, step: StepResult) -> MetricsRow:
         row = row_of(self.context, self.options, step)
@@ -77,13 +77,13 @@ class LogWindow:
         usual = median(self.recent)
         if step.seconds < max(SLOW_TIMES * usual, usual + SLOW_SECONDS):
             return False
-        self._tell_of_gap(f"step {step.step} took {format_duration(step.seconds)}", step.step, step.seconds, usual)
+        self._report_gap(f"step {step.step} took {format_duration(step.seconds)}", step.step, step.seconds, usual)
         return True
 
-    def _tell_of_gap(self, told: str, step: int, seconds: float, usual: float) -> None:
+    def _report_gap(self, what: str, step: int, seconds: float, usual: float) -> None:
         self.event("slow step", step=step, seconds=seconds, usual_seconds=usual)
         self.log(
-            f"{told}, a usual step {format_duration(usual)}: the process was stopped, "
+            f"{what}, a usual step {format_duration(usual)}: the process was stopped, "
             "or something else used the machine; do not trust this speed"
         )
 
@@ -91,8 +91,8 @@ class LogWindow:
         tokens, busy = len(steps) * tokens_per_step(self.context.config), sum(step.seconds for step in steps)
         idle = max(0.0, seconds - busy)
         if len(self.recent) >= SETTLED and idle > max(busy, SLOW_SECONDS):
-            told = f"up to step {steps[-1].step} the device waited {format_duration(idle)} between steps"
-            self._tell_of_gap(told, steps[-1].step, idle, median(self.recent))
+            what = f"up to step {steps[-1].step} the device waited {format_duration(idle)} between steps"
+            self._report_gap(what, steps[-1].step, idle, median(self.recent))
         watts = self.power.watts()
         row: MetricsRow = {
             "window_steps": len(steps),
@@ -109,17 +109,17 @@ class LogWindow:
         return row
 
     def _count_retries(self, step: int) -> int | None:
-        """Since this call began, how often the allocator had to empty its cache and ask the driver again."""
+        """Allocator retries since the start of this call: it emptied its cache and asked the driver again."""
         now = alloc_retries(self.context.device)
         if now is None or self._retries is None or self._retries_at_start is None:
             return None
         if now > self._retries:
             count = now - self._retries_at_start
             self.event("allocator retries", step=step, count=count)
-            if self._retries == self._retries_at_start:  # every later one is in the rows
+            if self._retries == self._retries_at_start:  # later ones are only in the rows and events
                 self.log(
-                    f"step {step}: the allocator ran out of memory {count} times, emptied its cache and tried again: "
-                    "steps are slow, and the next may fail; a smaller micro-batch or --allocator expandable helps"
+                    f"step {step}: the allocator ran out of memory {count} times, emptied its cache and retried; "
+                    "this is slow and the next step may fail. Use a smaller micro-batch or --allocator expandable"
                 )
         self._retries = now
         return now - self._retries_at_start

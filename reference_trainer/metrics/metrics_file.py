@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per optimizer step, appended whole or not at all, kept in memory while the disk refuses."""
+"""metrics.jsonl: one line per optimizer step. Lines are appended atomically, and kept in memory if the disk fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MetricValue = float | int | bool | str | None
 
 
 class MetricsFile:
-    """Rows of steps on their way to the file. It is opened for each writing: who deletes it loses no later row."""
+    """Writes rows to metrics.jsonl. Opens the file for each write, so that later rows survive if someone deletes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,17 +23,17 @@ class MetricsFile:
         self.refused = ""
 
     def add(self, row: Mapping[str, MetricValue]) -> None:
-        """A row for the next `write`."""
+        """Keep a row for the next `write`."""
         self._pending.append(json.dumps(row, allow_nan=False) + "\n")
 
     def write(self) -> str:
-        """Append what is pending; where the disk refuses it stays pending, and the reason is returned."""
+        """Append the pending rows. If the disk fails, they stay pending and the reason is returned."""
         return append_whole(self.path, self._pending)
 
     def sync(self) -> None:
-        """Write, and wait until all rows are on the disk: no checkpoint may know of a step that the metrics do not.
+        """Write, and wait until all rows are on the disk: a checkpoint must not be newer than the metrics.
 
-        Raises FileError where the disk refuses.
+        Raises FileError if the disk fails.
         """
         refused = self.write()
         try:
@@ -46,16 +46,16 @@ class MetricsFile:
             raise FileError(
                 f"cannot write to {self.path}",
                 why=refused,
-                remedy="free space or mend the permissions, then continue with --resume: the last checkpoint is whole",
+                remedy="free space or correct the permissions, then resume from the last checkpoint with --resume",
             )
 
     def forget_pending(self) -> None:
-        """Drop rows that are not written yet: a rollback unmade their steps."""
+        """Drop rows that are not written yet, after a rollback."""
         self._pending.clear()
 
 
 def append_whole(path: Path, lines: list[str]) -> str:
-    """Append the lines and empty the list; where the disk refuses, nothing is written and the reason is returned."""
+    """Append the lines and empty the list. If the disk fails, write nothing and return the reason."""
     if not lines:
         return ""
     try:
@@ -65,7 +65,7 @@ def append_whole(path: Path, lines: list[str]) -> str:
                 file.write("".join(lines).encode())
                 file.flush()
             except OSError:
-                file.truncate(size)  # half a row would spoil the next one
+                file.truncate(size)  # half a row would make the next one unreadable
                 raise
     except OSError as error:
         return str(error)

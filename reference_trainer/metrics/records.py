@@ -1,4 +1,4 @@
-"""What a run gives back: to the caller, and step by step to metrics.jsonl."""
+"""Records of a run: the result for the caller, the row of a step, the details of a start event."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
 from reference_trainer.step.step_results import StepResult
 
-HFU_CONVENTION = "as MFU, and what backward computes again (checkpointing, flash attention, chunked loss) counts too"
+HFU_CONVENTION = "as MFU, plus recomputation in backward (checkpointing, flash attention, chunked loss)"
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a call of `run` did and measured; the lists have one entry per step of this call.
+    """What a call of `run` did and measured. The lists have one entry per step of this call.
 
-    `rates`: (step, the rate that the optimizer really had). `exit_code`: 0, or 130 or 143 after SIGINT or SIGTERM.
-    `tokens_done`: since the run's first step. `checkpoint_bytes`: of the last checkpoint written in this call.
-    The peaks are described at `monitor.Memory`.
+    `rates`: (step, learning rate used by the optimizer). `exit_code`: 0, or 130 or 143 after SIGINT or SIGTERM.
+    `tokens_done`: since the first step of the run. `checkpoint_bytes`: size of the last checkpoint of this call.
+    The peaks are explained at `device.Memory`.
     """
 
     device: str
@@ -50,7 +50,7 @@ class RunResult:
 
 
 def start_details(context: StepContext, options: RunOptions) -> dict[str, object]:
-    """What events.jsonl keeps about a start: machine, versions, model, data, and what MFU and HFU are computed from."""
+    """Details of a start event: machine, versions, model, data, and the inputs of MFU and HFU."""
     return {
         "device": str(context.device),
         "device_name": device_name(context.device),
@@ -68,11 +68,11 @@ def start_details(context: StepContext, options: RunOptions) -> dict[str, object
 
 
 def row_of(context: StepContext, options: RunOptions, done: StepResult) -> dict[str, MetricValue]:
-    """The line of metrics.jsonl; what is unknown or not finite is null. Bytes are those held after the reading."""
+    """The row of a step in metrics.jsonl; unknown or not finite is null. Bytes are those allocated at the reading."""
     tokens, cuda = tokens_per_step(context.config), context.device.type == "cuda"
     peak = options.peak_flops
 
-    def used(flops: int | None) -> float | None:
+    def utilization(flops: int | None) -> float | None:
         return None if flops is None or peak is None else flops / (done.seconds * peak)
 
     row: dict[str, MetricValue] = {
@@ -87,8 +87,8 @@ def row_of(context: StepContext, options: RunOptions, done: StepResult) -> dict[
         "data_seconds": done.data_seconds,
         "data_share": done.data_seconds / done.seconds,
         "tokens_per_second": tokens / done.seconds,
-        "mfu": used(options.flops_per_step),
-        "hfu": used(options.hardware_flops_per_step),
+        "mfu": utilization(options.flops_per_step),
+        "hfu": utilization(options.hardware_flops_per_step),
         "allocated_bytes": torch.cuda.memory_allocated(context.device) if cuda else None,
         "reserved_bytes": torch.cuda.memory_reserved(context.device) if cuda else None,
         "updated": done.updated,
@@ -102,14 +102,14 @@ def row_of(context: StepContext, options: RunOptions, done: StepResult) -> dict[
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value, or None where JSON has no word for it."""
+    """The value; None if it is not finite, which JSON cannot express."""
     return value if math.isfinite(value) else None
 
 
 def result_of(
     context: StepContext, results: list[StepResult], done: int, exit_code: int, checkpoint_bytes: int | None
 ) -> RunResult:
-    """The result of a call that took the steps in `results` and left the run after step `done`."""
+    """The result of a call that trained the steps in `results` and ended after step `done`."""
     memory = memory_of(context.device)
     return RunResult(
         device=str(context.device),

@@ -1,4 +1,4 @@
-"""The directory of a run: what lies where, who holds it, and the lines written to it.
+"""The directory of a run: its paths, its lock, and its event log.
 
 ::
 
@@ -6,8 +6,8 @@
     metrics.jsonl    one object per optimizer step, each step once
     events.jsonl     what happened when: start, resume, checkpoint, signal, finished …
     checkpoints/     see checkpoint.py
-    rollbacks.json   the rollbacks after loss spikes, where there were any
-    run.lock         held by the run that works here; its text is that run's process id
+    rollbacks.json   rollbacks after loss spikes, if there were any
+    run.lock         locked while a run works here; contains the process id of that run
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reference_trainer.metrics.metrics_file import append_whole
 
 
 class RunDirectory:
-    """The paths of a run, and the lock on them for as long as the `with` block lasts."""
+    """The paths of a run. Its lock is held while the `with` block runs."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,15 +37,15 @@ class RunDirectory:
         self.checkpoints = root / "checkpoints"
         self.rollbacks = root / "rollbacks.json"
         self.lock = root / LOCK
-        self._held: IO[str] | None = None
+        self._lock_file: IO[str] | None = None
         self._pending: list[str] = []
         self._begun = False
 
     def __enter__(self) -> RunDirectory:
-        """Make the directory and take its lock. Raises FileError if another run has it, or it cannot be written."""
+        """Make the directory and lock it. Raises FileError if another run has the lock, or if it cannot be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            held = self.lock.open("a+", encoding="utf-8")
+            file = self.lock.open("a+", encoding="utf-8")
         except OSError as error:
             raise FileError(
                 f"cannot write to the run directory {self.root}",
@@ -53,42 +53,42 @@ class RunDirectory:
                 remedy="choose another with --out",
             ) from error
         try:
-            # the kernel gives the lock back when its process dies, so that a stale one cannot be
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the kernel releases the lock when the process dies, so a stale lock is impossible
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            held.seek(0)
-            owner = held.read().strip() or "unknown"
-            held.close()
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            file.close()
             raise FileError(
-                f"another run works in {self.root}",
+                f"another run is using {self.root}",
                 why=f"process {owner} holds {self.lock.name}",
                 remedy="wait for it, stop it, or choose another directory",
             ) from error
         except OSError as error:
-            held.close()
+            file.close()
             raise FileError(
                 f"{self.lock} cannot be locked", why=str(error), remedy="choose a directory on a local disk with --out"
             ) from error
-        held.truncate(0)
-        held.write(f"{os.getpid()}\n")
-        held.flush()
-        self._held = held
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._lock_file = file
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        assert self._held is not None, "the directory was entered"
-        self._held.truncate(0)
-        self._held.close()
+        assert self._lock_file is not None, "the directory was entered"
+        self._lock_file.truncate(0)
+        self._lock_file.close()
 
     def holds_a_run(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether this directory contains a run."""
         return any(path.exists() for path in (self.metrics, self.events, self.checkpoints))
 
     def event(self, name: str, **facts: object) -> None:
-        """Append what happened, and when (UTC), to events.jsonl.
+        """Append an event with its time (UTC) to events.jsonl.
 
-        Raises FileError where the disk refuses the first event of this call. A later one is kept, and written with the
-        next: a full disk for logs is no reason to stop training.
+        Raises FileError if the disk fails at the first event of this call. A later event is kept and written with the
+        next one: a full disk for logs does not stop training.
         """
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._pending.append(json.dumps({"time": time, "event": name} | facts) + "\n")
@@ -99,21 +99,21 @@ class RunDirectory:
         self._begun = True
 
     def forget_after(self, step: int) -> None:
-        """Drop from metrics.jsonl what lies after `step`, and from both logs a last line cut short by a crash."""
+        """Drop the rows after `step` from metrics.jsonl, and lines cut short by a crash from both logs."""
         with _writing(self.root):
             keep_lines(self.metrics, last_step=step)
             keep_lines(self.events, last_step=None)
 
 
 def keep_lines(path: Path, last_step: int | None) -> None:
-    """Rewrite a file of JSON lines, atomically, without broken lines and those whose step is above `last_step`."""
+    """Rewrite a JSONL file atomically, without broken lines and lines whose step is above `last_step`."""
     if not path.exists():
         return
     temporary = path.with_name(f".tmp-{path.name}")
     with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
         for line in old:
-            read = _object(line)
-            if read is not None and (last_step is None or read.get("step", 0) <= last_step):
+            row = _object(line)
+            if row is not None and (last_step is None or row.get("step", 0) <= last_step):
                 new.write(line)
         new.flush()
         os.fsync(new.fileno())
@@ -121,7 +121,7 @@ def keep_lines(path: Path, last_step: int | None) -> None:
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """The JSON object in a whole line, or None."""
+    """The JSON object in a complete line, or None."""
     return next(objects([line]), None) if line.endswith("\n") else None
 
 
@@ -133,5 +133,5 @@ def _writing(path: Path) -> Iterator[None]:
         raise FileError(
             f"cannot write to {path}",
             why=str(error),
-            remedy="free space or mend the permissions, then continue with --resume: the last checkpoint is whole",
+            remedy="free space or correct the permissions, then resume from the last checkpoint with --resume",
         ) from error

@@ -1,4 +1,4 @@
-"""Which watchers a run has, and what of their signals it cannot show, with the reason."""
+"""The watchers of a run, and the reasons why some of their signals are not available."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from reference_trainer.step.step import StepContext, Watcher
 
 
 def attach_watchers(context: StepContext, options: RunOptions) -> list[str]:
-    """Give `context` the watchers that `options` ask for; returns what is to be said about them.
+    """Attach the watchers that `options` request to `context`. Returns messages for the log.
 
-    Raises InputError for an interval below one.
+    Raises InputError for an interval below 1.
     """
     found: list[Watcher] = []
     notes = []
     every = options.statistics_every
     if every is not None:
         if every < 1:
-            raise InputError(f"statistics every {every} steps", remedy="give a whole number from 1 up")
+            raise InputError(
+                f"--statistics-every {every} is not a number of steps", remedy="give a whole number, 1 or more"
+            )
         found.append(LayerStatistics(every))
         kept = format_bytes(kept_bytes(context.optimizer.weights.values()))
-        notes.append(f"statistics of every layer each {every} steps, with samples of the weights of {kept}")
+        notes.append(f"layer statistics every {every} steps; they keep {kept} of weight samples")
         if not shows_activations(context.config):
-            notes.append("no statistics of activations: a compiled program has no place for hooks")
+            notes.append("no activation statistics: a compiled program cannot run the hooks that measure them")
     if options.noise_scale:
         reason = why_not(context.config)
         notes += [reason] if reason else []
@@ -36,5 +38,5 @@ def attach_watchers(context: StepContext, options: RunOptions) -> list[str]:
 
 
 def watches_noise(config: RunConfig, options: RunOptions) -> bool:
-    """Whether the rows have the gradient-noise scale."""
+    """Whether the rows contain the gradient-noise scale."""
     return options.noise_scale and not why_not(config)

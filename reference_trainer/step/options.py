@@ -1,4 +1,4 @@
-"""How a config is executed, as far as the config does not say; a run keeps it, so that its continuation is the same."""
+"""Run options that are not in the config. A run saves them in execution.json, and --resume uses them again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planner.files import read_text, write_atomically
 from reference_trainer.data.corpus.sources import Reading
 
 EXECUTION = "execution.json"
-# what a continuation repeats where its command says nothing else
+# options that --resume takes over unless its command line sets them
 KEPT = (
     "device", "data_path", "reading", "deterministic", "log_every", "statistics_every", "noise_scale", "trackers",
     "eval_command", "eval_timeout",
@@ -23,18 +23,17 @@ BY_BYTES = Reading()
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How to execute a config, as far as the config does not say.
+    """How to run a config: the options that are not in the config.
 
-    `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None: the built-in text; `reading`: how it
-    is read. `stop_after`: the step, counted from the run's first, after which to save and stop. `deterministic`: refuse
-    operations whose result may differ from run to run. `progress`: a bar on stderr if that is a terminal. `time_limit`:
-    seconds of training after which to save and stop, resumable. `new_schedule`: a continuation may change steps, tokens
-    and schedule. `log_every`: steps whose numbers are read from the device together; None: 10 on a GPU, 1 on a CPU.
-    `flops_per_step`, `hardware_flops_per_step`, `peak_flops` (FLOP/s): the FLOPs of one step without and with what is
-    computed twice, and the device's peak, for MFU and HFU in the metrics; None: unknown. `statistics_every`: steps
-    between statistics of every layer; None: there are none. `noise_scale`: whether the gradient-noise scale is
-    measured. `trackers`: names of `trackers.BACKENDS` that draw the metrics. `eval_command`: for the shell, see
-    eval_command.py; `eval_timeout`: seconds that training waits for it, None: 600.
+    `device`: cpu, cuda or cuda:N; None: a GPU if there is one. `data_path`: None is the built-in text; `reading`: how
+    it is read. `stop_after`: the step of the run after which to save and stop. `deterministic`: use only deterministic
+    algorithms. `progress`: a progress bar, if stderr is a terminal. `time_limit`: seconds of training after which to
+    save and stop. `new_schedule`: --resume may change steps, tokens and schedule. `log_every`: steps per log window;
+    None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `hardware_flops_per_step`: FLOPs of one step without and with
+    recomputation; `peak_flops`: peak of the device in FLOP/s; all for MFU and HFU in the metrics, None: unknown.
+    `statistics_every`: steps between layer statistics, None: never. `noise_scale`: measure the gradient-noise scale.
+    `trackers`: names in `trackers.BACKENDS`. `eval_command`: a shell command, see eval_command.py; `eval_timeout`:
+    seconds to wait for it, None: 600.
     """
 
     device: str | None = None
@@ -58,7 +57,7 @@ class RunOptions:
 
 
 def write_options(directory: Path, options: RunOptions) -> None:
-    """Keep in `directory` what a continuation needs to know and the config does not say."""
+    """Save in `directory` the options that --resume needs and the config does not contain."""
     kept: dict[str, Any] = {name: getattr(options, name) for name in KEPT if name != "data_path"}
     kept["data"] = None if options.data_path is None else str(options.data_path.absolute())
     kept["reading"] = asdict(options.reading)
@@ -67,9 +66,9 @@ def write_options(directory: Path, options: RunOptions) -> None:
 
 
 def as_before(directory: Path, options: RunOptions) -> RunOptions:
-    """The options of a continued run: as it was begun, where the command says nothing else.
+    """The options of a resumed run: those of its start, unless the command line sets them.
 
-    Raises FileError when its record is damaged.
+    Raises FileError if execution.json is damaged.
     """
     path = directory / EXECUTION
     if not path.exists():
@@ -77,11 +76,13 @@ def as_before(directory: Path, options: RunOptions) -> RunOptions:
     try:
         kept = json.loads(read_text(path))
         kept["data_path"] = None if kept["data"] is None else Path(kept["data"])
-        # records of before these were kept lack them
+        # files of older versions do not have these keys
         kept["reading"] = Reading(**kept.get("reading", {}))
         kept["trackers"] = tuple(kept.get("trackers", ()))
-        usual = {f.name: f.default for f in fields(RunOptions)}
-        silent = [name for name in KEPT if getattr(options, name) == usual[name]]
-        return replace(options, **{name: kept.get(name, usual[name]) for name in silent})
+        defaults = {f.name: f.default for f in fields(RunOptions)}
+        unset = [name for name in KEPT if getattr(options, name) == defaults[name]]
+        return replace(options, **{name: kept.get(name, defaults[name]) for name in unset})
     except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is damaged", why=str(error), remedy="delete it, and repeat --data") from None
+        raise FileError(
+            f"{path} is damaged", why=str(error), remedy="delete it, and give --data and the other run options again"
+        ) from None

@@ -1,7 +1,7 @@
-"""One optimizer step, the same for every caller: forward, backward, clip, judge, update. It never waits for the device.
+"""One optimizer step: forward, backward, clip, judge, update. It never waits for the device.
 
-`tolist`, `item`, `numpy` and the truth of a tensor have no place here: each would stop the host until the device is
-done. What a step measured stays on the device as a `PendingStep`, until the loop reads many at once.
+Do not use `tolist`, `item`, `numpy` or `bool` of a tensor here: each makes the host wait until the device is done. The
+numbers of a step stay on the device in a `PendingStep` until the loop reads many steps at once.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from reference_trainer.step.step_results import Clock, PendingStep
 
 
 class Watcher(Protocol):
-    """Measures something of a step on the device; what it returns is logged by name."""
+    """Measures something during a step, on the device. The numbers that it returns are logged by name."""
 
     def before_step(self, context: StepContext, step: int) -> None:
-        """Before the first forward pass."""
+        """Called before the first forward pass."""
 
     def after_micro(self, context: StepContext, step: int, micro: int) -> None:
-        """After each backward pass; gradients have grown."""
+        """Called after each backward pass, when its gradients are added."""
 
     def before_update(self, context: StepContext, step: int) -> None:
-        """Gradients are whole and clipped; weights are still those of the last step."""
+        """Called when gradients are complete and clipped, before the weights change."""
 
     def after_update(self, context: StepContext, step: int) -> dict[str, Tensor]:
-        """Weights are new, gradients still there. Tensors without a shape, on the device."""
+        """Called after the update; gradients still exist. Returns 0-dimensional tensors on the device."""
 
 
 @dataclass(slots=True)
 class StepContext:
-    """What a step works on."""
+    """Everything that a step needs: config, device, data, model, optimizer, rollbacks, watchers."""
 
     config: RunConfig
     device: torch.device
@@ -65,7 +65,7 @@ class StepContext:
         self.prefetcher = Prefetcher(self.host_batch, self.config.training.accumulation, self.device)
 
     def first_sample(self, step: int) -> int:
-        """Global index of the first sample that `step` sees."""
+        """Global index of the first sample of `step`."""
         training = self.config.training
         return (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
 
@@ -75,16 +75,16 @@ class StepContext:
         return batch(self.data, self.config, self.first_sample(step) + micro * size, size)
 
     def valid_targets(self, step: int) -> int:
-        """Targets of the whole step that count."""
+        """Number of targets in the whole step that count in the loss."""
         training = self.config.training
         samples = training.micro_batch * training.accumulation
         return valid_targets(self.data, self.config, self.first_sample(step), samples)
 
 
 def train_step(context: StepContext, step: int) -> PendingStep:
-    """One optimizer step: all micro-batches forward and backward, clip, judge, update.
+    """Train one optimizer step: all micro-batches forward and backward, then clip, judge and update.
 
-    Raises PlanError when the memory does not suffice.
+    Raises PlanError if the device runs out of memory.
     """
     config, optimizer = context.config, context.optimizer
     clock, valid = Clock(context.device), context.valid_targets(step)
@@ -94,31 +94,31 @@ def train_step(context: StepContext, step: int) -> PendingStep:
         watcher.before_step(context, step)
     with explained(config, context.device, f"in step {step}"):
         for micro in range(config.training.accumulation):
-            given = context.prefetcher.take(step, micro)
-            seed_draws(config, step, micro)
-            # the model sums: divided once, every target of the step weighs the same
-            loss = context.model(given.ids, given.targets, given.documents) / max(valid, 1)
+            inputs = context.prefetcher.take(step, micro)
+            seed_dropout(config, step, micro)
+            # the model returns a sum: divided by the targets of the whole step, every target has the same weight
+            loss = context.model(inputs.ids, inputs.targets, inputs.documents) / max(valid, 1)
             optimizer.backward(loss)
             total += loss.detach()
             for watcher in context.watchers:
                 watcher.after_micro(context, step, micro)
         scale, norm = optimizer.scale_tensor, optimizer.clip(config.optimizer.clip_norm)
-        verdict = context.spike_guard.judge(total, norm)
+        judgement = context.spike_guard.judge(total, norm)
         for watcher in context.watchers:
             watcher.before_update(context, step)
-        optimizer.step(verdict.good)
+        optimizer.step(judgement.good)
     signals = {name: value for w in context.watchers for name, value in w.after_update(context, step).items()}
     optimizer.zero_grad()
     clock.stop()
-    core = {"loss": total, "grad_norm": norm, "scale": scale, "good": verdict.good, "spike": verdict.spike}
-    core |= {"loss_sigmas": verdict.loss_sigmas, "norm_sigmas": verdict.norm_sigmas}
+    core = {"loss": total, "grad_norm": norm, "scale": scale, "good": judgement.good, "spike": judgement.spike}
+    core |= {"loss_sigmas": judgement.loss_sigmas, "norm_sigmas": judgement.norm_sigmas}
     return PendingStep(step, optimizer.rate, clock, context.prefetcher.waited(), valid, core | signals)
 
 
-def seed_draws(config: RunConfig, step: int, micro: int) -> None:
-    """Where dropout draws, its random state is a pure function of (seed, step, micro-batch).
+def seed_dropout(config: RunConfig, step: int, micro: int) -> None:
+    """Seed dropout with a pure function of (seed, step, micro-batch).
 
-    A run that continues draws what an uninterrupted one would have drawn, with no state to keep.
+    A resumed run therefore draws the same masks as an uninterrupted one, without any saved state.
     """
     if config.training.dropout > 0:
         digest = hashlib.sha256(f"{config.training.seed}/{step}/{micro}".encode()).digest()
@@ -127,7 +127,7 @@ def seed_draws(config: RunConfig, step: int, micro: int) -> None:
 
 @contextmanager
 def explained_breakdown(device: torch.device) -> Iterator[None]:
-    """Make a PlanError of an error of the GPU itself: its context is broken, and nothing can be saved from it."""
+    """Turn a CUDA error into a PlanError. The CUDA context is broken then, so nothing can be saved."""
     try:
         yield
     except RuntimeError as error:
@@ -136,16 +136,16 @@ def explained_breakdown(device: torch.device) -> Iterator[None]:
         raise PlanError(
             f"the GPU failed: {device_name(device)}",
             why=str(error).splitlines()[0],
-            remedy="look at the driver's log (dmesg, Xid), then continue with --resume: the last checkpoint is whole",
+            remedy="check the driver's log (dmesg, Xid), then resume from the last checkpoint with --resume",
         ) from error
 
 
 @contextmanager
 def numerics(deterministic: bool, tf32: bool = False) -> Iterator[None]:
-    """fp32 means fp32 unless the recipe is TF32's, and on request nothing varies; the settings return at the end."""
+    """Set TF32 only if `tf32`, and deterministic algorithms if requested; restore the previous settings afterwards."""
     before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
     if deterministic:
-        # cuBLAS reads it when it starts, which is at the first matrix product (NVIDIA, "Results reproducibility")
+        # cuBLAS reads it at the first matmul (NVIDIA, "Results reproducibility")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.use_deterministic_algorithms(deterministic or before[1])

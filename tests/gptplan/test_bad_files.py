@@ -168,7 +168,7 @@ RUNS = {
 TRAINED = {
     "run.toml --out x --data nowhere": ("nowhere",),
     "run.toml --out x --device tpu": ("tpu", "cpu"),
-    "run.toml --out taken": ("taken holds a run already", "--resume taken"),
+    "run.toml --out taken": ("taken already contains a run", "--resume taken"),
     "run.toml --out run.toml": ("run.toml",),
 }
 

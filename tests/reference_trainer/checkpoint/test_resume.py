@@ -126,9 +126,9 @@ def test_other_data_is_refused(tiny: MakeConfig, train: Train, text: Path) -> No
 def test_a_directory_that_holds_a_run_is_kept(tiny: MakeConfig, train: Train) -> None:
     config = tiny(steps=2)
     train(config)
-    with pytest.raises(FileError, match="holds a run already"):
+    with pytest.raises(FileError, match="already contains a run"):
         train(config)
-    with pytest.raises(CheckpointError, match="no run to continue"):
+    with pytest.raises(CheckpointError, match="no run to resume"):
         train(config, "empty", resume=True)
 
 
@@ -142,7 +142,7 @@ def test_a_start_that_failed_can_be_repeated(tiny: MakeConfig, train: Train, tmp
     ("changes", "options", "kind", "words"),
     [
         ({"gpus": 2}, {}, ConfigError, "for 2 GPUs"),
-        ({"steps": None, "tokens": 127}, {}, ConfigError, "127 tokens are less than one optimizer step of 128"),
+        ({"steps": None, "tokens": 127}, {}, ConfigError, "127 tokens are fewer than one optimizer step needs: 128"),
         ({}, {"stop_after": 0}, InputError, "cannot stop after step 0"),
         ({}, {"device": "tpu"}, InputError, "unknown device 'tpu'"),
         ({}, {"device": "cuda:99"}, PlanError, "no device 'cuda:99'"),

@@ -226,7 +226,7 @@ def test_fault_08_a_deletion_that_fails_is_said_and_training_goes_on(
 def test_fault_32_two_runs_cannot_share_a_directory(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "run"):
         for resume in (False, True):
-            with pytest.raises(FileError, match="another run works in") as caught:
+            with pytest.raises(FileError, match="another run is using") as caught:
                 train(tiny(), resume=resume)
             assert f"process {os.getpid()}" in caught.value.why
     assert train(tiny(steps=1)).finished

@@ -195,7 +195,7 @@ def test_fault_31_no_tracker_hurts_the_run(
     assert result.finished and result.steps_done == 12
     assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl")] == list(range(1, 13))
     told = [line for line in said if "tracker bad is turned off" in line]
-    assert len(told) == 1 and "metrics.jsonl has every row" in told[0]
+    assert len(told) == 1 and "metrics.jsonl has all rows" in told[0]
     if isinstance(error, OSError):
         assert "OSError: database is locked" in told[0]
     assert good.drawn == list(range(1, 13)) or "tracker good is turned off" in "".join(said)  # 4 rows behind, at worst

@@ -68,10 +68,10 @@ def test_it_runs_once_per_step_and_sees_the_checkpoint(
     ("command", "problem"),
     [
         ("echo oh dear >&2; exit 3", "exit code 3: oh dear"),
-        ("true", "the last line of stdout is no JSON object: ''"),
-        ("echo '[1, 2]'", "no JSON object"),
-        ("""echo '{"a": "much"}'""", """'a' is no finite number: "much\""""),
-        ("""echo '{"a": NaN}'""", "'a' is no finite number"),
+        ("true", "the last line of stdout is not a JSON object: ''"),
+        ("echo '[1, 2]'", "not a JSON object"),
+        ("""echo '{"a": "much"}'""", """'a' is not a finite number: "much\""""),
+        ("""echo '{"a": NaN}'""", "'a' is not a finite number"),
         ("kill -9 $$", "exit code -9"),
         ("no-such-command", "exit code 127"),
     ],
@@ -90,7 +90,7 @@ def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> No
     pids = tmp_path / "pids"
     command = f"sleep 300 & echo $! > {pids}; sleep 300"
     found = run_command(command, tmp_path, 1, 2, limit(0.5, lambda: False))
-    assert found.problem.startswith("not done after")
+    assert found.problem.startswith("not finished after")
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and _lives(int(pids.read_text())):
         time.sleep(0.02)
@@ -108,7 +108,7 @@ def _lives(pid: int) -> bool:
 def test_a_run_that_is_stopped_does_not_wait_for_it(tmp_path: Path) -> None:
     asked = iter([False, False, True])
     found = run_command("sleep 300", tmp_path, 1, 2, limit(300.0, lambda: next(asked)))
-    assert found.problem == "ended, because the run stops"
+    assert found.problem == "stopped because the run stops"
 
 
 def test_a_grandchild_that_lives_on_does_not_hold_it(tmp_path: Path) -> None:
@@ -118,5 +118,5 @@ def test_a_grandchild_that_lives_on_does_not_hold_it(tmp_path: Path) -> None:
 
 def test_only_the_last_line_counts() -> None:
     assert numbers_in('{"a": 1}\nnoise\n{"b": 2, "c": -0.5}\n\n') == {"b": 2.0, "c": -0.5}
-    with pytest.raises(ValueError, match="'ok' is no finite number: true"):
+    with pytest.raises(ValueError, match="'ok' is not a finite number: true"):
         numbers_in('{"ok": true}')

@@ -286,7 +286,7 @@ def test_updates_that_pytorch_loses_are_refused(tiny: MakeConfig) -> None:
         changed = config.optimizer.model_copy(update={"name": "sgd", "implementation": way})
         return config.model_copy(update={"optimizer": changed})
 
-    with pytest.raises(ConfigError, match="leaves bfloat16 weights as they are"):
+    with pytest.raises(ConfigError, match="does not change bfloat16 weights"):
         refuse_unrunnable(with_sgd("pure-bf16", "fused"), torch.device("cpu"))
     for recipe, way in (("pure-bf16", "foreach"), ("master-bf16", "fused"), ("fp32", "fused")):
         refuse_unrunnable(with_sgd(recipe, way), torch.device("cpu"))

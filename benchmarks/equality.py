@@ -111,7 +111,7 @@ def losses_of(options: Mapping[str, Any]) -> list[float]:
     for step in range(1, STEPS + 1):
         tokens = torch.multinomial(likely, SEQUENCES * (SEQ + 1), replacement=True, generator=draws)
         tokens = tokens.reshape(SEQUENCES, SEQ + 1)
-        updater.set_rate(rate_at(config, step))
+        updater.set_lr(rate_at(config, step))
         total = torch.zeros(())
         for part in tokens.split(config.training.micro_batch):
             loss = model(part[:, :-1], part[:, 1:]) / (SEQUENCES * SEQ)

@@ -15,7 +15,7 @@ from planner.memory.ledger import Ledger
 from planner.memory.micro_batch import simulate_micro_batch
 from planner.memory.phases import simulate_run
 from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
-from reference_trainer.measure.replay import StorageTracker, given_inputs, replay, watch_phases
+from reference_trainer.measure.replay import StorageTracker, replay, watch_phases, zero_inputs
 from reference_trainer.optim.updater import make_optimizer
 
 SCALARS = 64  # bytes: the loss, its divisor, counts of steps
@@ -62,7 +62,7 @@ def pytorch_allocations(config: RunConfig) -> Made:
     with FakeTensorMode():
         model = build_model(config)
         model.make_tables(training.seq, torch.device("cpu"))
-        inputs = given_inputs(config, shape)
+        inputs = zero_inputs(config, shape)
         optimizer = make_optimizer(model, config)
         tracker = StorageTracker()
         tracker.events = events = []
@@ -121,4 +121,4 @@ def saved_bytes(config: RunConfig) -> dict[str, int]:
         model = build_model(config)
         model.make_tables(config.training.seq, torch.device("cpu"))
         shape = (config.training.micro_batch, config.training.seq)
-        return saved_bytes_by_operator(model, *given_inputs(config, shape))
+        return saved_bytes_by_operator(model, *zero_inputs(config, shape))

@@ -230,7 +230,7 @@ def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, stop: 
 
 def next_logits(model: GPT, ids: Tensor) -> Tensor:
     """ids [B, T] to the fp32 logits [B, V] of the token that follows; the head sees the last position only."""
-    with model.casts(ids.device):
+    with model.autocast_region(ids.device):
         last = model.hidden_states(ids)[:, -1:]
         return soft_capped(model.head(last).float(), model.model.logit_softcap)[:, 0]
 

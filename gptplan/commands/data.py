@@ -59,8 +59,8 @@ def data(
     from gptplan.output import show, show_json
     from planner.errors import InputError
     from planner.units import parse_count, parse_number
-    from reference_trainer.data.corpus.prepare import Preparation, prepare
-    from reference_trainer.data.corpus.report import report_lines, reported
+    from reference_trainer.data.corpus.prepare import PrepareOptions, prepare
+    from reference_trainer.data.corpus.report import tokens_report, tokens_report_text
 
     if not sources:
         raise InputError(
@@ -78,13 +78,13 @@ def data(
     }
     given = {name: value for name, value in flags.items() if value is not None}
     if out is not None:
-        prepare(Preparation(sources=tuple(sources), out=out, **given))  # type: ignore[arg-type]
+        prepare(PrepareOptions(sources=tuple(sources), out=out, **given))  # type: ignore[arg-type]
         sources = [out]
     elif given:
         spelled = ", ".join("--eot" if name == "end_of_text" else "--" + name.replace("_", "-") for name in given)
         raise InputError(f"{spelled}: for preparing only", why="without -o tokens are described", remedy="add -o DIR")
-    reports = [reported(source) for source in sources]
+    reports = [tokens_report(source) for source in sources]
     if json:
         show_json(reports[0] if len(reports) == 1 else {"reports": reports})
     else:
-        show("\n".join(report_lines(report) for report in reports))
+        show("\n".join(tokens_report_text(report) for report in reports))

@@ -65,14 +65,14 @@ def run(
 
     request = request_of(config, out, resume, steps, new_schedule)
     need_torch("training")
-    from reference_trainer.data.corpus.sources import Reading
+    from reference_trainer.data.corpus.sources import ReadOptions
     from reference_trainer.execute import execute
     from reference_trainer.step.options import RunOptions
 
     options = RunOptions(
         device=device,
         data_path=data,
-        reading=Reading(
+        reading=ReadOptions(
             tokenizer,
             text_key,
             None if eot is None else parse_count(eot, name="--eot", allow_zero=True),

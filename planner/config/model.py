@@ -114,8 +114,8 @@ class ModelConfig(Section):
                 f"heads ({self.heads}) is not divisible by kv_heads ({self.kv_heads}): "
                 "every key-value head serves the same number of query heads"
             )
-        if self.position == "rotary" and self.turned % 2:
-            raise ValueError(f"head_dim ({self.turned}) is odd: rotary embedding turns pairs of channels")
+        if self.position == "rotary" and self.rope_dim % 2:
+            raise ValueError(f"head_dim ({self.rope_dim}) is odd: rotary embedding turns pairs of channels")
         if self.norm == "rmsnorm" and self.norm_parameters == "gain+bias":
             raise ValueError('norm_parameters "gain+bias" belongs to layernorm: rmsnorm has no bias')
         self._refuse_orphans()
@@ -164,7 +164,7 @@ class ModelConfig(Section):
             raise ValueError('latent attention is counted with biases = "none" only')
 
     @property
-    def turned(self) -> int:
+    def rope_dim(self) -> int:
         """Channels of a head that rotary embedding turns."""
         if self.mla is not None:
             return self.mla.qk_rope_head_dim

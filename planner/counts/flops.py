@@ -12,7 +12,7 @@ from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
 from planner.counts.parameters import nominal_parameters, parameters_of
 from planner.counts.run import requested_tokens, tokens_per_step
-from planner.counts.shape import attended_keys, shape_of
+from planner.counts.shape import attended_keys, has_window, shape_of
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.formulas import flops
 
@@ -129,9 +129,8 @@ def mask_entries_per_sequence(model: ModelConfig, seq: int) -> int:
 
 
 def _windows(model: ModelConfig) -> list[int | None]:
-    """Each block's sliding window; "every k-th block" counts from one."""
-    every = model.full_attention_every
-    return [None if every and (block + 1) % every == 0 else model.sliding_window for block in range(model.layers)]
+    """Each block's sliding window; None for a block that sees all keys."""
+    return [model.sliding_window if has_window(model, block) else None for block in range(model.layers)]
 
 
 def _operator(product: Product, config: RunConfig) -> Operator:

@@ -53,6 +53,23 @@ class Shape:
 VECTORS = {"gain+bias": 2, "gain": 1, "none": 0}
 BLOCK_NORMS = {"pre": 2, "post": 2, "both": 4}
 GATED = ("swiglu", "geglu")
+NORM_EPS = 1e-5  # of every norm
+ROTARY_BASE = 10_000.0  # of rotary embedding
+
+
+def is_kth_block(block: int, every: int | None) -> bool:
+    """Whether block `block`, counted from 0, is one of "every k-th block", which counts from 1; False without a k."""
+    return every is not None and (block + 1) % every == 0
+
+
+def has_window(model: ModelConfig, block: int) -> bool:
+    """Whether attention in this block sees a sliding window of keys only."""
+    return model.sliding_window is not None and not is_kth_block(block, model.full_attention_every)
+
+
+def has_rotary(model: ModelConfig, block: int) -> bool:
+    """Whether this block has rotary embedding."""
+    return model.position == "rotary" and not is_kth_block(block, model.no_position_every)
 
 
 @lru_cache(maxsize=64)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.config.model import ModelConfig
+from planner.counts.shape import NORM_EPS, ROTARY_BASE, has_window
 from planner.errors import InputError
 
-NORM_EPS = 1e-5  # of all norms of the reference trainer
-ROTARY_BASE = 10_000.0  # of its rotary embedding
 PLAIN = {"gelu": "gelu_new", "relu": "relu", "relu2": "relu2"}  # its GELU is the tanh form
 GATED = {"swiglu": "silu", "geglu": "gelu_pytorch_tanh"}
 Needs = dict[str, tuple[Any, ...]]  # option of ModelConfig: the values that the type can say
@@ -61,7 +60,7 @@ def _decoder(m: ModelConfig) -> dict[str, Any]:
 
 
 def _gpt_neox(m: ModelConfig) -> dict[str, Any]:
-    share = m.turned / m.head_dim
+    share = m.rope_dim / m.head_dim
     keys = _decoder(m)
     keys["rope_parameters"] |= {"partial_rotary_factor": share}
     return keys | {
@@ -94,9 +93,7 @@ def _qwen3(m: ModelConfig) -> dict[str, Any]:
 def _window_by_layer(m: ModelConfig) -> dict[str, Any]:
     if m.sliding_window is None:
         return {"use_sliding_window": False, "sliding_window": None}
-    every = m.full_attention_every
-    full = [every is not None and (block + 1) % every == 0 for block in range(m.layers)]
-    types = ["full_attention" if sees_all else "sliding_attention" for sees_all in full]
+    types = ["sliding_attention" if has_window(m, block) else "full_attention" for block in range(m.layers)]
     return {
         "use_sliding_window": True,
         "sliding_window": m.sliding_window,
@@ -143,8 +140,8 @@ def obstacles(m: ModelConfig, kind: str) -> list[str]:
         found.append(f"model.kv_heads = {m.kv_heads} (it has as many as heads, {m.heads})")
     if kind in SQUARE and m.heads * m.head_dim != m.hidden:
         found.append(f"model.head_dim = {m.head_dim} (its {m.heads} heads share out the width of {m.hidden})")
-    if kind == "gpt_neox" and int(m.head_dim * (m.turned / m.head_dim)) != m.turned:
-        found.append(f"model.rotary_dim = {m.turned} (no share of {m.head_dim} rounds down to it)")
+    if kind == "gpt_neox" and int(m.head_dim * (m.rope_dim / m.head_dim)) != m.rope_dim:
+        found.append(f"model.rotary_dim = {m.rope_dim} (no share of {m.head_dim} rounds down to it)")
     return found
 
 

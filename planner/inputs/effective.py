@@ -43,7 +43,7 @@ def _model(plan: Plan) -> dict[str, str]:
     return {
         **{name: str(getattr(shape, name)) for name in counts},
         **{name: str(getattr(model, name)) for name in choices},
-        "rotary_dim": str(model.turned) if model.position == "rotary" else "none",
+        "rotary_dim": str(model.rope_dim) if model.position == "rotary" else "none",
         "tied": SWITCHES["tied"][not model.tied_embeddings],
         "sliding_window": str(model.sliding_window or 0),
         **{name: "none" if moe is None else str(getattr(moe, name)) for name in experts},

@@ -109,7 +109,7 @@ class _Run:
     def inputs(self) -> int:
         """Bytes of token ids, targets, document ids (document masking), rotary angles and permanent masks."""
         t, model = self.config.training, self.config.model
-        rotary = FP32 * t.seq * model.turned if model.position == "rotary" else 0
+        rotary = FP32 * t.seq * model.rope_dim if model.position == "rotary" else 0
         scores, itemsize = t.seq * t.seq, self.recipe.compute_bytes
         masks = 0
         if model.position == "alibi":

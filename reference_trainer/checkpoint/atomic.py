@@ -24,10 +24,11 @@ from planner.errors import CheckpointError, FileError
 from planner.log import Log
 from reference_trainer.device.disk import sync
 
-SCHEMA = 2  # 2: state.json has progress and machine, and settings of all sections; there may be extra.safetensors
-READABLE = (1, 2)
+# 2: state.json has progress, machine and the settings of all sections; extra.safetensors may exist
+MANIFEST_SCHEMA = 2
+READABLE_SCHEMAS = (1, 2)
 MANIFEST = "manifest.json"
-PATIENCE = 10.0  # seconds in which a network file system shows what was renamed
+RENAME_TIMEOUT = 10.0  # seconds in which a network file system shows what was renamed
 
 
 def _installed(package: str) -> str:
@@ -50,7 +51,7 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)  # or a crash could forget the folder and all that is in it
-        sweep(folder)
+        delete_leftovers(folder)
         temporary.mkdir()
         write(temporary)
         _write_manifest(temporary, step)
@@ -74,18 +75,18 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
     problem = problem_with(final)
     if problem:
         raise FileError(f"the checkpoint just written to {final} reads back differently", why=problem)
-    sweep(folder)
+    delete_leftovers(folder)
     return final
 
 
 def _wait_for(path: Path) -> None:
     """Until a renamed folder can be seen: NFS may show it late. In vain it is left to whoever reads it."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + RENAME_TIMEOUT
     while not (path / MANIFEST).exists() and time.monotonic() < end:
         time.sleep(0.02)
 
 
-def sweep(folder: Path) -> None:
+def delete_leftovers(folder: Path) -> None:
     """Delete what interrupted saves and deletions left. Only the holder of the run's lock may."""
     for stray in folder.glob(".tmp-*"):
         if stray.is_dir() and not stray.is_symlink():
@@ -99,7 +100,7 @@ def _write_manifest(folder: Path, step: int) -> None:
     for file in payload:
         sync(file)
     files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in payload}
-    manifest = {"schema": SCHEMA, "step": step, "files": files, "versions": VERSIONS}
+    manifest = {"schema": MANIFEST_SCHEMA, "step": step, "files": files, "versions": VERSIONS}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     sync(folder / MANIFEST)
 
@@ -123,7 +124,7 @@ def step_in(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def bytes_of(path: Path) -> int:
+def stored_bytes(path: Path) -> int:
     """Size of a checkpoint's files together, bytes."""
     return sum(file.stat().st_size for file in path.iterdir())
 
@@ -135,8 +136,8 @@ def problem_with(path: Path, contents: bool = True) -> str:
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["schema"] not in READABLE:
-            known = " and ".join(map(str, READABLE))
+        if manifest["schema"] not in READABLE_SCHEMAS:
+            known = " and ".join(map(str, READABLE_SCHEMAS))
             return f"it is written in format {manifest['schema']}; this version reads {known}"
         if manifest["step"] != step_in(path):
             return f"{MANIFEST} belongs to another checkpoint"

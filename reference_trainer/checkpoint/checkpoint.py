@@ -33,9 +33,9 @@ from planner.memory.optimizer_state import optimizer_memory
 from reference_trainer.checkpoint.atomic import list_checkpoints, publish
 from reference_trainer.optim.updater import Updater
 
-SLACK = 2**20  # bytes: JSON files, headers, the loop's small tensors
+HEADROOM_BYTES = 2**20  # bytes: JSON files, headers, the loop's small tensors
 MODEL, OPTIMIZER, EXTRA, STATE = "model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"
-NAMED = 4  # tensors that a message names
+NAMES_SHOWN = 4  # tensors that a message names
 
 Contents = dict[str, dict[str, Tensor]]  # file, tensor's name, tensor
 
@@ -78,7 +78,7 @@ def state_of(
 def bytes_needed(updater: Updater, config: RunConfig) -> int:
     """Size of one checkpoint: the weights, the optimizer's state, and room for headers."""
     weights = sum(w.numel() * w.element_size() for w in updater.weights.values())
-    return weights + optimizer_memory(config).state_bytes + SLACK
+    return weights + optimizer_memory(config).state_bytes + HEADROOM_BYTES
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def read_state(path: Path) -> State:
         if hash_of(state.settings) != state.config_hash:
             raise ValueError("its settings do not give the hash that it states")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path / STATE} cannot be used", why=str(error), remedy=_step_back(path)) from error
+        raise CheckpointError(f"{path / STATE} cannot be used", why=str(error), remedy=_remedy(path)) from error
     return state
 
 
@@ -148,7 +148,7 @@ def refuse_other_config(folder: Path, config: RunConfig, new_schedule: bool = Fa
             stored = read_state(path).settings
         except CheckpointError:
             continue
-        _judge(path, changes(stored, settings_of(config), new_schedule))
+        _check_changes(path, changes(stored, settings_of(config), new_schedule))
         return
 
 
@@ -168,23 +168,23 @@ def load(
     difference is named), does not fit, or holds weights that are not finite.
     """
     state = read_state(path)
-    for line in _judge(path, changes(state.settings, expected.settings, new_schedule)):
+    for line in _check_changes(path, changes(state.settings, expected.settings, new_schedule)):
         log(line)
-    _judge_origin(path, state, expected, log)
-    stored = {file: _read(path / file) for file in (MODEL, OPTIMIZER)}
+    _check_origin(path, state, expected, log)
+    stored = {file: _read_tensors(path / file) for file in (MODEL, OPTIMIZER)}
     weights: dict[str, Tensor] = {name: w.data for name, w in updater.weights.items()}
-    _refuse_misfits(path / MODEL, stored[MODEL], weights)
-    slots = updater.fresh_slots()
-    _refuse_misfits(path / OPTIMIZER, stored[OPTIMIZER], slots)
+    _check_tensors(path / MODEL, stored[MODEL], weights)
+    slots = updater.new_state()
+    _check_tensors(path / OPTIMIZER, stored[OPTIMIZER], slots)
     for names, target in ((stored[MODEL], weights), (stored[OPTIMIZER], slots)):
         for name, slot in target.items():
             slot.copy_(names[name])  # into PyTorch's own memory: aligned, on the right device
-    updater.loaded(slots)
+    updater.finish_loading(slots)
     _load_extra(path, extra or {}, log)
     return state
 
 
-def _judge(path: Path, found: tuple[Change, ...]) -> list[str]:
+def _check_changes(path: Path, found: tuple[Change, ...]) -> list[str]:
     """What is to be said about changed values. Raises CheckpointError where one of them is refused."""
     refused = [change for change in found if change.verdict == "refused"]
     if refused:
@@ -197,7 +197,7 @@ def _judge(path: Path, found: tuple[Change, ...]) -> list[str]:
     return [f"{change.verdict}: {change.text()}: {change.reason}" for change in found]
 
 
-def _judge_origin(path: Path, state: State, expected: State, log: Log) -> None:
+def _check_origin(path: Path, state: State, expected: State, log: Log) -> None:
     if state.data_fingerprint != expected.data_fingerprint:
         raise CheckpointError(
             f"{path.name} was trained on other data",
@@ -209,39 +209,39 @@ def _judge_origin(path: Path, state: State, expected: State, log: Log) -> None:
             log(f"warned: {key} was {state.machine[key]}, is now {expected.machine[key]}: {NO_LONGER_EQUAL}")
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read", why=str(error), remedy=_step_back(file.parent)) from error
+        raise CheckpointError(f"{file} cannot be read", why=str(error), remedy=_remedy(file.parent)) from error
 
 
-def _refuse_misfits(file: Path, stored: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
+def _check_tensors(file: Path, stored: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
     """Raises CheckpointError for tensors that are missing, too many, of another shape or type, or not finite."""
     for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots))):
         if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
             raise CheckpointError(
                 f"{file} does not hold this run's tensors",
-                why=f"{what}: {', '.join(sorted(names)[:NAMED])}{more}",
-                remedy=_step_back(file.parent),
+                why=f"{what}: {', '.join(sorted(names)[:NAMES_SHOWN])}{more}",
+                remedy=_remedy(file.parent),
             )
     for name, slot in slots.items():
         if (stored[name].shape, stored[name].dtype) != (slot.shape, slot.dtype):
             raise CheckpointError(
                 f"{file} does not fit this model",
-                why=f"{name} is {_kind(stored[name])}, and must be {_kind(slot)}: nothing is converted",
-                remedy=_step_back(file.parent),
+                why=f"{name} is {_described(stored[name])}, and must be {_described(slot)}: nothing is converted",
+                remedy=_remedy(file.parent),
             )
     refuse_nonfinite(stored, str(file))
 
 
-def _kind(tensor: Tensor) -> str:
+def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _load_extra(path: Path, extra: Mapping[str, Tensor], log: Log) -> None:
-    stored = _read(path / EXTRA) if (path / EXTRA).exists() else {}
+    stored = _read_tensors(path / EXTRA) if (path / EXTRA).exists() else {}
     fits = {
         name
         for name, t in extra.items()
@@ -254,21 +254,21 @@ def _load_extra(path: Path, extra: Mapping[str, Tensor], log: Log) -> None:
         log(f"{path.name} has no {', '.join(fresh)} of the shape in use: they begin fresh")
 
 
-def _step_back(path: Path) -> str:
+def _remedy(path: Path) -> str:
     return f"delete {path.name} to continue from the checkpoint before it, or bring back a good copy"
 
 
 # --- finite -----------------------------------------------------------------------------------------------------------
 
 
-def finite(tensor: Tensor) -> Tensor:
+def all_finite(tensor: Tensor) -> Tensor:
     """Whether every element is finite, on the tensor's device."""
     return torch.isfinite(tensor.detach()).all()
 
 
 def finite_flags(tensors: Mapping[str, Tensor]) -> Tensor:
     """One flag per tensor, [n] bool on their device: nothing waits for it yet."""
-    return torch.stack([finite(t) for t in tensors.values()])
+    return torch.stack([all_finite(t) for t in tensors.values()])
 
 
 def refuse_nonfinite(tensors: Mapping[str, Tensor], owner: str, flags: Tensor | None = None) -> None:

@@ -29,7 +29,7 @@ from reference_trainer.checkpoint.atomic import MANIFEST, newest_valid, problem_
 from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
 from reference_trainer.device.disk import sync
 
-Named = Iterator[tuple[str, Tensor]]
+NamedTensors = Iterator[tuple[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _write(out: Path, named: dict[str, Tensor], config: str) -> None:
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
-def _pairs(weights: dict[str, Tensor], ours: str, theirs: str, *, transposed: bool = False) -> Named:
+def _pairs(weights: dict[str, Tensor], ours: str, theirs: str, *, transposed: bool = False) -> NamedTensors:
     """The weight and the bias of a layer, as far as they are there."""
     for part in ("weight", "bias"):
         if f"{ours}.{part}" in weights:
@@ -139,7 +139,7 @@ def _pairs(weights: dict[str, Tensor], ours: str, theirs: str, *, transposed: bo
             yield f"{theirs}.{part}", t.T if transposed and t.dim() == 2 else t
 
 
-def _gpt2(weights: dict[str, Tensor], model: ModelConfig) -> Named:
+def _gpt2(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
     """Matrices are stored [inputs, outputs]; queries, keys and values stay fused."""
     yield from _pairs(weights, "embedding", "transformer.wte")
     yield from _pairs(weights, "position", "transformer.wpe")
@@ -155,7 +155,7 @@ def _gpt2(weights: dict[str, Tensor], model: ModelConfig) -> Named:
     yield from _pairs(weights, "head", "lm_head")
 
 
-def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> Named:
+def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
     """Each head's query, key and value lie together."""
     yield from _pairs(weights, "embedding", "gpt_neox.embed_in")
     for i in range(model.layers):
@@ -172,7 +172,7 @@ def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> Named:
     yield from _pairs(weights, "head", "embed_out")
 
 
-def _llama(weights: dict[str, Tensor], model: ModelConfig) -> Named:
+def _llama(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
     """Also Mistral's, Qwen2's and Qwen3's: three projections in place of one."""
     widths = [model.heads * model.head_dim, model.kv_heads * model.head_dim, model.kv_heads * model.head_dim]
     yield from _pairs(weights, "embedding", "model.embed_tokens")
@@ -192,7 +192,7 @@ def _llama(weights: dict[str, Tensor], model: ModelConfig) -> Named:
     yield from _pairs(weights, "head", "lm_head")
 
 
-LAYOUTS: dict[str, Callable[[dict[str, Tensor], ModelConfig], Named]] = {
+LAYOUTS: dict[str, Callable[[dict[str, Tensor], ModelConfig], NamedTensors]] = {
     "gpt2": _gpt2,
     "gpt_neox": _gpt_neox,
     "llama": _llama,

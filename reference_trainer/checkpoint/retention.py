@@ -38,29 +38,29 @@ def prune(folder: Path, newest_step: int, kept: CheckpointConfig, best_step: int
     whole = [path for path in older if not problem_with(path, contents=False)]
     newest = set(whole[-kept.keep :])
     oldest_kept = min(map(step_in, newest), default=newest_step)
-    doomed = [path for path in older if step_in(path) < oldest_kept and not stays(step_in(path), kept, best_step)]
-    return _delete(doomed)
+    to_delete = [path for path in older if step_in(path) < oldest_kept and not is_kept(step_in(path), kept, best_step)]
+    return _delete(to_delete)
 
 
-def stays(step: int, kept: CheckpointConfig, best_step: int | None) -> bool:
+def is_kept(step: int, kept: CheckpointConfig, best_step: int | None) -> bool:
     """Whether a checkpoint is kept however old it is."""
     return step == best_step or (kept.keep_every is not None and step % kept.keep_every == 0)
 
 
-def drop_after(folder: Path, step: int) -> Pruned:
+def delete_after(folder: Path, step: int) -> Pruned:
     """Delete the checkpoints above `step`: a rollback gives these steps other data."""
     return _delete([path for path in list_checkpoints(folder) if step_in(path) > step])
 
 
-def _delete(doomed: list[Path]) -> Pruned:
+def _delete(to_delete: list[Path]) -> Pruned:
     """Each vanishes at once, by its name, so that no half of one is ever taken for a checkpoint."""
     deleted: list[Path] = []
     failed: list[str] = []
-    for path in doomed:
-        grave = path.with_name(f".tmp-old-{path.name}")
+    for path in to_delete:
+        aside = path.with_name(f".tmp-old-{path.name}")
         try:
-            os.rename(path, grave)
-            shutil.rmtree(grave)
+            os.rename(path, aside)
+            shutil.rmtree(aside)
         except OSError as error:  # a checkpoint too many is no reason to stop training
             failed.append(f"{path.name} could not be deleted: {error.strerror or error}")
         else:
@@ -72,7 +72,7 @@ def saves_left(config: RunConfig, done: int, steps: int) -> tuple[int, int]:
     """Checkpoints still to be written after step `done` of `steps`, and how many of them are never deleted."""
     every = config.training.checkpoint_every or steps
     due = [*range((done // every + 1) * every, steps, every), steps] if done < steps else []
-    return len(due), sum(stays(step, config.checkpoints, None) for step in due)
+    return len(due), sum(is_kept(step, config.checkpoints, None) for step in due)
 
 
 def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, steps: int | None = None) -> None:
@@ -83,13 +83,13 @@ def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, ste
     """
     saves, majors_to_come = saves_left(config, done, steps_of(config) if steps is None else steps)
     standing = [step_in(path) for path in list_checkpoints(folder)]
-    majors = sum(stays(step, config.checkpoints, None) for step in standing)
+    majors = sum(is_kept(step, config.checkpoints, None) for step in standing)
     best = int(config.evaluation.every is not None)
     most = config.checkpoints.keep + best + majors + majors_to_come
     # the new one stands before the oldest goes
     extra = max(min(len(standing) + saves, max(len(standing), most) + 1) - len(standing), 1)
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    _probe(place)
+    _test_write(place)
     free = shutil.disk_usage(place).free
     if free < extra * bytes_each:
         raise FileError(
@@ -100,7 +100,7 @@ def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, ste
         )
 
 
-def _probe(place: Path) -> None:
+def _test_write(place: Path) -> None:
     file = place / ".tmp-probe"
     try:
         try:

@@ -6,7 +6,7 @@
 An asynchronous save copies every tensor to host memory before it returns, so that what is written is of its step
 however far training is by then. That memory, as large as a checkpoint, is taken at the first save and kept; on CUDA it
 is pinned. A save that fails is reported and training goes on, for the disk may have room at the next one; after
-`FAILURES` in a row it stops.
+`MAX_FAILURES` in a row it stops.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from torch import Tensor
 
 from planner.config.loop import CheckpointConfig
 from planner.errors import FileError, PlanError
-from reference_trainer.checkpoint.atomic import bytes_of
+from reference_trainer.checkpoint.atomic import stored_bytes
 from reference_trainer.checkpoint.checkpoint import Contents, State, contents_of, finite_flags, refuse_nonfinite, write
 from reference_trainer.checkpoint.retention import prune
 from reference_trainer.optim.updater import Updater
 
-FAILURES = 3  # in a row: by then a disk that was full for a moment has been emptied, or nobody is there to do it
-ALIGNED = 64  # bytes: of each tensor in the host copy
+MAX_FAILURES = 3  # in a row: by then a disk that was full for a moment has been emptied, or nobody is there to do it
+ALIGNMENT = 64  # bytes: of each tensor in the host copy
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SaveReport:
     """What became of a save. `error`: why there is no checkpoint; None: it is published and verified.
 
     stalled_seconds: training stood still for it. write_seconds: what the writing took, perhaps beside training.
@@ -78,7 +78,7 @@ def _places(tensors: list[Tensor]) -> list[int]:
     """Where each begins in one block of bytes, aligned; the block's size is the last."""
     places = [0]
     for t in tensors:
-        places.append(places[-1] + math.ceil(t.numel() * t.element_size() / ALIGNED) * ALIGNED)
+        places.append(places[-1] + math.ceil(t.numel() * t.element_size() / ALIGNMENT) * ALIGNMENT)
     return places
 
 
@@ -95,15 +95,15 @@ class Saver:
         updater: Updater,
         options: CheckpointConfig,
         extra: Callable[[], Mapping[str, Tensor]],
-        tell: Callable[[Report], None],
+        on_report: Callable[[SaveReport], None],
     ) -> None:
-        self.folder, self.updater, self.options, self.extra, self.tell = folder, updater, options, extra, tell
+        self.folder, self.updater, self.options, self.extra, self.on_report = folder, updater, options, extra, on_report
         self.saved_step: int | None = None  # of the newest checkpoint that this saver published and verified
-        self.asked_step: int | None = None  # of the newest save that was asked for
+        self.requested_step: int | None = None  # of the newest save that was asked for
         self._pool = ThreadPoolExecutor(1, "checkpoint") if options.asynchronous else None
         self._host = HostCopy()
-        self._flight: Future[Report] | None = None
-        self._failed: list[Report] = []  # in a row
+        self._pending: Future[SaveReport] | None = None
+        self._failed: list[SaveReport] = []  # in a row
 
     @property
     def failed(self) -> bool:
@@ -114,7 +114,7 @@ class Saver:
         """Write a checkpoint: at once, or its copy while training goes on. Waits for the save in flight, if any.
 
         best_step: of the best validation loss, whose checkpoint is kept; None: there is none.
-        Raises CheckpointError for weights that are not finite; FileError after `FAILURES` failed saves in a row.
+        Raises CheckpointError for weights that are not finite; FileError after `MAX_FAILURES` failed saves in a row.
         """
         begin = time.perf_counter()
         self.wait()
@@ -122,31 +122,31 @@ class Saver:
         if self._pool is not None:
             contents, flags = self._host.of(contents, flags)
         refuse_nonfinite(self.updater.weights, f"the weights after step {state.step}", flags)
-        self.asked_step = state.step
+        self.requested_step = state.step
         if self._pool is None:
             self._end(self._written(contents, state, best_step, begin, None))
         else:
             stalled = time.perf_counter() - begin
-            self._flight = self._pool.submit(self._written, contents, state, best_step, begin, stalled)
+            self._pending = self._pool.submit(self._written, contents, state, best_step, begin, stalled)
 
     def check(self) -> None:
-        """Tell of a save that has ended. Raises FileError after `FAILURES` failed saves in a row."""
-        if self._flight is not None and self._flight.done():
+        """Tell of a save that has ended. Raises FileError after `MAX_FAILURES` failed saves in a row."""
+        if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
         """Until no save is in flight, as before a rollback; tells of it. Raises as `check`."""
-        if self._flight is not None:
-            flight, self._flight = self._flight, None
-            self._end(flight.result())
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._end(pending.result())
 
-    def _end(self, report: Report) -> None:
-        self.tell(report)
+    def _end(self, report: SaveReport) -> None:
+        self.on_report(report)
         if report.error is None:
             self.saved_step, self._failed = report.step, []
             return
         self._failed.append(report)
-        if len(self._failed) >= FAILURES:
+        if len(self._failed) >= MAX_FAILURES:
             raise FileError(
                 f"{len(self._failed)} checkpoints in a row could not be written",
                 why=report.error.why or report.error.what,
@@ -155,16 +155,18 @@ class Saver:
 
     def _written(
         self, contents: Contents, state: State, best_step: int | None, begin: float, stalled: float | None
-    ) -> Report:
+    ) -> SaveReport:
         """Publish, verify, and only then delete what need not stay. It raises nothing: the report says what failed."""
         started = time.perf_counter()
 
-        def report(size: int | None, error: PlanError | None, notes: tuple[str, ...] = ()) -> Report:
+        def report(size: int | None, error: PlanError | None, notes: tuple[str, ...] = ()) -> SaveReport:
             now = time.perf_counter()
-            return Report(state.step, size, now - begin if stalled is None else stalled, now - started, error, notes)
+            return SaveReport(
+                state.step, size, now - begin if stalled is None else stalled, now - started, error, notes
+            )
 
         try:
-            size = bytes_of(write(self.folder, contents, state))
+            size = stored_bytes(write(self.folder, contents, state))
             return report(size, None, prune(self.folder, state.step, self.options, best_step).failed)
         except PlanError as error:
             return report(None, error)
@@ -191,6 +193,6 @@ class Saver:
             return
         if self._pool is not None:
             self._pool.shutdown(wait=True)
-        if self._flight is not None:  # the error on its way is the one to be shown
-            self.tell(self._flight.result())
-            self._flight = None
+        if self._pending is not None:  # the error on its way is the one to be shown
+            self.on_report(self._pending.result())
+            self._pending = None

@@ -11,7 +11,7 @@ from typing import Any
 from planner.config.run import RunConfig
 from planner.errors import DataError
 from reference_trainer.data.corpus.directory import META, token_files
-from reference_trainer.data.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, tokenizer_of
+from reference_trainer.data.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, load_tokenizer
 
 NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
 
@@ -55,7 +55,7 @@ def _bytes_codec(end_of_text: int | None) -> Codec:
 
 
 def _codec_named(name: str, made_by: dict[str, Any]) -> Codec:
-    found: Any = tokenizer_of(name, made_by.get("end_of_text"))
+    found: Any = load_tokenizer(name, made_by.get("end_of_text"))
     if made_by and made_by.get("sha256") not in (None, found.sha256):
         raise DataError(
             f"--tokenizer {name} is not the one that made the data",

@@ -12,22 +12,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from reference_trainer.data.samples import Batch
+from reference_trainer.data.samples import MicroBatch
 
-Place = tuple[int, int]  # step, micro-batch
+_Position = tuple[int, int]  # step, micro-batch
 
 
 class Prefetcher:
     """`take` gives a micro-batch on the device; `waited` is the time spent in it since it was last asked for."""
 
-    def __init__(self, make: Callable[[int, int], Batch], accumulation: int, device: torch.device) -> None:
+    def __init__(self, make: Callable[[int, int], MicroBatch], accumulation: int, device: torch.device) -> None:
         """make: the micro-batch of (step, number), on the host."""
         self._make, self._accumulation, self._device = make, accumulation, device
-        self._ahead: tuple[Place, Future[Batch]] | None = None
+        self._ahead: tuple[_Position, Future[MicroBatch]] | None = None
         self._thread = ThreadPoolExecutor(1, "prefetch") if device.type == "cuda" else None
         self._waited = 0.0
 
-    def take(self, step: int, micro: int) -> Batch:
+    def take(self, step: int, micro: int) -> MicroBatch:
         """One micro-batch, on the device."""
         begin = time.perf_counter()
         if self._thread is None:
@@ -43,7 +43,7 @@ class Prefetcher:
         # from pinned memory the copy does not wait for the kernels already queued
         return found.moved(lambda t: t.to(self._device, non_blocking=True))
 
-    def _pinned(self, step: int, micro: int) -> Batch:
+    def _pinned(self, step: int, micro: int) -> MicroBatch:
         return self._make(step, micro).moved(lambda t: t.pin_memory())
 
     def waited(self) -> float:

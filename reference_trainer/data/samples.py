@@ -23,23 +23,9 @@ from torch import Tensor
 from planner.config.run import RunConfig
 from planner.errors import DataError
 from planner.units import format_count
-from reference_trainer.data.corpus.shards import Tokens, read_whole, scan
-from reference_trainer.data.corpus.sources import BUILT_IN_LIMIT, Reading, Source, open_source, split_off
-from reference_trainer.data.corpus.tokenizers import END_OF_TEXT
-
-__all__ = [
-    "BUILT_IN_LIMIT",
-    "END_OF_TEXT",
-    "Batch",
-    "Reading",
-    "TokenData",
-    "batch",
-    "open_data",
-    "slot",
-    "valid_targets",
-]
-
-NO_TARGET = -100  # what cross-entropy passes over, in PyTorch and here
+from reference_trainer.data.corpus.shards import TokenArray, is_scanned_fully, scan
+from reference_trainer.data.corpus.sources import ReadOptions, Source, open_source, split_off
+from reference_trainer.model.losses import IGNORED_TARGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +38,7 @@ class TokenData:
     vocab: of the model, where not every token was looked at: each batch is held against it then.
     """
 
-    tokens: Tokens
+    tokens: TokenArray
     fingerprint: str
     description: str
     valid_tokens: int
@@ -62,7 +48,7 @@ class TokenData:
     vocab: int | None = None
 
 
-class Batch(NamedTuple):
+class MicroBatch(NamedTuple):
     """ids and targets, int64 [B, T]; a target of -100 does not count, and `valid` says how many do.
 
     documents: int64 [B, T], which document of its sample each position belongs to (0, 1, …), where attention is cut
@@ -74,14 +60,14 @@ class Batch(NamedTuple):
     documents: Tensor | None
     valid: int
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+    def moved(self, move: Callable[[Tensor], Tensor]) -> MicroBatch:
         """The same with every tensor moved."""
         documents = None if self.documents is None else move(self.documents)
-        return Batch(move(self.ids), move(self.targets), documents, self.valid)
+        return MicroBatch(move(self.ids), move(self.targets), documents, self.valid)
 
 
 def open_data(
-    path: Path | None, vocab: int, seq: int, hold_out: bool = False, reading: Reading | None = None
+    path: Path | None, vocab: int, seq: int, hold_out: bool = False, reading: ReadOptions | None = None
 ) -> TokenData:
     """The tokens at `path`, or of the built-in text for None.
 
@@ -91,11 +77,11 @@ def open_data(
     that is not below `vocab`.
     """
     try:
-        source = open_source(path, vocab, reading or Reading())
+        source = open_source(path, vocab, reading or ReadOptions())
         if hold_out:
             source = split_off(source)
-        held = None if source.held is None or not hold_out else _opened(source.held, vocab, seq)
-        return replace(_opened(source, vocab, seq), validation=held)
+        validation = None if source.validation is None or not hold_out else _opened(source.validation, vocab, seq)
+        return replace(_opened(source, vocab, seq), validation=validation)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise DataError(
             f"cannot read the training data at {str(path)!r}",
@@ -112,7 +98,7 @@ def _opened(source: Source, vocab: int, seq: int) -> TokenData:
             why=f"a sample is {seq} tokens and the one that follows them: {seq + 1}",
             remedy="give more data, or plan with a smaller --seq",
         )
-    fingerprint = scan(tokens, source.owners, vocab)
+    fingerprint = scan(tokens, source.file_starts, vocab)
     if source.fingerprint not in (None, fingerprint):
         raise DataError(
             f"the tokens of {name} are not those that were prepared",
@@ -127,11 +113,11 @@ def _opened(source: Source, vocab: int, seq: int) -> TokenData:
         samples * seq,
         end_of_text=source.end_of_text,
         bytes_per_token=None if source.source_bytes is None else source.source_bytes / len(tokens),
-        vocab=None if read_whole(tokens) else vocab,
+        vocab=None if is_scanned_fully(tokens) else vocab,
     )
 
 
-def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> Batch:
+def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> MicroBatch:
     """The samples with global indices start … start + count - 1, a row each.
 
     Raises DataError for a token that the model's vocabulary has no room for, where the data is too large to have been
@@ -148,13 +134,13 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     ids, targets = rows[:, :-1], rows[:, 1:]
     if not config.training.document_masking:
         both = torch.from_numpy(rows)
-        return Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)
+        return MicroBatch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)
     ends = ids == end_of_text_of(data)
-    targets = np.where(ends, NO_TARGET, targets)
+    targets = np.where(ends, IGNORED_TARGET, targets)
     documents = documents_of(ends)
     valid = int(targets.size - ends.sum())
     parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in (ids, targets, documents)]
-    return Batch(parts[0], parts[1], parts[2], valid)
+    return MicroBatch(parts[0], parts[1], parts[2], valid)
 
 
 def valid_targets(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> int:
@@ -174,7 +160,7 @@ def _rows(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     samples = data.valid_tokens // seq
     rows = np.empty((count, seq + 1), dtype=np.int64)
     for row, index in enumerate(range(sample_index_start, sample_index_start + count)):
-        start = slot(seed, index, samples) * seq
+        start = shuffled_index(seed, index, samples) * seq
         rows[row] = data.tokens[start : start + seq + 1]
     return rows
 
@@ -197,7 +183,7 @@ def end_of_text_of(data: TokenData) -> int:
     return data.end_of_text
 
 
-def slot(seed: int, index: int, samples: int) -> int:
+def shuffled_index(seed: int, index: int, samples: int) -> int:
     """Which of `samples` blocks the sample with global index `index` holds: within an epoch, each exactly once.
 
     A four-round Feistel network permutes the smallest square of a power of two that covers `samples`; a value outside

@@ -16,7 +16,7 @@ from planner.errors import InputError, PlanError
 from planner.log import Log
 from planner.units import format_duration, format_number, format_rate
 
-TALK_EVERY = 10.0  # seconds between lines where there is no bar
+LOG_EVERY_SECONDS = 10.0  # seconds between lines where there is no bar
 
 
 def pick_device(asked: str | None) -> torch.device:
@@ -45,7 +45,7 @@ def device_name(device: torch.device) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class DeviceMemory:
     """Peaks in bytes since training began. The first four are CUDA's and None on a CPU.
 
     `peak_allocated`: of tensors, rounded up to blocks; `peak_reserved`: taken from the driver by PyTorch;
@@ -60,16 +60,16 @@ class Memory:
     peak_rss: int
 
 
-def memory_of(device: torch.device) -> Memory:
+def read_memory(device: torch.device) -> DeviceMemory:
     """The counters as they stand."""
     if device.type != "cuda":
-        return Memory(None, None, None, None, _peak_rss())
+        return DeviceMemory(None, None, None, None, _peak_rss())
     stats = torch.cuda.memory_stats(device)
     allocated, reserved, requested = (
         stats[f"{kind}_bytes.all.peak"] for kind in ("allocated", "reserved", "requested")
     )
     free, total = torch.cuda.mem_get_info(device)
-    return Memory(allocated, reserved, requested, total - free, _peak_rss())
+    return DeviceMemory(allocated, reserved, requested, total - free, _peak_rss())
 
 
 def alloc_retries(device: torch.device) -> int | None:
@@ -121,7 +121,7 @@ def _lines(steps: int, tokens_per_step: int, log: Log) -> Show:
 
     def show(step: int, loss: float, seconds: float) -> None:
         nonlocal last
-        if time.monotonic() - last >= TALK_EVERY:
+        if time.monotonic() - last >= LOG_EVERY_SECONDS:
             last = time.monotonic()
             rate, left = format_rate(tokens_per_step / seconds), format_duration((steps - step) * seconds)
             log(f"step {step}/{steps}: loss {format_number(loss)}, {rate}, {left} left")

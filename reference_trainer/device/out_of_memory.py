@@ -15,15 +15,15 @@ from planner.memory.device import context_bytes
 from planner.plan import Plan, estimate
 from planner.report.text import COMPONENT_NAMES
 from planner.units import format_bytes
-from reference_trainer.device.device import Memory, memory_of
+from reference_trainer.device.device import DeviceMemory, read_memory
 
 # a prediction that said "fits" and was wrong: the change is looked for this far below it, a judgement
-DOUBTED = 0.9
-UNKNOWN_CAPACITY = 0.5  # of the predicted peak, where no capacity is known: a judgement
+AFTER_MISS_FRACTION = 0.9
+UNKNOWN_CAPACITY_FRACTION = 0.5  # of the predicted peak, where no capacity is known: a judgement
 
 
 def explain_shortage(
-    config: RunConfig, device_total_bytes: int | None, when: str, error_text: str, held: Memory | None
+    config: RunConfig, device_total_bytes: int | None, when: str, error_text: str, held: DeviceMemory | None
 ) -> PlanError:
     """The error of a run that found no memory `when` ("in step 1"): it is returned, for the caller to raise.
 
@@ -55,7 +55,7 @@ def explain_shortage(
     )
 
 
-def capacity_for_tensors(config: RunConfig, total: int | None, held: Memory | None) -> int | None:
+def capacity_for_tensors(config: RunConfig, total: int | None, held: DeviceMemory | None) -> int | None:
     """Bytes that PyTorch's allocator can have: all, less the CUDA context and what other processes hold."""
     if total is None or config.hardware.gpu == CPU:
         return total
@@ -69,9 +69,12 @@ def capacity_for_tensors(config: RunConfig, total: int | None, held: Memory | No
 def _remedy(config: RunConfig, plan: Plan, peak: int, room: int | None) -> str:
     goal, against = room or 0, f"of the {format_bytes(room)} that tensors can have"
     if room is None:
-        goal, against = int(peak * UNKNOWN_CAPACITY), f"instead of {format_bytes(peak)}; the capacity is unknown"
+        goal, against = (
+            int(peak * UNKNOWN_CAPACITY_FRACTION),
+            f"instead of {format_bytes(peak)}; the capacity is unknown",
+        )
     elif peak <= room:
-        goal, against = int(peak * DOUBTED), f"instead of {format_bytes(peak)}"
+        goal, against = int(peak * AFTER_MISS_FRACTION), f"instead of {format_bytes(peak)}"
     found = smallest_change(config, goal)
     if found is None:
         needed = plan.memory.weights_bytes + plan.memory.master_weights_bytes
@@ -86,7 +89,7 @@ def _remedy(config: RunConfig, plan: Plan, peak: int, room: int | None) -> str:
     )
 
 
-def _held_line(held: Memory | None, total: int | None) -> str:
+def _held_line(held: DeviceMemory | None, total: int | None) -> str:
     of = f"the device has {format_bytes(total)}" if total is not None else "the device's memory is unknown"
     if held is None:
         return f"unknown; {of}"
@@ -115,6 +118,6 @@ def explained(config: RunConfig, device: torch.device, when: str) -> Iterator[No
     except RuntimeError as error:
         if not is_shortage(error):
             raise
-        held = memory_of(device)  # before anything is let go
+        held = read_memory(device)  # before anything is let go
         total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
         raise explain_shortage(config, total, when, str(error), held) from error

@@ -10,7 +10,7 @@ import torch
 
 from planner.config.run import RunConfig
 from planner.errors import ConfigError
-from reference_trainer.data.corpus.sources import Reading
+from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.data.samples import TokenData, batch, open_data
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.step.step import StepContext
@@ -47,7 +47,7 @@ def refuse_unevaluated(config: RunConfig, data: TokenData) -> None:
         )
 
 
-def opened_for(config: RunConfig, path: Path | None, reading: Reading | None = None) -> TokenData:
+def opened_for(config: RunConfig, path: Path | None, reading: ReadOptions | None = None) -> TokenData:
     """The data of a run, with a held-out part if the config wants evaluations. Raises DataError."""
     hold_out = config.evaluation.every is not None
     return open_data(path, config.model.vocab, config.training.seq, hold_out=hold_out, reading=reading)

@@ -13,8 +13,8 @@ from planner.log import Log
 from planner.units import format_number
 from reference_trainer.checkpoint.atomic import newest_valid
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
-from reference_trainer.checkpoint.retention import drop_after
-from reference_trainer.checkpoint.saver import Report, Saver
+from reference_trainer.checkpoint.retention import delete_after
+from reference_trainer.checkpoint.saver import Saver, SaveReport
 from reference_trainer.device.device import Show, device_name
 from reference_trainer.loop.eval_command import TIMEOUT, limit, run_command
 from reference_trainer.loop.evaluation import EvaluationProgress, evaluate
@@ -58,7 +58,7 @@ class RunningJob:
         options, guard = self.context.config.checkpoints, self.context.spike_guard
         self.saver = Saver(self.directory.checkpoints, self.context.optimizer, options, guard.tensors, self.report_save)
 
-    def report_save(self, report: Report) -> None:
+    def report_save(self, report: SaveReport) -> None:
         """Log the result of a save."""
         if report.error is not None:
             self.save_failed(report.step, report.error)
@@ -254,9 +254,9 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
         raise
     save_rollbacks(job.directory.rollbacks, (*before, rollback))
     job.context.rollbacks = (*before, rollback)
-    drop_after(job.directory.checkpoints, to_step)
+    delete_after(job.directory.checkpoints, to_step)
     job.done = job.saved_step = to_step
-    job.saver.asked_step = None  # the step will be trained again, with other data, and needs its own checkpoint
+    job.saver.requested_step = None  # the step will be trained again, with other data, and needs its own checkpoint
     job.metrics_file.forget_pending()
     job.directory.forget_after(to_step)
     job.log_window.restore(job.directory.metrics)
@@ -270,7 +270,7 @@ def save_checkpoint(job: RunningJob) -> None:
 
     Raises CheckpointError if weights are not finite, FileError after too many failed saves in a row.
     """
-    if job.done in (job.saved_step, job.saver.asked_step):
+    if job.done in (job.saved_step, job.saver.requested_step):
         return
     with job.pending.outside_window():
         try:

@@ -19,16 +19,16 @@ from planner.errors import PlanError
 from planner.log import Log
 from planner.step_time.kernel_tables import SCHEMA, Table, powers_of
 from reference_trainer.device.device import device_name, pick_device, wait_for
-from reference_trainer.measure.kernel_pool import TYPES, Kernel, Pool
+from reference_trainer.measure.kernel_pool import TIMED_DTYPES, Kernel, TensorPool
 from reference_trainer.measure.kernel_timings import KERNELS
 
-Key = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
+TimingKey = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
 
-LONGEST_SHARE = 1 / 400  # of the time box that one call may take: larger sizes are left out
-FIRST_ROUND_SHARE = 0.6  # of the time box, after which the first round times one size of what is left
-SURPRISE = 2.0  # a first reading this many times the expected one is taken again …
-SURPRISE_SECONDS = 1e-3  # … if it is long enough to be another process's turn on the processor
-SURPRISE_MOST = 2.0  # … and not so long, in longest calls, that the kernel is simply slow
+LONGEST_CALL_FRACTION = 1 / 400  # of the time box that one call may take: larger sizes are left out
+FIRST_ROUND_FRACTION = 0.6  # of the time box, after which the first round times one size of what is left
+OUTLIER_RATIO = 2.0  # a first reading this many times the expected one is taken again …
+OUTLIER_MIN_SECONDS = 1e-3  # … if it is long enough to be another process's turn on the processor
+OUTLIER_MAX_CALLS = 2.0  # … and not so long, in longest calls, that the kernel is simply slow
 RETRIES = 4
 RETRY_SLEEP = 0.01  # seconds, times the attempt
 CANARIES = 3  # calls of a small addition before each kernel
@@ -37,7 +37,7 @@ CANARY_SLEEP = 0.02
 BATCH_SECONDS = 2e-4  # calls are timed together until they take this long: a clock reading costs 1e-7 s
 NOISY = 0.15  # relative noise from which people are told: it is 0.03 to 0.08 on a machine at rest
 UNKNOWN_NOISE = 0.5  # where the time box allowed one round only: a guess, on the safe side
-LEAST_SECONDS = 1e-9  # a difference of two times is at least this
+MIN_SECONDS = 1e-9  # a difference of two times is at least this
 
 
 def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambda line: None) -> dict[str, object]:
@@ -56,7 +56,7 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
     torch.set_float32_matmul_precision("highest")  # as in training: no TF32
     try:
         with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
-            sweep = _Sweep(Pool(target), seconds)
+            sweep = _Sweep(TensorPool(target), seconds)
             sweep.run()
     finally:
         torch.set_float32_matmul_precision(precision)
@@ -80,25 +80,25 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
 class _Sweep:
     """Rounds over all kernels and sizes; `samples` holds the seconds of one call, one sample a round."""
 
-    def __init__(self, pool: Pool, seconds: float) -> None:
-        self.pool, self.longest = pool, seconds * LONGEST_SHARE
+    def __init__(self, pool: TensorPool, seconds: float) -> None:
+        self.pool, self.longest = pool, seconds * LONGEST_CALL_FRACTION
         # the first optimizer imports the compiler, and the first threads start: a second or two, outside the time box
         for name in ("adamw", "dispatch", "gemm_forward"):
             KERNELS[name].prepare(pool, "fp32", KERNELS[name].sizes[0])()
         canary = KERNELS["add"]
         self.canary = canary.prepare(pool, "fp32", canary.sizes[2])  # large enough for several threads
-        self.patience = seconds
+        self.wait_budget = seconds
         begin = time.perf_counter()
-        self.first_deadline, self.deadline = begin + FIRST_ROUND_SHARE * seconds, begin + seconds
-        self.samples: dict[Key, list[float]] = {}
+        self.first_deadline, self.deadline = begin + FIRST_ROUND_FRACTION * seconds, begin + seconds
+        self.samples: dict[TimingKey, list[float]] = {}
 
     def run(self) -> None:
         """One round that finds out which sizes fit into the time box, then more of them until it is over."""
         # fp32 first: where bf16 is emulated, its kernels would take the time of those that runs will use
-        for kind in TYPES:
+        for dtype in TIMED_DTYPES:
             for name, kernel in KERNELS.items():
-                if kind in kernel.kinds:
-                    self._first(name, kernel, kind)
+                if dtype in kernel.dtypes:
+                    self._first(name, kernel, dtype)
         keys = list(self.samples)
         while time.perf_counter() < self.deadline:
             for key in keys:
@@ -106,31 +106,31 @@ class _Sweep:
                     return
                 self.samples[key].append(self._time(key))
 
-    def _first(self, name: str, kernel: Kernel, kind: str) -> None:
+    def _first(self, name: str, kernel: Kernel, dtype: str) -> None:
         """Time the sizes of a kernel that are not expected to take longer than one call may."""
         seen: dict[tuple[int, ...], float] = {}
         for sizes in kernel.sizes:
             expected = Table(dict(seen), powers_of(name, len(sizes))).scaled(sizes) if seen else 0.0
             if seen and (expected > self.longest or time.perf_counter() > self.first_deadline):
                 continue
-            found = self._time((name, kind, sizes))
+            found = self._time((name, dtype, sizes))
             for attempt in range(1, RETRIES + 1):
-                if not max(SURPRISE * expected, SURPRISE_SECONDS) < found < SURPRISE_MOST * self.longest:
+                if not max(OUTLIER_RATIO * expected, OUTLIER_MIN_SECONDS) < found < OUTLIER_MAX_CALLS * self.longest:
                     break
                 # a burst of other work would pass for the kernel's speed, and larger sizes would be left out;
                 # who has slept is served first by the system's scheduler
                 time.sleep(RETRY_SLEEP * attempt)
-                found = min(found, self._time((name, kind, sizes)))
+                found = min(found, self._time((name, dtype, sizes)))
             seen[sizes] = found
-            self.samples[name, kind, sizes] = [found]
+            self.samples[name, dtype, sizes] = [found]
 
-    def _time(self, key: Key) -> float:
+    def _time(self, key: TimingKey) -> float:
         """Seconds of one call: the first warms the caches, then as many as make the clock's error small."""
-        name, kind, sizes = key
+        name, dtype, sizes = key
         self._wait_for_quiet()
         self.pool.reset()
         kernel = KERNELS[name]
-        call = kernel.prepare(self.pool, kind, sizes)
+        call = kernel.prepare(self.pool, dtype, sizes)
         with torch.set_grad_enabled(name == "dispatch"):
             warm = _seconds(call, 1, self.pool.device)
             return _seconds(call, max(1, min(50, int(BATCH_SECONDS / warm))), self.pool.device)
@@ -142,11 +142,11 @@ class _Sweep:
         take 10 ms and more.
         """
         begin = time.perf_counter()
-        while self.patience > 0 and _seconds(self.canary, CANARIES, self.pool.device) > CANARY_SECONDS:
+        while self.wait_budget > 0 and _seconds(self.canary, CANARIES, self.pool.device) > CANARY_SECONDS:
             time.sleep(CANARY_SLEEP)
             now = time.perf_counter()
             waited, begin = now - begin, now
-            self.patience -= waited
+            self.wait_budget -= waited
             self.first_deadline += waited
             self.deadline += waited
 
@@ -156,7 +156,7 @@ class _Sweep:
         kept = {key: median(times) / KERNELS[key[0]].divide_by for key, times in self.samples.items()}
         kept = _not_above_larger(kept)
         engine = kept["engine", "fp32", (1,)]
-        for (name, kind, sizes), seconds in kept.items():
+        for (name, dtype, sizes), seconds in kept.items():
             if name in ("engine", "refill"):
                 continue
             if name.endswith("_backward"):
@@ -164,8 +164,8 @@ class _Sweep:
                 seconds = max(seconds - engine, seconds / 10)
             if name == "fresh":
                 # what new memory costs beyond writing to memory held
-                seconds = max(seconds - kept.get(("refill", kind, sizes), seconds), LEAST_SECONDS)
-            found.setdefault(name, {}).setdefault(kind, []).append([*sizes, seconds])
+                seconds = max(seconds - kept.get(("refill", dtype, sizes), seconds), MIN_SECONDS)
+            found.setdefault(name, {}).setdefault(dtype, []).append([*sizes, seconds])
         return found
 
     def noise(self) -> float:
@@ -178,7 +178,7 @@ class _Sweep:
         return median(spreads) if spreads else UNKNOWN_NOISE
 
 
-def _not_above_larger(times: dict[Key, float]) -> dict[Key, float]:
+def _not_above_larger(times: dict[TimingKey, float]) -> dict[TimingKey, float]:
     """No size takes longer than a larger one of its kernel: what seems to was disturbed, and the small ones most."""
     return {
         key: min(

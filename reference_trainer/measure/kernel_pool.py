@@ -11,40 +11,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reference_trainer.device.dtypes import DTYPES
+
 POOL_ELEMENTS = 1 << 24
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TIMED_DTYPES = ("fp32", "bf16")
 
-Call = Callable[[], object]
+KernelCall = Callable[[], object]
 
 
-class Pool:
+class TensorPool:
     """Random numbers and a scratch in both types on one device, handed out as views that do not overlap."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         wide = torch.empty(POOL_ELEMENTS, device=device).uniform_(-1.0, 1.0)
-        self._random = {"fp32": wide, "bf16": wide.bfloat16()}
+        self._random = {dtype: wide.to(DTYPES[dtype]) for dtype in TIMED_DTYPES}
         # apart from the random numbers: products written over their own operands would grow until they overflow
-        self._scratch = {kind: torch.empty_like(data) for kind, data in self._random.items()}
+        self._scratch = {dtype: torch.empty_like(data) for dtype, data in self._random.items()}
         self._used = {"random": 0, "scratch": 0}
 
     def reset(self) -> None:
         """Hand out from the beginning again."""
         self._used = {"random": 0, "scratch": 0}
 
-    def take(self, kind: str, *shape: int) -> Tensor:
+    def random(self, dtype: str, *shape: int) -> Tensor:
         """Random numbers in (-1, 1), to be read only; beyond the pool's size a new tensor."""
         start, end = self._claim("random", shape)
         if end > POOL_ELEMENTS:
-            return torch.empty(shape, device=self.device, dtype=TYPES[kind]).uniform_(-1.0, 1.0)
-        return self._random[kind][start:end].view(shape)
+            return torch.empty(shape, device=self.device, dtype=DTYPES[dtype]).uniform_(-1.0, 1.0)
+        return self._random[dtype][start:end].view(shape)
 
-    def room(self, kind: str, *shape: int) -> Tensor:
+    def scratch(self, dtype: str, *shape: int) -> Tensor:
         """A tensor to write to, zero at first; beyond the scratch's size a new one."""
         start, end = self._claim("scratch", shape)
         if end > POOL_ELEMENTS:
-            return torch.zeros(shape, device=self.device, dtype=TYPES[kind])
-        return self._scratch[kind][start:end].view(shape).zero_()
+            return torch.zeros(shape, device=self.device, dtype=DTYPES[dtype])
+        return self._scratch[dtype][start:end].view(shape).zero_()
 
     def _claim(self, what: str, shape: tuple[int, ...]) -> tuple[int, int]:
         start = self._used[what]
@@ -59,7 +61,7 @@ class Kernel:
     `divide_by`: what one call does more than once; the time is divided by it.
     """
 
-    prepare: Callable[[Pool, str, tuple[int, ...]], Call]
+    prepare: Callable[[TensorPool, str, tuple[int, ...]], KernelCall]
     sizes: tuple[tuple[int, ...], ...]
-    kinds: tuple[str, ...] = ("fp32",)
+    dtypes: tuple[str, ...] = ("fp32",)
     divide_by: int = 1

@@ -15,8 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_trainer.measure.kernel_pool import TYPES, Call, Kernel, Pool
-from reference_trainer.model.layers import NORM_EPS, _RMSNormFunction, _RotaryFunction
+from planner.counts.shape import NORM_EPS
+from reference_trainer.device.dtypes import DTYPES
+from reference_trainer.measure.kernel_pool import TIMED_DTYPES, Kernel, KernelCall, TensorPool
+from reference_trainer.model.layers import _RMSNormFunction, _RotaryFunction
+
+_Sizes = tuple[int, ...]
+_Operands = tuple[Callable[..., Tensor], list[Tensor]]  # a function of tensors, and the tensors to call it with
 
 SMALL_VOCAB = 256  # rows of the table in the embedding kernels: the rest of a larger one is the kernel `fill`
 CHAIN = 64  # nodes in the graph whose time, divided by them, is the cost of one
@@ -26,7 +31,7 @@ HEAP_LARGEST = 32 << 20
 TINY = 16  # elements of a tensor that costs its overhead only
 
 
-def _backward(out: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> Call:
+def _backward(out: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> KernelCall:
     return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
 
 
@@ -37,160 +42,166 @@ def _leaves(*tensors: Tensor) -> list[Tensor]:
 # --- matrix products and attention ------------------------------------------------------------------------------------
 
 
-def _gemm_forward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _gemm_forward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     n, inputs, outputs = sizes
-    x, weight, out = pool.take(kind, n, inputs), pool.take(kind, outputs, inputs), pool.room(kind, n, outputs)
+    x, weight, out = pool.random(dtype, n, inputs), pool.random(dtype, outputs, inputs), pool.scratch(dtype, n, outputs)
     return lambda: torch.mm(x, weight.t(), out=out)
 
 
-def _gemm_input_gradient(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _gemm_input_gradient(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     n, inputs, outputs = sizes
-    grad, weight, out = pool.take(kind, n, outputs), pool.take(kind, outputs, inputs), pool.room(kind, n, inputs)
+    grad, weight, out = (
+        pool.random(dtype, n, outputs),
+        pool.random(dtype, outputs, inputs),
+        pool.scratch(dtype, n, inputs),
+    )
     return lambda: torch.mm(grad, weight, out=out)
 
 
-def _gemm_weight_gradient(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _gemm_weight_gradient(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     n, inputs, outputs = sizes
-    grad, x, out = pool.take(kind, n, outputs), pool.take(kind, n, inputs), pool.room(kind, outputs, inputs)
+    grad, x, out = pool.random(dtype, n, outputs), pool.random(dtype, n, inputs), pool.scratch(dtype, outputs, inputs)
     return lambda: torch.mm(grad.t(), x, out=out)
 
 
-def _attention(pool: Pool, kind: str, sizes: tuple[int, ...], grad: bool) -> tuple[list[Tensor], Callable[[], Tensor]]:
+def _attention(pool: TensorPool, dtype: str, sizes: _Sizes, grad: bool) -> tuple[list[Tensor], Callable[[], Tensor]]:
     heads, length, width = sizes
     # one sequence of all heads, laid out as the fused projection leaves it
-    qkv = pool.take(kind, 1, length, 3 * heads, width).transpose(1, 2)
+    qkv = pool.random(dtype, 1, length, 3 * heads, width).transpose(1, 2)
     leaves = [part.detach().requires_grad_(grad) for part in qkv.chunk(3, dim=1)]
     query, key, value = leaves
     return leaves, lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
 
-def _attention_forward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    return _attention(pool, kind, sizes, grad=False)[1]
+def _attention_forward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    return _attention(pool, dtype, sizes, grad=False)[1]
 
 
-def _attention_backward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    leaves, forward = _attention(pool, kind, sizes, grad=True)
+def _attention_backward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    leaves, forward = _attention(pool, dtype, sizes, grad=True)
     heads, length, width = sizes
     # the gradient arrives with tokens before heads, from the projection
-    return _backward(forward(), leaves, pool.take(kind, 1, length, heads, width).transpose(1, 2))
+    return _backward(forward(), leaves, pool.random(dtype, 1, length, heads, width).transpose(1, 2))
 
 
 # --- norms, activations, rotary embedding, loss, embedding ------------------------------------------------------------
 
 
-def _pair(make: Callable[[Pool, str, tuple[int, ...]], tuple[Callable[..., Tensor], list[Tensor]]]) -> tuple[Any, Any]:
+def _pair(
+    make: Callable[[TensorPool, str, _Sizes], _Operands],
+) -> tuple[Any, Any]:
     """Forward and backward of a function of tensors: `make` gives the function and its operands."""
 
-    def forward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-        function, operands = make(pool, kind, sizes)
+    def forward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+        function, operands = make(pool, dtype, sizes)
         return lambda: function(*operands)
 
-    def backward(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-        function, operands = make(pool, kind, sizes)
+    def backward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+        function, operands = make(pool, dtype, sizes)
         leaves = _leaves(*operands)
         out = function(*leaves)
-        grad = pool.take(kind, *out.shape) if out.dim() else torch.ones_like(out)
+        grad = pool.random(dtype, *out.shape) if out.dim() else torch.ones_like(out)
         return _backward(out, leaves, grad)
 
     return forward, backward
 
 
-def _layer_norm(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+def _layer_norm(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
     width = sizes[1]
-    operands = [pool.take(kind, *sizes), pool.take(kind, width), pool.take(kind, width)]
+    operands = [pool.random(dtype, *sizes), pool.random(dtype, width), pool.random(dtype, width)]
     return lambda x, weight, bias: F.layer_norm(x, (width,), weight, bias, NORM_EPS), operands
 
 
-def _rms_norm(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    return _RMSNormFunction.apply, [pool.take(kind, *sizes), pool.take(kind, sizes[1])]
+def _rms_norm(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
+    return _RMSNormFunction.apply, [pool.random(dtype, *sizes), pool.random(dtype, sizes[1])]
 
 
-def _gelu(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    return lambda x: F.gelu(x, approximate="tanh"), [pool.take(kind, *sizes)]
+def _gelu(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
+    return lambda x: F.gelu(x, approximate="tanh"), [pool.random(dtype, *sizes)]
 
 
-def _swiglu(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    return lambda gate, up: F.silu(gate) * up, [pool.take(kind, *sizes), pool.take(kind, *sizes)]
+def _swiglu(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
+    return lambda gate, up: F.silu(gate) * up, [pool.random(dtype, *sizes), pool.random(dtype, *sizes)]
 
 
-def _rotary(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+def _rotary(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
     # heads of 64 channels, 4 of them a token: the cost is that of the elements
     length = sizes[0] // 256
-    cos, sin = pool.take("fp32", length, 1, 32), pool.take("fp32", length, 1, 32)
+    cos, sin = pool.random("fp32", length, 1, 32), pool.random("fp32", length, 1, 32)
     # queries lie between keys and values in memory, as the fused projection leaves them
-    x = pool.take(kind, 1, length, 12, 64)[:, :, :4]
+    x = pool.random(dtype, 1, length, 12, 64)[:, :, :4]
     return lambda x: _RotaryFunction.apply(x, cos, sin), [x]  # type: ignore[no-untyped-call]
 
 
-def _loss(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+def _loss(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
     targets = torch.arange(sizes[0], device=pool.device) % sizes[1]
-    return lambda logits: F.cross_entropy(logits, targets, reduction="sum"), [pool.take(kind, *sizes)]
+    return lambda logits: F.cross_entropy(logits, targets, reduction="sum"), [pool.random(dtype, *sizes)]
 
 
-def _embedding(pool: Pool, kind: str, sizes: tuple[int, ...]) -> tuple[Callable[..., Tensor], list[Tensor]]:
+def _embedding(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
     ids = torch.arange(sizes[0], device=pool.device) * 7 % SMALL_VOCAB
-    return lambda table: F.embedding(ids, table), [pool.take(kind, SMALL_VOCAB, sizes[1])]
+    return lambda table: F.embedding(ids, table), [pool.random(dtype, SMALL_VOCAB, sizes[1])]
 
 
 # --- adding, copying, casting -----------------------------------------------------------------------------------------
 
 
-def _add(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _add(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     # the residual stream is fp32 in every recipe
-    x, y = pool.take("fp32", *sizes), pool.take(kind, *sizes)
+    x, y = pool.random("fp32", *sizes), pool.random(dtype, *sizes)
     return lambda: x + y
 
 
-def _accumulate(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    x, y = pool.room(kind, *sizes), pool.take(kind, *sizes)
+def _accumulate(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    x, y = pool.scratch(dtype, *sizes), pool.random(dtype, *sizes)
     return lambda: x.add_(y)
 
 
-def _copy(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _copy(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     width = min(sizes[0], 256)
-    bias, out = pool.take(kind, width), pool.room(kind, sizes[0] // width, width)
+    bias, out = pool.random(dtype, width), pool.scratch(dtype, sizes[0] // width, width)
     return lambda: out.copy_(bias.expand_as(out))
 
 
-def _join(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    parts = [pool.take(kind, sizes[0] // 192, 1, 64) for _ in range(3)]
+def _join(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    parts = [pool.random(dtype, sizes[0] // 192, 1, 64) for _ in range(3)]
     return lambda: torch.cat(parts, dim=1)
 
 
-def _sum_rows(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    x = pool.take(kind, *sizes)
+def _sum_rows(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    x = pool.random(dtype, *sizes)
     return lambda: x.sum(0)
 
 
-def _fill(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    x = pool.room(kind, *sizes)
+def _fill(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    x = pool.scratch(dtype, *sizes)
     return lambda: x.zero_()
 
 
-def _cast_down(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    x = pool.take("fp32", *sizes)
-    return lambda: x.to(TYPES[kind])
+def _cast_down(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    x = pool.random("fp32", *sizes)
+    return lambda: x.to(DTYPES[dtype])
 
 
-def _cast_up(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    x = pool.take(kind, *sizes)
+def _cast_up(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    x = pool.random(dtype, *sizes)
     return lambda: x.float()
 
 
 # --- the update, and what is not a kernel -----------------------------------------------------------------------------
 
 
-def _parameters(pool: Pool, tensors: int, elements: int) -> list[torch.nn.Parameter]:
-    made = [torch.nn.Parameter(pool.room("fp32", elements)) for _ in range(tensors)]
+def _parameters(pool: TensorPool, tensors: int, elements: int) -> list[torch.nn.Parameter]:
+    made = [torch.nn.Parameter(pool.scratch("fp32", elements)) for _ in range(tensors)]
     for parameter in made:
-        parameter.grad = pool.room("fp32", elements).add_(1.0)
+        parameter.grad = pool.scratch("fp32", elements).add_(1.0)
     return made
 
 
-def _update(what: str, tiny: bool) -> Callable[[Pool, str, tuple[int, ...]], Call]:
+def _update(what: str, tiny: bool) -> Callable[[TensorPool, str, _Sizes], KernelCall]:
     """AdamW or clipping, of one tensor of many elements or of many tiny tensors."""
 
-    def prepare(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+    def prepare(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
         made = _parameters(pool, sizes[0], TINY) if tiny else _parameters(pool, 1, sizes[0])
         if what == "clip":
             return lambda: torch.nn.utils.clip_grad_norm_(made, 1.0)
@@ -199,7 +210,7 @@ def _update(what: str, tiny: bool) -> Callable[[Pool, str, tuple[int, ...]], Cal
     return prepare
 
 
-def _fresh(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _fresh(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     size = sizes[0]
     if pool.device.type == "cpu" and size > HEAP_LARGEST:
         # as the C library does it, but where the heap happens to have such a hole it would fill that instead
@@ -208,14 +219,14 @@ def _fresh(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
     return lambda: torch.empty(size, dtype=torch.uint8, device=pool.device).zero_()
 
 
-def _refill(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
+def _refill(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     held = torch.empty(sizes[0], dtype=torch.uint8, device=pool.device)
     return lambda: held.zero_()
 
 
-def _dispatch(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    (leaf,) = _leaves(pool.take(kind, TINY))
-    grad = pool.take(kind, TINY)
+def _dispatch(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    (leaf,) = _leaves(pool.random(dtype, TINY))
+    grad = pool.random(dtype, TINY)
 
     def call() -> object:
         out = leaf
@@ -226,14 +237,13 @@ def _dispatch(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
     return call
 
 
-def _engine(pool: Pool, kind: str, sizes: tuple[int, ...]) -> Call:
-    (leaf,) = _leaves(pool.take(kind, TINY))
-    return _backward(leaf.view(TINY), [leaf], pool.take(kind, TINY))
+def _engine(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
+    (leaf,) = _leaves(pool.random(dtype, TINY))
+    return _backward(leaf.view(TINY), [leaf], pool.random(dtype, TINY))
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
 
-BOTH = ("fp32", "bf16")
 _WIDTHS = (32, 128, 512, 2048)
 _GEMM = tuple(product((64, 512, 4096), _WIDTHS, _WIDTHS))
 _HEADS = tuple(product((4, 32), (64, 256, 1024), (16, 32, 64, 128)))
@@ -251,11 +261,11 @@ def _kernels() -> dict[str, Kernel]:
     found = {
         "engine": Kernel(_engine, ((1,),)),
         "dispatch": Kernel(_dispatch, ((1,),), divide_by=CHAIN),
-        "add": Kernel(_add, _FLAT, BOTH),
+        "add": Kernel(_add, _FLAT, TIMED_DTYPES),
         "accumulate": Kernel(_accumulate, _FLAT),
-        "copy": Kernel(_copy, _FLAT, BOTH),
-        "join": Kernel(_join, _THIRDS, BOTH),
-        "sum_rows": Kernel(_sum_rows, _ROWS, BOTH),
+        "copy": Kernel(_copy, _FLAT, TIMED_DTYPES),
+        "join": Kernel(_join, _THIRDS, TIMED_DTYPES),
+        "sum_rows": Kernel(_sum_rows, _ROWS, TIMED_DTYPES),
         "fill": Kernel(_fill, _FLAT),
         "cast_down": Kernel(_cast_down, _FLAT, ("bf16",)),
         "cast_up": Kernel(_cast_up, _FLAT, ("bf16",)),
@@ -269,22 +279,25 @@ def _kernels() -> dict[str, Kernel]:
     pairs = {
         "layer_norm": (_layer_norm, _ROWS, ("fp32",)),
         "rms_norm": (_rms_norm, _ROWS, ("fp32",)),
-        "gelu": (_gelu, _FLAT, BOTH),
-        "swiglu": (_swiglu, _FLAT, BOTH),
-        "rotary": (_rotary, _FLAT, BOTH),
+        "gelu": (_gelu, _FLAT, TIMED_DTYPES),
+        "swiglu": (_swiglu, _FLAT, TIMED_DTYPES),
+        "rotary": (_rotary, _FLAT, TIMED_DTYPES),
         "loss": (_loss, _LOGITS, ("fp32",)),
         "embedding": (_embedding, _ROWS, ("fp32",)),
     }
-    for name, (make, sizes, kinds) in pairs.items():
+    for name, (make, sizes, dtypes) in pairs.items():
         forward, backward = _pair(make)
-        found |= {f"{name}_forward": Kernel(forward, sizes, kinds), f"{name}_backward": Kernel(backward, sizes, kinds)}
+        found |= {
+            f"{name}_forward": Kernel(forward, sizes, dtypes),
+            f"{name}_backward": Kernel(backward, sizes, dtypes),
+        }
     # those that take most of the time last: if it gets short, the others are whole
     return found | {
-        "gemm_forward": Kernel(_gemm_forward, _GEMM, BOTH),
-        "gemm_input_gradient": Kernel(_gemm_input_gradient, _GEMM, BOTH),
-        "gemm_weight_gradient": Kernel(_gemm_weight_gradient, _GEMM, BOTH),
-        "attention_forward": Kernel(_attention_forward, _HEADS, BOTH),
-        "attention_backward": Kernel(_attention_backward, _HEADS, BOTH),
+        "gemm_forward": Kernel(_gemm_forward, _GEMM, TIMED_DTYPES),
+        "gemm_input_gradient": Kernel(_gemm_input_gradient, _GEMM, TIMED_DTYPES),
+        "gemm_weight_gradient": Kernel(_gemm_weight_gradient, _GEMM, TIMED_DTYPES),
+        "attention_forward": Kernel(_attention_forward, _HEADS, TIMED_DTYPES),
+        "attention_backward": Kernel(_attention_backward, _HEADS, TIMED_DTYPES),
     }
 
 

@@ -22,12 +22,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
-from reference_trainer.checkpoint.checkpoint import finite
+from reference_trainer.checkpoint.checkpoint import all_finite
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import make_optimizer
 
-Event = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
+StorageEvent = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
 Allocation = tuple[int, int]  # number of the storage, bytes (0: freed): what `planner.memory.allocator` replays
 
 
@@ -72,7 +72,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._device = device
         self._seen = WeakIdKeyDictionary()
         self._storages = 0
-        self.events: list[Event] | None = None
+        self.events: list[StorageEvent] | None = None
         self.allocations: list[Allocation] | None = None
 
     def phase(self, name: str) -> None:
@@ -158,7 +158,7 @@ def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Call
 def tracked_steps(
     model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: StorageTracker
 ) -> None:
-    """Two optimizer steps, the first and a steady one, each over `batches` (as `given_inputs` gives them), tracked.
+    """Two optimizer steps, the first and a steady one, each over `batches` (as `zero_inputs` gives them), tracked.
 
     Then the loss of a batch without gradients, and the check that goes before a save.
     """
@@ -192,16 +192,18 @@ def tracked_steps(
         tracker.phase(phase)
         with tracker:
             for weight in optimizer.weights.values():
-                finite(weight)
+                all_finite(weight)
 
 
-def given_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+def zero_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:
     """Zeros for what a micro-batch gives to the model: ids, targets, and documents where they are cut apart."""
     many = 3 if config.training.document_masking else 2
     return tuple(torch.zeros(shape, dtype=torch.long) for _ in range(many))
 
 
-def replay(config: RunConfig, events: list[Event] | None = None, allocations: list[Allocation] | None = None) -> Track:
+def replay(
+    config: RunConfig, events: list[StorageEvent] | None = None, allocations: list[Allocation] | None = None
+) -> Track:
     """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
 
     events, allocations: filled with every allocation and release, where given; `allocations` says which storage is
@@ -212,7 +214,7 @@ def replay(config: RunConfig, events: list[Event] | None = None, allocations: li
     with FakeTensorMode():
         model = build_model(config)
         model.make_tables(training.seq, torch.device("cpu"))
-        inputs = given_inputs(config, shape)
+        inputs = zero_inputs(config, shape)
         tracker = StorageTracker()
         tracker.events, tracker.allocations = events, allocations
         tracked_steps(model, config, [inputs] * min(2, training.accumulation), tracker)

@@ -9,7 +9,7 @@ import torch
 
 from planner.counts.run import steps_of, tokens_per_step
 from planner.step_time.throughput import MFU_CONVENTION
-from reference_trainer.device.device import device_name, memory_of
+from reference_trainer.device.device import device_name, read_memory
 from reference_trainer.metrics.metrics_file import MetricValue
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
@@ -110,7 +110,7 @@ def result_of(
     context: StepContext, results: list[StepResult], done: int, exit_code: int, checkpoint_bytes: int | None
 ) -> RunResult:
     """The result of a call that trained the steps in `results` and ended after step `done`."""
-    memory = memory_of(context.device)
+    memory = read_memory(context.device)
     return RunResult(
         device=str(context.device),
         device_name=device_name(context.device),

@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.shape import has_rotary, has_window
 from reference_trainer.model.document_masks import flexible_attention
 from reference_trainer.model.layers import RMSNorm, make_linear, make_norm, rotate
-from reference_trainer.model.positions import Tables
+from reference_trainer.model.positions import PositionTables
 
 
 class AttentionCore(nn.Module):
@@ -32,18 +33,14 @@ class AttentionCore(nn.Module):
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
         super().__init__()
-        nth = block + 1  # "every k-th block" counts from one
-        every = model.no_position_every
-        self.rotary = model.position == "rotary" and not (every and nth % every == 0)
-        every = model.full_attention_every
-        self.windowed = model.sliding_window is not None and not (every and nth % every == 0)
+        self.rotary, self.windowed = has_rotary(model, block), has_window(model, block)
         self.math = training.attention_kernel == "math"
         self.dropout = training.dropout
         self.recomputed = training.activation_checkpointing == "selective"
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, tables: Tables) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, tables: PositionTables) -> Tensor:
         """query [B, T, a, d], key and value [B, T, k, d or another width] to [B, T, a, that width]."""
-        blocks = tables.windowed_blocks if self.windowed else tables.full_blocks
+        blocks = tables.windowed_block_mask if self.windowed else tables.full_block_mask
         if blocks is not None:
             parts = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
             return flexible_attention(*parts, blocks).transpose(1, 2)
@@ -59,14 +56,14 @@ class AttentionCore(nn.Module):
                 enable_gqa=key.shape[2] != query.shape[2],
             ).transpose(1, 2)
 
-    def turned(self, x: Tensor, tables: Tables) -> Tensor:
+    def rotated(self, x: Tensor, tables: PositionTables) -> Tensor:
         """Rotary embedding of [B, T, heads, d], in the blocks that have it."""
         if not self.rotary:
             return x
         assert tables.cos is not None and tables.sin is not None
         return rotate(x, tables.cos, tables.sin)
 
-    def run(self, core: Callable[..., Tensor], *inputs: Tensor | Tables) -> Tensor:
+    def run(self, core: Callable[..., Tensor], *inputs: Tensor | PositionTables) -> Tensor:
         """`core` of the inputs; under selective checkpointing it saves these only."""
         if not self.recomputed:
             return core(*inputs)
@@ -83,31 +80,31 @@ class Attention(AttentionCore):
         self.heads, self.kv_heads, self.head_dim = model.heads, model.kv_heads, model.head_dim
         width, key_width = model.heads * model.head_dim, model.kv_heads * model.head_dim
         self.qkv = make_linear(training, model.hidden, width + 2 * key_width, model.biases != "none")
-        self.whole_norm = model.qk_norm == "full"
+        self.norm_all_heads = model.qk_norm == "full"
         self.query_norm = self.key_norm = None
         if model.qk_norm != "none":
-            self.query_norm = make_norm(model, width if self.whole_norm else model.head_dim)
-            self.key_norm = make_norm(model, key_width if self.whole_norm else model.head_dim)
+            self.query_norm = make_norm(model, width if self.norm_all_heads else model.head_dim)
+            self.key_norm = make_norm(model, key_width if self.norm_all_heads else model.head_dim)
         self.proj = make_linear(training, width, model.hidden, model.biases in ("attention", "all"))
 
-    def forward(self, x: Tensor, tables: Tables) -> Tensor:
+    def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
         """x [B, T, h] in the compute type to [B, T, h]."""
         out: Tensor = self.proj(self.run(self.core, self.qkv(x), tables))
         return out
 
-    def core(self, qkv: Tensor, tables: Tables) -> Tensor:
+    def core(self, qkv: Tensor, tables: PositionTables) -> Tensor:
         """qkv [B, T, (a + 2k) d] to the heads' output [B, T, a d]."""
         batch, length, _ = qkv.shape
         split = qkv.view(batch, length, self.heads + 2 * self.kv_heads, self.head_dim)
         query, key, value = torch.split(split, [self.heads, self.kv_heads, self.kv_heads], dim=2)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.normed(self.query_norm, query), self.normed(self.key_norm, key)
-        query, key = self.turned(query, tables), self.turned(key, tables)
+        query, key = self.rotated(query, tables), self.rotated(key, tables)
         return self.attend(query, key, value, tables).flatten(2)
 
     def normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         """Norm of [B, T, heads, d], over each head or over all of them."""
-        out: Tensor = norm(x.flatten(2)).view_as(x) if self.whole_norm else norm(x)
+        out: Tensor = norm(x.flatten(2)).view_as(x) if self.norm_all_heads else norm(x)
         return out
 
 
@@ -135,29 +132,29 @@ class LatentAttention(AttentionCore):
         self.kv_up = make_linear(training, self.rank, self.heads * (self.nope + self.value_dim))
         self.proj = make_linear(training, self.heads * self.value_dim, model.hidden)
 
-    def forward(self, x: Tensor, tables: Tables) -> Tensor:
+    def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
         """x [B, T, h] in the compute type to [B, T, h]."""
         # one expression: names would keep queries, keys and values alive during the last product
         out: Tensor = self.proj(self.run(self.core, self.queries(x, tables), *self.keys_and_values(x, tables), tables))
         return out
 
-    def queries(self, x: Tensor, tables: Tables) -> Tensor:
+    def queries(self, x: Tensor, tables: PositionTables) -> Tensor:
         """[B, T, a, nope + rope]."""
         if self.query_down is not None and self.query_norm is not None:
             x = self.query_norm(self.query_down(x))
         nope, rope = self.query(x).unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], dim=-1)
-        return torch.cat([nope, self.turned(rope, tables)], dim=-1)
+        return torch.cat([nope, self.rotated(rope, tables)], dim=-1)
 
-    def keys_and_values(self, x: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
+    def keys_and_values(self, x: Tensor, tables: PositionTables) -> tuple[Tensor, Tensor]:
         """[B, T, a, nope + rope] and [B, T, a, v], or padded to the keys' width."""
         latent, shared = self.kv_down(x).split([self.rank, self.rope], dim=-1)
-        shared = self.turned(shared.unsqueeze(2), tables)
+        shared = self.rotated(shared.unsqueeze(2), tables)
         up = self.kv_up(self.kv_norm(latent)).unflatten(-1, (self.heads, -1))
         key, value = up.split([self.nope, self.value_dim], dim=-1)
         key = torch.cat([key, shared.expand(-1, -1, self.heads, -1)], dim=-1)
         missing = 0 if self.math else key.shape[3] - self.value_dim
         return key, F.pad(value, (0, missing)) if missing > 0 else value
 
-    def core(self, query: Tensor, key: Tensor, value: Tensor, tables: Tables) -> Tensor:
+    def core(self, query: Tensor, key: Tensor, value: Tensor, tables: PositionTables) -> Tensor:
         """Queries, keys and values to the heads' outputs [B, T, a v]."""
         return self.attend(query, key, value, tables)[..., : self.value_dim].flatten(2)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig, TrainingConfig
+from planner.counts.shape import has_window
 from planner.errors import ConfigError
-from reference_trainer.model.positions import Tables
+from reference_trainer.model.positions import PositionTables
 
 
 def needs_dense_mask(training: TrainingConfig) -> bool:
@@ -25,15 +26,12 @@ def needs_dense_mask(training: TrainingConfig) -> bool:
     return training.document_masking and training.attention_kernel != "flex"
 
 
-def windows_of(model: ModelConfig) -> set[bool]:
+def window_kinds(model: ModelConfig) -> set[bool]:
     """Which kinds of blocks there are: with a sliding window (True), without (False)."""
-    every = model.full_attention_every
-    if model.sliding_window is None:
-        return {False}
-    return {not (every and (block + 1) % every == 0) for block in range(model.layers)}
+    return {has_window(model, block) for block in range(model.layers)}
 
 
-def cut_at_borders(tables: Tables, documents: Tensor, windows: set[bool]) -> Tables:
+def with_document_masks(tables: PositionTables, documents: Tensor, windows: set[bool]) -> PositionTables:
     """The tables with masks [B, 1 or a, T, T] of this micro-batch: minus infinity too for keys of other documents.
 
     documents: int64 [B, T]. windows: the kinds of blocks that are there; no mask is made for others.
@@ -49,17 +47,19 @@ def cut_at_borders(tables: Tables, documents: Tensor, windows: set[bool]) -> Tab
     return tables._replace(full=full, windowed=windowed)
 
 
-def with_blocks(tables: Tables, documents: Tensor, windows: set[bool], window: int | None) -> Tables:
+def with_block_masks(
+    tables: PositionTables, documents: Tensor, windows: set[bool], window: int | None
+) -> PositionTables:
     """The tables with FlexAttention's block masks, which say which blocks of scores are computed at all."""
     found = {}
     for windowed in windows:
-        rule = mask_rule(documents, window if windowed else None)
+        rule = visibility_rule(documents, window if windowed else None)
         batch, length = documents.shape
         found[windowed] = _compiled("create_block_mask")(rule, batch, None, length, length, device=documents.device)
-    return tables._replace(full_blocks=found.get(False), windowed_blocks=found.get(True))
+    return tables._replace(full_block_mask=found.get(False), windowed_block_mask=found.get(True))
 
 
-def mask_rule(documents: Tensor, window: int | None) -> Any:
+def visibility_rule(documents: Tensor, window: int | None) -> Any:
     """FlexAttention's question: whether query i of sequence b sees key j."""
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

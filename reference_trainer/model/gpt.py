@@ -21,17 +21,16 @@ from torch.utils.checkpoint import checkpoint
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from reference_trainer.model.attention import Attention, LatentAttention
-from reference_trainer.model.document_masks import cut_at_borders, needs_dense_mask, windows_of, with_blocks
+from reference_trainer.model.document_masks import needs_dense_mask, window_kinds, with_block_masks, with_document_masks
 from reference_trainer.model.layers import Dropout, make_linear, make_norm
 from reference_trainer.model.losses import make_loss, soft_capped
 from reference_trainer.model.mlp import MoE, make_mlp
-from reference_trainer.model.positions import Tables, make_tables
+from reference_trainer.model.positions import PositionTables, make_tables
 
 INIT_STD = 0.02  # GPT-2's initialisation (Radford et al. 2019); projections into the residual are scaled down
-COMPUTE_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """A transformer block: attention and MLP, each with the norms before and after it that the config asks for.
 
     A norm that is left out is an identity. What leaves the residual stream is cast to the compute type once.
@@ -57,11 +56,11 @@ class Block(nn.Module):
         self.mlp_post_norm = norm(after)
         self.dropout = Dropout(training.dropout)
 
-    def forward(self, x: Tensor, tables: Tables) -> Tensor:
+    def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
         """x [B, T, h], the residual stream, to the next block's."""
         # no needless names here: each would keep a tensor alive
         if self.residual == "parallel-one-norm":
-            normed = self.narrowed(self.attention_norm(x))
+            normed = self.cast(self.attention_norm(x))
             out: Tensor = x + self.dropout(self.attention(normed, tables)) + self.dropout(self.mlp(normed))
             return out
         if self.residual == "parallel":
@@ -69,25 +68,23 @@ class Block(nn.Module):
         x = x + self.attention_branch(x, tables)
         return x + self.mlp_branch(x)
 
-    def narrowed(self, x: Tensor) -> Tensor:
+    def cast(self, x: Tensor) -> Tensor:
         """The compute type, unless autocast sees to it."""
         return x if self.autocast else x.to(self.compute)
 
-    def attention_branch(self, x: Tensor, tables: Tables) -> Tensor:
+    def attention_branch(self, x: Tensor, tables: PositionTables) -> Tensor:
         """What attention adds to the residual stream."""
-        out: Tensor = self.attention_post_norm(
-            self.dropout(self.attention(self.narrowed(self.attention_norm(x)), tables))
-        )
+        out: Tensor = self.attention_post_norm(self.dropout(self.attention(self.cast(self.attention_norm(x)), tables)))
         return out
 
     def mlp_branch(self, x: Tensor) -> Tensor:
         """What the MLP adds to the residual stream."""
-        out: Tensor = self.mlp_post_norm(self.dropout(self.mlp(self.narrowed(self.mlp_norm(x)))))
+        out: Tensor = self.mlp_post_norm(self.dropout(self.mlp(self.cast(self.mlp_norm(x)))))
         return out
 
 
 @contextmanager
-def default_type(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """New parameters have this type."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -110,7 +107,7 @@ class GPT(nn.Module):
         super().__init__()
         self.model, self.options, self.compute = model, training, compute
         self.autocast = training.runtime == "autocast" and compute != weights
-        with default_type(weights):
+        with default_dtype(weights):
             self.embedding = nn.Embedding(model.vocab, model.hidden)
             self.embedding_norm = make_norm(model, model.hidden) if model.embedding_norm else nn.Identity()
             self.position = (
@@ -119,14 +116,14 @@ class GPT(nn.Module):
                 else None
             )
             self.dropout = Dropout(training.dropout)
-            self.blocks = nn.ModuleList(Block(model, training, compute, i) for i in range(model.layers))
+            self.blocks = nn.ModuleList(TransformerBlock(model, training, compute, i) for i in range(model.layers))
             self.norm = make_norm(model, model.hidden)
             self.head = make_linear(training, model.hidden, model.vocab)
             if model.tied_embeddings:
                 self.head.weight = self.embedding.weight
         self.loss = make_loss(training, model.logit_softcap, compute)
-        self.handed_out: Tensor | None = None  # the last logits, where the config says that they are returned
-        self.tables: Tables | None = None
+        self.returned_logits: Tensor | None = None  # the last logits, where the config says that they are returned
+        self.tables: PositionTables | None = None
         self.tables_for: tuple[int, torch.device] | None = None
         self.initialise()
 
@@ -140,7 +137,7 @@ class GPT(nn.Module):
                 std = INIT_STD / math.sqrt(2 * self.model.layers) if into_residual else INIT_STD
                 nn.init.normal_(parameter, mean=0.0, std=std)
 
-    def make_tables(self, length: int, device: torch.device) -> Tables:
+    def make_tables(self, length: int, device: torch.device) -> PositionTables:
         """Rotary angles and masks of scores for `length` positions, made once and kept."""
         if self.tables is None or self.tables_for != (length, device):
             cut = needs_dense_mask(self.options)
@@ -148,15 +145,15 @@ class GPT(nn.Module):
             self.tables_for = (length, device)
         return self.tables
 
-    def tables_of(self, length: int, documents: Tensor | None, device: torch.device) -> Tables:
+    def tables_of(self, length: int, documents: Tensor | None, device: torch.device) -> PositionTables:
         """The tables of `length` positions, cut at the borders of `documents` [B, T]; None: each row is one."""
         tables = self.make_tables(length, device)
         if documents is None or not self.options.document_masking:
             return tables
-        windows = windows_of(self.model)
+        windows = window_kinds(self.model)
         if needs_dense_mask(self.options):
-            return cut_at_borders(tables, documents, windows)
-        return with_blocks(tables, documents, windows, self.model.sliding_window)
+            return with_document_masks(tables, documents, windows)
+        return with_block_masks(tables, documents, windows, self.model.sliding_window)
 
     def hidden_states(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """ids [B, T] to the normed last hidden states [B, T, h] in the compute type (autocast: the residual's)."""
@@ -176,7 +173,7 @@ class GPT(nn.Module):
         mode, every = self.options.activation_checkpointing, self.options.activation_checkpointing_every
         return mode in ("full", "offloaded") and index % every == 0
 
-    def recomputed(self, block: nn.Module, x: Tensor, tables: Tables) -> Tensor:
+    def recomputed(self, block: nn.Module, x: Tensor, tables: PositionTables) -> Tensor:
         """The block under checkpointing; "offloaded" moves its input to pinned host memory until backward.
 
         On a CPU the input is on the host already, and "offloaded" is the same as "full".
@@ -192,7 +189,7 @@ class GPT(nn.Module):
         """The module that takes the last hidden states: the head, or a loss that computes the head's product itself."""
         return self.head if self.options.loss == "plain" else self.loss
 
-    def casts(self, device: torch.device) -> AbstractContextManager[object]:
+    def autocast_region(self, device: torch.device) -> AbstractContextManager[object]:
         """The autocast region of a forward pass, where the runtime is autocast."""
         return torch.autocast(device.type, dtype=self.compute) if self.autocast else nullcontext()
 
@@ -202,12 +199,12 @@ class GPT(nn.Module):
         documents: int64 [B, T], the document of each position, where attention is cut at their borders.
         """
         assert documents is not None or not self.options.document_masking, "which documents to cut apart?"
-        with self.casts(ids.device):
+        with self.autocast_region(ids.device):
             hidden = self.hidden_states(ids, documents)
             if self.options.returns_logits and torch.is_grad_enabled():
                 logits = self.head(hidden)
                 loss: Tensor = self.loss(logits.float(), targets)
-                self.handed_out = logits.detach()  # until the next pass has its own, as a caller's name would
+                self.returned_logits = logits.detach()  # until the next pass has its own, as a caller's name would
                 return loss
             # one expression: a name would keep the bf16 logits alive beside their fp32 copy
             plain = self.options.loss == "plain"
@@ -218,5 +215,5 @@ class GPT(nn.Module):
 
     def logits(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """Next-token logits [B, T, V] in fp32; without `documents` each row is one document."""
-        with self.casts(ids.device):
+        with self.autocast_region(ids.device):
             return soft_capped(self.head(self.hidden_states(ids, documents)).float(), self.model.logit_softcap)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
-
-NORM_EPS = 1e-5
+from planner.counts.shape import NORM_EPS
 
 
 class CastLinear(nn.Linear):
@@ -143,12 +142,12 @@ class _RotaryFunction(torch.autograd.Function):
 
 
 def _halves(x: Tensor, cos: Tensor) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
-    """The result, where what is not turned stands already, and the two halves of x and of it that are turned."""
-    turned = 2 * cos.shape[-1]
+    """An output with the channels from rope_dim on copied, and the two rotary halves of x and of that output."""
+    rope_dim = 2 * cos.shape[-1]
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    if turned < x.shape[-1]:
-        out[..., turned:].copy_(x[..., turned:])
-    return out, x[..., :turned].chunk(2, dim=-1), out[..., :turned].chunk(2, dim=-1)
+    if rope_dim < x.shape[-1]:
+        out[..., rope_dim:].copy_(x[..., rope_dim:])
+    return out, x[..., :rope_dim].chunk(2, dim=-1), out[..., :rope_dim].chunk(2, dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

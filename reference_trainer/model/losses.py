@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.config.run import TrainingConfig
 
-IGNORED = -100  # the target of a position that counts in no loss: F.cross_entropy's
+IGNORED_TARGET = -100  # the target of a position that counts in no loss: F.cross_entropy's
 
 
 def soft_capped(logits: Tensor, cap: float | None) -> Tensor:
@@ -35,7 +35,7 @@ class SummedCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         capped = soft_capped(logits, self.softcap).flatten(0, -2)
-        total: Tensor = F.cross_entropy(capped, targets.flatten(), reduction="sum", ignore_index=IGNORED)
+        total: Tensor = F.cross_entropy(capped, targets.flatten(), reduction="sum", ignore_index=IGNORED_TARGET)
         return total
 
 
@@ -57,7 +57,7 @@ class ChunkedCrossEntropy(nn.Module):
     def chunk(self, hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
         """Summed loss of one chunk of tokens; the head casts its weight anew, so that gradients are added in fp32."""
         return F.cross_entropy(
-            soft_capped(head(hidden).float(), self.softcap), targets, reduction="sum", ignore_index=IGNORED
+            soft_capped(head(hidden).float(), self.softcap), targets, reduction="sum", ignore_index=IGNORED_TARGET
         )
 
 
@@ -127,7 +127,7 @@ def _cap_in_place(logits: Tensor, cap: float | None) -> Tensor | None:
 
 def _loss_to_gradient(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed cross-entropy of one chunk; the logits become its gradient, softmax less the target's one."""
-    counted = (targets != IGNORED)[:, None]
+    counted = (targets != IGNORED_TARGET)[:, None]
     places = targets.clamp(min=0)[:, None]
     chosen = logits.gather(1, places)
     log_sum = logits.logsumexp(1, keepdim=True)

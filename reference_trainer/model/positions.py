@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from planner.config.model import ModelConfig
+from planner.counts.shape import ROTARY_BASE
 
-ROTARY_BASE = 10_000.0
 
-
-class Tables(NamedTuple):
+class PositionTables(NamedTuple):
     """Tables of one length T; None where the model needs none.
 
     cos, sin: fp32 [T, 1, r/2] for r turned channels. full, windowed: what is added to the scores of blocks that see
@@ -26,15 +25,15 @@ class Tables(NamedTuple):
     sin: Tensor | None = None
     full: Tensor | None = None
     windowed: Tensor | None = None
-    full_blocks: Any = None
-    windowed_blocks: Any = None
+    full_block_mask: Any = None
+    windowed_block_mask: Any = None
 
 
 def make_tables(
     model: ModelConfig, length: int, compute: torch.dtype, device: torch.device, cut: bool = False
-) -> Tables:
+) -> PositionTables:
     """All that the blocks of `model` need for `length` positions; cut: with a mask to cut documents from."""
-    cos, sin = rotary_angles(model.turned, length, device) if model.position == "rotary" else (None, None)
+    cos, sin = rotary_angles(model.rope_dim, length, device) if model.position == "rotary" else (None, None)
     alibi = alibi_biases(model.heads, length, device) if model.position == "alibi" else None
     full = windowed = None
     if alibi is not None or cut:
@@ -43,7 +42,7 @@ def make_tables(
         windowed = full
         if model.sliding_window < length:  # a wider one hides nothing
             windowed = score_mask(length, model.sliding_window, device, alibi).to(compute)
-    return Tables(cos, sin, full, windowed)
+    return PositionTables(cos, sin, full, windowed)
 
 
 def rotary_angles(width: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_trainer.optim.lion_adamw import OneByOne
+from reference_trainer.optim.lion_adamw import PerTensorOptimizer
 
 
 def decides_on_host(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the host must know before `optimizer` steps."""
-    return not (isinstance(optimizer, OneByOne | torch.optim.Muon) or _is_fused(optimizer))
+    return not (isinstance(optimizer, PerTensorOptimizer | torch.optim.Muon) or _is_fused(optimizer))
 
 
 def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
@@ -31,12 +31,12 @@ def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
 
     One that reads the gate must be asked only where it is.
     """
-    if isinstance(optimizer, OneByOne):
+    if isinstance(optimizer, PerTensorOptimizer):
         optimizer.step(good=good)
     elif isinstance(optimizer, torch.optim.Muon):
-        _selected(optimizer, good)
+        _step_and_select(optimizer, good)
     elif _is_fused(optimizer):
-        _told(optimizer, good)
+        _step_with_found_inf(optimizer, good)
     else:
         optimizer.step()
 
@@ -46,10 +46,10 @@ def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
     return known and bool(optimizer.param_groups[0]["fused"])
 
 
-def _told(optimizer: Any, good: Tensor) -> None:
+def _step_with_found_inf(optimizer: Any, good: Tensor) -> None:
     """PyTorch's own way (torch.amp.GradScaler.step): a number that is 1 where the gradients are not to be used."""
     if isinstance(optimizer, torch.optim.SGD):
-        _with_momentum(optimizer)  # its first update would leave an unwritten buffer where it is not good
+        _create_momentum(optimizer)  # its first update would leave an unwritten buffer where it is not good
     optimizer.grad_scale, optimizer.found_inf = None, good.logical_not().float()
     try:
         optimizer.step()
@@ -57,9 +57,9 @@ def _told(optimizer: Any, good: Tensor) -> None:
         del optimizer.grad_scale, optimizer.found_inf
 
 
-def _selected(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
+def _step_and_select(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
     """For an optimizer of few tensors: all that it changes is held twice."""
-    _with_momentum(optimizer)
+    _create_momentum(optimizer)
     weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     held = [t for p in weights for t in (p, optimizer.state[p]["momentum_buffer"])]
     before = [t.clone() for t in held]
@@ -68,7 +68,7 @@ def _selected(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
         torch.where(good, now, old, out=now)
 
 
-def _with_momentum(optimizer: torch.optim.Optimizer) -> None:
+def _create_momentum(optimizer: torch.optim.Optimizer) -> None:
     """The state that the first update would make; from a momentum of 0 it gives the same numbers."""
     for group in optimizer.param_groups:
         for p in group["params"]:

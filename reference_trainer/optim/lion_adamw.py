@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 
-class OneByOne(torch.optim.Optimizer):
+class PerTensorOptimizer(torch.optim.Optimizer):
     """State for a whole group at its first update, then one tensor after the other."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], state_dtype: torch.dtype | None, **defaults: Any) -> None:
         self.state_dtype = state_dtype
         super().__init__(groups, defaults)
 
-    def fresh(self, p: Tensor) -> dict[str, Tensor]:
+    def initial_state(self, p: Tensor) -> dict[str, Tensor]:
         """The state of a tensor before its first update."""
         raise NotImplementedError
 
@@ -36,16 +36,16 @@ class OneByOne(torch.optim.Optimizer):
             ready = [p for p in group["params"] if p.grad is not None]
             for p in ready:
                 if not self.state[p]:
-                    self.state[p] = self.fresh(p)
+                    self.state[p] = self.initial_state(p)
             for p in ready:
                 yes = torch.ones((), dtype=torch.bool, device=p.device) if good is None else good
                 self.update(p, self.state[p], group, yes)
 
 
-class Lion(OneByOne):
+class Lion(PerTensorOptimizer):
     """The sign of an interpolated momentum, decay decoupled (Chen et al. 2023, arXiv 2302.06675, algorithm 2)."""
 
-    def fresh(self, p: Tensor) -> dict[str, Tensor]:
+    def initial_state(self, p: Tensor) -> dict[str, Tensor]:
         """A momentum of 0."""
         return {"exp_avg": torch.zeros_like(p, dtype=self.state_dtype)}
 
@@ -59,16 +59,16 @@ class Lion(OneByOne):
         made = momentum.lerp(grad, 1 - beta1).sign_()
         # the rate multiplies inside the sum: by itself it would be rounded to the weights' type
         torch.add(p, made, alpha=-group["lr"], out=made).add_(p, alpha=-group["lr"] * group["weight_decay"])
-        _keep(made, p, good)
+        _store_where(made, p, good)
         torch.lerp(momentum, grad, 1 - beta2, out=made)
         del momentum
-        _keep(made, kept, good)
+        _store_where(made, kept, good)
 
 
-class AdamW(OneByOne):
+class AdamW(PerTensorOptimizer):
     """AdamW (Loshchilov and Hutter 2019) computed in fp32, with moments and weights each in a type of their own."""
 
-    def fresh(self, p: Tensor) -> dict[str, Tensor]:
+    def initial_state(self, p: Tensor) -> dict[str, Tensor]:
         """Moments of 0 and no update counted; the count lives beside the weights, as the fused one's does."""
         moments = {name: torch.zeros_like(p, dtype=self.state_dtype) for name in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.zeros((), dtype=torch.float32, device=p.device), **moments}
@@ -82,18 +82,18 @@ class AdamW(OneByOne):
         _first_moment(state["exp_avg"], grad, beta1, good)
         root = state["exp_avg_sq"].to(torch.float32, copy=True).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         del grad
-        _keep(root, state["exp_avg_sq"], good)
+        _store_where(root, state["exp_avg_sq"], good)
         root.sqrt_().div_((1 - beta2**count).sqrt_()).add_(group["eps"])
         torch.div(state["exp_avg"], root, out=root).div_(1 - beta1**count)
         root.mul_(-group["lr"]).add_(p, alpha=1 - group["lr"] * group["weight_decay"])
-        _keep(root, p, good)
+        _store_where(root, p, good)
 
 
 def _first_moment(kept: Tensor, grad: Tensor, beta: float, good: Tensor) -> None:
     """It moves to the gradient; its fp32 copy ends with this call."""
-    _keep(kept.to(torch.float32, copy=True).lerp_(grad, 1 - beta), kept, good)
+    _store_where(kept.to(torch.float32, copy=True).lerp_(grad, 1 - beta), kept, good)
 
 
-def _keep(computed: Tensor, kept: Tensor, good: Tensor) -> None:
+def _store_where(computed: Tensor, kept: Tensor, good: Tensor) -> None:
     """Round what was computed into the tensor that stays, where the step is good; NaN passes by where it is not."""
     torch.where(good, computed.to(kept.dtype), kept, out=kept)

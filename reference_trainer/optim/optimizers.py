@@ -22,11 +22,11 @@ from torch import Tensor
 from planner.config.run import OptimizerConfig
 from planner.counts.groups import Key, is_block_matrix, key_of, rate_and_decay
 from planner.errors import ConfigError, PlanError
+from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.optim import lion_adamw as own_optimizers
 
 Groups = list[dict[str, Any]]
 OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.optim.Optimizer]
-STATE_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, None: None}
 
 
 def optimizers_for(
@@ -38,8 +38,7 @@ def optimizers_for(
     Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
     """
     some = next(iter(weights.values()))
-    wanted = STATE_TYPES[moments]
-    state_dtype = None if wanted == some.dtype else wanted
+    state_dtype = None if moments is None or DTYPES[moments] == some.dtype else DTYPES[moments]
     if state_dtype is not None and config.name == "adamw" and config.implementation != "for-loop":
         raise ConfigError(
             f"optimizer.implementation = {config.implementation} needs moments of the weights' type, not {moments}",
@@ -60,10 +59,10 @@ def _groups(weights: Mapping[str, Tensor], config: OptimizerConfig) -> Groups:
     for name, weight in weights.items():
         found.setdefault(key_of(config, name, weight.dim()), []).append(weight)
     made = [(key, *rate_and_decay(config, key)) for key in sorted(found)]
-    return [{"params": found[key], "weight_decay": decay, "rate_factor": rate} for key, rate, decay in made]
+    return [{"params": found[key], "weight_decay": decay, "lr_factor": rate} for key, rate, decay in made]
 
 
-def _way(config: OptimizerConfig) -> dict[str, bool]:
+def _implementation_flags(config: OptimizerConfig) -> dict[str, bool]:
     """PyTorch's flags of an implementation; without them it would choose by the device."""
     return {"fused": config.implementation == "fused", "foreach": config.implementation == "foreach"}
 
@@ -73,7 +72,7 @@ def _adamw(groups: Groups, config: OptimizerConfig, state_dtype: torch.dtype | N
     if state_dtype is not None:
         return own_optimizers.AdamW(groups, state_dtype, lr=0.0, betas=betas, eps=config.eps)
     # fused: one kernel for all tensors and no temporary copy of them
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, **_way(config))
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, **_implementation_flags(config))
 
 
 def _lion(groups: Groups, config: OptimizerConfig, state_dtype: torch.dtype | None) -> torch.optim.Optimizer:
@@ -85,7 +84,7 @@ def _adafactor(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -
 
 
 def _sgd(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=0.0, momentum=config.beta1, **_way(config))
+    return torch.optim.SGD(groups, lr=0.0, momentum=config.beta1, **_implementation_flags(config))
 
 
 def _muon(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
@@ -122,10 +121,10 @@ MAKERS: dict[str, OptimizerMaker] = {
 }
 
 
-def fresh_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
+def initial_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
     """The state of `p` before its first update, as `optimizer` would make it: what a checkpoint is read into."""
-    if isinstance(optimizer, own_optimizers.OneByOne):
-        return optimizer.fresh(p)
+    if isinstance(optimizer, own_optimizers.PerTensorOptimizer):
+        return optimizer.initial_state(p)
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
         return {"momentum_buffer": torch.zeros_like(p)}
     if isinstance(optimizer, torch.optim.Adafactor):
@@ -139,10 +138,10 @@ def fresh_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor
         device = p.device if optimizer.param_groups[0]["fused"] else "cpu"
         step = {"step": torch.zeros((), dtype=torch.float32, device=device)}
         return step | {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-    return _fresh_8bit(optimizer, p)
+    return _initial_state_8bit(optimizer, p)
 
 
-def _fresh_8bit(optimizer: Any, p: Tensor) -> dict[str, Tensor]:
+def _initial_state_8bit(optimizer: Any, p: Tensor) -> dict[str, Tensor]:
     """As bitsandbytes makes it, which knows a tensor by its place in the groups."""
     for index, group in enumerate(optimizer.param_groups):
         for place, candidate in enumerate(group["params"]):
@@ -151,7 +150,7 @@ def _fresh_8bit(optimizer: Any, p: Tensor) -> dict[str, Tensor]:
     return dict(optimizer.state.pop(p))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every parameter group the learning rate `rate`, times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate_factor"]
+        group["lr"] = rate * group["lr_factor"]

@@ -20,9 +20,7 @@ from torch import Tensor, nn
 from planner.config.run import RunConfig
 from planner.counts.run import moments_dtype, recipe_of
 from reference_trainer.optim.conditional_step import conditional_step, decides_on_host
-from reference_trainer.optim.optimizers import fresh_state, optimizers_for, set_rate
-
-FP32_BYTES = 4
+from reference_trainer.optim.optimizers import initial_state, optimizers_for, set_lr
 
 
 class Updater:
@@ -37,18 +35,18 @@ class Updater:
         recipe = recipe_of(config)
         self.parameters = dict(model.named_parameters())
         self.weights: dict[str, Tensor] = dict(self.parameters)
-        self.wide_gradients = recipe.gradients_bytes_per_parameter == FP32_BYTES
+        self.wide_gradients = recipe.gradients_bytes_per_parameter == torch.float32.itemsize
         self.has_master = recipe.master_weights_bytes_per_parameter > 0
         if self.has_master:
             self.weights = {name: p.detach().float() for name, p in self.parameters.items()}
             if self.wide_gradients:
                 for name, p in self.parameters.items():
-                    p.register_post_accumulate_grad_hook(_added_into(self.weights[name]))  # type: ignore[no-untyped-call]
-        self.rate = 0.0
+                    p.register_post_accumulate_grad_hook(_add_into_master(self.weights[name]))  # type: ignore[no-untyped-call]
+        self.lr = 0.0
         self.clip_value = config.optimizer.clip_value
         moments = moments_dtype(config)
         # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
-        parts = [{name: w} for name, w in self.weights.items()] if self.one_by_one else [self.weights]
+        parts = [{name: w} for name, w in self.weights.items()] if self.per_tensor else [self.weights]
         self.optimizers = [(part, o) for part in parts for o in optimizers_for(part, config.optimizer, moments)]
         self.scaler = torch.amp.GradScaler(self._device.type) if recipe.loss_scale else None
         self.decides_on_host = any(decides_on_host(optimizer) for _, optimizer in self.optimizers)
@@ -58,7 +56,7 @@ class Updater:
         return next(iter(self.weights.values())).device
 
     @property
-    def one_by_one(self) -> bool:
+    def per_tensor(self) -> bool:
         """Whether each tensor's update is finished before the next one's gradient is widened."""
         return self.has_master and not self.wide_gradients
 
@@ -67,11 +65,11 @@ class Updater:
         """Of all optimizers."""
         return [group for _, optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def set_rate(self, rate: float) -> None:
+    def set_lr(self, rate: float) -> None:
         """Give every parameter group the learning rate `rate`, times the group's own factor."""
-        self.rate = rate
+        self.lr = rate
         for _, optimizer in self.optimizers:
-            set_rate(optimizer, rate)
+            set_lr(optimizer, rate)
 
     def backward(self, loss: Tensor) -> None:
         """The gradients of `loss`, times the scale where there is one."""
@@ -117,14 +115,14 @@ class Updater:
         if not self.decides_on_host or bool(good):
             for part, optimizer in self.optimizers:
                 self._update(part, optimizer, good)
-            if self.has_master and not self.one_by_one:
+            if self.has_master and not self.per_tensor:
                 for name, p in self.parameters.items():
                     p.copy_(self.weights[name])
         if self.scaler is not None:
             self.scaler.update()
 
     def _update(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer, good: Tensor) -> None:
-        if not self.one_by_one:
+        if not self.per_tensor:
             conditional_step(optimizer, good)
             return
         ((name, master),) = part.items()
@@ -146,29 +144,29 @@ class Updater:
     def state(self) -> dict[str, Tensor]:
         """The optimizers' tensors as `<parameter>.<what>`; as before the first update where there was none."""
         found: dict[str, Tensor] = {}
-        for name, optimizer, w in self._owners():
-            held = optimizer.state.get(w) or fresh_state(optimizer, w)
+        for name, optimizer, w in self._optimizer_of_each():
+            held = optimizer.state.get(w) or initial_state(optimizer, w)
             found |= {f"{name}.{key}": value for key, value in _stored(held).items()}
         return found | self._scale_tensors()
 
-    def fresh_slots(self) -> dict[str, Tensor]:
+    def new_state(self) -> dict[str, Tensor]:
         """Fresh state, by the names of `state`, in use from now on: a checkpoint is copied into it."""
         slots: dict[str, Tensor] = {}
-        for name, optimizer, w in self._owners():
-            optimizer.state[w] = fresh_state(optimizer, w)
+        for name, optimizer, w in self._optimizer_of_each():
+            optimizer.state[w] = initial_state(optimizer, w)
             slots |= {f"{name}.{key}": value for key, value in _stored(optimizer.state[w]).items()}
         return slots | self._scale_tensors()
 
-    def loaded(self, slots: dict[str, Tensor]) -> None:
+    def finish_loading(self, slots: dict[str, Tensor]) -> None:
         """After `weights` and `slots` were written: what is a number follows, and the model's parameters do."""
-        for name, optimizer, w in self._owners():
+        for name, optimizer, w in self._optimizer_of_each():
             state = optimizer.state[w]
             state |= {key: int(slots[f"{name}.{key}"]) for key, value in state.items() if isinstance(value, int)}
         if self.has_master:
             for name, p in self.parameters.items():
                 p.data.copy_(self.weights[name])
 
-    def _owners(self) -> list[tuple[str, torch.optim.Optimizer, Tensor]]:
+    def _optimizer_of_each(self) -> list[tuple[str, torch.optim.Optimizer, Tensor]]:
         """Every tensor that is updated, with its name and its optimizer, in the model's order."""
         mine = {id(w): o for _, o in self.optimizers for group in o.param_groups for w in group["params"]}
         return [(name, mine[id(w)], w) for name, w in self.weights.items()]
@@ -189,7 +187,7 @@ def _stored(state: dict[str, Any]) -> dict[str, Tensor]:
     return {key: v if isinstance(v, Tensor) else torch.tensor(float(v)) for key, v in kept.items()}
 
 
-def _added_into(master: Tensor) -> Callable[[Tensor], None]:
+def _add_into_master(master: Tensor) -> Callable[[Tensor], None]:
     """A hook that adds a parameter's gradient into its master's, in fp32, and lets it go."""
 
     def hook(parameter: Tensor) -> None:

@@ -22,7 +22,7 @@ from planner.plan import Plan
 from planner.runs.comparison import CHECKPOINT
 from planner.runs.preflight import Check
 from planner.units import format_bytes, format_duration, format_fraction, format_rate
-from reference_trainer.checkpoint.atomic import bytes_of
+from reference_trainer.checkpoint.atomic import stored_bytes
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
 from reference_trainer.step.step import StepContext
 
@@ -70,7 +70,7 @@ def round_trip(context: StepContext, folder: Path) -> RoundTrip:
     begin = time.perf_counter()
     path = save(folder, optimizer, state)
     saved = time.perf_counter()
-    size = bytes_of(path)
+    size = stored_bytes(path)
     with torch.no_grad():
         for tensor in _everything(context).values():
             tensor.detach().fill_(1)

@@ -84,7 +84,7 @@ def at_rate(config: RunConfig, rate: float) -> RunConfig:
 def untouched(context: StepContext) -> Iterator[StepContext]:
     """A copy of `context` with the same model and optimizer. Its changes are undone afterwards."""
     optimizer = context.optimizer
-    rate = optimizer.rate
+    rate = optimizer.lr
     weights = {name: w.detach().clone() for name, w in optimizer.weights.items()}
     state = {name: t.detach().clone() for name, t in optimizer.state().items()}
     try:
@@ -94,11 +94,11 @@ def untouched(context: StepContext) -> Iterator[StepContext]:
         with torch.no_grad():
             for name, w in optimizer.weights.items():
                 w.copy_(weights[name])
-            slots = optimizer.fresh_slots()
+            slots = optimizer.new_state()
             for name, slot in slots.items():
                 slot.copy_(state[name])
-        optimizer.loaded(slots)
-        optimizer.set_rate(rate)
+        optimizer.finish_loading(slots)
+        optimizer.set_lr(rate)
 
 
 def _twin(context: StepContext) -> StepContext:

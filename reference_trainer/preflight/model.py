@@ -15,10 +15,10 @@ from planner.config.run import RunConfig
 from planner.counts.groups import key_of, rate_and_decay
 from planner.runs.preflight import Check
 from planner.units import format_duration, format_number
-from reference_trainer.data.samples import Batch, TokenData, batch
+from reference_trainer.data.samples import MicroBatch, TokenData, batch
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT, INIT_STD
-from reference_trainer.model.losses import IGNORED
+from reference_trainer.model.losses import IGNORED_TARGET
 from reference_trainer.preflight.steps import steps_on
 from reference_trainer.step.step import StepContext
 
@@ -67,7 +67,7 @@ def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> Fi
     return FirstLoss(middle, tolerance, tied, repeating)
 
 
-def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
+def check_first_loss(model: GPT, config: RunConfig, given: MicroBatch) -> Check:
     """Check that the first loss is near ln V, the loss of a uniform prediction."""
     ids, targets = given.ids, given.targets
     model.eval()
@@ -75,7 +75,7 @@ def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
         # `forward` directly, not compiled: the program would be used once
         total = float(model.forward(ids, targets, given.documents))
     model.train()
-    counted = targets[targets != IGNORED]
+    counted = targets[targets != IGNORED_TARGET]
     loss = total / max(counted.numel(), 1)
     repeated = int((targets == ids).sum()) / max(counted.numel(), 1)
     e = expected_first_loss(config.model, len(set(counted.tolist())), repeated)
@@ -105,7 +105,7 @@ def check_first_loss(model: GPT, config: RunConfig, given: Batch) -> Check:
 # --- gradients ----------------------------------------------------------------------------------------------------
 
 
-def check_gradients(context: StepContext, given: Batch) -> tuple[Check, Check]:
+def check_gradients(context: StepContext, given: MicroBatch) -> tuple[Check, Check]:
     """Check after one backward pass that the gradient norm is finite and every parameter has a nonzero gradient."""
     scale = FP16_SCALE if context.model.compute == torch.float16 else 1.0
     loss = context.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
@@ -162,7 +162,7 @@ def check_decay_groups(context: StepContext) -> Check:
     found: dict[int, list[tuple[float, float]]] = {}
     for group in context.optimizer.param_groups:
         for w in group["params"]:
-            found.setdefault(id(w), []).append((float(group["rate_factor"]), float(group["weight_decay"])))
+            found.setdefault(id(w), []).append((float(group["lr_factor"]), float(group["weight_decay"])))
     wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
     expected_values = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
     mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [expected_values[name]]]
@@ -180,7 +180,7 @@ def check_decay_groups(context: StepContext) -> Check:
 # --- causality ----------------------------------------------------------------------------------------------------
 
 
-def check_causality(model: GPT, given: Batch) -> Check:
+def check_causality(model: GPT, given: MicroBatch) -> Check:
     """Check that changing a token changes no earlier hidden state: bit for bit, or up to rounding with experts.
 
     Uses the first row of the batch. The head works on each position alone, so this holds for the logits too.
@@ -188,7 +188,7 @@ def check_causality(model: GPT, given: Batch) -> Check:
     row, length = given.ids[:1], given.ids.shape[1]
     documents = None if given.documents is None else given.documents[:1]
     model.eval()
-    with torch.no_grad(), model.casts(row.device):
+    with torch.no_grad(), model.autocast_region(row.device):
         base = model.hidden_states(row, documents)
         leaks, effect = [], math.inf
         for at in sorted({1, length // 2, length - 1} - {0}):
@@ -251,7 +251,7 @@ def check_overfitting(config: RunConfig, data: TokenData, device: torch.device, 
 def one_sequence(data: TokenData, config: RunConfig) -> TokenData:
     """A data set that contains only the first sample of the run."""
     ids, targets, *_ = batch(data, config, 0, 1)
-    last = int(targets[0, -1]) if int(targets[0, -1]) != IGNORED else int(ids[0, 0])
+    last = int(targets[0, -1]) if int(targets[0, -1]) != IGNORED_TARGET else int(ids[0, 0])
     tokens: Any = np.append(ids[0].numpy(), last).astype(data.tokens.dtype)
     return replace(data, tokens=tokens, valid_tokens=ids.shape[1], validation=None)
 

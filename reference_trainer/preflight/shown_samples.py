@@ -8,7 +8,7 @@ from planner.config.run import RunConfig
 from planner.runs.preflight import Check, ShownSample
 from reference_trainer.data.codecs import Codec, codec_of, printable
 from reference_trainer.data.samples import TokenData, batch
-from reference_trainer.model.losses import IGNORED
+from reference_trainer.model.losses import IGNORED_TARGET
 
 SHOWN_SAMPLES = 2
 SHOWN_TOKENS = 72
@@ -24,7 +24,7 @@ def check_targets(config: RunConfig, data: TokenData, text: bool) -> tuple[Check
     codec = codec_of(config.model.vocab, text)
     samples = tuple(ShownSample(i, _shown(codec, ids[i]), _shown(codec, targets[i])) for i in range(count))
     inner = targets[:, :-1]
-    counted = inner != IGNORED  # the last position of a document has no target
+    counted = inner != IGNORED_TARGET  # the last position of a document has no target
     wrong = int(((inner != ids[:, 1:]) & counted).sum())
     total = int(counted.sum())
     measured = f"{total - wrong:,} of {total:,} targets are the next input"
@@ -36,7 +36,7 @@ def check_targets(config: RunConfig, data: TokenData, text: bool) -> tuple[Check
 
 
 def _shown(codec: Codec | None, tokens: Tensor) -> str:
-    some = [int(t) for t in tokens[:SHOWN_TOKENS] if int(t) != IGNORED]
+    some = [int(t) for t in tokens[:SHOWN_TOKENS] if int(t) != IGNORED_TARGET]
     if codec is None:
         return " ".join(map(str, some[: SHOWN_TOKENS // 4]))
     return printable(codec.decode(some)).replace("\n", "↵").replace("\t", "→")

@@ -9,7 +9,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.files import read_text, write_atomically
-from reference_trainer.data.corpus.sources import Reading
+from reference_trainer.data.corpus.sources import ReadOptions
 
 EXECUTION = "execution.json"
 # options that --resume takes over unless its command line sets them
@@ -18,7 +18,7 @@ KEPT = (
     "eval_command", "eval_timeout",
 )  # fmt: skip
 
-BY_BYTES = Reading()
+BY_BYTES = ReadOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RunOptions:
 
     device: str | None = None
     data_path: Path | None = None
-    reading: Reading = BY_BYTES
+    reading: ReadOptions = BY_BYTES
     resume: bool = False
     stop_after: int | None = None
     deterministic: bool = False
@@ -77,7 +77,7 @@ def as_before(directory: Path, options: RunOptions) -> RunOptions:
         kept = json.loads(read_text(path))
         kept["data_path"] = None if kept["data"] is None else Path(kept["data"])
         # files of older versions do not have these keys
-        kept["reading"] = Reading(**kept.get("reading", {}))
+        kept["reading"] = ReadOptions(**kept.get("reading", {}))
         kept["trackers"] = tuple(kept.get("trackers", ()))
         defaults = {f.name: f.default for f in fields(RunOptions)}
         unset = [name for name in KEPT if getattr(options, name) == defaults[name]]

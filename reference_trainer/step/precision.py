@@ -9,12 +9,12 @@ from planner.config.run import RunConfig
 from planner.counts.run import moments_dtype, recipe_of
 from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
+from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.model.document_masks import refuse_flex
-from reference_trainer.model.gpt import COMPUTE_TYPES
 from reference_trainer.optim.optimizers import optimizers_for
 
 # tf32 is not a dtype: operands are fp32, and tensor cores read 10 bits of the mantissa
-MATMUL_TYPES = COMPUTE_TYPES | {"tf32": torch.float32}
+MATMUL_TYPES = DTYPES | {"tf32": torch.float32}
 UPDATE_8BIT = "bitsandbytes::optimizer_update_8bit_blockwise"
 
 

@@ -20,7 +20,7 @@ from planner.config.run import RunConfig
 from planner.counts.run import rate_at
 from planner.errors import PlanError
 from reference_trainer.data.prefetch import Prefetcher
-from reference_trainer.data.samples import Batch, TokenData, batch, valid_targets
+from reference_trainer.data.samples import MicroBatch, TokenData, batch, valid_targets
 from reference_trainer.device.device import device_name
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.model.gpt import GPT
@@ -69,7 +69,7 @@ class StepContext:
         training = self.config.training
         return (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
 
-    def host_batch(self, step: int, micro: int) -> Batch:
+    def host_batch(self, step: int, micro: int) -> MicroBatch:
         """A micro-batch of `step`, on the host."""
         size = self.config.training.micro_batch
         return batch(self.data, self.config, self.first_sample(step) + micro * size, size)
@@ -88,7 +88,7 @@ def train_step(context: StepContext, step: int) -> PendingStep:
     """
     config, optimizer = context.config, context.optimizer
     clock, valid = Clock(context.device), context.valid_targets(step)
-    optimizer.set_rate(rate_at(config, step) * rate_factor(context.rollbacks, step))
+    optimizer.set_lr(rate_at(config, step) * rate_factor(context.rollbacks, step))
     total = torch.zeros((), device=context.device)
     for watcher in context.watchers:
         watcher.before_step(context, step)
@@ -112,7 +112,7 @@ def train_step(context: StepContext, step: int) -> PendingStep:
     clock.stop()
     core = {"loss": total, "grad_norm": norm, "scale": scale, "good": judgement.good, "spike": judgement.spike}
     core |= {"loss_sigmas": judgement.loss_sigmas, "norm_sigmas": judgement.norm_sigmas}
-    return PendingStep(step, optimizer.rate, clock, context.prefetcher.waited(), valid, core | signals)
+    return PendingStep(step, optimizer.lr, clock, context.prefetcher.waited(), valid, core | signals)
 
 
 def seed_dropout(config: RunConfig, step: int, micro: int) -> None:

@@ -57,7 +57,7 @@ class Attention(Core):
             query, key = normed, self.key_norm(e, key)
             del normed
         if self.rotary:
-            rope_dim = ctx.model.turned
+            rope_dim = ctx.model.rope_dim
             rotated_query = rotate(e, query, n * s.heads * rope_dim)
             query, key = rotated_query, rotate(e, key, n * s.kv_heads * rope_dim)
             del rotated_query

@@ -8,7 +8,7 @@ from math import lcm
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig, TrainingConfig
 from planner.counts.run import recipe_of
-from planner.counts.shape import Shape, shape_of
+from planner.counts.shape import Shape, has_rotary, has_window, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,11 @@ class SimulationContext:
 
     def has_rope(self, block: int) -> bool:
         """Whether block `block` (from 0) has rotary embedding."""
-        every = self.model.no_position_every
-        return self.model.position == "rotary" and not (every and (block + 1) % every == 0)
+        return has_rotary(self.model, block)
 
     def windowed(self, block: int) -> bool:
         """Whether block `block` has a sliding window."""
-        every = self.model.full_attention_every
-        return self.model.sliding_window is not None and not (every and (block + 1) % every == 0)
+        return has_window(self.model, block)
 
     def recomputes(self, block: int) -> bool:
         """Whether block `block` keeps only its input and is recomputed in backward."""

@@ -49,9 +49,9 @@ def token_files(path: Path) -> TokenFiles | None:
     if not files:
         return None
     _refuse_twins(files)
-    held = tuple(file for file in files if _words(file) & VALIDATION)
-    named = tuple(file for file in files if _words(file) & TRAIN and file not in held)
-    rest = [file for file in files if file not in held and file not in named]
+    validation = tuple(file for file in files if _words(file) & VALIDATION)
+    named = tuple(file for file in files if _words(file) & TRAIN and file not in validation)
+    rest = [file for file in files if file not in validation and file not in named]
     if named and rest:
         raise DataError(
             f"{rest[0].name!r} in {str(path)!r} is named neither for training nor for validation",
@@ -60,9 +60,9 @@ def token_files(path: Path) -> TokenFiles | None:
         )
     if not named and not rest:
         raise DataError(
-            f"{str(path)!r} holds validation tokens only", why=f"such as {held[0].name}", remedy="add a train.bin"
+            f"{str(path)!r} holds validation tokens only", why=f"such as {validation[0].name}", remedy="add a train.bin"
         )
-    return TokenFiles(named or tuple(rest), held, None)
+    return TokenFiles(named or tuple(rest), validation, None)
 
 
 def _words(file: Path) -> set[str]:
@@ -71,13 +71,13 @@ def _words(file: Path) -> set[str]:
 
 def _beside(path: Path) -> TokenFiles:
     """A single .bin; what is held out is a sibling whose name differs by val in the place of train."""
-    held: list[Path] = []
+    validation: list[Path] = []
     if _words(path) & TRAIN and path.parent.is_dir():
         wanted = _plain(path.stem, TRAIN)
         siblings = sorted(file for file in path.parent.glob("*.bin") if _words(file) & VALIDATION)
-        held = [file for file in siblings if _plain(file.stem, VALIDATION) == wanted]
-        _refuse_twins([path, *held])
-    return TokenFiles((path,), tuple(held), None)
+        validation = [file for file in siblings if _plain(file.stem, VALIDATION) == wanted]
+        _refuse_twins([path, *validation])
+    return TokenFiles((path,), tuple(validation), None)
 
 
 def _plain(stem: str, words: set[str]) -> str:
@@ -90,16 +90,16 @@ def _prepared(path: Path) -> TokenFiles:
     try:
         meta = json.loads((path / META).read_bytes())
         right = meta["format"] == FORMAT and meta["version"] == VERSION
-        train, held = (
+        train, validation = (
             tuple(path / shard["name"] for shard in meta[part]["shards"]) for part in ("train", "validation")
         )
-        right = right and all(file.parent == path for file in (*train, *held)) and len(train) > 0
+        right = right and all(file.parent == path for file in (*train, *validation)) and len(train) > 0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
     if not right:
         raise _unreadable(path, f"it is not {FORMAT} of version {VERSION} with at least one shard, all beside it")
-    _refuse_twins([*train, *held])
-    return TokenFiles(train, held, meta)
+    _refuse_twins([*train, *validation])
+    return TokenFiles(train, validation, meta)
 
 
 def _unreadable(path: Path, why: str) -> DataError:

@@ -17,23 +17,23 @@ import numpy as np
 
 from planner.errors import DataError, InputError
 from reference_trainer.data.corpus.directory import FORMAT, VERSION
-from reference_trainer.data.corpus.formats import HEADER_BYTES, MOST_IN_A_SHARD, Array
-from reference_trainer.data.corpus.shards import Owner, Owners, Shards, scan
-from reference_trainer.data.corpus.texts import Document, documents, text_files
-from reference_trainer.data.corpus.tokenizers import Tokenizer, tokenizer_of
-from reference_trainer.data.corpus.writer import Part, unfinished, write_meta
+from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS, Array
+from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, scan
+from reference_trainer.data.corpus.texts import TextDocument, documents, text_files
+from reference_trainer.data.corpus.tokenizers import Tokenizer, load_tokenizer
+from reference_trainer.data.corpus.writer import SplitWriter, write_meta, write_then_rename
 
 SHARD_TOKENS = 10**8  # as llm.c's
 VAL_SHARE = 0.01
-TOGETHER = 2**20  # bytes of text that are tokenized at once
-SAMPLE = 2**20  # bytes of source from which the tokens of all of it are estimated
-MOST_HELD = 0.5  # a larger part is not held out for --val-tokens
-SPLIT = "a document is held out where the first 8 bytes of its sha256, big-endian, are below share * 2^64"
-LONE = "one document: its last part is held out, from the first line that begins in it"
+TOKENIZE_BYTES = 2**20  # bytes of text that are tokenized at once
+ESTIMATE_BYTES = 2**20  # bytes of source from which the tokens of all of it are estimated
+MAX_VALIDATION_SHARE = 0.5  # a larger part is not held out for --val-tokens
+SPLIT_RULE = "a document is held out where the first 8 bytes of its sha256, big-endian, are below share * 2^64"
+SINGLE_DOCUMENT = "one document: its last part is held out, from the first line that begins in it"
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class PrepareOptions:
     """What `prepare` is asked for. Of val_share and val_tokens at most one is given; neither: 1 % is held out."""
 
     sources: tuple[Path, ...]
@@ -46,32 +46,32 @@ class Preparation:
     shard_tokens: int = SHARD_TOKENS
 
 
-def prepare(asked: Preparation) -> dict[str, Any]:
-    """Write the directory `asked.out`; what its meta.json says.
+def prepare(options: PrepareOptions) -> dict[str, Any]:
+    """Write the directory `options.out`; what its meta.json says.
 
     Raises InputError for contradictions, DataError for sources that cannot be used, FileError where `out` exists or
     cannot be written; then nothing is left.
     """
-    _refuse(asked)
-    tokenizer = tokenizer_of(asked.tokenizer, asked.end_of_text)
+    _refuse(options)
+    tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
     try:
-        files = [file for source in asked.sources for file in text_files(source)]
+        files = [file for source in options.sources for file in text_files(source)]
         _refuse_twice(files)
-        share = _share(asked, files, tokenizer)
+        share = _share(options, files, tokenizer)
         dtype = "<u2" if tokenizer.vocab <= 2**16 else "<u4"
         with (
-            unfinished(asked.out) as work,
-            Part(work, "train", dtype, asked.shard_tokens) as train,
-            Part(work, "val", dtype, asked.shard_tokens) as held,
+            write_then_rename(options.out) as work,
+            SplitWriter(work, "train", dtype, options.shard_tokens) as train,
+            SplitWriter(work, "val", dtype, options.shard_tokens) as validation,
         ):
-            parts = {"train": train, "val": held}
-            rule = _write(documents(files, asked.text_key), tokenizer, parts, share)
+            parts = {"train": train, "val": validation}
+            rule = _write(documents(files, options.text_key), tokenizer, parts, share)
             for part in parts.values():
                 part.close()
             if not train.tokens:
                 raise DataError(
                     "no document is left to train on",
-                    why=f"{held.documents} documents were read, and {share:.2g} of them are held out",
+                    why=f"{validation.documents} documents were read, and {share:.2g} of them are held out",
                     remedy="give more text, or a smaller --val-share",
                 )
             meta = {
@@ -86,7 +86,7 @@ def prepare(asked: Preparation) -> dict[str, Any]:
                 "dtype": "uint16" if dtype == "<u2" else "uint32",
                 "split": {"rule": rule, "share": share},
                 "train": _described(train, tokenizer.vocab),
-                "validation": _described(held, tokenizer.vocab),
+                "validation": _described(validation, tokenizer.vocab),
             }
             write_meta(work, meta)
             return meta
@@ -96,22 +96,22 @@ def prepare(asked: Preparation) -> dict[str, Any]:
         ) from error
 
 
-def _refuse(asked: Preparation) -> None:
-    if asked.val_share is not None and asked.val_tokens is not None:
+def _refuse(options: PrepareOptions) -> None:
+    if options.val_share is not None and options.val_tokens is not None:
         raise InputError(
             "--val-share and --val-tokens contradict each other",
             why="each says how much is held out",
             remedy="give one of them",
         )
-    if asked.val_share is not None and not 0 <= asked.val_share < 1:
-        raise InputError(f"--val-share: {asked.val_share:g} is not a share", why="it is below 1", remedy="0.01 or 1%")
-    if not 1 <= asked.shard_tokens <= MOST_IN_A_SHARD:
+    if options.val_share is not None and not 0 <= options.val_share < 1:
+        raise InputError(f"--val-share: {options.val_share:g} is not a share", why="it is below 1", remedy="0.01 or 1%")
+    if not 1 <= options.shard_tokens <= MAX_SHARD_TOKENS:
         raise InputError(
-            f"--shard-tokens: {asked.shard_tokens} does not fit a shard",
-            why=f"its header holds a count of four bytes: {MOST_IN_A_SHARD} at most",
+            f"--shard-tokens: {options.shard_tokens} does not fit a shard",
+            why=f"its header holds a count of four bytes: {MAX_SHARD_TOKENS} at most",
             remedy=f"leave it out for {SHARD_TOKENS}",
         )
-    for source in asked.sources:
+    for source in options.sources:
         if source.suffix == ".bin":
             raise DataError(
                 f"{str(source)!r} holds tokens already",
@@ -132,23 +132,24 @@ def _refuse_twice(files: list[Path]) -> None:
         seen.add(file.resolve())
 
 
-def _share(asked: Preparation, files: list[Path], tokenizer: Tokenizer) -> float:
+def _share(options: PrepareOptions, files: list[Path], tokenizer: Tokenizer) -> float:
     """The share to hold out; for --val-tokens by the tokens per byte of the first MiB of the sources."""
-    if asked.val_tokens is None:
-        return VAL_SHARE if asked.val_share is None else asked.val_share
-    if not asked.val_tokens:
+    if options.val_tokens is None:
+        return VAL_SHARE if options.val_share is None else options.val_share
+    if not options.val_tokens:
         return 0.0
     read = tokens = 0
-    for document in documents(files, asked.text_key):
+    for document in documents(files, options.text_key):
         head = document
-        if len(document.content) > SAMPLE:  # one long text: its beginning stands for it
-            head = Document(_whole_characters(document.content[:SAMPLE]), document.file, document.line, SAMPLE)
+        if len(document.content) > ESTIMATE_BYTES:  # one long text: its beginning stands for it
+            content = _whole_characters(document.content[:ESTIMATE_BYTES])
+            head = TextDocument(content, document.file, document.line, ESTIMATE_BYTES)
         tokens += len(tokenizer.encode([head])[0]) + 1
         read += head.source_bytes
-        if read >= SAMPLE:
+        if read >= ESTIMATE_BYTES:
             break
     size = sum(file.stat().st_size for file in files)
-    return min(MOST_HELD, asked.val_tokens * read / max(1, tokens * size))
+    return min(MAX_VALIDATION_SHARE, options.val_tokens * read / max(1, tokens * size))
 
 
 def _whole_characters(content: bytes) -> bytes:
@@ -159,63 +160,63 @@ def _whole_characters(content: bytes) -> bytes:
     return content[: end - 1] if end and content[end - 1] >= 0xC0 else content
 
 
-def _write(texts: Iterator[Document], tokenizer: Tokenizer, parts: dict[str, Part], share: float) -> str:
+def _write(texts: Iterator[TextDocument], tokenizer: Tokenizer, parts: dict[str, SplitWriter], share: float) -> str:
     """Every document into its part; the rule of the split."""
     first = list(_some(texts, 2))
     lone = len(first) == 1 and share > 0
     sides = _halves(first[0], share) if lone else ((_side(text, share), text) for text in chain(first, texts))
-    waiting: list[tuple[str, Document]] = []
+    waiting: list[tuple[str, TextDocument]] = []
     size = 0
     for side, text in sides:
         waiting.append((side, text))
         size += len(text.content)
-        if size >= TOGETHER:
+        if size >= TOKENIZE_BYTES:
             _flush(waiting, tokenizer, parts)
             waiting, size = [], 0
     _flush(waiting, tokenizer, parts)
-    return LONE if lone else SPLIT
+    return SINGLE_DOCUMENT if lone else SPLIT_RULE
 
 
-def _some(texts: Iterator[Document], most: int) -> Iterator[Document]:
+def _some(texts: Iterator[TextDocument], most: int) -> Iterator[TextDocument]:
     for _, text in zip(range(most), texts, strict=False):
         yield text
 
 
-def _side(text: Document, share: float) -> str:
+def _side(text: TextDocument, share: float) -> str:
     place = int.from_bytes(hashlib.sha256(text.content).digest()[:8])
     return "val" if place < share * 2**64 else "train"
 
 
-def _halves(text: Document, share: float) -> Iterator[tuple[str, Document]]:
+def _halves(text: TextDocument, share: float) -> Iterator[tuple[str, TextDocument]]:
     """A text, and its last `share` from the first line that begins there; of a single line nothing is held out."""
     border = len(text.content) - round(len(text.content) * share)
     line = text.content.find(b"\n", max(0, border - 1)) + 1 or len(text.content)
     for side, content in (("train", text.content[:line]), ("val", text.content[line:])):
         if content:
-            yield side, Document(content, text.file, text.line, len(content))
+            yield side, TextDocument(content, text.file, text.line, len(content))
 
 
-def _flush(waiting: list[tuple[str, Document]], tokenizer: Tokenizer, parts: dict[str, Part]) -> None:
+def _flush(waiting: list[tuple[str, TextDocument]], tokenizer: Tokenizer, parts: dict[str, SplitWriter]) -> None:
     encoded = tokenizer.encode([text for _, text in waiting])
     for (side, text), ids in zip(waiting, encoded, strict=True):
         parts[side].add(ids, tokenizer.end_of_text, len(text.content))
 
 
-def _described(part: Part, vocab: int) -> dict[str, Any]:
+def _described(part: SplitWriter, vocab: int) -> dict[str, Any]:
     """What meta.json says of a part; the fingerprint is taken of what was written."""
     arrays: list[Array] = []
-    owners: Owners = []
+    file_starts: FileStarts = []
     total = 0
     for shard in part.shards:
         path = part.directory / shard["name"]
         arrays.append(np.memmap(path, dtype=part.dtype, mode="r", offset=HEADER_BYTES))
-        owners.append(Owner(total, path, HEADER_BYTES))
+        file_starts.append(FileStart(total, path, HEADER_BYTES))
         total += shard["tokens"]
     return {
         "documents": part.documents,
         "tokens": part.tokens,
         "bytes": part.text_bytes,
         "bytes_per_token": part.text_bytes / part.tokens if part.tokens else None,
-        "fingerprint": scan(Shards(arrays), owners, vocab) if arrays else None,
+        "fingerprint": scan(Shards(arrays), file_starts, vocab) if arrays else None,
         "shards": part.shards,
     }

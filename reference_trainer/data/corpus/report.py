@@ -13,10 +13,10 @@ from planner.errors import DataError
 from planner.units import format_bytes, format_count_exact
 from reference_trainer.data.corpus.directory import TokenFiles, token_files
 from reference_trainer.data.corpus.formats import TokenFile, token_file
-from reference_trainer.data.corpus.shards import READ
+from reference_trainer.data.corpus.shards import READ_TOKENS
 
 
-def reported(path: Path) -> dict[str, Any]:
+def tokens_report(path: Path) -> dict[str, Any]:
     """The tokens at `path`, every one of them read.
 
     Raises DataError for what is damaged, and for a shard that is not the one that was prepared.
@@ -48,7 +48,7 @@ def _part(paths: Sequence[Path], name: str, files: TokenFiles) -> dict[str, Any]
     stated = files.meta[name] if files.meta else None
     if stated is not None:
         for file, (largest, digest), shard in zip(found, read, stated["shards"], strict=True):
-            _hold_against(file, largest, digest, shard)
+            _check_shard(file, largest, digest, shard)
     return {
         "shards": len(found),
         "tokens": sum(file.count for file in found),
@@ -63,14 +63,14 @@ def _part(paths: Sequence[Path], name: str, files: TokenFiles) -> dict[str, Any]
 def _read(file: TokenFile) -> tuple[int, str]:
     """The largest token, and the sha256 of all."""
     tokens, digest, largest = file.tokens(), hashlib.sha256(), 0
-    for at in range(0, len(tokens), READ):
-        part = tokens[at : at + READ]
+    for at in range(0, len(tokens), READ_TOKENS):
+        part = tokens[at : at + READ_TOKENS]
         largest = max(largest, int(part.max()))
         digest.update(np.ascontiguousarray(part).data)
     return largest, digest.hexdigest()
 
 
-def _hold_against(file: TokenFile, largest: int, digest: str, shard: dict[str, Any]) -> None:
+def _check_shard(file: TokenFile, largest: int, digest: str, shard: dict[str, Any]) -> None:
     if digest != shard["sha256"]:
         raise DataError(
             f"{str(file.path)!r} is not the shard that was prepared",
@@ -80,7 +80,7 @@ def _hold_against(file: TokenFile, largest: int, digest: str, shard: dict[str, A
         )
 
 
-def report_lines(report: dict[str, Any]) -> str:
+def tokens_report_text(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [report["path"]]
     tokenizer, split = report["tokenizer"], report["split"]

@@ -14,13 +14,13 @@ import numpy as np
 from planner.errors import DataError
 from reference_trainer.data.corpus.formats import Array
 
-READ = 16 * 2**20  # tokens looked at together
-WHOLE = 2 * 2**30  # bytes: up to here every token is read at each start; 2 GiB take a few seconds
-BLOCK = 2**15  # tokens of one sample of larger data
-BLOCKS = 64  # samples of each file of larger data
+READ_TOKENS = 16 * 2**20  # tokens looked at together
+FULL_SCAN_BYTES = 2 * 2**30  # bytes: up to here every token is read at each start; 2 GiB take a few seconds
+SAMPLE_TOKENS = 2**15  # tokens of one sample of larger data
+SAMPLES_PER_FILE = 64  # samples of each file of larger data
 
 
-class Owner(NamedTuple):
+class FileStart(NamedTuple):
     """A file whose tokens begin at `begin` among all: for messages. In the file they begin at byte `offset`; the first
     `skipped` of them are not among these."""
 
@@ -30,7 +30,7 @@ class Owner(NamedTuple):
     skipped: int = 0
 
 
-Owners = list[Owner]
+FileStarts = list[FileStart]
 
 
 class Shards:
@@ -49,14 +49,14 @@ class Shards:
     def __getitem__(self, wanted: slice) -> Array:
         """The tokens of a slice without a step: a view where one part holds them, else a copy."""
         begin, end, _ = wanted.indices(len(self))
-        pieces = [part[a:b] for part, a, b in self._pieces(begin, end)]
+        pieces = [part[a:b] for part, a, b in self._overlaps(begin, end)]
         return pieces[0] if len(pieces) == 1 else joined(pieces or [self.parts[0][:0]])
 
-    def cut(self, begin: int, end: int) -> Shards:
+    def slice_tokens(self, begin: int, end: int) -> Shards:
         """The same tokens from `begin` to `end`, still where they lie."""
-        return Shards([part[a:b] for part, a, b in self._pieces(begin, end)] or [self.parts[0][:0]])
+        return Shards([part[a:b] for part, a, b in self._overlaps(begin, end)] or [self.parts[0][:0]])
 
-    def _pieces(self, begin: int, end: int) -> Iterator[tuple[Array, int, int]]:
+    def _overlaps(self, begin: int, end: int) -> Iterator[tuple[Array, int, int]]:
         number = max(0, bisect.bisect_right(self.starts, begin) - 1)
         while number < len(self.parts) and self.starts[number] < end:
             start, part = self.starts[number], self.parts[number]
@@ -65,7 +65,7 @@ class Shards:
             number += 1
 
 
-Tokens = Array | Shards
+TokenArray = Array | Shards
 
 
 def joined(pieces: Sequence[Array]) -> Array:
@@ -75,58 +75,58 @@ def joined(pieces: Sequence[Array]) -> Array:
     return whole
 
 
-def cut(tokens: Tokens, begin: int, end: int) -> Tokens:
+def slice_tokens(tokens: TokenArray, begin: int, end: int) -> TokenArray:
     """A view of the tokens from `begin` to `end`."""
-    return tokens.cut(begin, end) if isinstance(tokens, Shards) else tokens[begin:end]
+    return tokens.slice_tokens(begin, end) if isinstance(tokens, Shards) else tokens[begin:end]
 
 
-def read_whole(tokens: Tokens) -> bool:
+def is_scanned_fully(tokens: TokenArray) -> bool:
     """Whether all of the tokens are looked at when they are opened."""
-    return len(tokens) * tokens.itemsize <= WHOLE
+    return len(tokens) * tokens.itemsize <= FULL_SCAN_BYTES
 
 
-def scan(tokens: Tokens, owners: Owners, vocab: int) -> str:
+def scan(tokens: TokenArray, file_starts: FileStarts, vocab: int) -> str:
     """The fingerprint, sha256 in hex. Raises DataError at the first token looked at that is not below `vocab`.
 
     Up to WHOLE bytes: of every token, as they lie in memory. Above: of the count, and of BLOCKS blocks of BLOCK tokens
     of each file, spread evenly from its first token to its last. Which of the two depends on the size alone.
     """
     digest = hashlib.sha256(tokens.dtype.str.encode())
-    whole = read_whole(tokens)
+    whole = is_scanned_fully(tokens)
     if not whole:
         digest.update(f"sampled {len(tokens)}".encode())
-    for begin, end in _ranges(len(tokens)) if whole else _samples(len(tokens), owners):
+    for begin, end in _ranges(len(tokens)) if whole else _samples(len(tokens), file_starts):
         part = tokens[begin:end]
         if int(part.max()) >= vocab:
-            raise too_large(tokens, begin + int(np.argmax(part >= vocab)), owners, vocab)
+            raise vocab_error(tokens, begin + int(np.argmax(part >= vocab)), file_starts, vocab)
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 
 
-def too_large(tokens: Tokens, where: int, owners: Owners, vocab: int) -> DataError:
+def vocab_error(tokens: TokenArray, where: int, file_starts: FileStarts, vocab: int) -> DataError:
     """The error about token number `where`, with its file and its place there."""
     token = int(tokens[where : where + 1][0])
-    owner = max((owner for owner in owners if owner.begin <= where), key=lambda owner: owner.begin)
-    place = where - owner.begin + owner.skipped
+    file_start = max((f for f in file_starts if f.begin <= where), key=lambda f: f.begin)
+    place = where - file_start.begin + file_start.skipped
     return DataError(
-        f"token {token} in {str(owner.file)!r} does not fit a vocabulary of {vocab}",
-        why=f"it is token {place} of the file, byte {owner.offset + place * tokens.itemsize}",
+        f"token {token} in {str(file_start.file)!r} does not fit a vocabulary of {vocab}",
+        why=f"it is token {place} of the file, byte {file_start.offset + place * tokens.itemsize}",
         remedy=f"plan a model with a vocabulary above {token}, or give other data",
     )
 
 
 def _ranges(count: int) -> Iterator[tuple[int, int]]:
-    for at in range(0, count, READ):
-        yield at, min(count, at + READ)
+    for at in range(0, count, READ_TOKENS):
+        yield at, min(count, at + READ_TOKENS)
 
 
-def _samples(count: int, owners: Owners) -> Iterator[tuple[int, int]]:
-    borders = [owner.begin for owner in owners] + [count]
+def _samples(count: int, file_starts: FileStarts) -> Iterator[tuple[int, int]]:
+    borders = [file_start.begin for file_start in file_starts] + [count]
     for begin, end in pairwise(borders):
-        room = end - begin - BLOCK
+        room = end - begin - SAMPLE_TOKENS
         if room <= 0:
             if end > begin:
                 yield begin, end
             continue
-        for place in sorted({begin + room * n // (BLOCKS - 1) for n in range(BLOCKS)}):
-            yield place, place + BLOCK
+        for place in sorted({begin + room * n // (SAMPLES_PER_FILE - 1) for n in range(SAMPLES_PER_FILE)}):
+            yield place, place + SAMPLE_TOKENS

@@ -14,9 +14,9 @@ import numpy as np
 from planner.errors import DataError
 from reference_trainer.data.corpus.directory import TokenFiles, token_files
 from reference_trainer.data.corpus.formats import Array, TokenFile, token_file
-from reference_trainer.data.corpus.shards import Owner, Owners, Shards, Tokens, cut
-from reference_trainer.data.corpus.texts import Document, below, documents, text_files
-from reference_trainer.data.corpus.tokenizers import END_OF_TEXT, Tokenizer, tokenizer_of
+from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, TokenArray, slice_tokens
+from reference_trainer.data.corpus.texts import TextDocument, documents, files_below, text_files
+from reference_trainer.data.corpus.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer
 
 BUILT_IN_LIMIT = 16 * 2**20  # bytes: some 4 M words are enough to see a small model learn, and are read in 0.1 s
 NOT_PROSE = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
@@ -25,7 +25,7 @@ UINT16_VALUES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadOptions:
     """How sources are read: `tokenizer` (see tokenizers.py) of text, `text_key` of JSON-lines, and the id that ends
     a text, where it is not the tokenizer's own or where token files do not say it."""
 
@@ -41,17 +41,17 @@ class Source:
     source_bytes: of the text that the tokens stand for, None where unknown. fingerprint: what they had when prepared.
     """
 
-    tokens: Tokens
-    owners: Owners
+    tokens: TokenArray
+    file_starts: FileStarts
     name: str
     end_of_text: int | None = None
     source_bytes: int | None = None
-    held: Source | None = None
+    validation: Source | None = None
     fingerprint: str | None = None
 
 
-def open_source(path: Path | None, vocab: int, reading: Reading) -> Source:
-    """The tokens at `path`, for None those of the built-in text, with `held` where files are held out by name.
+def open_source(path: Path | None, vocab: int, reading: ReadOptions) -> Source:
+    """The tokens at `path`, for None those of the built-in text, with `validation` where files are held out by name.
 
     Raises DataError, and OSError where something is unreadable.
     """
@@ -63,26 +63,26 @@ def open_source(path: Path | None, vocab: int, reading: Reading) -> Source:
     found = text_files(path)
     if reading.tokenizer == "byte" and reading.end_of_text is None:
         return _bytes(documents(found, reading.text_key), path.name, vocab)
-    tokenizer = tokenizer_of(reading.tokenizer, reading.end_of_text)
+    tokenizer = load_tokenizer(reading.tokenizer, reading.end_of_text)
     refuse_small_vocab(tokenizer.vocab, tokenizer.name, vocab)
     return _tokenized(documents(found, reading.text_key), path.name, tokenizer)
 
 
 def split_off(source: Source) -> Source:
     """`source` with something held out: what its names say, else the last 1/10 of its tokens."""
-    if source.held is not None:
+    if source.validation is not None:
         return source
     total = len(source.tokens)
     border = total - total // HELD_OUT
-    inside = max(number for number, owner in enumerate(source.owners) if owner.begin <= border)
-    first = source.owners[inside]
+    inside = max(number for number, file_start in enumerate(source.file_starts) if file_start.begin <= border)
+    first = source.file_starts[inside]
     at = first._replace(begin=0, skipped=border - first.begin)
-    rest = [owner._replace(begin=owner.begin - border) for owner in source.owners[inside + 1 :]]
-    kept = [owner for owner in source.owners if owner.begin < border] or source.owners[:1]
+    rest = [file_start._replace(begin=file_start.begin - border) for file_start in source.file_starts[inside + 1 :]]
+    kept = [file_start for file_start in source.file_starts if file_start.begin < border] or source.file_starts[:1]
     part = replace(source, source_bytes=None, fingerprint=None)
     name = f"the last {total - border} tokens of {source.name}"
-    held = replace(part, tokens=cut(source.tokens, border, total), owners=[at, *rest], name=name)
-    return replace(part, tokens=cut(source.tokens, 0, border), owners=kept, held=held)
+    validation = replace(part, tokens=slice_tokens(source.tokens, border, total), file_starts=[at, *rest], name=name)
+    return replace(part, tokens=slice_tokens(source.tokens, 0, border), file_starts=kept, validation=validation)
 
 
 def refuse_small_vocab(needed: int, name: str, vocab: int) -> None:
@@ -95,7 +95,7 @@ def refuse_small_vocab(needed: int, name: str, vocab: int) -> None:
         )
 
 
-def _from_files(files: TokenFiles, name: str, vocab: int, reading: Reading) -> Source:
+def _from_files(files: TokenFiles, name: str, vocab: int, reading: ReadOptions) -> Source:
     end, meta = reading.end_of_text, files.meta
     if meta is not None:
         tokenizer = meta["tokenizer"]
@@ -111,11 +111,11 @@ def _from_files(files: TokenFiles, name: str, vocab: int, reading: Reading) -> S
         raise DataError(f"--eot {end} is not a token", why=f"ids go from 0 to {vocab - 1}", remedy="give another id")
     kinds = {"train": files.train, "validation": files.validation}
     parts = [_part(part, name, vocab, meta, kind) for kind, part in kinds.items()]
-    train, held = (None if part is None else replace(part, end_of_text=end) for part in parts)
+    train, validation = (None if part is None else replace(part, end_of_text=end) for part in parts)
     assert train is not None, "a directory without training tokens is refused where it is listed"
-    if held is not None and held.tokens.dtype != train.tokens.dtype:
-        raise _mixed(held.owners[0].file, held.tokens.dtype, train.tokens.dtype)
-    return replace(train, held=held)
+    if validation is not None and validation.tokens.dtype != train.tokens.dtype:
+        raise _mixed(validation.file_starts[0].file, validation.tokens.dtype, train.tokens.dtype)
+    return replace(train, validation=validation)
 
 
 def _part(files: Sequence[Path], name: str, vocab: int, meta: dict[str, Any] | None, kind: str) -> Source | None:
@@ -124,10 +124,10 @@ def _part(files: Sequence[Path], name: str, vocab: int, meta: dict[str, Any] | N
     found = [token_file(file) for file in files]
     for file in found:
         _check(file, found[0], vocab, meta)
-    owners: Owners = []
+    file_starts: FileStarts = []
     total = 0
     for file in found:
-        owners.append(Owner(total, file.path, file.offset))
+        file_starts.append(FileStart(total, file.path, file.offset))
         total += file.count
     arrays: list[Array] = [file.tokens() for file in found]
     size = fingerprint = None
@@ -142,7 +142,7 @@ def _part(files: Sequence[Path], name: str, vocab: int, meta: dict[str, Any] | N
                 )
     held_out = "" if kind == "train" else ", held out"
     tokens = arrays[0] if len(arrays) == 1 else Shards(arrays)
-    return Source(tokens, owners, name + held_out, source_bytes=size, fingerprint=fingerprint)
+    return Source(tokens, file_starts, name + held_out, source_bytes=size, fingerprint=fingerprint)
 
 
 def _check(file: TokenFile, first: TokenFile, vocab: int, meta: dict[str, Any] | None) -> None:
@@ -154,7 +154,7 @@ def _check(file: TokenFile, first: TokenFile, vocab: int, meta: dict[str, Any] |
         )
     if file.dtype != first.dtype:
         raise _mixed(file.path, np.dtype(file.dtype), np.dtype(first.dtype))
-    if meta is not None and not file.headed:
+    if meta is not None and not file.has_header:
         raise DataError(
             f"{str(file.path)!r} has lost its header",
             why="gptplan data writes shards with llm.c's magic number in front",
@@ -178,7 +178,7 @@ def _mixed(file: Path, dtype: np.dtype[Any], first: np.dtype[Any]) -> DataError:
 
 def _built_in(vocab: int) -> Source:
     root = Path(sysconfig.get_path("stdlib"))
-    files = below(root, (".py",), skip=NOT_PROSE)
+    files = files_below(root, (".py",), skip=NOT_PROSE)
     if not files:
         raise DataError(
             "this Python has no standard-library sources to train on",
@@ -188,7 +188,7 @@ def _built_in(vocab: int) -> Source:
     return _bytes(documents(files), f"sources of Python {python_version()}'s standard library", vocab, BUILT_IN_LIMIT)
 
 
-def _bytes(texts: Iterable[Document], name: str, vocab: int, limit: int | None = None) -> Source:
+def _bytes(texts: Iterable[TextDocument], name: str, vocab: int, limit: int | None = None) -> Source:
     """The texts' bytes one after the other, each followed by an end of text, cut at `limit` tokens.
 
     A vocabulary of bytes alone has no room for an end of text: a newline stands there, and ends nothing for sure.
@@ -196,11 +196,11 @@ def _bytes(texts: Iterable[Document], name: str, vocab: int, limit: int | None =
     room = vocab > END_OF_TEXT
     end: Array = np.array([END_OF_TEXT], np.uint16) if room else np.array([ord("\n")], np.uint8)
     parts: list[Array] = []
-    owners: Owners = []
+    file_starts: FileStarts = []
     total = 0
     for text in texts:
-        if not owners or owners[-1].file != text.file:
-            owners.append(Owner(total, text.file))
+        if not file_starts or file_starts[-1].file != text.file:
+            file_starts.append(FileStart(total, text.file))
         part = np.frombuffer(text.content, np.uint8)
         parts += [part.astype(np.uint16) if room else part, end]
         total += len(part) + 1
@@ -211,21 +211,21 @@ def _bytes(texts: Iterable[Document], name: str, vocab: int, limit: int | None =
         np.concatenate(parts, out=joined)
     ends = len(parts) // 2
     whole = limit is None or total <= limit
-    return Source(joined[:limit], owners, name, END_OF_TEXT if room else None, total - ends if whole else None)
+    return Source(joined[:limit], file_starts, name, END_OF_TEXT if room else None, total - ends if whole else None)
 
 
-def _tokenized(texts: Iterable[Document], name: str, tokenizer: Tokenizer) -> Source:
+def _tokenized(texts: Iterable[TextDocument], name: str, tokenizer: Tokenizer) -> Source:
     """The texts' ids in memory, each text followed by the end of text."""
     dtype = np.uint16 if tokenizer.vocab <= UINT16_VALUES else np.uint32
     end = np.array([tokenizer.end_of_text], dtype)
     parts: list[Any] = []
-    owners: Owners = []
+    file_starts: FileStarts = []
     total = size = 0
     for text in texts:
-        if not owners or owners[-1].file != text.file:
-            owners.append(Owner(total, text.file))
+        if not file_starts or file_starts[-1].file != text.file:
+            file_starts.append(FileStart(total, text.file))
         (ids,) = tokenizer.encode([text])
         parts += [ids.astype(dtype), end]
         total, size = total + len(ids) + 1, size + len(text.content)
     joined: Array = np.concatenate(parts or [end[:0]])
-    return Source(joined, owners, name, tokenizer.end_of_text, size)
+    return Source(joined, file_starts, name, tokenizer.end_of_text, size)

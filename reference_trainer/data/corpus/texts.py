@@ -19,7 +19,7 @@ LINE_SUFFIXES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class TextDocument:
     """`content`: the bytes of a text file as they lie, or of a JSON text in UTF-8; `line` counts from 1.
 
     source_bytes: what it takes in its file, the JSON around it included.
@@ -51,7 +51,7 @@ def text_files(path: Path) -> list[Path]:
     """The file at `path`, or the text and JSON-lines files below a folder. Raises DataError where there are none."""
     if not path.is_dir():
         return [path]
-    files = below(path, (*TEXT_SUFFIXES, *LINE_SUFFIXES))
+    files = files_below(path, (*TEXT_SUFFIXES, *LINE_SUFFIXES))
     if not files:
         raise DataError(
             f"the folder {str(path)!r} holds no text",
@@ -61,7 +61,7 @@ def text_files(path: Path) -> list[Path]:
     return files
 
 
-def below(root: Path, suffixes: tuple[str, ...], skip: Container[str] = ()) -> list[Path]:
+def files_below(root: Path, suffixes: tuple[str, ...], skip: Container[str] = ()) -> list[Path]:
     """Files below `root` with one of the suffixes, in the order of their relative paths; no hidden ones."""
     found: list[Path] = []
     for folder, folders, names in os.walk(root):
@@ -70,7 +70,7 @@ def below(root: Path, suffixes: tuple[str, ...], skip: Container[str] = ()) -> l
     return sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
 
-def documents(files: Iterable[Path], text_key: str = "text") -> Iterator[Document]:
+def documents(files: Iterable[Path], text_key: str = "text") -> Iterator[TextDocument]:
     """Every document of the files in turn.
 
     Raises DataError for a file that is not text and for a line that is not a JSON object with a text under `text_key`.
@@ -84,7 +84,7 @@ def documents(files: Iterable[Path], text_key: str = "text") -> Iterator[Documen
             ) from error
 
 
-def _documents_of(file: Path, text_key: str) -> Iterator[Document]:
+def _documents_of(file: Path, text_key: str) -> Iterator[TextDocument]:
     if file.name.endswith(LINE_SUFFIXES):
         yield from _lines(file, text_key)
         return
@@ -95,15 +95,15 @@ def _documents_of(file: Path, text_key: str) -> Iterator[Document]:
             why=f"it has a zero byte at offset {content.index(0)}",
             remedy="give text; a file of tokens must end in .bin",
         )
-    yield Document(content, file, None, len(content))
+    yield TextDocument(content, file, None, len(content))
 
 
-def _lines(file: Path, text_key: str) -> Iterator[Document]:
+def _lines(file: Path, text_key: str) -> Iterator[TextDocument]:
     """Lines that are blank hold nothing and are passed over."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield Document(_text_of(line, text_key, file, number), file, number, len(line))
+                yield TextDocument(_text_of(line, text_key, file, number), file, number, len(line))
 
 
 def _text_of(line: bytes, text_key: str, file: Path, number: int) -> bytes:

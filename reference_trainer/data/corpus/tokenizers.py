@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.errors import DataError, MissingExtraError, UnknownNameError
-from reference_trainer.data.corpus.texts import Document
+from reference_trainer.data.corpus.texts import TextDocument
 
-Ids = npt.NDArray[np.integer[Any]]
+TokenIds = npt.NDArray[np.integer[Any]]
 
 BYTE_VALUES = 256
 END_OF_TEXT = 256  # the first value that no byte has
 # what models call it: GPT-2 and its relatives, Llama 3, Llama 2 and Mistral, Gemma, Qwen's base models
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>")
+END_OF_TEXT_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>")
 TIKTOKEN = "tiktoken:"
 SAME_VOCABULARY = {"gpt2": "r50k_base"}  # one file instead of two, the same ids
 
@@ -40,12 +40,12 @@ class Tokenizer(Protocol):
     @property
     def sha256(self) -> str | None: ...
 
-    def encode(self, documents: Sequence[Document]) -> list[Ids]:
+    def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
         """The ids of each document, no end of text added. Raises DataError for one that it cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bytes:
+class ByteTokenizer:
     """One token per byte; the end of text is the first value that no byte has."""
 
     name: str = "byte"
@@ -53,13 +53,13 @@ class Bytes:
     end_of_text: int = END_OF_TEXT
     sha256: str | None = None
 
-    def encode(self, documents: Sequence[Document]) -> list[Ids]:
+    def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
         """The bytes as they lie, whatever their encoding."""
         return [np.frombuffer(document.content, np.uint8) for document in documents]
 
 
 @dataclass(frozen=True, slots=True)
-class HuggingFace:
+class HuggingFaceTokenizer:
     """A `tokenizer.json` of the package tokenizers."""
 
     name: str
@@ -68,14 +68,14 @@ class HuggingFace:
     sha256: str | None
     inner: Any
 
-    def encode(self, documents: Sequence[Document]) -> list[Ids]:
+    def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
         """Without the special tokens that the file's post-processor would add."""
         found = self.inner.encode_batch_fast([document.text() for document in documents], add_special_tokens=False)
         return [np.array(encoding.ids, np.uint32) for encoding in found]
 
 
 @dataclass(frozen=True, slots=True)
-class Tiktoken:
+class TiktokenTokenizer:
     """A vocabulary of the package tiktoken."""
 
     name: str
@@ -84,13 +84,13 @@ class Tiktoken:
     sha256: str | None
     inner: Any
 
-    def encode(self, documents: Sequence[Document]) -> list[Ids]:
+    def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
         """Ordinary tokens only."""
         found = self.inner.encode_ordinary_batch([document.text() for document in documents], num_threads=4)
         return [np.array(ids, np.uint32) for ids in found]
 
 
-def tokenizer_of(name: str, end_of_text: int | None = None) -> Tokenizer:
+def load_tokenizer(name: str, end_of_text: int | None = None) -> Tokenizer:
     """`byte`, the path of a tokenizer.json, `tiktoken:NAME`, or `tiktoken:NAME:FILE` with a vocabulary file at hand.
 
     end_of_text: the id that stands between texts, where the tokenizer's own is not wanted or not known.
@@ -98,13 +98,15 @@ def tokenizer_of(name: str, end_of_text: int | None = None) -> Tokenizer:
     UnknownNameError for a tiktoken name.
     """
     if name == "byte":
-        return Bytes(end_of_text=_inside(name, END_OF_TEXT if end_of_text is None else end_of_text, BYTE_VALUES + 1))
+        return ByteTokenizer(
+            end_of_text=_checked_end(name, END_OF_TEXT if end_of_text is None else end_of_text, BYTE_VALUES + 1)
+        )
     if name.startswith(TIKTOKEN):
         return _tiktoken(name, end_of_text)
     return _hugging_face(Path(name), end_of_text)
 
 
-def _hugging_face(path: Path, end_of_text: int | None) -> HuggingFace:
+def _hugging_face(path: Path, end_of_text: int | None) -> HuggingFaceTokenizer:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -130,19 +132,19 @@ def _hugging_face(path: Path, end_of_text: int | None) -> HuggingFace:
     ids: dict[str, int] = inner.get_vocab(with_added_tokens=True)
     vocab = max(ids.values(), default=-1) + 1
     if end_of_text is None:
-        known = [text for text in ENDS if text in ids]
+        known = [text for text in END_OF_TEXT_NAMES if text in ids]
         if len(known) != 1:
             raise DataError(
                 f"which token of {str(path)!r} ends a text is not clear",
-                why=f"it has {' and '.join(known)}" if known else f"it has none of {', '.join(ENDS)}",
+                why=f"it has {' and '.join(known)}" if known else f"it has none of {', '.join(END_OF_TEXT_NAMES)}",
                 remedy="give its id with --eot",
             )
         end_of_text = ids[known[0]]
     digest = hashlib.sha256(content).hexdigest()
-    return HuggingFace(path.name, vocab, _inside(path.name, end_of_text, vocab), digest, inner)
+    return HuggingFaceTokenizer(path.name, vocab, _checked_end(path.name, end_of_text, vocab), digest, inner)
 
 
-def _tiktoken(name: str, end_of_text: int | None) -> Tiktoken:
+def _tiktoken(name: str, end_of_text: int | None) -> TiktokenTokenizer:
     if find_spec("tiktoken") is None:
         raise MissingExtraError("tiktoken", "tiktoken", f"the tokenizer {name}")
     import tiktoken
@@ -167,7 +169,9 @@ def _tiktoken(name: str, end_of_text: int | None) -> Tiktoken:
         ) from error
     end = inner.eot_token if end_of_text is None else end_of_text
     shown = TIKTOKEN + short
-    return Tiktoken(shown, inner.max_token_value + 1, _inside(shown, end, inner.max_token_value + 1), digest, inner)
+    return TiktokenTokenizer(
+        shown, inner.max_token_value + 1, _checked_end(shown, end, inner.max_token_value + 1), digest, inner
+    )
 
 
 def _from_file(short: str, file: str) -> dict[str, Any]:
@@ -194,7 +198,7 @@ def _from_file(short: str, file: str) -> dict[str, Any]:
     return found
 
 
-def _inside(name: str, end_of_text: int, vocab: int) -> int:
+def _checked_end(name: str, end_of_text: int, vocab: int) -> int:
     if not 0 <= end_of_text < vocab:
         raise DataError(
             f"the end of text {end_of_text} is not a token of {name}",

@@ -18,14 +18,14 @@ import numpy as np
 from planner.errors import FileError
 from reference_trainer.data.corpus.directory import META, UNFINISHED
 from reference_trainer.data.corpus.formats import HEADER_BYTES, header
-from reference_trainer.data.corpus.tokenizers import Ids
+from reference_trainer.data.corpus.tokenizers import TokenIds
 from reference_trainer.device.disk import sync
 
 LOCK = "lock"
 
 
 @dataclass(slots=True)
-class Part:
+class SplitWriter:
     """One side of the split: its shards `NAME_000000.bin` …, and what went into them."""
 
     directory: Path
@@ -40,7 +40,7 @@ class Part:
     _room: int = 0
     _digest: Any = None
 
-    def add(self, ids: Ids, end_of_text: int, size: int) -> None:
+    def add(self, ids: TokenIds, end_of_text: int, size: int) -> None:
         """A document of `size` bytes of text, and the end of text after it; shards may end inside it."""
         self.documents += 1
         self.text_bytes += size
@@ -61,7 +61,7 @@ class Part:
         self._file = (self.directory / name).open("xb")
         self._file.write(bytes(HEADER_BYTES))  # the header follows when the count is known
 
-    def _write(self, tokens: Ids) -> None:
+    def _write(self, tokens: TokenIds) -> None:
         assert self._file is not None
         content = tokens.tobytes()
         self._file.write(content)
@@ -72,7 +72,7 @@ class Part:
         shard["tokens"] += len(tokens)
         shard["largest"] = max(shard["largest"], int(tokens.max()))
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> SplitWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,7 +95,7 @@ class Part:
 
 
 @contextmanager
-def unfinished(out: Path) -> Iterator[Path]:
+def write_then_rename(out: Path) -> Iterator[Path]:
     """A directory beside `out` to write in, which becomes `out` at the end of the block; on an error it goes.
 
     What a killed process left is taken away first. Raises FileError where `out` exists, where another process writes

@@ -20,8 +20,8 @@ from planner.errors import CheckpointError, FileError
 from reference_trainer.checkpoint import checkpoint
 from reference_trainer.checkpoint.atomic import publish
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
-from reference_trainer.checkpoint.retention import drop_after, prune, saves_left
-from reference_trainer.checkpoint.saver import FAILURES, HostCopy, Report, Saver
+from reference_trainer.checkpoint.retention import delete_after, prune, saves_left
+from reference_trainer.checkpoint.saver import MAX_FAILURES, HostCopy, Saver, SaveReport
 from reference_trainer.measure.measure import build_model
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.optim.updater import Updater, make_optimizer
@@ -65,7 +65,7 @@ def state(config: RunConfig, step: int, **progress: float | None) -> State:
 
 
 def test_fault_29_what_is_written_is_of_its_step(tiny: MakeConfig, tmp_path: Path, held: Held) -> None:
-    config, told = tiny(), list[Report]()
+    config, told = tiny(), list[SaveReport]()
     updater, window = updater_of(config), torch.arange(4.0)
     then = {name: w.detach().clone() for name, w in updater.weights.items()}
     with Saver(tmp_path, updater, BESIDE, lambda: {"window": window}, told.append) as saver:
@@ -86,7 +86,7 @@ def test_fault_29_what_is_written_is_of_its_step(tiny: MakeConfig, tmp_path: Pat
 
 
 def test_fault_29_the_next_save_waits_for_the_one_in_flight(tiny: MakeConfig, tmp_path: Path, held: Held) -> None:
-    config, told = tiny(), list[Report]()
+    config, told = tiny(), list[SaveReport]()
     with Saver(tmp_path, updater_of(config), BESIDE, dict, told.append) as saver:
         saver.save(state(config, 1))
         assert held.reached.wait(30)
@@ -103,7 +103,7 @@ def test_fault_29_the_next_save_waits_for_the_one_in_flight(tiny: MakeConfig, tm
 def test_fault_29_a_writer_that_raises_leaves_nothing_and_is_told_of(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, told = tiny(), list[Report]()
+    config, told = tiny(), list[SaveReport]()
     folder = tmp_path / "checkpoints"
     real = checkpoint.save_file
 
@@ -114,11 +114,11 @@ def test_fault_29_a_writer_that_raises_leaves_nothing_and_is_told_of(
 
     with Saver(folder, updater_of(config), BESIDE, dict, told.append) as saver:
         saver.save(state(config, 1))
-        saver._flight.result()  # type: ignore[union-attr]
+        saver._pending.result()  # type: ignore[union-attr]
         good = hashes(folder)
         monkeypatch.setattr(checkpoint, "save_file", breaks)
         saver.save(state(config, 2))
-        saver._flight.result()  # type: ignore[union-attr]
+        saver._pending.result()  # type: ignore[union-attr]
         assert [report.step for report in told] == [1]
         saver.check()  # the next step
         assert [report.step for report in told] == [1, 2] and saver.failed and saver.saved_step == 1
@@ -141,10 +141,10 @@ def test_fault_29_failures_in_a_row_stop_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", refuse)
-    with pytest.raises(FileError, match=f"{FAILURES} checkpoints in a row could not be written") as caught:
+    with pytest.raises(FileError, match=f"{MAX_FAILURES} checkpoints in a row could not be written") as caught:
         train(config, resume=True)
     assert "No space left" in caught.value.why and "--resume" in caught.value.remedy
-    assert events(tmp_path / "run").count("checkpoint failed") == FAILURES
+    assert events(tmp_path / "run").count("checkpoint failed") == MAX_FAILURES
     assert hashes(tmp_path / "run/checkpoints") == good
 
 
@@ -161,7 +161,7 @@ def test_fault_29_the_last_save_may_not_fail(tiny: MakeConfig, tmp_path: Path, m
 
 
 def test_fault_29_an_error_on_its_way_is_not_hidden(tiny: MakeConfig, tmp_path: Path, held: Held) -> None:
-    told: list[Report] = []
+    told: list[SaveReport] = []
     with pytest.raises(ZeroDivisionError), Saver(tmp_path, updater_of(tiny()), BESIDE, dict, told.append) as saver:
         saver.save(state(tiny(), 1))
         held.free.set()
@@ -175,7 +175,7 @@ EXITS = textwrap.dedent(
     from pathlib import Path
     from planner.config.run import RunConfig
     from planner.config.loop import CheckpointConfig
-    from reference_trainer import checkpoint
+    from reference_trainer.checkpoint import checkpoint
     from reference_trainer.measure.measure import build_model
     from reference_trainer.checkpoint.saver import Saver
     from reference_trainer.optim.updater import make_optimizer
@@ -281,7 +281,7 @@ def test_one_that_is_cut_short_is_not_counted_among_the_newest(tmp_path: Path) -
 
 def test_what_lies_after_a_rollback_is_dropped(tmp_path: Path) -> None:
     folder = filled(tmp_path / "c", 2, 4, 6)
-    assert [path.name for path in drop_after(folder, 2).deleted] == ["step-00000004", "step-00000006"]
+    assert [path.name for path in delete_after(folder, 2).deleted] == ["step-00000004", "step-00000006"]
     assert standing(folder) == [2]
 
 

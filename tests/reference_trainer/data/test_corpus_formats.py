@@ -17,7 +17,8 @@ from planner.errors import DataError
 from reference_trainer.data.corpus import shards
 from reference_trainer.data.corpus.formats import header, token_file
 from reference_trainer.data.corpus.shards import Shards
-from reference_trainer.data.samples import Reading, batch, open_data
+from reference_trainer.data.corpus.sources import ReadOptions
+from reference_trainer.data.samples import batch, open_data
 
 
 def write_shard(path: Path, tokens: list[int] | range, dtype: str = "<u2") -> Path:
@@ -51,7 +52,7 @@ def test_shards_read_like_one_row(sizes: list[int], begin: int, end: int) -> Non
     together = Shards(list(parts))
     assert len(together) == len(row)
     assert together[begin:end].tolist() == row[begin:end].tolist()
-    part = together.cut(min(begin, len(row)), min(end, len(row)))
+    part = together.slice_tokens(min(begin, len(row)), min(end, len(row)))
     assert part[:].tolist() == row[min(begin, len(row)) : end].tolist()
 
 
@@ -97,7 +98,7 @@ def test_json_lines_are_documents(tmp_path: Path) -> None:
     assert data.tokens.tolist() == [*"né".encode(), 256, *b"two", 256]
     assert data.end_of_text == 256 and data.bytes_per_token == 6 / 8
     (tmp_path / "b.jsonl").write_text('{"content": "x"}\n' * 9)
-    assert open_data(tmp_path / "b.jsonl", 257, 2, reading=Reading(text_key="content")).valid_tokens == 16
+    assert open_data(tmp_path / "b.jsonl", 257, 2, reading=ReadOptions(text_key="content")).valid_tokens == 16
 
 
 @pytest.mark.parametrize(
@@ -122,9 +123,9 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, words: str) -> None:
 
 def test_larger_data_is_sampled_by_its_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples begin with a file's first token and end with its last; a token between them is caught in its batch."""
-    monkeypatch.setattr(shards, "WHOLE", 1000)
-    monkeypatch.setattr(shards, "BLOCK", 8)
-    monkeypatch.setattr(shards, "BLOCKS", 5)
+    monkeypatch.setattr(shards, "FULL_SCAN_BYTES", 1000)
+    monkeypatch.setattr(shards, "SAMPLE_TOKENS", 8)
+    monkeypatch.setattr(shards, "SAMPLES_PER_FILE", 5)
     tokens = np.zeros(1000, "<u2")
     prints = []
     for place in (None, 0, 999, 500, 20):
@@ -144,9 +145,9 @@ def test_larger_data_is_sampled_by_its_size_alone(tmp_path: Path, monkeypatch: p
 def test_a_token_between_the_samples_is_refused_before_the_device_sees_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., RunConfig]
 ) -> None:
-    monkeypatch.setattr(shards, "WHOLE", 0)
-    monkeypatch.setattr(shards, "BLOCK", 2)
-    monkeypatch.setattr(shards, "BLOCKS", 2)
+    monkeypatch.setattr(shards, "FULL_SCAN_BYTES", 0)
+    monkeypatch.setattr(shards, "SAMPLE_TOKENS", 2)
+    monkeypatch.setattr(shards, "SAMPLES_PER_FILE", 2)
     tokens = np.zeros(41, "<u2")
     tokens[20] = 99
     tokens.tofile(tmp_path / "train.bin")

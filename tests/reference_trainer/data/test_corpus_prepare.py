@@ -14,8 +14,8 @@ import pytest
 
 from planner.errors import DataError, FileError, InputError
 from reference_trainer.data.corpus.directory import META
-from reference_trainer.data.corpus.prepare import Preparation, prepare
-from reference_trainer.data.corpus.report import report_lines, reported
+from reference_trainer.data.corpus.prepare import PrepareOptions, prepare
+from reference_trainer.data.corpus.report import tokens_report, tokens_report_text
 from reference_trainer.data.samples import open_data
 
 TEXTS = [f"text {n}: " + "naïve – 你好 <|endoftext|> " * (n % 7) for n in range(400)]
@@ -29,7 +29,7 @@ def lines(tmp_path: Path) -> Path:
 
 
 def prepared(source: Path, out: Path, **asked: Any) -> dict[str, Any]:
-    return prepare(Preparation(sources=(source,), out=out, **asked))
+    return prepare(PrepareOptions(sources=(source,), out=out, **asked))
 
 
 def split_texts(tokens: Any, end: int = 256) -> list[str]:
@@ -127,9 +127,9 @@ def test_a_tokenizer_file(lines: Path, tokenizer: Path, tmp_path: Path) -> None:
 
 
 def _reading(tokenizer: str) -> Any:
-    from reference_trainer.data.samples import Reading
+    from reference_trainer.data.corpus.sources import ReadOptions
 
-    return Reading(tokenizer=tokenizer)
+    return ReadOptions(tokenizer=tokenizer)
 
 
 def test_fault_16_a_tokenizer_that_cannot_be_used(lines: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ import os, sys
 from pathlib import Path
 from reference_trainer.data.corpus import prepare, writer
 def die(*_): os.kill(os.getpid(), 9)
-setattr(*{"shard": (writer.Part, "close"), "meta": (prepare, "write_meta"), "name": (writer.os, "rename")}[sys.argv[1]], die)
-prepare.prepare(prepare.Preparation(sources=(Path(sys.argv[2]),), out=Path(sys.argv[3])))
+setattr(*{"shard": (writer.SplitWriter, "close"), "meta": (prepare, "write_meta"), "name": (writer.os, "rename")}[sys.argv[1]], die)
+prepare.prepare(prepare.PrepareOptions(sources=(Path(sys.argv[2]),), out=Path(sys.argv[3])))
 """  # noqa: E501
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_overwritten_or_left(lines: Path, tmp_path: Path, monkeypatch
     lines.write_text('{"text": "fine"}\nbad\n')
     with pytest.raises(DataError, match="line 2 cannot be used"):
         prepared(lines, tmp_path / "no")
-    monkeypatch.setattr("reference_trainer.data.corpus.writer.Part._write", _full)
+    monkeypatch.setattr("reference_trainer.data.corpus.writer.SplitWriter._write", _full)
     lines.write_text('{"text": "fine"}\n' * 2)
     with pytest.raises(FileError, match="no cannot be written") as full:
         prepared(lines, tmp_path / "no")
@@ -229,7 +229,7 @@ def test_contradictions_are_refused(lines: Path, tmp_path: Path, asked: dict[str
     with pytest.raises(InputError, match=words):
         prepared(lines, tmp_path / "out", **asked)
     with pytest.raises(DataError, match="among the sources twice"):
-        prepare(Preparation(sources=(lines, tmp_path), out=tmp_path / "out"))
+        prepare(PrepareOptions(sources=(lines, tmp_path), out=tmp_path / "out"))
     with pytest.raises(DataError, match="holds tokens already"):
         prepared(tmp_path / "train.bin", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -274,18 +274,18 @@ def test_fault_14_a_prepared_directory_is_what_was_prepared(
 
 def test_a_report_reads_every_token(lines: Path, tmp_path: Path) -> None:
     meta = prepared(lines, tmp_path / "out", val_share=0.1)
-    report = reported(tmp_path / "out")
+    report = tokens_report(tmp_path / "out")
     for part in ("train", "validation"):
         assert {key: report[part][key] for key in ("tokens", "documents")} == {
             key: meta[part][key] for key in ("tokens", "documents")
         }
         assert report[part]["largest_token"] == 256
-        assert f"{meta[part]['tokens']:,} tokens (uint16) in 1 files" in report_lines(report)
+        assert f"{meta[part]['tokens']:,} tokens (uint16) in 1 files" in tokens_report_text(report)
     flip(tmp_path / "out" / "val_000000.bin")
     with pytest.raises(DataError, match=r"val_000000\.bin' is not the shard that was prepared"):
-        reported(tmp_path / "out")
+        tokens_report(tmp_path / "out")
     np.array([1, 700, 3], "<u2").tofile(tmp_path / "train.bin")
-    plain = reported(tmp_path / "train.bin")
+    plain = tokens_report(tmp_path / "train.bin")
     assert (plain["train"]["tokens"], plain["train"]["largest_token"], plain["tokenizer"]) == (3, 700, None)
     with pytest.raises(DataError, match="holds no tokens"):
-        reported(lines)
+        tokens_report(lines)

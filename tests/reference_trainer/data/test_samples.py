@@ -13,25 +13,26 @@ from hypothesis import strategies as st
 
 from planner.config.run import RunConfig
 from planner.errors import DataError
-from reference_trainer.data.samples import END_OF_TEXT, TokenData, batch, open_data, slot
+from reference_trainer.data.corpus.tokenizers import END_OF_TEXT
+from reference_trainer.data.samples import TokenData, batch, open_data, shuffled_index
 from tests.examples import examples
 
 
 @examples(60)
 @given(seed=st.integers(0, 2**63 - 1), samples=st.integers(1, 600), epoch=st.integers(0, 5))
 def test_an_epoch_holds_every_block_once(seed: int, samples: int, epoch: int) -> None:
-    places = [slot(seed, epoch * samples + place, samples) for place in range(samples)]
+    places = [shuffled_index(seed, epoch * samples + place, samples) for place in range(samples)]
     assert sorted(places) == list(range(samples))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = {tuple(slot(seed, epoch * 97 + i, 97) for i in range(97)) for seed in (1, 2) for epoch in (0, 1)}
+    orders = {tuple(shuffled_index(seed, epoch * 97 + i, 97) for i in range(97)) for seed in (1, 2) for epoch in (0, 1)}
     assert len(orders) == 4
 
 
 def test_neighbours_are_scattered() -> None:
     """Uniform places would follow on their neighbour's 1 time in 1,000; a stride shows up as a repeated difference."""
-    order = [slot(3, i, 1000) for i in range(1000)]
+    order = [shuffled_index(3, i, 1000) for i in range(1000)]
     steps = np.diff(order)
     assert np.mean(np.abs(steps)) == pytest.approx(1000 / 3, rel=0.1)
     assert np.unique(steps, return_counts=True)[1].max() < 12

@@ -18,7 +18,7 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags, flag
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
 from reference_trainer.data.samples import batch, open_data
-from reference_trainer.device.device import Memory
+from reference_trainer.device.device import DeviceMemory
 from reference_trainer.device.out_of_memory import capacity_for_tensors, explain_shortage, explained
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT
@@ -110,7 +110,7 @@ def test_fault_26_on_a_gpu_the_change_fits_beside_what_others_hold(tiny: MakeCon
     context = 80 * GIB - context
     # of a card of four times the peak others hold all but half of the peak: only that half can be had
     total, mine = 4 * peak + context, peak // 2
-    held = Memory(mine - 4096, mine, mine - 8192, total, GIB)
+    held = DeviceMemory(mine - 4096, mine, mine - 8192, total, GIB)
     room = capacity_for_tensors(config, total, held)
     assert room == mine
     message = explain_shortage(config, total, "in step 7", "CUDA out of memory.", held).message()

@@ -257,6 +257,6 @@ def test_fault_36_a_rename_that_is_seen_late(tmp_path: Path, monkeypatch: pytest
 
 def test_fault_36_a_rename_that_is_never_seen_is_a_failed_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "rename", lambda old, new: None)
-    monkeypatch.setattr(publish, "PATIENCE", 0.05)
+    monkeypatch.setattr(publish, "RENAME_TIMEOUT", 0.05)
     with pytest.raises(FileError, match="reads back differently"):
         publish.publish(tmp_path / "checkpoints", 2, lambda new: (new / "state").write_text("two"))

@@ -15,9 +15,10 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from planner.config.run import RunConfig
 from planner.errors import ConfigError, DataError
-from reference_trainer.data.samples import NO_TARGET, TokenData, batch, valid_targets
+from reference_trainer.data.samples import TokenData, batch, valid_targets
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model import document_masks as borders
+from reference_trainer.model.losses import IGNORED_TARGET
 from reference_trainer.step.precision import refuse_unrunnable
 from tests.examples import examples
 
@@ -120,9 +121,9 @@ def test_fault_12_no_target_crosses_a_border_whatever_the_split(
     plain = batch(data, changed(config, document_masking=False), 3, sum(cuts))
     assert torch.equal(whole.ids, plain.ids) and whole.documents is not None and plain.documents is None
     ends = whole.ids == END
-    assert bool((whole.targets[ends] == NO_TARGET).all())
+    assert bool((whole.targets[ends] == IGNORED_TARGET).all())
     assert torch.equal(whole.targets[~ends], plain.targets[~ends])
-    assert whole.valid == int((whole.targets != NO_TARGET).sum()) and plain.valid == plain.targets.numel()
+    assert whole.valid == int((whole.targets != IGNORED_TARGET).sum()) and plain.valid == plain.targets.numel()
     assert torch.equal(whole.documents[:, 1:], ends.cumsum(1)[:, :-1]) and not whole.documents[:, 0].any()
     begins = [3 + sum(cuts[:n]) for n in range(len(cuts))]
     parts = [batch(data, config, begin, count) for begin, count in zip(begins, cuts, strict=True)]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from planner.config.model import ModelConfig
 from reference_trainer.model.attention import Attention, LatentAttention
-from reference_trainer.model.gpt import Block
+from reference_trainer.model.gpt import TransformerBlock
 from reference_trainer.model.layers import Dropout, make_norm
 from reference_trainer.model.mlp import ACTIVATIONS, MoE
-from reference_trainer.model.positions import Tables, alibi_slopes, make_tables
+from reference_trainer.model.positions import PositionTables, alibi_slopes, make_tables
 from tests.reference_trainer.model.test_gpt import LLAMA, MLA, MOE, ROTARY, batch, built, gradients, sections
 
 LENGTH = 12
@@ -29,7 +29,7 @@ def randomised(module: nn.Module) -> nn.Module:
     return module
 
 
-def tables_of(model: ModelConfig) -> Tables:
+def tables_of(model: ModelConfig) -> PositionTables:
     return make_tables(model, LENGTH, torch.float32, torch.device("cpu"))
 
 
@@ -95,7 +95,7 @@ def test_attention(case: str, block: int, kernel: str) -> None:
             key = attention.key_norm(key.flatten(2) if whole else key).view_as(key)
         second = block == 1
         if model.position == "rotary" and not (second and model.no_position_every):
-            query, key = turned(query, model.turned), turned(key, model.turned)
+            query, key = turned(query, model.rope_dim), turned(key, model.rope_dim)
         window = None if second and model.full_attention_every else model.sliding_window
         slow = attention.proj(attended(query, key, value, model, window).flatten(2))
     assert torch.allclose(made, slow, atol=2e-4)
@@ -184,7 +184,7 @@ def test_an_expert_without_tokens_has_no_gradient() -> None:
 @pytest.mark.parametrize("residual", ["sequential", "parallel", "parallel-one-norm"])
 def test_residuals(residual: str) -> None:
     model, training = sections(LLAMA | {"residual": residual})
-    block, tables, x = Block(model, training, torch.float32, 0), tables_of(model), stream()
+    block, tables, x = TransformerBlock(model, training, torch.float32, 0), tables_of(model), stream()
     attended_to = x + block.attention(block.attention_norm(x), tables)
     before = {
         "sequential": lambda: block.mlp_norm(attended_to),
@@ -197,8 +197,8 @@ def test_residuals(residual: str) -> None:
 @pytest.mark.parametrize("place", ["pre", "post", "both"])
 def test_norm_placement(place: str) -> None:
     model, training = sections(LLAMA | {"norm_placement": place})
-    block, tables, x = randomised(Block(model, training, torch.float32, 0)), tables_of(model), stream()
-    assert isinstance(block, Block)
+    block, tables, x = randomised(TransformerBlock(model, training, torch.float32, 0)), tables_of(model), stream()
+    assert isinstance(block, TransformerBlock)
     y = block.attention(block.attention_norm(x) if place != "post" else x, tables)
     x2 = x + (block.attention_post_norm(y) if place != "pre" else y)
     y = block.mlp(block.mlp_norm(x2) if place != "post" else x2)

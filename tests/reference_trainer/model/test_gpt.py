@@ -15,9 +15,10 @@ from planner.config.run import TrainingConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.shape import attended_keys, shape_of
 from planner.formulas.flops import model_flops_per_token
+from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.measure.measure import build_model, model_flops_per_step, saved_bytes_by_operator
 from reference_trainer.measure.replay import StorageTracker, replay, tracked_steps
-from reference_trainer.model.gpt import COMPUTE_TYPES, GPT
+from reference_trainer.model.gpt import GPT
 from tests.reference_trainer.conftest import MODEL, TRAINING, config_of
 
 # each row: options of [model] and [training] that differ from a small GPT-2's
@@ -82,7 +83,7 @@ def sections(changes: dict[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
 
 def built(changes: dict[str, Any], compute: str = "fp32", weights: str = "fp32", seed: int = 1) -> GPT:
     torch.manual_seed(seed)
-    return GPT(*sections(changes), COMPUTE_TYPES[compute], COMPUTE_TYPES[weights])
+    return GPT(*sections(changes), DTYPES[compute], DTYPES[weights])
 
 
 def batch(sequences: int = 2, length: int = 32, seed: int = 2) -> tuple[Tensor, Tensor]:
@@ -240,11 +241,11 @@ def test_autocast_is_close_to_explicit_casts(case: str) -> None:
 @pytest.mark.parametrize("compute", ["bf16", "fp16"])
 def test_weights_as_narrow_as_the_products(case: str, compute: str) -> None:
     gpt = built(CASES[case], compute, compute)
-    assert {p.dtype for p in gpt.parameters()} == {COMPUTE_TYPES[compute]}
+    assert {p.dtype for p in gpt.parameters()} == {DTYPES[compute]}
     seen = []
     gpt.blocks[1].register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
     loss, grads = gradients(gpt)
-    assert seen[0] == COMPUTE_TYPES[compute]  # the residual stream
+    assert seen[0] == DTYPES[compute]  # the residual stream
     assert loss == pytest.approx(math.log(MODEL.vocab), abs=0.2)
     assert all(torch.isfinite(grad).all() for grad in grads.values())
     assert gpt.logits(batch()[0]).dtype == torch.float32

@@ -48,7 +48,7 @@ def made(tiny: MakeConfig, recipe: str, case: tuple[str, str, str | None], **mor
     torch.manual_seed(0)
     model = build_model(config)
     updater = make_optimizer(model, config)
-    updater.set_rate(0.05)  # far above what bf16 rounds away
+    updater.set_lr(0.05)  # far above what bf16 rounds away
     return model, updater
 
 
@@ -120,7 +120,7 @@ def test_fault_09_eight_bit_states_stay_too(tiny: MakeConfig) -> None:
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"name": "adamw8bit"})})
     model = build_model(config)
     updater = make_optimizer(model, config)
-    updater.set_rate(0.05)
+    updater.set_lr(0.05)
     for expected_good in (False, True, False, True):
         before = bits(updater)
         updater.step(gradients(model, updater, 1.0 if expected_good else float("nan")).isfinite())

@@ -53,7 +53,7 @@ def test_the_optimizers_groups_are_those_that_are_shown(tiny: MakeConfig, name: 
     implementation = "foreach" if name == "adafactor" else "fused"
     config = grouped(tiny(), name=name, implementation=implementation)
     updater = make_optimizer(build_model(config), config)
-    updater.set_rate(0.01)
+    updater.set_lr(0.01)
     found: dict[tuple[float, float], int] = {}
     for group in updater.param_groups:
         key = (group["lr"], group["weight_decay"])
@@ -63,14 +63,14 @@ def test_the_optimizers_groups_are_those_that_are_shown(tiny: MakeConfig, name: 
         key = (0.01 * g.rate, g.weight_decay)
         shown[key] = shown.get(key, 0) + g.parameters
     assert found == shown and len(found)
-    assert updater.rate == 0.01
+    assert updater.lr == 0.01
 
 
 def test_the_first_rule_that_matches_counts_and_a_frozen_block_stays(tiny: MakeConfig) -> None:
     config = grouped(tiny())
     updater = make_optimizer(build_model(config), config)
     before = {name: w.detach().clone() for name, w in updater.weights.items()}
-    updater.set_rate(0.01)
+    updater.set_lr(0.01)
     for w in updater.parameters.values():
         w.grad = torch.ones_like(w)
     updater.step()
@@ -106,4 +106,4 @@ def test_a_rule_without_parameters_is_refused_with_names(tiny: MakeConfig) -> No
 def test_a_single_weight_has_a_group_without_the_others(tiny: MakeConfig) -> None:
     config = grouped(tiny()).optimizer
     (optimizer,) = optimizers_for({"blocks.0.mlp.up.weight": torch.zeros(2, 2)}, config, None)
-    assert [group["rate_factor"] for group in optimizer.param_groups] == [0.5]
+    assert [group["lr_factor"] for group in optimizer.param_groups] == [0.5]

@@ -40,12 +40,12 @@ def test_weights_and_optimizer_are_put_back_to_the_bit(
     config = tiny(recipe=recipe)
     context = build(config, CPU, open_data(text, 256, 32))
     steps_on(context, 1, steps_before)
-    before, rate = snapshot(context), context.optimizer.rate
+    before, rate = snapshot(context), context.optimizer.lr
     lr_range_test(context, 1e-5, 1e-1, 12)
     after = snapshot(context)
     assert before.keys() == after.keys()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
-    assert context.optimizer.rate == rate and context.config == config
+    assert context.optimizer.lr == rate and context.config == config
     assert all(w.grad is None for w in (*context.model.parameters(), *context.optimizer.weights.values()))
     # and the run goes on as if nothing had been
     other = build(config, CPU, open_data(text, 256, 32))

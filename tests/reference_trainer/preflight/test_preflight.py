@@ -23,7 +23,7 @@ from planner.errors import FileError, PlanError
 from planner.plan import estimate
 from planner.report.preflight import preflight_text
 from planner.runs.preflight import Check, Preflight
-from reference_trainer.data.samples import Batch, batch, open_data
+from reference_trainer.data.samples import MicroBatch, batch, open_data
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT
 from reference_trainer.preflight import checkpoints as preflight_checkpoints
@@ -82,7 +82,7 @@ def the(report: Preflight, name: str) -> Check:
     return found
 
 
-def built(config: RunConfig, text: Path) -> tuple[StepContext, Batch]:
+def built(config: RunConfig, text: Path) -> tuple[StepContext, MicroBatch]:
     data = open_data(text, config.model.vocab, config.training.seq)
     return build(config, CPU, data), batch(data, config, 0, config.training.micro_batch)
 

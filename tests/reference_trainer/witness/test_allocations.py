@@ -8,7 +8,7 @@ from planner.config.run import RunConfig
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.memory.allocator import replay_allocations
-from reference_trainer.measure.replay import Allocation, Event, replay
+from reference_trainer.measure.replay import Allocation, StorageEvent, replay
 
 
 def config_of(checkpointing: str) -> RunConfig:
@@ -30,7 +30,7 @@ def config_of(checkpointing: str) -> RunConfig:
 
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 def test_allocations_tell_what_events_tell_and_which_storage_is_freed(checkpointing: str) -> None:
-    events: list[Event] = []
+    events: list[StorageEvent] = []
     allocations: list[Allocation] = []
     replay(config_of(checkpointing), events, allocations)
     live: dict[int, int] = {}

@@ -119,7 +119,7 @@ def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None
         p.grad = torch.ones_like(p)
         if updater.has_master and updater.wide_gradients:
             updater.weights[next(n for n, q in updater.parameters.items() if q is p)].grad = p.grad.float()
-    updater.set_rate(10.0)  # far above what bf16 rounds away
+    updater.set_lr(10.0)  # far above what bf16 rounds away
     if updater.scaler is not None:
         updater.scaler.scale(torch.ones(()))
     updater.clip(1.0)

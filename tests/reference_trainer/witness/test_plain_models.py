@@ -26,7 +26,7 @@ from planner.plan import estimate
 from reference_trainer.data.samples import open_data
 from reference_trainer.measure.measure import build_model, model_flops_per_step
 from reference_trainer.measure.probe import probe
-from reference_trainer.measure.replay import Event, Track, replay
+from reference_trainer.measure.replay import StorageEvent, Track, replay
 
 FAMILIES = ("gpt2", "llama")
 CHECKPOINTING = ("none", "selective", "full")
@@ -81,7 +81,7 @@ def test_every_allocation_of_a_micro_batch_in_order(
 ) -> None:
     """Forward and backward, allocation by allocation: the size of each, and what is alive after it."""
     config = config_of(family, checkpointing, precision, (2, 48, 3, 300, accumulation))
-    events: list[Event] = []
+    events: list[StorageEvent] = []
     replay(config, events)
     names = [name for name, _, _ in events]
     begin = len(names) - 1 - names[::-1].index("phase forward_end")

@@ -21,6 +21,7 @@ from benchmarks.header import write
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
 from planner.counts.parameters import parameters_of
+from planner.counts.run import resolve
 from planner.inputs.profile_cache import load_profile, profile_path
 from planner.step_time.kernels import StepTime, step_seconds_from_profile
 from reference_trainer.data.samples import open_data
@@ -93,7 +94,7 @@ def measure(profile: dict[str, object], steps: int) -> list[Model]:
     found = []
     for name, config in RUNS.items():
         data = open_data(None, config.model.vocab, config.training.seq)
-        predicted = step_seconds_from_profile(config, profile)  # before the first step
+        predicted = step_seconds_from_profile(resolve(config), profile)  # before the first step
         found.append(Model(name, config, predicted, build(config, device, data)))
     with numerics(deterministic=False):
         for step in range(1, WARMUP + steps + 1):

@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner import presets
-from planner.config.run import CPU, RunConfig
+from planner.config.run import RunConfig
 from planner.counts.flops import Flops, flops_of
-from planner.counts.parameters import Parameters, nominal_parameters, parameters_of
-from planner.counts.run import rate_at, requested_tokens, sequences_per_step, steps_of, tokens_per_step
-from planner.counts.schedule import landmarks
-from planner.counts.shape import Shape, shape_of
+from planner.counts.parameters import Parameters
+from planner.counts.run import Resolved, resolve
+from planner.counts.schedule import landmarks, schedule_rate
+from planner.counts.shape import Shape
 from planner.formulas import batch, cost
 from planner.formulas import throughput as speed
 from planner.memory.breakdown import Memory, memory_breakdown
-from planner.presets import Gpu, Price
+from planner.presets import Price
 from planner.rules import rules
 from planner.step_time.throughput import Throughput, throughput_of
 
@@ -118,65 +118,61 @@ def estimate(config: RunConfig, *, replay: bool = False) -> Plan:
 
     Raises UnknownNameError when the config names a GPU or recipe that is not in the presets.
     """
-    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
-    steps, per_step = steps_of(config), tokens_per_step(config)
-    tokens = Tokens(requested_tokens(config), int(batch.trained_tokens(steps, per_step)))
-    shape = shape_of(config.model)
-    flops = flops_of(config)
-    throughput = throughput_of(config, gpu, flops)
-    time = time_of(config, tokens, throughput)
+    run = resolve(config)
+    flops = flops_of(run)
+    throughput = throughput_of(run, flops)
+    time = time_of(run, throughput)
     return Plan(
         config=config,
-        tokens=tokens,
-        nominal_parameters=nominal_parameters(config.model),
-        parameters=parameters_of(config.model),
-        shape=shape,
+        tokens=Tokens(run.requested_tokens, run.trained_tokens),
+        nominal_parameters=run.nominal_parameters,
+        parameters=run.parameters,
+        shape=run.shape,
         flops=flops,
-        batch=batch_of(config, tokens),
-        memory=memory_breakdown(config, gpu, replay),
+        batch=batch_of(run),
+        memory=memory_breakdown(run, replay),
         throughput=throughput,
         time=time,
-        cost=cost_of(config, gpu, time),
-        schedule=schedule_of(config),
+        cost=cost_of(run, time),
+        schedule=schedule_of(run),
     )
 
 
-def batch_of(config: RunConfig, tokens: Tokens) -> Batch:
+def batch_of(run: Resolved) -> Batch:
     """Batch, steps and warm-up."""
-    t, steps, per_step = config.training, steps_of(config), tokens_per_step(config)
-    warmup = config.schedule.warmup_steps
+    t, warmup = run.config.training, run.config.schedule.warmup_steps
     known = t.dataset_tokens
     return Batch(
         micro_batch=t.micro_batch,
         accumulation=t.accumulation,
-        data_parallel=config.hardware.gpus,
-        sequences_per_step=sequences_per_step(config),
-        tokens_per_step=per_step,
-        steps=steps,
+        data_parallel=run.config.hardware.gpus,
+        sequences_per_step=run.sequences_per_step,
+        tokens_per_step=run.tokens_per_step,
+        steps=run.steps,
         warmup_steps=warmup,
-        warmup_tokens=int(batch.warmup_tokens(warmup, per_step)),
-        warmup_share=float(batch.warmup_share(warmup, steps)),
-        epochs=float(batch.epochs(tokens.trained, known)) if known else None,
+        warmup_tokens=int(batch.warmup_tokens(warmup, run.tokens_per_step)),
+        warmup_share=float(batch.warmup_share(warmup, run.steps)),
+        epochs=float(batch.epochs(run.trained_tokens, known)) if known else None,
     )
 
 
-def time_of(config: RunConfig, tokens: Tokens, throughput: Throughput) -> Time:
+def time_of(run: Resolved, throughput: Throughput) -> Time:
     """Time of the tokens asked for at the predicted speed."""
 
     def seconds(rate: float | None) -> float | None:
-        return float(speed.run_seconds(tokens.requested, rate)) if rate else None
+        return float(speed.run_seconds(run.requested_tokens, rate)) if rate else None
 
     def hours(duration: float | None) -> float | None:
-        return None if duration is None else float(cost.gpu_hours(duration, config.hardware.gpus))
+        return None if duration is None else float(cost.gpu_hours(duration, run.config.hardware.gpus))
 
     middle = seconds(throughput.tokens_per_second)
     low, high = seconds(throughput.tokens_per_second_high), seconds(throughput.tokens_per_second_low)
     return Time(middle, low, high, hours(middle), hours(low), hours(high))
 
 
-def cost_of(config: RunConfig, gpu: Gpu | None, time: Time) -> Cost:
+def cost_of(run: Resolved, time: Time) -> Cost:
     """Price of the user, else the price list's median with its range; power at the board's limit."""
-    own = config.hardware.usd_per_gpu_hour
+    own, gpu = run.config.hardware.usd_per_gpu_hour, run.gpu
     price = presets.price(gpu.id) if gpu and own is None else None
     middle = own if own is not None else (price.usd_per_gpu_hour if price else None)
     low = price.low_usd_per_gpu_hour if price else middle
@@ -210,8 +206,8 @@ def _price_source(own: float | None, price: Price | None) -> str:
     return f"median of {price.rows} {price.kind} prices of {price.date} ({', '.join(price.providers)}); {price.source}"
 
 
-def schedule_of(config: RunConfig) -> Schedule:
-    """The rate at the landmarks of the schedule."""
-    s, steps, per_step = config.schedule, steps_of(config), tokens_per_step(config)
-    points = tuple(Point(k, k * per_step, rate_at(config, k)) for k in landmarks(s, steps))
+def schedule_of(run: Resolved) -> Schedule:
+    """The learning rate at the key steps of the schedule."""
+    s = run.config.schedule
+    points = tuple(Point(k, k * run.tokens_per_step, schedule_rate(s, run.steps, k)) for k in landmarks(s, run.steps))
     return Schedule(s.kind, s.peak_lr, s.min_lr, points)

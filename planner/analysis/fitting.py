@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from planner import presets
 from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
 from planner.counts.flops import flops_of
+from planner.counts.run import resolve
 from planner.finding import Finding
 from planner.inputs.flags import Flags
 from planner.memory.breakdown import Memory, memory_breakdown
@@ -124,8 +124,7 @@ def _peak_with_retries(config: RunConfig) -> int:
 
 
 def _memory(config: RunConfig, replay: bool) -> Memory:
-    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
-    return memory_breakdown(config, gpu, replay)
+    return memory_breakdown(resolve(config), replay)
 
 
 def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> int | None:
@@ -248,14 +247,13 @@ def _with(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 
 def _flops_ratio(old: RunConfig, new: RunConfig) -> float:
     """FLOPs executed per token over the old config's: more where blocks are recomputed."""
-    return flops_of(new).per_token_hardware / flops_of(old).per_token_hardware
+    return flops_of(resolve(new)).per_token_hardware / flops_of(resolve(old)).per_token_hardware
 
 
 def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
     """Predicted time of a step in smaller micro-batches over the old one's; 1 where the speed is unknown."""
-    gpu = None if old.hardware.gpu == CPU else presets.gpu(old.hardware.gpu)
     divided = with_micro_batch(old, new.training.micro_batch)
-    before, after = (throughput_of(c, gpu, flops_of(c)).step_seconds for c in (old, divided))
+    before, after = (throughput_of(run, flops_of(run)).step_seconds for run in (resolve(old), resolve(divided)))
     return after / before if before and after else 1.0
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from planner import presets
 from planner.analysis.conventions import conventions, flops_per_token, parts_of
-from planner.config.run import CPU, RunConfig
+from planner.config.run import RunConfig
 from planner.counts.flops import Flops, Operator, flops_of, mask_entries_per_sequence, operators_of
-from planner.counts.parameters import nominal_parameters, parameters_of
-from planner.counts.run import recipe_of, requested_tokens, tokens_per_step
+from planner.counts.run import Resolved, resolve
 from planner.formulas import flops, throughput
-from planner.presets import Gpu
 from planner.rules import rules
 from planner.step_time.throughput import Throughput, peak_flops_rate, throughput_of
 
@@ -100,8 +97,7 @@ class FlopsReport:
 class FlopsFacts:
     """What the rows are made of; `tokens` are those of the run, None without its length."""
 
-    config: RunConfig
-    gpu: Gpu | None
+    run: Resolved
     operators: tuple[Operator, ...]
     counted: Flops
     speed: Throughput
@@ -113,11 +109,11 @@ def flops_report(config: RunConfig, *, horizon: bool = True) -> FlopsReport:
 
     Memory is not looked at. Raises UnknownNameError when the config names a GPU or recipe that is not in the presets.
     """
-    gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
-    counted = flops_of(config)
-    speed = throughput_of(config, gpu, counted)
-    facts = FlopsFacts(config, gpu, operators_of(config), counted, speed, requested_tokens(config) if horizon else None)
-    totals, counts = _totals(facts), parameters_of(config.model)
+    run = resolve(config)
+    counted = flops_of(run)
+    speed = throughput_of(run, counted)
+    facts = FlopsFacts(run, operators_of(config), counted, speed, run.requested_tokens if horizon else None)
+    totals, counts = _totals(facts), run.parameters
     return FlopsReport(
         schema_version=config.schema_version,
         model=config.model.name,
@@ -128,7 +124,7 @@ def flops_report(config: RunConfig, *, horizon: bool = True) -> FlopsReport:
         totals=totals,
         conventions=_conventions(facts, totals),
         gpu=config.hardware.gpu,
-        compute_dtype=recipe_of(config).compute_dtype,
+        compute_dtype=run.recipe.compute_dtype,
         tokens_per_second_per_gpu=speed.tokens_per_second_per_gpu,
         speed_basis=speed.basis,
         denominators=_denominators(facts),
@@ -141,7 +137,7 @@ def flops_document(report: FlopsReport) -> dict[str, Any]:
 
 
 def _totals(facts: FlopsFacts) -> Totals:
-    operators, tokens, per_step = facts.operators, facts.tokens, tokens_per_step(facts.config)
+    operators, tokens, per_step = facts.operators, facts.tokens, facts.run.tokens_per_step
     model, hardware = sum(o.model for o in operators), sum(o.hardware for o in operators)
     return Totals(
         forward_per_token=sum(o.forward for o in operators),
@@ -191,14 +187,14 @@ THIS_RUN = {
 
 def _conventions(facts: FlopsFacts, totals: Totals) -> tuple[ConventionFlops, ...]:
     """Every convention, 6·N with the N that was typed where that is another one, and what this run really computes."""
-    model, seq = facts.config.model, facts.config.training.seq
+    model, seq = facts.run.config.model, facts.run.config.training.seq
     found = [
         _beside_ours(facts, totals, flops_per_token(c, model, seq), {name: getattr(c, name) for name in TEXTS})
         for c in conventions()
     ]
-    flags = nominal_parameters(model)
-    if flags != parameters_of(model).total:
-        found.append(_beside_ours(facts, totals, float(flops.training_flops_6nd(flags, 1)), TYPED))
+    nominal = facts.run.nominal_parameters
+    if nominal != facts.run.parameters.total:
+        found.append(_beside_ours(facts, totals, float(flops.training_flops_6nd(nominal, 1)), TYPED))
     found.append(_beside_ours(facts, totals, float(totals.hardware_per_token), THIS_RUN))
     return tuple(found)
 
@@ -209,7 +205,7 @@ def _beside_ours(facts: FlopsFacts, totals: Totals, count: float, texts: dict[st
         flops_per_token=count,
         run_flops=None if totals.run_tokens is None else float(flops.total_flops(count, totals.run_tokens)),
         ratio=count / totals.model_per_token,
-        utilisation=_utilisation(facts, count, peak_flops_rate(facts.config, facts.gpu)),
+        utilisation=_utilisation(facts, count, peak_flops_rate(facts.run)),
     )
 
 
@@ -218,15 +214,15 @@ def _utilisation(facts: FlopsFacts, per_token: float, rate: float | None) -> flo
     speed = facts.speed.tokens_per_second
     if speed is None or not rate:
         return None
-    return float(throughput.utilisation(per_token, speed, facts.config.hardware.gpus, rate))
+    return float(throughput.utilisation(per_token, speed, facts.run.config.hardware.gpus, rate))
 
 
 def _denominators(facts: FlopsFacts) -> tuple[Denominator, ...]:
     """The card's dense peaks by type, then the rates that others divide by; none for a processor."""
-    gpu = facts.gpu
+    gpu = facts.run.gpu
     if gpu is None:
         return ()
-    used = recipe_of(facts.config).compute_dtype
+    used = facts.run.recipe.compute_dtype
     rows: list[tuple[str, str, int | None, bool, str]] = []
     for kind in TYPES:
         where = "dense, outside the tensor cores" if kind == "fp32" else "dense"

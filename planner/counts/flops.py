@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
-from planner.counts.parameters import nominal_parameters, parameters_of
-from planner.counts.run import requested_tokens, tokens_per_step
+from planner.counts.run import Resolved
 from planner.counts.shape import attended_keys, has_window, shape_of
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.formulas import flops
@@ -189,20 +188,20 @@ def last_products(config: RunConfig) -> tuple[str, ...]:
     return ("mlp.down",)
 
 
-def flops_of(config: RunConfig) -> Flops:
+def flops_of(run: Resolved) -> Flops:
     """FLOPs in the named conventions."""
-    shape, counts = shape_of(config.model), parameters_of(config.model)
-    tokens, keys = requested_tokens(config), attended_keys(config.model, config.training.seq)
+    shape, counts, config = run.shape, run.parameters, run.config
+    tokens, keys = run.requested_tokens, attended_keys(config.model, config.training.seq)
     args = (counts.active_linear, shape.query_width, shape.value_width, keys)
     model = int(flops.model_flops_per_token(*args))
     again = sum(o.recomputed for o in operators_of(config))
     hardware = int(flops.hardware_flops_per_token(model, again))
     return Flops(
-        training_6nd=float(flops.training_flops_6nd(nominal_parameters(config.model), tokens)),
+        training_6nd=float(flops.training_flops_6nd(run.nominal_parameters, tokens)),
         training_model=float(flops.total_flops(model, tokens)),
         training_hardware=float(flops.total_flops(hardware, tokens)),
         per_token_model=model,
         per_token_model_causal=int(flops.model_flops_per_token_causal(*args)),
         per_token_hardware=hardware,
-        per_step_model=int(flops.total_flops(model, tokens_per_step(config))),
+        per_step_model=int(flops.total_flops(model, run.tokens_per_step)),
     )

@@ -1,12 +1,71 @@
-"""Config to plain numbers: every branch on a choice (gated? tied? which recipe? which schedule?) ends here."""
+"""What a config comes to: the hardware, the recipe, the shape, and how many steps and tokens. Asked once a plan."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from planner import presets
-from planner.config.run import RunConfig, TrainingConfig
+from planner.config.run import CPU, RunConfig
+from planner.counts.parameters import Parameters, parameters_of
 from planner.counts.schedule import schedule_rate
+from planner.counts.shape import Shape, shape_of
 from planner.formulas import batch
-from planner.presets import Recipe
+from planner.presets import Gpu, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A config and the answers that everything in a plan needs. `resolve` makes it once; it is handed on.
+
+    gpu: None is this machine's processor. nominal_parameters: the N of 6*N*D, the number typed or else the exact count.
+    requested_tokens: the D of 6*N*D, the tokens asked for or else those of the steps asked for. trained_tokens: those
+    of the whole steps.
+    """
+
+    config: RunConfig
+    gpu: Gpu | None
+    recipe: Recipe
+    shape: Shape
+    parameters: Parameters
+    nominal_parameters: int
+    sequences_per_step: int
+    tokens_per_step: int
+    steps: int
+    requested_tokens: int
+    trained_tokens: int
+
+
+def resolve(config: RunConfig) -> Resolved:
+    """The answers for a validated config.
+
+    Raises UnknownNameError for a GPU or recipe that is not a preset.
+    """
+    training, parameters = config.training, parameters_of(config.model)
+    sequences = sequences_per_step(config)
+    per_step = int(batch.tokens_per_step(sequences, training.seq))
+    steps = _steps(config, per_step)
+    trained = int(batch.trained_tokens(steps, per_step))
+    return Resolved(
+        config=config,
+        gpu=gpu_of(config),
+        recipe=recipe_of(config),
+        shape=shape_of(config.model),
+        parameters=parameters,
+        nominal_parameters=config.model.nominal_parameters or parameters.total,
+        sequences_per_step=sequences,
+        tokens_per_step=per_step,
+        steps=steps,
+        requested_tokens=training.tokens if training.tokens is not None else trained,
+        trained_tokens=trained,
+    )
+
+
+def gpu_of(config: RunConfig) -> Gpu | None:
+    """The card that the config names; None for this machine's processor.
+
+    Raises UnknownNameError for a name that is not a preset.
+    """
+    return None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
 
 
 def recipe_of(config: RunConfig) -> Recipe:
@@ -35,10 +94,11 @@ def tokens_per_step(config: RunConfig) -> int:
 
 def steps_of(config: RunConfig) -> int:
     """Whole optimizer steps of the run."""
-    return _steps(config.training, tokens_per_step(config))
+    return _steps(config, tokens_per_step(config))
 
 
-def _steps(training: TrainingConfig, per_step: int) -> int:
+def _steps(config: RunConfig, per_step: int) -> int:
+    training = config.training
     if training.steps is not None:
         return training.steps
     assert training.tokens is not None, "the config holds one of tokens and steps"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from planner import presets
 from planner.config.run import RunConfig, TrainingConfig
 from planner.counts.parameters import nominal_parameters
-from planner.counts.run import tokens_per_step
+from planner.counts.run import resolve, tokens_per_step
 from planner.errors import InputError
 from planner.inputs.flags import Assumptions, Flags
 from planner.memory.breakdown import memory_breakdown
@@ -117,7 +117,7 @@ def _largest_micro_batch(whole: RunConfig, per_device: int) -> int:
             return micro
         update = {"micro_batch": micro, "accumulation": per_device // micro}
         tried = whole.model_copy(update={"training": training.model_copy(update=update)})
-        need = memory_breakdown(tried, gpu, replay=False).peak_allocated_bytes
+        need = memory_breakdown(resolve(tried), replay=False).peak_allocated_bytes
         if need is not None and need <= FILL * usable:
             return micro
     return 1

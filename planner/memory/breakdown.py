@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.config.run import RunConfig
-from planner.counts.parameters import nominal_parameters, parameters_of
-from planner.counts.run import recipe_of
+from planner.counts.run import Resolved
 from planner.formulas import memory
 from planner.memory.coverage import not_covered
 from planner.memory.device import Device, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
 from planner.memory.phases import simulate_run
-from planner.presets import Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +48,15 @@ class Memory:
     checkpoint_bytes: int
 
 
-def memory_breakdown(config: RunConfig, gpu: Gpu | None, replay: bool = True) -> Memory:
-    """The memory breakdown of `config` on `gpu`; None: on this machine's CPU.
+def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
+    """The memory breakdown of a run on one of its devices.
 
     replay: False gives allocated and reserved bytes by rule, without simulating the allocator (in a search).
 
     Activation bytes are those of the reference trainer's model under the config's runtime. If the options are not
     covered for that runtime (`coverage.py`), they are those of the eager runtime, with an interval around them.
     """
-    counts = parameters_of(config.model)
-    recipe = recipe_of(config)
+    config, gpu, counts, recipe = run.config, run.gpu, run.parameters, run.recipe
     # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
     simulated = simulate_run(config, on_gpu=gpu is not None)
     largest, saved = simulated.max_by_component, simulated.saved_by_operator
@@ -68,9 +65,9 @@ def memory_breakdown(config: RunConfig, gpu: Gpu | None, replay: bool = True) ->
     usable = gpu.usable_bytes if gpu else _host_memory(config)
     device = device_memory(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
     if gpu and not_covered(config) is not None:
-        device = _bounded(device, simulated.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(config))))
+        device = _bounded(device, simulated.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(run))))
     return Memory(
-        rule_14_bytes=int(memory.rule_14_bytes(nominal_parameters(config.model))),
+        rule_14_bytes=int(memory.rule_14_bytes(run.nominal_parameters)),
         weights_bytes=largest["weights"],
         master_weights_bytes=int(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter)),
         gradients_bytes=int(memory.gradients_bytes(counts.total, recipe.gradients_bytes_per_parameter)),
@@ -96,13 +93,13 @@ def memory_breakdown(config: RunConfig, gpu: Gpu | None, replay: bool = True) ->
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=simulated.phases,
-        checkpoint_bytes=_checkpoint_bytes(config, optimizer),
+        checkpoint_bytes=_checkpoint_bytes(run, optimizer),
     )
 
 
-def _gradient_bytes(config: RunConfig) -> int:
+def _gradient_bytes(run: Resolved) -> int:
     """Itemsize of a new gradient that is alive together with the accumulated one; 0 without accumulation."""
-    return recipe_of(config).weights_bytes_per_parameter if config.training.accumulation > 1 else 0
+    return run.recipe.weights_bytes_per_parameter if run.config.training.accumulation > 1 else 0
 
 
 def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
@@ -112,11 +109,10 @@ def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
     return replace(device, allocated_low=state, allocated_high=device.allocated_high + gradients)
 
 
-def _checkpoint_bytes(config: RunConfig, optimizer: OptimizerMemory) -> int:
+def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:
     """Bytes of a checkpoint's files: the updated weights and the optimizer state, without what all tensors share."""
-    counts = parameters_of(config.model)
-    weights = int(memory.weights_bytes(counts.total, updated_itemsize(config)))
-    entries = counts.tensors + sum(times for _, times in optimizer.storages)
+    weights = int(memory.weights_bytes(run.parameters.total, updated_itemsize(run.config)))
+    entries = run.parameters.tensors + sum(times for _, times in optimizer.storages)
     return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
 
 

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
 
-from planner.config.run import RunConfig
-from planner.counts.parameters import parameters_of
-from planner.counts.run import recipe_of
-from planner.counts.shape import shape_of
+from planner.counts.run import Resolved
 from planner.formulas import throughput
 from planner.formulas.itemsize import FP32
 from planner.step_time.kernel_tables import Tables, bf16_is_faster
@@ -52,7 +49,7 @@ class StepTime:
     parts: dict[str, float]
 
 
-def step_seconds_from_profile(config: RunConfig, profile: dict[str, object]) -> StepTime:
+def step_seconds_from_profile(run: Resolved, profile: dict[str, object]) -> StepTime:
     """Seconds of one optimizer step on the machine that the profile was measured on.
 
     Every micro-batch forward and backward (blocks recomputed where checkpointing asks for it), gradients added up,
@@ -60,11 +57,11 @@ def step_seconds_from_profile(config: RunConfig, profile: dict[str, object]) -> 
     the further the sizes lie beyond those timed. Raises ConfigError for a profile that cannot be used.
     """
     tables = Tables(profile)
-    micro = _Micro(config, tables)
+    micro = _Micro(run, tables)
     micro.walk()
     update = _Sum(tables)
-    _update(config, update)
-    times = config.training.accumulation
+    _update(run, update)
+    times = run.config.training.accumulation
     parts = {name: times * micro.sum.parts[name] + update.parts[name] for name in PARTS}
     seconds = sum(parts.values())
     doubt = (times * micro.sum.doubt + update.doubt) / seconds
@@ -97,11 +94,11 @@ class _Sum:
 class _Micro:
     """One micro-batch, forward and backward, as kernels. n tokens, `kind` the compute type, `c` its bytes."""
 
-    def __init__(self, config: RunConfig, tables: Tables) -> None:
-        self.s, self.t, self.sum = shape_of(config.model), config.training, _Sum(tables)
+    def __init__(self, run: Resolved, tables: Tables) -> None:
+        self.s, self.t, self.sum = run.shape, run.config.training, _Sum(tables)
         self.n = self.t.micro_batch * self.t.seq
-        self.parameters = parameters_of(config.model).total
-        self.c = recipe_of(config).compute_bytes
+        self.parameters = run.parameters.total
+        self.c = run.recipe.compute_bytes
         self.casts = self.c != FP32
         self.kind = "bf16" if self.casts else "fp32"
         self.norm_kernel = "layer_norm" if self.s.stat_vectors == 2 else "rms_norm"
@@ -255,12 +252,12 @@ class _Micro:
             self.sum.add("embedding", "add", "fp32", (s.vocab * s.hidden,), s.vocab * s.hidden * FP32)
 
 
-def _update(config: RunConfig, total: _Sum) -> None:
+def _update(run: Resolved, total: _Sum) -> None:
     """Clipping and AdamW: a time for all parameters, and a cost of each tensor."""
-    counts = parameters_of(config.model)
+    counts, optimizer = run.parameters, run.config.optimizer
     # half of the clip's traffic is the norm, half the scaling: without limits the norm is taken all the same. Cutting
     # values reads and writes twice as the scaling does once, and the limit of the norm then wants the norm of the rest
-    norm, value = config.optimizer.clip_norm is not None, config.optimizer.clip_value is not None
+    norm, value = optimizer.clip_norm is not None, optimizer.clip_value is not None
     halves = 1 + norm + value * (2 + norm)
     for part, kernel in (("clipping", "clip"), ("optimizer", "adamw")):
         total.add(part, kernel, "fp32", (counts.total,))

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from planner.config.run import RunConfig
 from planner.counts.flops import Flops
-from planner.counts.parameters import parameters_of
-from planner.counts.run import recipe_of, requested_tokens, tokens_per_step
-from planner.counts.shape import Shape, shape_of
+from planner.counts.run import Resolved
+from planner.counts.shape import Shape
 from planner.formulas import throughput
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
-from planner.step_time import collectives as communication
+from planner.step_time.collectives import data_parallel_seconds
 
 MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, nothing recomputed) over the dense peak"
 
@@ -53,15 +52,16 @@ class StepSeconds:
     parts: dict[str, float]
 
 
-def throughput_of(config: RunConfig, gpu: Gpu | None, counted: Flops) -> Throughput:
+def throughput_of(run: Resolved, counted: Flops) -> Throughput:
     """Speed and utilisation; every number None where the hardware's own figures are unknown."""
-    peak = peak_flops_rate(config, gpu)
-    step = _step_seconds(config, gpu, counted, peak)
+    peak = peak_flops_rate(run)
+    step = _step_seconds(run, counted, peak)
     if step is None:
         return UNKNOWN
-    gpus, tokens = config.hardware.gpus, tokens_per_step(config)
+    gpus = run.config.hardware.gpus
     middle, low, high = (
-        float(throughput.tokens_per_second(tokens, seconds)) for seconds in (step.seconds, step.high, step.low)
+        float(throughput.tokens_per_second(run.tokens_per_step, seconds))
+        for seconds in (step.seconds, step.high, step.low)
     )
 
     def used(rate: float, per_token: int) -> float | None:
@@ -85,18 +85,18 @@ def throughput_of(config: RunConfig, gpu: Gpu | None, counted: Flops) -> Through
     )
 
 
-def peak_flops_rate(config: RunConfig, gpu: Gpu | None) -> float | None:
+def peak_flops_rate(run: Resolved) -> float | None:
     """Dense peak of the recipe's compute type, FLOP/s; None when the card has none or it is unknown."""
-    found = gpu.peak_dense_flops.get(recipe_of(config).compute_dtype) if gpu else None
+    found = run.gpu.peak_dense_flops.get(run.recipe.compute_dtype) if run.gpu else None
     return float(found) if found else None
 
 
-def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: float | None) -> StepSeconds | None:
-    hardware, tokens = config.hardware, tokens_per_step(config)
+def _step_seconds(run: Resolved, counted: Flops, peak: float | None) -> StepSeconds | None:
+    config, gpu, tokens = run.config, run.gpu, run.tokens_per_step
+    hardware = config.hardware
     if hardware.tflops is not None:
-        asked = requested_tokens(config)
-        work = counted.training_6nd
-        seconds = throughput.step_seconds_from_rate(work, tokens, asked, hardware.gpus, hardware.tflops)
+        work, requested = counted.training_6nd, run.requested_tokens
+        seconds = throughput.step_seconds_from_rate(work, tokens, requested, hardware.gpus, hardware.tflops)
         return StepSeconds(seconds, seconds, seconds, "given", {})
     if hardware.mfu is not None:
         if peak is None:
@@ -108,11 +108,11 @@ def _step_seconds(config: RunConfig, gpu: Gpu | None, counted: Flops, peak: floa
     if config.profile is not None:
         from planner.step_time.kernels import step_seconds_from_profile  # its tables are needed with a profile only
 
-        found = step_seconds_from_profile(config, config.profile)
+        found = step_seconds_from_profile(run, config.profile)
         return StepSeconds(found.seconds, found.low, found.high, "profile", found.parts)
     if gpu is None or peak is None or gpu.memory_bandwidth is None:
         return None
-    return _from_datasheet(config, gpu, peak, gpu.memory_bandwidth)
+    return _from_datasheet(run, gpu, peak, gpu.memory_bandwidth)
 
 
 PRICED_MODEL = {
@@ -145,10 +145,9 @@ def is_priced(config: RunConfig) -> bool:
     return plain and tables and loop and update and every and t.recipe in ("mixed-bf16", "fp32")
 
 
-def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth: float) -> StepSeconds | None:
+def _from_datasheet(run: Resolved, gpu: Gpu, peak: float, nominal_bandwidth: float) -> StepSeconds | None:
     """Roofline terms of the reference trainer's eager loop, added; data-parallel all-reduce where there are several."""
-    shape, t = shape_of(config.model), config.training
-    counts, c = parameters_of(config.model), recipe_of(config).compute_bytes
+    s, t, c = run.shape, run.config.training, run.recipe.compute_bytes
     family, runtime = roofline_of(gpu.id), rules("roofline")["runtime"]["eager"]
     n, bandwidth = t.micro_batch * t.seq, nominal_bandwidth * family["bandwidth_share"]
     rate = peak * family["gemm_share"]
@@ -157,7 +156,6 @@ def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth:
         one = throughput.gemm_seconds(n, inputs, outputs, c, rate, bandwidth, runtime["small_gemm"])
         return float(one)
 
-    s = shape
     into, out = products(s.hidden, s.query_width + 2 * s.key_width), products(s.query_width, s.hidden)
     block = throughput.block_product_seconds(
         into, out, products(s.hidden, s.ffn), products(s.ffn, s.hidden), s.mlp_matrices
@@ -183,8 +181,8 @@ def _from_datasheet(config: RunConfig, gpu: Gpu, peak: float, nominal_bandwidth:
     micro = float(throughput.with_host_seconds(device, s.layers * runtime["host_seconds"]))
     parts["launch overhead"] = throughput.launch_seconds(micro, device)
     parts = {name: float(throughput.micro_batches_seconds(part, t.accumulation)) for name, part in parts.items()}
-    parts["optimizer"] = float(throughput.traffic_seconds(runtime["optimizer_bytes"] * counts.total, bandwidth))
-    shared = communication.data_parallel_seconds(config, gpu, counts.total, micro)
+    parts["optimizer"] = float(throughput.traffic_seconds(runtime["optimizer_bytes"] * run.parameters.total, bandwidth))
+    shared = data_parallel_seconds(run, gpu, micro)
     if shared is None:
         return None
     parts["all-reduce"], straggling = shared

@@ -21,7 +21,7 @@ from planner.analysis.fitting import (
     with_remedies,
 )
 from planner.config.run import RunConfig
-from planner.counts.run import tokens_per_step
+from planner.counts.run import resolve, tokens_per_step
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags, flag
 from planner.memory.breakdown import memory_breakdown
@@ -178,6 +178,9 @@ def test_the_remedy_of_a_plan_that_does_not_fit_makes_it_fit() -> None:
             continue
         assert "GPU with more memory" in remedy, remedy
         gpu = presets.gpu("a100-40gb")
-        assert not any(memory_breakdown(one.config, gpu).fits for one in every_change(config)), (flags, remedy)
+        assert not any(memory_breakdown(replace(resolve(one.config), gpu=gpu)).fits for one in every_change(config)), (
+            flags,
+            remedy,
+        )
         refused += 1
     assert typed >= 15 and refused >= 3, (typed, refused)

@@ -21,6 +21,7 @@ from planner.counts.flops import (
     operators_of,
 )
 from planner.counts.parameters import parameters_of
+from planner.counts.run import resolve
 from planner.counts.shape import attended_keys, shape_of
 from planner.formulas import flops
 from planner.inputs.draft import draft
@@ -57,7 +58,7 @@ def test_operators_add_up_to_the_closed_form(changes: dict[str, Any]) -> None:
     config = config_of(changes=changes)
     operators, counts = operators_of(config), parameters_of(config.model)
     assert sum(o.weights for o in operators) == counts.active_linear
-    assert sum(o.model for o in operators) == flops_of(config).per_token_model
+    assert sum(o.model for o in operators) == flops_of(resolve(config)).per_token_model
     assert all(o.backward == 2 * o.forward for o in operators)
     assert sum(keys_by_block(config.model, config.training.seq)) == attended_keys(config.model, config.training.seq)
 
@@ -75,7 +76,7 @@ def test_every_preset_has_flops_in_every_convention(name: str) -> None:
     config = config_of(name)
     assert sum(asdict(parts_of(config.model)).values()) == parameters_of(config.model).total
     counted = {c.id: flops_per_token(c, config.model, config.training.seq) for c in conventions()}
-    assert counted["matmul-full"] == flops_of(config).per_token_model
+    assert counted["matmul-full"] == flops_of(resolve(config)).per_token_model
     assert counted["palm"] >= counted["nanogpt"] > counted["6n-total"] >= counted["6n-active"]
     assert counted["mask-exact"] > counted["megatron-causal"] or config.model.sliding_window or config.model.moe
 

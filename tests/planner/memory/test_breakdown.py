@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.memory.breakdown import Memory, memory_breakdown
@@ -34,7 +37,7 @@ def config_of(shape: dict[str, str], **changed: str) -> RunConfig:
 
 def simulated(shape: dict[str, str], **changed: str) -> Memory:
     """Without the simulated allocator, which changes nothing that these properties are about."""
-    return memory_breakdown(config_of(shape, **changed), A100, replay=False)
+    return memory_breakdown(replace(resolve(config_of(shape, **changed)), gpu=A100), replay=False)
 
 
 def peak(shape: dict[str, str], **changed: str) -> int:
@@ -44,7 +47,7 @@ def peak(shape: dict[str, str], **changed: str) -> int:
 @examples(20)
 @given(shapes)
 def test_components_sum_at_every_phase_and_bound_each_other(shape: dict[str, str]) -> None:
-    memory = memory_breakdown(config_of(shape), A100)
+    memory = memory_breakdown(replace(resolve(config_of(shape)), gpu=A100))
     for phase in memory.phases:
         assert sum(phase.at_peak.values()) == phase.peak_bytes <= memory.peak_requested_bytes
         assert all(size >= 0 for size in phase.at_peak.values())

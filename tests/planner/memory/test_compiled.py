@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from planner import presets
 from planner.analysis.findings import findings
 from planner.config.run import IMPLEMENTATIONS, TrainingConfig
 from planner.counts.parameters import parameters_of
+from planner.counts.run import resolve
 from planner.memory.breakdown import memory_breakdown
 from planner.memory.coverage import EXCLUSIONS, not_covered
 from planner.memory.phases import simulate_run
@@ -40,7 +42,9 @@ def test_gpt2_as_written_out(sequences: int) -> None:
 
 def test_compiled_needs_less_than_eager_for_the_loss() -> None:
     compiled, eager = (
-        memory_breakdown(config_of(**GPT2, runtime=way, micro_batch=8), presets.gpu("a100-80gb")).peak_requested_bytes
+        memory_breakdown(
+            replace(resolve(config_of(**GPT2, runtime=way, micro_batch=8)), gpu=presets.gpu("a100-80gb"))
+        ).peak_requested_bytes
         for way in ("compiled", "eager")
     )
     assert (eager - compiled) / (8 * 1024 * 50304) > 4
@@ -103,8 +107,8 @@ def test_options_not_covered_are_bounded_and_reported(changes: dict[str, Any]) -
     reason = not_covered(config)
     assert reason is not None
     card = presets.gpu("a100-80gb")
-    bounded = memory_breakdown(config, card)
-    eager = memory_breakdown(config_of(**(changes | {"runtime": "eager"})), card)
+    bounded = memory_breakdown(replace(resolve(config), gpu=card))
+    eager = memory_breakdown(replace(resolve(config_of(**(changes | {"runtime": "eager"}))), gpu=card))
     assert bounded.peak_requested_bytes == eager.peak_requested_bytes
     assert bounded.peak_allocated_bytes_low is not None and bounded.peak_allocated_bytes_high is not None
     assert eager.peak_allocated_bytes_low is not None and eager.peak_allocated_bytes_high is not None

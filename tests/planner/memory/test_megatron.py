@@ -8,6 +8,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
+from planner.counts.run import resolve
 from planner.memory.breakdown import memory_breakdown
 from planner.memory.eager.context import simulation_context
 from planner.memory.megatron import fused_program
@@ -126,6 +127,6 @@ def test_the_simulation_keeps_what_is_saved_and_ends_with_the_gradients(checkpoi
 
 
 def test_the_breakdown_names_the_operators() -> None:
-    memory = memory_breakdown(config_of(recipe="master-bf16", runtime="fused"), None)
+    memory = memory_breakdown(resolve(config_of(recipe="master-bf16", runtime="fused")))
     assert memory.saved_bytes == sum(memory.saved_by_operator.values())
     assert memory.saved_by_operator["blocks.attention"] > 0

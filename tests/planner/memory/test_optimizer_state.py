@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from planner import presets
 from planner.config.run import IMPLEMENTATIONS, WITH_OWN_STATE_TYPE, OptimizerConfig, RunConfig
+from planner.counts.run import resolve
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
@@ -69,7 +71,7 @@ def test_moments_have_the_type_asked_for_else_that_of_what_is_updated() -> None:
                                                   ("pure-bf16", 8), ("fp32", 16), ("fp8-deepseek-v3", 14)])  # fmt: skip
 def test_bytes_per_parameter_of_a_recipe(recipe: str, expected: int) -> None:
     config = config_of(recipe=recipe)
-    m, r = memory_breakdown(config, presets.gpu("h100-80gb")), presets.recipe(recipe)
+    m, r = memory_breakdown(replace(resolve(config), gpu=presets.gpu("h100-80gb"))), presets.recipe(recipe)
     total = sum(t.count * t.times for t in parameter_tensors(config.model))
     counters = 4 * sum(t.times for t in parameter_tensors(config.model))
     linear = 12 * 12 * 768**2 + 50257 * 768
@@ -114,7 +116,7 @@ def test_parts_sum_to_the_whole(
     config = config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
     account = optimizer_memory(config)
     assert account.state_bytes == sum(size * times for size, times in account.storages)
-    memory = memory_breakdown(config, presets.gpu("h100-80gb"))
+    memory = memory_breakdown(replace(resolve(config), gpu=presets.gpu("h100-80gb")))
     assert memory.optimizer_bytes == account.state_bytes
     for phase in memory.phases:
         assert sum(phase.at_peak[c] for c in COMPONENTS) == phase.peak_bytes

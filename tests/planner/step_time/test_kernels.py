@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from planner.counts.run import resolve
 from planner.errors import ConfigError
 from planner.step_time.kernel_tables import POWERS, Table
 from planner.step_time.kernels import PARTS, StepTime, bf16_is_faster, step_seconds_from_profile
@@ -68,7 +69,7 @@ def config(llama: bool = False, layers: int = 4, vocab: int = 256, **training: A
 
 def step(*args: Any, **keywords: Any) -> StepTime:
     """The prediction for `config(…)` on the made-up machine."""
-    return step_seconds_from_profile(config(*args, **keywords), made_up())
+    return step_seconds_from_profile(resolve(config(*args, **keywords)), made_up())
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -157,8 +158,8 @@ def test_noise_and_sizes_beyond_the_tables_widen_the_interval() -> None:
     def width(found: StepTime) -> float:
         return found.high / found.low
 
-    quiet = step_seconds_from_profile(config(), made_up(relative_noise=0.0))
-    noisy = step_seconds_from_profile(config(), made_up(relative_noise=0.3))
+    quiet = step_seconds_from_profile(resolve(config()), made_up(relative_noise=0.0))
+    noisy = step_seconds_from_profile(resolve(config()), made_up(relative_noise=0.3))
     assert noisy.seconds == quiet.seconds
     assert width(noisy) > width(quiet)
     assert width(step(vocab=2**20)) > width(step(vocab=2**12))
@@ -192,16 +193,16 @@ def broken(kernel: str, kind: str, value: object) -> dict[str, Any]:
 )
 def test_a_malformed_profile_is_the_users_to_mend(profile: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        step_seconds_from_profile(config(), profile)
+        step_seconds_from_profile(resolve(config()), profile)
     assert caught.value.remedy
 
 
 def test_a_profile_without_a_kernel_that_the_model_needs_is_refused_by_name() -> None:
     profile = made_up()
     del profile["kernels"]["rms_norm_forward"]
-    step_seconds_from_profile(config(llama=False), profile)  # a GPT-2 has no RMSNorm
+    step_seconds_from_profile(resolve(config(llama=False)), profile)  # a GPT-2 has no RMSNorm
     with pytest.raises(ConfigError, match="rms_norm_forward"):
-        step_seconds_from_profile(config(llama=True), profile)
+        step_seconds_from_profile(resolve(config(llama=True)), profile)
 
 
 @pytest.mark.parametrize(("slower", "faster"), [(0.5, True), (10.0, False)])
@@ -221,7 +222,7 @@ def test_each_limit_of_the_gradients_costs_its_passes() -> None:
 
     def seconds(**limits: float | None) -> float:
         changed = base.model_copy(update={"optimizer": base.optimizer.model_copy(update=limits)})
-        return step_seconds_from_profile(changed, made_up()).parts["clipping"]
+        return step_seconds_from_profile(resolve(changed), made_up()).parts["clipping"]
 
     half = seconds(clip_norm=None)
     found = [seconds(clip_norm=1.0), seconds(clip_norm=None, clip_value=1.0), seconds(clip_norm=1.0, clip_value=1.0)]

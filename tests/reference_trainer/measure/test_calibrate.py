@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.errors import FileError, InputError
 from planner.inputs.profile_cache import load_profile, profile_path, save_profile
 from planner.step_time.kernel_tables import Tables
@@ -51,7 +52,7 @@ def test_the_smallest_time_box_gives_every_kernel_that_a_prediction_needs(
     profile: dict[str, Any], tiny: MakeConfig, shape: dict[str, Any], recipe: str, checkpointing: str
 ) -> None:
     config = tiny(**shape, recipe=recipe, activation_checkpointing=checkpointing)
-    found = step_seconds_from_profile(config, profile)
+    found = step_seconds_from_profile(resolve(config), profile)
     assert 0 < found.low < found.seconds < found.high
 
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig, TrainingConfig
 from planner.counts.flops import SCORES, VALUES, flops_of, operators_of
+from planner.counts.run import resolve
 from planner.formulas.flops import mask_entries
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
@@ -161,7 +162,7 @@ def test_forward_and_backward_by_operator(name: str) -> None:
     forward, by_operator = counted_on_meta(config, backward=False)
     assert sum(planned_by_module(config, "forward").values()) == forward
     assert sum(planned_by_module(config, "backward").values()) == total - forward
-    assert total == TOKENS * flops_of(config).per_token_model
+    assert total == TOKENS * flops_of(resolve(config)).per_token_model
     assert planned_by_module(config, "forward") == by_operator
 
 
@@ -170,12 +171,12 @@ def test_forward_and_backward_by_operator(name: str) -> None:
 def test_recomputation(name: str, run: str) -> None:
     config = config_of(name, run)
     total, _ = counted_on_meta(config, backward=True)
-    assert total == TOKENS * flops_of(config).per_token_hardware
+    assert total == TOKENS * flops_of(resolve(config)).per_token_hardware
 
 
 def test_the_comparison_sees_another_shape() -> None:
     total, _ = counted_on_meta(config_of("llama"), backward=True)
-    assert total != TOKENS * flops_of(config_of("head-dim-free")).per_token_model
+    assert total != TOKENS * flops_of(resolve(config_of("head-dim-free"))).per_token_model
 
 
 @pytest.mark.parametrize(("seq", "window"), [(16, 5), (16, 16), (9, 1)])

@@ -14,7 +14,7 @@ from planner.errors import UnitError, nearest
 
 Units = Mapping[str, Fraction | int]
 
-LARGEST = 10**30  # no quantity of this field comes near it: beyond, somebody mistyped
+LARGEST_NUMERAL = 10**30  # no quantity of this field comes near it: beyond, somebody mistyped
 EDGE = 200  # of exponents: with at most 100 digits, what passes lies within 10^-300 and 10^300 and fits a float
 _LONGEST = 100  # characters
 _NUMBER = re.compile(
@@ -78,7 +78,7 @@ class Numeral(NamedTuple):  # not a dataclass: importing those takes 10 ms
             raise self.refuse(f"its exponent is {power}: too {'large' if power > 0 else 'small'}")
         return number * Fraction(10) ** (power if number else 0), Fraction(factor)
 
-    def bounded(self, value: Fraction, allow_zero: bool, largest: int = LARGEST) -> Fraction:
+    def bounded(self, value: Fraction, allow_zero: bool, largest: int = LARGEST_NUMERAL) -> Fraction:
         """`value`, if it is positive (or an allowed zero) and no larger than `largest`."""
         if value == 0 and not allow_zero:
             raise self.refuse("it is zero")

@@ -129,16 +129,16 @@ def estimate(config: RunConfig, *, replay: bool = False) -> Plan:
         parameters=run.parameters,
         shape=run.shape,
         flops=flops,
-        batch=batch_of(run),
+        batch=batch_plan(run),
         memory=memory_breakdown(run, replay),
         throughput=throughput,
         time=time,
         cost=cost_of(run, time),
-        schedule=schedule_of(run),
+        schedule=schedule_plan(run),
     )
 
 
-def batch_of(run: Resolved) -> Batch:
+def batch_plan(run: Resolved) -> Batch:
     """Batch, steps and warm-up."""
     t, warmup = run.config.training, run.config.schedule.warmup_steps
     known = t.dataset_tokens
@@ -206,7 +206,7 @@ def _price_source(own: float | None, price: Price | None) -> str:
     return f"median of {price.rows} {price.kind} prices of {price.date} ({', '.join(price.providers)}); {price.source}"
 
 
-def schedule_of(run: Resolved) -> Schedule:
+def schedule_plan(run: Resolved) -> Schedule:
     """The learning rate at the key steps of the schedule."""
     s = run.config.schedule
     points = tuple(Point(k, k * run.tokens_per_step, schedule_rate(s, run.steps, k)) for k in landmarks(s, run.steps))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Concatenate, ParamSpec
 
-from planner.numeral import EDGE, LARGEST, Numeral, Units
+from planner.numeral import EDGE, LARGEST_NUMERAL, Numeral, Units
 
 _P = ParamSpec("_P")
 
@@ -77,7 +77,7 @@ def parse_duration(text: str, *, name: str, allow_zero: bool = False) -> float:
         if clock is None:
             raise flags.refuse("a time with colons has hours, minutes and seconds (h:mm:ss)", "write 1:30:00 or 1h30m")
         body = "{}h{}m{}s".format(*clock.groups())
-    total, above = Fraction(0), Fraction(LARGEST)
+    total, above = Fraction(0), Fraction(LARGEST_NUMERAL)
     # No unit contains an "e", so that "1e3s" stays one piece here.
     compound = re.fullmatch(r"(?:[\d.,_]+ ?[a-df-zA-DF-Z]+ ?){2,}", body)
     pieces = re.findall(r"[\d.,_]+ ?[a-zA-Z]+", body) if compound else [body]
@@ -102,7 +102,7 @@ def parse_money(text: str, *, name: str, allow_zero: bool = False) -> float:
 
 def spell_count(n: int) -> str:
     """The shortest text that `parse_count` reads back as exactly n: "125M", "1.3B", "524288". 0 <= n <= 10^30."""
-    assert 0 <= n <= LARGEST, n
+    assert 0 <= n <= LARGEST_NUMERAL, n
     # Decimal suffixes only, which read as the same number to everybody; an exponent only from 10^18 on.
     spelled = [str(n)]  # first: on a tie plain digits win
     for suffix, factor in {**_WORDS, "P": _DECIMAL["P"]}.items():

@@ -22,7 +22,7 @@ BUFFER = re.compile(
     r"|e_score_correction_bias)$"
 )
 MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
-NAMES_SHOWN = 3  # names in a message
+_NAMES_SHOWN = 3  # names in a message
 MENDING = "name the model that the file holds by --model or --hf-config, or another file"
 
 
@@ -99,8 +99,8 @@ def _buffers_said(stored: Stored) -> str:
     names = stored.buffers
     if not names:
         return ""
-    more = ", …" if len(names) > NAMES_SHOWN else ""
-    return f"; {len(names)} buffers, which are no parameters, are not counted ({', '.join(names[:NAMES_SHOWN])}{more})"
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    return f"; {len(names)} buffers, which are no parameters, are not counted ({', '.join(names[:_NAMES_SHOWN])}{more})"
 
 
 def _differences(stored: Stored, model: ModelConfig) -> Iterator[tuple[str, str]]:

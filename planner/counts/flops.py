@@ -16,7 +16,7 @@ from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.formulas import flops
 
 TABLES = ("embedding.weight", "position.weight")  # looked up, not multiplied
-EXPERTS = ("mlp.router", "mlp.experts", "mlp.shared")  # of a mixture; other names of an MLP belong to dense blocks
+_EXPERT_TENSORS = ("mlp.router", "mlp.experts", "mlp.shared")  # other names of an MLP belong to dense blocks
 SCORES, VALUES = "attention.scores", "attention.values"
 
 
@@ -112,7 +112,7 @@ def _product(tensor: ParameterTensor, model: ModelConfig) -> Product:
     if moe is not None and len(tensor.shape) == 3:
         met = met // moe.experts * moe.top_k
     one = int(flops.products_forward_flops_per_token(met))
-    routed = tensor.name.startswith(EXPERTS)
+    routed = tensor.name.startswith(_EXPERT_TENSORS)
     here = [not tensor.name.startswith("mlp.") or routed == (block >= s.dense_layers) for block in range(s.layers)]
     return Product(tensor.name.removesuffix(".weight"), met * sum(here), tuple(one if h else 0 for h in here))
 

@@ -14,8 +14,8 @@ from planner.config.model import ModelConfig
 from planner.counts.shape import NORM_EPS, ROTARY_BASE, has_window
 from planner.errors import InputError
 
-PLAIN = {"gelu": "gelu_new", "relu": "relu", "relu2": "relu2"}  # its GELU is the tanh form
-GATED = {"swiglu": "silu", "geglu": "gelu_pytorch_tanh"}
+_PLAIN = {"gelu": "gelu_new", "relu": "relu", "relu2": "relu2"}  # its GELU is the tanh form
+_GATED = {"swiglu": "silu", "geglu": "gelu_pytorch_tanh"}
 Needs = dict[str, tuple[Any, ...]]  # option of ModelConfig: the values that the type can say
 
 
@@ -33,19 +33,19 @@ NEVER: Needs = {
     "position_rows": (None,), "no_position_every": (None,),
 }  # fmt: skip
 WITH_LAYERNORM: Needs = NEVER | {
-    "norm": ("layernorm",), "norm_parameters": ("gain+bias",), "qk_norm": ("none",), "mlp": tuple(PLAIN),
+    "norm": ("layernorm",), "norm_parameters": ("gain+bias",), "qk_norm": ("none",), "mlp": tuple(_PLAIN),
     "biases": ("all",), "sliding_window": (None,),
 }  # fmt: skip
 LIKE_LLAMA: Needs = NEVER | {
     "position": ("rotary",), "rotary_dim": (None,), "norm": ("rmsnorm",), "norm_parameters": ("gain",),
-    "mlp": tuple(GATED), "residual": ("sequential",),
+    "mlp": tuple(_GATED), "residual": ("sequential",),
 }  # fmt: skip
 
 
 def _gpt2(m: ModelConfig) -> dict[str, Any]:
     return {
         "n_layer": m.layers, "n_embd": m.hidden, "n_head": m.heads, "n_inner": m.ffn, "n_positions": m.context,
-        "activation_function": PLAIN[m.mlp], "layer_norm_epsilon": NORM_EPS,
+        "activation_function": _PLAIN[m.mlp], "layer_norm_epsilon": NORM_EPS,
         "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     }  # fmt: skip
 
@@ -64,14 +64,14 @@ def _gpt_neox(m: ModelConfig) -> dict[str, Any]:
     keys = _decoder(m)
     keys["rope_parameters"] |= {"partial_rotary_factor": share}
     return keys | {
-        "rotary_pct": share, "rotary_emb_base": ROTARY_BASE, "layer_norm_eps": NORM_EPS, "hidden_act": PLAIN[m.mlp],
+        "rotary_pct": share, "rotary_emb_base": ROTARY_BASE, "layer_norm_eps": NORM_EPS, "hidden_act": _PLAIN[m.mlp],
         "use_parallel_residual": m.residual == "parallel", "attention_bias": True, "hidden_dropout": 0.0,
     }  # fmt: skip
 
 
 def _llama(m: ModelConfig) -> dict[str, Any]:
     return _decoder(m) | {
-        "num_key_value_heads": m.kv_heads, "head_dim": m.head_dim, "hidden_act": GATED[m.mlp],
+        "num_key_value_heads": m.kv_heads, "head_dim": m.head_dim, "hidden_act": _GATED[m.mlp],
         "rms_norm_eps": NORM_EPS, "attention_bias": m.biases in ("attention", "all"), "mlp_bias": m.biases == "all",
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ from planner.inputs.run_toml import load_config
 from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, JsonObject, Place, follow
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
-RECENT_STEPS = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has
+_RECENT_STEPS = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has
 LAST_EVENTS = 50
 START = Place()
 
@@ -84,7 +84,7 @@ class Record:
     loss: Series = field(default_factory=Series)
     speed: Series = field(default_factory=Series)
     recent: deque[tuple[int, float]] = field(
-        default_factory=lambda: deque(maxlen=RECENT_STEPS)
+        default_factory=lambda: deque(maxlen=_RECENT_STEPS)
     )  # steps and their seconds
     validation: tuple[float, int] | None = None
     best_validation: float | None = None

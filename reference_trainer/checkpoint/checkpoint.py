@@ -35,7 +35,7 @@ from reference_trainer.optim.updater import Updater
 
 HEADROOM_BYTES = 2**20  # bytes: JSON files, headers, the loop's small tensors
 MODEL, OPTIMIZER, EXTRA, STATE = "model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"
-NAMES_SHOWN = 4  # tensors that a message names
+_NAMES_SHOWN = 4  # tensors that a message names
 
 Contents = dict[str, dict[str, Tensor]]  # file, tensor's name, tensor
 
@@ -220,10 +220,10 @@ def _check_tensors(file: Path, stored: dict[str, Tensor], slots: dict[str, Tenso
     """Raises CheckpointError for tensors that are missing, too many, of another shape or type, or not finite."""
     for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots))):
         if names:
-            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             raise CheckpointError(
                 f"{file} does not hold this run's tensors",
-                why=f"{what}: {', '.join(sorted(names)[:NAMES_SHOWN])}{more}",
+                why=f"{what}: {', '.join(sorted(names)[:_NAMES_SHOWN])}{more}",
                 remedy=_remedy(file.parent),
             )
     for name, slot in slots.items():

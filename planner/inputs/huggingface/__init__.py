@@ -21,7 +21,7 @@ from planner.inputs.huggingface import experts, gpt, llama
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
 
-FAMILIES = gpt.FAMILIES | llama.FAMILIES | experts.FAMILIES
+FAMILIES = gpt.GPT_FAMILIES | llama.LLAMA_FAMILIES | experts.EXPERT_FAMILIES
 OTHER_HEADS = ("Classification", "QuestionAnswering", "DoubleHeads", "RewardModel")
 
 

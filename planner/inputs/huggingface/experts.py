@@ -8,13 +8,13 @@ from typing import Any
 from planner.inputs.huggingface.llama import decoder, qwen_window
 from planner.inputs.huggingface.reading import HfConfig
 
-EXPERTS = ("num_experts", "num_local_experts")  # transformers 5 writes Qwen's as Mixtral's
+_EXPERT_KEYS = ("num_experts", "num_local_experts")  # transformers 5 writes Qwen's as Mixtral's
 
 
 def mixtral(c: HfConfig) -> dict[str, Any]:
     """Mixtral 8x7B and 8x22B."""
     found = decoder(c)
-    moe = {"experts": c.size(*EXPERTS), "top_k": c.size("num_experts_per_tok"), "expert_ffn": found["ffn"]}
+    moe = {"experts": c.size(*_EXPERT_KEYS), "top_k": c.size("num_experts_per_tok"), "expert_ffn": found["ffn"]}
     return found | c.window(found["layers"]) | {"moe": moe}
 
 
@@ -37,7 +37,7 @@ def _qwen_experts(c: HfConfig) -> dict[str, Any]:
     if not isinstance(dense, list) or dense != list(range(len(dense))):
         raise c.unsupported("mlp_only_layers", "the first layers of the model, or none")
     return {
-        "experts": c.size(*EXPERTS),
+        "experts": c.size(*_EXPERT_KEYS),
         "top_k": c.size("num_experts_per_tok"),
         "expert_ffn": c.size("moe_intermediate_size"),
         "first_dense_layers": len(dense),
@@ -47,7 +47,7 @@ def _qwen_experts(c: HfConfig) -> dict[str, Any]:
 def olmoe(c: HfConfig) -> dict[str, Any]:
     """OLMoE: whole queries and keys are normed."""
     found = decoder(c, kv_default=True)
-    moe = {"experts": c.size(*EXPERTS), "top_k": c.size("num_experts_per_tok"), "expert_ffn": found["ffn"]}
+    moe = {"experts": c.size(*_EXPERT_KEYS), "top_k": c.size("num_experts_per_tok"), "expert_ffn": found["ffn"]}
     return found | {"biases": c.biases(), "qk_norm": "full", "moe": moe}
 
 
@@ -89,7 +89,7 @@ def deepseek(c: HfConfig) -> dict[str, Any]:
     return found | {"moe": moe}
 
 
-FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
+EXPERT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     "mixtral": mixtral,
     "qwen2_moe": qwen2_moe,
     "qwen3_moe": qwen3_moe,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from planner.inputs.huggingface.reading import GATED, PLAIN, HfConfig
+from planner.inputs.huggingface.reading import GATED_ACTIVATIONS, PLAIN_ACTIVATIONS, HfConfig
 
 BLOOM_CONTEXT = 2048  # of its training (arXiv 2211.05100, table 3); its config may leave it out, for ALiBi has no table
 
@@ -18,7 +18,7 @@ def gpt2(c: HfConfig) -> dict[str, Any]:
         "ffn": c.size("n_inner", default=found["ffn"]),
         "context": c.size("n_positions"),
         "position": "learned",
-        "mlp": c.mlp(PLAIN, "activation_function", default="gelu_new"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "activation_function", default="gelu_new"),
         "biases": "all",
         "tied_embeddings": c.flag("tie_word_embeddings", True),
     }
@@ -36,7 +36,7 @@ def gpt_neox(c: HfConfig) -> dict[str, Any]:
     return found | {
         **c.rotary(found["head_dim"], "rotary_pct", default=0.25),
         "residual": "parallel" if c.flag("use_parallel_residual", True) else "sequential",
-        "mlp": c.mlp(PLAIN, "hidden_act", default="gelu"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="gelu"),
         "biases": "all",
         "tied_embeddings": c.flag("tie_word_embeddings", False),
     }
@@ -53,7 +53,7 @@ def opt(c: HfConfig) -> dict[str, Any]:
     return _decoder(c, kv_heads=c.size("num_attention_heads"), ffn=c.size("ffn_dim")) | {
         "position": "learned",
         "position_rows": context + 2,
-        "mlp": c.mlp(PLAIN, "activation_function", default="relu"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "activation_function", default="relu"),
         "biases": "all",
         "tied_embeddings": c.flag("tie_word_embeddings", True),
     }
@@ -109,7 +109,7 @@ def falcon(c: HfConfig) -> dict[str, Any]:
         "context": c.size("max_position_embeddings", default=2048),
         "position": "alibi" if c.flag("alibi", False) else "rotary",
         "residual": residual,
-        "mlp": c.mlp(PLAIN, "activation", default="gelu"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "activation", default="gelu"),
         "biases": "all" if c.flag("bias", False) else "none",
         "tied_embeddings": c.flag("tie_word_embeddings", True),
     }
@@ -122,7 +122,7 @@ def stablelm(c: HfConfig) -> dict[str, Any]:
     return found | {
         **c.rotary(found["head_dim"], "partial_rotary_factor", default=0.25),
         "residual": "parallel-one-norm" if c.flag("use_parallel_residual", False) else "sequential",
-        "mlp": c.mlp(GATED, "hidden_act", default="silu"),
+        "mlp": c.mlp(GATED_ACTIVATIONS, "hidden_act", default="silu"),
         "biases": "qkv" if c.flag("use_qkv_bias", False) else "none",
         "tied_embeddings": c.flag("tie_word_embeddings", False),
     }
@@ -133,7 +133,7 @@ def starcoder2(c: HfConfig) -> dict[str, Any]:
     found = _decoder(c, kv_heads=c.size("num_key_value_heads"))
     return found | {
         "position": "rotary",
-        "mlp": c.mlp(PLAIN, "hidden_act", default="gelu_pytorch_tanh"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="gelu_pytorch_tanh"),
         "biases": "all" if c.flag("use_bias", True) else "none",
         **c.window(found["layers"]),
         "tied_embeddings": c.flag("tie_word_embeddings", True),
@@ -145,7 +145,7 @@ def nemotron(c: HfConfig) -> dict[str, Any]:
     found = _decoder(c, kv_heads=c.size("num_key_value_heads", default=c.size("num_attention_heads")))
     return found | {
         **c.rotary(found["head_dim"], "partial_rotary_factor", default=0.5),
-        "mlp": c.mlp(PLAIN, "hidden_act", default="relu2"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="relu2"),
         "biases": c.biases(),
         "tied_embeddings": c.flag("tie_word_embeddings", False),
     }
@@ -176,6 +176,6 @@ def _decoder(c: HfConfig, kv_heads: int, ffn: int | None = None) -> dict[str, An
     }
 
 
-FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
+GPT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     f.__name__: f for f in (gpt2, gpt_bigcode, gpt_neox, opt, bloom, mpt, falcon, stablelm, starcoder2, nemotron)
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from planner.inputs.huggingface.reading import GATED, PLAIN, HfConfig
+from planner.inputs.huggingface.reading import GATED_ACTIVATIONS, PLAIN_ACTIVATIONS, HfConfig
 
 
 def decoder(c: HfConfig, *, kv_default: bool = False, head_default: bool = True) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def decoder(c: HfConfig, *, kv_default: bool = False, head_default: bool = True)
         **c.rotary(head_dim),
         "norm": "rmsnorm",
         "norm_parameters": "gain",
-        "mlp": c.mlp(GATED, "hidden_act", default="silu"),
+        "mlp": c.mlp(GATED_ACTIVATIONS, "hidden_act", default="silu"),
         "biases": "none",
         "tied_embeddings": c.flag("tie_word_embeddings", False),
     }
@@ -64,7 +64,7 @@ def gemma(c: HfConfig) -> dict[str, Any]:
     """Gemma."""
     c.only("use_bidirectional_attention", False, (False,))
     return decoder(c, head_default=False) | {
-        "mlp": c.mlp(GATED, "hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
+        "mlp": c.mlp(GATED_ACTIVATIONS, "hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
         "biases": c.biases(),
         "tied_embeddings": c.flag("tie_word_embeddings", True),
     }
@@ -122,12 +122,12 @@ def nanochat(c: HfConfig) -> dict[str, Any]:
         "norm_parameters": "none",
         "qk_norm": "head",
         "embedding_norm": True,
-        "mlp": c.mlp(PLAIN, "hidden_act", default="relu2"),
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="relu2"),
         "biases": c.biases(),
         "logit_softcap": _softcap(c),
     }
 
 
-FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
+LLAMA_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     f.__name__: f for f in (llama, mistral, qwen2, qwen3, gemma, gemma2, olmo, olmo2, phi3, smollm3, nanochat)
 }

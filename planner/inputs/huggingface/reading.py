@@ -11,10 +11,10 @@ from planner.errors import InputError
 # a config names a function; how a program computes it (gelu_new: operator by operator in transformers, which keeps
 # more for backward) is a choice of the plan: mlp = "gelu-written-out"
 GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
-PLAIN = dict.fromkeys(GELU, "gelu") | {"relu": "relu", "relu2": "relu2", "relu_squared": "relu2"}
-GATED = dict.fromkeys(GELU, "geglu") | dict.fromkeys(("silu", "swish"), "swiglu")
+PLAIN_ACTIVATIONS = dict.fromkeys(GELU, "gelu") | {"relu": "relu", "relu2": "relu2", "relu_squared": "relu2"}
+GATED_ACTIVATIONS = dict.fromkeys(GELU, "geglu") | dict.fromkeys(("silu", "swish"), "swiglu")
 BIASES = {(False, False): "none", (True, False): "attention", (True, True): "all"}
-MOST_LAYERS = 10**4  # more than any model has
+MOST_LAYERS_READ = 10**4  # more than any model has
 MAY_BE_LONG = 60  # characters of a value that a message shows
 
 
@@ -55,8 +55,8 @@ class HfConfig:
     def layers(self, key: str) -> int:
         """The number of blocks, of which lists are made. Raises InputError."""
         found = self.size(key)
-        if found > MOST_LAYERS:
-            raise self.unsupported(key, f"at most {MOST_LAYERS} layers")
+        if found > MOST_LAYERS_READ:
+            raise self.unsupported(key, f"at most {MOST_LAYERS_READ} layers")
         return found
 
     def inside(self, key: str) -> HfConfig:

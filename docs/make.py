@@ -96,7 +96,7 @@ def _model_row(id: str) -> str:
 
 
 def formulas() -> str:
-    """Every registered formula, topic by topic: LaTeX by sympy from the function itself, unit, source, witness."""
+    """Every registered formula by topic: LaTeX from the function, unit, source, and what it is checked against."""
     import planner
     from planner.analysis.explain.symbolic import formula_equation
     from planner.formulas.formula import FORMULAS
@@ -115,7 +115,7 @@ def formulas() -> str:
             f"### `{name}`\n\n{what}\n\n$${latex}$$\n\n"
             f"- gives: `{f.gives}`, {QUANTITIES[f.gives].meaning} ({QUANTITIES[f.gives].unit})\n"
             f"- from: {', '.join(arguments)}\n"
-            f"- source: {f.source}\n- witness: {f.witness}"
+            f"- source: {f.source}\n- checked against: {f.witness}"
         )
     about = {topic: (import_module(topic).__doc__ or "").strip().splitlines()[0] for topic in topics}
     return "\n\n".join(f"## {about[topic]}\n\n" + "\n\n".join(entries) for topic, entries in topics.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 from pathlib import Path
 
@@ -41,3 +42,11 @@ def test_every_line_works_after_the_one_before(call: Call, tmp_path: Path) -> No
         assert said.code == 0 or (said.code == 1 and ("preflight" in line or "--strict" in line)), (line, said)
         assert said.out or "wrote run.toml" in said.err, line
         assert "the data cannot be used" not in said.out, said
+
+
+def test_the_python_session_runs() -> None:
+    """The first screen's four lines, as they stand there."""
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "llama-3.2-1b" in repr(names["plan"])

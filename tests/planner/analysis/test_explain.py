@@ -89,7 +89,7 @@ def test_every_text_is_complete(name: str) -> None:
     explains = explainer(name)
     for key in ("memory.peak_requested_bytes", "flops.training_6nd", "schedule.points.1.lr", "batch.tokens_per_step"):
         text = explanation_text(explains.explain(key))
-        for label in ("formula", "LaTeX", "numbers", "where", "source", "witness"):
+        for label in ("formula", "LaTeX", "numbers", "where", "source", "checked by"):
             assert f"\n  {label}" in text, (key, label)
 
 

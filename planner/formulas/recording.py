@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from planner.formulas.formula import FORMULAS, Formula
 
 Result = TypeVar("Result")
+SHARED_INTEGERS = 1025  # the interpreter keeps one object of each small integer, whoever computed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class Call:
     formula: Formula
     arguments: dict[str, Any]
     result: Any
+    recorded: bool = True  # False: made up afterwards from numbers of the plan
+
+
+def made_by(calls: tuple[Call, ...], number: Any) -> Call | None:
+    """The last call that returned this very object. Equal numbers are other objects, but for small integers: None."""
+    if isinstance(number, int) and abs(number) < SHARED_INTEGERS:
+        return None
+    return next((call for call in reversed(calls) if call.result is number), None)
 
 
 def recorded(compute: Callable[[], Result]) -> tuple[Result, tuple[Call, ...]]:

@@ -1,7 +1,8 @@
 """Why a number of the plan is what it is: formula, numbers, unit, source, assumptions, witness.
 
-The plan is computed once more while its formula calls are recorded; a rule per key (`leaf_rules.py`) says which call
-made the number. What is read off an account, a preset or the config says so.
+The plan is computed once more while its formula calls are recorded; a rule per key (`provenance.py`) says which call
+made the number, and an argument is followed to the call that returned it, never to one that only equals it. What is
+read off an account, a preset or the config says so.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from planner.counts.parameters import parameters_of
 from planner.document import document
 from planner.formulas.formula import FORMULAS
 from planner.formulas.quantities import QUANTITIES
-from planner.formulas.recording import Call, recorded
+from planner.formulas.recording import Call, made_by, recorded
 from planner.plan import Plan, estimate
 
 AGREES = 1e-12  # relative: a formula makes the number, or it is not its formula
+NOT_MADE = ("config.", "model.shape.", "schedule.points.")  # chosen numbers, and points read off a schedule
 DEPTH = 6  # how far back the numbers of a formula are followed
 # assumptions that a quantity rests on where they are not called like it
 RESTS_ON = {
@@ -68,7 +70,7 @@ class Explainer:
 
     def _by(self, rule: KeyRule, key: str, value: float, stars: tuple[str, ...], depth: int) -> Explanation | None:
         if isinstance(rule, Called):
-            call = self._call([name.format(*stars) for name in rule.names], rule.gives, value)
+            call = self._call(rule, stars, value)
             return self._of_call(call, key, value, depth) if call else None
         if isinstance(rule, Same):
             return self._same(rule.key.format(*stars), key, value, depth)
@@ -77,15 +79,20 @@ class Explainer:
         if isinstance(rule, Own):
             arguments = {name: self.values[path.format(*stars)] for name, path in rule.arguments.items()}
             formula = FORMULAS[rule.name]
-            call = Call(formula, arguments, formula.function(**arguments))
+            call = Call(formula, arguments, formula.function(**arguments), recorded=False)
             return self._of_call(call, key, value, depth) if _agree(call.result, value) else None
         return self._read(rule, key, value)
 
-    def _call(self, names: list[str], gives: str, value: float) -> Call | None:
+    def _call(self, rule: Called, stars: tuple[str, ...], value: float) -> Call | None:
+        """The call that the rule names: by its formula and what it was given, or the very number that it returned."""
+        names = [name.format(*stars) for name in rule.names]
+        given = {name: self.values[key.format(*stars)] for name, key in rule.given.items()}
         for call in reversed(self.calls):
-            if (call.formula.name in names or call.formula.gives == gives) and call.result == value:
+            named = call.formula.name in names or (call.formula.gives == rule.gives and bool(given))
+            if named and call.result == value and all(call.arguments.get(n, v) == v for n, v in given.items()):
                 return call
-        return None
+        made = made_by(self.calls, value)
+        return made if made and rule.gives == made.formula.gives and not given else None
 
     def _of_call(self, call: Call, key: str, value: float, depth: int) -> Explanation:
         formula = call.formula
@@ -112,20 +119,19 @@ class Explainer:
         )
 
     def _part(self, name: str, value: float, user: Call, depth: int) -> Explanation | None:
-        """An argument that another formula gave: of its own name, or a large number of its unit."""
-        unit = QUANTITIES[name].unit
-        earlier = [call for call in self.calls if call is not user and call.result == value]
-        for call in reversed(earlier):
-            if call.formula.gives == name:
-                return self._of_call(call, name, value, depth)
+        """An argument that another formula gave: the very number of one call, or a quantity of the argument's name."""
+        earlier = self.calls[: next(i for i, call in enumerate(self.calls) if call is user)] if user.recorded else ()
+        made = made_by(earlier, value)
+        if made is not None:
+            return self._of_call(made, name, value, depth)
+        named = [call for call in self.calls if call is not user and call.formula.gives == name]
+        named = [call for call in named if call.result == value]
+        if named and all((n.formula, n.arguments) == (named[0].formula, named[0].arguments) for n in named):
+            return self._of_call(named[0], name, value, depth)
         for key, number in self.values.items():
-            if key.endswith(f".{name}") and number == value and not key.startswith(("config.", "model.shape.")):
+            if key.endswith(f".{name}") and number == value and not key.startswith(NOT_MADE):
                 found = self._explained(key, value, depth)
                 return found if found.origin in ("formula", "sum") else None
-        if unit != "1":
-            for call in reversed(earlier):
-                if QUANTITIES[call.formula.gives].unit == unit and call.formula is not user.formula:
-                    return self._of_call(call, name, value, depth)
         return None
 
     def _same(self, other: str, key: str, value: float, depth: int) -> Explanation | None:

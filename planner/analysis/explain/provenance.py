@@ -15,10 +15,14 @@ ALLOCATOR = "torch.cuda.memory_stats() of a run on a GPU"
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The result of a call of one of these formulas, or of any that gives the quantity; `{0}` as in `Same`."""
+    """The result of a call of one of these formulas, or of one that gives the quantity; `{0}` as in `Same`.
+
+    given: arguments that tell the call from others of its kind, each with the key of its number.
+    """
 
     names: tuple[str, ...] = ()
     gives: str = ""
+    given: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +174,8 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "throughput.step_seconds_low": (Called(("quickest_step",)), Same("throughput.step_seconds")),
     "throughput.step_seconds_high": (Called(("slowest_step",)), Same("throughput.step_seconds")),
     "throughput.step_seconds": (Called(("step_seconds_from_rate", "step_seconds_from_mfu")), _PARTS),
-    "throughput.mfu*": (Called(("utilisation",)),),
-    "throughput.hfu": (Called(("utilisation",)),),
+    "throughput.mfu*": (Called(("utilisation",), given={"flops_per_token": "flops.per_token_model"}),),
+    "throughput.hfu": (Called(("utilisation",), given={"flops_per_token": "flops.per_token_hardware"}),),
     "throughput.parts.optimizer": (
         Called(("traffic_seconds",)),
         Read(
@@ -215,7 +219,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
         Own("trained_tokens", {"steps": "schedule.points.{0}.step", "tokens_per_step": "batch.tokens_per_step"}),
     ),
     "schedule.points.*.lr": (
-        Called(gives="learning_rate"),
+        Called(gives="learning_rate", given={"step": "schedule.points.{0}.step"}),
         Same("config.schedule.peak_lr"),
         Same("config.schedule.min_lr"),
     ),

@@ -121,6 +121,30 @@ def test_numbers_of_a_formula_are_followed_to_what_was_typed() -> None:
     assert {"seq", "micro_batch", "accumulation", "global_batch_tokens", "recipe"} <= {a.key for a in cost.assumptions}
 
 
+def test_equal_numbers_of_different_quantities_are_told_apart() -> None:
+    """With one sequence per step, 8192 is the context, the micro-batch and the step: each has its own lineage."""
+    flags = Flags(params="125M", steps="100", seq="8192", micro_batch="1", accumulation="1", gpus="1", gpu="h100-80gb")
+    explains = Explainer(draft(flags, as_of="2026-11-21", version="test"))
+
+    def followed(found: Explanation) -> set[tuple[str, str, str]]:
+        own = {(found.formula, part.key, part.formula) for part in found.parts}
+        return own.union(*(followed(part) for part in found.parts))
+
+    everything = {one for key in explains.all_keys() for one in followed(explains.explain(key))}
+    by_tokens = {(user, argument) for user, argument, maker in everything if maker == "tokens_per_step"}
+    assert {argument for _, argument in by_tokens} == {"tokens_per_step", "tokens"}  # never seq, never the micro-batch
+    assert {user for user, argument in by_tokens if argument == "tokens"} == {"total_flops"}  # of one step
+    assert not [one for one in everything if one[1] == "seq"]  # the context is chosen: no formula made it
+    step = explains.explain("batch.tokens_per_step")
+    assert step.arguments == {"sequences_per_step": 1, "seq": 8192}
+    assert [(part.key, part.formula) for part in step.parts] == [("sequences_per_step", "sequences_per_step")]
+    points = range(len(explains.document["schedule"]["points"]))
+    for i in points:
+        rate = explains.explain(f"schedule.points.{i}.lr")
+        step_number = explains.explain(f"schedule.points.{i}.step").value
+        assert rate.arguments.get("step", step_number) == step_number
+
+
 def test_config_numbers_say_who_chose_them() -> None:
     explains = explainer("data sheet")
     origins = {key: explains.explain(f"config.{key}") for key in (

@@ -1,4 +1,4 @@
-"""The flags that `estimate` and `plan` share: the table of `planner/inputs/fields.py`, read by Typer as a signature.
+"""The flags that `estimate` and `plan` share: the table of options, read by Typer as a signature.
 
 Every flag is text here: `planner` reads the units, so that a number is understood in one place only.
 """
@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.config.options import BY_KEY, MODEL, OPTION, OPTIONS, RUN, Option, flag
 from planner.config.renamed import OLD_NAMES
 from planner.errors import InputError
-from planner.inputs.fields import FLAGS, MODEL, RUN, SWITCHES
-from planner.inputs.flags import Flags, flag
+from planner.inputs.flags import Flags
 
-# old spelling of a flag: the field that it sets today
-OLD_FLAGS = {flag(old.partition(".")[2]): new.partition(".")[2] for old, new in OLD_NAMES.items()}
+# old spelling of a flag: the option that it is today
+OLD_FLAGS = {flag(old.partition(".")[2]): BY_KEY[new] for old, new in OLD_NAMES.items()}
 Command = Callable[..., None]
 
 
@@ -26,13 +26,13 @@ def with_shared_flags(command: Command) -> Command:
     """Give `command(typed, config, …)` the shared flags; its own other parameters stay as they are."""
 
     def run(**values: Any) -> None:
-        flags = Flags(**{name: _text(name, values.pop(name)) for name in FLAGS})
+        flags = Flags(**{name: _text(name, values.pop(name)) for name in OPTION})
         command(flags=flags, **values)
 
     own = inspect.signature(command, eval_str=True).parameters
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name, row))
-        for name, row in FLAGS.items()
+        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))
+        for option in OPTIONS
     ]
     rest = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.items() if name != "flags"]
     parameters = [*shared, *rest]
@@ -48,20 +48,20 @@ def refuse_old_flags(words: Iterable[str]) -> None:
         old = word.partition("=")[0]
         new = OLD_FLAGS.get(old)
         if new is not None:
-            row = FLAGS[new]
-            raise InputError(f"there is no flag {old}", why="it was renamed", remedy=f"write {flag(new)} {row[1]}")
+            remedy = f"write {new.flag} {new.kind.placeholder}"
+            raise InputError(f"there is no flag {old}", why="it was renamed", remedy=remedy)
 
 
 def _text(name: str, value: str | bool | None) -> str | None:
-    return SWITCHES[name][not value] if isinstance(value, bool) else value
+    return OPTION[name].kind.choices[not value] if isinstance(value, bool) else value
 
 
-def _annotation(name: str, row: tuple[str, str, str]) -> Any:
-    panel, placeholder, text = row
-    if name in SWITCHES:
-        spelling = "/".join(map(flag, SWITCHES[name]))
-        return Annotated[bool | None, typer.Option(spelling, help=text, rich_help_panel=panel)]
-    return Annotated[str | None, typer.Option(flag(name), metavar=placeholder, help=text, rich_help_panel=panel)]
+def _annotation(option: Option) -> Any:
+    shown: dict[str, Any] = {"help": option.sentence, "rich_help_panel": option.panel}
+    if option.kind.parser == "switch":
+        spelling = "/".join(map(flag, option.kind.choices))
+        return Annotated[bool | None, typer.Option(spelling, **shown)]
+    return Annotated[str | None, typer.Option(option.flag, metavar=option.kind.placeholder, **shown)]
 
 
 ConfigFile = Annotated[

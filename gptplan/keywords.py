@@ -7,9 +7,9 @@ from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import TypedDict
 
+from planner.config.options import OPTION, flag
 from planner.errors import InputError, UnknownNameError
-from planner.inputs.fields import FLAGS, SWITCHES
-from planner.inputs.flags import Flags, flag
+from planner.inputs.flags import Flags
 
 KeywordValue = str | int | float | PathLike[str] | None
 
@@ -19,6 +19,17 @@ class Keywords(TypedDict, total=False):
 
     params: KeywordValue
     model: KeywordValue
+    tokens: KeywordValue
+    seq: KeywordValue
+    gpu: KeywordValue
+    gpus: KeywordValue
+    micro_batch: KeywordValue
+    global_batch_tokens: KeywordValue
+    precision: KeywordValue
+    activation_checkpointing: KeywordValue
+    peak_lr: KeywordValue
+    warmup_steps: KeywordValue
+    price_per_gpu_hour: KeywordValue
     hf_config: KeywordValue
     family: KeywordValue
     layers: KeywordValue
@@ -42,19 +53,11 @@ class Keywords(TypedDict, total=False):
     top_k: KeywordValue
     expert_ffn: KeywordValue
     shared_ffn: KeywordValue
-    seq: KeywordValue
-    tokens: KeywordValue
     steps: KeywordValue
     dataset_tokens: KeywordValue
-    gpu: KeywordValue
-    gpus: KeywordValue
-    allocator: KeywordValue
-    micro_batch: KeywordValue
+    seed: KeywordValue
     accumulation: KeywordValue
-    global_batch_tokens: KeywordValue
-    precision: KeywordValue
     recipe: KeywordValue
-    activation_checkpointing: KeywordValue
     activation_checkpointing_every: KeywordValue
     runtime: KeywordValue
     attention: KeywordValue
@@ -67,19 +70,16 @@ class Keywords(TypedDict, total=False):
     state_dtype: KeywordValue
     clip_value: KeywordValue
     schedule: KeywordValue
-    peak_lr: KeywordValue
     min_lr: KeywordValue
-    warmup_steps: KeywordValue
+    decay_power: KeywordValue
     warmup_tokens: KeywordValue
     warmup_ratio: KeywordValue
     cooldown_steps: KeywordValue
     cooldown_tokens: KeywordValue
     cooldown_ratio: KeywordValue
-    decay_power: KeywordValue
+    allocator: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue
-    price_per_gpu_hour: KeywordValue
-    seed: KeywordValue
     checkpoint_every: KeywordValue
     keep_checkpoints: KeywordValue
     async_save: KeywordValue
@@ -92,8 +92,8 @@ class Keywords(TypedDict, total=False):
 def flags_of(keywords: Mapping[str, object]) -> Flags:
     """The flags of these keywords. Raises InputError for an unknown keyword, and for a value of another type."""
     for name in keywords:
-        if name not in FLAGS:
-            raise UnknownNameError("keyword", name, FLAGS)
+        if name not in OPTION:
+            raise UnknownNameError("keyword", name, OPTION)
     return Flags(**{name: _text(name, value) for name, value in keywords.items()})
 
 
@@ -116,11 +116,11 @@ def _text(name: str, value: object) -> str | None:
 
 
 def _choice(name: str, value: bool) -> str:
-    words = SWITCHES.get(name) or ("yes", "no")
-    if name not in SWITCHES and FLAGS[name][1] != "yes|no":
+    kind = OPTION[name].kind
+    if kind.parser not in ("switch", "yes or no"):
         raise InputError(
             f"{name}: {value} is not a value of {flag(name)}",
             why="only a flag that is on or off takes True or False",
-            remedy=f"give it as the command takes it: {flag(name)} {FLAGS[name][1]}",
+            remedy=f"give it as the command takes it: {flag(name)} {kind.placeholder}",
         )
-    return words[not value]
+    return kind.choices[not value]

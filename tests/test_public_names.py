@@ -52,5 +52,4 @@ def test_a_public_name_is_defined_once() -> None:
     shared = {name: sorted(files) for name, files in found.items() if len(files) > 1 and not is_mirrored(files)}
     for name in OF_A_CONFIG:
         assert shared.pop(name) == ["planner/counts/run.py", "planner/formulas/batch.py"]
-    shared.pop("CHOICES", None)
     assert not shared, f"rename one of each, or begin it with _ where only its file uses it: {shared}"

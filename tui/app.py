@@ -20,7 +20,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, Tab, Tabs
 from textual.worker import get_current_worker
 
-from planner.inputs.fields import FLAGS
+from planner.config.options import OPTION
 from planner.inputs.run_toml import config_text
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.files import is_served
@@ -243,7 +243,7 @@ class PlannerApp(LivePlan):
         name = self.focused.id if self.focused is not None else None
         pane = self.query_one(Results).pane
         inside = pane is not None and self.focused is not None and pane in self.focused.ancestors_with_self
-        self.push_screen(HelpScreen(name if name in FLAGS else None, pane.HELP if inside and pane is not None else ""))
+        self.push_screen(HelpScreen(name if name in OPTION else None, pane.HELP if inside and pane is not None else ""))
 
     def action_keys(self) -> None:
         """The list of all keys."""

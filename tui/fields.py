@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.inputs.fields import MAIN, panels
+from planner.config.options import MAIN, panels
 from planner.inputs.flags import Flags
 
 

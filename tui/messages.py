@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
+from planner.config.options import OPTIONS, SWITCH, flag
 from planner.errors import PlanError
-from planner.inputs.fields import FLAGS, SWITCHES, label
-from planner.inputs.flags import flag
 
 _LABELS = {
-    **{flag(name): label(name) for name in FLAGS},
-    **{flag(word): f"{label(name)} {word}" for name, words in SWITCHES.items() for word in words},
+    **{option.flag: option.short for option in OPTIONS},
+    **{flag(word): f"{o.short} {word}" for o in OPTIONS if o.kind is SWITCH for word in o.kind.choices},
 }
 
 

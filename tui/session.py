@@ -11,12 +11,12 @@ from pathlib import Path
 from planner.analysis.difference import Difference, changed_fields, differences
 from planner.analysis.findings import findings
 from planner.analysis.fitting import with_remedies
+from planner.config.options import OPTION, flag
 from planner.config.run import CPU, RunConfig
 from planner.errors import PlanError
 from planner.finding import Finding
 from planner.inputs.draft import draft
-from planner.inputs.fields import SWITCHES
-from planner.inputs.flags import Flags, flag
+from planner.inputs.flags import OPTION_NAMES, Flags
 from planner.inputs.run_toml import load_config
 from planner.plan import Plan, estimate
 from tui.files import file_named
@@ -146,9 +146,9 @@ def command_of(flags: Flags, session: Session, words: Sequence[str] = ("gptplan"
     found = list(words)
     if session.file is not None:
         found += ["--config", str(session.file)]
-    for name in flags.given(*Flags.__dataclass_fields__):
+    for name in flags.given(*OPTION_NAMES):
         text = getattr(flags, name)
-        found += [flag(text)] if text in SWITCHES.get(name, ()) else [flag(name), text]
+        found += [flag(text)] if OPTION[name].kind.parser == "switch" else [flag(name), text]
     return shlex.join(found)
 
 
@@ -157,6 +157,6 @@ def fields_named(error: PlanError, flags: Flags) -> frozenset[str]:
     flags_named = set(re.findall(r"--[a-z-]+", error.what))
     return frozenset(
         name
-        for name in flags.given(*Flags.__dataclass_fields__)
+        for name in flags.given(*OPTION_NAMES)
         if flag(name) in flags_named or repr(getattr(flags, name)) in error.what
     )

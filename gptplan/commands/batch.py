@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gptplan.flags import AsJson, ConfigFile
-from planner.inputs.fields import RATE
+from planner.config.options import RATE
 from planner.inputs.flags import Flags
 
 Tuned = Annotated[

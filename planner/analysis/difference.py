@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from planner.analysis.attribution import FieldShare, attributed
 from planner.analysis.headline import Figure, figures, numbers_of
 from planner.errors import PlanError
-from planner.inputs.flags import Flags
+from planner.inputs.flags import OPTION_NAMES, Flags
 from planner.plan import Plan
 
 
@@ -23,7 +23,7 @@ class Difference:
 
 def changed_fields(before: Flags, after: Flags) -> tuple[str, ...]:
     """The fields that were typed differently, in the order of the form."""
-    return tuple(n for n in Flags.__dataclass_fields__ if getattr(before, n) != getattr(after, n))
+    return tuple(n for n in OPTION_NAMES if getattr(before, n) != getattr(after, n))
 
 
 def differences(changes: Sequence[str], plan_of: Callable[[frozenset[str]], Plan]) -> tuple[Difference, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from planner.analysis.ranges import schedule_findings
+from planner.config.options import flag
 from planner.config.run import Assumption, RunConfig, ScheduleConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.run import steps_of, tokens_per_step
@@ -14,7 +15,7 @@ from planner.counts.schedule import Joint, landmarks, schedule_rate
 from planner.errors import InputError, UnknownNameError
 from planner.finding import Finding
 from planner.formulas import batch
-from planner.inputs.flags import Flags, flag
+from planner.inputs.flags import OPTION_NAMES, Flags
 from planner.inputs.schedule import FACTS, LENGTHS, ONLY, schedule_alone
 from planner.units import parse_count
 
@@ -83,7 +84,7 @@ class Curve:
 
 def is_alone(flags: Flags) -> bool:
     """Whether only facts of the schedule were typed, so that no model is needed."""
-    return not flags.given(*(name for name in Flags.__dataclass_fields__ if name not in FACTS))
+    return not flags.given(*(name for name in OPTION_NAMES if name not in FACTS))
 
 
 def curve_alone(flags: Flags, label: str = "") -> Curve:

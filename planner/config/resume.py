@@ -19,7 +19,9 @@ from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
+from planner.config.options import OPTIONS
 from planner.config.renamed import settings_with_new_names
+from planner.config.resume_rules import WITHOUT_FLAG, Rule
 from planner.config.run import RunConfig
 from planner.config.section import Section
 
@@ -27,16 +29,6 @@ Verdict = Literal["allowed", "warned", "refused"]
 NEW_SCHEDULE = "--new-schedule"
 # what a continuation is held against; the rest of a config says where it comes from
 COMPARED = ("model", "training", "optimizer", "schedule", "hardware", "evaluation", "guard", "checkpoints")
-NO_LONGER_EQUAL = "bit-equality with an uninterrupted run is no longer promised"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a change of any of `keys` does, and why."""
-
-    verdict: Literal["allowed", "warned", "same batch", "on request", "refused"]
-    reason: str
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,85 +46,17 @@ class Change:
         return f"{self.key} was {self.before}, is now {self.now}"
 
 
-RULES = (
-    Rule(
-        "refused",
-        "the stored weights have these shapes and this meaning",
-        (
-            "model.layers", "model.hidden", "model.heads", "model.kv_heads", "model.head_dim", "model.ffn",
-            "model.vocab", "model.context", "model.position", "model.position_rows", "model.rotary_dim",
-            "model.no_position_every", "model.norm", "model.norm_parameters", "model.norm_placement", "model.qk_norm",
-            "model.embedding_norm", "model.residual", "model.mlp", "model.biases", "model.tied_embeddings",
-            "model.sliding_window", "model.full_attention_every", "model.logit_softcap", "model.mla", "model.moe",
-        ),
-    ),
-    Rule("refused", "the tokens would be another tokenizer's", ("model.tokenizer_vocab",)),
-    Rule(
-        "allowed",
-        "words for people, or for the planner alone",
-        ("model.name", "model.source", "model.nominal_parameters", "training.dataset_tokens"),
-    ),
-    Rule("on request", "the rate of every later step follows from it", ("training.tokens", "training.steps")),
-    Rule(
-        "on request",
-        "the rate of every later step follows from it",
-        ("schedule.kind", "schedule.peak_lr", "schedule.min_lr", "schedule.warmup_steps", "schedule.cooldown_steps",
-         "schedule.decay_power"),
-    ),
-    Rule("refused", "the samples would be cut anew, and their order with them", ("training.seq",)),
-    Rule("refused", "the order of the data follows from it", ("training.seed",)),
-    Rule(
-        "same batch",
-        f"the same samples in other sums: {NO_LONGER_EQUAL}",
-        ("training.micro_batch", "training.accumulation"),
-    ),
-    Rule("refused", "weights and moments have this recipe's types", ("training.recipe",)),
-    Rule(
-        "warned",
-        f"the same mathematics, rounded elsewhere: {NO_LONGER_EQUAL}",
-        ("training.runtime", "training.attention_kernel", "training.loss", "training.loss_chunks",
-         "training.returns_logits", "training.activation_checkpointing", "training.activation_checkpointing_every",
-         "optimizer.implementation"),
-    ),
-    Rule("refused", "another loss is minimised", ("training.dropout", "training.document_masking")),
-    Rule("allowed", "when a checkpoint is written changes no weight", ("training.checkpoint_every",)),
-    Rule("refused", "the stored moments are this optimizer's", ("optimizer.name", "optimizer.state_dtype")),
-    Rule(
-        "refused",
-        "the stored moments were averaged, and the weights moved, under the old value",
-        ("optimizer.beta1", "optimizer.beta2", "optimizer.momentum", "optimizer.eps", "optimizer.weight_decay",
-         "optimizer.clip_norm", "optimizer.clip_value", "optimizer.groups"),
-    ),
-    Rule("refused", "on more devices the same config is another batch", ("hardware.gpus",)),
-    Rule(
-        "allowed",
-        "for the predictions alone",
-        ("hardware.gpu", "hardware.allocator", "hardware.tflops", "hardware.mfu", "hardware.usd_per_gpu_hour"),
-    ),
-    Rule(
-        "allowed",
-        "evaluations change no weight; best loss and patience count on",
-        ("evaluation.every", "evaluation.tokens", "evaluation.patience"),
-    ),
-    Rule(
-        "warned",
-        f"later steps are judged otherwise than earlier ones: {NO_LONGER_EQUAL}",
-        ("guard.on_spike", "guard.spike_sigmas", "guard.spike_window", "guard.nonfinite_limit", "guard.rollback_skips",
-         "guard.rollback_budget", "guard.rollback_rate"),
-    ),
-    Rule(
-        "allowed",
-        "which checkpoints stay changes no weight",
-        ("checkpoints.keep", "checkpoints.keep_every", "checkpoints.asynchronous"),
-    ),
-    Rule(
-        "allowed",
-        "where the config comes from",
-        ("schema_version", "provenance.as_of", "provenance.gptplan", "provenance.assumptions", "profile"),
-    ),
-)  # fmt: skip
-RULE_OF = {key: rule for rule in RULES for key in rule.keys}
-_UNKNOWN = Rule("refused", "this version has no rule for it", ())
+def _rules() -> Iterator[tuple[str, Rule]]:
+    """Each key with its rule; a section within a section, such as model.moe, is one key."""
+    for option in OPTIONS:
+        if option.resume is not None:
+            yield ".".join(option.key.split(".")[:2]), option.resume
+    for rule, _, keys in WITHOUT_FLAG:
+        yield from ((".".join(key.split(".")[:2]), rule) for key in keys)
+
+
+RULE_OF = dict(_rules())
+_UNKNOWN = Rule("refused", "this version has no rule for it")
 
 
 def keys_of_a_config() -> Iterator[str]:
@@ -215,9 +139,9 @@ def needs_request(found: tuple[Change, ...]) -> bool:
 def rules_table() -> str:
     """The rules as Markdown."""
     lines = ["| keys | a change is | because |", "|---|---|---|"]
-    said = {"same batch": "warned of while their product stays, else refused", "warned": "warned of",
-            "on request": f"refused without `{NEW_SCHEDULE}`"}  # fmt: skip
-    for rule in RULES:
-        keys = ", ".join(f"`{key}`" for key in rule.keys)
-        lines.append(f"| {keys} | {said.get(rule.verdict, rule.verdict)} | {rule.reason} |")
+    words = {"same batch": "warned of while their product stays, else refused", "warned": "warned of",
+             "on request": f"refused without `{NEW_SCHEDULE}`"}  # fmt: skip
+    for rule in dict.fromkeys(RULE_OF.values()):
+        keys = ", ".join(f"`{key}`" for key, each in RULE_OF.items() if each == rule)
+        lines.append(f"| {keys} | {words.get(rule.verdict, rule.verdict)} | {rule.reason} |")
     return "\n".join(lines)

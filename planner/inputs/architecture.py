@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import Any
 
-from planner.config.model import ModelConfig, MoeConfig
+from planner.config.model import MoeConfig
+from planner.config.options import OPTIONS, flag, of_section
 from planner.counts.shape import GATED
-from planner.errors import InputError, UnknownNameError
-from planner.inputs.flags import Assumptions, Flags, flag
+from planner.errors import InputError
+from planner.inputs.flags import Assumptions, Flags
 
-CHOICES = ("position", "norm", "norm_placement", "qk_norm", "mlp", "biases")
-EXPERTS = ("experts", "top_k", "expert_ffn", "shared_ffn")
-OPTIONS = (*CHOICES, "rotary_dim", "tied", "sliding_window", *EXPERTS)
+EXPERTS = tuple(option.name for option in of_section("model.moe"))
+NUMBERS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")  # the shape
+# every other flag of a model's architecture
+CHOICES = tuple(option.name for option in OPTIONS if option.key.startswith("model.") and option.name not in NUMBERS)
 DEFAULT_TOP_K = 2
 
 
@@ -21,29 +23,12 @@ def changed_options(values: dict[str, Any], flags: Flags, assumptions: Assumptio
 
     Raises UnknownNameError for an unknown choice, InputError where an option needs another.
     """
-    found: dict[str, Any] = {}
-    for name in CHOICES:
-        text = getattr(flags, name)
-        if text is not None:
-            found[name] = _choice(name, text)
-    turned = flags.count("rotary_dim")
-    if turned is not None:
-        found["rotary_dim"] = turned
-    if flags.tied is not None:
-        found["tied_embeddings"] = flags.tied == "tied"
-    window = flags.count("sliding_window", allow_zero=True)
-    if window is not None:
-        found["sliding_window"] = window or None
+    found = {key: value for key, value in flags.keys("model").items() if key not in NUMBERS}
+    if "sliding_window" in found:
+        found["sliding_window"] = found["sliding_window"] or None
     found = {k: v for k, v in found.items() if values.get(k) != v}
     found |= _what_follows(values, found, flags, assumptions)
     return found | _experts(values | found, flags, assumptions)
-
-
-def _choice(name: str, text: str) -> str:
-    known = get_args(ModelConfig.model_fields[name].annotation)
-    if text not in known:
-        raise UnknownNameError(flag(name), text, known)
-    return text
 
 
 def _what_follows(
@@ -66,8 +51,7 @@ def _what_follows(
 
 def _experts(values: dict[str, Any], flags: Flags, assumptions: Assumptions) -> dict[str, Any]:
     """The mixture of experts, when one of its flags was typed."""
-    counted = {name: flags.count(name, allow_zero=name == "shared_ffn") for name in EXPERTS}
-    numbers: dict[str, Any] = {name: number for name, number in counted.items() if number is not None}
+    numbers = flags.keys("model.moe")
     if not numbers:
         return {}
     old = MoeConfig.model_validate(values["moe"]).model_dump() if values.get("moe") else None

@@ -5,12 +5,12 @@ With a base config (`--config run.toml`) everything in it stands unless a flag n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from planner import presets
+from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.model import ModelConfig
 from planner.config.run import (
     CPU,
@@ -25,19 +25,21 @@ from planner.counts.groups import parameter_groups
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.batch import batch_of
-from planner.inputs.flags import Assumptions, Flags, flag, refuse_contradictions
-from planner.inputs.loop import loop_sections
-from planner.inputs.memory import allocator_of, memory_options
+from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
 from planner.inputs.model import model_of
 from planner.inputs.optimizer import optimizer_of
 from planner.inputs.run_toml import explain_validation
 from planner.inputs.schedule import Horizon, default_peak, schedule_of
-from planner.units import TERA, parse_count, parse_money
 
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
 LONGEST_FIRST, BEFORE_EXTENSION = 8192, 4096  # tokens: longest context trained at from the start; else this
-CHECKPOINTING = ("none", "selective", "full", "offloaded")
+SPEED = ("tflops", "mfu")
+LOOP_SECTIONS: dict[str, type[Section]] = {
+    "evaluation": EvaluationConfig,
+    "guard": GuardConfig,
+    "checkpoints": CheckpointConfig,
+}
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
 S = TypeVar("S", bound=Section)
 
@@ -75,7 +77,7 @@ def draft(
         optimizer=optimizer,
         schedule=ScheduleConfig(peak_lr=1.0, min_lr=0.0, warmup_steps=0),
         hardware=hardware,
-        **loop_sections(flags, base),
+        **{name: _over(section, name, flags, base) for name, section in LOOP_SECTIONS.items()},
         provenance=Provenance(as_of=as_of, gptplan=version),
         profile=profile if hardware.gpu == CPU else None,
     )
@@ -97,11 +99,10 @@ def _validated(section: type[S], **values: Any) -> S:
         raise InputError(*explain_validation(error)) from None
 
 
-def _choice(flags: Flags, name: str, known: tuple[str, ...], kind: str) -> str | None:
-    text = getattr(flags, name)
-    if text is not None and text not in known:
-        raise UnknownNameError(kind, text, known)
-    return text if text is None else str(text)
+def _over(section: type[S], name: str, flags: Flags, base: RunConfig | None) -> S:
+    """The flags of a section over the file's values, else over its defaults."""
+    values = getattr(base, name).model_dump() if base else {}
+    return _validated(section, **values | flags.keys(name))
 
 
 def _seq(flags: Flags, base: RunConfig | None, assumptions: Assumptions) -> int:
@@ -147,102 +148,64 @@ def _hardware(
         gpu = machine_gpu or DEFAULT_GPU
         rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"
         assumptions.add("gpu", gpu, rule)
-    gpus = flags.count("gpus")
-    if gpus is None and old is None:
+    typed = flags.keys("hardware")
+    if flags.gpus is None and old is None:
         assumptions.add("gpus", 1, "default")
-    tflops, mfu = flags.number("tflops"), flags.number("mfu")
-    price = flags.price_per_gpu_hour
-    speed_typed = tflops is not None or mfu is not None
-    same = old if old and gpu in (None, old.gpu) else None  # speed and price are those of one card
-    if old and not same:
-        if (old.tflops or old.mfu) and not speed_typed:
+    values: dict[str, Any] = {"gpu": gpu, "gpus": 1} | (old.model_dump() if old else {}) | typed
+    other_card = old is not None and gpu not in (None, old.gpu)
+    if other_card or flags.given(*SPEED):
+        values |= {name: typed.get(name) for name in SPEED}
+    if old is not None and other_card:  # speed and price belong to one card
+        if (old.tflops or old.mfu) and not flags.given(*SPEED):
             assumptions.add("speed", "predicted", f"the speed in the file is that of another card, {old.gpu}")
-        if old.usd_per_gpu_hour is not None and price is None:
+        if old.usd_per_gpu_hour is not None and flags.price_per_gpu_hour is None:
+            values["usd_per_gpu_hour"] = None
             assumptions.add(
                 "price_per_gpu_hour", "price list", f"the price in the file is that of another card, {old.gpu}"
             )
-    return _validated(
-        HardwareConfig,
-        gpu=gpu or (old.gpu if old else DEFAULT_GPU),
-        gpus=gpus or (old.gpus if old else 1),
-        allocator=allocator_of(flags, old),
-        tflops=tflops * TERA if tflops is not None else (same.tflops if same and not speed_typed else None),
-        mfu=_share(mfu) if mfu is not None else (same.mfu if same and not speed_typed else None),
-        usd_per_gpu_hour=parse_money(price, name=flag("price_per_gpu_hour"), allow_zero=True)
-        if price is not None
-        else (same.usd_per_gpu_hour if same else None),
-    )
-
-
-def _share(mfu: float) -> float:
-    if mfu > 1:
-        raise InputError(
-            f"--mfu: {mfu:g} is above 1",
-            why="MFU is a share of the dense peak; more than all of it cannot be reached",
-            remedy="write 0.4 or 40%",
-        )
-    return mfu
+    return _validated(HardwareConfig, **values)
 
 
 def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assumptions) -> TrainingConfig:
     """Everything of the section but the batch, for which one sequence stands."""
     old = base.training if base else None
-    tokens, steps = flags.count("tokens"), flags.count("steps")
-    if tokens is None and steps is None:
-        if old is None:
-            raise InputError(
-                "the length of the run is missing",
-                why="time, cost and schedule follow from it",
-                remedy="give --tokens, such as --tokens 10B, or --steps",
-            )
-        tokens, steps = old.tokens, old.steps
+    if old is None and not flags.given("tokens", "steps"):
+        raise InputError(
+            "the length of the run is missing",
+            why="time, cost and schedule follow from it",
+            remedy="give --tokens, such as --tokens 10B, or --steps",
+        )
+    typed = flags.keys("training")
+    values: dict[str, Any] = (old.model_dump() if old else {}) | typed
+    if flags.given("tokens", "steps"):
+        values |= {name: typed.get(name) for name in ("tokens", "steps")}
     recipe = _recipe(flags, old, assumptions)
-    return _validated(
-        TrainingConfig,
-        tokens=tokens,
-        steps=steps,
-        dataset_tokens=flags.count("dataset_tokens") or (old.dataset_tokens if old else None),
-        seq=seq,
-        micro_batch=1,
-        accumulation=1,
-        recipe=recipe,
-        **memory_options(flags, old, recipe),
-        activation_checkpointing=_or_default(
-            _choice(flags, "activation_checkpointing", CHECKPOINTING, "activation checkpointing mode"),
-            old.activation_checkpointing if old else None,
-            lambda: _noted(assumptions, "activation_checkpointing", "none", "default"),
-        ),
-        seed=_or_default(_seed(flags), old.seed if old else None, lambda: _noted(assumptions, "seed", 1337, "default")),
-        checkpoint_every=flags.count("checkpoint_every") or (old.checkpoint_every if old else None),
-    )
-
-
-def _seed(flags: Flags) -> int | None:
-    return None if flags.seed is None else parse_count(flags.seed, name="--seed", allow_zero=True)
+    values |= {"seq": seq, "micro_batch": 1, "accumulation": 1, "recipe": recipe}
+    if flags.runtime is None and (old is None or recipe != old.recipe):
+        values["runtime"] = presets.recipe(recipe).runtime
+    if flags.loss_chunks is not None and values.get("loss", "plain") == "plain":
+        raise InputError(
+            "--loss-chunks needs a loss that has chunks",
+            why="the plain loss makes all logits at once",
+            remedy="add --loss-kind chunked or --loss-kind fused",
+        )
+    for name, default in (("activation_checkpointing", "none"), ("seed", 1337)):
+        if name not in values:
+            values[name] = default
+            assumptions.add(name, default, "default")
+    return _validated(TrainingConfig, **values)
 
 
 def _recipe(flags: Flags, old: TrainingConfig | None, assumptions: Assumptions) -> str:
     if flags.recipe is not None:
         return presets.recipe(flags.recipe).id
-    precision = _choice(flags, "precision", tuple(RECIPE_OF_PRECISION), "precision")
+    precision = flags.value("precision")
     if precision is not None:
         return RECIPE_OF_PRECISION[precision]
     if old is not None:
         return old.recipe
-    return str(
-        _noted(assumptions, "recipe", "mixed-bf16", "default: fp32 weights, gradients and moments, bf16 products")
-    )
-
-
-def _noted(assumptions: Assumptions, key: str, value: Any, source: str) -> Any:
-    assumptions.add(key, value, source)
-    return value
-
-
-def _or_default(flags: Any, old: Any, default: Callable[[], Any]) -> Any:
-    if flags is not None:
-        return flags
-    return old if old is not None else default()
+    assumptions.add("recipe", "mixed-bf16", "default: fp32 weights, gradients and moments, bf16 products")
+    return "mixed-bf16"
 
 
 def _refuse_empty_run(config: RunConfig, flags: Flags) -> None:

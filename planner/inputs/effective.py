@@ -1,88 +1,60 @@
-"""The value of every typed field that a plan has, as it would be typed: what an empty field stands for."""
+"""The value of every option in a plan, as it would be typed: what an empty field stands for."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from planner.config.options import OPTIONS, Option
 from planner.config.run import RunConfig
 from planner.inputs.draft import RECIPE_OF_PRECISION
-from planner.inputs.fields import SWITCHES
 from planner.plan import Plan
 from planner.units import format_number, spell_count
 
+# options without a value of their own in a plan: other options show what they chose
+WITHOUT_VALUE = (
+    "hf_config",
+    "family",
+    "pad_vocab",
+    "warmup_tokens",
+    "warmup_ratio",
+    "cooldown_tokens",
+    "cooldown_ratio",
+)
+
 
 def effective(plan: Plan) -> dict[str, str]:
-    """Field of `Flags` → text. Fields that other fields replace (--hf-config, --family) are left out."""
-    config, hardware = plan.config, plan.config.hardware
+    """Option → text, in the table's order; those in WITHOUT_VALUE are left out."""
+    config, price = plan.config, plan.cost.usd_per_gpu_hour
     precision = {recipe: name for name, recipe in RECIPE_OF_PRECISION.items()}
-    price = plan.cost.usd_per_gpu_hour
-    return {
+    by_rule = {
         "params": spell_count(plan.nominal_parameters),
         "model": config.model.name,
-        **_model(plan),
+        "rotary_dim": str(config.model.rope_dim) if config.model.position == "rotary" else "none",
+        "sliding_window": str(config.model.sliding_window or 0),
         "tokens": spell_count(plan.tokens.requested),
         "steps": str(plan.batch.steps),
-        "dataset_tokens": _number(config.training.dataset_tokens),
         "global_batch_tokens": str(plan.batch.tokens_per_step),
         "precision": precision.get(config.training.recipe, config.training.recipe),
-        **_training(config),
-        **_rate(config),
-        "gpu": hardware.gpu,
-        "gpus": str(hardware.gpus),
-        "allocator": hardware.allocator,
+        "state_dtype": config.optimizer.state_dtype or "the weights'",
         "tflops": "predicted",
         "mfu": "predicted" if plan.throughput.mfu is None else format_number(plan.throughput.mfu),
         "price_per_gpu_hour": "unknown" if price is None else format_number(price),
     }
+    shown = (option for option in OPTIONS if option.name not in WITHOUT_VALUE)
+    return {o.name: by_rule[o.name] if o.name in by_rule else _text(o, _at(config, o.key)) for o in shown}
 
 
-def _model(plan: Plan) -> dict[str, str]:
-    shape, model = plan.shape, plan.config.model
-    counts = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
-    choices = ("position", "norm", "norm_placement", "qk_norm", "mlp", "biases")
-    moe = model.moe
-    experts = ("experts", "top_k", "expert_ffn", "shared_ffn")
-    return {
-        **{name: str(getattr(shape, name)) for name in counts},
-        **{name: str(getattr(model, name)) for name in choices},
-        "rotary_dim": str(model.rope_dim) if model.position == "rotary" else "none",
-        "tied": SWITCHES["tied"][not model.tied_embeddings],
-        "sliding_window": str(model.sliding_window or 0),
-        **{name: "none" if moe is None else str(getattr(moe, name)) for name in experts},
-    }
+def _at(config: RunConfig, key: str) -> Any:
+    """The value of a key; None below a section that is absent, such as model.moe."""
+    found: Any = config
+    for part in key.split("."):
+        found = None if found is None else getattr(found, part)
+    return found
 
 
-def _training(config: RunConfig) -> dict[str, str]:
-    t, optimizer = config.training, config.optimizer
-    same: tuple[str, ...] = ("seq", "micro_batch", "accumulation", "recipe", "runtime", "loss_chunks", "seed")
-    same += ("activation_checkpointing", "activation_checkpointing_every")
-    return {
-        **{name: str(getattr(t, name)) for name in same},
-        "attention": t.attention_kernel,
-        "loss_kind": t.loss,
-        "dropout": format_number(t.dropout),
-        "optimizer": optimizer.name,
-        "optimizer_implementation": optimizer.implementation,
-        "state_dtype": optimizer.state_dtype or "the weights'",
-        "checkpoint_every": _number(t.checkpoint_every),
-        "keep_checkpoints": _number(config.checkpoints.keep),
-        "async_save": "yes" if config.checkpoints.asynchronous else "no",
-        "eval_every": _number(config.evaluation.every),
-        "eval_tokens": _number(config.evaluation.tokens),
-        "patience": _number(config.evaluation.patience),
-        "on_spike": config.guard.on_spike,
-    }
-
-
-def _rate(config: RunConfig) -> dict[str, str]:
-    s = config.schedule
-    return {
-        "schedule": s.kind,
-        "peak_lr": format_number(s.peak_lr),
-        "min_lr": format_number(s.min_lr),
-        "warmup_steps": str(s.warmup_steps),
-        "cooldown_steps": str(s.cooldown_steps),
-        "decay_power": format_number(s.decay_power),
-    }
-
-
-def _number(n: int | None) -> str:
-    return "none" if n is None else str(n)
+def _text(option: Option, value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return option.kind.choices[not value]
+    return format_number(value) if isinstance(value, float) else str(value)

@@ -1,36 +1,32 @@
-"""The names that a typed field may have, where they can be listed: what completes it."""
+"""The help of one option, and the names that it may have, for completion."""
 
 from __future__ import annotations
 
-from typing import get_args
-
 from planner import presets
-from planner.config.run import CPU, OptimizerConfig
-from planner.counts.schedule import KINDS
-from planner.inputs.fields import FLAGS, SWITCHES, label
+from planner.config.options import OPTION
+from planner.config.run import CPU
 
 
-def names_of(field: str) -> tuple[str, ...]:
-    """The names known for a field of `Flags`; () where it takes a number, a share or a path."""
-    if field == "model":
+def names_of(name: str) -> tuple[str, ...]:
+    """The names known for an option; () where it takes a number or a path."""
+    if name == "model":
         return tuple(presets.model_ids())
-    if field == "gpu":
+    if name == "gpu":
         return (*presets.gpu_ids(), CPU)
-    if field == "recipe":
+    if name == "recipe":
         return tuple(presets.recipe_ids())
-    if field == "optimizer":
-        return get_args(OptimizerConfig.model_fields["name"].annotation)
-    if field == "schedule":
-        return tuple(KINDS)
-    if field in SWITCHES:
-        return SWITCHES[field]
-    placeholder = FLAGS[field][1]
-    return tuple(placeholder.split("|")) if "|" in placeholder else ()
+    return OPTION[name].kind.choices
 
 
-def field_text(field: str) -> str:
-    """What help says of a field: label, panel, flag, placeholder, sentence, and the names where they are known."""
-    panel, placeholder, sentence = FLAGS[field]
-    names = names_of(field)
-    known = f"\n  one of: {', '.join(names)}" if names else ""
-    return f"{label(field)} ({panel})\n  --{field.replace('_', '-')} {placeholder}\n  {sentence}{known}"
+def field_text(name: str) -> str:
+    """The help of an option: label, panel, flag, placeholder, sentence, its key in run.toml, and its known names."""
+    option, names = OPTION[name], names_of(name)
+    spelled = "/".join(f"--{choice}" for choice in names) if option.kind.parser == "switch" else option.flag
+    lines = [
+        f"{option.short} ({option.panel})",
+        f"  {spelled} {option.kind.placeholder}".rstrip(),
+        f"  {option.sentence}",
+    ]
+    lines += [f"  in run.toml: {option.key}"] if option.key else []
+    lines += [f"  one of: {', '.join(names)}"] if names else []
+    return "\n".join(lines)

@@ -1,153 +1,120 @@
-"""What a user typed, field by field, as text: the flags shared by `estimate`, `plan` and the terminal program."""
+"""The flags of a plan as text, one field for each row of the table of options, and their parsing by the row's kind."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import Field, field, make_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from planner.config.options import EITHER, MAIN, OPTION, OPTIONS, Option, ended_by, flag, of_section
 from planner.config.run import Assumption, RunConfig
 from planner.errors import InputError, UnitError, UnknownNameError
-from planner.units import parse_count, parse_number
+from planner.units import TERA, parse_count, parse_money, parse_number
 
-LARGEST = 10**18  # what a config holds; a run with more of anything is a slip of the keyboard
+LARGEST = 10**18  # the largest count in a config
+OPTION_NAMES = (*MAIN, *(option.name for option in OPTIONS if option.name not in MAIN))  # in the order of the form
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """Flags as text, None where nothing was typed. `flag(name)` is how a message calls a field."""
-
-    params: str | None = None
-    model: str | None = None
-    hf_config: str | None = None
-    family: str | None = None
-    layers: str | None = None
-    hidden: str | None = None
-    heads: str | None = None
-    kv_heads: str | None = None
-    head_dim: str | None = None
-    ffn: str | None = None
-    vocab: str | None = None
-    pad_vocab: str | None = None
-    position: str | None = None
-    rotary_dim: str | None = None
-    norm: str | None = None
-    norm_placement: str | None = None
-    qk_norm: str | None = None
-    mlp: str | None = None
-    biases: str | None = None
-    tied: str | None = None
-    sliding_window: str | None = None
-    experts: str | None = None
-    top_k: str | None = None
-    expert_ffn: str | None = None
-    shared_ffn: str | None = None
-    seq: str | None = None
-    tokens: str | None = None
-    steps: str | None = None
-    dataset_tokens: str | None = None
-    gpu: str | None = None
-    gpus: str | None = None
-    allocator: str | None = None
-    micro_batch: str | None = None
-    accumulation: str | None = None
-    global_batch_tokens: str | None = None
-    precision: str | None = None
-    recipe: str | None = None
-    activation_checkpointing: str | None = None
-    activation_checkpointing_every: str | None = None
-    runtime: str | None = None
-    attention: str | None = None
-    document_masking: str | None = None
-    loss_kind: str | None = None
-    loss_chunks: str | None = None
-    dropout: str | None = None
-    optimizer: str | None = None
-    optimizer_implementation: str | None = None
-    state_dtype: str | None = None
-    clip_value: str | None = None
-    schedule: str | None = None
-    peak_lr: str | None = None
-    min_lr: str | None = None
-    warmup_steps: str | None = None
-    warmup_tokens: str | None = None
-    warmup_ratio: str | None = None
-    cooldown_steps: str | None = None
-    cooldown_tokens: str | None = None
-    cooldown_ratio: str | None = None
-    decay_power: str | None = None
-    tflops: str | None = None
-    mfu: str | None = None
-    price_per_gpu_hour: str | None = None
-    seed: str | None = None
-    checkpoint_every: str | None = None
-    keep_checkpoints: str | None = None
-    async_save: str | None = None
-    eval_every: str | None = None
-    eval_tokens: str | None = None
-    patience: str | None = None
-    on_spike: str | None = None
+class _Texts:
+    __slots__ = ()
 
     def given(self, *names: str) -> list[str]:
-        """Those of `names` that were typed."""
+        """Those of `names` that have a text."""
         return [n for n in names if getattr(self, n) is not None]
 
-    def count(self, name: str, *, allow_zero: bool = False) -> int | None:
-        """The whole number typed for a field, None where nothing was typed. Raises UnitError, also above 10^18."""
+    def anything(self) -> bool:
+        """Whether any flag has a text."""
+        return bool(self.given(*OPTION_NAMES))
+
+    def value(self, name: str) -> Any:
+        """The parsed value in base units, None without a text. Raises UnitError, UnknownNameError or InputError."""
         text = getattr(self, name)
-        if text is None:
-            return None
-        found = parse_count(text, name=flag(name), allow_zero=allow_zero)
-        if found > LARGEST:
-            raise UnitError(
-                f"{flag(name)}: {text[:40]!r} is larger than 10^18",
-                why="a config holds no larger number",
-                remedy="check its suffix and its exponent",
-            )
+        option = OPTION[name]
+        return None if text is None else _PARSERS[option.kind.parser](text, option)
+
+    def count(self, name: str) -> int | None:
+        """The value of an option that takes a whole number."""
+        found: int | None = self.value(name)
         return found
 
-    def number(self, name: str, *, allow_zero: bool = False) -> float | None:
-        """The real number typed for a field, None where nothing was typed. Raises UnitError."""
-        text = getattr(self, name)
-        return None if text is None else parse_number(text, name=flag(name), allow_zero=allow_zero)
+    def number(self, name: str) -> float | None:
+        """The value of an option that takes a real number."""
+        found: float | None = self.value(name)
+        return found
 
-    def anything(self) -> bool:
-        """Whether any field was typed."""
-        return bool(self.given(*(f.name for f in fields(self))))
-
-
-YES_OR_NO = {"yes": True, "no": False}
+    def keys(self, section: str) -> dict[str, Any]:
+        """Key of a section → parsed value, for the flags that have a text."""
+        return {o.key.rpartition(".")[2]: self.value(o.name) for o in of_section(section) if self.given(o.name)}
 
 
-def yes_or_no(flags: Flags, name: str) -> bool | None:
-    """What was typed for a field that takes yes or no, None where nothing was. Raises UnknownNameError."""
-    text = getattr(flags, name)
-    if text is not None and text not in YES_OR_NO:
-        raise UnknownNameError(f"answer to {flag(name)}", text, YES_OR_NO)
-    return None if text is None else YES_OR_NO[text]
+if TYPE_CHECKING:
+
+    class Flags(_Texts):
+        """A frozen dataclass: a text for each option, None where it was not given. It is made from the table."""
+
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+        def __init__(self, **texts: str | None) -> None: ...
+        def __getattr__(self, name: str) -> str | None: ...
+
+else:
+    Flags = make_dataclass(
+        "Flags",
+        [(name, "str | None", field(default=None)) for name in OPTION_NAMES],
+        bases=(_Texts,),
+        namespace={"__module__": __name__, "__doc__": "A text for each option, None where it was not given."},
+        frozen=True,
+        slots=True,
+    )
 
 
-def flag(name: str) -> str:
-    """The command-line spelling of a field."""
-    return "--" + name.replace("_", "-")
+def _count(text: str, option: Option) -> int:
+    found = parse_count(text, name=option.flag, allow_zero=option.kind.parser == "count or zero")
+    if found > LARGEST:
+        raise UnitError(
+            f"{option.flag}: {text[:40]!r} is larger than 10^18",
+            why="a config holds no larger number",
+            remedy="check its suffix and its exponent",
+        )
+    return found
 
 
-# fields of which one at most may be typed, and why
-EITHER = (
-    (("params", "model", "hf_config"), "each chooses the model"),
-    (("model", "family"), "a preset has its own style"),
-    (("hf_config", "family"), "the file says which style it has"),
-    (("params", "layers"), "the rule of --params chooses the layers"),
-    (("params", "hidden"), "the rule of --params chooses the width"),
-    (("tokens", "steps"), "one follows from the other and the batch"),
-    (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
-    (("precision", "recipe"), "a recipe contains the precision"),
-    (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
-    (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
-    (("tflops", "mfu"), "each fixes the speed"),
-)
+def _number(text: str, option: Option) -> float:
+    return parse_number(text, name=option.flag, allow_zero=option.kind.parser in ("number or zero", "fraction"))
+
+
+def _fraction(text: str, option: Option) -> float:
+    found = _number(text, option)
+    if found > 1:
+        raise InputError(f"{option.flag}: {found:g} is above 1", why="it is a fraction", remedy="write 0.02 or 2%")
+    return found
+
+
+def _choice(text: str, option: Option) -> str:
+    if text not in option.kind.choices:
+        raise UnknownNameError(option.flag, text, option.kind.choices)
+    return text
+
+
+_PARSERS: dict[str, Callable[[str, Option], Any]] = {
+    "count": _count,
+    "count or zero": _count,
+    "seed": lambda text, option: parse_count(text, name=option.flag, allow_zero=True),
+    "number": _number,
+    "number or zero": _number,
+    "teraflops": lambda text, option: _number(text, option) * TERA,
+    "fraction": _fraction,
+    "fraction above zero": _fraction,
+    "money": lambda text, option: parse_money(text, name=option.flag, allow_zero=True),
+    "choice": _choice,
+    "yes or no": lambda text, option: _choice(text, option) == "yes",
+    "switch": lambda text, option: _choice(text, option) == option.kind.choices[0],
+    "text": lambda text, option: text,
+}
 
 
 def refuse_contradictions(flags: Flags) -> None:
-    """Flags that say the same thing twice are refused, not ranked. Raises InputError."""
+    """Raises InputError for two flags that fix the same thing: neither has priority."""
     for names, why in EITHER:
         found = flags.given(*names)
         if len(found) > 1:
@@ -155,33 +122,14 @@ def refuse_contradictions(flags: Flags) -> None:
             raise InputError(f"{spelled} contradict each other", why=why, remedy=f"give one of {spelled}")
 
 
-SHAPE = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")
-# A typed field ends the assumption of its own name, and those here. --optimizer ends none: its numbers stay assumed.
-MODEL_KEYS = ("shape", "family", "heads", "ffn", "vocab", "norm_parameters", "top_k", "expert_ffn")
-ENDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("params", "model", "hf_config", "family"), MODEL_KEYS),
-    **{name: (name, "shape") for name in SHAPE},
-    "hidden": ("shape", "heads", "ffn"),
-    "norm": ("norm_parameters",),
-    "precision": ("recipe",),
-    "warmup_tokens": ("warmup_steps",),
-    "warmup_ratio": ("warmup_steps",),
-    "cooldown_tokens": ("cooldown_steps",),
-    "cooldown_ratio": ("cooldown_steps",),
-    "accumulation": ("accumulation", "global_batch_tokens"),
-    "global_batch_tokens": ("accumulation", "global_batch_tokens"),
-    "optimizer": (),
-}
-
-
 class Assumptions:
     """Collects the assumptions of a draft: those of the file that no flag ended, then its own."""
 
     def __init__(self, flags: Flags, base: RunConfig | None) -> None:
-        ended = {key for name in flags.given(*Flags.__dataclass_fields__) for key in ENDS.get(name, (name,))}
+        ended = {key for name in flags.given(*OPTION_NAMES) for key in ended_by(name)}
         carried = base.provenance.assumptions if base else ()
         self.found = {a.key: a for a in carried if a.key not in ended}
 
     def add(self, key: str, value: object, source: str) -> None:
-        """Record that `key` was not typed, which value it got, and by which rule."""
+        """Record that `key` was not given, which value it got, and by which rule."""
         self.found[key] = Assumption(key=key, value=str(value), source=source)

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from planner import presets
 from planner.config.model import ModelConfig
+from planner.config.options import OPTIONS, flag
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.shape import GATED
-from planner.errors import InputError, UnknownNameError
-from planner.inputs.architecture import OPTIONS, changed_options, default_ffn, padded_vocab
-from planner.inputs.flags import SHAPE, Assumptions, Flags, flag
+from planner.errors import InputError
+from planner.inputs.architecture import CHOICES, NUMBERS, changed_options, default_ffn, padded_vocab
+from planner.inputs.flags import Assumptions, Flags
 from planner.inputs.run_toml import explain_validation
 from planner.units import format_count, format_count_exact, format_fraction
 
@@ -37,7 +38,7 @@ def model_of(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assump
 
     Raises InputError when no model was typed, or when its parts do not fit together.
     """
-    numbers = {name: flags.count(name) for name in SHAPE}
+    numbers = {name: flags.count(name) for name in NUMBERS}
     wanted = flags.count("params")
     if wanted is not None:
         return model_for_parameters(wanted, numbers, flags, seq, assumptions)
@@ -72,7 +73,8 @@ def model_of(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assump
 
 def _was_typed(key: str, flags: Flags) -> bool:
     """Whether a flag says this key itself; others follow from one that does."""
-    return key in ("tied_embeddings", "moe", "vocab") or getattr(flags, key, None) is not None
+    names = [option.name for option in OPTIONS if option.key.startswith(f"model.{key}")]
+    return key == "vocab" or bool(flags.given(*names))
 
 
 def _said(value: object) -> str:
@@ -135,8 +137,7 @@ def _head_dim(hidden: int, heads: int) -> int:
 
 def _family(flags: Flags, numbers: dict[str, int | None], seq: int, assumptions: Assumptions) -> dict[str, Any]:
     """A shape from flags: `--layers` and `--hidden` are needed, the rest follows from the family."""
-    if flags.family not in (None, "gpt2", "llama"):
-        raise UnknownNameError("model family", str(flags.family), ["gpt2", "llama"])
+    flags.value("family")
     layers, hidden = numbers["layers"], numbers["hidden"]
     if layers is None or hidden is None:
         missing = "--layers" if layers is None else "--hidden"
@@ -201,7 +202,7 @@ def model_for_parameters(
 
     Raises InputError when the smallest shape of the rule is more than twice as large.
     """
-    extra = [flag(n) for n in flags.given("heads", "kv_heads", "head_dim", "ffn", *OPTIONS)]
+    extra = [flag(n) for n in flags.given("heads", "kv_heads", "head_dim", "ffn", *CHOICES)]
     if extra or flags.family not in (None, "gpt2"):
         raise InputError(
             f"--params and {(extra or ['--family'])[0]} contradict each other",

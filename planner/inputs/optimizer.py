@@ -8,26 +8,26 @@ from pydantic import ValidationError
 
 from planner import presets
 from planner.config.run import IMPLEMENTATIONS, WITH_OWN_STATE_TYPE, OptimizerConfig, RunConfig
-from planner.errors import InputError, UnknownNameError
+from planner.errors import InputError
 from planner.inputs.flags import Assumptions, Flags
 from planner.inputs.run_toml import explain_validation
 from planner.rules import rules
 
 CLIP_NORM = 1.0
-STATE_TYPES = ("fp32", "bf16")
 BYTES = {"fp32": 4, "bf16": 2}
 
 
 def optimizer_of(flags: Flags, base: RunConfig | None, recipe: str, assumptions: Assumptions) -> OptimizerConfig:
     """The whole section; `recipe` is the id of the run's recipe.
 
-    Raises UnknownNameError for unknown names, InputError for combinations that no optimizer has.
+    Raises UnknownNameError for unknown names and InputError for combinations that no optimizer has.
     """
     old = base.optimizer if base else None
-    name = _known(flags.optimizer, tuple(IMPLEMENTATIONS), "optimizer") or (old.name if old else "adamw")
+    typed = flags.keys("optimizer")
+    name = typed.get("name") or (old.name if old else "adamw")
     same = old if old and old.name == name else None
     values = same.model_dump() if same else _defaults(name, old, assumptions)
-    state_dtype = _known(flags.state_dtype, STATE_TYPES, "state type") or values["state_dtype"]
+    state_dtype = typed.get("state_dtype") or values["state_dtype"]
     if state_dtype is not None and name not in WITH_OWN_STATE_TYPE:
         raise InputError(
             f"--state-dtype {state_dtype}: {name} keeps its state in one type only",
@@ -36,7 +36,7 @@ def optimizer_of(flags: Flags, base: RunConfig | None, recipe: str, assumptions:
         )
     ways = _ways(name, state_dtype, presets.recipe(recipe))
     every = tuple(dict.fromkeys(way for ways_of_one in IMPLEMENTATIONS.values() for way in ways_of_one))
-    way = _known(flags.optimizer_implementation, every, "optimizer implementation")
+    way = typed.get("implementation")
     if way is not None and way not in ways:
         raise InputError(
             f"--optimizer-implementation {way}: {name} with {state_dtype or 'its usual'} moments has no such update",
@@ -49,19 +49,10 @@ def optimizer_of(flags: Flags, base: RunConfig | None, recipe: str, assumptions:
             assumptions.add(
                 "optimizer_implementation", way, f"default: the first that {name} has of {', '.join(every)}"
             )
-    chosen = {"name": name, "implementation": way, "state_dtype": state_dtype}
-    if flags.clip_value is not None:
-        chosen["clip_value"] = flags.number("clip_value")
     try:
-        return OptimizerConfig(**values | chosen)
+        return OptimizerConfig(**values | typed | {"name": name, "implementation": way, "state_dtype": state_dtype})
     except ValidationError as error:
         raise InputError(*explain_validation(error)) from None
-
-
-def _known(text: str | None, known: tuple[str, ...], kind: str) -> str | None:
-    if text is not None and text not in known:
-        raise UnknownNameError(kind, text, known)
-    return text
 
 
 def _defaults(name: str, old: OptimizerConfig | None, assumptions: Assumptions) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.config.model import ModelConfig
+from planner.config.options import flag
 from planner.config.run import Assumption, ScheduleConfig
 from planner.counts.parameters import nominal_parameters
 from planner.counts.schedule import KINDS
 from planner.errors import InputError, UnknownNameError
 from planner.formulas import batch
-from planner.inputs.flags import Assumptions, Flags, flag, refuse_contradictions
+from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
 from planner.inputs.run_toml import explain_validation
 from planner.rules import row_of_size
 from planner.units import format_count, format_number
@@ -144,7 +145,7 @@ def _kind(flags: Flags, old: ScheduleConfig | None, assumptions: Assumptions) ->
 
 def _floor(flags: Flags, old: ScheduleConfig | None, kind: str, peak: float, assumptions: Assumptions) -> float:
     """The floor as a rate; text that ends in % is a share of the peak."""
-    found = flags.number("min_lr", allow_zero=True)
+    found = flags.number("min_lr")
     if found is not None:
         return _to_digits(found * peak) if (flags.min_lr or "").strip().endswith("%") else found
     derived_anew = "min_lr" in assumptions.found and flags.given("peak_lr", "schedule")
@@ -165,10 +166,10 @@ def _to_digits(rate: float) -> float:
 
 def length_of(flags: Flags, part: str, horizon: Horizon) -> int | None:
     """Steps of the warm-up or cooldown, however typed: tokens are rounded up to whole steps, a share to the nearest."""
-    steps = flags.count(f"{part}_steps", allow_zero=True)
+    steps = flags.count(f"{part}_steps")
     if steps is not None:
         return steps
-    tokens = flags.count(f"{part}_tokens", allow_zero=True)
+    tokens = flags.count(f"{part}_tokens")
     if tokens is not None:
         if horizon.tokens_per_step is None:
             raise InputError(
@@ -177,14 +178,8 @@ def length_of(flags: Flags, part: str, horizon: Horizon) -> int | None:
                 remedy=f"give {flag(part)}-steps, or add --global-batch-tokens",
             )
         return int(batch.steps_to_hold(tokens, horizon.tokens_per_step))
-    ratio = flags.number(f"{part}_ratio", allow_zero=True)
-    if ratio is None:
-        return None
-    if ratio > 1:
-        raise InputError(
-            f"{flag(part)}-ratio: {ratio:g} is above 1", why="it is a share of the steps", remedy="write 0.02 or 2%"
-        )
-    return round(ratio * horizon.steps)
+    ratio = flags.number(f"{part}_ratio")
+    return None if ratio is None else round(ratio * horizon.steps)
 
 
 def _default_warmup(horizon: Horizon, assumptions: Assumptions) -> int:

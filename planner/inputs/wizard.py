@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from planner.config.options import EITHER, MAIN, OPTION, ended_by, flag, panels
 from planner.config.run import RunConfig
 from planner.errors import InputError, PlanError
-from planner.inputs.architecture import OPTIONS
+from planner.inputs.architecture import CHOICES
 from planner.inputs.effective import effective
 from planner.inputs.field_names import field_text
-from planner.inputs.fields import FLAGS, MAIN, label, panels
-from planner.inputs.flags import EITHER, ENDS, Flags, flag
+from planner.inputs.flags import OPTION_NAMES, Flags
 from planner.plan import Plan
 
 BACK, HELP, CLEAR = "<", "?", "-"
 YES, NO = ("y", "yes"), ("n", "no", "")
 SIGNS = f"Enter: as shown in brackets. {HELP}: help of the field. {BACK}: back. {CLEAR}: take an answer back."
 # what --params chooses by one rule, so that it cannot be asked beside it
-BY_PARAMS = ("heads", "kv_heads", "head_dim", "ffn", "family", *OPTIONS)
+BY_PARAMS = ("heads", "kv_heads", "head_dim", "ffn", "family", *CHOICES)
 # the preset is asked before the number of parameters: who names one is not asked for the other
 FIRST = ("model", *(name for name in MAIN if name != "model"))
 PlanOf = Callable[[Flags], Plan]
@@ -58,7 +58,7 @@ class Interview:
     @property
     def flags(self) -> Flags:
         """The answers over the start, without what they exclude of it."""
-        kept = {n: getattr(self.start, n) for n in self.start.given(*FLAGS) if not _excluded(n, self.answers)}
+        kept = {n: getattr(self.start, n) for n in self.start.given(*OPTION_NAMES) if not _excluded(n, self.answers)}
         return replace(self.answers, **{n: text for n, text in kept.items() if getattr(self.answers, n) is None})
 
 
@@ -83,10 +83,10 @@ def question(state: Interview) -> Question:
     """The question of a state that is not at its end."""
     kind, name = state.at
     if kind == "panel":
-        more = [label(n) for n in _rest(name) if not _excluded(n, state.answers)]
+        more = [OPTION[n].short for n in _rest(name) if not _excluded(n, state.answers)]
         return Question(f"{name}: {', '.join(more)}.", f"More about {name.lower()}? yes or no", "no", "")
     value, why = _effect(state, name)
-    return Question(FLAGS[name][2].rstrip(",."), label(name), value, why)
+    return Question(OPTION[name].help.rstrip("."), OPTION[name].short, value, why)
 
 
 def answer(state: Interview, text: str, plan_of: PlanOf) -> tuple[Interview, str]:
@@ -101,7 +101,7 @@ def answer(state: Interview, text: str, plan_of: PlanOf) -> tuple[Interview, str
     name = state.at.name
     if text == HELP:
         _, why = _effect(state, name)
-        return state, field_text(name) + (f"\n  in effect: {why}" if why else "")
+        return state, field_text(name) + (f"\n  effective: {why}" if why else "")
     answers = state.answers
     if text:
         answers = replace(answers, **{name: None if text == CLEAR else text})
@@ -121,7 +121,9 @@ def answer(state: Interview, text: str, plan_of: PlanOf) -> tuple[Interview, str
 def _about_panel(state: Interview, text: str) -> tuple[Interview, str]:
     name, word = state.at.name, text.lower()
     if text == HELP:
-        return state, "\n".join(f"{label(n)}: {FLAGS[n][2]}" for n in _rest(name) if not _excluded(n, state.answers))
+        return state, "\n".join(
+            f"{OPTION[n].short}: {OPTION[n].sentence}" for n in _rest(name) if not _excluded(n, state.answers)
+        )
     if word not in YES + NO:
         return state, InputError(f"{text[:40]!r} is neither yes nor no", remedy="answer y or n").message()
     opened = state.panels | {name} if word in YES else state.panels - {name}
@@ -165,7 +167,7 @@ def _excluded(name: str, answers: Flags) -> bool:
 def _missing(error: PlanError) -> str | None:
     """The field that a message calls missing, where it is one that can be asked."""
     word, _, rest = error.what.partition(" is missing")
-    return next((name for name in FLAGS if flag(name) == word and not rest), None)
+    return next((name for name in OPTION_NAMES if flag(name) == word and not rest), None)
 
 
 def _effect(state: Interview, name: str) -> tuple[str, str]:
@@ -191,5 +193,5 @@ def _reason(plan: Plan, name: str) -> str:
 
 
 def _assumed(config: RunConfig, name: str) -> str:
-    keys = (name, *ENDS.get(name, ()))
+    keys = (name, *ended_by(name))
     return next((a.source for key in keys for a in config.provenance.assumptions if a.key == key), "")

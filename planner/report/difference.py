@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.analysis.difference import Difference
-from planner.inputs.fields import label
+from planner.config.options import OPTION
 from planner.report.text import table
 
 NOTE = "Each share is the mean of changing that field first and changing it last; the shares sum to the difference."
@@ -23,7 +23,7 @@ def difference_lines(found: Sequence[Difference]) -> list[str]:
         rows.append((d.after.title, spell(d.before.value), spell(d.after.value), signed(total, spell)))
         for share in d.shares or ():
             if share.amount:
-                name = " + ".join(label(n) for n in share.names)
+                name = " + ".join(OPTION[n].short for n in share.names)
                 rows.append((f"  by {name}", "", "", signed(float(share.amount), spell)))
     return [line[2:] for line in table(rows, right=frozenset({1, 2, 3}))]
 

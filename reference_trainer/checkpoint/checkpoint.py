@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from planner.config.resume import NEW_SCHEDULE, NO_LONGER_EQUAL, Change, changes, hash_of, needs_request, settings_of
+from planner.config.resume import NEW_SCHEDULE, Change, changes, hash_of, needs_request, settings_of
+from planner.config.resume_rules import NO_LONGER_EQUAL
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError
 from planner.log import Log

@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from gptplan.app import COMMANDS, application
-from gptplan.flags import FLAGS
-from planner.inputs.flags import Flags, flag
+from planner.config.options import OPTION, flag
+from planner.inputs.flags import Flags
 from tests.gptplan.calling import Call
 
 CONTRACT = frozenset(
@@ -46,8 +46,8 @@ def test_the_two_commands_share_their_flags() -> None:
 
 
 def test_the_table_of_flags_is_the_dataclass() -> None:
-    assert set(FLAGS) == {f.name for f in fields(Flags)}
-    assert {flag(name) for name in FLAGS} <= CONTRACT
+    assert set(OPTION) == {f.name for f in fields(Flags)}
+    assert {flag(name) for name in OPTION} <= CONTRACT
 
 
 @pytest.mark.parametrize("name", [n for n, f in flags_of("estimate").items() if n.startswith("--")])
@@ -68,7 +68,7 @@ def test_help(call: Call, command: str) -> None:
 
 def test_the_help_says_the_units(call: Call) -> None:
     said = re.sub(r"[\s│]+", " ", call("estimate", "--help").out)
-    for words in ("such as 125M", "such as 10B", "TFLOP/s", "0.02 or 2%", "0.4 or 40%", "STEPS", "USD", "SHARE"):
+    for words in ("such as 125M", "such as 10B", "TFLOP/s", "0.02 or 2%", "0.4 or 40%", "STEPS", "USD", "FRACTION"):
         assert words in said, words
 
 

@@ -18,8 +18,8 @@ import pytest
 
 import gptplan
 from gptplan.keywords import Keywords
+from planner.config.options import OPTION
 from planner.finding import Finding
-from planner.inputs.fields import FLAGS
 from planner.inputs.flags import Flags
 from planner.plan import Plan as LibraryPlan
 from planner.report.html import plan_html
@@ -71,7 +71,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_keywords_are_the_flags() -> None:
     assert list(Keywords.__annotations__) == [field.name for field in fields(Flags)]
-    assert set(Keywords.__annotations__) == set(FLAGS)
+    assert set(Keywords.__annotations__) == set(OPTION)
 
 
 WORDS: list[tuple[dict[str, Any], str]] = [

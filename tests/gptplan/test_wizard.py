@@ -56,7 +56,7 @@ def test_a_wrong_answer_is_told_once_and_asked_again(wizard):
 
 def test_back_keeps_the_answers_and_a_dash_takes_one_back(wizard):
     said = wizard("gpt2", "5B", "512", "<", "<", "6B", "", *END)
-    assert "--model gpt2 --seq 512 --tokens 6B" in said.out
+    assert "--model gpt2 --tokens 6B --seq 512" in said.out
     assert "512: your answer" in said.err
     said = wizard("<", "gpt2", "<", "-", "", "350M", *END)
     assert "This is the first question." in said.err
@@ -72,7 +72,7 @@ def test_a_shape_is_asked_for_what_is_missing(wizard):
     """--layers alone is no model: --hidden is the next question, and cannot be passed over."""
     said = wizard(*[""] * 13, "y", *[""] * 2, "6", "", "384", *END)
     assert "layers [12]" in said.err and "--hidden is wanted" in said.err and "--hidden is missing" in said.err
-    assert "gptplan estimate --layers 6 --hidden 384 --tokens 10B" in said.out
+    assert "gptplan estimate --tokens 10B --layers 6 --hidden 384" in said.out
 
 
 def test_garbage_is_answered_with_messages(wizard, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from planner.inputs.fields import FLAGS
+from planner.config.options import OPTION
 from planner.inputs.flags import Flags
 from tui.app import PlannerApp
 from tui.session import Session
@@ -29,7 +29,7 @@ class User:
 
     async def type(self, field: str, text: str) -> None:
         """Replace the text of a field."""
-        if len(self.app.screen_stack) == 1 and field in FLAGS:
+        if len(self.app.screen_stack) == 1 and field in OPTION:
             self.app.query_one(PlanForm).open_group_of(field)
             await self.pilot.pause()
         place = self.app.screen.query_one(f"#{field}", Input)

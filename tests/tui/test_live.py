@@ -8,9 +8,8 @@ from pathlib import Path
 from textual.events import Paste
 from textual.widgets import Input, Static
 
+from planner.config.options import OPTIONS, SWITCH
 from planner.errors import InputError
-from planner.inputs.fields import FLAGS, SWITCHES, label
-from planner.inputs.flags import flag
 from planner.inputs.run_toml import config_text, load_config
 from planner.units import format_count_exact, format_money
 from tui.fields import MAIN
@@ -226,8 +225,8 @@ def test_messages_name_fields_by_their_labels():
         "“parameters” and “embeddings tied” contradict each other\n"
         "  fix: give “training tokens”, such as “training tokens” 10B"
     )
-    for name in FLAGS:
-        assert with_labels(f"{flag(name)}: 'x'") == f"“{label(name)}”: 'x'" or name in SWITCHES
+    for option in OPTIONS:
+        assert with_labels(f"{option.flag}: 'x'") == f"“{option.short}”: 'x'" or option.kind is SWITCH
     assert form_message(InputError("--tokens: 'x' is not a count"), "tokens") == "'x' is not a count"
     assert form_message(InputError("--tokens: 'x' is not a count"), "seq").startswith("“training tokens”: ")
     assert with_labels("gptplan run --resume DIR") == "gptplan run --resume DIR"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.widgets import Footer, Input, Static
 
-from planner.inputs.fields import FLAGS
+from planner.config.options import OPTION
 from tui.actions import ACTIONS, ONE_PANE
 from tui.panes import PANES
 from tui.screens.jump import JumpScreen
@@ -22,7 +22,7 @@ def test_keys_of_copy_help_palette_and_quit(planner_app):
         await user.type("gpu", "")
         await user.press("f1")
         words = " ".join(str(s.render()) for s in user.app.screen.query(Static))
-        assert "h100-80gb" in words and FLAGS["gpu"][2] in words
+        assert "h100-80gb" in words and OPTION["gpu"].help in words
         await user.press("escape")
         assert len(user.app.screen_stack) == 1
 

@@ -14,9 +14,9 @@ from textual.reactive import Reactive
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
+from planner.config.options import OPTION
 from planner.errors import PlanError
 from planner.inputs.field_names import names_of
-from planner.inputs.fields import FLAGS, label
 from tui.messages import form_message
 
 
@@ -65,7 +65,7 @@ class FieldRow(Container):
             compact=True,
             select_on_focus=False,
             suggester=SuggestFromList(names, case_sensitive=False) if names else None,
-            tooltip=FLAGS[name][2],
+            tooltip=OPTION[name].sentence,
         )
         self.why: Static | None = None
 
@@ -74,7 +74,8 @@ class FieldRow(Container):
 
     def render(self) -> Content:
         """The label: bold while the field has the focus, with ✗ while its text is wrong."""
-        name = f"✗ {label(self.field)}" if self.has_class("-wrong") else label(self.field)
+        short = OPTION[self.field].short
+        name = f"✗ {short}" if self.has_class("-wrong") else short
         return Content.styled(name, "bold $foreground") if self.input.has_focus else Content(name)
 
     def on_descendant_focus(self) -> None:

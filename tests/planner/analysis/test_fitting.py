@@ -20,10 +20,11 @@ from planner.analysis.fitting import (
     with_micro_batch,
     with_remedies,
 )
+from planner.config.options import flag
 from planner.config.run import RunConfig
 from planner.counts.run import resolve, tokens_per_step
 from planner.inputs.draft import draft
-from planner.inputs.flags import Flags, flag
+from planner.inputs.flags import Flags
 from planner.memory.breakdown import memory_breakdown
 from planner.plan import Plan, estimate
 from planner.units import format_bytes

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from planner.config.resume import COMPARED, RULE_OF, RULES, changes, keys_of_a_config, needs_request, settings_of
+from planner.config.resume import COMPARED, RULE_OF, changes, keys_of_a_config, needs_request, settings_of
 from planner.config.run import RunConfig
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
@@ -24,8 +24,8 @@ def judged(**now: Any) -> dict[str, str]:
 def test_every_key_of_a_config_has_one_rule() -> None:
     keys = list(keys_of_a_config())
     assert len(keys) == len(set(keys)) > 80
-    assert sorted(keys) == sorted(key for rule in RULES for key in rule.keys)
-    assert all(rule.reason for rule in RULES)
+    assert sorted(keys) == sorted(RULE_OF)
+    assert all(rule.reason for rule in RULE_OF.values())
 
 
 def test_every_section_but_the_provenance_is_compared() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from planner.config.options import MAIN, OPTION, panels
 from planner.errors import InputError
 from planner.inputs.draft import draft
-from planner.inputs.fields import FLAGS, MAIN, panels
 from planner.inputs.flags import Flags
 from planner.inputs.wizard import BACK, CLEAR, END, Interview, answer, begin, question
 from planner.plan import Plan, estimate
@@ -38,7 +38,7 @@ def after(*lines: str) -> Interview:
 
 def test_every_field_is_asked_once_and_the_main_ones_first():
     names = asked(after())
-    assert sorted(names) == sorted((*FLAGS, *(p for p, n in panels().items() if set(n) - set(MAIN))))
+    assert sorted(names) == sorted((*OPTION, *(p for p, n in panels().items() if set(n) - set(MAIN))))
     assert sorted(names[: len(MAIN)]) == sorted(MAIN)
     assert asked(after(), "n")[len(MAIN) :] == [p for p, n in panels().items() if set(n) - set(MAIN)]
 

@@ -8,10 +8,10 @@ import pytest
 
 from planner.analysis.findings import findings
 from planner.analysis.schedules import curve_of, sampled_steps
+from planner.config.options import OPTION, OPTIONS, panels
 from planner.inputs.draft import draft
 from planner.inputs.effective import effective
 from planner.inputs.field_names import names_of
-from planner.inputs.fields import FLAGS, label, panels
 from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.report.markdown import markdown
@@ -88,8 +88,8 @@ def test_the_cursor_stands_over_its_step(plan, width):
 
 def test_every_field_has_a_label_and_stands_in_one_panel():
     assert sorted(n for names in panels().values() for n in names) == sorted(f.name for f in fields(Flags))
-    assert all(2 < len(label(n)) <= 20 for n in FLAGS)
-    assert len({label(n) for n in FLAGS}) == len(FLAGS)
+    assert all(2 < len(o.short) <= 20 for o in OPTIONS)
+    assert len({o.short for o in OPTIONS}) == len(OPTIONS)
 
 
 def test_names_complete_and_each_is_accepted():
@@ -110,7 +110,7 @@ def test_what_an_empty_field_stands_for_gives_the_same_plan(plan):
     again = estimate(draft(flags, as_of="2026-01-31", version="0"))
     assert again.memory.peak_requested_bytes == plan.memory.peak_requested_bytes
     assert again.parameters == plan.parameters and again.schedule.points == plan.schedule.points
-    assert set(found) <= set(FLAGS)
+    assert set(found) <= set(OPTION)
 
 
 def test_markdown_holds_the_plan(plan):

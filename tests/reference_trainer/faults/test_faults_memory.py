@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from planner.analysis.fitting import predicted_peak
+from planner.config.options import flag
 from planner.config.run import HardwareConfig, RunConfig
 from planner.counts.run import tokens_per_step
 from planner.errors import PlanError
 from planner.inputs.draft import draft
-from planner.inputs.flags import Flags, flag
+from planner.inputs.flags import Flags
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
 from reference_trainer.data.samples import batch, open_data
 from reference_trainer.device.device import DeviceMemory

@@ -1,0 +1,261 @@
+"""Every option of a plan, one row each: its flag, its key in run.toml, what it takes, its help, and its resume rule.
+
+Read by `--help`, the terminal planner's form, the wizard, the draft of a config, the effective values, and the rules
+of resuming. No heavy import: `gptplan --help` reads it. To add an option, add a row here and a field to its section.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.config import resume_rules as on_resume
+from planner.config.resume_rules import Rule
+
+MODEL, RUN, BATCH, NUMERICS, RATE = "Model", "Run", "Batch", "Numerics", "Learning rate"
+HARDWARE, LOOP = "Hardware and price", "Training loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an option takes: how its text is parsed, the placeholder of its help, and its choices, if it has some."""
+
+    parser: str
+    placeholder: str
+    choices: tuple[str, ...] = ()
+
+
+def _choice(*names: str, placeholder: str = "") -> Kind:
+    return Kind("choice", placeholder or "|".join(names), names)
+
+
+def _count(placeholder: str = "N") -> Kind:
+    return Kind("count", placeholder)
+
+
+COUNT, COUNT_OR_ZERO, SEED = _count(), Kind("count or zero", "N"), Kind("seed", "N")
+NUMBER, LEARNING_RATE, TERAFLOPS = Kind("number", "X"), Kind("number", "LR"), Kind("teraflops", "X")
+FRACTION, PERCENTAGE_OF_PEAK = Kind("fraction", "FRACTION"), Kind("number or zero", "LR")
+MONEY, PATH, NAME = Kind("money", "USD"), Kind("text", "FILE"), Kind("text", "NAME")
+YES_NO, SWITCH = Kind("yes or no", "yes|no", ("yes", "no")), Kind("switch", "", ("tied", "untied"))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row. `key`: its own key, as section.key; empty where a rule turns it into others.
+
+    default: as text, a value or the rule that gives one. ends: the assumptions that typing it ends, if not its name.
+    """
+
+    name: str
+    panel: str
+    kind: Kind
+    help: str
+    key: str = ""
+    resume: Rule | None = None
+    label: str = ""
+    default: str = ""
+    ends: tuple[str, ...] | None = None
+
+    @property
+    def flag(self) -> str:
+        """The command-line spelling."""
+        return flag(self.name)
+
+    @property
+    def sentence(self) -> str:
+        """The help with the default."""
+        return f"{self.help} (default: {self.default})" if self.default else self.help
+
+    @property
+    def short(self) -> str:
+        """The name in a form."""
+        return self.label or self.name.replace("_", " ")
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of an option."""
+    return "--" + name.replace("_", "-")
+
+
+_MODEL_ENDS = ("shape", "family", "heads", "ffn", "vocab", "norm_parameters", "top_k", "expert_ffn")
+_W, _R, _S = on_resume.WEIGHTS, on_resume.ROUNDING, on_resume.SCHEDULE
+
+OPTIONS: tuple[Option, ...] = (
+    # model
+    Option("params", MODEL, COUNT, "Parameters, such as 125M: a rule picks a GPT-2 shape; N stays as typed.",
+           label="parameters", ends=_MODEL_ENDS),
+    Option("model", MODEL, NAME, "Model preset, such as gpt2 or llama-2-7b.", ends=_MODEL_ENDS),
+    Option("hf_config", MODEL, PATH, "Hugging Face config.json of a gpt2, llama, qwen3, mixtral … model.",
+           label="config.json", ends=_MODEL_ENDS),
+    Option("family", MODEL, _choice("gpt2", "llama"), "Style of a shape typed by --layers and --hidden.",
+           default="gpt2", ends=_MODEL_ENDS),
+    Option("layers", MODEL, COUNT, "Transformer blocks.", "model.layers", _W, ends=("layers", "shape")),
+    Option("hidden", MODEL, COUNT, "Width of the residual stream.", "model.hidden", _W, ends=("shape", "heads", "ffn")),
+    Option("heads", MODEL, COUNT, "Query heads.", "model.heads", _W, ends=("heads", "shape")),
+    Option("kv_heads", MODEL, COUNT, "Key-value heads (grouped-query attention).", "model.kv_heads", _W,
+           "key-value heads", ends=("kv_heads", "shape")),
+    Option("head_dim", MODEL, COUNT, "Width of one head.", "model.head_dim", _W, ends=("head_dim", "shape")),
+    Option("ffn", MODEL, COUNT, "Inner width of the MLP.", "model.ffn", _W, "FFN width", ends=("ffn", "shape")),
+    Option("vocab", MODEL, COUNT, "Vocabulary, padding included.", "model.vocab", _W, "vocabulary",
+           ends=("vocab", "shape")),
+    Option("pad_vocab", MODEL, _count("MULTIPLE"), "Round the vocabulary up to a multiple, such as 64 or 128.",
+           label="pad vocabulary to"),
+    Option("position", MODEL, _choice("learned", "rotary", "alibi", "none"), "Positional encoding.",
+           "model.position", _W),
+    Option("rotary_dim", MODEL, COUNT, "Channels of a head with rotary embedding.", "model.rotary_dim", _W),
+    Option("norm", MODEL, _choice("layernorm", "rmsnorm"), "Kind of normalisation.", "model.norm", _W,
+           ends=("norm_parameters",)),
+    Option("norm_placement", MODEL, _choice("pre", "post", "both"), "Before a sub-layer, on its output, or both.",
+           "model.norm_placement", _W),
+    Option("qk_norm", MODEL, _choice("none", "head", "full"), "Norm of queries and keys: per head, or full width.",
+           "model.qk_norm", _W, "QK norm"),
+    Option("mlp", MODEL, _choice("gelu", "gelu-written-out", "relu", "relu2", "swiglu", "geglu"),
+           "Activation of the MLP; swiglu and geglu have a gate.", "model.mlp", _W, "MLP"),
+    Option("biases", MODEL, _choice("none", "qkv", "attention", "all"), "Linear layers with a bias.",
+           "model.biases", _W),
+    Option("tied", MODEL, SWITCH, "Whether the output head is the embedding table.", "model.tied_embeddings", _W,
+           "embeddings"),
+    Option("sliding_window", MODEL, COUNT_OR_ZERO, "Keys that a query sees; 0: all before it.",
+           "model.sliding_window", _W),
+    Option("experts", MODEL, COUNT, "Routed experts in place of the MLP.", "model.moe.experts", _W),
+    Option("top_k", MODEL, COUNT, "Routed experts that each token uses.", "model.moe.top_k", _W, "experts per token"),
+    Option("expert_ffn", MODEL, COUNT, "Inner width of one expert.", "model.moe.expert_ffn", _W, "expert width"),
+    Option("shared_ffn", MODEL, COUNT_OR_ZERO, "Inner width of all shared experts; 0: none.", "model.moe.shared_ffn",
+           _W, "shared expert width"),
+    # run
+    Option("tokens", RUN, COUNT, "Training tokens, such as 10B.", "training.tokens", _S, "training tokens"),
+    Option("steps", RUN, COUNT, "Optimizer steps, instead of --tokens.", "training.steps", _S),
+    Option("dataset_tokens", RUN, COUNT, "Distinct tokens of the data set, for the epochs.",
+           "training.dataset_tokens", on_resume.DESCRIPTION, "data set tokens"),
+    Option("seed", RUN, SEED, "Seed of initialisation and data order.", "training.seed", on_resume.DATA_ORDER,
+           default="1337"),
+    # batch
+    Option("seq", BATCH, COUNT, "Tokens per sequence.", "training.seq", on_resume.SAMPLE_ORDER, "sequence length",
+           default="the model's context or 1024"),
+    Option("micro_batch", BATCH, COUNT, "Sequences per device in one pass.", "training.micro_batch",
+           on_resume.BATCH, "micro-batch"),
+    Option("accumulation", BATCH, COUNT, "Micro-batches per device and step.", "training.accumulation",
+           on_resume.BATCH, ends=("accumulation", "global_batch_tokens")),
+    Option("global_batch_tokens", BATCH, COUNT, "Tokens per optimizer step, instead of --accumulation.",
+           label="global batch, tokens", ends=("accumulation", "global_batch_tokens")),
+    # numerics
+    Option("precision", NUMERICS, _choice("bf16", "fp32"), "Type of the matrix products.", ends=("recipe",)),
+    Option("recipe", NUMERICS, NAME, "Types of weights, gradients and products, such as mixed-bf16 or master-bf16.",
+           "training.recipe", on_resume.RECIPE, default="mixed-bf16"),
+    Option("activation_checkpointing", NUMERICS, _choice("none", "selective", "full", "offloaded"),
+           "Activation checkpointing (recompute in backward).", "training.activation_checkpointing", _R,
+           "act. checkpointing", "none"),
+    Option("activation_checkpointing_every", NUMERICS, _count("K"), "Full or offloaded: one of every K blocks.",
+           "training.activation_checkpointing_every", _R, "one of K blocks", "1"),
+    Option("runtime", NUMERICS, _choice("eager", "autocast", "compiled", "fused"), "How the model's code runs.",
+           "training.runtime", _R, default="the recipe's"),
+    Option("attention", NUMERICS, _choice("flash", "math", "flex"), "Attention kernel.",
+           "training.attention_kernel", _R, "attention kernel", "flash"),
+    Option("document_masking", NUMERICS, YES_NO, "Attention stays within a document of a sequence.",
+           "training.document_masking", on_resume.LOSS, default="no"),
+    Option("loss_kind", NUMERICS, _choice("plain", "chunked", "fused"),
+           "plain: all logits at once; chunked: recomputed in chunks; fused: with its gradient.",
+           "training.loss", _R, "loss", "plain"),
+    Option("loss_chunks", NUMERICS, COUNT, "Chunks of tokens of a chunked or fused loss.", "training.loss_chunks",
+           _R, default="8"),
+    Option("dropout", NUMERICS, FRACTION, "Dropout, 0.1 or 10%.", "training.dropout", on_resume.LOSS, default="0"),
+    Option("optimizer", NUMERICS,
+           _choice("adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon", placeholder="NAME"),
+           "adamw, adamw8bit, lion, adafactor, sgd or muon.", "optimizer.name", on_resume.OPTIMIZER,
+           default="adamw", ends=()),
+    Option("optimizer_implementation", NUMERICS, _choice("fused", "foreach", "for-loop"), "How the update runs.",
+           "optimizer.implementation", _R, "optimizer update", "the optimizer's first"),
+    Option("state_dtype", NUMERICS, _choice("fp32", "bf16"), "Type of the moments of adamw and lion.",
+           "optimizer.state_dtype", on_resume.OPTIMIZER, "moments dtype", "the weights'"),
+    Option("clip_value", NUMERICS, NUMBER, "Largest gradient element; larger ones are clipped, before the norm is.",
+           "optimizer.clip_value", on_resume.MOMENTS),
+    # learning rate
+    Option("schedule", RATE,
+           _choice("cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd", placeholder="KIND"),
+           "cosine, linear, polynomial, inverse_sqrt, constant or wsd.", "schedule.kind", _S, default="cosine"),
+    Option("peak_lr", RATE, LEARNING_RATE, "Learning rate at the end of warm-up.", "schedule.peak_lr", _S,
+           "peak learning rate"),
+    Option("min_lr", RATE, PERCENTAGE_OF_PEAK, "Learning rate at the end of the decay, 3e-5 or 10% of the peak.",
+           "schedule.min_lr", _S, "min. learning rate", "10%"),
+    Option("decay_power", RATE, NUMBER, "Exponent of a polynomial decay.", "schedule.decay_power", _S,
+           "decay exponent", "2"),
+    Option("warmup_steps", RATE, COUNT_OR_ZERO, "Warm-up in steps.", "schedule.warmup_steps", _S, "warm-up steps",
+           "2% of the steps, at most 2,000"),
+    Option("warmup_tokens", RATE, COUNT_OR_ZERO, "Warm-up in tokens.", label="warm-up tokens", ends=("warmup_steps",)),
+    Option("warmup_ratio", RATE, FRACTION, "Warm-up as a fraction of the run, 0.02 or 2%.", label="warm-up fraction",
+           ends=("warmup_steps",)),
+    Option("cooldown_steps", RATE, COUNT_OR_ZERO, "Cooldown at the end of a wsd schedule in steps.",
+           "schedule.cooldown_steps", _S, default="20% of the steps"),
+    Option("cooldown_tokens", RATE, COUNT_OR_ZERO, "Cooldown in tokens.", ends=("cooldown_steps",)),
+    Option("cooldown_ratio", RATE, FRACTION, "Cooldown as a fraction of the run, 0.2 or 20%.",
+           label="cooldown fraction", ends=("cooldown_steps",)),
+    # hardware
+    Option("gpu", HARDWARE, NAME, "GPU preset, such as a100-80gb, or cpu for this machine's processor.",
+           "hardware.gpu", on_resume.PREDICTION, "GPU", "this machine's, or a100-80gb"),
+    Option("gpus", HARDWARE, COUNT, "Data-parallel GPUs.", "hardware.gpus", on_resume.DEVICES, "number of GPUs", "1"),
+    Option("allocator", HARDWARE, _choice("default", "expandable"),
+           "PyTorch's caching allocator: fixed or expandable segments.", "hardware.allocator", on_resume.PREDICTION,
+           default="default"),
+    Option("tflops", HARDWARE, TERAFLOPS, "Achieved TFLOP/s per GPU in the 6ND convention, if known.",
+           "hardware.tflops", on_resume.PREDICTION, "TFLOP/s per GPU"),
+    Option("mfu", HARDWARE, Kind("fraction above zero", "FRACTION"), "Model FLOPs utilisation, if known, 0.4 or 40%.",
+           "hardware.mfu", on_resume.PREDICTION, "MFU"),
+    Option("price_per_gpu_hour", HARDWARE, MONEY, "Your price, such as 2.50.", "hardware.usd_per_gpu_hour",
+           on_resume.PREDICTION, "USD per GPU-hour", "the price list's"),
+    # training loop
+    Option("checkpoint_every", LOOP, _count("STEPS"), "Steps between checkpoints.", "training.checkpoint_every",
+           on_resume.SAVING, "checkpoint every"),
+    Option("keep_checkpoints", LOOP, COUNT, "Newest checkpoints kept.", "checkpoints.keep", on_resume.SAVING,
+           default="3"),
+    Option("async_save", LOOP, YES_NO, "Write checkpoints while training goes on.", "checkpoints.asynchronous",
+           on_resume.SAVING, "save in background", "no"),
+    Option("eval_every", LOOP, _count("STEPS"), "Steps between evaluations on held-out data.", "evaluation.every",
+           on_resume.EVALUATION, "evaluate every", "none"),
+    Option("eval_tokens", LOOP, COUNT, "Validation tokens of one evaluation.", "evaluation.tokens",
+           on_resume.EVALUATION, "evaluation tokens", "65536"),
+    Option("patience", LOOP, COUNT, "Evaluations without a better loss before training stops.",
+           "evaluation.patience", on_resume.EVALUATION),
+    Option("on_spike", LOOP, _choice("warn", "skip", "rollback"), "What a spike of the loss does.", "guard.on_spike",
+           on_resume.GUARD, "on a loss spike", "warn"),
+)  # fmt: skip
+
+OPTION: dict[str, Option] = {option.name: option for option in OPTIONS}
+BY_KEY: dict[str, Option] = {option.key: option for option in OPTIONS if option.key}
+
+# the options that every plan shows first, in this order
+MAIN = (
+    "params", "model", "tokens", "seq", "gpu", "gpus", "micro_batch", "global_batch_tokens", "precision",
+    "activation_checkpointing", "peak_lr", "warmup_steps", "price_per_gpu_hour",
+)  # fmt: skip
+
+# options of which one at most may be typed, and why
+EITHER = (
+    (("params", "model", "hf_config"), "each chooses the model"),
+    (("model", "family"), "a preset has its own style"),
+    (("hf_config", "family"), "the file says which style it has"),
+    (("params", "layers"), "the rule of --params chooses the layers"),
+    (("params", "hidden"), "the rule of --params chooses the width"),
+    (("tokens", "steps"), "one follows from the other and the batch"),
+    (("accumulation", "global_batch_tokens"), "the batch in tokens fixes the accumulation"),
+    (("precision", "recipe"), "a recipe contains the precision"),
+    (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
+    (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
+    (("tflops", "mfu"), "each fixes the speed"),
+)
+
+
+def ended_by(name: str) -> tuple[str, ...]:
+    """The assumptions that typing an option ends."""
+    ends = OPTION[name].ends
+    return (name,) if ends is None else ends
+
+
+def of_section(section: str) -> tuple[Option, ...]:
+    """The options whose key is directly in a section."""
+    return tuple(o for o in OPTIONS if o.key.rpartition(".")[0] == section)
+
+
+def panels() -> dict[str, tuple[str, ...]]:
+    """The options of each panel, panels and options in the table's order."""
+    names = dict.fromkeys(option.panel for option in OPTIONS)
+    return {panel: tuple(o.name for o in OPTIONS if o.panel == panel) for panel in names}

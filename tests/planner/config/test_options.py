@@ -1,0 +1,59 @@
+"""One row per option: its flag, key, help and resume rule stand in one table, and every reader covers it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from planner.config.options import MAIN, OPTION, OPTIONS, panels
+from planner.config.resume import RULE_OF, keys_of_a_config
+from planner.config.run import RunConfig
+from planner.inputs.draft import draft
+from planner.inputs.effective import effective
+from planner.inputs.flags import Flags
+from planner.plan import estimate
+
+
+def test_each_option_has_one_row_a_panel_and_a_sentence() -> None:
+    assert max(Counter(option.name for option in OPTIONS).values()) == 1
+    assert all(option.panel and option.help and option.short for option in OPTIONS)
+    assert set(MAIN) <= set(OPTION)
+
+
+def test_the_typed_fields_are_the_rows() -> None:
+    assert {field.name for field in fields(Flags)} == set(OPTION)
+
+
+def test_the_panels_hold_each_option_once() -> None:
+    assert sorted(name for names in panels().values() for name in names) == sorted(OPTION)
+
+
+def leaf_keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a section, and of the sections in it."""
+    for name, field in kind.model_fields.items():
+        inner = [k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type)]
+        sections = [k for k in inner if issubclass(k, BaseModel)]
+        yield f"{prefix}{name}"
+        for section in sections:
+            yield from leaf_keys(section, f"{prefix}{name}.")
+
+
+def test_every_key_of_the_table_is_a_key_of_the_config() -> None:
+    known = set(leaf_keys(RunConfig))
+    assert all(option.key in known for option in OPTIONS if option.key)
+
+
+def test_every_key_of_a_config_has_a_resume_rule() -> None:
+    assert set(keys_of_a_config()) <= set(RULE_OF)
+
+
+def test_effective_values_are_those_of_the_table() -> None:
+    plan = estimate(draft(Flags(model="gpt2", tokens="1B", gpu="a100-80gb"), as_of="2026-11-21", version="test"))
+    values = effective(plan)
+    assert set(values) <= set(OPTION)
+    assert set(OPTION) - set(values) <= {"hf_config", "family", "pad_vocab", "warmup_tokens", "warmup_ratio",
+                                         "cooldown_tokens", "cooldown_ratio", "clip_value"}  # fmt: skip

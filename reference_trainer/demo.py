@@ -1,4 +1,4 @@
-"""A run sized to this machine: the largest model of a ladder that gets enough steps in the minutes given."""
+"""A demo run sized to this machine: the largest model of a ladder that trains enough steps in the given minutes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LADDER = (
 )
 BYTE_VOCAB = 256  # vocabulary of the byte tokenizer
 ENOUGH_STEPS = 120
-FEWEST_STEPS = 12  # a median of the step time needs some
-LATEST = 1.5
+FEWEST_STEPS = 12  # fewer give no useful median of the step time
+TIME_LIMIT_FACTOR = 1.5  # the run stops after this times the minutes given
 SECONDS_PER_MINUTE = 60
 
 
 def sized_config(minutes: float, device: torch.device, version: str, log: Log) -> RunConfig:
-    """The config of the largest model that gets `ENOUGH_STEPS` in `minutes`, by prediction on this machine."""
+    """The config of the largest model that is predicted to train `ENOUGH_STEPS` in `minutes` on this machine."""
     chosen: RunConfig | None = None
     for i, row in enumerate(LADDER):
         # messages about the device are logged once
@@ -48,7 +48,9 @@ def sized_config(minutes: float, device: torch.device, version: str, log: Log) -
         )
         seconds = estimate(config).throughput.step_seconds
         if seconds is None:
-            raise InputError("the speed of this device is unknown", remedy="plan a run by hand: gptplan plan --help")
+            raise InputError(
+                "no step time is predicted for this device", remedy="plan a run yourself: gptplan plan --help"
+            )
         steps = int(minutes * SECONDS_PER_MINUTE / seconds)
         if chosen is not None and steps < ENOUGH_STEPS:
             break
@@ -68,7 +70,7 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
         micro_batch=micro,
         accumulation="1",
         steps=str(steps),
-        # small models on few tokens stand a higher rate than the table's smallest row
+        # small models and few tokens allow a higher lr than the smallest row of the default table
         peak_lr="1e-3",
         gpu=CPU if device.type == "cpu" else None,
     )
@@ -76,11 +78,11 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
 
 
 def demo(minutes: float, directory: Path, version: str, log: Log) -> Outcome:
-    """Plan, emit, run and compare in `directory`, which gets run.toml and the run itself."""
+    """Plan, run and compare. Writes run.toml and the run directory `run` in `directory`."""
     device = pick_device(None)
     config = sized_config(minutes, device, version, log)
-    # the prediction sets the steps; a machine that is busier than when it was measured must not run for an hour
-    limit = LATEST * minutes * SECONDS_PER_MINUTE
+    # if the machine is busier than when it was measured, the run stops early instead of taking an hour
+    limit = TIME_LIMIT_FACTOR * minutes * SECONDS_PER_MINUTE
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "run.toml", config_text(config))
     return execute(

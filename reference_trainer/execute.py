@@ -41,28 +41,28 @@ from reference_trainer.step.options import RunOptions, as_before, write_options
 from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.train import run
 
-SETTLING_STEPS = 2  # the first steps pay for allocation and caches; they are not timed
+SETTLING_STEPS = 2  # the first steps allocate memory and fill caches; they are not timed
 MEASUREMENT = "measurement.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The exit code, and the comparison where the run came to one."""
+    """The exit code, and the comparison if the run finished."""
 
     exit_code: int
     comparison: Comparison | None
 
 
 def execute(config: RunConfig, directory: Path, resume: bool, options: RunOptions, log: Log) -> Outcome:
-    """Train `config` in `directory` and compare with what was predicted before it began.
+    """Train `config` in `directory`, and compare the measurements with the prediction made before training.
 
-    Raises PlanError for what the user can mend; nothing is trained before all of it is checked.
+    Raises PlanError for mistakes of the user; all of them are checked before the first step.
     """
     options = replace(as_before(directory, options) if resume else options, resume=resume)
     device = pick_device(options.device)
     if resume:
         refuse_other_config(directory / "checkpoints", config, options.new_schedule)
-    # what can be refused is refused before the machine is measured and before anything is written
+    # all checks come before this machine is measured and before anything is written
     last_step_of(config, options)
     check_trackers(options.trackers)
     refuse_unrunnable(config, device)
@@ -72,7 +72,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         config = adapt_to_device(config, device, log)
     plan = estimate(config, replay=True)
     hardware = plan.flops.per_token_hardware * tokens_per_step(config)
-    asked, options = (
+    given_options, options = (
         options,
         replace(
             options,
@@ -82,42 +82,42 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
             peak_flops=_peak(plan),
         ),
     )
-    found = with_remedies(plan, findings(plan))
-    if resume:  # the config may have been changed since
-        write_atomically(directory / PLAN, _plan_text(plan, found), overwrite=True)
+    plan_findings = with_remedies(plan, findings(plan))
+    if resume:  # the config may have changed
+        write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
     else:
-        _write_plan(plan, found, directory)
-        write_options(directory, asked)
+        _write_plan(plan, plan_findings, directory)
+        write_options(directory, given_options)
         log(announcement(plan))
-        for finding in found:
+        for finding in plan_findings:
             if finding.level == "error":
                 log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
     try:
         result = run(config, directory, options, log, data)
     except PlanError:
-        _look_back(directory, log)
+        _write_post_mortem(directory, log)
         raise
     if result.exit_code:
-        _look_back(directory, log)
-        return Outcome(result.exit_code, None)  # who interrupts wants to leave; the rest of the run will compare
+        _write_post_mortem(directory, log)
+        return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
     if not result.step_seconds and (directory / COMPARISON).exists():
-        return Outcome(0, load_comparison(directory))  # it was finished before: what it measured then stands
-    # a compiled program's tensors are out of sight of the probe: they stay unknown, and are no eager model's
-    seen = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
-    measured = _measurement(config, result, seen)
+        return Outcome(0, load_comparison(directory))  # the run was finished earlier: return its comparison
+    # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
+    probed = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
+    measured = _measurement(config, result, probed)
     comparison = compare(plan, measured)
     _write_report(directory, comparison, measured, plan)
-    _look_back(directory, log)
+    _write_post_mortem(directory, log)
     return Outcome(result.exit_code, comparison)
 
 
 def _refuse_occupied(directory: Path) -> None:
-    """A run directory is new or empty, and somewhere above it can be written."""
+    """Raises FileError unless the run directory is new or empty, and can be written."""
     try:
         occupied = directory.exists() and any(directory.iterdir())
         above = next(p for p in (directory, *directory.absolute().parents) if p.exists())
         if not os.access(above, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"{above} cannot be written")
+            raise PermissionError(errno.EACCES, f"{above} is not writable")
     except OSError as error:
         raise FileError(
             f"{directory} cannot be used as a run directory",
@@ -125,16 +125,18 @@ def _refuse_occupied(directory: Path) -> None:
             remedy="give another --out",
         ) from None
     if occupied:
-        held = (directory / CONFIG).exists()
+        is_run = (directory / CONFIG).exists()
         raise FileError(
-            f"{directory} {'holds a run already' if held else 'is not empty'}",
-            why="nothing is overwritten or mixed unasked",
-            remedy=f"continue it with: gptplan run --resume {directory}" if held else "give another --out",
+            f"{directory} {'already contains a run' if is_run else 'is not empty'}",
+            why="a new run would overwrite files or mix with them",
+            remedy=f"resume it with: gptplan run --resume {directory}; or give another --out"
+            if is_run
+            else "give another --out",
         )
 
 
-def _look_back(directory: Path, log: Log) -> None:
-    """post-mortem.md, where the run came to a step; a disk that is full now is no reason to fail."""
+def _write_post_mortem(directory: Path, log: Log) -> None:
+    """Write post-mortem.md if the run has metrics. A disk error is logged, and does not fail the run."""
     try:
         if (directory / METRICS).exists():
             log(f"post-mortem: {write_post_mortem(directory)}")
@@ -149,22 +151,22 @@ def _peak(plan: Plan) -> float | None:
     return plan.flops.per_token_model * t.tokens_per_second / t.mfu / plan.config.hardware.gpus
 
 
-def _write_plan(plan: Plan, found: tuple[Finding, ...], directory: Path) -> None:
+def _write_plan(plan: Plan, plan_findings: tuple[Finding, ...], directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{directory} cannot be made", why=str(error), remedy="give another --out") from None
+        raise FileError(f"{directory} cannot be created", why=str(error), remedy="give another --out") from None
     write_atomically(directory / CONFIG, config_text(plan.config))
-    write_atomically(directory / PLAN, _plan_text(plan, found))
+    write_atomically(directory / PLAN, _plan_text(plan, plan_findings))
 
 
-def _plan_text(plan: Plan, found: tuple[Finding, ...]) -> str:
-    return json.dumps(document(plan, found), indent=1, allow_nan=False) + "\n"
+def _plan_text(plan: Plan, plan_findings: tuple[Finding, ...]) -> str:
+    return json.dumps(document(plan, plan_findings), indent=1, allow_nan=False) + "\n"
 
 
-def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measurement:
-    """What the probe and the run measured, in one record; on a GPU the allocator's own counters win."""
-    seconds, watched = result.step_seconds[SETTLING_STEPS:], bool(seen.track.phases)
+def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measurement:
+    """The measurements of run and probe in one record. On a GPU the counters of the allocator take precedence."""
+    seconds, tracked = result.step_seconds[SETTLING_STEPS:], bool(probed.track.phases)
     middle = median(seconds) if seconds else None
     ends = quantiles(seconds, n=10) if len(seconds) > 1 else [middle] * 9
     return Measurement(
@@ -173,14 +175,14 @@ def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measureme
         torch=result.torch_version,
         parameters=result.parameters,
         flops_per_step=model_flops_per_step(config),
-        saved_bytes=sum(seen.saved.values()) if seen.saved else None,
-        saved_by_operator=seen.saved,
-        peak_requested_bytes=result.peak_requested_bytes or (seen.track.peak.peak_bytes if watched else None),
-        peak_phase=seen.track.peak.phase if watched else None,
-        phases=seen.track.by_phase(),
+        saved_bytes=sum(probed.saved.values()) if probed.saved else None,
+        saved_by_operator=probed.saved,
+        peak_requested_bytes=result.peak_requested_bytes or (probed.track.peak.peak_bytes if tracked else None),
+        peak_phase=probed.track.peak.phase if tracked else None,
+        phases=probed.track.by_phase(),
         peak_allocated_bytes=result.peak_allocated_bytes,
         peak_reserved_bytes=result.peak_reserved_bytes,
-        # of a CPU run, what the process held at most: PyTorch's own code and the data are in it
+        # on a CPU: the peak memory of the process, which includes PyTorch itself and the data
         device_used_bytes=result.peak_rss_bytes if result.device == CPU else result.device_used_bytes,
         step_seconds=middle,
         step_seconds_low=ends[0],
@@ -200,7 +202,7 @@ def _measurement(config: RunConfig, result: RunResult, seen: Probe) -> Measureme
 
 
 def _write_report(directory: Path, comparison: Comparison, measured: Measurement, plan: Plan) -> None:
-    """comparison.json, measurement.json and report.md; written anew by every continuation of the run."""
+    """Write comparison.json, measurement.json and report.md; a resumed run writes them again."""
 
     def write(name: str, text: str) -> None:
         write_atomically(directory / name, text, overwrite=True)

@@ -1,4 +1,4 @@
-"""post-mortem.md: what a run's own log says of it, the weak spots first. It reads files only, and needs no PyTorch."""
+"""post-mortem.md: a summary of a run from its logs, problems first. Needs only the files, not PyTorch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from planner.runs.directory import COMPARISON, EVENTS, METRICS, POST_MORTEM
 from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number
 from reference_trainer.metrics.metrics_file import read_rows
 
-LAST = 20  # rows whose median is the loss at the end
-# from here on something is worth a look; these are our guesses, not published limits
+LAST = 20  # the final loss is the median of so many rows
+# fractions above which something is reported; our guesses, not published limits
 CLIPPED, SKIPPED, WAITING, PAUSED, OVERFIT, UNSTEADY = 0.5, 0.01, 0.05, 0.10, 0.02, 0.5
 PEAKS = ("peak_requested_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes")
 
@@ -26,11 +26,10 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The numbers of a run. Losses in nats per token, times in seconds; None: the log does not say.
+    """The numbers of a run. Losses in nats per token, times in seconds; None: not in the logs.
 
-    `calls`: starts and continuations. `clipped_share`, `data_share`: of the steps, and of their time.
-    `training_seconds`: of all log windows; evaluations, saves and eval commands lie outside.
-    `tokens_per_second`: of the steps, what the slowest tenth, half and nine tenths of them reach.
+    `calls`: starts and resumes. `clipped_share`: fraction of steps that were clipped. `training_seconds`: of all log
+    windows, without evaluations, saves and eval commands. `tokens_per_second`: 10th, 50th and 90th percentile of steps.
     """
 
     run: str
@@ -64,21 +63,21 @@ class Summary:
 
     @property
     def outside_seconds(self) -> float:
-        """Time that went to neither steps nor their data."""
+        """Time for evaluations, saves and eval commands."""
         return self.evaluation_seconds + self.saving_seconds + self.eval_command_seconds
 
 
 def summary_of(directory: Path) -> Summary:
-    """What metrics.jsonl, events.jsonl and comparison.json of a run say.
+    """The summary of a run from its metrics.jsonl, events.jsonl and comparison.json.
 
-    Raises FileError where there are no metrics.
+    Raises FileError if there are no metrics.
     """
     rows = list(read_rows(directory / METRICS))
     if not rows:
         raise FileError(
             f"{directory} has no metrics of a step",
-            why="there is no metrics.jsonl, or no whole line in it",
-            remedy="give the RUN_DIR of gptplan run --out",
+            why="there is no metrics.jsonl, or it has no complete line",
+            remedy="give the directory that gptplan run --out wrote",
         )
     events = list(read_rows(directory / EVENTS))
     compared = load_comparison(directory).rows if (directory / COMPARISON).exists() else ()
@@ -149,42 +148,42 @@ def _ended(events: Sequence[Object]) -> str:
             return f"{event['event']}{': ' if message else ''}{message}"
         if event.get("event") in ("start", "resume"):
             break
-    return "without a last word: it crashed or was killed, or is still running"
+    return "unknown: the process died without an error message, or is still running"
 
 
-# --- what to look at first --------------------------------------------------------------------------------------------
+# --- problems --------------------------------------------------------------------------------------------------------
 
 
-def weak_spots(s: Summary) -> tuple[str, ...]:
-    """What to look at first, the worst first; nothing where all is in order."""
-    found = [*_of_the_loss(s), *_of_the_memory(s), *_of_the_time(s)]
-    if s.ended.startswith(("diverged", "without")):
-        found.insert(0, f"The run ended: {s.ended}.")
-    return tuple(found)
+def problems_of(s: Summary) -> tuple[str, ...]:
+    """The problems of a run, the worst first; empty if there are none."""
+    problems = [*_of_the_loss(s), *_of_the_memory(s), *_of_the_time(s)]
+    if s.ended.startswith(("diverged", "unknown")):
+        problems.insert(0, f"How the run ended: {s.ended}.")
+    return tuple(problems)
 
 
 def _of_the_loss(s: Summary) -> Iterable[str]:
     if s.first_loss is not None and s.last_loss is not None and s.last_loss >= s.first_loss:
-        yield "The loss did not fall: look at the rate, the data and the initial loss, which should be near ln(vocab)."
+        yield "The loss did not fall: check the learning rate, the data, and whether the first loss is near ln(vocab)."
     if s.rollbacks:
-        yield f"{len(s.rollbacks)} rollbacks: look at the data near the spikes {_listed(s.spikes)}, and the peak rate."
+        yield f"{len(s.rollbacks)} rollbacks: check the data near the spikes, steps {_listed(s.spikes)}, and the lr."
     elif s.spikes:
-        yield f"{len(s.spikes)} loss spikes, steps {_listed(s.spikes)}: look at their data and at the peak rate."
+        yield f"{len(s.spikes)} loss spikes, steps {_listed(s.spikes)}: check their data and the peak lr."
     if len(s.skipped) > SKIPPED * s.steps:
         listed = _listed(s.skipped)
-        yield f"{len(s.skipped)} updates were left out, steps {listed}: loss or gradient was not finite, or a spike."
+        yield f"{len(s.skipped)} updates were skipped, steps {listed}: a spike, or loss or gradient was not finite."
     if s.clipped_share is not None and s.clipped_share > CLIPPED:
         yield (
-            f"{format_fraction(s.clipped_share)} of the steps were clipped: the norm limit sets the step, not the "
-            "rate; a higher limit or a longer warm-up may train faster."
+            f"{format_fraction(s.clipped_share)} of the steps were clipped: the clip norm sets the step size, not "
+            "the learning rate; a higher clip norm or a longer warm-up may train faster."
         )
     if s.best_validation is not None and s.last_validation is not None:
         step, best = s.best_validation
         if s.last_validation > best * (1 + OVERFIT):
             yield (
                 f"The validation loss rose from {format_number(best)} (step {step}) to "
-                f"{format_number(s.last_validation)}: over-fitting, or a rate too high; "
-                f"the best model is that of step {step}."
+                f"{format_number(s.last_validation)}: over-fitting, or a learning rate "
+                f"that is too high; the best model is at step {step}."
             )
     if s.noise_scale_tokens is not None and s.tokens_per_step is not None and s.tokens_per_step > s.noise_scale_tokens:
         yield (
@@ -195,27 +194,27 @@ def _of_the_loss(s: Summary) -> Iterable[str]:
 
 def _of_the_memory(s: Summary) -> Iterable[str]:
     if s.alloc_retries:
-        yield f"The allocator ran out of memory and tried again {s.alloc_retries} times: plan a smaller micro-batch."
+        yield f"The allocator ran out of memory and retried {s.alloc_retries} times: plan a smaller micro-batch."
     for row in s.comparison:
         if row.key in PEAKS and row.verdict == "outside":
-            yield f"{row.key} was {_bytes(row.measured)}, predicted {_bytes(row.predicted)}: report.md has the parts."
+            yield f"{row.key} was {_bytes(row.measured)}, predicted {_bytes(row.predicted)}: see report.md."
 
 
 def _of_the_time(s: Summary) -> Iterable[str]:
     if s.failed_saves:
-        yield f"{s.failed_saves} checkpoints could not be written: look at the disk."
+        yield f"{s.failed_saves} checkpoints could not be written: check the disk."
     if s.training_seconds and s.data_seconds > WAITING * s.training_seconds:
-        yield f"{format_fraction(s.data_seconds / s.training_seconds)} of the training time went to waiting for data."
-    whole = s.training_seconds + s.outside_seconds
-    if whole and s.outside_seconds > PAUSED * whole:
+        yield f"{format_fraction(s.data_seconds / s.training_seconds)} of the training time was spent waiting for data."
+    total = s.training_seconds + s.outside_seconds
+    if total and s.outside_seconds > PAUSED * total:
         yield (
-            f"{format_fraction(s.outside_seconds / whole)} of the time went to evaluations, checkpoints and eval "
-            "commands: do them less often, or write checkpoints with --async-save."
+            f"{format_fraction(s.outside_seconds / total)} of the time was spent on evaluations, checkpoints and "
+            "eval commands: run them less often, or write checkpoints with --async-save."
         )
     if s.slow_steps:
         yield f"Slow steps: {_listed(s.slow_steps)}: the process was stopped, or something else used the machine."
     if s.tokens_per_second is not None and s.tokens_per_second[0] < UNSTEADY * s.tokens_per_second[1]:
-        yield "A tenth of the steps reach less than half of the usual speed: look at data, other processes and heat."
+        yield "A tenth of the steps reach less than half of the usual speed: check data, other processes and heat."
     for row in s.comparison:
         if row.key in ("step_seconds", "tokens_per_second") and row.verdict == "outside":
             yield f"{row.key} was {_plain(row.measured)}, predicted {_plain(row.predicted)}."
@@ -230,10 +229,10 @@ def _listed(steps: tuple[int, ...], most: int = 8) -> str:
 
 
 def post_mortem_markdown(s: Summary) -> str:
-    """The report: weak spots, then the numbers."""
-    spots = weak_spots(s)
+    """The report as markdown: problems first, then the numbers."""
+    problems = problems_of(s)
     lines = [f"# Post-mortem of {s.run}", "", "## Look at first", ""]
-    lines += [f"{i}. {spot}" for i, spot in enumerate(spots, start=1)] or ["Nothing stands out."]
+    lines += [f"{i}. {problem}" for i, problem in enumerate(problems, start=1)] or ["No problems found."]
     lines += ["", "## The run", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _facts(s)]
     peaks = [row for row in s.comparison if row.key in PEAKS]
@@ -259,15 +258,15 @@ def _facts(s: Summary) -> list[tuple[str, str]]:
         ("steps", f"{s.steps:,} in {s.calls} calls, {format_count(s.tokens)} tokens"),
         ("loss", f"{_plain(s.first_loss)} → {_plain(s.last_loss)} nats per token (median of the last {LAST} steps)"),
         ("validation loss", f"{_plain(s.last_validation)} at the end{best}"),
-        ("spikes", f"{len(s.spikes)}; {len(s.rollbacks)} rollbacks; {len(s.skipped)} updates left out"),
-        ("clipped", f"{_share(s.clipped_share)} of the steps"),
+        ("spikes", f"{len(s.spikes)}; {len(s.rollbacks)} rollbacks; {len(s.skipped)} updates skipped"),
+        ("clipped", f"{_percent(s.clipped_share)} of the steps"),
         ("time in steps", f"{steps}, of which {data} for data"),
         ("time between steps", format_duration(s.idle_seconds)),
         ("time for evaluations", format_duration(s.evaluation_seconds)),
         ("time for checkpoints", format_duration(s.saving_seconds)),
         ("time for eval commands", format_duration(s.eval_command_seconds)),
         ("tokens/s", speed),
-        ("MFU", _share(s.mfu)),
+        ("MFU", _percent(s.mfu)),
         ("energy", energy),
         ("gradient-noise scale", noise),
         ("allocator retries", _plain(s.alloc_retries)),
@@ -282,12 +281,12 @@ def _bytes(value: float | int | str | None) -> str:
     return "unknown" if value is None or isinstance(value, str) else format_bytes(value)
 
 
-def _share(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "unknown" if value is None else format_fraction(value)
 
 
 def write_post_mortem(directory: Path) -> Path:
-    """Write post-mortem.md, anew each time. Raises FileError without metrics, or where the disk refuses."""
+    """Write post-mortem.md and return its path. Raises FileError without metrics, or if the disk fails."""
     path = directory / POST_MORTEM
     write_atomically(path, post_mortem_markdown(summary_of(directory)), overwrite=True)
     return path

@@ -1,7 +1,7 @@
-"""Text from a checkpoint: the model without an optimizer, its next-token distribution, and draws from it.
+"""Samples text from a checkpoint.
 
-There is no key-value cache: every new token computes its whole context again, so that n tokens cost about as much as
-n forward passes. For the small models of this trainer that is seconds.
+There is no key-value cache: every new token recomputes its context, so n tokens cost about n forward passes. For the
+small models of this trainer this takes seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from reference_trainer.model.losses import soft_capped
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw: temperature 0 is greedy; top_k, top_p: None keeps all. Sample i is drawn with seed + i."""
+    """Sampling options. temperature 0 is greedy; top_k, top_p: None is no limit. Sample i uses seed + i."""
 
     tokens: int = 200
     temperature: float = 0.8
@@ -42,7 +42,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One continuation: its tokens, their text (None: no decoder), and whether it came to an end of text."""
+    """One continuation: its tokens, their text (None: no decoder), and whether it reached an end-of-text token."""
 
     seed: int
     tokens: tuple[int, ...]
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What was drawn from which checkpoint. `context_tokens`: the most that the model was shown at once."""
+    """All samples and the checkpoint they come from. `context_tokens`: the context length of the model."""
 
     checkpoint: str
     step: int
@@ -70,32 +70,32 @@ class Samples:
 def sample(
     path: Path, prompt: str, choice: Sampling, device: torch.device, log: Log, tokenizer: str | None = None
 ) -> Samples:
-    """Continue `prompt` with the newest whole checkpoint of a run directory, or with the checkpoint named.
+    """Continue `prompt` with the checkpoint `path`, or the newest valid one if `path` is a run directory.
 
-    Raises InputError for a choice that cannot be drawn, FileError and CheckpointError for what cannot be read.
+    Raises InputError for invalid options, FileError and CheckpointError for files that cannot be read.
     """
     refuse_invalid(choice)
     run_dir, checkpoint = located(path, log)
     config = load_config(run_dir / CONFIG)
     codec = decoder_for(config, run_dir, tokenizer)
     if codec is None:
-        log("this run's tokens are not bytes: token ids are shown; name the tokenizer of the data with --tokenizer")
+        log("the tokenizer of this run's data is unknown: showing token ids; to see text give --tokenizer")
         if prompt:
             raise InputError(
                 "--prompt cannot be turned into tokens",
-                why="the run was trained on tokens, and which tokenizer made them is not known here",
-                remedy="name it with --tokenizer, or leave --prompt out",
+                why="the run was trained on tokens of an unknown tokenizer",
+                remedy="give the tokenizer with --tokenizer, or omit --prompt",
             )
     model = loaded_model(config, checkpoint, device)
     ids = codec.encode(prompt) if codec and prompt else [codec.end if codec else 0]
     _refuse_large(ids, config.model.vocab)
-    # learned rows past the trained length are as they were drawn, and no other position was ever seen there either
+    # positions past the trained length were never trained
     context = min(config.training.seq, config.model.context)
     kept = ids[-context:]
     if len(kept) < len(ids):
-        log(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, its trained length")
+        log(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, the length it was trained with")
     begin = time.perf_counter()
-    drawn = [
+    continuations = [
         continued(model, kept, choice, choice.seed + i, codec.stop if codec else None) for i in range(choice.samples)
     ]
     seconds = time.perf_counter() - begin
@@ -109,53 +109,53 @@ def sample(
         context_tokens=context,
         tokenizer=codec.name if codec else None,
         seconds=seconds,
-        tokens_per_second=sum(len(tokens) for tokens, _ in drawn) / seconds,
+        tokens_per_second=sum(len(tokens) for tokens, _ in continuations) / seconds,
         samples=tuple(
             Sample(choice.seed + i, tuple(tokens), codec.decode(tokens) if codec else None, ended)
-            for i, (tokens, ended) in enumerate(drawn)
+            for i, (tokens, ended) in enumerate(continuations)
         ),
     )
 
 
 def refuse_invalid(choice: Sampling) -> None:
-    """Raises InputError where the choices contradict each other or leave their range."""
+    """Raises InputError if options contradict each other or are out of range."""
     if choice.top_p is not None and not 0 < choice.top_p <= 1:
-        raise InputError(f"--top-p {choice.top_p:g} is no share", remedy="give a number above 0 and up to 1")
+        raise InputError(f"--top-p {choice.top_p:g} is out of range", remedy="give a number above 0 and up to 1")
     if choice.temperature == 0 and choice.samples > 1:
         raise InputError(
-            f"--samples {choice.samples} at temperature 0 would be the same text each time",
-            why="greedy: the likeliest token is taken, nothing is drawn",
+            f"--samples {choice.samples} at temperature 0 would all be the same text",
+            why="temperature 0 is greedy: it always takes the most likely token",
             remedy="give a --temperature above 0, or one sample",
         )
     if choice.temperature == 0 and (choice.top_k or choice.top_p):
         raise InputError(
             "--top-k and --top-p have no effect at temperature 0",
-            why="greedy: the likeliest token is taken, nothing is drawn",
-            remedy="give a --temperature above 0, or leave them out",
+            why="temperature 0 is greedy: it always takes the most likely token",
+            remedy="give a --temperature above 0, or omit them",
         )
 
 
 def _refuse_large(ids: list[int], vocab: int) -> None:
     if max(ids) >= vocab:
         raise InputError(
-            f"the prompt has the token {max(ids)}, and the model's vocabulary is {vocab}",
-            why="the model has no row for it",
+            f"the prompt contains token {max(ids)}, but the vocabulary of the model has {vocab} tokens",
+            why="the model has no embedding for it",
             remedy="give another --prompt",
         )
 
 
-# --- what is loaded -----------------------------------------------------------------------------------------------
+# --- loading ------------------------------------------------------------------------------------------------------
 
 
 def located(path: Path, log: Log) -> tuple[Path, Path]:
-    """The run directory and the checkpoint that `path` means. Raises FileError, CheckpointError."""
+    """The run directory and checkpoint at `path`. Raises FileError, CheckpointError."""
     if (path / CONFIG).is_file():
         found = newest_valid(path / "checkpoints", log)
         if found is None:
             raise CheckpointError(
                 f"{path} has no checkpoint yet",
-                why="nothing was saved: the run stopped before its first checkpoint, or has just begun",
-                remedy=f"continue it with: gptplan run --resume {path}",
+                why="the run stopped before its first checkpoint, or has just started",
+                remedy=f"resume it with: gptplan run --resume {path}",
             )
         return path, found
     run_dir = path.absolute().parent.parent
@@ -163,41 +163,44 @@ def located(path: Path, log: Log) -> tuple[Path, Path]:
         problem = problem_with(path)
         if problem:
             raise CheckpointError(
-                f"{path} is damaged", why=problem, remedy=f"sample from the newest whole one: gptplan sample {run_dir}"
+                f"{path} is damaged", why=problem, remedy=f"sample from the newest valid one: gptplan sample {run_dir}"
             )
         return run_dir, path
     raise FileError(
         f"{path} is neither a run directory nor a checkpoint in one",
-        why="a run directory has a config.toml and a folder checkpoints/ of step-…",
+        why="a run directory has a config.toml and a folder checkpoints/ with step-…",
         remedy="check the path",
     )
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint by name, on the CPU. Raises CheckpointError where they cannot be read."""
+    """The weights of a checkpoint by name, on the CPU. Raises CheckpointError if they cannot be read."""
     files = sorted(path.glob("model*.safetensors"))
     try:
         found = {name: weight for file in files for name, weight in load_file(file).items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {path} cannot be read", why=str(error)) from error
     if not found:
-        raise CheckpointError(f"{path} has no weights", why="there is no model*.safetensors in it")
+        raise CheckpointError(f"{path} has no weights", why="it contains no model*.safetensors")
     return found
 
 
 def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> GPT:
-    """The config's model with a checkpoint's weights, for evaluation. Raises CheckpointError where they do not fit."""
-    plain = {"activation_checkpointing": "none", "activation_checkpointing_every": 1}  # no backward follows
+    """The model with the weights of a checkpoint, in eval mode. Raises CheckpointError if they do not fit."""
+    plain = {
+        "activation_checkpointing": "none",
+        "activation_checkpointing_every": 1,
+    }  # no backward pass: checkpointing is useless
     if config.training.runtime == "compiled":
-        plain["runtime"] = "eager"  # every length would be compiled anew
+        plain["runtime"] = "eager"  # every sequence length would need its own compilation
     model = build_model(config.model_copy(update={"training": config.training.model_copy(update=plain)}))
     weights, own = weights_of(checkpoint), dict(model.named_parameters())
     wrong = sorted(set(weights) ^ set(own)) or [name for name, p in own.items() if weights[name].shape != p.shape]
     if wrong:
         raise CheckpointError(
-            f"{checkpoint} does not fit the model in config.toml",
+            f"{checkpoint} does not match the model in config.toml",
             why=f"different tensors: {', '.join(wrong[:4])}",
-            remedy="check whether config.toml was changed after the run",
+            remedy="check whether config.toml was changed after training",
         )
     with torch.no_grad():
         for name, p in own.items():
@@ -205,18 +208,18 @@ def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> G
     return model.to(device).eval()
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------
+# --- sampling -----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, stop: int | None) -> tuple[list[int], bool]:
-    """Up to `choice.tokens` new tokens after `prompt`, and whether the last was followed by an end of text.
+    """Up to `choice.tokens` new tokens after `prompt`, and whether they ended with an end-of-text token.
 
-    prompt: at least one token, at most as many as the model is shown at once; the window then slides.
+    prompt: at least one token, at most the context length. The context then slides.
     """
     context = min(model.options.seq, model.model.context)
     device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, for the same samples on every device
     ids, new = list(prompt), list[int]()
     while len(new) < choice.tokens:
         shown = torch.tensor([ids[-context:]], device=device)
@@ -229,24 +232,24 @@ def continued(model: GPT, prompt: list[int], choice: Sampling, seed: int, stop: 
 
 
 def next_logits(model: GPT, ids: Tensor) -> Tensor:
-    """ids [B, T] to the fp32 logits [B, V] of the token that follows; the head sees the last position only."""
+    """The fp32 logits [B, V] of the token after ids [B, T]. The head is applied to the last position only."""
     with model.autocast_region(ids.device):
         last = model.hidden_states(ids)[:, -1:]
         return soft_capped(model.head(last).float(), model.model.logit_softcap)[:, 0]
 
 
 def drawn_from(logits: Tensor, choice: Sampling, generator: torch.Generator) -> int:
-    """A token from fp32 logits [V]; at temperature 0 the likeliest, the first of equals."""
+    """A token sampled from fp32 logits [V]; at temperature 0 the most likely one (the first, if several are equal)."""
     if choice.temperature == 0:
         return int(logits.argmax())
     return int(torch.multinomial(distribution(logits, choice), 1, generator=generator))
 
 
 def distribution(logits: Tensor, choice: Sampling) -> Tensor:
-    """Probabilities [V] after temperature, then top-k, then top-p of what is left.
+    """Probabilities [V] after temperature, then top-k, then top-p.
 
-    top-p keeps the smallest set of likeliest tokens whose probabilities reach p, one at the least (nucleus sampling,
-    Holtzman et al. 2020, arXiv 1904.09751, section 3.1). Computed in fp64: p is compared with a sum over V.
+    top-p keeps the smallest set of most likely tokens whose probabilities reach p, at least one (nucleus sampling,
+    Holtzman et al. 2020, arXiv 1904.09751, section 3.1). Computed in fp64, because p is compared with a sum over V.
     """
     wide = logits.double() / choice.temperature
     order = wide.argsort(descending=True, stable=True)
@@ -262,21 +265,21 @@ def distribution(logits: Tensor, choice: Sampling) -> Tensor:
     return kept
 
 
-# --- for people ---------------------------------------------------------------------------------------------------
+# --- as text ------------------------------------------------------------------------------------------------------
 
 
 def drawn_line(found: Samples) -> str:
-    """One line about how the texts came to be, with what they cost."""
+    """One line: the checkpoint, the number of tokens, and the time they took."""
     count = sum(len(s.tokens) for s in found.samples)
     return (
         f"step {found.step:,} of {found.checkpoint}: {count:,} tokens in {format_duration(found.seconds)} "
-        f"({format_rate(found.tokens_per_second)}; no key-value cache: each computes up to "
-        f"{found.context_tokens:,} tokens again)"
+        f"({format_rate(found.tokens_per_second)}; no key-value cache: each token recomputes up to "
+        f"{found.context_tokens:,} tokens)"
     )
 
 
 def texts_of(found: Samples) -> str:
-    """Prompt and continuation of each sample; token ids where there is no decoder."""
+    """Prompt and continuation of each sample; token ids if there is no decoder."""
     parts = []
     for s in found.samples:
         shown = found.prompt + s.text if s.text is not None else " ".join(map(str, s.tokens))

@@ -16,12 +16,12 @@ def postmortem(
 ) -> None:
     """Show what to look at first in a run: spikes, time lost, clipping, memory; from its log alone."""
     from gptplan.output import show, show_json
-    from reference_trainer.post_mortem import post_mortem_markdown, summary_of, weak_spots
+    from reference_trainer.post_mortem import post_mortem_markdown, problems_of, summary_of
 
     summary = summary_of(directory)
     if json:
         from dataclasses import asdict
 
-        show_json({"look_at_first": weak_spots(summary)} | asdict(summary))
+        show_json({"look_at_first": problems_of(summary)} | asdict(summary))
     else:
         show(post_mortem_markdown(summary).rstrip("\n"))

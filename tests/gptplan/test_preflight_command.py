@@ -85,5 +85,5 @@ def test_sample(call: Call, small: Path) -> None:
     (one,) = found["samples"]
     assert found["step"] == 20 and len(one["tokens"]) == 8
     assert ("the " + one["text"]).rstrip("\n") == said.out.rstrip("\n")
-    call(*words, "--top-p", "2").refused("--top-p 2 is no share")
-    call(*words, "--temperature", "0", "--samples", "2").refused("the same text each time")
+    call(*words, "--top-p", "2").refused("--top-p 2 is out of range")
+    call(*words, "--temperature", "0", "--samples", "2").refused("all be the same text")

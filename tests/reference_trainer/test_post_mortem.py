@@ -1,4 +1,4 @@
-"""The post-mortem: its numbers are those of the log, and each weak spot is found where it is, and only there."""
+"""The post-mortem: its numbers come from the logs, and each problem is reported only where there is one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planner.config.run import RunConfig
 from planner.errors import FileError
 from planner.runs.comparison import ComparisonRow
 from reference_trainer.metrics.records import RunResult
-from reference_trainer.post_mortem import post_mortem_markdown, summary_of, weak_spots, write_post_mortem
+from reference_trainer.post_mortem import post_mortem_markdown, problems_of, summary_of, write_post_mortem
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -39,10 +39,10 @@ def events(folder: Path, *kinds: dict[str, Any], end: str = "finished") -> None:
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in all_of_them))
 
 
-def test_a_healthy_run_has_no_weak_spot(tmp_path: Path) -> None:
+def test_a_healthy_run_has_no_problem(tmp_path: Path) -> None:
     log(tmp_path), events(tmp_path)
     summary = summary_of(tmp_path)
-    assert weak_spots(summary) == () and "Nothing stands out." in post_mortem_markdown(summary)
+    assert problems_of(summary) == () and "No problems found." in post_mortem_markdown(summary)
     assert (summary.first_loss, summary.last_loss) == (4.975, pytest.approx(4.2375))  # the median of the last 20
     assert summary.tokens_per_second == (1000.0, 1000.0, 1000.0) and summary.training_seconds == 40.0
 
@@ -52,12 +52,16 @@ def test_a_healthy_run_has_no_weak_spot(tmp_path: Path) -> None:
     [
         ({"loss": 6.0}, [], "The loss did not fall"),
         ({}, [{"event": "spike", "step": 7}], "1 loss spikes, steps 7:"),
-        ({}, [{"event": "spike", "step": 7}, {"event": "rollback", "step": 4}], "1 rollbacks: look at the data near"),
-        ({"updated": False}, [], "40 updates were left out, steps 1, 2, 3, 4, 5, 6, 7, 8 … (40 in all)"),
+        ({}, [{"event": "spike", "step": 7}, {"event": "rollback", "step": 4}], "1 rollbacks: check the data near"),
+        ({"updated": False}, [], "40 updates were skipped, steps 1, 2, 3, 4, 5, 6, 7, 8 … (40 in all)"),
         ({"clipped": True}, [], "100.00 % of the steps were clipped"),
-        ({"data_seconds": 0.2}, [], "20.00 % of the training time went to waiting for data"),
-        ({}, [{"event": "checkpoint", "step": 3, "seconds": 10.0}], "20.00 % of the time went to evaluations, checkp"),
-        ({}, [{"event": "allocator retries", "step": 3, "count": 6}], "tried again 6 times"),
+        ({"data_seconds": 0.2}, [], "20.00 % of the training time was spent waiting for data"),
+        (
+            {},
+            [{"event": "checkpoint", "step": 3, "seconds": 10.0}],
+            "20.00 % of the time was spent on evaluations, checkp",
+        ),
+        ({}, [{"event": "allocator retries", "step": 3, "count": 6}], "retried 6 times"),
         ({}, [{"event": "slow step", "step": 9}], "Slow steps: 9"),
         ({}, [{"event": "checkpoint failed", "step": 9}], "1 checkpoints could not be written"),
         ({"noise_scale_tokens": 400.0}, [], "1,000 tokens is above the gradient-noise scale of 400 at the end"),
@@ -68,24 +72,24 @@ def test_a_healthy_run_has_no_weak_spot(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_each_weak_spot_is_found(tmp_path: Path, row: dict[str, Any], told: list[dict[str, Any]], words: str) -> None:
+def test_each_problem_is_found(tmp_path: Path, row: dict[str, Any], told: list[dict[str, Any]], words: str) -> None:
     log(tmp_path, row=lambda step: row), events(tmp_path, *told)
-    (spot,) = weak_spots(summary_of(tmp_path))
-    assert words in spot
-    assert f"1. {spot}" in post_mortem_markdown(summary_of(tmp_path))
+    (problem,) = problems_of(summary_of(tmp_path))
+    assert words in problem
+    assert f"1. {problem}" in post_mortem_markdown(summary_of(tmp_path))
 
 
 def test_an_unsteady_speed_is_found(tmp_path: Path) -> None:
     log(tmp_path, row=lambda step: {"tokens_per_second": 300.0 if step % 8 == 0 else 1000.0}), events(tmp_path)
-    (spot,) = weak_spots(summary_of(tmp_path))
-    assert "less than half of the usual speed" in spot
+    (problem,) = problems_of(summary_of(tmp_path))
+    assert "less than half of the usual speed" in problem
 
 
 @pytest.mark.parametrize("end", ["diverged", "start"])
 def test_how_it_ended_comes_first(tmp_path: Path, end: str) -> None:
     log(tmp_path, row=lambda step: {"clipped": True}), events(tmp_path, end=end)
-    first, second = weak_spots(summary_of(tmp_path))
-    assert first.startswith("The run ended: ") and ("diverged" in first or "crashed or was killed" in first)
+    first, second = problems_of(summary_of(tmp_path))
+    assert first.startswith("How the run ended: ") and ("diverged" in first or "died without an error message" in first)
     assert "clipped" in second
 
 

@@ -188,8 +188,8 @@ def test_codecs(tiny: MakeConfig, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"top_p": 1.5}, "is no share"),
-        ({"temperature": 0.0, "samples": 2}, "same text each time"),
+        ({"top_p": 1.5}, "is out of range"),
+        ({"temperature": 0.0, "samples": 2}, "all be the same text"),
         ({"temperature": 0.0, "top_k": 3}, "no effect"),
     ],
 )

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gptplan.functions import compare, estimate, plan, save_config
+    from gptplan.functions import compare, estimate, findings, plan, save_config
     from gptplan.results import Comparison, Plan
-    from planner.analysis.findings import findings
     from planner.config.run import RunConfig
     from planner.errors import InputError, PlanError
     from planner.finding import Finding
@@ -45,7 +44,7 @@ if not TYPE_CHECKING:  # a type checker would take every other name for one of t
         "RunConfig": "planner.config.run",
         "compare": "gptplan.functions",
         "estimate": "gptplan.functions",
-        "findings": "planner.analysis.findings",
+        "findings": "gptplan.functions",
         "load_config": "planner.inputs.run_toml",
         "plan": "gptplan.functions",
         "save_config": "gptplan.functions",

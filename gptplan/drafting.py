@@ -48,10 +48,9 @@ def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:
 
     Raises FileError when the file of weights cannot be read.
     """
-    from planner.analysis.findings import findings
-    from planner.analysis.fitting import with_remedies
+    from planner.analysis.findings import findings_with_remedies
 
-    found = with_remedies(plan, findings(plan))
+    found = findings_with_remedies(plan)
     if safetensors is None:
         return found
     from planner.analysis.stored_weights import weights_findings

@@ -23,7 +23,7 @@ Command = Callable[..., None]
 
 
 def with_shared_flags(command: Command) -> Command:
-    """Give `command(typed, config, …)` the shared flags; its own other parameters stay as they are."""
+    """Give `command(flags, config, …)` the shared flags; its own other parameters stay as they are."""
 
     def run(**values: Any) -> None:
         flags = Flags(**{name: _text(name, values.pop(name)) for name in OPTION})
@@ -73,7 +73,7 @@ Weights = Annotated[
     typer.Option(
         "--safetensors",
         metavar="FILE",
-        help="Hold the model against the header of this .safetensors file, or of those of its index.json.",
+        help="Check the model against the header of this .safetensors file, or of those of its index.json.",
         rich_help_panel=MODEL,
     ),
 ]

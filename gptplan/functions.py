@@ -11,10 +11,13 @@ from gptplan.drafting import config_over
 from gptplan.keywords import Keywords, flags_of
 from gptplan.results import Comparison, Plan
 from planner import presets
+from planner.analysis.findings import findings_with_remedies
 from planner.config.run import RunConfig
 from planner.errors import InputError
 from planner.files import write_atomically
+from planner.finding import Finding
 from planner.inputs.run_toml import config_text, load_config
+from planner.plan import Plan as LibraryPlan
 from planner.plan import estimate as plan_of
 from planner.runs.comparison_file import load_comparison
 
@@ -40,6 +43,11 @@ def plan(config: Config | None = None, *, as_of: str | None = None, **keywords: 
     """The whole config of a run, every default recorded in its provenance. Arguments and errors as in `estimate`."""
     flags = flags_of(keywords)
     return config_over(flags, config if config is None or isinstance(config, RunConfig) else _read(config), as_of)
+
+
+def findings(plan: LibraryPlan) -> tuple[Finding, ...]:
+    """What is wrong or unusual about a plan, errors first, each with what mends it: up to 2 s if it does not fit."""
+    return findings_with_remedies(plan)
 
 
 def save_config(config: RunConfig, path: str | PathLike[str], *, overwrite: bool = False) -> None:

@@ -6,8 +6,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Any
 
-from planner.analysis.findings import findings
-from planner.analysis.fitting import with_remedies
+from planner.analysis.findings import findings_with_remedies
 from planner.document import document
 from planner.plan import Plan as LibraryPlan
 from planner.report.comparison import comparison_lines
@@ -39,10 +38,10 @@ class Plan(LibraryPlan):
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `gptplan estimate --json` prints: base units, unknown is None."""
-        return _plain(document(self, with_remedies(self, findings(self))))
+        return _plain(document(self, findings_with_remedies(self)))
 
     def __str__(self) -> str:
-        return summary(self, with_remedies(self, findings(self)))
+        return summary(self, findings_with_remedies(self))
 
     def __repr__(self) -> str:
         hardware, fits = self.config.hardware, self.memory.fits
@@ -59,7 +58,7 @@ class Plan(LibraryPlan):
         return f"<Plan {' · '.join(parts)}>"
 
     def _repr_html_(self) -> str:
-        return plan_html(self, with_remedies(self, findings(self)))
+        return plan_html(self, findings_with_remedies(self))
 
 
 class Comparison(LibraryComparison):

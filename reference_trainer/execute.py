@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from planner.analysis.findings import findings
-from planner.analysis.fitting import with_remedies
+from planner.analysis.findings import findings_with_remedies
 from planner.config.run import CPU, RunConfig
 from planner.counts.run import tokens_per_step
 from planner.document import document
@@ -82,7 +81,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
             peak_flops=_peak(plan),
         ),
     )
-    plan_findings = with_remedies(plan, findings(plan))
+    plan_findings = findings_with_remedies(plan)
     if resume:  # the config may have changed
         write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
     else:

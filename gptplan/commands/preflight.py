@@ -31,7 +31,7 @@ def preflight(
     """
     from gptplan.extras import need_torch
     from gptplan.output import columns, log_line, show, show_json
-    from gptplan.resolve import config_to_check
+    from gptplan.request import config_to_check
     from planner.units import parse_duration
 
     loaded, limit = config_to_check(config, "a preflight"), parse_duration(time_limit, name="--time-limit")

@@ -31,7 +31,7 @@ def rates(
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json
-    from gptplan.resolve import config_to_check
+    from gptplan.request import config_to_check
     from planner.files import refuse_existing, write_atomically
     from planner.runs.rate_search import csv_of
     from planner.units import parse_count, parse_number

@@ -60,7 +60,7 @@ def run(
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json
-    from gptplan.resolve import request_of
+    from gptplan.request import request_of
     from planner.units import parse_count, parse_duration
 
     request = request_of(config, out, resume, steps, new_schedule)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from planner.analysis.ranges import critical_batch_of
 from planner.config.run import RunConfig
-from planner.counts.parameters import parameters_of
-from planner.counts.run import requested_tokens, tokens_per_step
+from planner.counts.run import resolve
 from planner.errors import InputError
 from planner.formulas import batch
 from planner.inputs.batch import nearest_batches
@@ -122,14 +121,15 @@ def facts_of_flags(flags: Flags) -> BatchFacts:
 
 def facts_of(config: RunConfig) -> BatchFacts:
     """The facts of a run; its critical batch is that at the loss which Kaplan's law predicts."""
-    t, tokens = config.training, requested_tokens(config)
-    critical, loss = critical_batch_of(max(parameters_of(config.model).non_embedding, 1), tokens)
+    run = resolve(config)
+    t, tokens = config.training, run.requested_tokens
+    critical, loss = critical_batch_of(max(run.parameters.non_embedding, 1), tokens)
     return BatchFacts(
         micro_batch=t.micro_batch,
         accumulation=t.accumulation,
         gpus=config.hardware.gpus,
         seq=t.seq,
-        wanted_tokens=tokens_per_step(config),
+        wanted_tokens=run.tokens_per_step,
         tokens=t.tokens,
         steps=t.steps,
         warmup_steps=config.schedule.warmup_steps,

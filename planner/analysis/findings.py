@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
-from planner.analysis.fitting import needed_bytes
+from planner.analysis.fitting import needed_bytes, with_remedies
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
 from planner.config.run import CPU
 from planner.counts.run import recipe_of
@@ -20,8 +20,13 @@ NOMINAL_TOLERANCE = 0.05
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
 
 
+def findings_with_remedies(plan: Plan) -> tuple[Finding, ...]:
+    """All findings of a plan, errors first, those about memory with the cheapest change that mends them (up to 2 s)."""
+    return with_remedies(plan, findings(plan))
+
+
 def findings(plan: Plan) -> tuple[Finding, ...]:
-    """All findings of a plan, errors first; `fitting.with_remedies` adds what mends those about memory."""
+    """All findings of a plan, errors first; the remedy of those about memory is "", since it takes a search."""
     schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.total)
     found = [
         *_memory(plan),

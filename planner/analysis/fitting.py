@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from planner.config.options import BY_KEY, value_at
 from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
 from planner.counts.flops import flops_of
 from planner.counts.run import resolve
@@ -176,11 +177,12 @@ def every_change(config: RunConfig) -> Iterator[FittingChange]:
     """Every change that is tried, with its predicted time; its peak is 0, not computed yet."""
     divisors = _divisors(config)
     launches = {micro: _launch_ratio(config, with_micro_batch(config, micro)) for micro in divisors}
+    before = _executed_flops(config)
     for variant in _variants(config):
-        flops = _flops_ratio(config, variant)
+        recomputed = _executed_flops(variant) / before
         for micro in divisors:
             tried = with_micro_batch(variant, micro)
-            yield FittingChange(tried, flags_between(config, tried), 0, flops * launches[micro])
+            yield FittingChange(tried, flags_between(config, tried), 0, recomputed * launches[micro])
 
 
 def _divisors(config: RunConfig) -> list[int]:
@@ -245,9 +247,9 @@ def _with(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
     )
 
 
-def _flops_ratio(old: RunConfig, new: RunConfig) -> float:
-    """FLOPs executed per token over the old config's: more where blocks are recomputed."""
-    return flops_of(resolve(new)).per_token_hardware / flops_of(resolve(old)).per_token_hardware
+def _executed_flops(config: RunConfig) -> int:
+    """FLOPs executed per token: more where blocks are recomputed."""
+    return flops_of(resolve(config)).per_token_hardware
 
 
 def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
@@ -257,26 +259,21 @@ def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
     return after / before if before and after else 1.0
 
 
-CHANGE_FLAGS = {
-    "micro_batch": "--micro-batch",
-    "accumulation": "--accumulation",
-    "loss": "--loss-kind",
-    "activation_checkpointing": "--activation-checkpointing",
-    "activation_checkpointing_every": "--activation-checkpointing-every",
-    "allocator": "--allocator",
-    "implementation": "--optimizer-implementation",
-}
+CHANGED = (
+    "training.micro_batch",
+    "training.accumulation",
+    "training.loss",
+    "training.activation_checkpointing",
+    "training.activation_checkpointing_every",
+    "hardware.allocator",
+    "optimizer.implementation",
+)
 
 
 def flags_between(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
     """The flags that make `new` of `old`, such as ("--micro-batch 4", "--accumulation 8")."""
-    found = []
-    for name, flag in CHANGE_FLAGS.items():
-        section = next(s for s in ("training", "hardware", "optimizer") if hasattr(getattr(old, s), name))
-        before, after = (getattr(getattr(c, section), name) for c in (old, new))
-        if before != after:
-            found.append(f"{flag} {after}")
-    return tuple(found)
+    changed = (BY_KEY[key] for key in CHANGED if value_at(old, key) != value_at(new, key))
+    return tuple(f"{option.flag} {value_at(new, option.key)}" for option in changed)
 
 
 def flags_with(flags: Flags, change: FittingChange) -> Flags:

@@ -7,6 +7,7 @@ of resuming. No heavy import: `gptplan --help` reads it. To add an option, add a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from planner.config import resume_rules as on_resume
 from planner.config.resume_rules import Rule
@@ -248,6 +249,14 @@ def ended_by(name: str) -> tuple[str, ...]:
     """The assumptions that typing an option ends."""
     ends = OPTION[name].ends
     return (name,) if ends is None else ends
+
+
+def value_at(config: object, key: str) -> Any:
+    """The value of a config's key; None below a section that is absent, such as model.moe."""
+    found: Any = config
+    for part in key.split("."):
+        found = None if found is None else getattr(found, part)
+    return found
 
 
 def of_section(section: str) -> tuple[Option, ...]:

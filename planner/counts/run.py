@@ -105,12 +105,6 @@ def _steps(config: RunConfig, per_step: int) -> int:
     return int(batch.whole_steps(training.tokens, per_step))
 
 
-def requested_tokens(config: RunConfig) -> int:
-    """The D of 6*N*D: the tokens asked for, or those of the steps asked for."""
-    asked = config.training.tokens
-    return asked if asked is not None else int(batch.trained_tokens(steps_of(config), tokens_per_step(config)))
-
-
 def rate_at(config: RunConfig, step: int) -> float:
     """Learning rate of update `step` = 1 … T; 0 is where warm-up starts; past T the last value stays."""
     return schedule_rate(config.schedule, steps_of(config), step)

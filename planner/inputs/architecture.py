@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 from planner.config.model import MoeConfig
-from planner.config.options import OPTIONS, flag, of_section
+from planner.config.options import OPTIONS, flag
 from planner.counts.shape import GATED
 from planner.errors import InputError
 from planner.inputs.flags import Assumptions, Flags
 
-EXPERTS = tuple(option.name for option in of_section("model.moe"))
 NUMBERS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")  # the shape
 # every other flag of a model's architecture
 CHOICES = tuple(option.name for option in OPTIONS if option.key.startswith("model.") and option.name not in NUMBERS)

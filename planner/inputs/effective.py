@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from planner.config.options import OPTIONS, Option
-from planner.config.run import RunConfig
+from planner.config.options import OPTIONS, Option, value_at
 from planner.inputs.draft import RECIPE_OF_PRECISION
 from planner.plan import Plan
 from planner.units import format_number, spell_count
@@ -41,15 +38,7 @@ def effective(plan: Plan) -> dict[str, str]:
         "price_per_gpu_hour": "unknown" if price is None else format_number(price),
     }
     shown = (option for option in OPTIONS if option.name not in WITHOUT_VALUE)
-    return {o.name: by_rule[o.name] if o.name in by_rule else _text(o, _at(config, o.key)) for o in shown}
-
-
-def _at(config: RunConfig, key: str) -> Any:
-    """The value of a key; None below a section that is absent, such as model.moe."""
-    found: Any = config
-    for part in key.split("."):
-        found = None if found is None else getattr(found, part)
-    return found
+    return {o.name: by_rule[o.name] if o.name in by_rule else _text(o, value_at(config, o.key)) for o in shown}
 
 
 def _text(option: Option, value: object) -> str:

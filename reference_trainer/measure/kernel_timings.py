@@ -6,8 +6,7 @@ A forward kernel runs without autograd, a backward one through `torch.autograd.g
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -17,6 +16,16 @@ from torch import Tensor
 
 from planner.counts.shape import NORM_EPS
 from reference_trainer.device.dtypes import DTYPES
+from reference_trainer.measure.kernel_overheads import (
+    CHAIN,
+    TINY,
+    backward_call,
+    dispatch,
+    engine,
+    fresh_pages,
+    leaves_of,
+    refill,
+)
 from reference_trainer.measure.kernel_pool import TIMED_DTYPES, Kernel, KernelCall, TensorPool
 from reference_trainer.model.layers import _RMSNormFunction, _RotaryFunction
 
@@ -24,19 +33,6 @@ _Sizes = tuple[int, ...]
 _Operands = tuple[Callable[..., Tensor], list[Tensor]]  # a function of tensors, and the tensors to call it with
 
 SMALL_VOCAB = 256  # rows of the table in the embedding kernels: the rest of a larger one is the kernel `fill`
-CHAIN = 64  # nodes in the graph whose time, divided by them, is the cost of one
-# Larger blocks are mapped afresh and given back when freed, and each page costs a fault (glibc 2.41, mallopt(3):
-# DEFAULT_MMAP_THRESHOLD_MAX on 64-bit systems). GPUs keep their memory.
-HEAP_LARGEST = 32 << 20
-TINY = 16  # elements of a tensor that costs its overhead only
-
-
-def _backward(out: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> KernelCall:
-    return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
-
-
-def _leaves(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().requires_grad_() for tensor in tensors]
 
 
 # --- matrix products and attention ------------------------------------------------------------------------------------
@@ -81,7 +77,7 @@ def _attention_backward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCa
     leaves, forward = _attention(pool, dtype, sizes, grad=True)
     heads, length, width = sizes
     # the gradient arrives with tokens before heads, from the projection
-    return _backward(forward(), leaves, pool.random(dtype, 1, length, heads, width).transpose(1, 2))
+    return backward_call(forward(), leaves, pool.random(dtype, 1, length, heads, width).transpose(1, 2))
 
 
 # --- norms, activations, rotary embedding, loss, embedding ------------------------------------------------------------
@@ -98,10 +94,10 @@ def _pair(
 
     def backward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
         function, operands = make(pool, dtype, sizes)
-        leaves = _leaves(*operands)
+        leaves = leaves_of(*operands)
         out = function(*leaves)
         grad = pool.random(dtype, *out.shape) if out.dim() else torch.ones_like(out)
-        return _backward(out, leaves, grad)
+        return backward_call(out, leaves, grad)
 
     return forward, backward
 
@@ -188,7 +184,7 @@ def _cast_up(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
     return lambda: x.float()
 
 
-# --- the update, and what is not a kernel -----------------------------------------------------------------------------
+# --- the update -------------------------------------------------------------------------------------------------------
 
 
 def _parameters(pool: TensorPool, tensors: int, elements: int) -> list[torch.nn.Parameter]:
@@ -210,38 +206,6 @@ def _update(what: str, tiny: bool) -> Callable[[TensorPool, str, _Sizes], Kernel
     return prepare
 
 
-def _fresh(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
-    size = sizes[0]
-    if pool.device.type == "cpu" and size > HEAP_LARGEST:
-        # as the C library does it, but where the heap happens to have such a hole it would fill that instead
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # Python's default is shared pages, which cost twice as much
-        return lambda: torch.frombuffer(mmap.mmap(-1, size, flags=private), dtype=torch.uint8).zero_()
-    return lambda: torch.empty(size, dtype=torch.uint8, device=pool.device).zero_()
-
-
-def _refill(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
-    held = torch.empty(sizes[0], dtype=torch.uint8, device=pool.device)
-    return lambda: held.zero_()
-
-
-def _dispatch(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
-    (leaf,) = _leaves(pool.random(dtype, TINY))
-    grad = pool.random(dtype, TINY)
-
-    def call() -> object:
-        out = leaf
-        for _ in range(CHAIN):
-            out = out.view(TINY)  # a node with no kernel: what it takes is bookkeeping
-        return torch.autograd.grad(out, leaf, grad)
-
-    return call
-
-
-def _engine(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
-    (leaf,) = _leaves(pool.random(dtype, TINY))
-    return _backward(leaf.view(TINY), [leaf], pool.random(dtype, TINY))
-
-
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 _WIDTHS = (32, 128, 512, 2048)
@@ -259,8 +223,8 @@ _BYTES = tuple((mib << 20,) for mib in (33, 1, 16, 31))
 
 def _kernels() -> dict[str, Kernel]:
     found = {
-        "engine": Kernel(_engine, ((1,),)),
-        "dispatch": Kernel(_dispatch, ((1,),), divide_by=CHAIN),
+        "engine": Kernel(engine, ((1,),)),
+        "dispatch": Kernel(dispatch, ((1,),), divide_by=CHAIN),
         "add": Kernel(_add, _FLAT, TIMED_DTYPES),
         "accumulate": Kernel(_accumulate, _FLAT),
         "copy": Kernel(_copy, _FLAT, TIMED_DTYPES),
@@ -273,8 +237,8 @@ def _kernels() -> dict[str, Kernel]:
         "adamw_tensors": Kernel(_update("adamw", tiny=True), _TENSORS),
         "clip": Kernel(_update("clip", tiny=False), _FLAT),
         "clip_tensors": Kernel(_update("clip", tiny=True), _TENSORS),
-        "fresh": Kernel(_fresh, _BYTES),
-        "refill": Kernel(_refill, _BYTES),
+        "fresh": Kernel(fresh_pages, _BYTES),
+        "refill": Kernel(refill, _BYTES),
     }
     pairs = {
         "layer_norm": (_layer_norm, _ROWS, ("fp32",)),

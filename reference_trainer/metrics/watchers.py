@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from planner.config.run import RunConfig
 from planner.errors import InputError
 from planner.units import format_bytes
 from reference_trainer.metrics.layer_statistics import LayerStatistics, kept_bytes, shows_activations
@@ -35,8 +34,3 @@ def attach_watchers(context: StepContext, options: RunOptions) -> list[str]:
         found += [] if reason else [NoiseScale()]
     context.watchers = found
     return notes
-
-
-def watches_noise(config: RunConfig, options: RunOptions) -> bool:
-    """Whether the rows contain the gradient-noise scale."""
-    return options.noise_scale and not why_not(config)

@@ -290,3 +290,10 @@ def test_the_page_can_be_typed(tmp_path: Path) -> None:
     names: dict[str, Any] = {"gptplan": gptplan}
     exec(compile(script, "python.md", "exec"), names)
     assert names["outside"] == ["saved.<mm>"]
+
+
+def test_findings_say_what_makes_the_plan_fit() -> None:
+    plan = gptplan.estimate(model="gemma-2-2b", tokens="1B", gpu="a100-80gb", micro_batch=1, seq=8192, as_of=AS_OF)
+    first = gptplan.findings(plan)[0]
+    assert (first.code, plan.memory.fits) == ("does_not_fit", False)
+    assert first.remedy.startswith("--loss-kind fused --allocator expandable needs ")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 
-from planner import presets
 from planner.analysis.explain.config_origin import config_origin
 from planner.analysis.explain.explanation import Explanation, identifier, itself
 from planner.analysis.explain.keys import leaves, number_at, numbers
 from planner.analysis.explain.provenance import Called, KeyRule, Own, Read, Same, Sum, rules_of
-from planner.config.run import CPU, Assumption, RunConfig
+from planner.config.run import Assumption, RunConfig
 from planner.counts.parameters import parameters_of
+from planner.counts.run import gpu_of
 from planner.document import document
 from planner.formulas.formula import FORMULAS
 from planner.formulas.quantities import QUANTITIES
@@ -47,7 +47,7 @@ class Explainer:
         self.config = config
         self.document = document(self.plan, ())
         self.values = leaves(self.document)
-        self.gpu = None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
+        self.gpu = gpu_of(config)
 
     def all_keys(self) -> list[str]:
         """Every key that has a number."""

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from planner.config.options import MAIN, OPTION, OPTIONS, panels
 from planner.config.resume import RULE_OF, keys_of_a_config
+from planner.config.resume_rules import WITHOUT_FLAG
 from planner.config.run import RunConfig
 from planner.inputs.draft import draft
-from planner.inputs.effective import effective
+from planner.inputs.effective import WITHOUT_VALUE, effective
 from planner.inputs.flags import Flags
 from planner.plan import estimate
 
@@ -42,18 +43,26 @@ def leaf_keys(kind: Any, prefix: str = "") -> Iterator[str]:
             yield from leaf_keys(section, f"{prefix}{name}.")
 
 
-def test_every_key_of_the_table_is_a_key_of_the_config() -> None:
-    known = set(leaf_keys(RunConfig))
-    assert all(option.key in known for option in OPTIONS if option.key)
+def test_every_key_of_the_table_is_one_of_the_config_and_has_one_row() -> None:
+    keys = Counter(option.key for option in OPTIONS if option.key)
+    keys.update(key for _, _, without in WITHOUT_FLAG for key in without)
+    assert set(keys) <= set(leaf_keys(RunConfig))
+    assert [key for key, count in keys.items() if count > 1] == []
 
 
-def test_every_key_of_a_config_has_a_resume_rule() -> None:
+def test_every_key_of_a_config_has_a_row_or_a_reason_and_a_resume_rule() -> None:
+    rows = {option.key for option in OPTIONS} | {key for _, _, keys in WITHOUT_FLAG for key in keys}
+    sections = {key.rpartition(".")[0] for key in rows}
+
+    def known(key: str) -> bool:
+        """By its own row, by that of what it is a part of (model.mla), or as the name of a section with rows."""
+        parts = key.split(".")
+        return key in sections or any(".".join(parts[:end]) in rows for end in range(1, len(parts) + 1))
+
+    assert [key for key in leaf_keys(RunConfig) if not known(key)] == []
     assert set(keys_of_a_config()) <= set(RULE_OF)
 
 
 def test_effective_values_are_those_of_the_table() -> None:
     plan = estimate(draft(Flags(model="gpt2", tokens="1B", gpu="a100-80gb"), as_of="2026-11-21", version="test"))
-    values = effective(plan)
-    assert set(values) <= set(OPTION)
-    assert set(OPTION) - set(values) <= {"hf_config", "family", "pad_vocab", "warmup_tokens", "warmup_ratio",
-                                         "cooldown_tokens", "cooldown_ratio", "clip_value"}  # fmt: skip
+    assert set(effective(plan)) == set(OPTION) - set(WITHOUT_VALUE)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from planner.config.run import OptimizerConfig, RunConfig
+from planner.counts.roles import Role
 from planner.counts.tensors import ParameterTensor, named_tensors
 from planner.errors import ConfigError, nearest
 
-Key = tuple[int, bool]  # index of the rule, that of "all others" being the last; whether the tensor is a matrix
+Key = tuple[int, bool]  # index of the rule, that of "all others" being the last; whether the tensor is a vector
 EXAMPLES = 3
 
 
@@ -30,10 +31,10 @@ class ParameterGroup:
     examples: tuple[str, ...]
 
 
-def key_of(config: OptimizerConfig, name: str, dimensions: int) -> Key:
+def key_of(config: OptimizerConfig, name: str, role: Role) -> Key:
     """The group of a tensor, as a key that sorts: the first rule that matches its name, matrices before vectors."""
     found = (i for i, group in enumerate(config.groups) if fnmatchcase(name, group.match))
-    return next(found, len(config.groups)), dimensions < 2
+    return next(found, len(config.groups)), not role.decays
 
 
 def rate_and_decay(config: OptimizerConfig, key: Key) -> tuple[float, float]:
@@ -46,20 +47,14 @@ def rate_and_decay(config: OptimizerConfig, key: Key) -> tuple[float, float]:
     return own.rate, usual if own.weight_decay is None else own.weight_decay
 
 
-def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Whether Muon updates it: a hidden layer's matrix, neither table nor head (Jordan et al. 2024)."""
-    return name.startswith("blocks.") and dimensions == 2
-
-
 def parameter_groups(config: RunConfig) -> tuple[ParameterGroup, ...]:
     """All groups of a run, in the order of the rules. Raises ConfigError for a rule that no parameter follows."""
     optimizer, found = config.optimizer, dict[tuple[Key, str], list[ParameterTensor]]()
     for tensor in named_tensors(config.model):
-        dimensions = len(tensor.shape)
         kind = optimizer.name
-        if kind == "muon" and not is_block_matrix(tensor.name, dimensions):
+        if kind == "muon" and not tensor.role.has_muon:
             kind = "adamw"
-        found.setdefault((key_of(optimizer, tensor.name, dimensions), kind), []).append(tensor)
+        found.setdefault((key_of(optimizer, tensor.name, tensor.role), kind), []).append(tensor)
     _refuse_idle_rules(config, {index for (index, _), _ in found})
     return tuple(_group(optimizer, key, kind, found[key, kind]) for key, kind in sorted(found))
 

@@ -7,7 +7,7 @@ what an update needs in addition while it runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
@@ -103,9 +103,7 @@ def _factors(tensor: ParameterTensor, itemsize: int) -> tuple[int, ...]:
 
 def _optimizer_of(name: str, tensor: ParameterTensor) -> str:
     """The optimizer of one tensor: Muon updates the blocks' matrices and leaves the rest to AdamW."""
-    if name == "muon" and (len(tensor.shape) != 2 or tensor.name in OUTSIDE_BLOCKS):
-        return "adamw"
-    return name
+    return "adamw" if name == "muon" and not tensor.role.has_muon else name
 
 
 def update_groups(config: RunConfig, every_block: bool = False) -> tuple[UpdateGroup, ...]:
@@ -116,7 +114,7 @@ def update_groups(config: RunConfig, every_block: bool = False) -> tuple[UpdateG
     # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
     order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, every_block)
     tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in order]
-    keys = {t: key_of(config.optimizer, t.name, len(t.shape)) for t, _ in tensors}
+    keys = {t: key_of(config.optimizer, t.name, t.role) for t, _ in tensors}
 
     def decays(key: Key) -> bool:
         return rate_and_decay(config.optimizer, key)[1] > 0
@@ -149,7 +147,7 @@ def _in_order(model: ModelConfig, every_block: bool) -> Iterator[ParameterTensor
             # what only some blocks have is spread evenly: the order among alike tensors moves no peak
             times = inside * (seen + run) // layers - inside * seen // layers
             if times:
-                yield ParameterTensor(t.name, t.shape, times)
+                yield replace(t, times=times)
         seen += run
-    yield from (ParameterTensor(t.name, t.shape, ends) for t in norms)
+    yield from (replace(t, times=ends) for t in norms)
     yield from (t for t in tensors if t.name == OUTSIDE_BLOCKS[2])

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.roles import Role
 from planner.counts.shape import has_rotary, has_window
 from reference_trainer.model.document_masks import flexible_attention
 from reference_trainer.model.layers import RMSNorm, make_linear, make_norm, rotate
@@ -85,7 +86,9 @@ class Attention(AttentionCore):
         if model.qk_norm != "none":
             self.query_norm = make_norm(model, width if self.norm_all_heads else model.head_dim)
             self.key_norm = make_norm(model, key_width if self.norm_all_heads else model.head_dim)
-        self.proj = make_linear(training, width, model.hidden, model.biases in ("attention", "all"))
+        self.proj = make_linear(
+            training, width, model.hidden, model.biases in ("attention", "all"), role=Role.RESIDUAL_MATRIX
+        )
 
     def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
         """x [B, T, h] in the compute type to [B, T, h]."""
@@ -124,13 +127,13 @@ class LatentAttention(AttentionCore):
         self.rank, self.value_dim = mla.kv_lora_rank, mla.v_head_dim
         self.query_down = self.query_norm = None
         if mla.q_lora_rank is not None:
-            self.query_down = make_linear(training, model.hidden, mla.q_lora_rank)
+            self.query_down = make_linear(training, model.hidden, mla.q_lora_rank, role=Role.LATENT_MATRIX)
             self.query_norm = RMSNorm(mla.q_lora_rank, gain=True)
         self.query = make_linear(training, mla.q_lora_rank or model.hidden, self.heads * model.head_dim)
-        self.kv_down = make_linear(training, model.hidden, self.rank + self.rope)
+        self.kv_down = make_linear(training, model.hidden, self.rank + self.rope, role=Role.LATENT_MATRIX)
         self.kv_norm = RMSNorm(self.rank, gain=True)
         self.kv_up = make_linear(training, self.rank, self.heads * (self.nope + self.value_dim))
-        self.proj = make_linear(training, self.heads * self.value_dim, model.hidden)
+        self.proj = make_linear(training, self.heads * self.value_dim, model.hidden, role=Role.RESIDUAL_MATRIX)
 
     def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
         """x [B, T, h] in the compute type to [B, T, h]."""

@@ -20,12 +20,14 @@ from torch.utils.checkpoint import checkpoint
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.roles import Role
 from reference_trainer.model.attention import Attention, LatentAttention
 from reference_trainer.model.document_masks import needs_dense_mask, window_kinds, with_block_masks, with_document_masks
-from reference_trainer.model.layers import Dropout, make_linear, make_norm
+from reference_trainer.model.layers import Dropout, make_linear, make_norm, make_table
 from reference_trainer.model.losses import make_loss, soft_capped
 from reference_trainer.model.mlp import MoE, make_mlp
 from reference_trainer.model.positions import PositionTables, make_tables
+from reference_trainer.model.roles import parameter_roles
 
 INIT_STD = 0.02  # GPT-2's initialisation (Radford et al. 2019); projections into the residual are scaled down
 
@@ -108,17 +110,15 @@ class GPT(nn.Module):
         self.model, self.options, self.compute = model, training, compute
         self.autocast = training.runtime == "autocast" and compute != weights
         with default_dtype(weights):
-            self.embedding = nn.Embedding(model.vocab, model.hidden)
+            self.embedding = make_table(model.vocab, model.hidden)
             self.embedding_norm = make_norm(model, model.hidden) if model.embedding_norm else nn.Identity()
             self.position = (
-                nn.Embedding(model.position_rows or model.context, model.hidden)
-                if model.position == "learned"
-                else None
+                make_table(model.position_rows or model.context, model.hidden) if model.position == "learned" else None
             )
             self.dropout = Dropout(training.dropout)
             self.blocks = nn.ModuleList(TransformerBlock(model, training, compute, i) for i in range(model.layers))
             self.norm = make_norm(model, model.hidden)
-            self.head = make_linear(training, model.hidden, model.vocab)
+            self.head = make_linear(training, model.hidden, model.vocab, role=Role.HEAD)
             if model.tied_embeddings:
                 self.head.weight = self.embedding.weight
         self.loss = make_loss(training, model.logit_softcap, compute)
@@ -129,12 +129,12 @@ class GPT(nn.Module):
 
     def initialise(self) -> None:
         """N(0, 0.02) everywhere, residual projections divided by sqrt(2 layers), biases 0, gains 1 (GPT-2)."""
+        roles = parameter_roles(self)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
+            if roles[name] is Role.BIAS:
                 nn.init.zeros_(parameter)
-            elif parameter.dim() >= 2:
-                into_residual = name.endswith(("proj.weight", "down.weight", "experts.down"))
-                std = INIT_STD / math.sqrt(2 * self.model.layers) if into_residual else INIT_STD
+            elif roles[name] is not Role.GAIN:
+                std = INIT_STD / math.sqrt(2 * self.model.layers) if roles[name].residual_std else INIT_STD
                 nn.init.normal_(parameter, mean=0.0, std=std)
 
     def make_tables(self, length: int, device: torch.device) -> PositionTables:

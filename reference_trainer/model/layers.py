@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.roles import Role
 from planner.counts.shape import NORM_EPS
+from reference_trainer.model.roles import assign_roles
 
 
 class CastLinear(nn.Linear):
@@ -26,10 +28,17 @@ class CastLinear(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype), bias)
 
 
-def make_linear(training: TrainingConfig, inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
-    """A linear layer that casts for itself, or one that leaves casting to autocast."""
+def make_linear(
+    training: TrainingConfig, inputs: int, outputs: int, bias: bool = False, role: Role = Role.MATRIX
+) -> nn.Linear:
+    """A linear layer that casts for itself, or one that leaves casting to autocast. role: of its weight."""
     kind = nn.Linear if training.runtime == "autocast" else CastLinear
-    return kind(inputs, outputs, bias=bias)
+    return assign_roles(kind(inputs, outputs, bias=bias), weight=role, bias=Role.BIAS)
+
+
+def make_table(rows: int, width: int) -> nn.Embedding:
+    """The table of token or position embeddings."""
+    return assign_roles(nn.Embedding(rows, width), weight=Role.TABLE)
 
 
 class LayerNorm(nn.Module):
@@ -40,6 +49,7 @@ class LayerNorm(nn.Module):
         self.width = width
         self.weight = nn.Parameter(torch.ones(width)) if gain else None
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        assign_roles(self, weight=Role.GAIN, bias=Role.BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
@@ -82,6 +92,7 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, gain: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width)) if gain else None
+        assign_roles(self, weight=Role.GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _RMSNormFunction.apply(x, self.weight)  # type: ignore[no-untyped-call]

@@ -14,8 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from planner.config.model import ModelConfig, MoeConfig
 from planner.config.run import TrainingConfig
+from planner.counts.roles import Role
 from planner.counts.shape import GATED
 from reference_trainer.model.layers import make_linear
+from reference_trainer.model.roles import assign_roles
 
 tanh_gelu = partial(F.gelu, approximate="tanh")
 
@@ -51,7 +53,7 @@ class MLP(nn.Module):
         super().__init__()
         self.activation = ACTIVATIONS[model.mlp]
         self.up = make_linear(training, model.hidden, ffn, bias)
-        self.down = make_linear(training, ffn, model.hidden, bias)
+        self.down = make_linear(training, ffn, model.hidden, bias, role=Role.RESIDUAL_MATRIX)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(self.activation(self.up(x)))
@@ -66,7 +68,7 @@ class GatedMLP(nn.Module):
         self.activation = ACTIVATIONS[model.mlp]
         self.gate = make_linear(training, model.hidden, ffn, bias)
         self.up = make_linear(training, model.hidden, ffn, bias)
-        self.down = make_linear(training, ffn, model.hidden, bias)
+        self.down = make_linear(training, ffn, model.hidden, bias, role=Role.RESIDUAL_MATRIX)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
@@ -111,6 +113,7 @@ class Experts(nn.Module):
         self.gate = nn.Parameter(torch.empty(shape)) if model.mlp in GATED else None
         self.up = nn.Parameter(torch.empty(shape))
         self.down = nn.Parameter(torch.empty(moe.experts, moe.expert_ffn, model.hidden))
+        assign_roles(self, gate=Role.EXPERTS, up=Role.EXPERTS, down=Role.RESIDUAL_EXPERTS)
 
     def forward(self, x: Tensor, rows: list[int]) -> Tensor:
         """x [m, h], sorted by expert, to [m, h]; rows: how many of them each expert has."""

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from planner.config.run import OptimizerConfig
-from planner.counts.groups import Key, is_block_matrix, key_of, rate_and_decay
+from planner.counts.groups import Key, key_of, rate_and_decay
+from planner.counts.roles import Role
 from planner.errors import ConfigError, PlanError
 from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.optim import lion_adamw as own_optimizers
@@ -30,11 +31,12 @@ OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.o
 
 
 def optimizers_for(
-    weights: Mapping[str, Tensor], config: OptimizerConfig, moments: str | None
+    weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: OptimizerConfig, moments: str | None
 ) -> list[torch.optim.Optimizer]:
     """One optimizer, or a Muon for each matrix and the AdamW beside them; the rate is 0 until the loop sets it.
 
-    weights: what is updated, by name, all of one type. moments: type of the state; None: that of the weights.
+    weights: the tensors to update, by name, all of one dtype. roles: of at least these names. moments: dtype of the
+    state; None: that of the weights.
     Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
     """
     some = next(iter(weights.values()))
@@ -46,18 +48,18 @@ def optimizers_for(
             remedy='set implementation = "for-loop", or leave state_dtype out',
         )
     if config.name == "muon":
-        matrices = {name: w for name, w in weights.items() if is_block_matrix(name, w.dim())}
+        matrices = {name: w for name, w in weights.items() if roles[name].has_muon}
         rest = {name: w for name, w in weights.items() if name not in matrices}
         made = [(_muon, {name: w}) for name, w in matrices.items()] + ([(_adamw, rest)] if rest else [])
-        return [make(_groups(some, config), config, None) for make, some in made]
-    return [MAKERS[config.name](_groups(weights, config), config, state_dtype)]
+        return [make(_groups(some, roles, config), config, None) for make, some in made]
+    return [MAKERS[config.name](_groups(weights, roles, config), config, state_dtype)]
 
 
-def _groups(weights: Mapping[str, Tensor], config: OptimizerConfig) -> Groups:
+def _groups(weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: OptimizerConfig) -> Groups:
     """Parameter groups as the planner has them; `rate_factor` is a group's factor on the schedule's rate."""
     found: dict[Key, list[Tensor]] = {}
     for name, weight in weights.items():
-        found.setdefault(key_of(config, name, weight.dim()), []).append(weight)
+        found.setdefault(key_of(config, name, roles[name]), []).append(weight)
     made = [(key, *rate_and_decay(config, key)) for key in sorted(found)]
     return [{"params": found[key], "weight_decay": decay, "lr_factor": rate} for key, rate, decay in made]
 

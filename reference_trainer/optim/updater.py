@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from planner.config.run import RunConfig
 from planner.counts.run import moments_dtype, recipe_of
+from reference_trainer.model.roles import parameter_roles
 from reference_trainer.optim.conditional_step import conditional_step, decides_on_host
 from reference_trainer.optim.optimizers import initial_state, optimizers_for, set_lr
 
@@ -35,6 +36,7 @@ class Updater:
         recipe = recipe_of(config)
         self.parameters = dict(model.named_parameters())
         self.weights: dict[str, Tensor] = dict(self.parameters)
+        self.roles = parameter_roles(model)
         self.wide_gradients = recipe.gradients_bytes_per_parameter == torch.float32.itemsize
         self.has_master = recipe.master_weights_bytes_per_parameter > 0
         if self.has_master:
@@ -47,7 +49,9 @@ class Updater:
         moments = moments_dtype(config)
         # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
         parts = [{name: w} for name, w in self.weights.items()] if self.per_tensor else [self.weights]
-        self.optimizers = [(part, o) for part in parts for o in optimizers_for(part, config.optimizer, moments)]
+        self.optimizers = [
+            (part, o) for part in parts for o in optimizers_for(part, self.roles, config.optimizer, moments)
+        ]
         self.scaler = torch.amp.GradScaler(self._device.type) if recipe.loss_scale else None
         self.decides_on_host = any(decides_on_host(optimizer) for _, optimizer in self.optimizers)
 

@@ -158,13 +158,13 @@ def _all_check(found: dict[str, tuple[float, bool] | None]) -> Check:
 
 def check_decay_groups(context: StepContext) -> Check:
     """Check that each tensor is in exactly one optimizer group, with the lr and decay of the config."""
-    rules, names = context.config.optimizer, context.optimizer.weights
+    rules, names, roles = context.config.optimizer, context.optimizer.weights, context.optimizer.roles
     found: dict[int, list[tuple[float, float]]] = {}
     for group in context.optimizer.param_groups:
         for w in group["params"]:
             found.setdefault(id(w), []).append((float(group["lr_factor"]), float(group["weight_decay"])))
     wrong = [name for name, w in names.items() if len(found.get(id(w), [])) != 1]
-    expected_values = {name: rate_and_decay(rules, key_of(rules, name, w.dim())) for name, w in names.items()}
+    expected_values = {name: rate_and_decay(rules, key_of(rules, name, roles[name])) for name, w in names.items()}
     mixed = [name for name, w in names.items() if name not in wrong and found[id(w)] != [expected_values[name]]]
     decayed = sum(w.numel() for name, w in names.items() if expected_values[name][1] > 0)
     others = sum(w.numel() for w in names.values()) - decayed

@@ -6,6 +6,7 @@ import torch
 
 from planner import presets
 from planner.config.run import RunConfig
+from planner.counts.roles import Role
 from planner.counts.run import moments_dtype, recipe_of
 from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
@@ -43,7 +44,8 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     refuse_flex(config, device)
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # built for one number, only to raise for options that no optimizer has and for missing packages
-    optimizers_for({"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}, config.optimizer, moments_dtype(config))
+    one = {"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}
+    optimizers_for(one, {"blocks.0.weight": Role.MATRIX}, config.optimizer, moments_dtype(config))
     if config.optimizer.name == "adamw8bit":
         _refuse_missing_kernels(device)
     if config.optimizer.name == "sgd" and config.optimizer.implementation == "fused":

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from planner import presets
 from planner.config.run import IMPLEMENTATIONS, WITH_OWN_STATE_TYPE, OptimizerConfig, RunConfig
+from planner.counts.roles import Role
 from planner.counts.run import resolve
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.inputs.draft import draft
@@ -22,7 +23,7 @@ from planner.memory.ledger import COMPONENTS
 from planner.memory.optimizer_state import moment_itemsize, optimizer_memory, state_of_tensor, update_groups
 from tests.examples import examples
 
-MATRIX = ParameterTensor("attention.qkv.weight", (4096, 1024))
+MATRIX = ParameterTensor("attention.qkv.weight", (4096, 1024), Role.MATRIX)
 COUNT = MATRIX.count
 
 
@@ -48,13 +49,15 @@ def test_3_9_bytes_of_state_per_parameter() -> None:
 
 
 def test_3_9_where_the_general_rule_does_not_hold() -> None:
-    vector, small = ParameterTensor("norm.weight", (1024,)), ParameterTensor("mlp.up.weight", (63, 65))
-    table, odd = ParameterTensor("embedding.weight", (4096, 1024)), ParameterTensor("mlp.up.weight", (4097, 1))
+    vector = ParameterTensor("norm.weight", (1024,), Role.GAIN)
+    small = ParameterTensor("mlp.up.weight", (63, 65), Role.MATRIX)
+    table = ParameterTensor("embedding.weight", (4096, 1024), Role.TABLE)
+    odd = ParameterTensor("mlp.up.weight", (4097, 1), Role.MATRIX)
     assert per_parameter(vector, optimizer="adafactor") == 4
     assert per_parameter(vector, optimizer="muon") == per_parameter(table, optimizer="muon") == 8
     assert small.count == 4095 and per_parameter(small, optimizer="adamw8bit") == 8
     assert per_parameter(odd, optimizer="adamw8bit") * 4097 == 2 * 4097 + 2 * 4 * math.ceil(4097 / 256)
-    experts = ParameterTensor("mlp.experts.up", (8, 64, 32))
+    experts = ParameterTensor("mlp.experts.up", (8, 64, 32), Role.EXPERTS)
     assert per_parameter(experts, optimizer="adafactor") * experts.count == 4 * 8 * (64 + 32)
     assert per_parameter(experts, optimizer="muon") == 8
 
@@ -135,7 +138,7 @@ def test_every_tensor_is_updated_once(name: str, whole: bool) -> None:
         updated: dict[tuple[str, tuple[int, ...]], int] = {}
         for _, decays, group in update_groups(config, whole):
             for tensor in group:
-                assert tensor.decays is decays
+                assert tensor.role.decays is decays
                 updated[tensor.name, tensor.shape] = updated.get((tensor.name, tensor.shape), 0) + tensor.times
         expected: dict[tuple[str, tuple[int, ...]], int] = {}
         for tensor in parameter_tensors(config.model):

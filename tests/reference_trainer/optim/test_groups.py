@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from planner import presets
 from planner.config.run import OptimizerConfig, RunConfig
 from planner.counts.groups import parameter_groups
+from planner.counts.roles import Role
 from planner.counts.tensors import named_tensors, parameter_tensors
 from planner.errors import ConfigError
 from planner.inputs.draft import draft
@@ -104,6 +105,6 @@ def test_a_rule_without_parameters_is_refused_with_names(tiny: MakeConfig) -> No
 
 
 def test_a_single_weight_has_a_group_without_the_others(tiny: MakeConfig) -> None:
-    config = grouped(tiny()).optimizer
-    (optimizer,) = optimizers_for({"blocks.0.mlp.up.weight": torch.zeros(2, 2)}, config, None)
+    config, name = grouped(tiny()).optimizer, "blocks.0.mlp.up.weight"
+    (optimizer,) = optimizers_for({name: torch.zeros(2, 2)}, {name: Role.MATRIX}, config, None)
     assert [group["lr_factor"] for group in optimizer.param_groups] == [0.5]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from planner.config.run import IMPLEMENTATIONS, OptimizerConfig, RunConfig
+from planner.counts.roles import Role
 from planner.errors import ConfigError, PlanError
 from reference_trainer.data.samples import open_data
 from reference_trainer.loop.startup import build
@@ -32,6 +33,7 @@ Train = Callable[..., RunResult]
 Array = NDArray[numpy.float64]
 RATE, DECAY, STEPS = 0.02, 0.1, 3
 SHAPES = {"blocks.0.mlp.up.weight": (6, 4), "blocks.0.mlp.up.bias": (6,), "embedding.weight": (5, 3)}
+ROLES = dict(zip(SHAPES, (Role.MATRIX, Role.BIAS, Role.TABLE), strict=True))
 
 
 def gradients(name: str) -> list[Array]:
@@ -103,7 +105,7 @@ def config_for(name: str, way: str) -> OptimizerConfig:
 
 def trained(config: OptimizerConfig, moments: str | None = None) -> dict[str, Tensor]:
     weights = {name: torch.tensor(start(name), dtype=torch.float32) for name in SHAPES}
-    optimizers = optimizers_for(weights, config, moments)
+    optimizers = optimizers_for(weights, ROLES, config, moments)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = RATE

@@ -49,10 +49,10 @@ class Status:
     test: str = ""
 
 
-EXACT = Status("exact", test="tests/reference_trainer/witness/test_order_options.py")
+EXACT = Status("exact", test="tests/reference_trainer/predictions/test_order_options.py")
 # runtimes whose saved bytes are closed forms
 CLOSED_FORMS = {
-    "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/witness/test_compiled_saved.py"),
+    "compiled": Status("form", "the partitioner's cut", "tests/reference_trainer/predictions/test_compiled_saved.py"),
     "fused": Status("form", "Megatron-Core's published terms", "tests/planner/memory/test_megatron.py"),
 }
 CLOSED_FORM_RECIPES = ("pure-bf16", "mixed-bf16", "fp32")

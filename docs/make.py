@@ -115,7 +115,7 @@ def formulas() -> str:
             f"### `{name}`\n\n{what}\n\n$${latex}$$\n\n"
             f"- gives: `{f.gives}`, {QUANTITIES[f.gives].meaning} ({QUANTITIES[f.gives].unit})\n"
             f"- from: {', '.join(arguments)}\n"
-            f"- source: {f.source}\n- checked against: {f.witness}"
+            f"- source: {f.source}\n- checked against: {f.checked_against}"
         )
     about = {topic: (import_module(topic).__doc__ or "").strip().splitlines()[0] for topic in topics}
     return "\n\n".join(f"## {about[topic]}\n\n" + "\n\n".join(entries) for topic, entries in topics.items())

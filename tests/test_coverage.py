@@ -20,7 +20,7 @@ def test_every_combination_has_a_test_or_a_reason() -> None:
 
 def test_what_the_cases_reach_is_what_the_order_test_runs() -> None:
     """Each row, or for offloading that in full, and for fp32 in full that in the mixed recipe."""
-    from tests.reference_trainer.witness.test_order_options import OFFLOADED, ROWS
+    from tests.reference_trainer.predictions.test_order_options import OFFLOADED, ROWS
 
     for row in set(rows()) - set(ROWS):
         same = replace(row, checkpointing="full") if row in OFFLOADED else replace(row, recipe="mixed-bf16")

@@ -69,7 +69,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
     if uncounted is not None:
         yield Finding(
             "warning",
-            "memory_without_witness",
+            "memory_upper_bound",
             f"the memory of {uncounted} is not known: the eager model's is shown instead, as an upper bound",
             'set runtime = "eager" or "autocast" under [training], which are counted exactly, or measure a step',
         )

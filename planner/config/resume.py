@@ -27,7 +27,7 @@ from planner.config.section import Section
 
 Verdict = Literal["allowed", "warned", "refused"]
 NEW_SCHEDULE = "--new-schedule"
-# what a continuation is held against; the rest of a config says where it comes from
+# sections that a resumed run is compared in; the rest of a config is provenance
 COMPARED = ("model", "training", "optimizer", "schedule", "hardware", "evaluation", "guard", "checkpoints")
 
 

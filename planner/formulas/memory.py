@@ -9,7 +9,7 @@ from planner.formulas.ops import Num
 @formula(
     gives="bytes",
     source="rule of thumb: 2 (half-precision weights) + 4 (master) + 4 (m) + 4 (v); no gradient",
-    witness="none: a rule of thumb; the memory breakdown of the recipe is shown next to it",
+    checked_against="none: a rule of thumb; the memory breakdown of the recipe is shown next to it",
 )
 def rule_14_bytes(parameters: Num) -> Num:
     """The 14-byte rule: model and optimizer without the gradient. A rule of thumb, not a recipe that can run."""
@@ -47,7 +47,7 @@ _JSON = 1000  # byte: the rest of the headers, state.json and manifest.json, mea
 @formula(
     gives="bytes",
     source="safetensors format: 8 bytes, a JSON entry per tensor, the data; entries measured",
-    witness="size of the files that a run of the reference trainer writes: 1 %",
+    checked_against="size of the files that a run of the reference trainer writes: 1 %",
 )
 def checkpoint_bytes(saved_weights_bytes: Num, optimizer_bytes: Num, entries: Num) -> Num:
     """The weights that are updated, the optimizer's state, a header entry for every tensor in the files."""

@@ -2,7 +2,7 @@
 
 Pointwise work is recomputed in backward, so of each chain of operators only the cheapest tensor is saved. Checked
 exactly against the partitioner (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`, PyTorch 2.13)
-and against the replayed generated program: `tests/reference_trainer/witness/test_compiled_saved.py`.
+and against the replayed generated program: `tests/reference_trainer/predictions/test_compiled_saved.py`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def explanation_text(found: Explanation, width: int = WIDTH) -> str:
         lines += _labelled("where", *_where(found.arguments, width - LABEL))
     lines += _labelled("source", found.source, width=width)
     lines += _labelled("assumed", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
-    lines += _labelled("checked by", found.witness, width=width)
+    lines += _labelled("checked by", found.checked_against, width=width)
     lines += [line for part in found.parts for line in _part(part, 1, width)]
     return "\n".join(lines)
 
@@ -46,7 +46,7 @@ def calculation_text(found: Calculation, values: Mapping[str, Any], results: Map
         lines += _unwrapped("LaTeX", latex)
     lines += _labelled("why", found.explanation)
     lines += _labelled("source", found.source)
-    lines += _labelled("checked by", found.witness)
+    lines += _labelled("checked by", found.checked_against)
     return "\n".join(lines)
 
 
@@ -65,7 +65,7 @@ def calculation_json(found: Calculation, values: Mapping[str, Any], results: Map
         "formulas": {name: {"pretty": pretty, "latex": latex} for name, (pretty, latex) in equations.items()},
         "explanation": found.explanation,
         "source": found.source,
-        "witness": found.witness,
+        "checked_against": found.checked_against,
     }
 
 

@@ -35,7 +35,7 @@ class TokenData:
 
     end_of_text: the id that ends a text, None where none is known. validation: what is held out, where that was asked.
     bytes_per_token: bytes of text that a token stands for on average, None where unknown: for bits per byte.
-    vocab: of the model, where not every token was looked at: each batch is held against it then.
+    vocab: the model's, where not every token was checked at the start: then each batch is checked against it.
     """
 
     tokens: TokenArray

@@ -1,1 +1,1 @@
-"""Measurements held against predictions."""
+"""Measurements, to be compared with predictions."""

@@ -1,4 +1,4 @@
-"""What a model really saves, computes and holds: the witnesses of the planner's predictions."""
+"""Measures what a model saves, computes and holds. The planner's predictions are checked against it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) ->
     """Measure saved bytes and the phases' peaks of `config` on `device`, on a model that is thrown away.
 
     On a CPU the two steps are run for real. On a GPU they are replayed without memory, because the allocator's
-    counters of the run itself are the better witness of the peak; the bytes saved are measured there too.
+    counters of the run itself measure the peak better; the bytes saved are measured there too.
     """
     t = config.training
     torch.manual_seed(t.seed)

@@ -41,7 +41,7 @@ def config_origin(config: RunConfig, key: str, value: float) -> Explanation:
         meaning=field.description or name.replace("_", " "),
         arguments=itself(key, value),
         source=source,
-        witness="none: a choice",
+        checked_against="none: a choice",
         assumptions=(assumed,) if assumed else (),
     )
 

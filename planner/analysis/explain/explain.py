@@ -1,4 +1,4 @@
-"""Why a number of the plan is what it is: formula, numbers, unit, source, assumptions, witness.
+"""Why a number of the plan is what it is: formula, numbers, unit, source, assumptions, and what it is checked against.
 
 The plan is computed once more while its formula calls are recorded; a rule per key (`provenance.py`) says which call
 made the number, and an argument is followed to the call that returned it, never to one that only equals it. What is
@@ -113,7 +113,7 @@ class Explainer:
             function=formula.function,
             arguments=dict(call.arguments),
             source=formula.source,
-            witness=formula.witness,
+            checked_against=formula.checked_against,
             assumptions=_together(own, *(part.assumptions for part in parts)),
             parts=parts,
         )
@@ -146,7 +146,7 @@ class Explainer:
             meaning=f"the same number as {other}",
             arguments=itself(other, value),
             source=found.source,
-            witness=found.witness,
+            checked_against=found.checked_against,
             assumptions=found.assumptions,
             parts=(found,),
         )
@@ -165,7 +165,7 @@ class Explainer:
             meaning=rule.meaning,
             arguments=terms,
             source=rule.source,
-            witness=rule.witness,
+            checked_against=rule.checked_against,
             assumptions=self._assumptions(rests),
         )
 
@@ -183,7 +183,7 @@ class Explainer:
             meaning=rule.meaning,
             arguments=itself(key, value),
             source=source,
-            witness=rule.witness,
+            checked_against=rule.checked_against,
             assumptions=self._assumptions(rule.depends),
         )
 

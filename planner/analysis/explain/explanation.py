@@ -1,4 +1,4 @@
-"""One number explained: what it is made of, from where, and what it is held against."""
+"""One number explained: its parts, their source, and what it is checked against."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Explanation:
     function: Callable[..., Any] | None = None
     arguments: dict[str, float]
     source: str
-    witness: str
+    checked_against: str
     assumptions: tuple[Assumption, ...] = ()
     parts: tuple[Explanation, ...] = ()
 

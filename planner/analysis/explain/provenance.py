@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-TAPE = "replay of the same step on fake tensors (reference_trainer/measure/replay.py): exact"
+REPLAY = "replay of the same step on fake tensors (reference_trainer/measure/replay.py): exact"
 ALLOCATOR = "torch.cuda.memory_stats() of a run on a GPU"
 
 
@@ -39,7 +39,7 @@ class Sum:
     below: str
     meaning: str
     source: str
-    witness: str
+    checked_against: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A number that is read off an account or out of data, not computed by one formula.
+    """A number that is read from the memory simulation or from data, not computed by one formula.
 
-    `origin`: account, preset, measured, chosen or constant. `depends`: settings whose assumptions it rests on.
+    `origin`: account, preset, measured, chosen or constant. `depends`: settings whose defaults it depends on.
     """
 
     origin: str
     meaning: str
     source: str
-    witness: str
+    checked_against: str
     unit: str
     depends: tuple[str, ...] = ()
 
@@ -76,14 +76,14 @@ _PARTS = Sum(
 )
 
 
-def _account(meaning: str, witness: str = TAPE) -> Read:
-    source = "the account of one step of the reference model, allocation by allocation (docs/why/memory.md)"
-    return Read("account", meaning, source, witness, "byte", _ON_MEMORY)
+def _account(meaning: str, checked_against: str = REPLAY) -> Read:
+    source = "simulation of one step of the reference model, allocation by allocation (docs/why/memory.md)"
+    return Read("account", meaning, source, checked_against, "byte", _ON_MEMORY)
 
 
 def _alive(below: str) -> Sum:
-    source = "the account of one step of the reference model, allocation by allocation (docs/why/memory.md)"
-    return Sum(below, "bytes alive at the highest moment: the sum of the components at that moment", source, TAPE)
+    source = "simulation of one step of the reference model, allocation by allocation (docs/why/memory.md)"
+    return Sum(below, "bytes alive at the highest moment: the sum of the components at that moment", source, REPLAY)
 
 
 def _chosen(*names: str, section: str) -> dict[str, tuple[KeyRule, ...]]:

@@ -109,7 +109,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
             for name, value in found.arguments.items()
         },
         "source": found.source,
-        "witness": found.witness,
+        "checked_against": found.checked_against,
         "assumptions": [a.model_dump() for a in found.assumptions],
         "parts": [as_json(part) for part in found.parts],
     }

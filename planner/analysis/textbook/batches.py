@@ -26,7 +26,7 @@ def rates(peak_lr: Num, tuned: Num, wanted: Num) -> dict[str, Any]:
     "the rate of a larger batch, bounded by the critical batch",
     source=f"{_LINEAR}; {_ROOT}; bound: McCandlish et al. 2018 (arXiv 1812.06162), with the fit of Kaplan et al. 2020 "
     "(arXiv 2001.08361), equation 5.3",
-    witness="none: published fits, which differ between set-ups",
+    checked_against="none: published fits, which differ between set-ups",
 )
 def rate_against_batch(
     peak_lr: Num = 3e-4,
@@ -54,7 +54,7 @@ def batch_doubled(peak_lr: Num = 3e-4, factor: Num = 2.0) -> dict[str, Any]:
     "accumulation",
     "four micro-batches of 4 against one batch of 16",
     source="linearity of the mean",
-    witness="gradients of one torch model, both ways (tests/planner/analysis/test_textbook_torch.py)",
+    checked_against="gradients of one torch model, both ways (tests/planner/analysis/test_textbook_torch.py)",
 )
 def accumulation(sums: Vector = (8.0, -4.0, 6.0, 2.0), counts: Vector = (4.0, 4.0, 4.0, 4.0)) -> dict[str, Any]:
     """Each micro-batch's sum over the tokens of the whole batch gives the full gradient. The mean of means equals it

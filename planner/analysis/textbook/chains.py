@@ -21,7 +21,7 @@ def _relu(value: Num) -> Num:
     "chain-rule",
     "derivatives of (3x + 2)^2 at 1, of a two-layer network, of a dead ReLU and of the logistic function",
     source=_CHAIN,
-    witness=_AUTOGRAD,
+    checked_against=_AUTOGRAD,
     concrete=("weights", "biases", "x", "wanted", "slope", "offset"),
     arithmetic=False,
 )
@@ -59,7 +59,7 @@ def chain_rule(
     "relu-chain",
     "the derivative of w3 ReLU(w2 ReLU(w1 x)) by w1; a chain of functions",
     source=_CHAIN,
-    witness=_AUTOGRAD,
+    checked_against=_AUTOGRAD,
     concrete=("weights", "x"),
     arithmetic=False,
 )

@@ -24,7 +24,9 @@ def clip_factor(norm: Num, max_norm: Num, eps: Num = 0) -> Num:
     return minimum(1, max_norm / (norm + eps))
 
 
-@calculation("3.3", "gradient-norm", "L2 norm of a gradient", source="definition", witness="torch.linalg.vector_norm")
+@calculation(
+    "3.3", "gradient-norm", "L2 norm of a gradient", source="definition", checked_against="torch.linalg.vector_norm"
+)
 def gradient_norm(gradients: Vector = (0.3, -0.4, 0.5, -0.1, 0.2)) -> dict[str, Any]:
     """All entries of all tensors are one long vector; its length is what clipping looks at."""
     return {"norm": l2_norm(gradients)}
@@ -35,7 +37,7 @@ def gradient_norm(gradients: Vector = (0.3, -0.4, 0.5, -0.1, 0.2)) -> dict[str, 
     "clip-by-norm",
     "clipping a gradient of norm 5 to 1: factor, and an entry of 2",
     source=_PASCANU,
-    witness="torch.nn.utils.clip_grad_norm_, which adds 1e-6 to the norm",
+    checked_against="torch.nn.utils.clip_grad_norm_, which adds 1e-6 to the norm",
 )
 def clip_by_norm(norm: Num = 5.0, max_norm: Num = 1.0, gradient: Num = 2.0) -> dict[str, Any]:
     """Every entry is multiplied by the same factor, at most 1: the gradient gets shorter and keeps its direction."""
@@ -48,7 +50,7 @@ def clip_by_norm(norm: Num = 5.0, max_norm: Num = 1.0, gradient: Num = 2.0) -> d
     "clipping-log",
     "what a log of gradient norms says",
     source="rule: a norm that is not a number, or that only rises and ends beyond 10 times its start, is divergence",
-    witness="none: a rule of thumb",
+    checked_against="none: a rule of thumb",
     concrete=("norms", "max_norm"),
     arithmetic=False,
 )
@@ -80,7 +82,7 @@ def clipping_log(
     "clipping-keeps-direction",
     "clipping keeps the direction; scaled micro-gradients sum to the full gradient",
     source=_PASCANU + "; linearity of the mean",
-    witness="sympy: both differences simplify to 0",
+    checked_against="sympy: both differences simplify to 0",
     concrete=("elements",),
     arithmetic=False,
 )

@@ -22,7 +22,7 @@ def largest_number(exponent_bits: int, mantissa_bits: int) -> float:
     "decay-groups",
     "which parameters get weight decay",
     source="GPT-2 and GPT-3 practice; nanoGPT's configure_optimizers (matrices decay, vectors do not)",
-    witness="the parameter groups of the reference trainer",
+    checked_against="the parameter groups of the reference trainer",
     arithmetic=False,
 )
 def decay_groups() -> dict[str, Any]:
@@ -39,7 +39,7 @@ def decay_groups() -> dict[str, Any]:
     "mixed-precision-step",
     "order of one mixed-precision step",
     source="PyTorch's automatic mixed precision examples",
-    witness=_TRAINER,
+    checked_against=_TRAINER,
     arithmetic=False,
 )
 def mixed_precision_step() -> dict[str, Any]:
@@ -53,7 +53,7 @@ def mixed_precision_step() -> dict[str, Any]:
     "bf16-against-fp16",
     "bf16 against fp16",
     source="IEEE 754-2019 for fp16 and fp32; Kalamkar et al. 2019 (arXiv 1905.12322) for bf16",
-    witness="torch.finfo",
+    checked_against="torch.finfo",
     arithmetic=False,
 )
 def bf16_against_fp16() -> dict[str, Any]:
@@ -71,7 +71,7 @@ def bf16_against_fp16() -> dict[str, Any]:
     "attention-backward-order",
     "order of attention's backward",
     source="chain rule over O = P V, P = softmax(S), S = Q K^T",
-    witness="torch's autograd over the same products (tests/planner/analysis/test_textbook_torch.py)",
+    checked_against="torch's autograd over the same products (tests/planner/analysis/test_textbook_torch.py)",
     arithmetic=False,
 )
 def attention_backward_order() -> dict[str, Any]:
@@ -85,7 +85,7 @@ def attention_backward_order() -> dict[str, Any]:
     "formats",
     "bits of bf16, fp16 and fp32",
     source="IEEE 754-2019; Kalamkar et al. 2019 (arXiv 1905.12322) for bf16",
-    witness="torch.finfo",
+    checked_against="torch.finfo",
     arithmetic=False,
 )
 def formats() -> dict[str, Any]:

@@ -40,7 +40,7 @@ def jacobian(probabilities: list[Num]) -> list[list[Num]]:
 
 
 @calculation(
-    "4.1", "softmax-loss", "softmax and loss of logits 2, 1, 0.1, class 0", source=_DEFINITION, witness=_TORCH,
+    "4.1", "softmax-loss", "softmax and loss of logits 2, 1, 0.1, class 0", source=_DEFINITION, checked_against=_TORCH,
     concrete=("target",),
 )  # fmt: skip
 def softmax_loss(logits: Vector = (2.0, 1.0, 0.1), target: int = 0) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def softmax_loss(logits: Vector = (2.0, 1.0, 0.1), target: int = 0) -> dict[str,
 
 
 @calculation(
-    "4.2", "loss-gradient", "gradient of that loss by the logits", source=_DEFINITION, witness=_TORCH,
+    "4.2", "loss-gradient", "gradient of that loss by the logits", source=_DEFINITION, checked_against=_TORCH,
     concrete=("target",),
 )  # fmt: skip
 def loss_gradient(logits: Vector = (2.0, 1.0, 0.1), target: int = 0) -> dict[str, Any]:
@@ -60,7 +60,9 @@ def loss_gradient(logits: Vector = (2.0, 1.0, 0.1), target: int = 0) -> dict[str
     return {"logit_gradient": found, "total": sum(found)}
 
 
-@calculation("4.3", "mean-loss", "mean loss of two examples", source=_DEFINITION, witness=_TORCH, concrete=("targets",))
+@calculation(
+    "4.3", "mean-loss", "mean loss of two examples", source=_DEFINITION, checked_against=_TORCH, concrete=("targets",)
+)
 def mean_loss(logits: Matrix = ((2.0, 1.0, 0.1), (0.5, 2.5, 0.3)), targets: tuple[int, ...] = (0, 1)) -> dict[str, Any]:
     """One loss per row of logits, then their mean."""
     losses = [cross_entropy(row, target) for row, target in zip(logits, targets, strict=True)]
@@ -78,14 +80,16 @@ def perplexity(losses: Vector = (1.6, 2.0, 2.5)) -> dict[str, Any]:
     "untrained-loss",
     "loss of an untrained model",
     source="uniform probabilities 1/V",
-    witness="the first loss of a run of the reference trainer",
+    checked_against="the first loss of a run of the reference trainer",
 )
 def untrained_loss(vocab: Num = 50257) -> dict[str, Any]:
     """A model that knows nothing gives each token 1/V; a first loss far from ln V is a wrong start or wrong labels."""
     return {"loss": log(vocab)}
 
 
-@calculation("4.6", "log-sum-exp", "log-sum-exp of 1000, 1001, 1002", source=_DEFINITION, witness="torch.logsumexp")
+@calculation(
+    "4.6", "log-sum-exp", "log-sum-exp of 1000, 1001, 1002", source=_DEFINITION, checked_against="torch.logsumexp"
+)
 def stable_log_sum_exp(logits: Vector = (1000.0, 1001.0, 1002.0)) -> dict[str, Any]:
     """e^1000 is beyond any float; with the largest logit taken out the exponentials are at most 1."""
     return {"log_sum_exp": log_sum_exp(logits)}
@@ -96,7 +100,7 @@ def stable_log_sum_exp(logits: Vector = (1000.0, 1001.0, 1002.0)) -> dict[str, A
     "next-token-shift",
     "signals of T + 1 tokens",
     source="definition of next-token prediction",
-    witness="the batches of the reference trainer",
+    checked_against="the batches of the reference trainer",
     concrete=("given",),
     arithmetic=False,
 )
@@ -130,7 +134,7 @@ def loss_scale(gradient: Num = 1e-9, scale: Num = 65536.0) -> dict[str, Any]:
 
 
 @calculation(
-    "4.9", "ten-classes", "loss and perplexity of ten logits, class 2", source=_DEFINITION, witness=_TORCH,
+    "4.9", "ten-classes", "loss and perplexity of ten logits, class 2", source=_DEFINITION, checked_against=_TORCH,
     concrete=("target",),
 )  # fmt: skip
 def ten_classes(
@@ -155,7 +159,7 @@ def perplexity_of_a_guess(losses: Vector = (0.0, 2.3, 4.6, 6.9), vocab: Num = 50
     "softmax-jacobian",
     "Jacobian of softmax",
     source="derivative of the definition",
-    witness="sympy: formula minus derivative simplifies to 0",
+    checked_against="sympy: formula minus derivative simplifies to 0",
 )
 def softmax_jacobian(logits: Vector = (2.0, 1.0, 0.1)) -> dict[str, Any]:
     """diag(p) - p p^T: raising a logit raises its own probability and lowers the others in proportion."""

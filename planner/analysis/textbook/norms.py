@@ -13,7 +13,7 @@ from planner.formulas.ops import Num, sqrt
     "batch-norm",
     "BatchNorm of 2, 1, 3, 4 with gain 2 and shift 1; a batch of one",
     source="Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 1: the variance is the population's",
-    witness="torch.nn.functional.batch_norm",
+    checked_against="torch.nn.functional.batch_norm",
 )
 def batch_norm(
     values: Vector = (2.0, 1.0, 3.0, 4.0), gain: Num = 2.0, shift: Num = 1.0, eps: Num = 1e-8
@@ -34,7 +34,7 @@ def batch_norm(
     "rms-norm",
     "RMSNorm of 3, 4",
     source="Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4",
-    witness="torch.nn.functional.rms_norm",
+    checked_against="torch.nn.functional.rms_norm",
 )
 def rms_norm(values: Vector = (3.0, 4.0), gain: Num = 1.0, eps: Num = 0.0) -> dict[str, Any]:
     """Over the root of the mean square; no mean is taken off and no shift added."""
@@ -47,7 +47,7 @@ def rms_norm(values: Vector = (3.0, 4.0), gain: Num = 1.0, eps: Num = 0.0) -> di
     "bias-gradient",
     "gradient of a bias that is broadcast over the batch",
     source="a value used n times gets the sum of n gradients",
-    witness="torch's autograd over a linear layer",
+    checked_against="torch's autograd over a linear layer",
 )
 def bias_gradient(upstream: Matrix = ((0.1, -0.2), (0.3, 0.4), (-0.5, 0.6))) -> dict[str, Any]:
     """The sum of the outputs' gradients over all rows."""

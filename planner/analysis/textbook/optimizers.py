@@ -35,13 +35,17 @@ def adam_step(m_hat: Num, v_hat: Num, rate: Num, eps: Num) -> Num:
     return rate * m_hat / (sqrt(v_hat) + eps)
 
 
-@calculation("3.1", "adam-first-moment", "Adam's first moment after gradients 4, -2, 6", source=_ADAM, witness=_TORCH)
+@calculation(
+    "3.1", "adam-first-moment", "Adam's first moment after gradients 4, -2, 6", source=_ADAM, checked_against=_TORCH
+)
 def adam_first_moment(beta1: Num = 0.9, gradients: Vector = (4.0, -2.0, 6.0)) -> dict[str, Any]:
     """The running mean starts at 0, so that it is too small at first; dividing by 1 - beta1^t makes up for it."""
     return {"first_corrected": corrected(beta1, gradients), "first_moment": moment(beta1, gradients)}
 
 
-@calculation("3.2", "adam-second-moment", "Adam's second moment after the same gradients", source=_ADAM, witness=_TORCH)
+@calculation(
+    "3.2", "adam-second-moment", "Adam's second moment after the same gradients", source=_ADAM, checked_against=_TORCH
+)
 def adam_second_moment(beta2: Num = 0.999, gradients: Vector = (4.0, -2.0, 6.0)) -> dict[str, Any]:
     """The same running mean over the squared gradients; signs are lost, sizes are kept."""
     return {
@@ -86,7 +90,7 @@ def optimizer_state_bytes(rows: Num = 768, columns: Num = 3072, block: Num = 256
     "bias-correction",
     "moments of a constant gradient, and the correction factors",
     source=_ADAM + ", section 3",
-    witness=_TORCH,
+    checked_against=_TORCH,
     concrete=("at",),
 )
 def bias_correction(
@@ -103,7 +107,11 @@ def bias_correction(
 
 
 @calculation(
-    "3.12", "one-adamw-step", "the first step of AdamW and of Adam + L2 from one weight", source=_ADAMW, witness=_TORCH
+    "3.12",
+    "one-adamw-step",
+    "the first step of AdamW and of Adam + L2 from one weight",
+    source=_ADAMW,
+    checked_against=_TORCH,
 )
 def one_adamw_step(
     weight: Num = 1.0, gradient: Num = 0.5, rate: Num = 1e-3, decay: Num = 0.1, eps: Num = 0.0
@@ -120,9 +128,9 @@ def one_adamw_step(
 @calculation(
     "3.15",
     "updates-by-formula",
-    "our own SGD, momentum, Adam, AdamW and clipping, held against torch's",
+    "our own SGD, momentum, Adam, AdamW and clipping, compared with torch's",
     source="torch.optim's documented update rules; torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm",
-    witness=_TORCH,
+    checked_against=_TORCH,
 )
 def updates_by_formula(
     weight: Num = 1.0,

@@ -28,7 +28,7 @@ class Calculation:
     name: str
     question: str
     source: str
-    witness: str
+    checked_against: str
     concrete: frozenset[str]
     arithmetic: bool
     function: Callable[..., dict[str, Any]]
@@ -83,19 +83,21 @@ def calculation(
     question: str,
     *,
     source: str,
-    witness: str = "the answer worked out by hand (tests/planner/analysis/test_textbook.py)",
+    checked_against: str = "the answer worked out by hand (tests/planner/analysis/test_textbook.py)",
     concrete: tuple[str, ...] = (),
     arithmetic: bool = True,
 ) -> Callable[[_Calculation], _Calculation]:
     """Register the function below; its arguments and results are names of the vocabulary, its docstring explains.
 
-    witness: what else agrees with the answer. concrete, arithmetic: see `Calculation`.
+    checked_against: the independent computation that agrees with the answer. concrete, arithmetic: see `Calculation`.
     """
     assert source.strip(), "a calculation needs a source"
 
     def register(function: _Calculation) -> _Calculation:
         assert identifier not in CALCULATIONS and function.__doc__, identifier
-        found = Calculation(identifier, name, question, source, witness, frozenset(concrete), arithmetic, function)
+        found = Calculation(
+            identifier, name, question, source, checked_against, frozenset(concrete), arithmetic, function
+        )
         for argument in found.defaults:
             quantity(argument)
         CALCULATIONS[identifier] = found

@@ -19,7 +19,11 @@ def score_elements(seq: Num = 2048) -> dict[str, Any]:
 
 
 @calculation(
-    "5.5", "attention-backward-flops", "the four backward products of one head", source=_SHAPES, witness=_COUNTED
+    "5.5",
+    "attention-backward-flops",
+    "the four backward products of one head",
+    source=_SHAPES,
+    checked_against=_COUNTED,
 )
 def attention_backward_flops(seq: Num = 512, head_dim: Num = 64) -> dict[str, Any]:
     """Forward has two products, Q K^T and P V; backward two for each of them: dV, dP, dQ, dK. Each is 2 T^2 d."""

@@ -12,13 +12,15 @@ _SHAPES = "shapes of a linear layer"
 _NUMEL = "numel() of the reference model's tensors"
 
 
-@calculation("5.1", "weight-gradient-elements", "elements of a weight's gradient", source=_SHAPES, witness=_NUMEL)
+@calculation(
+    "5.1", "weight-gradient-elements", "elements of a weight's gradient", source=_SHAPES, checked_against=_NUMEL
+)
 def weight_gradient_elements(inputs: Num = 768, outputs: Num = 3072) -> dict[str, Any]:
     """The gradient has the weight's own shape: X^T dY sums over batch and sequence."""
     return {"elements": inputs * outputs}
 
 
-@calculation("5.2", "block-matrices", "weights of one block's matrices", source=_SHAPES, witness=_NUMEL)
+@calculation("5.2", "block-matrices", "weights of one block's matrices", source=_SHAPES, checked_against=_NUMEL)
 def block_matrices(hidden: Num = 768, ffn_factor: Num = 4) -> dict[str, Any]:
     """Attention has four matrices h x h, the MLP two h x 4h: 12 h^2. Biases and norms are left out."""
     count = block_linear_parameters(hidden, hidden, hidden, ffn_factor * hidden, 2)
@@ -30,7 +32,7 @@ def block_matrices(hidden: Num = 768, ffn_factor: Num = 4) -> dict[str, Any]:
     "saved-input",
     "bytes of a linear layer's input saved in fp32",
     source="autograd keeps the input of a product for the weight's gradient",
-    witness="saved_tensors_hooks over the reference model",
+    checked_against="saved_tensors_hooks over the reference model",
 )
 def saved_input(sequences: Num = 32, seq: Num = 512, hidden: Num = 768, element_bytes: Num = 4) -> dict[str, Any]:
     """One element per token and channel, kept from forward to backward."""
@@ -57,8 +59,8 @@ def half_the_bytes(
     "checkpointing-price",
     "extra FLOPs of full activation checkpointing",
     source="Chen et al. 2016 (arXiv 1604.06174): every block forward once more",
-    witness="torch.utils.flop_counter over a checkpointed step of the reference model; `gptplan estimate` counts it "
-    "exactly, where a block's last product is not computed again",
+    checked_against="torch.utils.flop_counter over a checkpointed step of the reference model; `gptplan estimate` "
+    "counts it exactly: a block's last product is not recomputed",
 )
 def checkpointing_price(passes: Num = 3) -> dict[str, Any]:
     """A step is one forward and a backward of twice its work; one forward more makes four thirds of it."""

@@ -40,7 +40,7 @@ class TokenFile:
 
 
 def token_file(path: Path) -> TokenFile:
-    """What the file at `path` says it holds, held against its size.
+    """The contents that the file at `path` states, checked against its size.
 
     Raises DataError for a damaged header, a size that does not fit it, or an odd one; OSError where it is unreadable.
     """

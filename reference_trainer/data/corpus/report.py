@@ -1,4 +1,4 @@
-"""What a prepared directory or files of tokens hold, read whole, and held against what is written about them."""
+"""Reads a prepared directory, or files of tokens, to the end and checks them against their metadata."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_every_number_is_explained_and_made_again(name: str) -> None:
         values = {symbol: entry["value"] for symbol, entry in shown["symbols"].items()}
         assert math.isclose(evaluated(shown["expression"], values), value, rel_tol=1e-12), key
         assert math.isclose(shown["evaluated"], value, rel_tol=1e-12), key
-        assert shown["meaning"] and shown["source"] and shown["witness"], key
+        assert shown["meaning"] and shown["source"] and shown["checked_against"], key
         read = shown["origin"] in READ_OFF
         assert not read or key.startswith(READ_IN), (key, shown["origin"])
         assert read or shown["origin"] == "same" or (shown["pretty"] and shown["latex"]), key
@@ -166,7 +166,7 @@ def test_phases_go_by_name_and_by_position() -> None:
         by_name = explains.explain(f"memory.phases.{phase}.peak_bytes")
         assert by_name == explains.explain(f"memory.phases.{i}.peak_bytes")
         assert sum(by_name.arguments.values()) == by_name.value and len(by_name.arguments) > 4
-        assert "fake tensors" in by_name.witness
+        assert "fake tensors" in by_name.checked_against
     spaced = explains.explain("throughput.parts.matrix products")
     assert spaced == explains.explain("throughput.parts.matrix_products")
 
@@ -219,9 +219,9 @@ def test_rules_name_formulas_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FORMULAS))
-def test_every_formula_has_a_witness_and_its_own_symbols(name: str) -> None:
+def test_every_formula_is_checked_against_something_and_has_its_own_symbols(name: str) -> None:
     formula = FORMULAS[name]
-    assert formula.witness
+    assert formula.checked_against
     symbols = [QUANTITIES[argument].symbol for argument in formula.arguments]
     assert len(set(symbols)) == len(symbols), symbols
     assert sympy.latex(sympy.Symbol(QUANTITIES[formula.gives].symbol))

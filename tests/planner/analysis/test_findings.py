@@ -30,7 +30,7 @@ RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("does_not_fit", "error", {"micro_batch": "80"}, {"micro_batch": "79"}),
     ("allocator_thrash", "warning", SEVEN, {**SEVEN, "loss_kind": "fused"}),
     ("nearly_full", "warning", {"micro_batch": "76"}, {"micro_batch": "75"}),
-    ("memory_without_witness", "warning", {"runtime": "compiled", "dropout": "0.1"}, {"runtime": "compiled"}),
+    ("memory_upper_bound", "warning", {"runtime": "compiled", "dropout": "0.1"}, {"runtime": "compiled"}),
     ("selective_saves_little", "note", {"activation_checkpointing": "selective"}, {"activation_checkpointing": "full"}),
     ("no_profile", "warning", {"gpu": "cpu"}, {"gpu": "cpu", "tflops": "0.1"}),
     ("unpriced_parts", "warning", {"runtime": "compiled"}, {"runtime": "compiled", "mfu": "40%"}),

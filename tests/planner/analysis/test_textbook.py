@@ -105,7 +105,7 @@ def test_every_row_is_there_once_and_answers() -> None:
     assert [c.id for c in found] == sorted(ROWS, key=lambda i: [int(p) for p in i.split(".")])
     assert len({c.name for c in found}) == len(found)
     for one in found:
-        assert one.answer() and len(one.source) > 5 and one.witness and one.question and one.explanation
+        assert one.answer() and len(one.source) > 5 and one.checked_against and one.question and one.explanation
         assert find(one.name) is one
 
 

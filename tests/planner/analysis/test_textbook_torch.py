@@ -1,4 +1,4 @@
-"""Our own formulas held against torch: updates, clipping, losses, norms and gradients."""
+"""Our own formulas checked against torch: updates, clipping, losses, norms and gradients."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_options_not_covered_are_bounded_and_reported(changes: dict[str, Any]) -
     assert bounded.peak_allocated_bytes_low < eager.peak_allocated_bytes_low
     assert bounded.peak_allocated_bytes_high > eager.peak_allocated_bytes_high
     on_card = config.model_copy(update={"hardware": config.hardware.model_copy(update={"gpu": "a100-80gb"})})
-    said = [f for f in findings(estimate(on_card)) if f.code == "memory_without_witness"]
+    said = [f for f in findings(estimate(on_card)) if f.code == "memory_upper_bound"]
     assert len(said) == 1 and reason in said[0].message
 
 

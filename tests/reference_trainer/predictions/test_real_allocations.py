@@ -19,7 +19,7 @@ from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.micro_batch import simulate_micro_batch
 from reference_trainer.measure.measure import build_model
-from tests.reference_trainer.witness.test_plain_models import CHECKPOINTING, FAMILIES, Recorder, config_of
+from tests.reference_trainer.predictions.test_plain_models import CHECKPOINTING, FAMILIES, Recorder, config_of
 
 SCALAR = 4  # the loss divided by the tokens, and its gradient, belong to the trainer
 

@@ -9,7 +9,14 @@ import torch
 
 from planner.memory.compiled import compiled_program
 from tests.reference_trainer.model.test_gpt import CASES, LLAMA
-from tests.reference_trainer.witness.compiled_program import FP32, MIXED, NARROW, WARNINGS, context, partitioned_bytes
+from tests.reference_trainer.predictions.compiled_program import (
+    FP32,
+    MIXED,
+    NARROW,
+    WARNINGS,
+    context,
+    partitioned_bytes,
+)
 
 pytestmark = WARNINGS
 FULL = {"activation_checkpointing": "full"}

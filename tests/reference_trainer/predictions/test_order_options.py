@@ -1,7 +1,7 @@
 """Every option of the model and the run: each allocation of a micro-batch in order, and the saved bytes.
 
 The cases are data, in benchmarks/data/option_cases.toml; docs/reference/coverage.md says which choices they reach.
-Exact means 64 bytes: the loss, its divisor and counts of steps are left out of the account. Rows that witness nothing
+Exact means 64 bytes: the loss, its divisor and counts of steps are not counted. Rows that check nothing
 new are left to `python -m benchmarks.drift`, which compares them all.
 """
 

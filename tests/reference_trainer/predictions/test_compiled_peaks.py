@@ -10,7 +10,7 @@ from planner.memory.eager.autograd import Autograd
 from planner.memory.ledger import Ledger
 from planner.memory.micro_batch import simulate_micro_batch
 from tests.reference_trainer.model.test_gpt import LLAMA
-from tests.reference_trainer.witness.compiled_program import MIXED, WARNINGS, context, replayed_peaks
+from tests.reference_trainer.predictions.compiled_program import MIXED, WARNINGS, context, replayed_peaks
 
 pytestmark = WARNINGS
 FULL = {"activation_checkpointing": "full"}

@@ -27,6 +27,7 @@ from benchmarks.accuracy_text import report
 from benchmarks.memory_rows import Row, read_rows
 from planner import presets
 from planner.errors import PlanError
+from planner.interval import Interval
 from planner.memory.device import device_memory
 from planner.plan import estimate
 
@@ -65,11 +66,13 @@ def score_row(row: Row) -> Scored | Left:
     except PlanError as error:
         return Left(row, "refused by the planner", error.what)
     if case.field is None:
-        if memory.fits is None or memory.peak_allocated_bytes is None:  # of the card, whatever the program holds
+        if memory.fits is None or memory.peak_allocated_bytes.value is None:  # of the card, whatever the program holds
             return Left(row, "memory of the card not known", row.gpu)
         right = verdict_of(case) == (row.outcome == "fits")
-        return Scored(case, float(memory.peak_allocated_bytes + sum(case.buffers)), None, right)
+        return Scored(case, float(memory.peak_allocated_bytes.value + sum(case.buffers)), None, right)
     found = getattr(memory, case.field)
+    if isinstance(found, Interval):
+        found = found.value
     if found is None:
         return Left(row, "quantity not predicted", case.field)
     predicted = float(found) + sum(case.buffers) + (memory.gradients_bytes if case.buckets else 0)

@@ -23,7 +23,8 @@ from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunC
 from planner.counts.parameters import parameters_of
 from planner.counts.run import resolve
 from planner.inputs.profile_cache import load_profile, profile_path
-from planner.step_time.kernels import StepTime, step_seconds_from_profile
+from planner.step_time.kernels import step_seconds_from_profile
+from planner.step_time.step_seconds import StepSeconds
 from reference_trainer.data.samples import open_data
 from reference_trainer.device.device import device_name
 from reference_trainer.loop.startup import build
@@ -40,7 +41,7 @@ class Model:
 
     name: str
     config: RunConfig
-    predicted: StepTime
+    predicted: StepSeconds
     context: StepContext
     seconds: list[float] = field(default_factory=list)
 
@@ -114,13 +115,13 @@ def row_of(model: Model) -> dict[str, object]:
         "model": model.name,
         "parameters": parameters_of(model.config.model).total,
         "steps": len(model.seconds),
-        "predicted_seconds": model.predicted.seconds,
-        "predicted_low_seconds": model.predicted.low,
-        "predicted_high_seconds": model.predicted.high,
+        "predicted_seconds": model.predicted.seconds.value,
+        "predicted_low_seconds": model.predicted.seconds.low,
+        "predicted_high_seconds": model.predicted.seconds.high,
         "measured_seconds": median,
         "measured_quarter_seconds": low,
         "measured_three_quarter_seconds": high,
-        "predicted_over_measured": model.predicted.seconds / median,
+        "predicted_over_measured": model.predicted.seconds.value / median,
         "predicted_parts_seconds": model.predicted.parts,
     }
 

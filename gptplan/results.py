@@ -46,7 +46,7 @@ class Plan(LibraryPlan):
     def __repr__(self) -> str:
         hardware, fits = self.config.hardware, self.memory.fits
         assumed = any(a.key == "gpu" for a in self.config.provenance.assumptions)
-        time, cost = self.time.seconds, self.cost.usd
+        time, cost = self.time.seconds.value, self.cost.usd.value
         parts = [
             self.config.model.name,
             f"{format_count(self.tokens.requested)} tokens",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from planner.config.run import SCHEMA_VERSION, Assumption, RunConfig
 from planner.counts.flops import Flops
 from planner.finding import Finding
+from planner.interval import flattened
 from planner.memory.breakdown import Memory
 from planner.plan import Batch, Cost, Plan, Schedule, Time, Tokens
 from planner.step_time.throughput import Throughput
@@ -109,7 +110,7 @@ def report(plan: Plan, found: tuple[Finding, ...]) -> Document:
 
 def document(plan: Plan, found: tuple[Finding, ...]) -> dict[str, Any]:
     """The document as plain values, ready for JSON."""
-    values = asdict(report(plan, found))
+    values = flattened(report(plan, found))
     values["config"] = plan.config.model_dump(mode="json")
     values["assumptions"] = [a.model_dump() for a in plan.config.provenance.assumptions]
     return values

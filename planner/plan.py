@@ -16,6 +16,7 @@ from planner.counts.schedule import landmarks, schedule_rate
 from planner.counts.shape import Shape
 from planner.formulas import batch, cost
 from planner.formulas import throughput as speed
+from planner.interval import Interval, exactly
 from planner.memory.breakdown import Memory, memory_breakdown
 from planner.presets import Price
 from planner.rules import rules
@@ -50,21 +51,15 @@ class Batch:
 class Time:
     """Wall-clock time for the tokens asked for, without interruptions."""
 
-    seconds: float | None
-    seconds_low: float | None
-    seconds_high: float | None
-    gpu_hours: float | None
-    gpu_hours_low: float | None
-    gpu_hours_high: float | None
+    seconds: Interval[float]
+    gpu_hours: Interval[float]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Money, energy and CO2-equivalent of the GPUs; None is unknown."""
 
-    usd: float | None
-    usd_low: float | None
-    usd_high: float | None
+    usd: Interval[float]
     usd_per_gpu_hour: float | None
     price_source: str
     price_date: str | None
@@ -158,38 +153,24 @@ def batch_plan(run: Resolved) -> Batch:
 
 def time_of(run: Resolved, throughput: Throughput) -> Time:
     """Time of the tokens asked for at the predicted speed."""
-
-    def seconds(rate: float | None) -> float | None:
-        return float(speed.run_seconds(run.requested_tokens, rate)) if rate else None
-
-    def hours(duration: float | None) -> float | None:
-        return None if duration is None else float(cost.gpu_hours(duration, run.config.hardware.gpus))
-
-    middle = seconds(throughput.tokens_per_second)
-    low, high = seconds(throughput.tokens_per_second_high), seconds(throughput.tokens_per_second_low)
-    return Time(middle, low, high, hours(middle), hours(low), hours(high))
+    seconds = throughput.tokens_per_second.map(lambda rate: speed.run_seconds(run.requested_tokens, rate))
+    return Time(seconds, seconds.map(lambda s: cost.gpu_hours(s, run.config.hardware.gpus)))
 
 
 def cost_of(run: Resolved, time: Time) -> Cost:
     """Price of the user, else the price list's median with its range; power at the board's limit."""
     own, gpu = run.config.hardware.usd_per_gpu_hour, run.gpu
     price = presets.price(gpu.id) if gpu and own is None else None
-    middle = own if own is not None else (price.usd_per_gpu_hour if price else None)
-    low = price.low_usd_per_gpu_hour if price else middle
-    high = price.high_usd_per_gpu_hour if price else middle
-
-    def usd(hours: float | None, rate: float | None) -> float | None:
-        return None if hours is None or rate is None else float(cost.cost_of_hours(hours, rate))
-
-    rule = rules("roofline")["energy"]
+    hourly = exactly(own)
+    if price is not None:
+        hourly = Interval(price.low_usd_per_gpu_hour, price.usd_per_gpu_hour, price.high_usd_per_gpu_hour)
+    rule, hours = rules("roofline")["energy"], time.gpu_hours.value
     energy = None
-    if gpu and gpu.power_watts is not None and time.gpu_hours is not None:
-        energy = float(cost.energy_of_hours(time.gpu_hours, gpu.power_watts, rule["pue"]))
+    if gpu and gpu.power_watts is not None and hours is not None:
+        energy = float(cost.energy_of_hours(hours, gpu.power_watts, rule["pue"]))
     return Cost(
-        usd=usd(time.gpu_hours, middle),
-        usd_low=usd(time.gpu_hours_low, low),
-        usd_high=usd(time.gpu_hours_high, high),
-        usd_per_gpu_hour=middle,
+        usd=time.gpu_hours.times(hourly, cost.cost_of_hours),
+        usd_per_gpu_hour=hourly.value,
         price_source=_price_source(own, price),
         price_date=price.date if price else None,
         energy_kwh=energy,

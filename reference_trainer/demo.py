@@ -46,7 +46,7 @@ def sized_config(minutes: float, device: torch.device, version: str, log: Log) -
         config = adapt_to_device(
             _config(row, FEWEST_STEPS, device, version), device, log if i == 0 else lambda line: None
         )
-        seconds = estimate(config).throughput.step_seconds
+        seconds = estimate(config).throughput.step_seconds.value
         if seconds is None:
             raise InputError(
                 "no step time is predicted for this device", remedy="plan a run yourself: gptplan plan --help"

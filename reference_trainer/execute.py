@@ -17,6 +17,7 @@ from planner.errors import FileError, PlanError
 from planner.files import write_atomically
 from planner.finding import Finding
 from planner.inputs.run_toml import config_text
+from planner.interval import UNKNOWN, Interval, flattened
 from planner.log import Log
 from planner.plan import Plan, estimate
 from planner.report.comparison import comparison_markdown
@@ -145,9 +146,9 @@ def _write_post_mortem(directory: Path, log: Log) -> None:
 
 def _peak(plan: Plan) -> float | None:
     t = plan.throughput
-    if t.mfu is None or t.tokens_per_second is None:
+    if t.mfu.value is None or t.tokens_per_second.value is None:
         return None
-    return plan.flops.per_token_model * t.tokens_per_second / t.mfu / plan.config.hardware.gpus
+    return plan.flops.per_token_model * t.tokens_per_second.value / t.mfu.value / plan.config.hardware.gpus
 
 
 def _write_plan(plan: Plan, plan_findings: tuple[Finding, ...], directory: Path) -> None:
@@ -166,8 +167,7 @@ def _plan_text(plan: Plan, plan_findings: tuple[Finding, ...]) -> str:
 def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measurement:
     """The measurements of run and probe in one record. On a GPU the counters of the allocator take precedence."""
     seconds, tracked = result.step_seconds[SETTLING_STEPS:], bool(probed.track.phases)
-    middle = median(seconds) if seconds else None
-    ends = quantiles(seconds, n=10) if len(seconds) > 1 else [middle] * 9
+    timed = _timed(seconds)
     return Measurement(
         device=result.device,
         device_name=result.device_name,
@@ -183,11 +183,9 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
         peak_reserved_bytes=result.peak_reserved_bytes,
         # on a CPU: the peak memory of the process, which includes PyTorch itself and the data
         device_used_bytes=result.peak_rss_bytes if result.device == CPU else result.device_used_bytes,
-        step_seconds=middle,
-        step_seconds_low=ends[0],
-        step_seconds_high=ends[-1],
+        step_seconds=timed,
         steps_timed=len(seconds),
-        tokens_per_second=tokens_per_step(config) / middle if middle else None,
+        tokens_per_second=tokens_per_step(config) / timed.value if timed.value else None,
         rates=tuple(result.rates),
         checkpoint_bytes=result.checkpoint_bytes,
         steps_done=result.steps_done,
@@ -200,6 +198,15 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
     )
 
 
+def _timed(seconds: list[float]) -> Interval[float]:
+    """The median step with the first and last decile of the steps; equal steps have deciles that differ by rounding."""
+    if not seconds:
+        return UNKNOWN
+    middle = median(seconds)
+    ends = quantiles(seconds, n=10) if len(seconds) > 1 else [middle]
+    return Interval(min(ends[0], middle), middle, max(ends[-1], middle))
+
+
 def _write_report(directory: Path, comparison: Comparison, measured: Measurement, plan: Plan) -> None:
     """Write comparison.json, measurement.json and report.md; a resumed run writes them again."""
 
@@ -207,7 +214,7 @@ def _write_report(directory: Path, comparison: Comparison, measured: Measurement
         write_atomically(directory / name, text, overwrite=True)
 
     write(COMPARISON, json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
-    write(MEASUREMENT, json.dumps(asdict(measured), indent=1, allow_nan=False) + "\n")
+    write(MEASUREMENT, json.dumps(flattened(measured), indent=1, allow_nan=False) + "\n")
     facts = [
         ("model", f"{plan.config.model.name}, {plan.parameters.total:,} parameters"),
         ("device", f"{measured.device_name} ({measured.device}), torch {measured.torch}"),

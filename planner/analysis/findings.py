@@ -161,7 +161,7 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             f"--pad-vocab {PADDING} adds {rows} rows that no token uses: {more:,} parameters, "
             f"{format_fraction(more / exact)} of the model",
         )
-    if config.training.checkpoint_every is None and (plan.time.seconds or 0) > 3600:
+    if config.training.checkpoint_every is None and (plan.time.seconds.value or 0) > 3600:
         yield Finding(
             "warning",
             "no_checkpoints",

@@ -102,7 +102,8 @@ def predicted_peak(config: RunConfig, replay: bool = False) -> int:
     replay: the simulated allocator (10 to 100 ms), else a rule. The context is not in it.
     """
     memory = _memory(config, replay)
-    return memory.peak_requested_bytes if memory.peak_reserved_bytes is None else memory.peak_reserved_bytes
+    reserved = memory.peak_reserved_bytes.value
+    return memory.peak_requested_bytes if reserved is None else reserved
 
 
 def close_peak(capacity_bytes: int) -> PeakOf:
@@ -119,9 +120,8 @@ def close_peak(capacity_bytes: int) -> PeakOf:
 def _peak_with_retries(config: RunConfig) -> int:
     """The allocated bytes where the allocator gets by with them, by freeing unused segments; else the reserved."""
     m = _memory(config, replay=True)
-    if m.peak_allocated_bytes is None or m.peak_reserved_bytes is None:
-        return m.peak_requested_bytes
-    return m.peak_allocated_bytes if m.fits else m.peak_reserved_bytes
+    needed = m.peak_allocated_bytes.value if m.fits else m.peak_reserved_bytes.value
+    return m.peak_requested_bytes if needed is None else needed
 
 
 def _memory(config: RunConfig, replay: bool) -> Memory:
@@ -255,7 +255,7 @@ def _executed_flops(config: RunConfig) -> int:
 def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
     """Predicted time of a step in smaller micro-batches over the old one's; 1 where the speed is unknown."""
     divided = with_micro_batch(old, new.training.micro_batch)
-    before, after = (throughput_of(run, flops_of(run)).step_seconds for run in (resolve(old), resolve(divided)))
+    before, after = (throughput_of(run, flops_of(run)).step_seconds.value for run in (resolve(old), resolve(divided)))
     return after / before if before and after else 1.0
 
 

@@ -211,7 +211,7 @@ def _beside_ours(facts: FlopsFacts, totals: Totals, count: float, texts: dict[st
 
 def _utilisation(facts: FlopsFacts, per_token: float, rate: float | None) -> float | None:
     """MFU or HFU at the predicted speed, None where speed or rate is unknown."""
-    speed = facts.speed.tokens_per_second
+    speed = facts.speed.tokens_per_second.value
     if speed is None or not rate:
         return None
     return float(throughput.utilisation(per_token, speed, facts.run.config.hardware.gpus, rate))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from planner.analysis.fitting import needed_bytes
+from planner.interval import Interval, exactly
 from planner.plan import Plan
 from planner.units import (
     format_bytes,
@@ -21,13 +22,11 @@ HEADLINE = ("tokens_per_second", "seconds", "usd")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number in base units, None where unknown; how it is written; the ends of its interval."""
+    """One number in base units with its interval, and how it is written."""
 
     key: str
     label: str
-    value: float | None
-    low: float | None
-    high: float | None
+    number: Interval[int] | Interval[float]
     spell: Callable[[float | None], str]
 
     @property
@@ -41,23 +40,20 @@ class Figure:
 
     def text(self) -> str:
         """The number with its interval, where it has one."""
-        low, high = self.plain(self.low), self.plain(self.high)
-        return self.spell(self.value) + (f"  ({low} … {high})" if low != high else "")
+        low, high = self.plain(self.number.low), self.plain(self.number.high)
+        return self.spell(self.number.value) + (f"  ({low} … {high})" if low != high else "")
 
 
 def figures(plan: Plan) -> tuple[Figure, ...]:
     """The numbers of a plan, in reading order."""
-    t, time, c, m = plan.throughput, plan.time, plan.cost, plan.memory
-    peak, steps = m.peak_requested_bytes, plan.batch.steps
     return (
-        Figure("tokens_per_second", "speed", t.tokens_per_second, t.tokens_per_second_low, t.tokens_per_second_high,
-               format_rate),
-        Figure("seconds", "time", time.seconds, time.seconds_low, time.seconds_high, format_duration),
-        Figure("gpu_hours", "GPU-hours", time.gpu_hours, time.gpu_hours_low, time.gpu_hours_high, format_number),
-        Figure("usd", "cost", c.usd, c.usd_low, c.usd_high, format_money),
-        Figure("peak_requested_bytes", "peak", peak, peak, peak, format_bytes),
-        Figure("steps", "steps", steps, steps, steps, format_count_exact),
-    )  # fmt: skip
+        Figure("tokens_per_second", "speed", plan.throughput.tokens_per_second, format_rate),
+        Figure("seconds", "time", plan.time.seconds, format_duration),
+        Figure("gpu_hours", "GPU-hours", plan.time.gpu_hours, format_number),
+        Figure("usd", "cost", plan.cost.usd, format_money),
+        Figure("peak_requested_bytes", "peak", exactly(plan.memory.peak_requested_bytes), format_bytes),
+        Figure("steps", "steps", exactly(plan.batch.steps), format_count_exact),
+    )
 
 
 def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
@@ -71,7 +67,7 @@ def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
 
 def numbers_of(plan: Plan) -> Mapping[str, float | None]:
     """The values alone."""
-    return {figure.key: figure.value for figure in figures(plan)}
+    return {figure.key: figure.number.value for figure in figures(plan)}
 
 
 def _short(text: str) -> str:

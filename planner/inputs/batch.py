@@ -117,7 +117,7 @@ def _largest_micro_batch(whole: RunConfig, per_device: int) -> int:
             return micro
         update = {"micro_batch": micro, "accumulation": per_device // micro}
         tried = whole.model_copy(update={"training": training.model_copy(update=update)})
-        need = memory_breakdown(resolve(tried), replay=False).peak_allocated_bytes
+        need = memory_breakdown(resolve(tried), replay=False).peak_allocated_bytes.value
         if need is not None and need <= FILL * usable:
             return micro
     return 1

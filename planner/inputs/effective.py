@@ -34,7 +34,7 @@ def effective(plan: Plan) -> dict[str, str]:
         "precision": precision.get(config.training.recipe, config.training.recipe),
         "state_dtype": config.optimizer.state_dtype or "the weights'",
         "tflops": "predicted",
-        "mfu": "predicted" if plan.throughput.mfu is None else format_number(plan.throughput.mfu),
+        "mfu": "predicted" if plan.throughput.mfu.value is None else format_number(plan.throughput.mfu.value),
         "price_per_gpu_hour": "unknown" if price is None else format_number(price),
     }
     shown = (option for option in OPTIONS if option.name not in WITHOUT_VALUE)

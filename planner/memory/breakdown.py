@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved
 from planner.formulas import memory
+from planner.interval import Interval
 from planner.memory.coverage import not_covered
 from planner.memory.device import Device, device_memory
 from planner.memory.ledger import Peak
@@ -30,12 +31,8 @@ class Memory:
     saved_bytes: int
     saved_by_operator: dict[str, int]
     peak_requested_bytes: int
-    peak_allocated_bytes: int | None
-    peak_allocated_bytes_low: int | None
-    peak_allocated_bytes_high: int | None
-    peak_reserved_bytes: int | None
-    peak_reserved_bytes_low: int | None
-    peak_reserved_bytes_high: int | None
+    peak_allocated_bytes: Interval[int]
+    peak_reserved_bytes: Interval[int]
     workspace_bytes: int | None
     context_bytes: int | None
     device_used_bytes: int | None
@@ -79,11 +76,7 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
         saved_by_operator=saved,
         peak_requested_bytes=peak.peak_bytes,
         peak_allocated_bytes=device.allocated,
-        peak_allocated_bytes_low=device.allocated_low,
-        peak_allocated_bytes_high=device.allocated_high,
         peak_reserved_bytes=device.reserved,
-        peak_reserved_bytes_low=device.reserved_low,
-        peak_reserved_bytes_high=device.reserved_high,
         workspace_bytes=device.workspace,
         context_bytes=device.context,
         device_used_bytes=device.used,
@@ -105,8 +98,9 @@ def _gradient_bytes(run: Resolved) -> int:
 def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
     """Options not covered: from the bytes that no runtime changes, to the eager bytes with all gradients twice."""
     state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
-    assert device.allocated_high is not None
-    return replace(device, allocated_low=state, allocated_high=device.allocated_high + gradients)
+    allocated = device.allocated
+    assert allocated.high is not None
+    return replace(device, allocated=Interval(state, allocated.value, allocated.high + gradients))
 
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from planner.config.run import RunConfig
 from planner.errors import OutOfMemoryError
+from planner.interval import UNKNOWN, Interval
 from planner.memory.allocator import AllocationEvent, AllocatorPeaks, replay_allocations
 from planner.memory.phases import simulate_run
 from planner.presets import Gpu
@@ -26,12 +27,8 @@ BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
 class Device:
     """Bytes of one device beyond tensors; `fits_by` says how `fits` was decided. None is unknown."""
 
-    allocated: int | None = None
-    allocated_low: int | None = None
-    allocated_high: int | None = None
-    reserved: int | None = None
-    reserved_low: int | None = None
-    reserved_high: int | None = None
+    allocated: Interval[int] = UNKNOWN
+    reserved: Interval[int] = UNKNOWN
     used: int | None = None
     workspace: int | None = None
     context: int | None = None
@@ -57,12 +54,8 @@ def device_memory(
     expandable = config.hardware.allocator == "expandable"
     peaks = replay_allocations(events, expandable=expandable)
     return Device(
-        allocated=peaks.allocated,
-        allocated_low=requested + workspace,
-        allocated_high=round(peaks.allocated * rule["replay_high"]),
-        reserved=peaks.reserved,
-        reserved_low=peaks.allocated,
-        reserved_high=round(peaks.reserved * rule["replay_reserve_high"]),
+        allocated=Interval(requested + workspace, peaks.allocated, round(peaks.allocated * rule["replay_high"])),
+        reserved=Interval(peaks.allocated, peaks.reserved, round(peaks.reserved * rule["replay_reserve_high"])),
         used=peaks.reserved + context,
         workspace=workspace,
         context=context,
@@ -97,14 +90,12 @@ def _passes(
 def _by_rule(requested: int, workspace: int, context: int, usable: int | None) -> Device:
     rule = rules("roofline")["memory"]
     allocated = round(requested * rule["rounding"]) + workspace
+    most = round(requested * rule["rounding_high"]) + workspace
+    reserved = round(allocated * rule["reserve"])
     return Device(
-        allocated=allocated,
-        allocated_low=requested + workspace,
-        allocated_high=round(requested * rule["rounding_high"]) + workspace,
-        reserved=round(allocated * rule["reserve"]),
-        reserved_low=allocated,
-        reserved_high=round(allocated * rule["reserve_high"]),
-        used=round(allocated * rule["reserve"]) + context,
+        allocated=Interval(requested + workspace, allocated, most),
+        reserved=Interval(allocated, reserved, round(allocated * rule["reserve_high"])),
+        used=reserved + context,
         workspace=workspace,
         context=context,
         fits=None if usable is None else allocated + context <= usable,

@@ -16,11 +16,9 @@ def difference_lines(found: Sequence[Difference]) -> list[str]:
     rows: list[tuple[str, ...]] = [("", "pinned", "now", "difference")]
     for d in found:
         spell = d.after.plain
-        if d.before.value is None or d.after.value is None:
-            rows.append((d.after.title, spell(d.before.value), spell(d.after.value), "unknown"))
-            continue
-        total = d.after.value - d.before.value
-        rows.append((d.after.title, spell(d.before.value), spell(d.after.value), signed(total, spell)))
+        before, after = d.before.number.value, d.after.number.value
+        total = "unknown" if before is None or after is None else signed(after - before, spell)
+        rows.append((d.after.title, spell(before), spell(after), total))
         for share in d.shares or ():
             if share.amount:
                 name = " + ".join(OPTION[n].short for n in share.names)

@@ -78,9 +78,9 @@ def memory_bars(plan: Plan, width: int, *, near: bool = False) -> Bars:
 
 def beside_tensors(m: Memory) -> dict[str, int] | None:
     """What a device holds beside the tensors at the peak, in bytes; None where it is unknown."""
-    if m.peak_reserved_bytes is None or m.context_bytes is None:
+    if m.peak_reserved_bytes.value is None or m.context_bytes is None:
         return None
-    return {"allocator": max(0, m.peak_reserved_bytes - m.peak_requested_bytes), "context": m.context_bytes}
+    return {"allocator": max(0, m.peak_reserved_bytes.value - m.peak_requested_bytes), "context": m.context_bytes}
 
 
 def cells_of(parts: Mapping[str, int], scale: int, width: int) -> tuple[tuple[str, int], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from planner.analysis.fitting import needed_bytes
 from planner.finding import Finding
+from planner.interval import Interval
 from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
@@ -50,10 +51,10 @@ def announcement(plan: Plan) -> str:
     """One line said before a run begins: what it is, and what is predicted; a speed that is not known is named so."""
     t = plan.throughput
     peak = f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
-    if t.tokens_per_second is None:
+    if t.tokens_per_second.value is None:
         predicted = f"{peak}; how fast is not predicted, it will be measured"
     else:
-        predicted = f"{format_rate(t.tokens_per_second)}, {format_duration(plan.time.seconds)}, {peak}"
+        predicted = f"{format_rate(t.tokens_per_second.value)}, {format_duration(plan.time.seconds.value)}, {peak}"
     return (
         f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
         f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: {predicted}"
@@ -64,10 +65,10 @@ def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def _within(spell: Spell, value: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+def _within(spell: Spell, number: Interval[int] | Interval[float]) -> tuple[str, str]:
     """A number and its interval, which is "" where both ends read the same."""
-    ends = spell(low), spell(high)
-    return spell(value), f"({ends[0]} … {ends[1]})" if ends[0] != ends[1] else ""
+    low, high = spell(number.low), spell(number.high)
+    return spell(number.value), f"({low} … {high})" if low != high else ""
 
 
 def title(plan: Plan) -> str:
@@ -159,13 +160,11 @@ def _memory(plan: Plan, page: Page) -> str:
         page.line("peak phase", m.peak_phase),
         page.line("14-byte rule", format_bytes_decimal(m.rule_14_bytes), "rule of thumb: no gradient, no activations"),
     ]
-    if m.peak_allocated_bytes is not None:
-        allocated = m.peak_allocated_bytes, m.peak_allocated_bytes_low, m.peak_allocated_bytes_high
-        reserved = m.peak_reserved_bytes, m.peak_reserved_bytes_low, m.peak_reserved_bytes_high
+    if m.peak_allocated_bytes.value is not None:
         context = f"with {format_bytes(m.context_bytes)} of CUDA context"
         lines += [
-            page.line("allocated", *_within(format_bytes, *allocated)),
-            page.line("reserved", *_within(format_bytes, *reserved)),
+            page.line("allocated", *_within(format_bytes, m.peak_allocated_bytes)),
+            page.line("reserved", *_within(format_bytes, m.peak_reserved_bytes)),
             page.line("device used", format_bytes(m.device_used_bytes), context),
         ]
     lines.append(page.line("usable", format_bytes(m.usable_bytes)))
@@ -193,19 +192,16 @@ def _schedule(plan: Plan, page: Page) -> str:
 def _speed(plan: Plan, page: Page) -> str:
     t, time = plan.throughput, plan.time
     basis = BASES[t.basis]
-    if t.step_seconds and t.step_seconds_high and t.step_seconds_high > t.step_seconds:
-        basis += f", ±{100 * (t.step_seconds_high / t.step_seconds - 1):.0f} %"
+    if t.step_seconds.width:
+        basis += f", ±{100 * t.step_seconds.width:.0f} %"
     return page.section(
         f"Speed ({basis})",
-        page.line(
-            "throughput",
-            *_within(format_rate, t.tokens_per_second, t.tokens_per_second_low, t.tokens_per_second_high),
-        ),
-        page.line("step", *_within(format_duration, t.step_seconds, t.step_seconds_low, t.step_seconds_high)),
-        page.line("MFU", *_within(format_fraction, t.mfu, t.mfu_low, t.mfu_high)),
+        page.line("throughput", *_within(format_rate, t.tokens_per_second)),
+        page.line("step", *_within(format_duration, t.step_seconds)),
+        page.line("MFU", *_within(format_fraction, t.mfu)),
         page.line("HFU", format_fraction(t.hfu)),
-        page.line("wall clock", *_within(format_duration, time.seconds, time.seconds_low, time.seconds_high)),
-        page.line("GPU-hours", *_within(format_number, time.gpu_hours, time.gpu_hours_low, time.gpu_hours_high)),
+        page.line("wall clock", *_within(format_duration, time.seconds)),
+        page.line("GPU-hours", *_within(format_number, time.gpu_hours)),
     )
 
 
@@ -214,7 +210,7 @@ def _money(plan: Plan, page: Page) -> str:
     return page.section(
         "Cost",
         page.line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
-        page.line("cost", *_within(format_money, c.usd, c.usd_low, c.usd_high)),
+        page.line("cost", *_within(format_money, c.usd)),
         page.line("energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"),
         page.line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
     )

@@ -59,8 +59,8 @@ def _predicted(f: RunFigure, noted: bool) -> str:
     text = _value(f, f.predicted)
     if f.note == "of":
         return f"of {text}"
-    if noted and f.low is not None and f.high is not None and f.low != f.high:
-        text += f" ({format_number(f.low, 3)} … {format_number(f.high, 3)})"
+    if noted and f.interval.low != f.interval.high:
+        text += f" ({format_number(f.interval.low, 3)} … {format_number(f.interval.high, 3)})"
     return text
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.counts.run import rate_at
+from planner.interval import Interval
 from planner.plan import Plan
 
 ComparisonVerdict = Literal["within", "outside", "unknown"]
@@ -38,9 +39,7 @@ class Measurement:
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
     device_used_bytes: int | None
-    step_seconds: float | None
-    step_seconds_low: float | None
-    step_seconds_high: float | None
+    step_seconds: Interval[float]
     steps_timed: int
     tokens_per_second: float | None
     rates: tuple[tuple[int, float], ...]
@@ -103,13 +102,13 @@ def compare(plan: Plan, measured: Measurement) -> Comparison:
         *(_row(f"peak.{p.phase}", "byte", p.peak_bytes, seen.phases[p.phase], requested)
           for p in m.phases if p.phase in seen.phases),
         _same("peak_phase", m.peak_phase, seen.peak_phase),
-        _row("peak_allocated_bytes", "byte", m.peak_allocated_bytes, seen.peak_allocated_bytes, ALLOCATED),
-        _row("peak_reserved_bytes", "byte", m.peak_reserved_bytes, seen.peak_reserved_bytes, RESERVED),
+        _row("peak_allocated_bytes", "byte", m.peak_allocated_bytes.value, seen.peak_allocated_bytes, ALLOCATED),
+        _row("peak_reserved_bytes", "byte", m.peak_reserved_bytes.value, seen.peak_reserved_bytes, RESERVED),
         _row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE_USED),
         _rates(plan, seen),
         _row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
-        _row("step_seconds", "s", plan.throughput.step_seconds, seen.step_seconds, time, timing=True),
-        _row("tokens_per_second", "token/s", plan.throughput.tokens_per_second, seen.tokens_per_second, time,
+        _row("step_seconds", "s", plan.throughput.step_seconds.value, seen.step_seconds.value, time, timing=True),
+        _row("tokens_per_second", "token/s", plan.throughput.tokens_per_second.value, seen.tokens_per_second, time,
              timing=True),
     ]  # fmt: skip
     return Comparison(1, seen.device_name, seen.torch, plan.throughput.basis, tuple(rows))
@@ -117,10 +116,8 @@ def compare(plan: Plan, measured: Measurement) -> Comparison:
 
 def _time_tolerance(plan: Plan) -> float:
     """Tolerance of step time: 10 % if predicted from a measured profile, else the prediction's own interval."""
-    t = plan.throughput
-    if t.basis != "datasheet" or t.step_seconds is None or t.step_seconds_high is None:
-        return TIME
-    return t.step_seconds_high / t.step_seconds - 1
+    width = plan.throughput.step_seconds.width
+    return TIME if plan.throughput.basis != "datasheet" or width is None else width
 
 
 def _row(

@@ -16,6 +16,7 @@ from planner.counts.schedule import schedule_rate
 from planner.errors import PlanError
 from planner.files import read_text
 from planner.inputs.run_toml import load_config
+from planner.interval import UNKNOWN, Interval, exactly
 from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, JsonObject, Place, follow
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
@@ -29,14 +30,13 @@ Unit = Literal["step", "token", "token/s", "s", "byte", "1", "nat/token", "share
 
 @dataclass(frozen=True, slots=True)
 class RunFigure:
-    """One number of a run beside its prediction; None is unknown. low, high: the prediction's interval."""
+    """One number of a run beside its prediction; None is unknown."""
 
     label: str
     unit: Unit
     measured: float | int | None
     predicted: float | int | None = None
-    low: float | None = None
-    high: float | None = None
+    interval: Interval[float] = UNKNOWN
     note: str = ""
 
     @property
@@ -174,6 +174,13 @@ def _number(values: Mapping[str, Any] | None, *keys: str) -> float | int | None:
     return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
 
 
+def _interval(values: Mapping[str, Any] | None, section: str, key: str) -> Interval[float]:
+    """A number of plan.json with its interval; without one where a file that was changed by hand has none."""
+    low, value, high = (_number(values, section, f"{key}{end}") for end in ("_low", "", "_high"))
+    whole = low is not None and value is not None and high is not None and low <= value <= high
+    return Interval(low, value, high) if whole else exactly(value)
+
+
 def run_figures(record: Record, resident: int | None = None) -> tuple[RunFigure, ...]:
     """The numbers of a run beside their predictions.
 
@@ -183,7 +190,7 @@ def run_figures(record: Record, resident: int | None = None) -> tuple[RunFigure,
     step = int(row["step"]) if row else 0
     steps = _number(plan, "batch", "steps")
     speed = _speed(record)
-    usual, low, high = (_number(plan, "throughput", f"tokens_per_second{end}") for end in ("", "_low", "_high"))
+    predicted = _interval(plan, "throughput", "tokens_per_second")
     validation = record.validation
     found = [
         RunFigure("step", "step", step, steps, note="of"),
@@ -192,11 +199,12 @@ def run_figures(record: Record, resident: int | None = None) -> tuple[RunFigure,
         RunFigure("validation loss", "nat/token", validation and validation[0], note=_evaluated(record)),
         RunFigure("learning rate", "1", _number(row, "lr"), _rate(record.config, step)),
         RunFigure("gradient norm", "1", _number(row, "grad_norm"), note=_clipping(record.config)),
-        RunFigure("tokens/s", "token/s", speed, usual, low, high, note=f"median of {len(record.latest)} steps"),
+        RunFigure("tokens/s", "token/s", speed, predicted.value, predicted,
+                  f"median of {len(record.latest)} steps"),
         RunFigure("MFU", "share", _used(record, speed), _number(plan, "throughput", "mfu")),
         *_memory(record, resident),
         _time_left(record, step, steps),
-    ]
+    ]  # fmt: skip
     empty = ("validation loss", "MFU", "peak of tensors")  # lines that many a run has no number for at all
     return tuple(f for f in found if f.label not in empty or f.measured is not None or f.predicted is not None)
 

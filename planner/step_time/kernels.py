@@ -7,15 +7,14 @@ its sizes, looked up in the profile's tables. One device; communication between 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import log2
 
 from planner.counts.run import Resolved
-from planner.formulas import throughput
 from planner.formulas.itemsize import FP32
 from planner.step_time.kernel_tables import Tables, bf16_is_faster
+from planner.step_time.step_seconds import StepSeconds, sum_of_parts
 
-__all__ = ["PARTS", "StepTime", "bf16_is_faster", "step_seconds_from_profile"]
+__all__ = ["PARTS", "bf16_is_faster", "step_seconds_from_profile"]
 
 PARTS = (
     "matrix products",
@@ -39,17 +38,7 @@ ERROR_PER_DOUBLING = 0.03
 NODES_PER_KERNEL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class StepTime:
-    """Seconds of one optimizer step, the interval around it, and the parts that add up to it."""
-
-    seconds: float
-    low: float
-    high: float
-    parts: dict[str, float]
-
-
-def step_seconds_from_profile(run: Resolved, profile: dict[str, object]) -> StepTime:
+def step_seconds_from_profile(run: Resolved, profile: dict[str, object]) -> StepSeconds:
     """Seconds of one optimizer step on the machine that the profile was measured on.
 
     Every micro-batch forward and backward (blocks recomputed where checkpointing asks for it), gradients added up,
@@ -63,11 +52,8 @@ def step_seconds_from_profile(run: Resolved, profile: dict[str, object]) -> Step
     _update(run, update)
     times = run.config.training.accumulation
     parts = {name: times * micro.sum.parts[name] + update.parts[name] for name in PARTS}
-    seconds = sum(parts.values())
-    doubt = (times * micro.sum.doubt + update.doubt) / seconds
-    error = tables.noise + MODEL_ERROR + doubt
-    low, high = throughput.quickest_step(seconds, 1 + error), throughput.slowest_step(seconds, 1 + error)
-    return StepTime(seconds, low, high, parts)
+    doubt = (times * micro.sum.doubt + update.doubt) / sum(parts.values())
+    return sum_of_parts(parts, "profile", 1 + tables.noise + MODEL_ERROR + doubt)
 
 
 class _Sum:

@@ -9,9 +9,11 @@ from planner.counts.flops import Flops
 from planner.counts.run import Resolved
 from planner.counts.shape import Shape
 from planner.formulas import throughput
+from planner.interval import UNKNOWN, Interval, exactly
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 from planner.step_time.collectives import data_parallel_seconds
+from planner.step_time.step_seconds import StepSeconds, sum_of_parts
 
 MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, nothing recomputed) over the dense peak"
 
@@ -20,36 +22,17 @@ MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, no
 class Throughput:
     """Speed of the whole run; `basis` is given, profile or datasheet; None is unknown."""
 
-    tokens_per_second: float | None
-    tokens_per_second_low: float | None
-    tokens_per_second_high: float | None
+    tokens_per_second: Interval[float]
     tokens_per_second_per_gpu: float | None
-    step_seconds: float | None
-    step_seconds_low: float | None
-    step_seconds_high: float | None
-    mfu: float | None
-    mfu_low: float | None
-    mfu_high: float | None
+    step_seconds: Interval[float]
+    mfu: Interval[float]
     hfu: float | None
     mfu_convention: str
     basis: str
     parts: dict[str, float]
 
 
-UNKNOWN = Throughput(
-    None, None, None, None, None, None, None, None, None, None, None, MFU_CONVENTION, basis="unknown", parts={}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StepSeconds:
-    """Seconds of one optimizer step, its interval, its parts, and what they rest on."""
-
-    seconds: float
-    low: float
-    high: float
-    basis: str
-    parts: dict[str, float]
+NOT_PREDICTED = Throughput(UNKNOWN, None, UNKNOWN, UNKNOWN, None, MFU_CONVENTION, basis="unknown", parts={})
 
 
 def throughput_of(run: Resolved, counted: Flops) -> Throughput:
@@ -57,28 +40,19 @@ def throughput_of(run: Resolved, counted: Flops) -> Throughput:
     peak = peak_flops_rate(run)
     step = _step_seconds(run, counted, peak)
     if step is None:
-        return UNKNOWN
+        return NOT_PREDICTED
     gpus = run.config.hardware.gpus
-    middle, low, high = (
-        float(throughput.tokens_per_second(run.tokens_per_step, seconds))
-        for seconds in (step.seconds, step.high, step.low)
-    )
+    speed = step.seconds.map(lambda seconds: throughput.tokens_per_second(run.tokens_per_step, seconds))
 
-    def used(rate: float, per_token: int) -> float | None:
-        return throughput.utilisation(per_token, rate, gpus, peak) if peak else None
+    def used(per_token: int) -> Interval[float]:
+        return speed.map(lambda rate: throughput.utilisation(per_token, rate, gpus, peak)) if peak else UNKNOWN
 
     return Throughput(
-        tokens_per_second=middle,
-        tokens_per_second_low=low,
-        tokens_per_second_high=high,
-        tokens_per_second_per_gpu=float(throughput.tokens_per_second_per_gpu(middle, gpus)),
+        tokens_per_second=speed,
+        tokens_per_second_per_gpu=speed.map(lambda rate: throughput.tokens_per_second_per_gpu(rate, gpus)).value,
         step_seconds=step.seconds,
-        step_seconds_low=step.low,
-        step_seconds_high=step.high,
-        mfu=used(middle, counted.per_token_model),
-        mfu_low=used(low, counted.per_token_model),
-        mfu_high=used(high, counted.per_token_model),
-        hfu=used(middle, counted.per_token_hardware),
+        mfu=used(counted.per_token_model),
+        hfu=used(counted.per_token_hardware).value,
         mfu_convention=MFU_CONVENTION,
         basis=step.basis,
         parts=step.parts,
@@ -97,19 +71,18 @@ def _step_seconds(run: Resolved, counted: Flops, peak: float | None) -> StepSeco
     if hardware.tflops is not None:
         work, requested = counted.training_6nd, run.requested_tokens
         seconds = throughput.step_seconds_from_rate(work, tokens, requested, hardware.gpus, hardware.tflops)
-        return StepSeconds(seconds, seconds, seconds, "given", {})
+        return StepSeconds(exactly(seconds), "given", {})
     if hardware.mfu is not None:
         if peak is None:
             return None
         seconds = throughput.step_seconds_from_mfu(counted.per_step_model, hardware.gpus, hardware.mfu, peak)
-        return StepSeconds(seconds, seconds, seconds, "given", {})
+        return StepSeconds(exactly(seconds), "given", {})
     if not is_priced(config):
         return None
     if config.profile is not None:
         from planner.step_time.kernels import step_seconds_from_profile  # its tables are needed with a profile only
 
-        found = step_seconds_from_profile(run, config.profile)
-        return StepSeconds(found.seconds, found.low, found.high, "profile", found.parts)
+        return step_seconds_from_profile(run, config.profile)
     if gpu is None or peak is None or gpu.memory_bandwidth is None:
         return None
     return _from_datasheet(run, gpu, peak, gpu.memory_bandwidth)
@@ -187,9 +160,7 @@ def _from_datasheet(run: Resolved, gpu: Gpu, peak: float, nominal_bandwidth: flo
         return None
     parts["all-reduce"], straggling = shared
     parts["stragglers"] = float(throughput.straggler_seconds(sum(parts.values()), straggling))
-    seconds, width = sum(parts.values()), family["width"]
-    low, high = throughput.quickest_step(seconds, width), throughput.slowest_step(seconds, width)
-    return StepSeconds(seconds, low, high, "datasheet", parts)
+    return sum_of_parts(parts, "datasheet", family["width"])
 
 
 def _aligned(shape: Shape) -> float:

@@ -39,7 +39,7 @@ def explain_shortage(
         if size
     )
     peak = predicted_peak(config, replay=True)
-    whose = "reserved" if memory.peak_reserved_bytes is not None else "of tensors"
+    whose = "reserved" if memory.peak_reserved_bytes.value is not None else "of tensors"
     lines = [
         error_text.strip().splitlines()[0] if error_text.strip() else "the allocation was refused",
         f"predicted: {format_bytes(peak)} {whose} at the most, in {memory.peak_phase}: {parts}",

@@ -189,7 +189,7 @@ def _rates(state: PreflightState) -> tuple[tuple[int, float], ...]:
 
 def _runs(state: PreflightState, data: TokenData) -> tuple[float | None, float | None]:
     """Run the checks that compute. Returns the seconds of a step and of a save; None if not measured."""
-    predicted = state.plan.throughput.step_seconds
+    predicted = state.plan.throughput.step_seconds.value
     micro = predicted / state.config.training.accumulation if predicted else 0.0
     names = [*MODEL_CHECKS, *STEP_CHECKS]
     if micro > state.left():

@@ -57,7 +57,7 @@ def check_memory(plan: Plan, free: int | None) -> Check:
     mend = "no micro-batch fits: use a larger device, a smaller model or another --recipe"
     if found is not None:
         mend = f"{found.command_line} (the same global batch): predicted {format_bytes(found.peak_bytes)}"
-    if (plan.memory.peak_allocated_bytes or peak) <= free:
+    if (plan.memory.peak_allocated_bytes.value or peak) <= free:
         why = "it fits only if the allocator frees its cache and retries, which makes steps slow"
         return Check("memory", "warning", measured, expected, why, mend, values)
     return Check("memory", "failed", measured, expected, "the first step would run out of memory", mend, values)
@@ -87,14 +87,14 @@ def check_phase_peaks(plan: Plan, track: Track) -> Check:
 def check_device_peak(plan: Plan, allocated: int, reserved: int) -> Check:
     """Compare the peaks counted by the CUDA allocator with the prediction."""
     m = plan.memory
-    predicted = m.peak_allocated_bytes
+    predicted, predicted_reserved = m.peak_allocated_bytes.value, m.peak_reserved_bytes.value
     measured = f"{format_bytes(allocated)} allocated, {format_bytes(reserved)} reserved"
-    expected = f"{format_bytes(predicted)} allocated, {format_bytes(m.peak_reserved_bytes)} reserved"
+    expected = f"{format_bytes(predicted)} allocated, {format_bytes(predicted_reserved)} reserved"
     values = {
         "allocated_bytes": allocated,
         "reserved_bytes": reserved,
         "predicted_allocated_bytes": predicted,
-        "predicted_reserved_bytes": m.peak_reserved_bytes,
+        "predicted_reserved_bytes": predicted_reserved,
     }
     if predicted is None:
         return Check(
@@ -122,19 +122,19 @@ def check_step_time(context: StepContext, plan: Plan, seconds: float) -> tuple[C
     middle = median(kept)
     t = plan.throughput
     measured = f"{format_duration(middle)}, {format_rate(tokens_per_step(context.config) / middle)} ({len(kept)} timed)"
-    expected = f"{format_duration(t.step_seconds)}, {format_rate(t.tokens_per_second)}"
+    expected = f"{format_duration(t.step_seconds.value)}, {format_rate(t.tokens_per_second.value)}"
     values = {
         "step_seconds": middle,
-        "predicted_step_seconds": t.step_seconds,
+        "predicted_step_seconds": t.step_seconds.value,
         "tokens_per_second": tokens_per_step(context.config) / middle,
         "steps_timed": len(kept),
     }
-    if t.step_seconds is None or t.step_seconds_low is None or t.step_seconds_high is None:
+    low, predicted, high = t.step_seconds.low, t.step_seconds.value, t.step_seconds.high
+    if low is None or predicted is None or high is None:
         why = "no step time is predicted for this model on this device; the measured one is used"
         return Check("step time", "skipped", measured, "unknown", why, "", values), middle
-    low, high = t.step_seconds * (1 - TIME), t.step_seconds * (1 + TIME)
-    if t.basis == "datasheet":
-        low, high = t.step_seconds_low, t.step_seconds_high
+    if t.basis != "datasheet":
+        low, high = predicted * (1 - TIME), predicted * (1 + TIME)
     if low <= middle <= high:
         return Check("step time", "ok", measured, expected, values=values), middle
     why = f"outside {format_duration(low)} to {format_duration(high)}: other work on the machine, or a wrong prediction"
@@ -157,13 +157,13 @@ def estimate_whole_run(plan: Plan, step_seconds: float, save_seconds: float | No
     def both(time_taken: float | None, money: float | None) -> str:
         return format_duration(time_taken) + ("" if money is None else f", {format_money(money)}")
 
-    measured, expected = both(seconds, usd), both(plan.time.seconds, plan.cost.usd)
+    measured, expected = both(seconds, usd), both(plan.time.seconds.value, plan.cost.usd.value)
     values = {
         "seconds": seconds,
         "saving_seconds": saving,
         "usd": usd,
-        "predicted_seconds": plan.time.seconds,
-        "predicted_usd": plan.cost.usd,
+        "predicted_seconds": plan.time.seconds.value,
+        "predicted_usd": plan.cost.usd.value,
         "recipe": recipe_of(config).id,
     }
     if saving > MOST_FOR_SAVES * seconds:

@@ -77,7 +77,7 @@ def outcome(folder: Path, **changes: str) -> accuracy.Scored | accuracy.Left:
 
 
 def peak_gib(folder: Path) -> float:
-    found = estimate(case(folder).config, replay=True).memory.peak_allocated_bytes
+    found = estimate(case(folder).config, replay=True).memory.peak_allocated_bytes.value
     assert found is not None
     return found / GIB
 

@@ -154,8 +154,8 @@ def test_a_missing_file_is_an_error_of_files() -> None:
 def test_repr_of_a_plan() -> None:
     """Each part is a number of the plan; unknown is written as unknown."""
     known = gptplan.estimate(model="gpt2", tokens="10B", tflops=100, price_per_gpu_hour=2, gpus=8, gpu="h100-80gb")
-    hours = known.time.gpu_hours
-    assert hours is not None and known.cost.usd == 2 * hours
+    hours = known.time.gpu_hours.value
+    assert hours is not None and known.cost.usd.value == 2 * hours
     assert repr(known).startswith("<Plan gpt2 · 10B tokens · 8 × h100-80gb · fits · ")
     assert repr(known).endswith(f" min · ${2 * hours:.2f}>")
     assert "1 × a100-80gb (assumed)" in repr(gptplan.estimate(model="gpt2", tokens="10B"))
@@ -248,7 +248,7 @@ from pathlib import Path
 import gptplan
 
 plan: gptplan.Plan = gptplan.estimate(model="gpt2", tokens=10_000_000_000, tied=None)
-seconds: float | None = plan.time.seconds
+seconds: float | None = plan.time.seconds.value
 config: gptplan.RunConfig = gptplan.plan(Path("run.toml"), gpus=8)
 keys: list[str] = [row.key for row in gptplan.compare("run").rows]
 codes: list[str] = [finding.code for finding in gptplan.findings(plan)]

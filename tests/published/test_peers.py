@@ -96,7 +96,7 @@ def test_selective_recomputation_is_between_none_and_full(model: str) -> None:
     )
     flops = [p.flops.training_hardware for p in (none, selective, full)]
     assert flops == sorted(set(flops))
-    seconds = [p.throughput.step_seconds or 0.0 for p in (none, selective, full)]
+    seconds = [p.throughput.step_seconds.value or 0.0 for p in (none, selective, full)]
     assert seconds[0] < seconds[1] < seconds[2]
     assert len({p.flops.training_model for p in (none, selective, full)}) == 1
     # never more than a whole forward pass again, flash attention's scores aside
@@ -199,11 +199,11 @@ def test_mfu_is_of_this_card_and_this_type() -> None:
         plan = planned(gpu=gpu, tflops="100")
         peak = presets.gpu(gpu).peak_dense_flops["bf16"]
         rate = plan.flops.per_token_model * (plan.throughput.tokens_per_second_per_gpu or 0)
-        assert plan.throughput.mfu == pytest.approx(rate / peak, rel=1e-12)
+        assert plan.throughput.mfu.value == pytest.approx(rate / peak, rel=1e-12)
         names = {d.name: d for d in flops_report(plan.config).denominators}
         assert names["bf16"].used and not names["tf32"].used
         if "sparse-bf16" in names:
-            assert names["sparse-bf16"].mfu == pytest.approx((plan.throughput.mfu or 0) / 2, rel=1e-3)
+            assert names["sparse-bf16"].mfu == pytest.approx((plan.throughput.mfu.value or 0) / 2, rel=1e-3)
 
 
 def test_an_unknown_card_is_refused_and_never_another_ones_number() -> None:

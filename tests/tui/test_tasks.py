@@ -167,8 +167,8 @@ def test_export_writes_what_the_command_prints(planner_app, tmp_path):
         await user.press("escape")
         written = json.loads((tmp_path / "plan.json").read_text())
         plan = user.app.result.plan
-        assert written["memory"]["peak_reserved_bytes"] == plan.memory.peak_reserved_bytes
-        assert written["cost"]["usd"] == plan.cost.usd and written["findings"]
+        assert written["memory"]["peak_reserved_bytes"] == plan.memory.peak_reserved_bytes.value
+        assert written["cost"]["usd"] == plan.cost.usd.value and written["findings"]
         assert "gptplan estimate --params 125M" in (tmp_path / "plan.md").read_text()
         assert not (tmp_path / "plan.txt").exists()
         assert exported(user.app.result, "x", tmp_path / "a.md").startswith("# ")

@@ -68,12 +68,12 @@ def test_plans_say_why_one_costs_more():
     # without either, and with both, there is no model: they are one change
     for d in found:
         assert [s.names for s in d.shares] == [("params", "model"), ("tokens",), ("gpus",)]
-        total = Fraction(d.after.value) - Fraction(d.before.value)
+        total = Fraction(d.after.number.value) - Fraction(d.before.number.value)
         assert sum(s.amount for s in d.shares) == total
     by = {d.after.key: d for d in found}
-    assert by["steps"].shares[1].amount == by["steps"].after.value - by["steps"].before.value
+    assert by["steps"].shares[1].amount == by["steps"].after.number.value - by["steps"].before.number.value
     assert by["seconds"].shares[1].amount > 0 > by["seconds"].shares[2].amount
-    assert math.isclose(by["usd"].after.value, plan_of(after).cost.usd)
+    assert math.isclose(by["usd"].after.number.value, plan_of(after).cost.usd.value)
     text = "\n".join(difference_lines(found))
     assert "by number of GPUs" in text and "by parameters + model" in text and "+$" in text
 
@@ -82,7 +82,7 @@ def test_an_unknown_number_has_no_shares():
     before, after = Flags(params="125M", tokens="10B"), Flags(params="125M", tokens="10B", gpu="cpu")
     found = differences(("gpu",), lambda made: plan_of(after if made else before))
     unknown = next(d for d in found if d.after.key == "usd")
-    assert unknown.shares is None and unknown.after.value is None
+    assert unknown.shares is None and unknown.after.number.value is None
     assert any(line.startswith("cost") and line.endswith("unknown") for line in difference_lines(found))
 
 

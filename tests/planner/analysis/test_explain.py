@@ -189,7 +189,7 @@ def test_what_has_no_number_is_refused() -> None:
 def test_several_keys_of_one_plan() -> None:
     plan = estimate(explainer("given mfu").config, replay=True)
     found = explanations(plan, ["throughput.mfu", "time.seconds"])
-    assert [one.value for one in found] == [plan.throughput.mfu, plan.time.seconds]
+    assert [one.value for one in found] == [plan.throughput.mfu.value, plan.time.seconds.value]
 
 
 def test_recording_sees_the_calls_and_leaves_nothing_behind() -> None:

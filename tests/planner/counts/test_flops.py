@@ -191,11 +191,11 @@ def test_the_report_says_what_the_plan_says() -> None:
     assert report.totals.model_per_step == plan.flops.per_step_model
     assert sum(o.share for o in report.operators) == pytest.approx(1)
     by_id = {c.id: c for c in report.conventions}
-    assert by_id["matmul-full"].utilisation == pytest.approx(plan.throughput.mfu, rel=1e-12)
+    assert by_id["matmul-full"].utilisation == pytest.approx(plan.throughput.mfu.value, rel=1e-12)
     assert by_id["this-run-hardware"].utilisation == pytest.approx(plan.throughput.hfu, rel=1e-12)
     assert by_id["matmul-full"].ratio == 1
     (used,) = [d for d in report.denominators if d.used]
-    assert (used.name, used.mfu) == ("bf16", pytest.approx(plan.throughput.mfu, rel=1e-12))
+    assert (used.name, used.mfu) == ("bf16", pytest.approx(plan.throughput.mfu.value, rel=1e-12))
 
 
 def test_what_is_unknown_stays_unknown() -> None:

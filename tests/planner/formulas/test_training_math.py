@@ -119,10 +119,9 @@ def test_1_19_windows_of_100_tokens() -> None:
 def test_section_1_through_one_plan() -> None:
     plan = planned(params="125M", tokens="10B", gpu="a100-80gb", gpus="8", tflops="150", price_per_gpu_hour="2.5")
     assert plan.flops.training_6nd == 7.5e18
-    assert plan.time.seconds is not None and plan.time.gpu_hours is not None and plan.cost.usd is not None
-    assert plan.time.seconds / HOUR == pytest.approx(1.7361, abs=5e-5)
-    assert plan.time.gpu_hours == pytest.approx(13.889, abs=5e-4)
-    assert plan.cost.usd == pytest.approx(34.72, abs=5e-3)
+    assert plan.time.seconds.map(lambda seconds: seconds / HOUR).value == pytest.approx(1.7361, abs=5e-5)
+    assert plan.time.gpu_hours.value == pytest.approx(13.889, abs=5e-4)
+    assert plan.cost.usd.value == pytest.approx(34.72, abs=5e-3)
     assert plan.memory.rule_14_bytes == 1_750_000_000
     assert plan.batch.steps == 19_073
     assert plan.nominal_parameters == 125_000_000

@@ -110,10 +110,10 @@ def test_options_not_covered_are_bounded_and_reported(changes: dict[str, Any]) -
     bounded = memory_breakdown(replace(resolve(config), gpu=card))
     eager = memory_breakdown(replace(resolve(config_of(**(changes | {"runtime": "eager"}))), gpu=card))
     assert bounded.peak_requested_bytes == eager.peak_requested_bytes
-    assert bounded.peak_allocated_bytes_low is not None and bounded.peak_allocated_bytes_high is not None
-    assert eager.peak_allocated_bytes_low is not None and eager.peak_allocated_bytes_high is not None
-    assert bounded.peak_allocated_bytes_low < eager.peak_allocated_bytes_low
-    assert bounded.peak_allocated_bytes_high > eager.peak_allocated_bytes_high
+    assert bounded.peak_allocated_bytes.low is not None and bounded.peak_allocated_bytes.high is not None
+    assert eager.peak_allocated_bytes.low is not None and eager.peak_allocated_bytes.high is not None
+    assert bounded.peak_allocated_bytes.low < eager.peak_allocated_bytes.low
+    assert bounded.peak_allocated_bytes.high > eager.peak_allocated_bytes.high
     on_card = config.model_copy(update={"hardware": config.hardware.model_copy(update={"gpu": "a100-80gb"})})
     said = [f for f in findings(estimate(on_card)) if f.code == "memory_upper_bound"]
     assert len(said) == 1 and reason in said[0].message

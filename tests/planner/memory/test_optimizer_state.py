@@ -91,8 +91,8 @@ def test_the_peak_of_the_products_is_the_recipes_own() -> None:
     for recipe, dtype in {"mixed-bf16": "bf16", "fp32": "fp32", "tf32": "tf32", "mixed-fp16": "fp16",
                           "fp8-te": "fp8", "master-bf16": "bf16"}.items():  # fmt: skip
         plan = estimate(config_of(recipe=recipe, mfu="0.4"))
-        assert plan.throughput.step_seconds is not None
-        rate = plan.flops.per_step_model / plan.throughput.step_seconds
+        assert plan.throughput.step_seconds.value is not None
+        rate = plan.flops.per_step_model / plan.throughput.step_seconds.value
         assert rate == pytest.approx(0.4 * card.peak_dense_flops[dtype])
 
 

@@ -55,7 +55,7 @@ def test_a_bar_beyond_the_capacity_shows_its_line():
 def test_the_table_ends_with_what_the_device_holds(plan):
     m, last = plan.memory, component_table(plan)[-1]
     device = next(row for row in memory_bars(plan, 100).rows if row.name == DEVICE)
-    assert device.bytes == m.peak_reserved_bytes + m.context_bytes
+    assert device.bytes == m.peak_reserved_bytes.value + m.context_bytes
     assert last.strip().startswith(DEVICE) and last.rstrip().endswith(format_bytes(device.bytes))
     processor = estimate(draft(Flags(params="10M", tokens="1B", gpu="cpu"), as_of="2026-01-31", version="0"))
     assert component_table(processor)[-1].endswith("100.00 %"), "it has no allocator of its own"

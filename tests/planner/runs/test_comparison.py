@@ -13,6 +13,7 @@ import pytest
 from planner.counts.run import rate_at
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
+from planner.interval import UNKNOWN, exactly
 from planner.plan import Plan, estimate
 from planner.runs.comparison import (
     ALLOCATED,
@@ -48,14 +49,12 @@ def as_predicted(plan: Plan, **changes: Any) -> Measurement:
         peak_requested_bytes=m.peak_requested_bytes,
         peak_phase=m.peak_phase,
         phases={p.phase: p.peak_bytes for p in m.phases},
-        peak_allocated_bytes=m.peak_allocated_bytes,
-        peak_reserved_bytes=m.peak_reserved_bytes,
+        peak_allocated_bytes=m.peak_allocated_bytes.value,
+        peak_reserved_bytes=m.peak_reserved_bytes.value,
         device_used_bytes=m.device_used_bytes,
         step_seconds=t.step_seconds,
-        step_seconds_low=None,
-        step_seconds_high=None,
         steps_timed=10,
-        tokens_per_second=t.tokens_per_second,
+        tokens_per_second=t.tokens_per_second.value,
         rates=tuple((k, rate_at(plan.config, k)) for k in (1, 2, 50)),
         checkpoint_bytes=m.checkpoint_bytes,
         steps_done=50,
@@ -126,7 +125,7 @@ def test_recomputation_widens_the_tolerance_of_requested_bytes() -> None:
 def test_the_tolerance_of_time_is_the_interval_of_the_prediction() -> None:
     """Of published specs the prediction's own interval; of a speed that was given, 10 %."""
     specs = plan_of()
-    middle, high = specs.throughput.step_seconds, specs.throughput.step_seconds_high
+    middle, high = specs.throughput.step_seconds.value, specs.throughput.step_seconds.high
     assert middle and high
     row = rows_of(specs)["step_seconds"]
     assert row.timing and row.tolerance == pytest.approx(high / middle - 1) and row.tolerance > 2 * TIME
@@ -137,7 +136,7 @@ def test_the_tolerance_of_time_is_the_interval_of_the_prediction() -> None:
 @pytest.mark.parametrize("flags", [{}, {"tflops": "150"}])
 def test_step_time_and_tokens_per_second_of_one_run_have_the_same_verdict(flags: dict[str, str]) -> None:
     plan = plan_of(**flags)
-    seconds, tokens = plan.throughput.step_seconds, plan.throughput.tokens_per_second
+    seconds, tokens = plan.throughput.step_seconds.value, plan.throughput.tokens_per_second.value
     assert seconds and tokens
     factor = 1 + rows_of(plan)["step_seconds"].tolerance
     for slower, verdict in (
@@ -146,7 +145,7 @@ def test_step_time_and_tokens_per_second_of_one_run_have_the_same_verdict(flags:
         (1.001 / factor, "within"),
         (0.999 / factor, "outside"),
     ):
-        rows = rows_of(plan, step_seconds=seconds * slower, tokens_per_second=tokens / slower)
+        rows = rows_of(plan, step_seconds=exactly(seconds * slower), tokens_per_second=tokens / slower)
         assert {rows["step_seconds"].verdict, rows["tokens_per_second"].verdict} == {verdict}, slower
 
 
@@ -160,7 +159,7 @@ def test_step_time_and_tokens_per_second_of_one_run_have_the_same_verdict(flags:
         ("peak_allocated_bytes", {"peak_allocated_bytes": None}),
         ("learning_rate_difference", {"rates": ()}),
         ("checkpoint_bytes", {"checkpoint_bytes": None}),
-        ("step_seconds", {"step_seconds": None}),
+        ("step_seconds", {"step_seconds": UNKNOWN}),
         ("tokens_per_second", {"tokens_per_second": None}),
     ],
 )
@@ -174,7 +173,7 @@ def test_what_was_not_measured_is_unknown(key: str, changes: dict[str, Any]) -> 
 def test_what_was_not_predicted_is_unknown() -> None:
     """On a processor there is no allocator, and without a profile no speed."""
     plan = plan_of(gpu="cpu")
-    rows = rows_of(plan, peak_allocated_bytes=5, step_seconds=1.0, tokens_per_second=10.0)
+    rows = rows_of(plan, peak_allocated_bytes=5, step_seconds=exactly(1.0), tokens_per_second=10.0)
     for key, measured in (("peak_allocated_bytes", 5), ("step_seconds", 1.0), ("tokens_per_second", 10.0)):
         assert (rows[key].verdict, rows[key].predicted, rows[key].measured) == ("unknown", None, measured)
     assert rows["peak_reserved_bytes"].verdict == "unknown"  # neither
@@ -201,7 +200,7 @@ def test_an_operator_on_one_side_only_counts_as_zero_on_the_other() -> None:
 
 @pytest.mark.parametrize("measured", [math.nan, math.inf])
 def test_a_measurement_that_is_no_number_is_outside_and_has_no_ratio(measured: float) -> None:
-    found = compare(plan_of(), as_predicted(plan_of(), step_seconds=measured, rates=((1, measured),)))
+    found = compare(plan_of(), as_predicted(plan_of(), step_seconds=exactly(measured), rates=((1, measured),)))
     rows = {row.key: row for row in found.rows}
     for key in ("step_seconds", "learning_rate_difference"):
         assert (rows[key].verdict, rows[key].measured, rows[key].ratio) == ("outside", None, None)
@@ -224,6 +223,6 @@ def test_the_learning_rate_of_every_update_is_exact() -> None:
 
 def test_the_verdict_over_all_rows_leaves_time_out_where_asked() -> None:
     """A slow machine is no mistake of the program: `--strict-time` asks for it."""
-    slow = compare(plan_of(), as_predicted(plan_of(), step_seconds=1e6, checkpoint_bytes=1))
+    slow = compare(plan_of(), as_predicted(plan_of(), step_seconds=exactly(1e6), checkpoint_bytes=1))
     assert [row.key for row in slow.outside(timing=False)] == ["checkpoint_bytes"]
     assert [row.key for row in slow.outside(timing=True)] == ["checkpoint_bytes", "step_seconds"]

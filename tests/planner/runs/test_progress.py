@@ -61,12 +61,12 @@ def test_each_number_stands_beside_its_prediction(run, plan):
     found = by_label(record)
     assert (found["step"].measured, found["step"].predicted) == (12, steps_of(plan.config))
     assert found["learning rate"].predicted == schedule_rate(plan.config.schedule, steps_of(plan.config), 12)
-    assert found["tokens/s"].measured == 512 and found["tokens/s"].predicted == plan.throughput.tokens_per_second
-    assert found["tokens/s"].ratio == 512 / plan.throughput.tokens_per_second
+    assert found["tokens/s"].measured == 512 and found["tokens/s"].predicted == plan.throughput.tokens_per_second.value
+    assert found["tokens/s"].ratio == 512 / plan.throughput.tokens_per_second.value
     assert found["MFU"].measured == pytest.approx(1000 / (0.5 * 1e6))
-    assert found["allocated"].predicted == plan.memory.peak_allocated_bytes
+    assert found["allocated"].predicted == plan.memory.peak_allocated_bytes.value
     assert found["reserved"].measured == 2000
-    assert found["time left"].predicted == plan.throughput.step_seconds * (steps_of(plan.config) - 12)
+    assert found["time left"].predicted == plan.throughput.step_seconds.value * (steps_of(plan.config) - 12)
     assert found["validation loss"].measured == 3.75 and "best 3.5" in found["validation loss"].note
 
 

@@ -16,7 +16,7 @@ from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunC
 from planner.counts.run import resolve
 from planner.errors import ConfigError
 from planner.step_time.kernel_tables import POWERS, Table
-from planner.step_time.kernels import PARTS, StepTime, bf16_is_faster, step_seconds_from_profile
+from planner.step_time.kernels import PARTS, StepSeconds, bf16_is_faster, step_seconds_from_profile
 
 SECONDS_PER_WORK = 1e-10
 CUBES = ("gemm_forward", "gemm_input_gradient", "gemm_weight_gradient", "attention_forward", "attention_backward")
@@ -67,7 +67,7 @@ def config(llama: bool = False, layers: int = 4, vocab: int = 256, **training: A
     )
 
 
-def step(*args: Any, **keywords: Any) -> StepTime:
+def step(*args: Any, **keywords: Any) -> StepSeconds:
     """The prediction for `config(…)` on the made-up machine."""
     return step_seconds_from_profile(resolve(config(*args, **keywords)), made_up())
 
@@ -116,15 +116,15 @@ def test_a_size_that_the_time_box_left_out_is_filled_from_its_neighbour() -> Non
 def test_parts_are_named_add_up_and_lie_in_the_interval(llama: bool, recipe: str) -> None:
     found = step(llama, recipe=recipe)
     assert tuple(found.parts) == PARTS
-    assert sum(found.parts.values()) == pytest.approx(found.seconds)
+    assert sum(found.parts.values()) == pytest.approx(found.seconds.value)
     assert all(seconds >= 0 for seconds in found.parts.values())
-    assert found.low < found.seconds < found.high
+    assert found.seconds.low < found.seconds.value < found.seconds.high
     assert (found.parts["casts"] > 0) == (recipe != "fp32")
 
 
 @pytest.mark.parametrize("llama", [False, True])
 def test_twice_the_layers_take_more_than_once_and_less_than_twice_the_time(llama: bool) -> None:
-    once, twice = step(llama, layers=4).seconds, step(llama, layers=8).seconds
+    once, twice = step(llama, layers=4).seconds.value, step(llama, layers=8).seconds.value
     assert once < twice < 2 * once
 
 
@@ -149,18 +149,18 @@ def test_two_micro_batches_take_twice_the_time_of_one_and_the_update_once() -> N
 @pytest.mark.parametrize("llama", [False, True])
 def test_recomputation_takes_time(llama: bool) -> None:
     none, selective, full = (step(llama, activation_checkpointing=c) for c in ("none", "selective", "full"))
-    assert none.seconds < selective.seconds < full.seconds
+    assert none.seconds.value < selective.seconds.value < full.seconds.value
     assert none.parts["matrix products"] == selective.parts["matrix products"]
     assert full.parts["matrix products"] < 4 / 3 * none.parts["matrix products"]  # the last product is not made again
 
 
 def test_noise_and_sizes_beyond_the_tables_widen_the_interval() -> None:
-    def width(found: StepTime) -> float:
-        return found.high / found.low
+    def width(found: StepSeconds) -> float:
+        return found.seconds.high / found.seconds.low
 
     quiet = step_seconds_from_profile(resolve(config()), made_up(relative_noise=0.0))
     noisy = step_seconds_from_profile(resolve(config()), made_up(relative_noise=0.3))
-    assert noisy.seconds == quiet.seconds
+    assert noisy.seconds.value == quiet.seconds.value
     assert width(noisy) > width(quiet)
     assert width(step(vocab=2**20)) > width(step(vocab=2**12))
 

@@ -291,7 +291,7 @@ def test_peaks_that_were_not_predicted_are_a_warning(tiny: MakeConfig, text: Pat
 def test_memory_that_fits_only_with_retries_is_a_warning(tiny: MakeConfig) -> None:
     config = tiny(micro_batch=64, accumulation=1, vocab=8192, seq=256, context=256)
     plan = estimate(config.model_copy(update={"hardware": HardwareConfig(gpu="a100-80gb", gpus=1)}), replay=True)
-    allocated, reserved = plan.memory.peak_allocated_bytes, plan.memory.peak_reserved_bytes
+    allocated, reserved = plan.memory.peak_allocated_bytes.value, plan.memory.peak_reserved_bytes.value
     assert allocated is not None and reserved is not None and allocated < reserved
     verdicts = [check_memory(plan, free).verdict for free in (reserved, reserved - 1, allocated, allocated - 1)]
     assert verdicts == ["ok", "warning", "warning", "failed"]

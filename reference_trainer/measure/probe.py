@@ -11,7 +11,8 @@ from planner.log import Log
 from planner.units import format_bytes
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
-from reference_trainer.measure.replay import StorageTracker, Track, replay, tracked_steps
+from reference_trainer.measure.phase_counters import PhaseCounters
+from reference_trainer.measure.replay import StorageTracker, Track, tracked_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,12 @@ class Probe:
 def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) -> Probe:
     """Measure saved bytes and the phases' peaks of `config` on `device`, on a model that is thrown away.
 
-    On a CPU the two steps are run for real. On a GPU they are replayed without memory, because the allocator's
-    counters of the run itself measure the peak better; the bytes saved are measured there too.
+    The two steps are run for real. On a CPU a tracker counts storages; on a GPU the allocator's counters are read,
+    which include what kernels take for themselves. Resuming is not tried: on a GPU its phase is not measured.
     """
     t = config.training
     torch.manual_seed(t.seed)
+    tracker = StorageTracker() if device.type == "cpu" else PhaseCounters(device)
     given = batch(data, config, 0, t.micro_batch)
     # one micro-batch serves as both: in training only one is there at a time
     parts = (given.ids, given.targets, given.documents)
@@ -38,14 +40,12 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) ->
         model = build_model(config)
         model.make_tables(t.seq, inputs[0].device)  # "cuda" alone is another device than cuda:0
         saved = saved_bytes_by_operator(model, *inputs)
-        if device.type == "cpu":
-            tracker = StorageTracker()
-            tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
-            track = tracker.track
-        else:
-            track = replay(config)
+        tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
     del model
+    track = tracker.track
     if device.type == "cuda":
+        # a check of live weights stands for both saving and resuming; on a GPU a resume has no gradients alive
+        track.phases = [p for p in track.phases if p.phase != "resume"]
         torch.cuda.empty_cache()
     log(f"probe: {format_bytes(sum(saved.values()))} saved for backward, peak {format_bytes(track.peak.peak_bytes)}")
     return Probe(track, saved)

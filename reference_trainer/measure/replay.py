@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -120,7 +120,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def watch_phases(model: GPT, tracker: StorageTracker) -> list[RemovableHandle]:
+def watch_phases(model: GPT, tracker: PhaseTracker) -> list[RemovableHandle]:
     """Mark the phases of every forward and backward pass of `model`; remove the handles to stop.
 
     backward_start ends when the gradient of the head's input is complete, backward_block when that of the
@@ -155,9 +155,21 @@ def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Call
     return before
 
 
-def tracked_steps(
-    model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: StorageTracker
-) -> None:
+class PhaseTracker(Protocol):
+    """What `tracked_steps` needs of a tracker."""
+
+    def phase(self, name: str) -> None:
+        """From here on, peaks belong to the phase `name`."""
+
+    def add(self, *trees: Any) -> None:
+        """Count the tensors in `trees` as alive from now on."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, kind: Any, error: Any, at: Any) -> Any: ...
+
+
+def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: PhaseTracker) -> None:
     """Two optimizer steps, the first and a steady one, each over `batches` (as `zero_inputs` gives them), tracked.
 
     Then the loss of a batch without gradients, and the check that goes before a save.

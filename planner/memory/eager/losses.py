@@ -77,12 +77,14 @@ def _chunk_gradients(e: Autograd, ctx: SimulationContext, tokens: int, head: int
     del narrow
     slope = e.allocate(logits * FP32, "logits") if ctx.model.logit_softcap is not None else None
     not_covered = e.allocate(tokens)
-    places, chosen, log_sum = e.allocate(tokens * INT64), e.allocate(tokens * FP32), e.allocate(tokens * FP32)
+    places, largest = e.allocate(tokens * INT64), e.allocate(tokens * FP32)
+    del largest
+    chosen, exponentials = e.allocate(tokens * FP32), e.allocate(tokens * FP32)
     one = e.allocate(FP32)
     del one
     weighed = e.allocate(tokens * FP32)
     total = e.allocate(FP32)
-    del weighed, not_covered, places, chosen, log_sum
+    del weighed, not_covered, places, chosen, exponentials
     if with_gradients:
         grad = wide if ctx.compute_bytes == FP32 else e.allocate(logits * ctx.compute_bytes, "logits")
         del wide, slope

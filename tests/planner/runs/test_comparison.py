@@ -46,7 +46,7 @@ def as_predicted(plan: Plan, **changes: Any) -> Measurement:
         flops_per_step=plan.flops.per_step_model,
         saved_bytes=m.saved_bytes,
         saved_by_operator=dict(m.saved_by_operator),
-        peak_requested_bytes=m.peak_requested_bytes,
+        peak_requested_bytes=m.peak_requested_bytes + (m.workspace_bytes or 0),  # as the allocator counts
         peak_phase=m.peak_phase,
         phases={p.phase: p.peak_bytes for p in m.phases},
         peak_allocated_bytes=m.peak_allocated_bytes.value,
@@ -114,6 +114,16 @@ def test_bytes_have_a_tolerance_on_both_sides(key: str, field: str, tolerance: f
         near, far = (rows_of(plan, **{field: just + sign * more})[key] for more in (0, 2))
         assert (near.verdict, far.verdict, near.tolerance) == ("within", "outside", tolerance)
         assert near.ratio == just / predicted
+
+
+def test_the_allocator_of_a_gpu_counts_workspaces_and_a_processor_has_none() -> None:
+    plan = plan_of()
+    m = plan.memory
+    assert m.workspace_bytes and m.workspace_bytes > REQUESTED * m.peak_requested_bytes
+    gpu = rows_of(plan)["peak_requested_bytes"]
+    assert gpu.predicted == m.peak_requested_bytes + m.workspace_bytes and f"{m.workspace_bytes:,}" in gpu.note
+    processor = rows_of(plan, device="cpu", peak_requested_bytes=m.peak_requested_bytes)["peak_requested_bytes"]
+    assert (processor.predicted, processor.note) == (m.peak_requested_bytes, "")
 
 
 def test_recomputation_widens_the_tolerance_of_requested_bytes() -> None:

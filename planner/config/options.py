@@ -78,7 +78,18 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-_MODEL_ENDS = ("shape", "family", "heads", "ffn", "vocab", "norm_parameters", "top_k", "expert_ffn")
+_MODEL_ENDS = (
+    "shape",
+    "family",
+    "heads",
+    "ffn",
+    "vocab",
+    "norm_parameters",
+    "top_k",
+    "expert_ffn",
+    "hf_defaults",
+    "hf_unread",
+)
 _W, _R, _S = on_resume.WEIGHTS, on_resume.ROUNDING, on_resume.SCHEDULE
 
 OPTIONS: tuple[Option, ...] = (

@@ -45,9 +45,12 @@ def model_of(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assump
     if flags.model is not None:
         values = _from_preset(flags.model)
     elif flags.hf_config is not None:
-        from planner.inputs.huggingface import model_from_hf  # 27 families, wanted here only
+        from planner.inputs.huggingface import hf_model  # all model types, needed here only
 
-        values = model_from_hf(Path(flags.hf_config)).model_dump()
+        read = hf_model(Path(flags.hf_config))
+        for note in read.notes:
+            assumptions.add(note.key, note.value, note.reason)
+        values = read.model.model_dump()
     elif base is not None and flags.family is None:
         values = base.model.model_dump()
         if numbers["hidden"] is not None and numbers["heads"] is None and _heads_by_rule(base):

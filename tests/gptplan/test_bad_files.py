@@ -98,7 +98,7 @@ HF = {
     "a list for the type": (GPT2 | {"model_type": ["gpt2"]}, ("model_type",)),
     "a list": ([1], ("not a Hugging Face model config",)),
     "no type": ({}, ("no model_type",)),
-    "missing key": ({"model_type": "gpt2"}, ("has no n_layer",)),
+    "no width": (GPT2 | {"n_embd": None}, ("has no n_embd",)),
     "text for the width": (GPT2 | {"n_embd": "768"}, ("n_embd = '768'",)),
     "text for the width of llama": (LLAMA | {"hidden_size": "512"}, ("hidden_size = '512'",)),
     "text for the vocabulary": (GPT2 | {"vocab_size": "50257"}, ("vocab_size = '50257'",)),

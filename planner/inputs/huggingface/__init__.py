@@ -1,14 +1,15 @@
 """A Hugging Face `config.json` as a `ModelConfig`: one small function per model_type, all others refused by name.
 
-Keys are read under the names of transformers 4 and 5. What changes a count and has no place in `ModelConfig` is
-refused, never guessed; what changes none (initialisation, dropout, rotary base and scaling, attention soft caps, token
-ids, `dtype` or `torch_dtype`) is not looked at.
+Keys are read under the names of transformers 4 and 5; an absent key has the model type's own default there. What
+changes a count and has no place in `ModelConfig` is refused, never guessed, as is a class that is not the type's own
+(`classes.py`). What changes none (initialisation, dropout, rotary base and scaling, token ids) is not looked at.
 tests/planner/inputs/test_huggingface.py checks every family against the count of transformers itself.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,58 @@ from planner.config.model import ModelConfig
 from planner.errors import FileError, InputError, UnknownNameError
 from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama
+from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
+from planner.rules import rules
 
 FAMILIES = gpt.GPT_FAMILIES | llama.LLAMA_FAMILIES | experts.EXPERT_FAMILIES
-OTHER_HEADS = ("Classification", "QuestionAnswering", "DoubleHeads", "RewardModel")
+NAMES_SHOWN = 8  # keys in a note
 
 
-def model_from_hf(path: Path) -> ModelConfig:
-    """The model of a config.json.
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about the file that a count rests on: what it concerns, what was taken, and why."""
 
-    Raises FileError when it cannot be read, UnknownNameError for another model_type, InputError for an option
-    that this version does not count exactly (a refusal, never a guess).
+    key: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HfModel:
+    """The model of a config.json, and notes about what the file does not say."""
+
+    model: ModelConfig
+    notes: tuple[Note, ...]
+
+
+def hf_model(path: Path) -> HfModel:
+    """The model of a config.json, with notes.
+
+    Raises FileError when it cannot be read, UnknownNameError for another model_type, InputError for an option or a
+    class that this version does not count exactly (a refusal, never a guess).
     """
     try:
         values = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
         why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise FileError(f"{path} is not JSON", why=why, remedy="give the model's config.json") from None
-    return model_of_hf_values(values, path)
+    return hf_model_of(values, path)
+
+
+def model_from_hf(path: Path) -> ModelConfig:
+    """The model of a config.json. Raises as `hf_model`."""
+    return hf_model(path).model
 
 
 def model_of_hf_values(values: Any, path: Path) -> ModelConfig:
-    """The model of a parsed config.json; `path` is how messages call it. Raises as `model_from_hf`."""
+    """The model of a parsed config.json. Raises as `hf_model`."""
+    return hf_model_of(values, path).model
+
+
+def hf_model_of(values: Any, path: Path) -> HfModel:
+    """The model of a parsed config.json, with notes; `path` is how messages call it. Raises as `hf_model`."""
     if not isinstance(values, dict) or "model_type" not in values:
         raise FileError(
             f"{path} is not a Hugging Face model config",
@@ -50,18 +80,36 @@ def model_of_hf_values(values: Any, path: Path) -> ModelConfig:
     kind = values["model_type"]
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise UnknownNameError("Hugging Face model_type", str(kind), FAMILIES)
-    config = HfConfig(values, path)
-    _refuse_other_heads(config)
+    known = known_keys(kind)
+    config = canonical(HfConfig(values, path, known["defaults"]), known["names"])
+    config.only("is_encoder_decoder", False, (False,))
     try:
         fields = FAMILIES[kind](config)
-        return ModelConfig(name=f"{kind} from {path.name}", source=str(path), **fields)
+        refuse_other_class(config, kind, known, fields["tied_embeddings"])
+        refuse_other_tensors(config, kind, known)
+        model = ModelConfig(name=f"{kind} from {path.name}", source=str(path), **fields)
     except ValidationError as error:
         what, why, remedy = explain_validation(error)
         raise InputError(f"{path}: {what}", why=why, remedy=remedy) from None
+    return HfModel(model, tuple(_notes(config, kind, known)))
 
 
-def _refuse_other_heads(config: HfConfig) -> None:
-    named = str(config.get("architectures", ""))
-    if any(part in named for part in OTHER_HEADS):
-        raise config.unsupported("architectures", "a language model, with an output over the vocabulary")
-    config.only("is_encoder_decoder", False, (False,))
+def known_keys(kind: str) -> dict[str, Any]:
+    """Classes, keys, their other names and defaults of a model type."""
+    table = rules("huggingface")
+    own = table["type"][kind]
+    return {**own, "keys": [*own["keys"], *table["shared_keys"]]}
+
+
+def _notes(c: HfConfig, kind: str, known: dict[str, Any]) -> list[Note]:
+    notes = []
+    if c.assumed:
+        said = ", ".join(f"{key} {size:,}" for key, size in c.assumed.items())
+        notes.append(Note("hf_defaults", said, f"absent from the file: the defaults of {kind} in transformers"))
+    unusual = unusual_keys(c, known)
+    if unusual:
+        more = ", …" if len(unusual) > NAMES_SHOWN else ""
+        said = ", ".join(unusual[:NAMES_SHOWN]) + more
+        reason = f"{kind} has no such keys in transformers: no tensor is counted for them"
+        notes.append(Note("hf_unread", f"not read: {said}", reason))
+    return notes

@@ -46,7 +46,7 @@ def _qwen_experts(c: HfConfig) -> dict[str, Any]:
 
 def olmoe(c: HfConfig) -> dict[str, Any]:
     """OLMoE: whole queries and keys are normed."""
-    found = decoder(c, kv_default=True)
+    found = decoder(c)
     moe = {"experts": c.size(*_EXPERT_KEYS), "top_k": c.size("num_experts_per_tok"), "expert_ffn": found["ffn"]}
     return found | {"biases": c.biases(), "qk_norm": "full", "moe": moe}
 
@@ -64,18 +64,18 @@ def deepseek(c: HfConfig) -> dict[str, Any]:
     c.only("num_key_value_heads", heads, (heads,))
     nope, rope = c.size("qk_nope_head_dim"), c.size("qk_rope_head_dim")
     mla = {
-        "q_lora_rank": c.size("q_lora_rank") if c.values.get("q_lora_rank") is not None else None,
+        "q_lora_rank": c.size("q_lora_rank") if c.has("q_lora_rank") else None,
         "kv_lora_rank": c.size("kv_lora_rank"),
         "qk_nope_head_dim": nope,
         "qk_rope_head_dim": rope,
         "v_head_dim": c.size("v_head_dim"),
     }
-    same = HfConfig(c.values | {"head_dim": nope + rope, "rope_parameters": None}, c.path)
-    found = decoder(same, kv_default=True) | {"mla": mla}
+    same = c.changed(head_dim=nope + rope, rope_parameters=None)
+    found = decoder(same) | {"mla": mla}
     dense = c.get("first_k_dense_replace", 0)
     if type(dense) is not int or dense < 0:
         raise c.unsupported("first_k_dense_replace", "a whole number of layers")
-    if c.values.get("n_routed_experts") is None or dense >= layers:
+    if not c.has("n_routed_experts") or dense >= layers:
         return found
     inner = c.size("moe_intermediate_size")
     shared = 0 if c.get("n_shared_experts", 0) == 0 else c.size("n_shared_experts")

@@ -118,7 +118,7 @@ def falcon(c: HfConfig) -> dict[str, Any]:
 def stablelm(c: HfConfig) -> dict[str, Any]:
     """StableLM 2: LayerNorm with a gated MLP; the 12B model's norms of each head are not counted."""
     c.only("qk_layernorm", False, (False,))
-    found = _decoder(c, kv_heads=c.size("num_key_value_heads"))
+    found = _decoder(c, kv_heads=c.size("num_key_value_heads", default=c.size("num_attention_heads")))
     return found | {
         **c.rotary(found["head_dim"], "partial_rotary_factor", default=0.25),
         "residual": "parallel-one-norm" if c.flag("use_parallel_residual", False) else "sequential",
@@ -130,7 +130,7 @@ def stablelm(c: HfConfig) -> dict[str, Any]:
 
 def starcoder2(c: HfConfig) -> dict[str, Any]:
     """StarCoder2."""
-    found = _decoder(c, kv_heads=c.size("num_key_value_heads"))
+    found = _decoder(c, kv_heads=c.size("num_key_value_heads", default=c.size("num_attention_heads")))
     return found | {
         "position": "rotary",
         "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="gelu_pytorch_tanh"),
@@ -168,7 +168,7 @@ def _blocks(c: HfConfig, layers: str, hidden: str, heads: str, head_dim: int | N
 
 def _decoder(c: HfConfig, kv_heads: int, ffn: int | None = None) -> dict[str, Any]:
     """What the younger names of these keys say."""
-    head_dim = c.size("head_dim") if c.get("head_dim", None) is not None else None
+    head_dim = c.size("head_dim") if c.has("head_dim") else None
     return _blocks(c, "num_hidden_layers", "hidden_size", "num_attention_heads", head_dim) | {
         "kv_heads": kv_heads,
         "ffn": ffn or c.size("intermediate_size"),

@@ -8,24 +8,23 @@ from typing import Any
 from planner.inputs.huggingface.reading import GATED_ACTIVATIONS, PLAIN_ACTIVATIONS, HfConfig
 
 
-def decoder(c: HfConfig, *, kv_default: bool = False, head_default: bool = True) -> dict[str, Any]:
+def decoder(c: HfConfig) -> dict[str, Any]:
     """A Llama block by its usual keys; each family says what differs.
 
-    kv_default: without num_key_value_heads there are as many as heads. head_default: without head_dim it is the width
-    over the heads. Where transformers puts another number in place of a missing key, the key is required.
+    num_key_value_heads null, and without a default of the type: as many as heads. head_dim likewise: the width over
+    the heads.
     """
     heads = c.size("num_attention_heads")
-    given = c.values.get("head_dim") is not None or not head_default
-    head_dim = c.size("head_dim") if given else c.share("hidden_size", "num_attention_heads")
+    head_dim = c.size("head_dim") if c.has("head_dim") else c.share("hidden_size", "num_attention_heads")
     return {
         "layers": c.layers("num_hidden_layers"),
         "hidden": c.size("hidden_size"),
         "heads": heads,
-        "kv_heads": c.size("num_key_value_heads", default=heads if kv_default else None),
+        "kv_heads": c.size("num_key_value_heads", default=heads),
         "head_dim": head_dim,
         "ffn": c.size("intermediate_size"),
         "vocab": c.size("vocab_size"),
-        "context": c.size("max_position_embeddings"),
+        "context": c.size("max_position_embeddings", "max_sequence_length"),
         **c.rotary(head_dim),
         "norm": "rmsnorm",
         "norm_parameters": "gain",
@@ -37,7 +36,7 @@ def decoder(c: HfConfig, *, kv_default: bool = False, head_default: bool = True)
 
 def llama(c: HfConfig) -> dict[str, Any]:
     """Llama 1 to 3, TinyLlama, SmolLM2, DeepSeek-LLM, Yi."""
-    return decoder(c, kv_default=True) | {"biases": c.biases()}
+    return decoder(c) | {"biases": c.biases()}
 
 
 def mistral(c: HfConfig) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def qwen2(c: HfConfig) -> dict[str, Any]:
 
 def qwen3(c: HfConfig) -> dict[str, Any]:
     """Qwen3."""
-    return decoder(c, head_default=False) | {"biases": c.biases(), "qk_norm": "head"} | qwen_window(c)
+    return decoder(c) | {"biases": c.biases(), "qk_norm": "head"} | qwen_window(c)
 
 
 def qwen_window(c: HfConfig) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def qwen_window(c: HfConfig) -> dict[str, Any]:
 def gemma(c: HfConfig) -> dict[str, Any]:
     """Gemma."""
     c.only("use_bidirectional_attention", False, (False,))
-    return decoder(c, head_default=False) | {
+    return decoder(c) | {
         "mlp": c.mlp(GATED_ACTIVATIONS, "hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
         "biases": c.biases(),
         "tied_embeddings": c.flag("tie_word_embeddings", True),
@@ -89,18 +88,18 @@ def _softcap(c: HfConfig) -> float | None:
 def olmo(c: HfConfig) -> dict[str, Any]:
     """OLMo: LayerNorm without parameters."""
     changed = {"norm": "layernorm", "norm_parameters": "none", "biases": c.biases()}
-    return decoder(c, kv_default=True) | changed
+    return decoder(c) | changed
 
 
 def olmo2(c: HfConfig) -> dict[str, Any]:
     """OLMo 2: norms on the outputs of the sub-layers, and on whole queries and keys."""
     changed = {"norm_placement": "post", "qk_norm": "full", "biases": c.biases()}
-    return decoder(c, kv_default=True) | changed
+    return decoder(c) | changed
 
 
 def phi3(c: HfConfig) -> dict[str, Any]:
     """Phi-3, Phi-3.5, Phi-4; their fused projections hold what ours hold apart."""
-    found = decoder(c, kv_default=True)
+    found = decoder(c)
     return found | c.rotary(found["head_dim"], "partial_rotary_factor") | c.window(found["layers"])
 
 
@@ -118,7 +117,7 @@ def smollm3(c: HfConfig) -> dict[str, Any]:
 
 def nanochat(c: HfConfig) -> dict[str, Any]:
     """nanochat of October 2025: norms without parameters, also after the embedding, squared ReLU."""
-    return decoder(HfConfig(c.values | {"hidden_act": "silu"}, c.path), kv_default=True) | {
+    return decoder(c.changed(hidden_act="silu")) | {
         "norm_parameters": "none",
         "qk_norm": "head",
         "embedding_norm": True,

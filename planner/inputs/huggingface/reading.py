@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,37 @@ MAY_BE_LONG = 60  # characters of a value that a message shows
 
 @dataclass(frozen=True, slots=True)
 class HfConfig:
-    """The keys of one config.json; a key that is null counts as absent, as it does in transformers."""
+    """The keys of one config.json, and the defaults of its model type for keys that are absent.
+
+    A key that is null has no value: transformers puts no default in its place. `assumed`: the defaults that were used
+    as sizes; `read`: the keys that were looked at. Both grow while the file is read.
+    """
 
     values: dict[str, Any]
     path: Path
+    defaults: dict[str, Any] = field(default_factory=dict)
+    assumed: dict[str, int] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
 
     def get(self, key: str, default: Any) -> Any:
-        """A value, or the default that transformers documents for this model_type."""
-        found = self.values.get(key)
+        """A value, else the model type's own default where the key is absent, else `default`."""
+        self.read.add(key)
+        found = self.values[key] if key in self.values else self.defaults.get(key)
         return default if found is None else found
 
+    def has(self, key: str) -> bool:
+        """Whether the key has a value, or the model type a default for it."""
+        return self.get(key, None) is not None
+
     def key(self, *names: str) -> str:
-        """The first of these names that is present, else the first."""
-        return next((k for k in names if self.values.get(k) is not None), names[0])
+        """The first of these names that is present, else the first that has a default, else the first."""
+        self.read.update(names)
+        present = (k for k in names if self.values.get(k) is not None)
+        return next(present, next((k for k in names if self.has(k)), names[0]))
+
+    def changed(self, **values: Any) -> HfConfig:
+        """The same config with other values under some keys."""
+        return replace(self, values=self.values | values)
 
     def size(self, *keys: str, default: int | None = None) -> int:
         """A positive whole number under the first of these names that is present. Raises InputError."""
@@ -50,6 +68,8 @@ class HfConfig:
                 why="the shape follows from it",
                 remedy="give the config.json that belongs to the weights",
             )
+        if key not in self.values and key in self.defaults:
+            self.assumed[key] = found
         return found
 
     def layers(self, key: str) -> int:
@@ -64,7 +84,7 @@ class HfConfig:
         found = self.get(key, {})
         if not isinstance(found, dict):
             raise self.unsupported(key, "an object of keys")
-        return HfConfig(found, self.path)
+        return HfConfig(found, self.path)  # its keys have no defaults of their own
 
     def share(self, width: str, heads: str) -> int:
         """The width of one head. Raises InputError when the heads do not divide the width."""
@@ -91,7 +111,7 @@ class HfConfig:
     def unsupported(self, key: str, allowed: str) -> InputError:
         """The refusal of a value, to be raised."""
         return InputError(
-            f"{self.path}: {key} = {repr(self.values.get(key))[:MAY_BE_LONG]} is not supported",
+            f"{self.path}: {key} = {repr(self.get(key, None))[:MAY_BE_LONG]} is not supported",
             why="its parameters or activations would be counted wrongly",
             remedy=f"supported: {allowed}",
         )
@@ -127,7 +147,7 @@ class HfConfig:
         `every`: each such block sees all keys, where the file has no layer_types. Raises InputError for a pattern of
         layers that `ModelConfig` cannot say.
         """
-        if self.values.get("sliding_window") is None or not self.flag("use_sliding_window", True):
+        if not self.has("sliding_window") or not self.flag("use_sliding_window", True):
             return {}
         full = self._full_layers(layers, every)
         if len(full) == layers:
@@ -148,7 +168,7 @@ class HfConfig:
             if not isinstance(types, list) or len(types) != layers or any(t not in known for t in types):
                 raise self.unsupported("layer_types", "one of full_attention, sliding_attention for each layer")
             return [i for i, t in enumerate(types) if t == "full_attention"]
-        if self.values.get("use_sliding_window") is True:  # Qwen: the first layers see all keys
+        if self.get("use_sliding_window", False) is True:  # Qwen: the first layers see all keys
             first = self.get("max_window_layers", layers)
             if type(first) is not int or first < 0:
                 raise self.unsupported("max_window_layers", "a whole number of layers")

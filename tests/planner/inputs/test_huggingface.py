@@ -107,7 +107,7 @@ REFUSED = {
     "moe_layer_freq": CASES["5.23.0 deepseek_v3 plain"]["config"] | {"moe_layer_freq": 2},
     "layer_types": CASES["5.23.0 gemma2 plain"]["config"]
     | {"layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]},
-    "num_key_value_heads": {k: v for k, v in CASES["5.23.0 mistral head"]["config"].items() if "key_value" not in k},
+    "kv_heads": {k: v for k, v in CASES["5.23.0 mistral head"]["config"].items() if "key_value" not in k},  # 8 of 4
     "num_hidden_layers": LLAMA | {"num_hidden_layers": 10**9},
 }
 

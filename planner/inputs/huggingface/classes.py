@@ -1,0 +1,114 @@
+"""Which files of a known model_type are counted: by their class, and by keys that name tensors we do not read.
+
+A model_type says which code reads a config, not which tensors the weights have: custom classes keep the name of the
+type that they started from. The classes and keys of transformers itself stand in presets/rules/huggingface.toml.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from planner.errors import InputError
+from planner.inputs.huggingface.reading import MAY_BE_LONG, HfConfig
+
+# other names of the same class: conversions of the first LLaMA; MosaicML's own code
+PUBLISHED_CLASSES = {"llama": ("LLaMAForCausalLM",), "mpt": ("MPTForCausalLM",)}
+CAUSAL = "AutoModelForCausalLM"
+# words in the names of keys that come with other tensors, where the model type does not read the key
+OTHER_TENSORS = re.compile(
+    r"draft|medusa|eagle|hydra|specul|lora|adapter|head_type|multi_?query|experts?(_|$)|moe|(^|_)mtp(_|$)|nextn"
+    r"|mamba|ssm|conv(_|$)|linear_attention|rwkv|cross_attention|bias(es)?(_|$)|qk_?(layer)?_?norm|qk_ln|sinks?(_|$)"
+    r"|per_layer|altup|laurel|memory|value_residual|prefix_(lm|projection)|embed_proj|embedding_size|head_hidden"
+)
+NOT_TENSORS = re.compile(
+    r"initiali|dropout|_loss|loss_|alibi_bias|router_(aux|jitter|z)|output_router|skip_bias_add|scale_|_fp32|^_|num_labels"
+)
+# keys of older versions and of other tools, of which no count depends
+HARMLESS = re.compile(
+    r"^_|token|tokenizer|transformers|dtype|use_cache|auto_map|quantiz|rope|rotary_emb|unsloth|drop|pdrop|init|return_"
+    r"|output_|generat|sampl|temperature|top_[kp]|beam|penalty|ngram|max_length|min_length|task_specific|checkpointing"
+    r"|tie_|pretraining_tp|eps(ilon)?$|attn_impl|flash|loss|label|problem_type|torchscript|bfloat16|pruned|bad_words"
+    r"|suppress|typical_p|finetuning|prefix$|gptplan|summary|softmax|fusion|slow_but_exact|offset_alibi|n_ctx|seq_length"
+    r"|is_decoder|scale_|reorder|cuda|kernel|causal|bos|eos|pad_|sep_|license|version|_name"
+)
+
+
+def refuse_other_class(c: HfConfig, kind: str, known: dict[str, Any], tied: bool) -> None:
+    """Raise InputError unless the file names a class that is counted, or none.
+
+    tied: the head is the embedding table, so that the class without a head has the same tensors.
+    """
+    classes = [*known["classes"], *PUBLISHED_CLASSES.get(kind, ())]
+    counted = classes + (known["headless"] if tied else [])
+    for key, name in _named_classes(c):
+        if name in counted:
+            continue
+        why = f"{name} is not the class of a {kind} language model ({' or '.join(classes)}): it may have other tensors"
+        if name in known["headless"]:
+            why = f"{name} has no output head, and that of {classes[0]} is a table of its own"
+        raise InputError(
+            f"{c.path}: {key} = {name} is not counted",
+            why=why,
+            remedy=f"if its tensors are those of {classes[0]}, write that name there, and check the count against the "
+            "weights with --safetensors model.safetensors",
+        )
+
+
+def _named_classes(c: HfConfig) -> list[tuple[str, str]]:
+    """Key and name of each class that the file asks for. Raises InputError for a value that names none."""
+    found = []
+    architectures = c.get("architectures", [])
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise c.unsupported("architectures", "a list with the name of a class")
+    found += [("architectures", name[:MAY_BE_LONG]) for name in architectures]
+    own = c.get("auto_map", {})
+    if not isinstance(own, dict):
+        raise c.unsupported("auto_map", "an object of classes")
+    code = own.get(CAUSAL)
+    if isinstance(code, str):
+        found.append((f"auto_map.{CAUSAL}", code.rpartition(".")[2][:MAY_BE_LONG]))
+    elif code is not None:
+        raise c.unsupported("auto_map", f"the name of a class under {CAUSAL}")
+    return found
+
+
+def refuse_other_tensors(c: HfConfig, kind: str, known: dict[str, Any]) -> None:
+    """Raise InputError for a key that nobody reads and whose name speaks of tensors."""
+    for key in unread_keys(c, known):
+        speaks_of_tensors = OTHER_TENSORS.search(key) and not NOT_TENSORS.search(key)
+        if speaks_of_tensors and c.values[key] not in (None, False, 0, "", [], {}):
+            raise InputError(
+                f"{c.path}: {key} = {repr(c.values[key])[:MAY_BE_LONG]} is not counted",
+                why=f"a {kind} model has no such key: its parameters may be others",
+                remedy="if it changes no tensor, take it out of the file, and check the count against the weights with "
+                "--safetensors model.safetensors",
+            )
+
+
+def unread_keys(c: HfConfig, known: dict[str, Any]) -> list[str]:
+    """The keys of a file that neither its type in transformers nor the reader knows."""
+    names = {*known["defaults"], *known["keys"], *known["names"], *c.read}
+    return sorted(key for key in c.values if key not in names)
+
+
+def unusual_keys(c: HfConfig, known: dict[str, Any]) -> list[str]:
+    """Of the unread keys those that no tool or older version is known to write."""
+    return [key for key in unread_keys(c, known) if not HARMLESS.search(key) and c.values[key] not in (None, False)]
+
+
+def canonical(c: HfConfig, names: dict[str, str]) -> HfConfig:
+    """The same config with other names of a key (transformers' attribute_map) under the key. Raises InputError."""
+    values = dict(c.values)
+    for other, key in names.items():
+        if values.get(other) is None:
+            continue
+        if values.get(key) not in (None, values[other]):
+            first, second = (repr(values[name])[:MAY_BE_LONG] for name in (key, other))
+            raise InputError(
+                f"{c.path}: {key} = {first} and {other} = {second} contradict each other",
+                why="both name the same size",
+                remedy="take the wrong one out",
+            )
+        values[key] = values[other]
+    return c.changed(**values)

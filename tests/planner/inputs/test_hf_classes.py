@@ -1,0 +1,106 @@
+"""A known model_type with another class, or with keys of other tensors, is refused; absent keys have its defaults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.counts.parameters import parameters_of
+from planner.errors import InputError
+from planner.inputs.huggingface import FAMILIES, hf_model, hf_model_of, known_keys
+from tests.planner.inputs.test_huggingface import CASES, GPT2, HERE, LLAMA
+
+FILES = Path(__file__).parents[2] / "data" / "hf_configs"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("gpt2-multiquery-custom", "GPT2LMHeadCustomModel"), ("llama-draft-module", "LlamaForCausalLMEagle3")],
+)
+def test_a_custom_class_is_refused_by_its_name(file: str, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        hf_model(FILES / f"{file}.json")
+    assert name in caught.value.what and "--safetensors" in caught.value.remedy
+
+
+def test_the_first_conversions_of_llama_are_read() -> None:
+    found = hf_model(FILES / "llama-old-key.json")
+    assert parameters_of(found.model).total == 6_738_415_616 and found.model.context == 2048
+    values = json.loads((FILES / "llama-old-key.json").read_text(encoding="utf-8"))
+    del values["max_sequence_length"]
+    found = hf_model_of(values, HERE)
+    assert found.model.context == 2048
+    assert "max_position_embeddings 2,048" in found.notes[0].value and "llama" in found.notes[0].reason
+    assert hf_model_of(values | {"max_sequence_length": 4096}, HERE).model.context == 4096
+
+
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_the_type_s_own_class_is_counted_and_any_other_is_not(kind: str) -> None:
+    config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+    for name in known_keys(kind)["classes"]:
+        own = {"architectures": [name], "auto_map": {"AutoModelForCausalLM": f"modeling.{name}"}}
+        assert hf_model_of(config | own, HERE).model == hf_model_of(config, HERE).model
+        for other in (f"{name}Custom", f"Custom{name}", name.lower(), "LlamaForSequenceClassification", ""):
+            with pytest.raises(InputError, match="architectures"):
+                hf_model_of(config | {"architectures": [other]}, HERE)
+            with pytest.raises(InputError, match="auto_map"):
+                hf_model_of(config | {"auto_map": {"AutoModelForCausalLM": f"user/repo--modeling.{other}"}}, HERE)
+    for strange in ("LlamaForCausalLM", {"a": 1}, [7], 7):
+        with pytest.raises(InputError, match="architectures"):
+            hf_model_of(config | {"architectures": strange}, HERE)
+    for strange in ([1], "x", {"AutoModelForCausalLM": 7}):
+        with pytest.raises(InputError, match="auto_map"):
+            hf_model_of(config | {"auto_map": strange}, HERE)
+
+
+def test_a_model_without_a_head_is_counted_where_the_head_is_the_embedding_table() -> None:
+    assert hf_model_of(GPT2 | {"architectures": ["GPT2Model"]}, HERE).model.tied_embeddings
+    with pytest.raises(InputError, match="architectures = LlamaModel") as caught:
+        hf_model_of(LLAMA | {"architectures": ["LlamaModel"]}, HERE)
+    assert "no output head" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("base", "extra"),
+    [
+        (GPT2, {"attention_head_type": "multiquery"}),
+        (GPT2, {"multi_query": True}),
+        (LLAMA, {"draft_vocab_size": 32000}),
+        (LLAMA, {"num_local_experts": 8}),
+        (LLAMA, {"medusa_num_heads": 3}),
+        (LLAMA, {"qk_norm": True}),
+        (LLAMA, {"lora_rank": 8}),
+        (CASES["5.23.0 mistral head"]["config"], {"attention_bias": True}),
+    ],
+)
+def test_a_key_of_tensors_that_the_type_does_not_have_is_refused(base: dict[str, Any], extra: dict[str, Any]) -> None:
+    (key,) = extra
+    with pytest.raises(InputError, match=key) as caught:
+        hf_model_of(base | extra, HERE)
+    assert "--safetensors" in caught.value.remedy
+    for off in (None, False, 0):
+        assert hf_model_of(base | {key: off}, HERE).model == hf_model_of(base, HERE).model
+
+
+def test_a_key_that_nobody_reads_is_named() -> None:
+    assert hf_model_of(LLAMA, HERE).notes == ()
+    (note,) = hf_model_of(LLAMA | {"frobnicate": 3, "unsloth_version": "2024.9"}, HERE).notes
+    assert note.value == "not read: frobnicate"
+
+
+def test_other_names_of_a_key_are_those_of_transformers() -> None:
+    renamed = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
+    other = {renamed.get(key, key): value for key, value in GPT2.items()}
+    assert hf_model_of(other, HERE).model == hf_model_of(GPT2, HERE).model
+    with pytest.raises(InputError, match="n_embd = 32 and hidden_size = 64 contradict"):
+        hf_model_of(GPT2 | {"hidden_size": 64}, HERE)
+
+
+def test_null_is_no_value_and_has_no_default() -> None:
+    mistral = CASES["5.23.0 mistral window"]["config"]
+    absent = {key: value for key, value in mistral.items() if key != "sliding_window"}
+    assert hf_model_of(absent, HERE).model.sliding_window == 4096  # the type's own default
+    assert hf_model_of(mistral | {"sliding_window": None}, HERE).model.sliding_window is None

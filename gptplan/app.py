@@ -9,12 +9,12 @@ import io
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gptplan import __version__
-from gptplan.flags import refuse_old_flags, with_shared_flags
+from gptplan.flags import refuse_other_names, with_shared_flags
 from planner.errors import PlanError
 
 ABOUT = "Plan a GPT training run, run it, and see every prediction beside what really happened."
@@ -73,6 +73,12 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     return app
 
 
+def _flags_of(app: Any, command: str) -> frozenset[str]:
+    """Every spelling of a flag that a command has."""
+    parameters = app.commands[command].params
+    return frozenset(name for p in parameters for name in (*p.opts, *p.secondary_opts)) | {"--help"}
+
+
 def main() -> None:
     """Run the program; a user's mistake is one message on stderr and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -80,8 +86,10 @@ def main() -> None:
     # when the first word is a command only that one is built; help and "did you mean" want them all
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        refuse_old_flags(sys.argv[2:])
-        application(asked or COMMANDS)(prog_name="gptplan")
+        app = typer.main.get_command(application(asked or COMMANDS))
+        if asked and COMMANDS[asked[0]]:
+            refuse_other_names(sys.argv[2:], _flags_of(app, asked[0]))
+        app(prog_name="gptplan")
     except PlanError as error:
         sys.stderr.write(f"error: {error.message()}\n")
         sys.exit(2)

@@ -6,7 +6,7 @@ Every flag is text here: `planner` reads the units, so that a number is understo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,14 +42,32 @@ def with_shared_flags(command: Command) -> Command:
     return run
 
 
-def refuse_old_flags(words: Iterable[str]) -> None:
-    """Raises InputError for a flag that was renamed, with its new name: no old flag has an alias."""
+def refuse_other_names(words: Iterable[str], flags: Container[str]) -> None:
+    """Raises InputError for a flag that was renamed, and for a key of run.toml that is written as a flag.
+
+    flags: those that the command has. No flag has a second name.
+    """
     for word in words:
-        old = word.partition("=")[0]
-        new = OLD_FLAGS.get(old)
+        name = word.partition("=")[0]
+        if not name.startswith("--") or name in flags:
+            continue
+        new = OLD_FLAGS.get(name)
         if new is not None:
-            remedy = f"write {new.flag} {new.kind.placeholder}"
-            raise InputError(f"there is no flag {old}", why="it was renamed", remedy=remedy)
+            raise InputError(f"there is no flag {name}", why="it was renamed", remedy=f"write {_spelled(new)}")
+        meant = _meant(name)
+        if meant:
+            why = "a key of run.toml has that name, and flags have their own"
+            raise InputError(f"there is no flag {name}", why=why, remedy=meant)
+
+
+def _meant(name: str) -> str:
+    from planner.inputs.key_names import meant_by_flag  # the sections of a config, wanted for a wrong flag only
+
+    return meant_by_flag(name, _spelled, "write one with gptplan plan -o run.toml, edit it, and give it with --config")
+
+
+def _spelled(option: Option) -> str:
+    return f"{option.flag} {option.kind.placeholder}"
 
 
 def _text(name: str, value: str | bool | None) -> str | None:

@@ -10,6 +10,7 @@ from typing import TypedDict
 from planner.config.options import OPTION, flag
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.flags import Flags
+from planner.inputs.key_names import meant_by_flag
 
 KeywordValue = str | int | float | PathLike[str] | None
 
@@ -93,7 +94,8 @@ def flags_of(keywords: Mapping[str, object]) -> Flags:
     """The flags of these keywords. Raises InputError for an unknown keyword, and for a value of another type."""
     for name in keywords:
         if name not in OPTION:
-            raise UnknownNameError("keyword", name, OPTION)
+            meant = meant_by_flag(name, lambda option: f"{option.name}=…", "give its path before the keywords")
+            raise UnknownNameError("keyword", name, OPTION, meant)
     return Flags(**{name: _text(name, value) for name, value in keywords.items()})
 
 

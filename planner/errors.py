@@ -17,6 +17,7 @@ PlanError                 base: what happened, why, how to mend it; the command 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 
 class PlanError(Exception):
@@ -24,7 +25,15 @@ class PlanError(Exception):
 
     def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
         self.what, self.why, self.remedy = what, why, remedy
-        super().__init__(self.message())
+        super().__init__(what, why, remedy)
+
+    def __str__(self) -> str:
+        return self.message()
+
+    def with_note(self, note: str) -> Self:
+        """This error, with a note in brackets behind what happened."""
+        self.what += f" ({note})"
+        return self
 
     def message(self) -> str:
         """The whole message: one sentence of what, then the lines `why:` and `fix:` where they are known."""
@@ -43,12 +52,15 @@ class UnitError(InputError):
 
 
 class UnknownNameError(InputError):
-    """A name that is not in the list of known ones; the nearest are offered, none is substituted."""
+    """A name that is not in the list of known ones; the nearest are offered, none is substituted.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    meant: the sentence of what it was meant to be, in place of the nearest names.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], meant: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         close = nearest(name, self.known)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        hint = f"{meant}; " if meant else f"did you mean {' or '.join(close)}? " if close else ""
         some = ", ".join(self.known[:12]) + (f", … ({len(self.known)} in all)" if len(self.known) > 12 else "")
         super().__init__(
             f"unknown {kind} {name!r}",

@@ -72,6 +72,7 @@ def draft(
     optimizer = optimizer_of(flags, base, training.recipe, assumptions)
     whole = _validated(
         RunConfig,
+        "",
         model=model,
         training=training,
         optimizer=optimizer,
@@ -92,17 +93,18 @@ def draft(
     return whole.model_copy(update={"schedule": schedule, "provenance": provenance})
 
 
-def _validated(section: type[S], **values: Any) -> S:
+def _validated(section: type[S], name: str, **values: Any) -> S:
+    """`name`: what the section is called in a config, "" for the whole."""
     try:
         return section(**values)
     except ValidationError as error:
-        raise InputError(*explain_validation(error)) from None
+        raise InputError(*explain_validation(error, name)) from None
 
 
 def _over(section: type[S], name: str, flags: Flags, base: RunConfig | None) -> S:
     """The flags of a section over the file's values, else over its defaults."""
     values = getattr(base, name).model_dump() if base else {}
-    return _validated(section, **values | flags.keys(name))
+    return _validated(section, name, **values | flags.keys(name))
 
 
 def _seq(flags: Flags, base: RunConfig | None, assumptions: Assumptions) -> int:
@@ -143,7 +145,7 @@ def _hardware(
     old = base.hardware if base else None
     gpu = flags.gpu
     if gpu is not None and gpu != CPU and gpu not in presets.gpu_ids():
-        raise UnknownNameError("GPU", gpu, [*presets.gpu_ids(), CPU])
+        raise UnknownNameError("GPU", gpu, [*presets.gpu_ids(), CPU]).with_note("--gpu, in run.toml: hardware.gpu")
     if gpu is None and old is None:
         gpu = machine_gpu or DEFAULT_GPU
         rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"
@@ -163,7 +165,7 @@ def _hardware(
             assumptions.add(
                 "price_per_gpu_hour", "price list", f"the price in the file is that of another card, {old.gpu}"
             )
-    return _validated(HardwareConfig, **values)
+    return _validated(HardwareConfig, "hardware", **values)
 
 
 def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assumptions) -> TrainingConfig:
@@ -193,12 +195,15 @@ def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assum
         if name not in values:
             values[name] = default
             assumptions.add(name, default, "default")
-    return _validated(TrainingConfig, **values)
+    return _validated(TrainingConfig, "training", **values)
 
 
 def _recipe(flags: Flags, old: TrainingConfig | None, assumptions: Assumptions) -> str:
     if flags.recipe is not None:
-        return presets.recipe(flags.recipe).id
+        try:
+            return presets.recipe(flags.recipe).id
+        except UnknownNameError as error:
+            raise error.with_note("--recipe, in run.toml: training.recipe") from None
     precision = flags.value("precision")
     if precision is not None:
         return RECIPE_OF_PRECISION[precision]

@@ -30,7 +30,12 @@ class _Texts:
         """The parsed value in base units, None without a text. Raises UnitError, UnknownNameError or InputError."""
         text = getattr(self, name)
         option = OPTION[name]
-        return None if text is None else _PARSERS[option.kind.parser](text, option)
+        if text is None:
+            return None
+        try:
+            return _PARSERS[option.kind.parser](text, option)
+        except InputError as error:
+            raise error.with_note(f"in run.toml: {option.key}") if option.key else error from None
 
     def count(self, name: str) -> int | None:
         """The value of an option that takes a whole number."""

@@ -101,7 +101,7 @@ def _whole(values: dict[str, Any]) -> ModelConfig:
     try:
         return ModelConfig(**values)
     except ValidationError as error:
-        raise InputError(*explain_validation(error)) from None
+        raise InputError(*explain_validation(error, "model")) from None
 
 
 def _from_preset(name: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def optimizer_of(flags: Flags, base: RunConfig | None, recipe: str, assumptions:
     try:
         return OptimizerConfig(**values | typed | {"name": name, "implementation": way, "state_dtype": state_dtype})
     except ValidationError as error:
-        raise InputError(*explain_validation(error)) from None
+        raise InputError(*explain_validation(error, "optimizer")) from None
 
 
 def _defaults(name: str, old: OptimizerConfig | None, assumptions: Assumptions) -> dict[str, Any]:

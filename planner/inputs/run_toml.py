@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from planner.config.run import RunConfig
 from planner.config.section import Section
 from planner.counts.groups import parameter_groups
-from planner.counts.run import steps_of, tokens_per_step
-from planner.errors import ConfigError, nearest
+from planner.counts.run import gpu_of, recipe_of, steps_of, tokens_per_step
+from planner.errors import ConfigError, UnknownNameError
 from planner.files import read_text
+from planner.inputs.key_names import flags_named, meant_by_key, with_flag
 
 if TYPE_CHECKING:
     from tomlkit.items import Table
@@ -56,29 +57,40 @@ def config_from(values: dict[str, Any], name: str) -> RunConfig:
     except ValidationError as error:
         what, why, remedy = explain_validation(error)
         raise ConfigError(f"{name}: {what}", why=why, remedy=remedy) from None
+    _refuse_unknown_names(config, name)
     _refuse_impossible_run(config, name)
     return config
 
 
+def _refuse_unknown_names(config: RunConfig, name: str) -> None:
+    """A GPU and a recipe are names of presets, which no section sees."""
+    for ask, key in ((gpu_of, "hardware.gpu"), (recipe_of, "training.recipe")):
+        try:
+            ask(config)
+        except UnknownNameError as error:
+            raise error.with_note(f"{name}: {with_flag(key)}") from None
+
+
 def _refuse_impossible_run(config: RunConfig, name: str) -> None:
     """What no section sees alone: the steps follow from the batch, parameters' names from the model."""
-    steps, warmup = steps_of(config), config.schedule.warmup_steps
+    steps, warmup, tokens = steps_of(config), config.schedule.warmup_steps, config.training.tokens
     if steps < 1:
+        per_step = tokens_per_step(config)
         raise ConfigError(
-            f"{name}: training.tokens = {config.training.tokens} is less than one step of {tokens_per_step(config):,}",
+            f"{name}: {with_flag('training.tokens')} = {tokens:,} is less than one step of {per_step:,}",
             why="a step is never partial, so there would be none",
             remedy="give more tokens, or a smaller micro_batch or accumulation",
         )
     if warmup > steps:
         raise ConfigError(
-            f"{name}: schedule.warmup_steps = {warmup} is longer than the run of {steps:,} steps",
+            f"{name}: {with_flag('schedule.warmup_steps')} = {warmup:,} is longer than the run of {steps:,} steps",
             why="the rate would never reach its peak",
             remedy="give fewer warmup_steps, or more tokens",
         )
     if warmup + config.schedule.cooldown_steps > steps:
         raise ConfigError(
-            f"{name}: schedule.warmup_steps = {warmup} and schedule.cooldown_steps = {config.schedule.cooldown_steps} "
-            f"are longer than the run of {steps:,} steps",
+            f"{name}: {with_flag('schedule.warmup_steps')} = {warmup:,} and {with_flag('schedule.cooldown_steps')} = "
+            f"{config.schedule.cooldown_steps:,} are longer than the run of {steps:,} steps",
             why="the rate cannot rise and fall at once",
             remedy="give fewer of them, or more tokens",
         )
@@ -86,26 +98,37 @@ def _refuse_impossible_run(config: RunConfig, name: str) -> None:
         parameter_groups(config)
 
 
-def explain_validation(error: ValidationError) -> tuple[str, str, str]:
-    """The first complaint of a validation as (what, why, remedy); a misspelt key explains a missing one."""
+def explain_validation(error: ValidationError, section: str = "") -> tuple[str, str, str]:
+    """The first complaint of a validation as (what, why, remedy); a misspelt key explains a missing one.
+
+    section: dotted name of what was validated, "" for a whole config. Each key is named with its flag.
+    """
     complaints = error.errors(include_url=False)
     first = next((c for c in complaints if c["type"] == "extra_forbidden"), complaints[0])
-    where = ".".join(str(part) for part in first["loc"])
+    location = (*section.split("."), *first["loc"]) if section else first["loc"]
+    parts = [str(part) for part in location]
+    where = with_flag(".".join(parts))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _keys_at(first["loc"][:-1])
-        close = nearest(str(first["loc"][-1]), known)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        names = ", ".join(known)
-        return f"unknown key {where}{more}", "a misspelt key would be ignored in silence", f"{hint}known: {names}"
+        known = _keys_at(location[:-1])
+        meant = meant_by_key(parts[-1], ".".join(parts[:-1]), known)
+        hint = meant + ("" if meant.endswith("?") else ";") + " " if meant else ""
+        why = "an unknown key would be ignored in silence"
+        return f"unknown key {where}{more}", why, f"{hint}known: {', '.join(known)}"
     if first["type"] == "missing":
         return f"{where} is missing{more}", "the config is not whole without it", "add it, or write the file anew"
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":
         what, _, why = message.partition(": ")
-        return f"{where}: {what}{more}" if where else f"{what}{more}", why, "change one of the two"
+        return f"{where}: {what}{more}" if where else f"{what}{more}", why, _remedy_of(message, where)
     message = message.replace("Input should be", "it must be")
     return f"{where}: {message}{more}", f"found {repr(first['input'])[:60]}", "give a value of that kind"
+
+
+def _remedy_of(message: str, section: str) -> str:
+    """What to change about keys that contradict each other, with their flags."""
+    keys = flags_named(message, section)
+    return f"change {' or '.join(keys)}" if keys else "change one of the two"
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

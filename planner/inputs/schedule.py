@@ -75,7 +75,7 @@ def schedule_of(
     try:
         return ScheduleConfig(**values)
     except ValidationError as error:
-        raise InputError(*explain_validation(error)) from None
+        raise InputError(*explain_validation(error, "schedule")) from None
 
 
 def schedule_alone(flags: Flags) -> tuple[ScheduleConfig, Horizon, tuple[Assumption, ...]]:
@@ -128,7 +128,7 @@ def _kind(flags: Flags, old: ScheduleConfig | None, assumptions: Assumptions) ->
         if old is None:
             assumptions.add("schedule", kind, "default: cosine decay to a tenth of the peak (GPT-3 appendix B)")
     elif kind not in KINDS:
-        raise UnknownNameError("schedule", kind, KINDS)
+        raise UnknownNameError("schedule", kind, KINDS).with_note("--schedule, in run.toml: schedule.kind")
     for name in flags.given(*ONLY):
         if kind not in ONLY[name]:
             allowed = ONLY[name]

@@ -101,8 +101,8 @@ def _model(path: Path, state: State) -> ModelConfig:
     try:
         return ModelConfig.model_validate({"name": f"the model of {path.name}", "source": str(path)} | section)
     except ValidationError as error:
-        what, why, remedy = explain_validation(error)
-        raise CheckpointError(f"{path}: model.{what}", why=why, remedy=remedy) from None
+        what, why, remedy = explain_validation(error, "model")
+        raise CheckpointError(f"{path}: {what}", why=why, remedy=remedy) from None
 
 
 def _write(out: Path, named: dict[str, Tensor], config: str) -> None:

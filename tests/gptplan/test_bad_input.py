@@ -97,8 +97,14 @@ MISTAKES = {
     f"{RUN} --precision fp16": ("unknown --precision", "bf16"),
     f"{SHAPE} --family gtp2": ("unknown --family", "gpt2"),
     f"{RUN} --activation-checkpointing ful": ("unknown --activation-checkpointing", "full"),
-    f"{RUN} --optimizer adam": ("unknown --optimizer", "adamw"),
+    f"{RUN} --optimizer adam": ("unknown --optimizer", "adamw", "in run.toml: optimizer.name"),
+    f"{RUN} --attention flsh": ("unknown --attention", "flash", "in run.toml: training.attention_kernel"),
     f"{RUN} --schedule cosin": ("unknown schedule", "cosine", "inverse_sqrt"),
+    # keys of run.toml as flags
+    f"{RUN} --attention-kernel flash": ("no flag --attention-kernel", "write --attention flash|math|flex"),
+    f"{RUN} --usd-per-gpu-hour=2": ("no flag --usd-per-gpu-hour", "write --price-per-gpu-hour USD"),
+    f"{RUN} --training.micro_batch 4": ("write --micro-batch N for training.micro_batch",),
+    f"{RUN} --spike-window 50": ("no flag --spike-window", "guard.spike_window can be set in run.toml only"),
     # gaps
     "--tokens 1B": ("the model is missing", "--params"),
     "--params 125M": ("length of the run is missing", "--tokens"),

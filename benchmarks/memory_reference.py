@@ -1,13 +1,15 @@
-"""Simulated memory and PyTorch's own on fake tensors: allocations in order, peaks of phases, saved bytes."""
+"""Simulated memory and PyTorch's own: allocations in order, peaks of phases, saved bytes."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from planner.config.run import RunConfig
+from planner.counts.parameters import parameters_of
 from planner.counts.run import recipe_of, tokens_per_step
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
@@ -15,11 +17,12 @@ from planner.memory.ledger import Ledger
 from planner.memory.micro_batch import simulate_micro_batch
 from planner.memory.phases import simulate_run
 from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
-from reference_trainer.measure.replay import StorageTracker, replay, watch_phases, zero_inputs
+from reference_trainer.measure.replay import StorageTracker, Track, track_steps, watch_phases, zero_inputs
 from reference_trainer.optim.updater import make_optimizer
 
 SCALARS = 64  # bytes: the loss, its divisor, counts of steps
 SCALAR = 4  # bytes of the loss and of its gradient, which belong to the trainer, not to the model
+SMALL = 2_000_000  # parameters: up to here PyTorch computes real tensors faster than it makes fake ones
 Made = list[tuple[int, int]]  # bytes of each allocation, bytes alive after it
 
 
@@ -56,10 +59,25 @@ def simulated_allocations(config: RunConfig) -> Made:
     return [(size, live - before) for size, live in recorder.made if size > SCALAR]
 
 
+def _tensors(config: RunConfig) -> AbstractContextManager[object]:
+    """Real tensors for a small model. Fake ones for a large model, and for experts: their sizes would depend on values.
+
+    Both allocate the same: a test compares them for every option of the model.
+    """
+    small = config.model.moe is None and parameters_of(config.model).total <= SMALL
+    return nullcontext() if small else FakeTensorMode()
+
+
+def pytorch_track(config: RunConfig) -> Track:
+    """The peaks of every phase of two steps, evaluation, save and resume, as PyTorch allocates on a CPU."""
+    with _tensors(config):
+        return track_steps(config, StorageTracker())
+
+
 def pytorch_allocations(config: RunConfig) -> Made:
-    """PyTorch's allocations for the last micro-batch of a step, on fake tensors."""
+    """PyTorch's allocations for the last micro-batch of a step."""
     training, shape = config.training, (config.training.micro_batch, config.training.seq)
-    with FakeTensorMode():
+    with _tensors(config):
         model = build_model(config)
         model.make_tables(training.seq, torch.device("cpu"))
         inputs = zero_inputs(config, shape)
@@ -97,7 +115,7 @@ def difference_of(replayed: Made, simulated: Made) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PhasePeaks:
-    """Peak of one phase in bytes: predicted, and replayed on fake tensors."""
+    """Peak of one phase in bytes: predicted, and replayed by PyTorch."""
 
     phase: str
     predicted: int
@@ -111,13 +129,13 @@ class PhasePeaks:
 
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
     """The peaks of every phase of two steps, evaluation, save and resume."""
-    replayed = replay(config).by_phase()
+    replayed = pytorch_track(config).by_phase()
     return [PhasePeaks(p.phase, p.peak_bytes, replayed[p.phase]) for p in simulate_run(config).phases]
 
 
 def saved_bytes(config: RunConfig) -> dict[str, int]:
-    """Bytes that autograd saves in one forward pass, by operator, on fake tensors."""
-    with FakeTensorMode():
+    """Bytes that autograd saves in one forward pass, by operator."""
+    with _tensors(config):
         model = build_model(config)
         model.make_tables(config.training.seq, torch.device("cpu"))
         shape = (config.training.micro_batch, config.training.seq)

@@ -222,12 +222,17 @@ def replay(
     released, as an allocator must know. With accumulation two micro-batches are walked,
     the first and one that finds gradients there already.
     """
-    training, shape = config.training, (config.training.micro_batch, config.training.seq)
+    tracker = StorageTracker()
+    tracker.events, tracker.allocations = events, allocations
     with FakeTensorMode():
-        model = build_model(config)
-        model.make_tables(training.seq, torch.device("cpu"))
-        inputs = zero_inputs(config, shape)
-        tracker = StorageTracker()
-        tracker.events, tracker.allocations = events, allocations
-        tracked_steps(model, config, [inputs] * min(2, training.accumulation), tracker)
+        return track_steps(config, tracker)
+
+
+def track_steps(config: RunConfig, tracker: StorageTracker) -> Track:
+    """Peaks of the two steps on the tensors that PyTorch makes by default: real ones, or fake ones under their mode."""
+    training = config.training
+    model = build_model(config)
+    model.make_tables(training.seq, torch.device("cpu"))
+    inputs = zero_inputs(config, (training.micro_batch, training.seq))
+    tracked_steps(model, config, [inputs] * min(2, training.accumulation), tracker)
     return tracker.track

@@ -10,6 +10,7 @@ import itertools
 import pytest
 import torch
 
+from benchmarks.memory_reference import pytorch_track
 from planner.config.run import IMPLEMENTATIONS, OptimizerConfig, RunConfig
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
@@ -18,7 +19,7 @@ from planner.memory.optimizer_state import optimizer_memory
 from planner.memory.optimizer_step import Update
 from planner.memory.phases import Simulation, simulate_run
 from reference_trainer.measure.measure import build_model
-from reference_trainer.measure.replay import StorageTracker, replay
+from reference_trainer.measure.replay import StorageTracker
 from reference_trainer.optim.updater import make_optimizer
 
 RECIPES = ("mixed-bf16", "fp32", "pure-bf16", "master-bf16", "master-bf16-grad16", "mixed-fp16")
@@ -54,7 +55,7 @@ def peaks(simulated: Simulation) -> dict[str, int]:
 
 
 def assert_matches_pytorch(config: RunConfig) -> None:
-    seen = replay(config).by_phase()
+    seen = pytorch_track(config).by_phase()
     for simulated in (simulate_run(config), simulate_run(config, events=[])):
         for phase, predicted in peaks(simulated).items():
             assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])

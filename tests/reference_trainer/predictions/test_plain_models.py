@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.memory_reference import SCALAR, Recorder, difference_of, saved_bytes
+from benchmarks.memory_reference import SCALAR, Recorder, difference_of, pytorch_track, saved_bytes
 from planner import presets
 from planner.config.run import RunConfig
 from planner.counts.shape import shape_of
@@ -26,7 +26,7 @@ from planner.plan import estimate
 from reference_trainer.data.samples import open_data
 from reference_trainer.measure.measure import build_model, model_flops_per_step
 from reference_trainer.measure.probe import probe
-from reference_trainer.measure.replay import StorageEvent, Track, replay
+from reference_trainer.measure.replay import StorageTracker, Track, replay, track_steps
 
 FAMILIES = ("gpt2", "llama")
 CHECKPOINTING = ("none", "selective", "full")
@@ -69,7 +69,7 @@ def test_peaks_of_every_phase(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:
     config = config_of(family, checkpointing, precision, size)
-    assert_peaks_agree(config, replay(config))
+    assert_peaks_agree(config, pytorch_track(config))
 
 
 ORDERS = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, (1, 2)))
@@ -81,8 +81,9 @@ def test_every_allocation_of_a_micro_batch_in_order(
 ) -> None:
     """Forward and backward, allocation by allocation: the size of each, and what is alive after it."""
     config = config_of(family, checkpointing, precision, (2, 48, 3, 300, accumulation))
-    events: list[StorageEvent] = []
-    replay(config, events)
+    tracker = StorageTracker()
+    tracker.events = events = []
+    track_steps(config, tracker)
     names = [name for name, _, _ in events]
     begin = len(names) - 1 - names[::-1].index("phase forward_end")
     end = len(names) - 1 - names[::-1].index("phase optimizer_step")

@@ -21,9 +21,9 @@ demo: $(VENV)/.ready
 soak: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.soak --json benchmarks/results/soak.json
 
-# every property with 20 times the examples of `make test`
+# every property with 20 times the examples of `make test`; the last result is committed
 fuzz: $(VENV)/.ready
-	EXAMPLES=20 $(BIN)/python -m pytest -m hypothesis -o timeout=3600 -o faulthandler_timeout=4000
+	$(BIN)/python -m benchmarks.fuzz --json benchmarks/results/fuzz.json
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

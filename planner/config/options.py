@@ -34,6 +34,7 @@ def _count(placeholder: str = "N") -> Kind:
 
 
 COUNT, COUNT_OR_ZERO, SEED = _count(), Kind("count or zero", "N"), Kind("seed", "N")
+COUNT_OR_NONE, NUMBER_OR_NONE = Kind("count, 0 for none", "N"), Kind("number, 0 for none", "X")
 NUMBER, LEARNING_RATE, TERAFLOPS = Kind("number", "X"), Kind("number", "LR"), Kind("teraflops", "X")
 FRACTION, PERCENTAGE_OF_PEAK = Kind("fraction", "FRACTION"), Kind("number or zero", "LR")
 MONEY, PATH, NAME = Kind("money", "USD"), Kind("text", "FILE"), Kind("text", "NAME")
@@ -127,7 +128,7 @@ OPTIONS: tuple[Option, ...] = (
            "model.biases", _W),
     Option("tied", MODEL, SWITCH, "Whether the output head is the embedding table.", "model.tied_embeddings", _W,
            "embeddings"),
-    Option("sliding_window", MODEL, COUNT_OR_ZERO, "Keys that a query sees; 0: all before it.",
+    Option("sliding_window", MODEL, COUNT_OR_NONE, "Keys that a query sees; 0: all before it.",
            "model.sliding_window", _W),
     Option("experts", MODEL, COUNT, "Routed experts in place of the MLP.", "model.moe.experts", _W),
     Option("top_k", MODEL, COUNT, "Routed experts that each token uses.", "model.moe.top_k", _W, "experts per token"),

@@ -23,8 +23,6 @@ def changed_options(values: dict[str, Any], flags: Flags, assumptions: Assumptio
     Raises UnknownNameError for an unknown choice, InputError where an option needs another.
     """
     found = {key: value for key, value in flags.keys("model").items() if key not in NUMBERS}
-    if "sliding_window" in found:
-        found["sliding_window"] = found["sliding_window"] or None
     found = {k: v for k, v in found.items() if values.get(k) != v}
     found |= _what_follows(values, found, flags, assumptions)
     return found | _experts(values | found, flags, assumptions)

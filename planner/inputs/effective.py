@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.config.options import OPTIONS, Option, value_at
+from planner.config.options import COUNT_OR_NONE, NUMBER_OR_NONE, OPTIONS, Option, value_at
 from planner.inputs.draft import RECIPE_OF_PRECISION
 from planner.plan import Plan
 from planner.units import format_number, spell_count
@@ -27,7 +27,6 @@ def effective(plan: Plan) -> dict[str, str]:
         "params": spell_count(plan.nominal_parameters),
         "model": config.model.name,
         "rotary_dim": str(config.model.rope_dim) if config.model.position == "rotary" else "none",
-        "sliding_window": str(config.model.sliding_window or 0),
         "tokens": spell_count(plan.tokens.requested),
         "steps": str(plan.batch.steps),
         "global_batch_tokens": str(plan.batch.tokens_per_step),
@@ -43,7 +42,7 @@ def effective(plan: Plan) -> dict[str, str]:
 
 def _text(option: Option, value: object) -> str:
     if value is None:
-        return "none"
+        return "0" if option.kind in (COUNT_OR_NONE, NUMBER_OR_NONE) else "none"
     if isinstance(value, bool):
         return option.kind.choices[not value]
     return format_number(value) if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ from planner.config.run import Assumption, RunConfig
 from planner.errors import InputError, UnitError, UnknownNameError
 from planner.units import TERA, parse_count, parse_money, parse_number
 
+FROM_ZERO = ("number or zero", "number, 0 for none", "fraction")  # kinds of real numbers that may be 0
 LARGEST = 10**18  # the largest count in a config
 OPTION_NAMES = (*MAIN, *(option.name for option in OPTIONS if option.name not in MAIN))  # in the order of the form
 
@@ -74,7 +75,7 @@ else:
 
 
 def _count(text: str, option: Option) -> int:
-    found = parse_count(text, name=option.flag, allow_zero=option.kind.parser == "count or zero")
+    found = parse_count(text, name=option.flag, allow_zero=option.kind.parser != "count")
     if found > LARGEST:
         raise UnitError(
             f"{option.flag}: {text[:40]!r} is larger than 10^18",
@@ -85,7 +86,7 @@ def _count(text: str, option: Option) -> int:
 
 
 def _number(text: str, option: Option) -> float:
-    return parse_number(text, name=option.flag, allow_zero=option.kind.parser in ("number or zero", "fraction"))
+    return parse_number(text, name=option.flag, allow_zero=option.kind.parser in FROM_ZERO)
 
 
 def _fraction(text: str, option: Option) -> float:
@@ -105,6 +106,8 @@ _PARSERS: dict[str, Callable[[str, Option], Any]] = {
     "count": _count,
     "count or zero": _count,
     "seed": lambda text, option: parse_count(text, name=option.flag, allow_zero=True),
+    "count, 0 for none": lambda text, option: _count(text, option) or None,
+    "number, 0 for none": lambda text, option: _number(text, option) or None,
     "number": _number,
     "number or zero": _number,
     "teraflops": lambda text, option: _number(text, option) * TERA,
@@ -131,10 +134,13 @@ class Assumptions:
     """Collects the assumptions of a draft: those of the file that no flag ended, then its own."""
 
     def __init__(self, flags: Flags, base: RunConfig | None) -> None:
-        ended = {key for name in flags.given(*OPTION_NAMES) for key in ended_by(name)}
+        typed = flags.given(*OPTION_NAMES)
+        ended = {key for name in typed for key in ended_by(name)}
+        self.typed = ended.intersection(typed)
         carried = base.provenance.assumptions if base else ()
         self.found = {a.key: a for a in carried if a.key not in ended}
 
     def add(self, key: str, value: object, source: str) -> None:
-        """Record that `key` was not given, which value it got, and by which rule."""
-        self.found[key] = Assumption(key=key, value=str(value), source=source)
+        """Record that `key` was not given, which value it got, and by which rule; nothing for a flag that was typed."""
+        if key not in self.typed:
+            self.found[key] = Assumption(key=key, value=str(value), source=source)

@@ -69,6 +69,7 @@ class Keywords(TypedDict, total=False):
     optimizer: KeywordValue
     optimizer_implementation: KeywordValue
     state_dtype: KeywordValue
+    clip_norm: KeywordValue
     clip_value: KeywordValue
     schedule: KeywordValue
     min_lr: KeywordValue

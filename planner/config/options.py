@@ -180,6 +180,8 @@ OPTIONS: tuple[Option, ...] = (
            "optimizer.implementation", _R, "optimizer update", "the optimizer's first"),
     Option("state_dtype", NUMERICS, _choice("fp32", "bf16"), "Type of the moments of adamw and lion.",
            "optimizer.state_dtype", on_resume.OPTIMIZER, "moments dtype", "the weights'"),
+    Option("clip_norm", NUMERICS, NUMBER_OR_NONE, "Largest global norm of the gradients; 0: no clipping.",
+           "optimizer.clip_norm", on_resume.MOMENTS, default="1"),
     Option("clip_value", NUMERICS, NUMBER, "Largest gradient element; larger ones are clipped, before the norm is.",
            "optimizer.clip_value", on_resume.MOMENTS),
     # learning rate

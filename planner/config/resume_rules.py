@@ -47,7 +47,7 @@ WITHOUT_FLAG: tuple[tuple[Rule, str, tuple[str, ...]], ...] = (
     (ROUNDING, "describes other programs than the trainer", ("training.returns_logits",)),
     (MOMENTS, "published values of the optimizer; edit run.toml", (
         "optimizer.beta1", "optimizer.beta2", "optimizer.momentum", "optimizer.eps", "optimizer.weight_decay",
-        "optimizer.clip_norm", "optimizer.groups",
+        "optimizer.groups",
     )),
     (GUARD, "rarely changed; edit run.toml", (
         "guard.spike_sigmas", "guard.spike_window", "guard.nonfinite_limit", "guard.rollback_skips",

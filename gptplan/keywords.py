@@ -44,6 +44,7 @@ class Keywords(TypedDict, total=False):
     position: KeywordValue
     rotary_dim: KeywordValue
     norm: KeywordValue
+    norm_bias: KeywordValue
     norm_placement: KeywordValue
     qk_norm: KeywordValue
     mlp: KeywordValue
@@ -69,6 +70,7 @@ class Keywords(TypedDict, total=False):
     optimizer: KeywordValue
     optimizer_implementation: KeywordValue
     state_dtype: KeywordValue
+    momentum: KeywordValue
     clip_norm: KeywordValue
     clip_value: KeywordValue
     schedule: KeywordValue

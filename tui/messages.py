@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from planner.config.options import OPTIONS, SWITCH, flag
+from planner.config.options import OPTIONS, flag
 from planner.errors import PlanError
 
 _LABELS = {
     **{option.flag: option.short for option in OPTIONS},
-    **{flag(word): f"{o.short} {word}" for o in OPTIONS if o.kind is SWITCH for word in o.kind.choices},
+    **{flag(word): f"{o.short} {word}" for o in OPTIONS if o.kind.parser == "switch" for word in o.kind.choices},
 }
 
 

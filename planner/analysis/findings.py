@@ -118,7 +118,7 @@ def _optimizer(plan: Plan) -> Iterator[Finding]:
             "warning", "rate_of_adamw", f"the peak learning rate follows the rule for AdamW; {rate}", "give --peak-lr"
         )
     if o.clip_norm is None:
-        yield Finding("warning", "no_clipping", "gradients are not clipped", "set clip_norm = 1.0 in run.toml")
+        yield Finding("warning", "no_clipping", "gradients are not clipped", "give --clip-norm 1")
     elif outside(o.clip_norm, general["clip_norm"]):
         yield Finding("note", "clip_norm", f"clipping at {o.clip_norm:g} is unusual", "1.0 is the common value")
     if outside(o.weight_decay, general["weight_decay"]):

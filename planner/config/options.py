@@ -29,6 +29,10 @@ def _choice(*names: str, placeholder: str = "") -> Kind:
     return Kind("choice", placeholder or "|".join(names), names)
 
 
+def _switch(on: str, off: str) -> Kind:
+    return Kind("switch", "", (on, off))
+
+
 def _count(placeholder: str = "N") -> Kind:
     return Kind("count", placeholder)
 
@@ -38,7 +42,7 @@ COUNT_OR_NONE, NUMBER_OR_NONE = Kind("count, 0 for none", "N"), Kind("number, 0 
 NUMBER, LEARNING_RATE, TERAFLOPS = Kind("number", "X"), Kind("number", "LR"), Kind("teraflops", "X")
 FRACTION, PERCENTAGE_OF_PEAK = Kind("fraction", "FRACTION"), Kind("number or zero", "LR")
 MONEY, PATH, NAME = Kind("money", "USD"), Kind("text", "FILE"), Kind("text", "NAME")
-YES_NO, SWITCH = Kind("yes or no", "yes|no", ("yes", "no")), Kind("switch", "", ("tied", "untied"))
+YES_NO = Kind("yes or no", "yes|no", ("yes", "no"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("rotary_dim", MODEL, COUNT, "Channels of a head with rotary embedding.", "model.rotary_dim", _W),
     Option("norm", MODEL, _choice("layernorm", "rmsnorm"), "Kind of normalisation.", "model.norm", _W,
            ends=("norm_parameters",)),
+    Option("norm_bias", MODEL, _switch("norm-bias", "no-norm-bias"), "Whether the norms have a bias beside their gain.",
+           label="norms' bias", ends=("norm_parameters",)),
     Option("norm_placement", MODEL, _choice("pre", "post", "both"), "Before a sub-layer, on its output, or both.",
            "model.norm_placement", _W),
     Option("qk_norm", MODEL, _choice("none", "head", "full"), "Norm of queries and keys: per head, or full width.",
@@ -126,8 +132,8 @@ OPTIONS: tuple[Option, ...] = (
            "Activation of the MLP; swiglu and geglu have a gate.", "model.mlp", _W, "MLP"),
     Option("biases", MODEL, _choice("none", "qkv", "attention", "all"), "Linear layers with a bias.",
            "model.biases", _W),
-    Option("tied", MODEL, SWITCH, "Whether the output head is the embedding table.", "model.tied_embeddings", _W,
-           "embeddings"),
+    Option("tied", MODEL, _switch("tied", "untied"), "Whether the output head is the embedding table.",
+           "model.tied_embeddings", _W, "embeddings"),
     Option("sliding_window", MODEL, COUNT_OR_NONE, "Keys that a query sees; 0: all before it.",
            "model.sliding_window", _W),
     Option("experts", MODEL, COUNT, "Routed experts in place of the MLP.", "model.moe.experts", _W),
@@ -180,6 +186,7 @@ OPTIONS: tuple[Option, ...] = (
            "optimizer.implementation", _R, "optimizer update", "the optimizer's first"),
     Option("state_dtype", NUMERICS, _choice("fp32", "bf16"), "Type of the moments of adamw and lion.",
            "optimizer.state_dtype", on_resume.OPTIMIZER, "moments dtype", "the weights'"),
+    Option("momentum", NUMERICS, FRACTION, "Momentum of sgd or muon.", label="momentum", ends=("momentum",)),
     Option("clip_norm", NUMERICS, NUMBER_OR_NONE, "Largest global norm of the gradients; 0: no clipping.",
            "optimizer.clip_norm", on_resume.MOMENTS, default="1"),
     Option("clip_value", NUMERICS, NUMBER, "Largest gradient element; larger ones are clipped, before the norm is.",

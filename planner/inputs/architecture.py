@@ -13,7 +13,7 @@ from planner.inputs.flags import Assumptions, Flags
 
 NUMBERS = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab")  # the shape
 # every other flag of a model's architecture
-CHOICES = tuple(option.name for option in OPTIONS if option.key.startswith("model.") and option.name not in NUMBERS)
+CHOICES = ("norm_bias", *(o.name for o in OPTIONS if o.key.startswith("model.") and o.name not in NUMBERS))
 DEFAULT_TOP_K = 2
 
 
@@ -36,7 +36,9 @@ def _what_follows(
     if "position" in found:  # what belongs to another kind of position goes with it
         more |= {"position_rows": None, "no_position_every": None}
         more |= {} if "rotary_dim" in found else {"rotary_dim": None}
-    if "norm" in found and values["norm_parameters"] != "none":
+    if flags.norm_bias is not None:
+        more["norm_parameters"] = _norm_parameters(values | found, bool(flags.value("norm_bias")))
+    elif "norm" in found and values["norm_parameters"] != "none":
         more["norm_parameters"] = "gain" if found["norm"] == "rmsnorm" else "gain+bias"
         assumptions.add("norm_parameters", more["norm_parameters"], "LayerNorm has a gain and a bias, RMSNorm a gain")
     if "mlp" in found and flags.ffn is None and (found["mlp"] in GATED) != (values["mlp"] in GATED):
@@ -44,6 +46,17 @@ def _what_follows(
     if found.get("sliding_window", 1) is None:
         more["full_attention_every"] = None
     return {k: v for k, v in more.items() if values.get(k) != v}
+
+
+def _norm_parameters(values: dict[str, Any], bias: bool) -> str:
+    """With a bias gain and bias; without one a gain, or nothing where there was nothing. Raises InputError."""
+    if bias and values["norm"] == "rmsnorm":
+        raise InputError(
+            "--norm-bias: an RMSNorm has no bias",
+            why="it divides by the root mean square and multiplies by a gain; only LayerNorm has a bias",
+            remedy="leave --norm-bias out, or add --norm layernorm",
+        )
+    return "gain+bias" if bias else "none" if values["norm_parameters"] == "none" else "gain"
 
 
 def _experts(values: dict[str, Any], flags: Flags, assumptions: Assumptions) -> dict[str, Any]:

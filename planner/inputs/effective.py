@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from planner.config.options import COUNT_OR_NONE, NUMBER_OR_NONE, OPTIONS, Option, value_at
+from planner.config.options import COUNT_OR_NONE, NUMBER_OR_NONE, OPTION, OPTIONS, Option, value_at
 from planner.inputs.draft import RECIPE_OF_PRECISION
+from planner.inputs.optimizer import MOMENTUM
 from planner.plan import Plan
 from planner.units import format_number, spell_count
 
@@ -22,11 +23,14 @@ WITHOUT_VALUE = (
 def effective(plan: Plan) -> dict[str, str]:
     """Option → text, in the table's order; those in WITHOUT_VALUE are left out."""
     config, price = plan.config, plan.cost.usd_per_gpu_hour
+    momentum = MOMENTUM.get(config.optimizer.name)
     precision = {recipe: name for name, recipe in RECIPE_OF_PRECISION.items()}
     by_rule = {
         "params": spell_count(plan.nominal_parameters),
         "model": config.model.name,
         "rotary_dim": str(config.model.rope_dim) if config.model.position == "rotary" else "none",
+        "norm_bias": OPTION["norm_bias"].kind.choices[config.model.norm_parameters != "gain+bias"],
+        "momentum": format_number(getattr(config.optimizer, momentum)) if momentum else "none",
         "tokens": spell_count(plan.tokens.requested),
         "steps": str(plan.batch.steps),
         "global_batch_tokens": str(plan.batch.tokens_per_step),

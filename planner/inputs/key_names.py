@@ -11,6 +11,13 @@ from planner.errors import nearest
 
 SECTION_KEYS = tuple(dict.fromkeys((*keys_of_a_config(), *BY_KEY)))  # section.key of every key in a config
 
+# options without a key of their own, where the table does not say what they set
+SETS = {
+    "pad_vocab": "model.vocab",
+    "norm_bias": "model.norm_parameters",
+    "momentum": "optimizer.momentum of muon and optimizer.beta1 of sgd",
+}
+
 
 def with_flag(key: str) -> str:
     """`training.attention_kernel (--attention)`; the key alone where it has no flag."""
@@ -70,8 +77,10 @@ def meant_by_flag(name: str, spell: Callable[[Option], str], no_flag: str) -> st
 
 
 def _set_by(option: Option) -> str:
+    if option.name in SETS:
+        return SETS[option.name]
     if option.panel == MODEL:
-        return "several keys of [model]" if option.name != "pad_vocab" else "model.vocab"
+        return "several keys of [model]"
     keys = [OPTION[name].key for name in ended_by(option.name) if name in OPTION and OPTION[name].key]
     return keys[0] if keys else "several keys"
 

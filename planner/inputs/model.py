@@ -77,6 +77,7 @@ def model_of(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assump
 def _was_typed(key: str, flags: Flags) -> bool:
     """Whether a flag says this key itself; others follow from one that does."""
     names = [option.name for option in OPTIONS if option.key.startswith(f"model.{key}")]
+    names += ["norm_bias"] if key == "norm_parameters" else []
     return key == "vocab" or bool(flags.given(*names))
 
 

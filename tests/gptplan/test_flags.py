@@ -26,8 +26,8 @@ CONTRACT = frozenset(
 --position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
 --runtime --attention --document-masking --loss-kind --loss-chunks --dropout --activation-checkpointing-every
---allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-norm
---clip-value
+--allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-norm --momentum
+--norm-bias --clip-value
 """.split()  # noqa: SIM905 (65 names read better as text)
 )
 

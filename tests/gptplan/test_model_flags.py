@@ -35,6 +35,9 @@ def model(call: Call, *words: str) -> dict[str, Any]:
         ("--position none", {"position": "none"}),
         ("--norm rmsnorm", {"norm": "rmsnorm", "norm_parameters": "gain"}),
         ("--norm layernorm", {"norm": "layernorm", "norm_parameters": "gain+bias"}),
+        ("--no-norm-bias", {"norm": "layernorm", "norm_parameters": "gain", "name": "gpt2 with norm_parameters gain"}),
+        ("--norm-bias", {"norm_parameters": "gain+bias", "name": "gpt2"}),
+        ("--norm rmsnorm --no-norm-bias", {"norm": "rmsnorm", "norm_parameters": "gain"}),
         ("--norm-placement both", {"norm_placement": "both"}),
         ("--qk-norm head", {"qk_norm": "head"}),
         ("--mlp relu2", {"mlp": "relu2", "ffn": 3072}),
@@ -109,6 +112,7 @@ def test_padding_of_a_model_by_its_parameters(call: Call) -> None:
     ("words", "said"),
     [
         ("--model gpt2 --position sinus", ("unknown --position 'sinus'", "learned")),
+        ("--model llama-2-7b --norm-bias", ("--norm-bias: an RMSNorm has no bias", "--norm layernorm")),
         ("--model gpt2 --norm rms", ("unknown --norm 'rms'", "did you mean rmsnorm")),
         ("--model gpt2 --norm-placement sandwich", ("unknown --norm-placement",)),
         ("--model gpt2 --qk-norm yes", ("unknown --qk-norm", "head")),
@@ -191,3 +195,14 @@ def test_weights_are_held_against_the_model(call: Call) -> None:
     assert other.code == 0 and "weights_layers" in other.err and "weights_parameters" in other.err
     call("estimate", "--model", "gpt2", "--safetensors", "config.json", *RUN).refused("safetensors")
     call("estimate", "--model", "gpt2", "--safetensors", "nothing.safetensors", *RUN).refused("does not exist")
+
+
+def test_norms_without_bias_stay_what_they_are(call: Call) -> None:
+    """A model whose norms learn nothing keeps that, and with a bias it has a gain too."""
+    assert model(call, "--model", "olmo-1b", "--no-norm-bias")["norm_parameters"] == "none"
+    assert model(call, "--model", "olmo-1b", "--norm-bias")["norm_parameters"] == "gain+bias"
+    small, whole = (
+        json.loads(call("estimate", "--model", "gpt2", *RUN, flag, "--json").out)["model"]["parameters"]["total"]
+        for flag in ("--no-norm-bias", "--norm-bias")
+    )
+    assert whole - small == 25 * 768  # 12 blocks of 2 norms, and the last

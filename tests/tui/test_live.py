@@ -8,7 +8,7 @@ from pathlib import Path
 from textual.events import Paste
 from textual.widgets import Input, Static
 
-from planner.config.options import OPTIONS, SWITCH
+from planner.config.options import OPTIONS
 from planner.errors import InputError
 from planner.inputs.run_toml import config_text, load_config
 from planner.units import format_count_exact, format_money
@@ -226,7 +226,7 @@ def test_messages_name_fields_by_their_labels():
         "  fix: give “training tokens”, such as “training tokens” 10B"
     )
     for option in OPTIONS:
-        assert with_labels(f"{option.flag}: 'x'") == f"“{option.short}”: 'x'" or option.kind is SWITCH
+        assert with_labels(f"{option.flag}: 'x'") == f"“{option.short}”: 'x'" or option.kind.parser == "switch"
     assert form_message(InputError("--tokens: 'x' is not a count"), "tokens") == "'x' is not a count"
     assert form_message(InputError("--tokens: 'x' is not a count"), "seq").startswith("“training tokens”: ")
     assert with_labels("gptplan run --resume DIR") == "gptplan run --resume DIR"

@@ -42,3 +42,29 @@ def test_over_a_file_its_clipping_stands_unless_it_is_typed() -> None:
 def test_a_norm_that_is_none_is_refused_with_its_key(text: str) -> None:
     with pytest.raises(InputError, match=r"--clip-norm.*optimizer\.clip_norm"):
         drafted(clip_norm=text)
+
+
+def test_the_momentum_is_the_optimizer_s_own_key() -> None:
+    sgd, muon = drafted(optimizer="sgd", momentum="0.8"), drafted(optimizer="muon", momentum="0.8")
+    assert (sgd.optimizer.beta1, muon.optimizer.momentum, muon.optimizer.beta1) == (0.8, 0.8, 0.9)
+    assert "momentum 0.9" in assumed(drafted(optimizer="sgd"))["optimizer"]
+    assert "momentum 0" not in assumed(sgd)["optimizer"] and "decay 0.0001" in assumed(sgd)["optimizer"]
+
+
+def test_a_momentum_over_a_file_ends_the_assumed_one_and_keeps_the_decay() -> None:
+    over = drafted(drafted(optimizer="sgd"), momentum="0")
+    assert over.optimizer.beta1 == 0.0
+    assert assumed(over)["optimizer"] == "SGD with momentum, decay 0.0001"
+    assert drafted(over, gpus="2").optimizer.beta1 == 0.0
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "lion", "adafactor"])
+def test_an_optimizer_without_momentum_refuses_one(name: str) -> None:
+    with pytest.raises(InputError, match=f"--momentum has no effect on {name}"):
+        drafted(optimizer=name, momentum="0.9")
+
+
+@pytest.mark.parametrize("text", ["1", "100%", "1.1", "-0.1", "nan"])
+def test_a_momentum_is_below_one(text: str) -> None:
+    with pytest.raises(InputError, match="--momentum"):
+        drafted(optimizer="sgd", momentum=text)

@@ -18,6 +18,7 @@ from planner.log import Log
 from planner.units import format_bytes
 from reference_trainer.checkpoint.checkpoint import bytes_needed
 from reference_trainer.checkpoint.retention import check_space
+from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.samples import TokenData
 from reference_trainer.device.device import Show, device_name, pick_device, progress
 from reference_trainer.device.os_signals import StopSignals
@@ -67,6 +68,8 @@ def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: Token
         check_space(directory.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
         directory.event("resume" if options.resume else "start", step=job.done, **start_details(job.context, options))
         log(f"{data.description}; training on {device_name(device)}")
+        for line in () if data.summary is None else summary_lines(data.summary):
+            log(line)
         for note in notes:
             log(note)
         if device.type == "cuda":

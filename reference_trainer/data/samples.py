@@ -23,8 +23,9 @@ from torch import Tensor
 from planner.config.run import RunConfig
 from planner.errors import DataError
 from planner.units import format_count
+from reference_trainer.data.corpus.listing import ReadSummary
 from reference_trainer.data.corpus.shards import TokenArray, is_scanned_fully, scan
-from reference_trainer.data.corpus.sources import ReadOptions, Source, open_source, split_off
+from reference_trainer.data.corpus.sources import ReadOptions, Source, open_source, split_off, without_validation
 from reference_trainer.model.losses import IGNORED_TARGET
 
 
@@ -36,6 +37,7 @@ class TokenData:
     end_of_text: the id that ends a text, None where none is known. validation: what is held out, where that was asked.
     bytes_per_token: bytes of text that a token stands for on average, None where unknown: for bits per byte.
     vocab: the model's, where not every token was checked at the start: then each batch is checked against it.
+    summary: files read and not read; None of the built-in text, which is left out on purpose where it is long.
     """
 
     tokens: TokenArray
@@ -46,6 +48,7 @@ class TokenData:
     validation: TokenData | None = None
     bytes_per_token: float | None = None
     vocab: int | None = None
+    summary: ReadSummary | None = None
 
 
 class MicroBatch(NamedTuple):
@@ -78,15 +81,14 @@ def open_data(
     """
     try:
         source = open_source(path, vocab, reading or ReadOptions())
-        if hold_out:
-            source = split_off(source)
-        validation = None if source.validation is None or not hold_out else _opened(source.validation, vocab, seq)
+        source = split_off(source) if hold_out else without_validation(source)
+        validation = None if source.validation is None else _opened(source.validation, vocab, seq)
         return replace(_opened(source, vocab, seq), validation=validation)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise DataError(
             f"cannot read the training data at {str(path)!r}",
             why=str(error),
-            remedy="give a text file, JSON-lines, a folder of them, a .bin of tokens, or a prepared directory",
+            remedy="give text, JSON-lines, Parquet, a folder of them, a .bin of tokens, or a prepared directory",
         ) from error
 
 
@@ -114,6 +116,7 @@ def _opened(source: Source, vocab: int, seq: int) -> TokenData:
         end_of_text=source.end_of_text,
         bytes_per_token=None if source.source_bytes is None else source.source_bytes / len(tokens),
         vocab=None if is_scanned_fully(tokens) else vocab,
+        summary=source.summary,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from planner.counts.run import steps_of, tokens_per_step
 from planner.step_time.throughput import MFU_CONVENTION
+from reference_trainer.data.corpus.listing import summary_record
 from reference_trainer.device.device import device_name, read_memory
 from reference_trainer.metrics.metrics_file import MetricValue
 from reference_trainer.step.options import RunOptions
@@ -58,6 +59,7 @@ def start_details(context: StepContext, options: RunOptions) -> dict[str, object
         "parameters": sum(p.numel() for p in context.model.parameters()),
         "data": context.data.description,
         "data_fingerprint": context.data.fingerprint,
+        "data_sources": None if context.data.summary is None else summary_record(context.data.summary),
         "tokens_per_step": tokens_per_step(context.config),
         "flops_per_step": options.flops_per_step,
         "hardware_flops_per_step": options.hardware_flops_per_step,

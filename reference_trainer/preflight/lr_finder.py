@@ -17,6 +17,7 @@ from planner.config.run import RunConfig
 from planner.errors import InputError
 from planner.log import Log
 from planner.runs.rate_search import RateSearch, has_exploded, rates_between, search_of
+from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.device.device import pick_device
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.loop.device_adaptation import adapt_to_device
@@ -42,6 +43,8 @@ def find_learning_rate(
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
     tokens = opened_for(config, data)
+    for line in () if tokens.summary is None else summary_lines(tokens.summary):
+        log(line)
     with numerics(False, config.training.recipe == "tf32"), explained(config, where, "in the range test"):
         return lr_range_test(build(config, where, tokens), *span)
 

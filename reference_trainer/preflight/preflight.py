@@ -24,6 +24,7 @@ from planner.plan import Plan, estimate
 from planner.runs.preflight import Check, Preflight, ShownSample, Value
 from planner.units import format_count, format_duration, format_number
 from reference_trainer.data.codecs import is_text
+from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.device.out_of_memory import explained
@@ -150,6 +151,13 @@ def _data(state: PreflightState) -> TokenData | None:
         "epochs": epochs,
         "sha256": data.fingerprint,
     }
+    if data.summary is not None:
+        read = data.summary
+        values |= {"files": read.files, "documents": read.documents, "bytes": read.bytes}
+        values |= {"files_not_read": len(read.skipped)}
+        measured += f"; {len(read.skipped)} files not read" if read.skipped else ""
+        for line in summary_lines(read):
+            state.log(line)
     expected = f"{format_count(tokens)} trained on"
     if found:
         state.checks.append(Check(name, "warning", measured, expected, found[0].message, found[0].remedy, values))

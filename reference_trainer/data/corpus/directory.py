@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import DataError
+from reference_trainer.data.corpus.listing import SkippedFile, skipped_beside
 
 META = "meta.json"
 FORMAT = "gptplan-data"
@@ -23,11 +24,15 @@ TRAIN, VALIDATION = {"train", "training"}, {"val", "valid", "validation"}
 
 @dataclass(frozen=True, slots=True)
 class TokenFiles:
-    """Files in the order of their tokens; `meta` is that of a prepared directory, None of another."""
+    """Files in the order of their tokens; `meta` is that of a prepared directory, None of another.
+
+    skipped: what else lies in the directory, and is not read.
+    """
 
     train: tuple[Path, ...]
     validation: tuple[Path, ...]
     meta: dict[str, Any] | None
+    skipped: tuple[SkippedFile, ...] = ()
 
 
 def token_files(path: Path) -> TokenFiles | None:
@@ -62,7 +67,14 @@ def token_files(path: Path) -> TokenFiles | None:
         raise DataError(
             f"{str(path)!r} holds validation tokens only", why=f"such as {validation[0].name}", remedy="add a train.bin"
         )
-    return TokenFiles(named or tuple(rest), validation, None)
+    skipped = skipped_beside(path, set(files), _why_not_tokens)
+    return TokenFiles(named or tuple(rest), validation, None, skipped)
+
+
+def _why_not_tokens(file: Path) -> str:
+    if file.suffix == ".bin":
+        return "it lies in a subfolder, and only the folder itself is read for tokens"
+    return "the files of tokens are read instead"
 
 
 def _words(file: Path) -> set[str]:
@@ -99,7 +111,8 @@ def _prepared(path: Path) -> TokenFiles:
     if not right:
         raise _unreadable(path, f"it is not {FORMAT} of version {VERSION} with at least one shard, all beside it")
     _refuse_twins([*train, *validation])
-    return TokenFiles(train, validation, meta)
+    known = {*train, *validation, path / META}
+    return TokenFiles(train, validation, meta, skipped_beside(path, known, lambda _: f"{META} does not list it"))
 
 
 def _unreadable(path: Path, why: str) -> DataError:

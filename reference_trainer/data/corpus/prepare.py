@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 from planner.errors import DataError, InputError
 from reference_trainer.data.corpus.directory import FORMAT, VERSION
 from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS, Array
+from reference_trainer.data.corpus.listing import Listing, ReadSummary, SkippedFile, summary_record, text_files
 from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, scan
-from reference_trainer.data.corpus.texts import TextDocument, documents, text_files
+from reference_trainer.data.corpus.texts import TextDocument, documents, source_bytes
 from reference_trainer.data.corpus.tokenizers import Tokenizer, load_tokenizer
 from reference_trainer.data.corpus.writer import SplitWriter, write_meta, write_then_rename
 
@@ -55,7 +56,8 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     _refuse(options)
     tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
     try:
-        files = [file for source in options.sources for file in text_files(source)]
+        found = [text_files(source, options.text_key) for source in options.sources]
+        files = [file for listing in found for file in listing.files]
         _refuse_twice(files)
         share = _share(options, files, tokenizer)
         dtype = "<u2" if tokenizer.vocab <= 2**16 else "<u4"
@@ -68,6 +70,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
             rule = _write(documents(files, options.text_key), tokenizer, parts, share)
             for part in parts.values():
                 part.close()
+            texts = 1 if rule == SINGLE_DOCUMENT else train.documents + validation.documents
             if not train.tokens:
                 raise DataError(
                     "no document is left to train on",
@@ -85,6 +88,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
                 },
                 "dtype": "uint16" if dtype == "<u2" else "uint32",
                 "split": {"rule": rule, "share": share},
+                "sources": summary_record(_summary(options.sources, found, texts)),
                 "train": _described(train, tokenizer.vocab),
                 "validation": _described(validation, tokenizer.vocab),
             }
@@ -92,8 +96,18 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
             return meta
     except (OSError, ValueError) as error:  # ValueError: a NUL in a path
         raise DataError(
-            "cannot read the sources", why=str(error), remedy="give text files, JSON-lines, or folders of them"
+            "cannot read the sources", why=str(error), remedy="give text, JSON-lines, Parquet, or folders of them"
         ) from error
+
+
+def _summary(sources: tuple[Path, ...], found: list[Listing], texts: int) -> ReadSummary:
+    """What was read of all sources; of several, a file that was not read is named with its source."""
+    size = sum(file.stat().st_size for listing in found for file in listing.files)
+    skipped: list[SkippedFile] = []
+    for source, listing in zip(sources, found, strict=True):
+        above = f"{source.name}/" if len(sources) > 1 else ""
+        skipped += [replace(one, path=above + one.path) for one in listing.skipped]
+    return ReadSummary(sum(len(listing.files) for listing in found), texts, size, tuple(skipped))
 
 
 def _refuse(options: PrepareOptions) -> None:
@@ -148,7 +162,7 @@ def _share(options: PrepareOptions, files: list[Path], tokenizer: Tokenizer) -> 
         read += head.source_bytes
         if read >= ESTIMATE_BYTES:
             break
-    size = sum(file.stat().st_size for file in files)
+    size = sum(source_bytes(file, options.text_key) for file in files)
     return min(MAX_VALIDATION_SHARE, options.val_tokens * read / max(1, tokens * size))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from planner.errors import DataError
 from planner.units import format_bytes, format_count_exact
 from reference_trainer.data.corpus.directory import TokenFiles, token_files
 from reference_trainer.data.corpus.formats import TokenFile, token_file
+from reference_trainer.data.corpus.listing import SkippedFile, recorded_lines, skipped_lines
 from reference_trainer.data.corpus.shards import READ_TOKENS
 
 
@@ -34,6 +36,9 @@ def tokens_report(path: Path) -> dict[str, Any]:
             "path": str(path),
             "tokenizer": files.meta["tokenizer"] if files.meta else None,
             "split": files.meta["split"] if files.meta else None,
+            # None: other tokens, or prepared by a version that did not record it
+            "sources": files.meta.get("sources") if files.meta else None,
+            "skipped": [asdict(one) for one in files.skipped],
             **{name: _part(part, name, files) for name, part in parts.items()},
         }
     except (OSError, ValueError) as error:
@@ -93,7 +98,14 @@ def tokens_report_text(report: dict[str, Any]) -> str:
         lines.append("              no document fell to it: give more documents, or a larger --val-share")
     if split:
         lines.append(f"  split       {split['share']:.4g}: {split['rule']}")
+    if report["sources"]:
+        lines += _titled("sources", recorded_lines(report["sources"]))
+    lines += _titled("beside", skipped_lines([SkippedFile(**one) for one in report["skipped"]]))
     return "\n".join(lines)
+
+
+def _titled(title: str, lines: list[str]) -> list[str]:
+    return [f"  {title if number == 0 else '':<11} {line}" for number, line in enumerate(lines)]
 
 
 def _line(part: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from planner.errors import DataError
 from reference_trainer.data.corpus.directory import TokenFiles, token_files
 from reference_trainer.data.corpus.formats import Array, TokenFile, token_file
+from reference_trainer.data.corpus.listing import ReadSummary, SkippedFile, text_files, walk
 from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, TokenArray, slice_tokens
-from reference_trainer.data.corpus.texts import TextDocument, documents, files_below, text_files
+from reference_trainer.data.corpus.texts import TextDocument, documents
 from reference_trainer.data.corpus.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer
 
 BUILT_IN_LIMIT = 16 * 2**20  # bytes: some 4 M words are enough to see a small model learn, and are read in 0.1 s
@@ -39,6 +40,7 @@ class Source:
     """Tokens and where each file of them begins; end_of_text is None where none is known or none stands there.
 
     source_bytes: of the text that the tokens stand for, None where unknown. fingerprint: what they had when prepared.
+    documents: how many texts, None where unknown. summary: what was read and what was not; None of the built-in text.
     """
 
     tokens: TokenArray
@@ -48,6 +50,8 @@ class Source:
     source_bytes: int | None = None
     validation: Source | None = None
     fingerprint: str | None = None
+    documents: int | None = None
+    summary: ReadSummary | None = None
 
 
 def open_source(path: Path | None, vocab: int, reading: ReadOptions) -> Source:
@@ -60,12 +64,28 @@ def open_source(path: Path | None, vocab: int, reading: ReadOptions) -> Source:
     files = token_files(path)
     if files is not None:
         return _from_files(files, path.name, vocab, reading)
-    found = text_files(path)
+    found = text_files(path, reading.text_key)
     if reading.tokenizer == "byte" and reading.end_of_text is None:
-        return _bytes(documents(found, reading.text_key), path.name, vocab)
-    tokenizer = load_tokenizer(reading.tokenizer, reading.end_of_text)
-    refuse_small_vocab(tokenizer.vocab, tokenizer.name, vocab)
-    return _tokenized(documents(found, reading.text_key), path.name, tokenizer)
+        source = _bytes(documents(found.files, reading.text_key), path.name, vocab)
+    else:
+        tokenizer = load_tokenizer(reading.tokenizer, reading.end_of_text)
+        refuse_small_vocab(tokenizer.vocab, tokenizer.name, vocab)
+        source = _tokenized(documents(found.files, reading.text_key), path.name, tokenizer)
+    return replace(source, summary=_summary(found.files, source.documents, found.skipped))
+
+
+def _summary(files: Sequence[Path], texts: int | None, skipped: Sequence[SkippedFile]) -> ReadSummary:
+    return ReadSummary(len(files), texts, sum(file.stat().st_size for file in files), tuple(skipped))
+
+
+def without_validation(source: Source) -> Source:
+    """`source` where nothing is evaluated: the files that are held out by name are not read, and are named."""
+    if source.validation is None or source.summary is None:
+        return source
+    why = "it is held out, and the run evaluates nothing"
+    held = [SkippedFile(start.file.name, start.file.stat().st_size, why) for start in source.validation.file_starts]
+    skipped = (*source.summary.skipped, *held)
+    return replace(source, validation=None, summary=replace(source.summary, skipped=skipped))
 
 
 def split_off(source: Source) -> Source:
@@ -79,7 +99,7 @@ def split_off(source: Source) -> Source:
     at = first._replace(begin=0, skipped=border - first.begin)
     rest = [file_start._replace(begin=file_start.begin - border) for file_start in source.file_starts[inside + 1 :]]
     kept = [file_start for file_start in source.file_starts if file_start.begin < border] or source.file_starts[:1]
-    part = replace(source, source_bytes=None, fingerprint=None)
+    part = replace(source, source_bytes=None, fingerprint=None, documents=None)
     name = f"the last {total - border} tokens of {source.name}"
     validation = replace(part, tokens=slice_tokens(source.tokens, border, total), file_starts=[at, *rest], name=name)
     return replace(part, tokens=slice_tokens(source.tokens, 0, border), file_starts=kept, validation=validation)
@@ -115,7 +135,8 @@ def _from_files(files: TokenFiles, name: str, vocab: int, reading: ReadOptions) 
     assert train is not None, "a directory without training tokens is refused where it is listed"
     if validation is not None and validation.tokens.dtype != train.tokens.dtype:
         raise _mixed(validation.file_starts[0].file, validation.tokens.dtype, train.tokens.dtype)
-    return replace(train, validation=validation)
+    texts = None if meta is None else meta["train"]["documents"]
+    return replace(train, validation=validation, summary=_summary(files.train, texts, files.skipped))
 
 
 def _part(files: Sequence[Path], name: str, vocab: int, meta: dict[str, Any] | None, kind: str) -> Source | None:
@@ -178,7 +199,7 @@ def _mixed(file: Path, dtype: np.dtype[Any], first: np.dtype[Any]) -> DataError:
 
 def _built_in(vocab: int) -> Source:
     root = Path(sysconfig.get_path("stdlib"))
-    files = files_below(root, (".py",), skip=NOT_PROSE)
+    files = [file for file, _, why in walk(root, skip=NOT_PROSE) if not why and file.suffix == ".py"]
     if not files:
         raise DataError(
             "this Python has no standard-library sources to train on",
@@ -211,7 +232,8 @@ def _bytes(texts: Iterable[TextDocument], name: str, vocab: int, limit: int | No
         np.concatenate(parts, out=joined)
     ends = len(parts) // 2
     whole = limit is None or total <= limit
-    return Source(joined[:limit], file_starts, name, END_OF_TEXT if room else None, total - ends if whole else None)
+    size = total - ends if whole else None
+    return Source(joined[:limit], file_starts, name, END_OF_TEXT if room else None, size, documents=ends)
 
 
 def _tokenized(texts: Iterable[TextDocument], name: str, tokenizer: Tokenizer) -> Source:
@@ -228,4 +250,4 @@ def _tokenized(texts: Iterable[TextDocument], name: str, tokenizer: Tokenizer) -
         parts += [ids.astype(dtype), end]
         total, size = total + len(ids) + 1, size + len(text.content)
     joined: Array = np.concatenate(parts or [end[:0]])
-    return Source(joined, file_starts, name, tokenizer.end_of_text, size)
+    return Source(joined, file_starts, name, tokenizer.end_of_text, size, documents=len(parts) // 2)

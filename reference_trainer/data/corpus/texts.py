@@ -1,28 +1,28 @@
-"""Documents out of text files, folders and JSON-lines, one at a time and in a stated order.
+"""Documents out of text files, JSON-lines and Parquet, one at a time and in a stated order.
 
-A text file is one document; a line of a .jsonl is one. Nothing is held in memory but the document being read.
+A text file is one document; a line of a .jsonl is one, and a row of a .parquet. Nothing is held in memory but the
+document being read (of Parquet: a few rows).
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from planner.errors import DataError, nearest
-
-TEXT_SUFFIXES = (".md", ".py", ".txt")
-LINE_SUFFIXES = (".jsonl", ".ndjson")
+from reference_trainer.data.corpus import parquet
+from reference_trainer.data.corpus.listing import is_lines, text_suffix
+from reference_trainer.data.corpus.streams import contents, estimated_bytes, lines
 
 
 @dataclass(frozen=True, slots=True)
 class TextDocument:
-    """`content`: the bytes of a text file as they lie, or of a JSON text in UTF-8; `line` counts from 1.
+    """`content`: the bytes of a text file as they lie, or of a JSON text in UTF-8; `line` counts from 1, rows too.
 
-    source_bytes: what it takes in its file, the JSON around it included.
+    source_bytes: what it takes in its file when that is decompressed, the JSON around it included.
     """
 
     content: bytes
@@ -33,7 +33,8 @@ class TextDocument:
     @property
     def place(self) -> str:
         """How a message calls it."""
-        return repr(str(self.file)) + (f", line {self.line}" if self.line else "")
+        unit = "row" if text_suffix(self.file.name) == parquet.SUFFIX else "line"
+        return repr(str(self.file)) + (f", {unit} {self.line}" if self.line else "")
 
     def text(self) -> str:
         """The content as text. Raises DataError where it is not UTF-8."""
@@ -45,29 +46,6 @@ class TextDocument:
                 why=f"{error.reason} at byte {error.start}; this tokenizer reads text, not bytes",
                 remedy="convert the file to UTF-8, or use the byte tokenizer",
             ) from None
-
-
-def text_files(path: Path) -> list[Path]:
-    """The file at `path`, or the text and JSON-lines files below a folder. Raises DataError where there are none."""
-    if not path.is_dir():
-        return [path]
-    files = files_below(path, (*TEXT_SUFFIXES, *LINE_SUFFIXES))
-    if not files:
-        raise DataError(
-            f"the folder {str(path)!r} holds no text",
-            why=f"files that end in {', '.join((*TEXT_SUFFIXES, *LINE_SUFFIXES))} are read, in it and below",
-            remedy="name a single file (.bin for tokens), or another folder",
-        )
-    return files
-
-
-def files_below(root: Path, suffixes: tuple[str, ...], skip: Container[str] = ()) -> list[Path]:
-    """Files below `root` with one of the suffixes, in the order of their relative paths; no hidden ones."""
-    found: list[Path] = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in skip]
-        found += [Path(folder, name) for name in names if name.endswith(suffixes) and not name.startswith(".")]
-    return sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
 
 def documents(files: Iterable[Path], text_key: str = "text") -> Iterator[TextDocument]:
@@ -84,26 +62,38 @@ def documents(files: Iterable[Path], text_key: str = "text") -> Iterator[TextDoc
             ) from error
 
 
+def source_bytes(file: Path, text_key: str) -> int:
+    """The `source_bytes` of all documents of a file together, estimated where it is compressed. Raises as `documents`.
+
+    Where it is not, this is its size.
+    """
+    if text_suffix(file.name) == parquet.SUFFIX:
+        return parquet.column_bytes(file, text_key)
+    return estimated_bytes(file)
+
+
 def _documents_of(file: Path, text_key: str) -> Iterator[TextDocument]:
-    if file.name.endswith(LINE_SUFFIXES):
+    if is_lines(file.name):
         yield from _lines(file, text_key)
-        return
-    content = file.read_bytes()
-    if b"\0" in content:
-        raise DataError(
-            f"{str(file)!r} is not text",
-            why=f"it has a zero byte at offset {content.index(0)}",
-            remedy="give text; a file of tokens must end in .bin",
-        )
-    yield TextDocument(content, file, None, len(content))
+    elif text_suffix(file.name) == parquet.SUFFIX:
+        for row, content in parquet.texts(file, text_key):
+            yield TextDocument(content, file, row, len(content))
+    else:
+        content = contents(file)
+        if b"\0" in content:
+            raise DataError(
+                f"{str(file)!r} is not text",
+                why=f"it has a zero byte at offset {content.index(0)}",
+                remedy="give text, JSON-lines or Parquet; a file of tokens must end in .bin",
+            )
+        yield TextDocument(content, file, None, len(content))
 
 
 def _lines(file: Path, text_key: str) -> Iterator[TextDocument]:
     """Lines that are blank hold nothing and are passed over."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield TextDocument(_text_of(line, text_key, file, number), file, number, len(line))
+    for number, line in enumerate(lines(file), 1):
+        if line.strip():
+            yield TextDocument(_text_of(line, text_key, file, number), file, number, len(line))
 
 
 def _text_of(line: bytes, text_key: str, file: Path, number: int) -> bytes:

@@ -1,0 +1,170 @@
+"""Steps of many configs on a GPU, in one process: bytes and seconds, predicted beside measured.
+
+    python -m benchmarks.gpu_steps --gpu h200 [--minutes 4] [--only NAME,NAME] [--json FILE]
+
+Every row is one config: three steps, then the allocator's peaks; some timed steps; one profiled step, whose kernels
+are summed by name. Rows are written as soon as they are there. The first ones tell most; the compiled ones come last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.header import write
+from benchmarks.loop_speed import OurLoop
+from planner.config.run import RunConfig
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
+from planner.plan import estimate
+from reference_trainer.data.corpus.formats import SHARD_MAGICS
+from reference_trainer.step.step import numerics
+
+_GPT2 = {"model": "gpt2", "pad_vocab": "64", "seq": "1024", "micro_batch": "16", "accumulation": "1"}
+_LLAMA = {"model": "llama-3.2-1b", "seq": "4096", "micro_batch": "2", "accumulation": "1"}
+CASES: dict[str, dict[str, str]] = {
+    "gpt2": _GPT2,
+    "micro-batch 1, accumulation 8": _GPT2 | {"micro_batch": "1", "accumulation": "8"},
+    "micro-batch 4": _GPT2 | {"micro_batch": "4"},
+    "micro-batch 64": _GPT2 | {"micro_batch": "64"},
+    "full": _GPT2 | {"activation_checkpointing": "full"},
+    "selective": _GPT2 | {"activation_checkpointing": "selective"},
+    "offloaded": _GPT2 | {"activation_checkpointing": "offloaded"},
+    "fp32": _GPT2 | {"precision": "fp32", "micro_batch": "8"},
+    "chunked loss": _GPT2 | {"loss_kind": "chunked", "loss_chunks": "8"},
+    "fused loss": _GPT2 | {"loss_kind": "fused"},
+    "dropout": _GPT2 | {"dropout": "0.1"},
+    "math attention": _GPT2 | {"attention": "math"},
+    "GELU written out": _GPT2 | {"mlp": "gelu-written-out"},
+    "foreach": _GPT2 | {"optimizer_implementation": "foreach"},
+    "for-loop": _GPT2 | {"optimizer_implementation": "for-loop"},
+    "muon": _GPT2 | {"optimizer": "muon"},
+    "lion": _GPT2 | {"optimizer": "lion"},
+    "gpt2-medium": _GPT2 | {"model": "gpt2-medium"},
+    "gpt2-large": _GPT2 | {"model": "gpt2-large", "micro_batch": "8"},
+    "gpt2-xl": _GPT2 | {"model": "gpt2-xl", "micro_batch": "8"},
+    "llama": _LLAMA,
+    "llama, full": _LLAMA | {"activation_checkpointing": "full"},
+    "llama, 16k": _LLAMA | {"activation_checkpointing": "full", "seq": "16384", "micro_batch": "1"},
+    "compiled": _GPT2 | {"runtime": "compiled"},
+    "compiled, fused loss": _GPT2 | {"runtime": "compiled", "loss_kind": "fused"},
+    "compiled, llama": _LLAMA | {"runtime": "compiled"},
+}
+_TOKENS = 2_000_000
+
+
+def config_of(words: dict[str, str], gpu: str) -> RunConfig:
+    """The config of a case on a card."""
+    return draft(Flags(**{**words, "gpu": gpu, "steps": "16"}), version="benchmark", as_of=time.strftime("%Y-%m-%d"))
+
+
+def tokens_file(folder: Path, vocab: int) -> Path:
+    """Random tokens with llm.c's header, of two or four bytes as the vocabulary needs."""
+    magic, (version, kind) = next(
+        row for row in SHARD_MAGICS.items() if row[1][1] == ("<u2" if vocab <= 65536 else "<u4")
+    )
+    path = folder / f"tokens{kind[1:]}.bin"
+    if not path.exists():
+        words = np.zeros(256, dtype="<i4")
+        words[:3] = magic, version, _TOKENS
+        ids = np.random.default_rng(1).integers(0, min(vocab, 50_000), _TOKENS).astype(kind)
+        path.write_bytes(words.tobytes() + ids.tobytes())
+    return path
+
+
+def predicted(config: RunConfig) -> dict[str, Any]:
+    """What the plan says of the numbers that are measured here; bytes and seconds."""
+    plan = estimate(config, replay=True)
+    m, seconds = plan.memory, plan.throughput.step_seconds
+    return {
+        "peak_requested_bytes": m.peak_requested_bytes + (m.workspace_bytes or 0),
+        "peak_allocated_bytes": None if m.peak_allocated_bytes is None else m.peak_allocated_bytes.value,
+        "peak_reserved_bytes": None if m.peak_reserved_bytes is None else m.peak_reserved_bytes.value,
+        "step_seconds": None if seconds is None else [seconds.low, seconds.value, seconds.high],
+        "phase": m.peak_phase,
+    }
+
+
+def measured(config: RunConfig, data: Path, run: Path) -> dict[str, Any]:
+    """Peaks, seconds and kernels of one config on the GPU."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with numerics(deterministic=False):
+        loop = OurLoop(config, data, torch.device("cuda"), run)
+        first = _timed(loop, 1)
+        _timed(loop, 2)
+        counters = torch.cuda.memory_stats()
+        once = _timed(loop, 1)
+        seconds = _timed(loop, 10 if once < 0.3 else 4)
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            _timed(loop, 1)
+    kernels: dict[str, list[Any]] = {}
+    for event in seen.events() or ():
+        row = kernels.setdefault(event.name[:100], [0, 0.0])
+        row[0], row[1] = row[0] + 1, row[1] + event.device_time_total / 1e6
+    loop.here.__exit__(None, None, None)
+    return {
+        **{f"peak_{kind}_bytes": counters[f"{kind}_bytes.all.peak"] for kind in ("requested", "allocated", "reserved")},
+        "first_step_seconds": first,
+        "step_seconds": seconds,
+        "device_seconds": sum(row[1] for row in kernels.values()),
+        "kernels": sum(row[0] for row in kernels.values()),
+        "by_kernel": sorted(([name, *row] for name, row in kernels.items()), key=lambda row: -row[2])[:25],
+    }
+
+
+def _timed(loop: OurLoop, steps: int) -> float:
+    """Seconds per step, the device's work included."""
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    loop.steps(steps)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / steps
+
+
+def main() -> None:
+    """Print a line for every config, and write all as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gpu", required=True, help="the preset of the card that is measured")
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu_steps measures a CUDA device, and PyTorch sees none here")
+    end, rows = time.monotonic() + 60 * asked.minutes, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case, words in CASES.items():
+            if asked.only and case not in asked.only.split(","):
+                continue
+            if time.monotonic() > end - (40 if "compiled" in case else 10):
+                sys.stderr.write(f"{case}: no time left\n")
+                continue
+            config = config_of(words, asked.gpu)
+            try:
+                row = {"options": words, "predicted": predicted(config)}
+                data = tokens_file(folder, config.model.vocab)
+                rows[case] = row | {"measured": measured(config, data, folder / f"run-{len(rows)}")}
+                sys.stderr.write(f"{case}: {rows[case]['measured']['step_seconds'] * 1e3:.1f} ms\n")
+            except torch.OutOfMemoryError as error:
+                rows[case] = row | {"error": str(error)[:300]}
+            gc.collect()
+            torch._dynamo.reset()
+            if asked.json is not None:
+                write({"device": torch.cuda.get_device_name(), "rows": rows}, asked.json)
+    if asked.json is None:
+        write({"device": torch.cuda.get_device_name(), "rows": rows}, None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Evaluations: the same samples each time, no effect on training, early stopping, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from planner.config.loop import EvaluationConfig
+from planner.config.run import RunConfig
+from planner.errors import ConfigError
+from reference_trainer.data.samples import open_data
+from reference_trainer.loop.evaluation import EvaluationProgress, evaluate, passes_of, refuse_unevaluated
+from reference_trainer.loop.startup import build
+from tests.reference_trainer.run_records import events
+from tests.reference_trainer.step.spikes import MakeConfig, Train
+
+CPU = torch.device("cpu")
+
+
+def evaluated(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"evaluation": EvaluationConfig(**changes)})
+
+
+@pytest.fixture
+def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text serves as its own validation part."""
+
+    def with_part(*args: Any, **_: Any) -> Any:
+        data = open_data(*args)
+        return replace(data, validation=data)
+
+    monkeypatch.setattr("reference_trainer.loop.evaluation.open_data", with_part)
+
+
+def test_an_evaluation_is_the_mean_over_the_same_samples(tiny: MakeConfig, text: Path) -> None:
+    config = evaluated(tiny(dropout=0.2), every=1, tokens=100)
+    data = open_data(text, 256, 32)
+    context = build(config, CPU, replace(data, validation=data))
+    assert passes_of(config, data) == 2  # 100 tokens are two micro-batches of 64
+    first = evaluate(context, lambda: False)
+    assert first == evaluate(context, lambda: False) and context.model.training  # no dropout, and it is on again
+    context.model.eval()
+    with torch.no_grad():
+        given = [context.host_batch(1, micro) for micro in (0, 1)]
+        parts = [context.model(b.ids, b.targets) for b in given]
+    assert first == pytest.approx(float(sum(parts)) / 128, rel=1e-6)
+    assert evaluate(context, lambda: True) is None
+
+
+@pytest.mark.usefixtures("held_out")
+def test_evaluations_do_not_change_the_run(tiny: MakeConfig, train: Train, tmp_path: Path) -> None:
+    plain = train(tiny(dropout=0.1), "plain")
+    result = train(evaluated(tiny(dropout=0.1), every=3, tokens=64))
+    assert result.losses == plain.losses
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [3, 6]
+    assert [event["step"] for event in events(tmp_path / "run", "evaluation")] == [3, 6]
+
+
+@pytest.mark.usefixtures("held_out")
+def test_training_stops_when_no_evaluation_is_better(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
+    monkeypatch.setattr("reference_trainer.loop.job.evaluate", lambda *_: next(losses))
+    said: list[str] = []
+    config = evaluated(tiny(steps=20, checkpoint_every=None), every=2, patience=2)
+    result = train(config, said=said)
+    assert (result.steps_done, result.finished, result.exit_code) == (8, True, 0)
+    assert "stopped early after step 8: the best validation loss was at step 4" in said
+    assert (tmp_path / "run/checkpoints/step-00000004").is_dir()
+    again: list[str] = []
+    assert train(config, said=again, resume=True).losses == [] and "nothing is left to do" in again[-1]
+
+
+def test_evaluations_without_held_out_data_are_refused(tiny: MakeConfig, text: Path) -> None:
+    with pytest.raises(ConfigError, match="the data has no validation part"):
+        refuse_unevaluated(evaluated(tiny(), every=2), open_data(text, 256, 32))
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best() -> None:
+    progress = EvaluationProgress()
+    assert [progress.add(step, loss) for step, loss in enumerate([math.nan, 2.0, math.nan, math.inf, 1.0])] == [
+        False, True, False, False, True,
+    ]  # fmt: skip

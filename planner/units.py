@@ -4,7 +4,9 @@
 to the last step, so "1.3B" is 1300000000. `name` is what the value is called in the message, such as "--tokens".
 Whatever cannot be read raises `UnitError`; nothing is guessed. Zero is refused unless `allow_zero=True`.
 
-`format_*(x)` writes base units for a person; None is "unknown". `spell_count` writes what `parse_count` reads, exactly.
+`format_*(x)` writes base units for a person, with three significant digits; None is "unknown". Only counts below a
+million, and `format_count_exact`, are written in full. `told_apart` adds digits where two numbers would read the same.
+`spell_count` writes what `parse_count` reads, exactly.
 
 Suffixes of counts are read in either case. A count has no thousandths and no bytes, so "m" is a million (not milli)
 and "b" a billion (not byte). There is no "E" suffix: "1E" would be half of "1E9". GB is 10^9 bytes, GiB is 2^30.
@@ -33,6 +35,9 @@ _COUNTS = {p: f for p, f in {**_WORDS, **_DECIMAL, **_BINARY}.items() if p[0] !=
 _BYTES_1000 = {"B": 1, **{f"{p.upper()}B": f for p, f in _DECIMAL.items()}}
 _BYTES_1024 = {"B": 1, **{f"{p}B": f for p, f in _BINARY.items()}}
 
+DIGITS = 3  # significant digits of a number for people
+CHOSEN = 12  # of a value that somebody chose, which is not rounded
+LOSS_DIGITS = 4  # of a loss that is watched: it falls by less than a percent between two lines of a log
 TERA = _DECIMAL["T"]  # of FLOP/s
 HOUR = 3600  # s
 KILOWATT_HOUR = _DECIMAL["k"] * HOUR  # J
@@ -142,29 +147,29 @@ def _scientific(x: float, digits: int) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def _scaled(x: float, ladder: Mapping[str, int], digits: int, decimals: int = 0, gap: str = "") -> str:
-    """x over the largest rung that it reaches once rounded (so 999,999,999 is "1B", never "1000M")."""
+def _scaled(x: float, ladder: Mapping[str, int], digits: int, gap: str = "") -> str:
+    """x over the first rung that leaves less than 1,000 once rounded: 999,999,999 is "1B", 1,010 MiB "0.986 GiB"."""
     shown = ""
-    for (suffix, factor), above in zip(ladder.items(), [*list(ladder.values())[1:], math.inf], strict=True):
-        number = _plain(x / factor, max(digits, decimals + len(str(int(x / factor)))))
+    for suffix, factor in ladder.items():
+        number = _plain(x / factor, digits)
         shown = number + gap + suffix
-        if float(number.replace(",", "")) * factor < above:
+        if x / factor < 1000 and float(number.replace(",", "")) < 1000:
             break
     return shown
 
 
 @_total
-def format_number(x: float, digits: int = 4) -> str:
-    """A number without unit, `digits` significant digits: "0.25", "1,235", "6e-4", "1.235e9"."""
+def format_number(x: float, digits: int = DIGITS) -> str:
+    """A number without unit: "0.25", "1,230", "6e-4", "1.23e9"."""
     return _plain(x, digits) if x == 0 or 1e-3 <= x < 1e6 else _scientific(x, digits)
 
 
 @_total
-def format_count(n: float) -> str:
-    """A count: exact below a million ("19,073"), else four significant digits and two decimals at least: "124.44M"."""
+def format_count(n: float, digits: int = DIGITS) -> str:
+    """A count: exact below a million ("19,073"), else "124M"."""
     if round(n) < _DECIMAL["M"]:
-        return f"{round(n):,}" if n >= 1000 or n == int(n) else _plain(n, 4)
-    return _scaled(n, _LARGE_WORDS, 4, 2)
+        return f"{round(n):,}" if n >= 1000 or n == int(n) else _plain(n, digits)
+    return _scaled(n, _LARGE_WORDS, digits)
 
 
 @_total
@@ -174,61 +179,72 @@ def format_count_exact(n: float) -> str:
 
 
 @_total
-def format_bytes(n: float) -> str:
-    """Bytes in powers of 1024, two decimals: "1.63 GiB"."""
-    return _scaled(n, _BYTES_1024, 1, 2, " ")
+def format_bytes(n: float, digits: int = DIGITS) -> str:
+    """Bytes in powers of 1024: "1.63 GiB"; exact below a KiB."""
+    return f"{n:,.0f} B" if n < 1024 else _scaled(n, _BYTES_1024, digits, " ")
 
 
 @_total
-def format_bytes_decimal(n: float) -> str:
-    """Bytes in powers of 1000, two decimals: "1.75 GB"."""
-    return _scaled(n, _BYTES_1000, 1, 2, " ")
+def format_bytes_decimal(n: float, digits: int = DIGITS) -> str:
+    """Bytes in powers of 1000: "1.75 GB"."""
+    return _scaled(n, _BYTES_1000, digits, " ")
 
 
 @_total
-def format_flops(x: float) -> str:
-    """A number of operations (FLOP), four significant digits: "7.5e18 FLOPs"."""
-    return f"{_plain(x, 4) if x < 1e6 else _scientific(x, 4)} FLOPs"
+def format_flops(x: float, digits: int = DIGITS) -> str:
+    """A number of operations (FLOP): "7.5e18 FLOPs"."""
+    return f"{_plain(x, digits) if x < 1e6 else _scientific(x, digits)} FLOPs"
 
 
 @_total
-def format_flops_rate(x: float) -> str:
-    """FLOP/s, four significant digits: "150 TFLOP/s"."""
-    return _scaled(x, {"": 1, **_DECIMAL}, 4, gap=" ") + "FLOP/s"
+def format_flops_rate(x: float, digits: int = DIGITS) -> str:
+    """FLOP/s: "150 TFLOP/s"."""
+    return _scaled(x, {"": 1, **_DECIMAL}, digits, " ") + "FLOP/s"
 
 
 @_total
-def format_rate(x: float, unit: str = "tokens/s") -> str:
-    """A rate in base units, four significant digits: "218,000 tokens/s"."""
-    return f"{_plain(x, 4)} {unit}"
+def format_rate(x: float, unit: str = "tokens/s", digits: int = DIGITS) -> str:
+    """A rate in base units: "218,000 tokens/s"."""
+    return f"{_plain(x, digits)} {unit}"
 
 
 @_total
-def format_fraction(x: float) -> str:
-    """A fraction of one as a percentage with two decimals, so that columns line up: "10.49 %"."""
-    return "<0.01 %" if 0 < x < 0.00005 else f"{100 * x:,.2f} %"
+def format_fraction(x: float, digits: int = DIGITS) -> str:
+    """A fraction of one as a percentage: "10.5 %", "0.123 %"; "<0.01 %" below that."""
+    return "<0.01 %" if 0 < x < 0.00005 else f"{_plain(100 * x, digits)} %"
 
 
 @_total
-def format_money(x: float) -> str:
-    """US dollars: "$0.0043", "$34.72", "$194,444", "$77.1M"."""
-    if round(x, 2) < 1000:
-        return f"${_plain(x, 2)}" if 0 < x < 0.01 else f"${x:.2f}"
-    return f"${x:,.0f}" if round(x) < _DECIMAL["M"] else "$" + _scaled(x, _LARGE_WORDS, 3)
+def format_money(x: float, digits: int = DIGITS) -> str:
+    """US dollars: "$0.0043", "$34.7", "$194,000", "$77.1M"."""
+    return "$" + (_plain(x, digits) if round(x) < _DECIMAL["M"] else _scaled(x, _LARGE_WORDS, digits))
 
 
 @_total
-def format_duration(seconds: float) -> str:
-    """Seconds as two units: "12 d 4 h", "24 h 12 min", "1 h 44 min", "3 min 20 s"; below a minute "3.2 s", "850 ms".
+def format_duration(seconds: float, digits: int = DIGITS) -> str:
+    """Seconds as two units: "12 d 4 h", "24 h 10 min", "1 h 44 min", "3 min 20 s"; below a minute "3.2 s", "850 ms".
 
-    Days from two of them on: "1 d" would hide up to half an hour of a day.
+    Rounded in the smaller unit. Days from two of them on: "1 d" would hide up to half an hour of a day.
     """
     # `finer` is the resolution of the next line: 59.96 s is "1 min" because it would round to "60 s" there.
     for unit, below, finer in (("d", "h", 60.0), ("h", "min", 1.0), ("min", "s", 0.1)):
         big, small = int(_SECONDS[unit]), int(_SECONDS[below])
         if round(seconds / finer) * finer >= big * (2 if unit == "d" else 1):
-            first, second = divmod(round(seconds / small), big // small)
-            return f"{_plain(first, 4)} {unit}" + (f" {second} {below}" if second and first < 100 else "")
-    rounded = float(f"{seconds:.3g}")
+            first, second = divmod(float(f"{round(seconds / small):.{digits}g}"), big // small)
+            return f"{_plain(first, digits)} {unit}" + (f" {second:.0f} {below}" if second and first < 100 else "")
+    rounded = float(f"{seconds:.{digits}g}")
     unit = "s" if rounded >= 1 or not rounded else "ms" if rounded >= 1e-3 else "us"
-    return f"{_plain(seconds / float(_SECONDS[unit]), 3)} {unit}"
+    return f"{_plain(seconds / float(_SECONDS[unit]), digits)} {unit}"
+
+
+def told_apart(spell: Callable[..., str], *values: float | None) -> tuple[str, ...]:
+    """Each value by a formatter, with as many digits as it takes to tell different ones apart: 79.21 of 79.15 GiB.
+
+    spell: one of the formatters with `digits`. At most fifteen digits, which is what a float tells apart.
+    """
+    texts: tuple[str, ...] = ()
+    for digits in range(DIGITS, 16):
+        texts = tuple(spell(value, digits=digits) for value in values)
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts

@@ -13,7 +13,7 @@ from planner.files import write_atomically
 from planner.runs.comparison import ComparisonRow
 from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, EVENTS, METRICS, POST_MORTEM
-from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number
+from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number, told_apart
 from reference_trainer.metrics.metrics_file import read_rows
 
 LAST = 20  # the final loss is the median of so many rows
@@ -180,9 +180,9 @@ def _of_the_loss(s: Summary) -> Iterable[str]:
     if s.best_validation is not None and s.last_validation is not None:
         step, best = s.best_validation
         if s.last_validation > best * (1 + OVERFIT):
+            lowest, last = told_apart(format_number, best, s.last_validation)
             yield (
-                f"The validation loss rose from {format_number(best)} (step {step}) to "
-                f"{format_number(s.last_validation)}: over-fitting, or a learning rate "
+                f"The validation loss rose from {lowest} (step {step}) to {last}: over-fitting, or a learning rate "
                 f"that is too high; the best model is at step {step}."
             )
     if s.noise_scale_tokens is not None and s.tokens_per_step is not None and s.tokens_per_step > s.noise_scale_tokens:

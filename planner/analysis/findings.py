@@ -14,7 +14,7 @@ from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import is_priced
-from planner.units import format_bytes, format_count, format_fraction
+from planner.units import format_bytes, format_count, format_fraction, told_apart
 
 NOMINAL_TOLERANCE = 0.05
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
@@ -44,7 +44,7 @@ def findings(plan: Plan) -> tuple[Finding, ...]:
 def _memory(plan: Plan) -> Iterator[Finding]:
     """What is wrong with the memory; the remedy of the first three is left to `fitting.with_remedies`."""
     m = plan.memory
-    needs = f"{format_bytes(needed_bytes(m))} of {format_bytes(m.usable_bytes)}"
+    needs = " of ".join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))
     if m.fits is False:
         of = "" if m.context_bytes is None else f", {format_bytes(m.context_bytes)} of it the CUDA context"
         yield Finding("error", "does_not_fit", f"the plan needs {needs} in the {m.peak_phase} phase{of}", "")

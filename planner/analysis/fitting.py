@@ -24,7 +24,7 @@ from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import throughput_of
-from planner.units import format_bytes
+from planner.units import format_bytes, format_fraction, told_apart
 
 PeakOf = Callable[[RunConfig], int]
 LARGEST_TRIED = 4096  # sequences in one micro-batch
@@ -54,7 +54,7 @@ class FittingChange:
     def price(self) -> str:
         """The predicted cost in time, in words."""
         slower = self.time_ratio - 1
-        return f"a step takes about {100 * slower:.1f} % longer" if slower > 0.0005 else "no slower"
+        return f"a step takes about {format_fraction(slower)} longer" if slower > 0.0005 else "no slower"
 
 
 def what_fits(config: RunConfig, below: float = 1.0) -> FittingChange | None:
@@ -87,8 +87,8 @@ def _remedy(memory: Memory, change: FittingChange | None) -> str:
         return f"no micro-batch, loss kind or checkpointing fits: {LARGER}"
     if not change.flags:
         return f"no micro-batch, loss kind or checkpointing leaves more room: {LARGER}"
-    needed = format_bytes(change.peak_bytes + (memory.context_bytes or 0))
-    return f"{change.command_line} needs {needed} of {format_bytes(memory.usable_bytes)}, {change.price}"
+    needs = " of ".join(told_apart(format_bytes, change.peak_bytes + (memory.context_bytes or 0), memory.usable_bytes))
+    return f"{change.command_line} needs {needs}, {change.price}"
 
 
 def needed_bytes(memory: Memory) -> int:

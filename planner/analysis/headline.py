@@ -15,6 +15,7 @@ from planner.units import (
     format_money,
     format_number,
     format_rate,
+    told_apart,
 )
 
 HEADLINE = ("tokens_per_second", "seconds", "usd")
@@ -60,7 +61,8 @@ def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
     """Label and text of what decides; the memory beside what is usable, with … while it is not settled."""
     found = [(figure.label, figure.text()) for figure in figures(plan) if figure.key in HEADLINE]
     m = plan.memory
-    needs = f"{format_bytes(needed_bytes(m))}{'' if settled else ' …'} of {format_bytes(m.usable_bytes)}"
+    needs, usable = told_apart(format_bytes, needed_bytes(m), m.usable_bytes)
+    needs = f"{needs}{'' if settled else ' …'} of {usable}"
     steps = f"{format_count_exact(plan.batch.steps)} of {format_count_exact(plan.batch.tokens_per_step)} tokens"
     return [*found, ("memory", f"{needs}, peak in {m.peak_phase}"), ("steps", steps)]
 

@@ -6,7 +6,7 @@ from planner.config.options import COUNT_OR_NONE, NUMBER_OR_NONE, OPTION, OPTION
 from planner.inputs.draft import RECIPE_OF_PRECISION
 from planner.inputs.optimizer import MOMENTUM
 from planner.plan import Plan
-from planner.units import format_number, spell_count
+from planner.units import CHOSEN, format_number, spell_count
 
 # options without a value of their own in a plan: other options show what they chose
 WITHOUT_VALUE = (
@@ -38,7 +38,7 @@ def effective(plan: Plan) -> dict[str, str]:
         "state_dtype": config.optimizer.state_dtype or "the weights'",
         "tflops": "predicted",
         "mfu": "predicted" if plan.throughput.mfu.value is None else format_number(plan.throughput.mfu.value),
-        "price_per_gpu_hour": "unknown" if price is None else format_number(price),
+        "price_per_gpu_hour": "unknown" if price is None else format_number(price, CHOSEN),
     }
     shown = (option for option in OPTIONS if option.name not in WITHOUT_VALUE)
     return {o.name: by_rule[o.name] if o.name in by_rule else _text(o, value_at(config, o.key)) for o in shown}
@@ -49,4 +49,4 @@ def _text(option: Option, value: object) -> str:
         return "0" if option.kind in (COUNT_OR_NONE, NUMBER_OR_NONE) else "none"
     if isinstance(value, bool):
         return option.kind.choices[not value]
-    return format_number(value) if isinstance(value, float) else str(value)
+    return format_number(value, CHOSEN) if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from planner.formulas import batch
 from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
 from planner.inputs.run_toml import explain_validation
 from planner.rules import row_of_size
-from planner.units import format_count, format_number
+from planner.units import CHOSEN, format_count, format_number
 
 WARMUP_STEPS = 2000
 WARMUP_SHARE = 0.02
@@ -69,7 +69,7 @@ def schedule_of(
     if power is None and kind == "polynomial":
         power = old.decay_power if old else 2.0
         if old is None or old.kind != kind:
-            assumptions.add("decay_power", format_number(power), "default: a parabola that ends flat")
+            assumptions.add("decay_power", format_number(power, CHOSEN), "default: a parabola that ends flat")
     values: dict[str, Any] = {"kind": kind, "peak_lr": peak, "min_lr": floor, "warmup_steps": warmup}
     values |= {"cooldown_steps": cooldown} | ({} if power is None else {"decay_power": power})
     try:
@@ -117,7 +117,7 @@ def default_peak(model: ModelConfig, assumptions: Assumptions) -> float:
     """The peak rate of the table's row that is nearest in size, noted with its source and the spread of others."""
     row = row_of_size(nominal_parameters(model))
     rule = f"row of {format_count(row['parameters'])} parameters: {row['source']}; {row['spread']}"
-    assumptions.add("peak_lr", format_number(row["peak_lr"]), rule)
+    assumptions.add("peak_lr", format_number(row["peak_lr"], CHOSEN), rule)
     return float(row["peak_lr"])
 
 
@@ -154,7 +154,7 @@ def _floor(flags: Flags, old: ScheduleConfig | None, kind: str, peak: float, ass
     floor = _to_digits(peak / 10)
     rule = "default: a tenth of the peak (GPT-3 appendix B)"
     assumptions.add(
-        "min_lr", format_number(floor), rule + "; a constant rate makes no use of it" * (kind == "constant")
+        "min_lr", format_number(floor, CHOSEN), rule + "; a constant rate makes no use of it" * (kind == "constant")
     )
     return floor
 

@@ -50,8 +50,6 @@ def _steps(found: BatchReport, page: Page) -> str:
         lines.append(page.line("steps", f"{found.steps:,}", how))
     if found.warmup_steps is not None:
         share = "" if found.warmup_share is None else f"{format_fraction(found.warmup_share)} of the steps"
-        if found.warmup_share is not None and found.warmup_share < 0.01:
-            share = f"{100 * found.warmup_share:.4f} % of the steps"  # two decimals would leave one digit
         lines.append(page.line("warm-up steps", f"{found.warmup_steps:,}", share))
     if found.warmup_tokens is not None:
         lines.append(page.line("warm-up tokens", f"{found.warmup_tokens:,}"))

@@ -1,4 +1,4 @@
-"""Two plans side by side as text: each difference below it divided among the fields that made it."""
+"""Two plans side by side as text: below each difference the contribution of each changed field."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 
 from planner.analysis.difference import Difference
 from planner.config.options import OPTION
-from planner.report.text import table
+from planner.report.text import WIDTH, Page
 
-NOTE = "Each share is the mean of changing that field first and changing it last; the shares sum to the difference."
+NOTE = (
+    "The contribution of a field is the mean of changing it first and changing it last. The contributions sum to the "
+    "difference."
+)
 
 
-def difference_lines(found: Sequence[Difference]) -> list[str]:
+def difference_lines(found: Sequence[Difference], width: int = WIDTH) -> list[str]:
     """A table: pinned, now, difference; below each number the fields that moved it."""
     rows: list[tuple[str, ...]] = [("", "pinned", "now", "difference")]
     for d in found:
@@ -23,9 +26,9 @@ def difference_lines(found: Sequence[Difference]) -> list[str]:
             if share.amount:
                 name = " + ".join(OPTION[n].short for n in share.names)
                 rows.append((f"  by {name}", "", "", signed(float(share.amount), spell)))
-    return [line[2:] for line in table(rows, right=frozenset({1, 2, 3}))]
+    return Page(width, indent=0).table(rows, {1, 2, 3})
 
 
 def signed(x: float, spell: Callable[[float | None], str]) -> str:
-    """A difference with its sign; none is said in a word."""
+    """A difference with its sign, or "the same"."""
     return "the same" if x == 0 else ("+" if x > 0 else "") + spell(x)

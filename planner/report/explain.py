@@ -11,9 +11,9 @@ from planner.analysis.explain.symbolic import as_json, equation_of, rendered, wi
 from planner.analysis.textbook.catalogue import calculations
 from planner.analysis.textbook.register import Calculation
 from planner.analysis.textbook.vocabulary import quantity
-from planner.report.text import WIDTH, wrap
+from planner.report.text import WIDTH, Page
 
-LABEL, DEEPEST = 14, 4
+LABEL, DEEPEST = 14, 4  # columns of a label; levels of parts below a number
 
 
 def explanation_text(found: Explanation, width: int = WIDTH) -> str:
@@ -121,7 +121,7 @@ def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
     yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
     text = with_numbers(found) if len(found.arguments) > 1 or found.function else found.meaning
     said = f"{text if len(text) <= width else found.meaning} ({found.source})"
-    yield from wrap(said, indent=len(indent) + 4, width=width)
+    yield from Page(width).sentence(said, len(indent) + 4)
     if depth < DEEPEST:
         for part in found.parts:
             yield from _part(part, depth + 1, width)
@@ -142,16 +142,17 @@ def _where(arguments: Mapping[str, float], width: int) -> list[str]:
     return [
         line
         for head, meaning in zip(heads, meanings, strict=True)
-        for line in (head, *wrap(meaning, indent=indent, width=width))
+        for line in (head, *Page(width).sentence(meaning, indent))
     ]
 
 
 def _labelled(label: str, *texts: str, width: int = WIDTH) -> list[str]:
     """A label and its lines, long ones wrapped below each other; nothing where there is no text."""
     lines: list[str] = []
+    beside = Page(width - LABEL, indent=0)
     for text in texts:
-        plain = len(text) <= width - LABEL or "  " in text
-        lines += [text] if plain else wrap(text, indent=0, width=width - LABEL)
+        plain = len(text) <= beside.width or "  " in text
+        lines += [text] if plain else beside.sentence(text)
     return [f"  {label if i == 0 else '':<{LABEL - 2}}{line}".rstrip() for i, line in enumerate(lines)]
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from planner.analysis.flops import ConventionFlops, FlopsReport
 from planner.report.text import BASES, WIDTH, Page, sections_text
-from planner.units import format_count_exact, format_flops, format_flops_rate, format_fraction, format_rate
+from planner.units import (
+    format_count_exact,
+    format_flops,
+    format_flops_rate,
+    format_fraction,
+    format_number,
+    format_rate,
+)
 
 LEGEND = (
     "N: parameters · q, v: heads times the width of a query, of a value head · L: blocks · T: sequence · "
@@ -77,7 +84,7 @@ def _convention(c: ConventionFlops) -> tuple[str, ...]:
     run = "" if c.run_flops is None else format_flops(c.run_flops)
     kind = "MFU" if c.kind == "model" else "HFU"
     printed = f"{kind} {'unknown' if c.utilisation is None else format_fraction(c.utilisation)}"
-    return (c.id, format_flops(c.flops_per_token), f"{c.ratio:.4f}", run, printed, c.formula)
+    return (c.id, format_flops(c.flops_per_token), format_number(c.ratio), run, printed, c.formula)
 
 
 def _sources(report: FlopsReport, page: Page) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from planner.memory.breakdown import Memory
 from planner.plan import Plan
 from planner.report.plan import component_rows
-from planner.report.text import COMPONENT_NAMES, table
+from planner.report.text import COMPONENT_NAMES, Page
 from planner.units import format_bytes
 
 # a letter each, so that a bar can be read without colour; the last two are the device's, not the program's
@@ -104,4 +104,4 @@ def component_table(plan: Plan) -> list[str]:
         whole = plan.memory.peak_requested_bytes + sum(beside.values())
         rows += [(COMPONENT_SIGNS[name], NAMES[name], "", format_bytes(size), "") for name, size in beside.items()]
         rows.append(("", DEVICE, "", format_bytes(whole), ""))
-    return [line[2:] for line in table(rows, right=frozenset({2, 3, 4}))]
+    return Page(indent=0).table(rows, {2, 3, 4})

@@ -1,4 +1,4 @@
-"""A plan as text for people: aligned lines, shares, totals last. Comparisons are in `comparison.py`."""
+"""A plan as text for people: aligned lines, fractions, totals last. Comparisons are in `comparison.py`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from planner.units import (
     format_money,
     format_number,
     format_rate,
+    told_apart,
 )
 
 Spell = Callable[[float | None], str]
@@ -48,11 +49,11 @@ def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> 
 
 
 def announcement(plan: Plan) -> str:
-    """One line said before a run begins: what it is, and what is predicted; a speed that is not known is named so."""
+    """One line logged before a run begins: its size, and what is predicted."""
     t = plan.throughput
-    peak = f"peak {format_bytes(plan.memory.peak_requested_bytes)} of tensors"
+    peak = f"tensors need at most {format_bytes(plan.memory.peak_requested_bytes)}"
     if t.tokens_per_second.value is None:
-        predicted = f"{peak}; how fast is not predicted, it will be measured"
+        predicted = f"{peak}; the speed is not predicted, it will be measured"
     else:
         predicted = f"{format_rate(t.tokens_per_second.value)}, {format_duration(plan.time.seconds.value)}, {peak}"
     return (
@@ -145,7 +146,7 @@ def component_rows(m: Memory) -> list[tuple[str, ...]]:
             at_peak = m.at_peak[name]
             cells = (format_bytes(size), format_bytes(at_peak), format_fraction(at_peak / m.peak_requested_bytes))
             rows.append((COMPONENT_NAMES[name], *cells))
-    rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100.00 %"))
+    rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100 %"))
     return rows
 
 
@@ -173,10 +174,10 @@ def _memory(plan: Plan, page: Page) -> str:
 
 
 def _verdict(m: Memory) -> tuple[str, str]:
-    """Whether it fits, and the bytes that say so: the same as in the finding."""
+    """Whether it fits, with the bytes, as in the finding."""
     if m.fits is None:
         return "? unknown", "the usable memory is not known"
-    needs = f"needs {format_bytes(needed_bytes(m))} of {format_bytes(m.usable_bytes)}"
+    needs = f"needs {' of '.join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))}"
     if m.device_used_bytes is None:
         return "✓ fits" if m.fits else "✗ does not fit", f"the step's tensors: {needs}"
     how = "simulated allocator" if m.fits_by == BY_REPLAY else "by a rule for the allocator, it"

@@ -1,4 +1,4 @@
-"""A run as text for people: where it stands, its numbers beside the predicted ones, its curves and events."""
+"""A run as text for people: its stage, measured and predicted numbers, curves and events."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from planner.report.plot import plot
-from planner.report.text import table, wrap
+from planner.report.text import Page
 from planner.runs.directory import last_error
 from planner.runs.progress import Record, RunFigure, RunStage, Series
 from planner.units import (
+    LOSS_DIGITS,
     format_bytes,
     format_count,
     format_count_exact,
@@ -35,18 +36,18 @@ AXES = 2  # lines of a plot below its rows
 
 
 def stage_text(stage: RunStage, code: int | None) -> str:
-    """The sign and the words for where a run stands; the exit code, where it says more than good."""
+    """The stage of a run with its sign; the exit code if it is not 0."""
     return STAGES[stage] + (f" (exit code {code})" if code else "")
 
 
 def figure_lines(figures: Sequence[RunFigure], width: int) -> list[str]:
-    """Measured beside predicted; notes only where `width` has room for them."""
+    """Measured beside predicted; with notes if `width` has room for them."""
     noted = width >= NOTED
     rows = [("", "measured", "predicted", "ratio", "note" if noted else "")]
     for f in figures:
-        ratio = "" if f.ratio is None or f.note == "of" else f"{f.ratio:.3g}"
+        ratio = "" if f.ratio is None or f.note == "of" else format_number(f.ratio)
         rows.append((f.label, _value(f, f.measured), _predicted(f, noted), ratio, _note(f) if noted else ""))
-    return table(rows, right=frozenset({1, 2, 3}))
+    return Page(width).table(rows, {1, 2, 3})
 
 
 def _note(f: RunFigure) -> str:
@@ -55,12 +56,12 @@ def _note(f: RunFigure) -> str:
 
 def _predicted(f: RunFigure, noted: bool) -> str:
     if f.predicted is None:
-        return "·"  # there is none: nobody predicts it
+        return "·"  # this number is not predicted
     text = _value(f, f.predicted)
     if f.note == "of":
         return f"of {text}"
     if noted and f.interval.low != f.interval.high:
-        text += f" ({format_number(f.interval.low, 3)} … {format_number(f.interval.high, 3)})"
+        text += f" ({format_number(f.interval.low)} … {format_number(f.interval.high)})"
     return text
 
 
@@ -80,12 +81,14 @@ def _value(f: RunFigure, value: float | int | None) -> str:
             return format_bytes(value)
         case "share":
             return format_fraction(value)
+        case "nat/token":
+            return format_number(value, LOSS_DIGITS)
         case _:
             return format_number(value)
 
 
 def curve_lines(title: str, series: Series, *, width: int, height: int) -> list[str]:
-    """A curve over the steps under its title; a sentence while there are less than two points."""
+    """A curve over the steps under its title; a sentence while there are fewer than two points."""
     if len(series) < 2 or max(series.values) <= 0 or min(series.values) < 0:
         return [f"{title}: drawn from the second step on"]
     floor = (
@@ -129,6 +132,6 @@ def _fact(name: str, value: object) -> str:
 
 
 def failure_lines(log: Sequence[str], event: Mapping[str, Any] | None, width: int) -> list[str]:
-    """What a failed run said last: the error in its log, else the message of its last event."""
+    """The last message of a failed run: the error in its log, else the message of its last event."""
     said = last_error(list(log)) or ([str(event["message"])] if event and event.get("message") else [])
-    return [part for line in said for part in wrap(line, indent=2, width=width)] or ["  it left no message"]
+    return [part for line in said for part in Page(width).sentence(line)] or ["  it left no message"]

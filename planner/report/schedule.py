@@ -63,7 +63,7 @@ def reading(curve: Curve, step: int) -> str:
 
 def landmark_lines(curve: Curve) -> list[str]:
     """Step, tokens and rate at the landmarks."""
-    return [line[2:] for line in _values([curve], marks_of([curve]), Page())]
+    return _values([curve], marks_of([curve]), Page(indent=0))
 
 
 def curve_title(curve: Curve) -> str:

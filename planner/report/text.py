@@ -31,9 +31,10 @@ BASES = {
 
 
 class Page(NamedTuple):
-    """A text of so many columns, made of sections: a title above lines, tables and sentences."""
+    """A text of so many columns, made of sections: a title above lines, tables and sentences, indented below it."""
 
     width: int = WIDTH
+    indent: int = 2
 
     def section(self, title: str, *lines: str) -> str:
         """A title above its lines; "" where there are none, or only empty ones."""
@@ -45,22 +46,22 @@ class Page(NamedTuple):
 
     def line(self, label: str, value: str, note: str = "") -> str:
         """A label, its value and a note; a note that has no room stands below the value."""
-        first = f"  {label:<{LABEL}}{value}"
+        first, below = f"{'':<{self.indent}}{label:<{LABEL}}{value}", LABEL + self.indent
         if note and len(first) + 3 + len(note) <= self.width:
             return f"{first}   {note}"
-        return "\n".join([*_wrapped(first, self.width, "", " " * (LABEL + 2)), *self.sentence(note, LABEL + 2)])
+        return "\n".join([*_wrapped(first, self.width, "", " " * below), *self.sentence(note, below)])
 
-    def sentence(self, text: str, indent: int = 2) -> list[str]:
+    def sentence(self, text: str, indent: int | None = None) -> list[str]:
         """A sentence in lines of this width; none for an empty one."""
-        return wrap(text, indent=indent, width=self.width)
+        return wrap(text, indent=self.indent if indent is None else indent, width=self.width)
 
     def table(self, rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
         """Rows as aligned lines. Where they are too wide, the last column goes on in lines of its own."""
-        lines = table(rows, right=frozenset(right))
+        lines = self._aligned(rows, right)
         last = len(rows[0]) - 1
         if last in right or max(map(len, lines)) <= self.width:
             return lines
-        first = table([row[:-1] for row in rows], right=frozenset(right))
+        first = self._aligned([row[:-1] for row in rows], right)
         start = max(map(len, first)) + 2
         if self.width - start < NARROWEST_CELL:
             return [part for line, row in zip(first, rows, strict=True) for part in (line, *self.sentence(row[-1], 6))]
@@ -70,13 +71,29 @@ class Page(NamedTuple):
             found += [(line.ljust(start) + cell[0][start:]).rstrip(), *cell[1:]]
         return found
 
-    def findings(self, found: Sequence[Finding], indent: int = 2) -> list[str]:
+    def narrowed(self, rows: Sequence[Sequence[str]], right: Iterable[int], fewest: int) -> list[str] | None:
+        """The table with as many of its columns as there is room for, from the left; None below `fewest`."""
+        for columns in range(len(rows[0]), fewest - 1, -1):
+            lines = self._aligned([row[:columns] for row in rows], right)
+            if max(map(len, lines)) <= self.width:
+                return lines
+        return None
+
+    def _aligned(self, rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = []
+        for row in rows:
+            cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+            lines.append(" " * self.indent + "  ".join(cells).rstrip())
+        return lines
+
+    def findings(self, found: Sequence[Finding]) -> list[str]:
         """Each finding's level and code, its message and its remedy."""
         lines = []
         for f in found:
-            lines.append(f"{'':<{indent}}{MARKS[f.level]} [{f.code}]")
-            lines += self.sentence(f.message, indent + 4)
-            lines += self.sentence(f"→ {f.remedy or SEARCHING}", indent + 4)
+            lines.append(f"{'':<{self.indent}}{MARKS[f.level]} [{f.code}]")
+            lines += self.sentence(f.message, self.indent + 4)
+            lines += self.sentence(f"→ {f.remedy or SEARCHING}", self.indent + 4)
         return lines
 
     def defaults(self, assumed: Iterable[tuple[str, str, str]]) -> str:
@@ -87,16 +104,6 @@ class Page(NamedTuple):
 def sections_text(*sections: str) -> str:
     """The sections that have lines, an empty line between them."""
     return "\n\n".join(section for section in sections if section)
-
-
-def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
-    """Rows as aligned lines; the columns in `right` are right-aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return lines
 
 
 def wrap(text: str, *, indent: int, width: int = WIDTH) -> list[str]:

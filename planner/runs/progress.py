@@ -18,6 +18,7 @@ from planner.files import read_text
 from planner.inputs.run_toml import load_config
 from planner.interval import UNKNOWN, Interval, exactly
 from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, JsonObject, Place, follow
+from planner.units import LOSS_DIGITS, format_number
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
 _RECENT_STEPS = 64  # steps of the median speed, as many as the trainer's own estimate of the time left has
@@ -234,7 +235,8 @@ def _clipping(config: RunConfig | None) -> str:
 def _evaluated(record: Record) -> str:
     if record.validation is None or record.best_validation is None:
         return ""
-    best = "the best" if record.validation[0] <= record.best_validation else f"best {record.best_validation:.4g}"
+    lowest = format_number(record.best_validation, LOSS_DIGITS)
+    best = "the best" if record.validation[0] <= record.best_validation else f"best {lowest}"
     return f"after step {record.validation[1]:,}, {best}"
 
 

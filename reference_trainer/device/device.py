@@ -14,7 +14,7 @@ import torch
 
 from planner.errors import InputError, PlanError
 from planner.log import Log
-from planner.units import format_duration, format_number, format_rate
+from planner.units import LOSS_DIGITS, format_duration, format_number, format_rate
 
 LOG_EVERY_SECONDS = 10.0  # seconds between lines where there is no bar
 
@@ -111,7 +111,7 @@ def progress(done: int, steps: int, tokens_per_step: int, log: Log, bar: bool) -
 
         def show(step: int, loss: float, seconds: float) -> None:
             rate = format_rate(tokens_per_step / seconds)
-            shown.update(task, completed=step, description=f"loss {format_number(loss)}, {rate}")
+            shown.update(task, completed=step, description=f"loss {format_number(loss, LOSS_DIGITS)}, {rate}")
 
         yield show
 
@@ -124,6 +124,6 @@ def _lines(steps: int, tokens_per_step: int, log: Log) -> Show:
         if time.monotonic() - last >= LOG_EVERY_SECONDS:
             last = time.monotonic()
             rate, left = format_rate(tokens_per_step / seconds), format_duration((steps - step) * seconds)
-            log(f"step {step}/{steps}: loss {format_number(loss)}, {rate}, {left} left")
+            log(f"step {step}/{steps}: loss {format_number(loss, LOSS_DIGITS)}, {rate}, {left} left")
 
     return show

@@ -10,7 +10,7 @@ from pathlib import Path
 from planner.counts.run import tokens_per_step
 from planner.errors import FileError, PlanError
 from planner.log import Log
-from planner.units import format_number
+from planner.units import LOSS_DIGITS, format_number
 from reference_trainer.checkpoint.atomic import newest_valid
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import delete_after
@@ -194,7 +194,7 @@ def _log_evaluation(job: RunningJob, evaluation: Evaluation) -> None:
     loss, seconds = evaluation.loss, evaluation.seconds
     best = job.progress.add(job.done, loss)
     job.directory.event("evaluation", step=job.done, loss=finite_or_none(loss), best=best, seconds=seconds)
-    job.log(f"step {job.done}: validation loss {format_number(loss)}{', the best so far' if best else ''}")
+    job.log(f"step {job.done}: validation loss {format_number(loss, LOSS_DIGITS)}{', the best so far' if best else ''}")
     if best:
         save_checkpoint(job)
 

@@ -21,7 +21,7 @@ from planner.errors import FileError
 from planner.plan import Plan
 from planner.runs.comparison import CHECKPOINT
 from planner.runs.preflight import Check
-from planner.units import format_bytes, format_duration, format_fraction, format_rate
+from planner.units import format_bytes, format_duration, format_fraction, format_rate, told_apart
 from reference_trainer.checkpoint.atomic import stored_bytes
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
 from reference_trainer.step.step import StepContext
@@ -138,7 +138,8 @@ def check_disk(config: RunConfig, folder: Path, bytes_each: int) -> Check:
     """Check that the disk of `folder` has room for all checkpoints that exist at the same time."""
     saves, standing = checkpoints_kept(config)
     free, need = shutil.disk_usage(folder).free, standing * bytes_each
-    measured, expected = f"{format_bytes(free)} free", f"{format_bytes(need)}: {standing} × {format_bytes(bytes_each)}"
+    room, needed = told_apart(format_bytes, free, need)
+    measured, expected = f"{room} free", f"{needed}: {standing} × {format_bytes(bytes_each)}"
     values = {"free_bytes": free, "needed_bytes": need, "checkpoints_at_once": standing, "saves": saves}
     if need <= free:
         return Check("disk", "ok", measured, expected, values=values)

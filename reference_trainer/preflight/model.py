@@ -84,7 +84,7 @@ def check_first_loss(model: GPT, config: RunConfig, given: MicroBatch) -> Check:
     usual = min(high, e.middle + e.tolerance + 1.0)  # a tied head that adds a nat or more is a warning
     expected = f"{low:.2f} to {usual:.2f}: ln {config.model.vocab:,} = {flat:.2f}, + {e.middle - flat:.2f} by init"
     values = {"loss": loss if math.isfinite(loss) else None, "ln_vocab": flat, "low": low, "high": usual}
-    measured = f"{loss:.3f} nats per token"
+    measured = f"{format_number(loss)} nats per token"
     if low <= loss <= usual:
         return Check("first loss", "ok", measured, expected, values=values)
     if usual < loss <= high:
@@ -229,7 +229,7 @@ def check_overfitting(config: RunConfig, data: TokenData, device: torch.device, 
     losses = [loss for loss, _ in steps_on(build(short, device, one), 1, OVERFIT_STEPS, deadline)]
     first, last, done = losses[0], min(losses), len(losses)
     share = last / first
-    measured = f"{first:.3f} → {last:.3f} in {done} steps ({100 * share:.0f} %)"
+    measured = f"{format_number(first)} → {format_number(last)} in {done} steps ({100 * share:.0f} %)"
     expected = f"below {100 * OVERFIT_SHARE:.0f} % in {OVERFIT_STEPS} steps at the peak lr"
     values = {"first_loss": _finite(first), "lowest_loss": _finite(last), "steps": done, "share": _finite(share)}
     name = "one sequence over-fitted"

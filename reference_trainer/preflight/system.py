@@ -14,7 +14,7 @@ from planner.formulas import cost
 from planner.plan import Plan
 from planner.runs.comparison import ALLOCATED, REQUESTED, REQUESTED_CHECKPOINTED, TIME
 from planner.runs.preflight import Check
-from planner.units import format_bytes, format_duration, format_fraction, format_money, format_rate
+from planner.units import format_bytes, format_duration, format_fraction, format_money, format_rate, told_apart
 from reference_trainer.measure.replay import Track
 from reference_trainer.preflight.checkpoints import checkpoints_kept
 from reference_trainer.preflight.steps import steps_on
@@ -45,8 +45,8 @@ def check_memory(plan: Plan, free: int | None) -> Check:
     free: from `free_bytes`. On a GPU this process already has its CUDA context, so `free` does not include it.
     """
     config, peak = plan.config, predicted_peak(plan.config, replay=True)
-    measured = f"{format_bytes(free)} free now"
-    expected = f"{format_bytes(peak)} predicted, in {plan.memory.peak_phase}"
+    need, room = told_apart(format_bytes, peak, free)
+    measured, expected = f"{room} free now", f"{need} predicted, in {plan.memory.peak_phase}"
     values = {"free_bytes": free, "predicted_peak_bytes": peak, "peak_phase": plan.memory.peak_phase}
     if free is None:
         why = "this system does not report its free memory"

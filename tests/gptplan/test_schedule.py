@@ -61,8 +61,8 @@ def test_the_screen(call: Call) -> None:
     assert (said.code, said.err) == (0, "")
     assert re.search(r"Values\n +step +learning rate\n +6,000 +1.65e-4", said.out)
     assert re.search(r"cosine +W +warm-up: p +cosine: p +yes", said.out)
-    assert "cosine, peak 3e-4, min_lr 3e-5, 10,000 steps, warm-up 2,000 (20.00 %)" in said.out
-    assert "[warmup]" in said.out and "1.00 % to 5.00 %" in said.out
+    assert "cosine, peak 3e-4, min_lr 3e-5, 10,000 steps, warm-up 2,000 (20 %)" in said.out
+    assert "[warmup]" in said.out and "1 % to 5 %" in said.out
     assert any("⠁" <= c <= "⣿" for c in said.out) and "\x1b" not in said.out
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -171,32 +173,33 @@ def test_zero_is_read_only_where_allowed(parse: Callable[..., float]) -> None:
 
 WRITTEN: dict[Callable[..., str], dict[Any, str]] = {
     units.format_count: {0: "0", 12: "12", 12.5: "12.5", 19_073: "19,073", 19_073.4: "19,073", -19_073: "-19,073"}
-    | {999_999: "999,999", 999_999.6: "1M", 124_439_808: "124.44M", 1_557_611_200: "1.558B", 999_999_999: "1B"}
+    | {999_999: "999,999", 999_999.6: "1M", 124_439_808: "124M", 1_557_611_200: "1.56B", 999_999_999: "1B"}
     | {10**10: "10B", 15 * 10**12: "15T", 15 * 10**15: "15,000T", 10**30: "1e18T"},
     units.format_count_exact: {124_439_808: "124,439,808", 2**60 + 1: "1,152,921,504,606,846,977"},
     units.format_bytes: {0: "0 B", 512: "512 B", 1_750_199_173: "1.63 GiB", 80 * 2**30: "80 GiB", -(2**20): "-1 MiB"}
-    | {2**30 - 1: "1 GiB"},
+    | {1023: "1,023 B", 1024: "1 KiB", 2**30 - 1: "1 GiB", 1010 * 2**20: "0.986 GiB", 123.4 * 2**30: "123 GiB"},
     units.format_bytes_decimal: {1_750_199_173: "1.75 GB", 80 * 10**9: "80 GB", 999_999: "1 MB"},
-    units.format_flops: {7.5e18: "7.5e18 FLOPs", 3.8e25: "3.8e25 FLOPs", 12: "12 FLOPs"},
-    units.format_flops_rate: {150e12: "150 TFLOP/s", 989.5e12: "989.5 TFLOP/s", 1.979e15: "1.979 PFLOP/s"}
+    units.format_flops: {7.5e18: "7.5e18 FLOPs", 3.8123e25: "3.81e25 FLOPs", 12: "12 FLOPs"},
+    units.format_flops_rate: {150e12: "150 TFLOP/s", 989.5e12: "990 TFLOP/s", 1.979e15: "1.98 PFLOP/s"}
     | {12: "12 FLOP/s", 9.9999e14: "1 PFLOP/s"},
-    units.format_rate: {218_000: "218,000 tokens/s", 0.31: "0.31 tokens/s"},
-    units.format_fraction: {0.1049: "10.49 %", 1: "100.00 %", 0: "0.00 %", 1e-6: "<0.01 %"},
-    units.format_money: {34.72: "$34.72", 194_444.4: "$194,444", 77.1e6: "$77.1M", 0: "$0.00", 0.0043: "$0.0043"}
-    | {999.996: "$1,000", 999_999.9: "$1M", 999.9e6: "$1B", -500: "-$500.00"},
-    units.format_duration: {6240: "1 h 44 min", 1_051_200: "12 d 4 h", 1e8: "1,157 d", 200: "3 min 20 s", 3.2: "3.2 s"}
+    units.format_rate: {218_345: "218,000 tokens/s", 0.31: "0.31 tokens/s"},
+    units.format_fraction: {0.10491: "10.5 %", 1: "100 %", 0: "0 %", 1e-6: "<0.01 %", 0.00123: "0.123 %"},
+    units.format_money: {34.72: "$34.7", 194_444.4: "$194,000", 77.1e6: "$77.1M", 0: "$0", 0.0043: "$0.0043"}
+    | {999.996: "$1,000", 999_999.9: "$1M", 999.9e6: "$1B", -500: "-$500"},
+    units.format_duration: {6240: "1 h 44 min", 1_051_200: "12 d 4 h", 1e8: "1,160 d", 200: "3 min 20 s", 3.2: "3.2 s"}
     | {0.85: "850 ms", 0.00025: "250 us", 0: "0 s", -90: "-1 min 30 s"}
     | {
         59.94: "59.9 s",
         59.96: "1 min",
         3599.7: "1 h",
-        84_700: "23 h 32 min",
+        84_700: "23 h 30 min",
         86_399: "24 h",
-        87_120: "24 h 12 min",
+        87_120: "24 h 10 min",
+        359_900: "4 d 4 h",
         0.9999: "1 s",
     },
-    units.format_number: {0.25: "0.25", 6e-4: "6e-4", 0.003: "0.003", 0: "0", 1234.6: "1,235", -2.5: "-2.5"}
-    | {1.2346e9: "1.235e9"},
+    units.format_number: {0.25: "0.25", 6e-4: "6e-4", 0.003: "0.003", 0: "0", 1234.6: "1,230", -2.5: "-2.5"}
+    | {1.2346e9: "1.23e9"},
     units.spell_count: {0: "0", 125_000_000: "125M", 1_300_000_000: "1.3B", 524_288: "524288", 1000: "1k"}
     | {1500: "1500", 100_000: "100k", 10**10: "10B", 10**15: "1P", 10**30: "1e30"},
 }
@@ -212,7 +215,7 @@ def test_numbers_that_are_written(write: Callable[..., str], value: float, text:
 
 
 def test_digits_and_units_can_be_chosen() -> None:
-    assert units.format_number(math.pi, digits=3) == "3.14"
+    assert units.format_number(math.pi, digits=5) == "3.1416"
     assert units.format_rate(12.5, unit="steps/s") == "12.5 steps/s"
 
 
@@ -242,7 +245,40 @@ def test_formatted_sizes_and_counts_are_read_back_within_rounding(n: int) -> Non
     assert units.parse_bytes(units.format_bytes(n), name="n") == pytest.approx(n, rel=0.005)
     assert units.parse_bytes(units.format_bytes_decimal(n), name="n") == pytest.approx(n, rel=0.005)
     if n < 10**18:
-        assert units.parse_count(units.format_count(n), name="n") == pytest.approx(n, rel=0.0005)
+        assert units.parse_count(units.format_count(n), name="n") == pytest.approx(n, rel=0.005)
+
+
+WITH_DIGITS = [write for write in FORMATTERS if write is not units.format_count_exact]
+
+
+@pytest.mark.parametrize("write", WITH_DIGITS)
+@given(st.integers(10**6, 10**30) | st.floats(1e-4, 1e14))
+def test_no_number_for_people_has_more_than_three_significant_digits(write: Callable[..., str], x: float) -> None:
+    """Counts and bytes in full aside. Each unit of a duration has its own digits, three in all of the smaller unit."""
+    if x < 10**6 and write in (units.format_count, units.format_bytes, units.format_duration):
+        return
+    number = re.match(r"\D*([\d,.]+)", write(x))
+    assert number is not None
+    digits = number[1].replace(",", "").replace(".", "").strip("0")
+    assert len(digits) <= 3, write(x)
+
+
+@pytest.mark.parametrize("write", WITH_DIGITS)
+@given(st.lists(st.none() | st.floats(1.0, 1e12), min_size=2, max_size=3))
+def test_different_values_are_told_apart(write: Callable[..., str], values: list[float | None]) -> None:
+    texts = units.told_apart(write, *values)
+    assert len(texts) == len(values)
+    for (a, x), (b, y) in itertools.combinations(zip(texts, values, strict=True), 2):
+        if x is not None and y is not None and abs(x - y) > 1.0 + 1e-9 * max(x, y):
+            assert a != b or write is units.format_duration, (a, x, y)
+        assert x != y or a == b
+
+
+def test_digits_are_added_only_where_they_are_needed() -> None:
+    gib = 2**30
+    assert units.told_apart(units.format_bytes, 79.21 * gib, 79.15 * gib) == ("79.21 GiB", "79.15 GiB")
+    assert units.told_apart(units.format_bytes, 17.2345 * gib, 79.15 * gib) == ("17.2 GiB", "79.2 GiB")
+    assert units.told_apart(units.format_bytes, 5 * gib, None, 5 * gib) == ("5 GiB", "unknown", "5 GiB")
 
 
 @given(st.floats(1e-4, 1e9))

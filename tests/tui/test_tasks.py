@@ -65,7 +65,7 @@ def test_two_plans_and_why_one_costs_more(planner_app, session):
         assert sum(s.amount for s in cost.shares) == Fraction(cost.after.value) - Fraction(cost.before.value)
         lines = text.splitlines()
         start = next(i for i, line in enumerate(lines) if line.startswith("cost"))
-        assert "$59.16" in lines[start] and cost.after.spell(cost.after.value) in lines[start]
+        assert "$59.2" in lines[start] and cost.after.spell(cost.after.value) in lines[start]
         assert "by training tokens" in lines[start + 1] and "+$" in lines[start + 1]
         assert "by number of GPUs" in lines[start + 2]
         assert "10B tokens, 1 x a100-80gb" in text and "20B tokens, 4 x a100-80gb" in text
@@ -210,7 +210,7 @@ def test_the_schedule_is_read_off_at_the_cursor(planner_app):
         assert "step 0 of 19,073" in user.text("#reading") and "rate 0 " in user.text("#reading")
         await user.press("end")
         words = " ".join(user.text("#reading").split())
-        assert words.startswith("step 19,073 of 19,073") and "10.00 % of the peak" in words
+        assert words.startswith("step 19,073 of 19,073") and "10 % of the peak" in words
         await user.press("shift+left", "left")
         assert "step 19,073 of" not in user.text("#reading")
         await user.type("schedule", "wsd")

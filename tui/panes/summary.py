@@ -42,7 +42,7 @@ class SummaryPane(Pane):
 def findings_text(found: Sequence[Finding], width: int) -> str:
     """The findings, wrapped to `width` columns."""
     named = [replace(f, message=with_labels(f.message), remedy=with_labels(f.remedy)) for f in found]
-    return "\n".join(Page(width).findings(named, indent=0)) or "✓ no findings"
+    return "\n".join(Page(width, indent=0).findings(named)) or "✓ no findings"
 
 
 def _compared(view: View, pinned: Pinned, width: int) -> list[str]:
@@ -50,4 +50,4 @@ def _compared(view: View, pinned: Pinned, width: int) -> list[str]:
     names += wrap(f"Now:    {title(view.result.plan)}", indent=0, width=width)
     if view.differences is None:
         return [*names, "", "… computing the differences"]
-    return [*names, "", *difference_lines(view.differences), "", *wrap(NOTE, indent=0, width=width)]
+    return [*names, "", *difference_lines(view.differences, width), "", *wrap(NOTE, indent=0, width=width)]

@@ -17,11 +17,11 @@ def config_of(**flags: str) -> RunConfig:
 def test_a_priced_run_names_speed_and_time() -> None:
     plan = estimate(config_of(params="125M", gpu="a100-80gb"))
     said = announcement(plan)
-    assert said.startswith(f"124.44M parameters, {plan.batch.steps:,} steps of 524,288 tokens, mixed-bf16; predicted: ")
+    assert said.startswith(f"124M parameters, {plan.batch.steps:,} steps of 524,288 tokens, mixed-bf16; predicted: ")
     speed, duration = plan.throughput.tokens_per_second.value, plan.time.seconds.value
     assert speed is not None and duration is not None
     peak = format_bytes(plan.memory.peak_requested_bytes)
-    assert said.endswith(f": {format_rate(speed)}, {format_duration(duration)}, peak {peak} of tensors")
+    assert said.endswith(f": {format_rate(speed)}, {format_duration(duration)}, tensors need at most {peak}")
 
 
 def test_an_unpriced_run_names_the_peak_and_says_that_the_speed_is_not_predicted() -> None:
@@ -30,4 +30,4 @@ def test_an_unpriced_run_names_the_peak_and_says_that_the_speed_is_not_predicted
     said = announcement(plan)
     assert "unknown" not in said and "tokens/s" not in said
     peak = format_bytes(plan.memory.peak_requested_bytes)
-    assert said.endswith(f"; predicted: peak {peak} of tensors; how fast is not predicted, it will be measured")
+    assert said.endswith(f"; predicted: tensors need at most {peak}; the speed is not predicted, it will be measured")

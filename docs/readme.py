@@ -8,12 +8,12 @@ from docs.shell import AS_OF, ROOT, command, console
 
 
 def estimate() -> str:
-    """The first screen's estimate, without the list of assumptions."""
+    """The first screen's estimate, without the list of defaults."""
     shown = command("estimate", "--params", "125M", "--tokens", "10B", "--as-of", AS_OF)
-    body, _, assumed = shown.partition("\n\nAssumed")
-    count = len(re.findall(r"(?m)^  \S", assumed))
-    return console("$ gptplan estimate --params 125M --tokens 10B", body, "", f"Assumed … ({count} values, each with "
-                   "its rule and source)")  # fmt: skip
+    body, _, defaults = shown.partition("\n\nDefaults used")
+    count = len(re.findall(r"(?m)^  \S", defaults))
+    rest = f"Defaults used … ({count} values, each with its rule and source)"
+    return console("$ gptplan estimate --params 125M --tokens 10B", body, "", rest)
 
 
 def first_screen() -> str:
@@ -37,8 +37,8 @@ def demo_table() -> str:
         "parameters": "parameters",
         "model_flops_per_step": "FLOPs per step",
         "saved_activation_bytes": "bytes saved for backward",
-        "peak_requested_bytes": "peak memory, bytes",
-        "checkpoint_bytes": "checkpoint, bytes",
+        "peak_requested_bytes": "peak memory",
+        "checkpoint_bytes": "checkpoint",
         "step_seconds": "step time",
         "tokens_per_second": "throughput",
     }

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from gptplan import __version__
-from gptplan.flags import refuse_other_names, with_shared_flags
+from gptplan.flags import refuse_old_command, refuse_other_names, with_shared_flags
 from planner.errors import PlanError
 
-ABOUT = "Plan a GPT training run, run it, and see every prediction beside what really happened."
-# each is the function of that name in gptplan/<name>.py; True: it takes the shared flags
+ABOUT = "Plan a GPT training run, train it, and compare every prediction with the measurement."
+# each is the function of that name in gptplan/commands/; True: it takes the shared flags
 COMMANDS = {
     "estimate": True,
     "explain": True,
@@ -30,7 +30,7 @@ COMMANDS = {
     "data": False,
     "trace": False,
     "preflight": False,
-    "rates": False,
+    "lr-find": False,
     "run": False,
     "sample": False,
     "compare": False,
@@ -68,7 +68,8 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     )
     app.callback(help=ABOUT)(root)
     for name in names:
-        command = getattr(import_module(f"gptplan.commands.{name}"), name)
+        module = name.replace("-", "_")
+        command = getattr(import_module(f"gptplan.commands.{module}"), module)
         app.command(name)(with_shared_flags(command) if COMMANDS[name] else command)
     return app
 
@@ -86,6 +87,7 @@ def main() -> None:
     # when the first word is a command only that one is built; help and "did you mean" want them all
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
+        refuse_old_command(sys.argv[1:2])
         app = typer.main.get_command(application(asked or COMMANDS))
         if asked and COMMANDS[asked[0]]:
             refuse_other_names(sys.argv[2:], _flags_of(app, asked[0]))

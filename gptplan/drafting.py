@@ -1,4 +1,4 @@
-"""From flags to a config, with what only this machine and this day know."""
+"""Flags to a config; adds this machine's GPU and profile, and today's date."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def config_of(flags: Flags, file: Path | None, as_of: str | None = None) -> RunConfig:
-    """The whole config of the flags and the file that they override.
+    """The complete config from flags over a file.
 
-    as_of: the plan's date, today by default. Raises PlanError for whatever a user can mend.
+    as_of: the plan's date, today by default. Raises PlanError for a user's mistake.
     """
     from planner.inputs.run_toml import load_config
 
@@ -27,7 +27,7 @@ def config_of(flags: Flags, file: Path | None, as_of: str | None = None) -> RunC
 
 
 def config_over(flags: Flags, base: RunConfig | None, as_of: str | None = None) -> RunConfig:
-    """The whole config of the flags and the config that they override; as `config_of`."""
+    """The complete config from flags over another config; else as `config_of`."""
     from planner.inputs.detect import machine_gpu
     from planner.inputs.draft import draft
 
@@ -44,9 +44,9 @@ def config_over(flags: Flags, base: RunConfig | None, as_of: str | None = None) 
 
 
 def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:
-    """The findings of a plan with their remedies, after those of the weights that it is checked against.
+    """The findings of a plan with remedies; first those of the weights file, if one is given.
 
-    Raises FileError when the file of weights cannot be read.
+    Raises FileError if the weights file cannot be read.
     """
     from planner.analysis.findings import findings_with_remedies
 
@@ -64,5 +64,7 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"--as-of: {text!r} is no date", why="prices are judged old against it", remedy="write it like 2026-11-21"
+            f"--as-of: {text!r} is not a date",
+            why="the age of prices is computed from it",
+            remedy="write it like 2026-11-21",
         ) from None

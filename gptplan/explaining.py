@@ -1,4 +1,4 @@
-"""What `gptplan explain` shows: a calculation, a number of a plan, or the list of both."""
+"""The output of `gptplan explain`: a calculation, a number of a plan, or the list of both."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from planner.config.run import RunConfig
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.flags import Flags
 
-EXAMPLE = Flags(params="125M", tokens="10B", gpu="a100-80gb")  # whose keys are listed where no plan is given
+EXAMPLE = Flags(params="125M", tokens="10B", gpu="a100-80gb")  # the plan whose keys are listed if none is given
 EXAMPLE_FLAGS = "--params 125M --tokens 10B --gpu a100-80gb"
 
 
 def explain_calculation(found: Calculation, settings: Sequence[str], *, planned: bool, json: bool) -> None:
-    """Compute a calculation with the typed arguments and show it.
+    """Show a calculation with the arguments from --set.
 
-    Raises InputError for flags of a plan beside it, and for arguments that cannot be used.
+    Raises InputError if flags of a plan are given too, or for arguments that cannot be used.
     """
     from gptplan.output import show, show_json
     from planner.analysis.textbook.arguments import arguments_of
@@ -26,9 +26,9 @@ def explain_calculation(found: Calculation, settings: Sequence[str], *, planned:
 
     if planned:
         raise InputError(
-            f"{found.id} ({found.name}) is a calculation of its own",
-            why="flags of a plan do not enter it",
-            remedy=f"change its arguments by --set: {', '.join(found.defaults) or 'it has none'}",
+            f"{found.id} ({found.name}) takes no flags of a plan",
+            why="it is a calculation on its own, not a number of a plan",
+            remedy=f"set its arguments with --set: {', '.join(found.defaults) or 'it has none'}",
         )
     values = arguments_of(found, settings)
     results = found.answer(values)
@@ -39,7 +39,7 @@ def explain_calculation(found: Calculation, settings: Sequence[str], *, planned:
 
 
 def explain_leaf(key: str, flags: Flags, config: Path | None, as_of: str | None, *, changed: bool, json: bool) -> None:
-    """Show where a number of the plan comes from. Raises UnknownNameError, InputError, and what drafting raises."""
+    """Show where a number of the plan comes from. Raises UnknownNameError, InputError, and as `config_of`."""
     from gptplan.output import columns, show, show_json
     from planner.analysis.explain.explain import Explainer
     from planner.report.explain import as_json, explanation_text
@@ -48,9 +48,9 @@ def explain_leaf(key: str, flags: Flags, config: Path | None, as_of: str | None,
         _refuse_unknown(key, as_of)
     if changed:
         raise InputError(
-            f"--set changes a calculation's argument, and {key!r} is a number of a plan",
-            why="a plan's numbers follow from its flags",
-            remedy="change the flag itself, such as --gpus 8",
+            f"--set works for calculations only, and {key!r} is a number of a plan",
+            why="a plan's numbers are computed from its flags",
+            remedy="change the flag, such as --gpus 8",
         )
     from gptplan.drafting import config_of
 
@@ -62,7 +62,7 @@ def explain_leaf(key: str, flags: Flags, config: Path | None, as_of: str | None,
 
 
 def show_list(flags: Flags, config: Path | None, as_of: str | None, json: bool) -> None:
-    """Every key that can be explained: of the plan asked for, else of an example that is named."""
+    """Show every key that can be explained: of the given plan, else of the example."""
     from gptplan.output import show, show_json
     from planner.analysis.explain.explain import Explainer
     from planner.report.explain import list_json, list_text
@@ -83,7 +83,7 @@ def _config(flags: Flags, config: Path | None, as_of: str | None) -> RunConfig:
 
 
 def _refuse_unknown(key: str, as_of: str | None) -> None:
-    """Without a plan: a key that no plan has is refused with the nearest names, before the plan is asked for."""
+    """Without a plan: refuse an unknown key with the nearest names, else ask for a plan."""
     from planner.analysis.explain.explain import Explainer
     from planner.analysis.explain.keys import number_at
 
@@ -94,9 +94,9 @@ def _refuse_unknown(key: str, as_of: str | None) -> None:
     except UnknownNameError:
         raise UnknownNameError("key", key, names) from None
     except InputError:
-        pass  # unknown in the example; it may be known in the plan that is asked for next
+        pass  # null in the example; it may have a value in another plan
     raise InputError(
-        f"{key} is a number of a plan, and no plan is given",
-        why="its value follows from a model and a token budget",
+        f"{key} is a number of a plan, and no plan was given",
+        why="its value depends on a model and a number of tokens",
         remedy=f"add the flags of estimate: gptplan explain {key} {EXAMPLE_FLAGS}",
     )

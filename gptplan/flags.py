@@ -19,6 +19,7 @@ from planner.inputs.flags import Flags
 
 # old spelling of a flag: the option that it is today
 OLD_FLAGS = {flag(old.partition(".")[2]): BY_KEY[new] for old, new in OLD_NAMES.items()}
+OLD_COMMANDS = {"rates": "lr-find"}
 Command = Callable[..., None]
 
 
@@ -40,6 +41,14 @@ def with_shared_flags(command: Command) -> Command:
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     return run
+
+
+def refuse_old_command(words: Iterable[str]) -> None:
+    """Raises InputError for a command that was renamed, with its new name. No command has a second name."""
+    for word in words:
+        if word in OLD_COMMANDS:
+            remedy = f"write gptplan {OLD_COMMANDS[word]}"
+            raise InputError(f"there is no command {word}", why="it was renamed", remedy=remedy)
 
 
 def refuse_other_names(words: Iterable[str], flags: Container[str]) -> None:
@@ -91,12 +100,14 @@ Weights = Annotated[
     typer.Option(
         "--safetensors",
         metavar="FILE",
-        help="Check the model against the header of this .safetensors file, or of those of its index.json.",
+        help="Check the parameter count against the header of a .safetensors file, or of the files of an index.json.",
         rich_help_panel=MODEL,
     ),
 ]
 AsOf = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="DATE", help="Date of the plan, 2026-11-21; default today.", rich_help_panel=RUN),
+    typer.Option(
+        "--as-of", metavar="DATE", help="Date of the plan, such as 2026-11-21; default today.", rich_help_panel=RUN
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, base units, unknown is null.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object in base units; unknown is null.")]

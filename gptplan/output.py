@@ -1,4 +1,4 @@
-"""stdout is data, stderr is talk."""
+"""Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(text: str) -> None:
 
 
 def columns() -> int:
-    """How wide a text on stdout may be: a terminal's width within reason; a page's, for a file or a pipe."""
+    """Columns for text on stdout: the terminal's width, from 60 to 110; 110 for a file or a pipe."""
     from planner.report.text import WIDTH
 
     try:
@@ -37,13 +37,13 @@ def columns() -> int:
 
 
 def show_json(value: Any) -> None:
-    """A result as one JSON object on stdout; what is not a finite number is null already, else it is our mistake."""
+    """A result as one JSON object on stdout. Numbers that are not finite must be None already."""
     import json
 
     show(json.dumps(value, indent=2, allow_nan=False))  # ASCII: the same bytes whatever the terminal's encoding is
 
 
 def log_line(text: str) -> None:
-    """Anything but the result, on stderr."""
+    """A message on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

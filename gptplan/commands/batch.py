@@ -23,7 +23,7 @@ Critical = Annotated[
 ]
 Loss = Annotated[
     str | None,
-    typer.Option("--loss", metavar="NATS", help="or the loss per token from which it follows.", rich_help_panel=RATE),
+    typer.Option("--loss", metavar="NATS", help="or the loss per token to predict it from.", rich_help_panel=RATE),
 ]
 
 
@@ -35,7 +35,7 @@ def batch(
     loss: Loss = None,
     json: AsJson = False,
 ) -> None:
-    """Answer what follows from a batch: legal sizes, steps, epochs, and the rate when the batch changes.
+    """Compute what follows from a batch: valid sizes, steps, epochs, and the learning rate for another batch size.
 
     Example: gptplan batch --peak-lr 3e-4 --tuned-batch 512Ki --global-batch-tokens 1Mi
     """

@@ -14,7 +14,7 @@ def calibrate(
     seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="About how long it may take.")] = "15",
     json: AsJson = False,
 ) -> None:
-    """Measure the kernels of this machine once; the profile is kept in the user's cache directory."""
+    """Measure this machine's kernels once; the profile is stored in your cache directory."""
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json
     from planner.units import parse_duration

@@ -1,4 +1,4 @@
-"""`gptplan compare`: the comparison of a finished run, again."""
+"""`gptplan compare`: shows the comparison of a finished run again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gptplan.flags import AsJson
 def compare(
     directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a run.")],
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when a line is outside its tolerance.")] = False,
-    strict_time: Annotated[bool, typer.Option("--strict-time", help="As --strict, and time counts too.")] = False,
+    strict_time: Annotated[bool, typer.Option("--strict-time", help="Like --strict, but time must agree too.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show predicted against measured of a run; --strict makes it a check."""
+    """Compare the predicted and the measured numbers of a run. With --strict a difference fails."""
     from gptplan.output import log_line, show, show_json
     from planner.report.comparison import comparison_lines
     from planner.runs.comparison_file import load_comparison

@@ -15,11 +15,11 @@ PREPARE = "Preparing"
 def data(
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="SOURCE…", help="Text files, .jsonl, folders of them; or tokens to describe."),
+        typer.Argument(metavar="SOURCE…", help="Text files, .jsonl files, folders of them; or tokens to describe."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Prepare the text into this new directory."),
+        typer.Option("-o", "--output", metavar="DIR", help="Write the tokens into this new directory."),
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -32,29 +32,36 @@ def data(
     ] = None,
     text_key: Annotated[
         str | None,
-        typer.Option("--text-key", metavar="KEY", help="Where a .jsonl has its text.", rich_help_panel=PREPARE),
+        typer.Option("--text-key", metavar="KEY", help="Key of the text in a .jsonl file.", rich_help_panel=PREPARE),
     ] = None,
     eot: Annotated[
         str | None,
-        typer.Option("--eot", metavar="ID", help="Token between texts; default by name.", rich_help_panel=PREPARE),
+        typer.Option(
+            "--eot", metavar="ID", help="End-of-text token; default: found by its usual names.", rich_help_panel=PREPARE
+        ),
     ] = None,
     val_share: Annotated[
         str | None,
-        typer.Option("--val-share", metavar="SHARE", help="Documents held out, default 1%.", rich_help_panel=PREPARE),
+        typer.Option(
+            "--val-share",
+            metavar="SHARE",
+            help="Fraction of documents for validation, default 1%.",
+            rich_help_panel=PREPARE,
+        ),
     ] = None,
     val_tokens: Annotated[
         str | None,
-        typer.Option("--val-tokens", metavar="N", help="or about so many tokens.", rich_help_panel=PREPARE),
+        typer.Option("--val-tokens", metavar="N", help="or about this number of tokens.", rich_help_panel=PREPARE),
     ] = None,
     shard_tokens: Annotated[
         str | None,
-        typer.Option("--shard-tokens", metavar="N", help="Tokens of one file, default 100M.", rich_help_panel=PREPARE),
+        typer.Option("--shard-tokens", metavar="N", help="Tokens per file, default 100M.", rich_help_panel=PREPARE),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Tokenize text into a directory that `gptplan run --data` trains on, or describe one, or a .bin.
+    """Tokenize text into a directory for `gptplan run --data`; or describe such a directory or a .bin file.
 
-    Memory holds one document at a time; the directory appears when it is whole. Describing reads every token.
+    One document is in memory at a time. The directory appears when it is complete. Describing reads every token.
     """
     from gptplan.output import show, show_json
     from planner.errors import InputError

@@ -10,7 +10,7 @@ import typer
 
 
 def demo(
-    minutes: Annotated[str, typer.Option("--minutes", metavar="N", help="About how long to train.")] = "2",
+    minutes: Annotated[str, typer.Option("--minutes", metavar="N", help="Approximate training time.")] = "2",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="New directory; default runs/demo-<time>.")
     ] = None,

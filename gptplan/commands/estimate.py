@@ -11,7 +11,7 @@ from planner.inputs.flags import Flags
 
 Why = Annotated[
     list[str] | None,
-    typer.Option("--why", metavar="KEY", help="Explain this number of --json after the estimate; may be repeated."),
+    typer.Option("--why", metavar="KEY", help="Explain this key of --json below the estimate; may be repeated."),
 ]
 
 

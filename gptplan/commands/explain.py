@@ -1,4 +1,4 @@
-"""`gptplan explain`: why a number of the plan is what it is, and the calculations behind training."""
+"""`gptplan explain`: where a number of the plan comes from, and the calculations of training math."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from planner.inputs.flags import Flags
 
 Key = Annotated[
     str | None,
-    typer.Argument(metavar="[KEY]", help="Key of estimate --json, or number or name of a calculation."),
+    typer.Argument(metavar="[KEY]", help="A key of estimate --json, or the number or name of a calculation."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change an argument of a calculation; lists with commas."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Set an argument of a calculation; separate the values of a list by commas."
+    ),
 ]
 Listed = Annotated[bool, typer.Option("--list", help="Show every key that can be explained.")]
 
@@ -40,15 +42,17 @@ def explain(
     if listed:
         if key is not None or settings:
             raise InputError(
-                "--list stands without a key and without --set",
-                why="it shows every key",
-                remedy="gptplan explain --list, or gptplan explain KEY",
+                "--list takes no key and no --set",
+                why="it lists every key",
+                remedy="write gptplan explain --list, or gptplan explain KEY",
             )
         show_list(flags, config, as_of, json)
         return
     if key is None:
         raise InputError(
-            "the key is missing", why="one number is explained at a time", remedy="gptplan explain --list shows all"
+            "the key is missing",
+            why="one number is explained at a time",
+            remedy="list all keys: gptplan explain --list",
         )
     calculation = find(key)
     if calculation is not None:

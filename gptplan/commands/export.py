@@ -11,14 +11,16 @@ from gptplan.flags import AsJson
 
 
 def export(
-    source: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run (its newest), or checkpoint.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run (its newest checkpoint), or one checkpoint.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New directory for the two files.")],
     json: AsJson = False,
 ) -> None:
-    """Write model.safetensors and config.json as Hugging Face's transformers loads them.
+    """Export a checkpoint as model.safetensors and config.json for Hugging Face transformers.
 
-    The model types gpt2, gpt_neox, llama, mistral, qwen2 and qwen3 are known; a model that none of them computes
-    equally is refused, with the option that stands in the way. No tokenizer is written.
+    The model types gpt2, gpt_neox, llama, mistral, qwen2 and qwen3 are supported. A model that none of them can
+    express is refused; the message names the option. No tokenizer is written.
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json

@@ -7,7 +7,7 @@ from planner.inputs.flags import Flags
 
 
 def flops(flags: Flags, config: ConfigFile = None, as_of: AsOf = None, json: AsJson = False) -> None:
-    """Count the FLOPs of a run by operator, forward and backward, and in every convention, with who uses each.
+    """Count the FLOPs of a run by operator, and in every published convention with its users.
 
     Without --tokens and --steps: per token and per step only.
 

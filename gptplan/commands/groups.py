@@ -12,12 +12,12 @@ from gptplan.flags import AsJson
 
 
 def groups(
-    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config whose groups to show.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to show.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Show the optimizer's parameter groups of a run.toml: rule, rate factor, weight decay, tensors, parameters.
+    """Show the optimizer's parameter groups: rule, factor of the learning rate, weight decay, tensors, parameters.
 
-    Without [[optimizer.groups]] there are two: matrices, which decay, and vectors, which do not.
+    Without [[optimizer.groups]] there are two: matrices with weight decay, and vectors without.
     """
     from gptplan.output import columns, show, show_json
     from planner.counts.groups import parameter_groups

@@ -10,8 +10,8 @@ import typer
 from gptplan.flags import AsJson, AsOf, ConfigFile, Weights
 from planner.inputs.flags import Flags
 
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; - is stdout.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Output file; - is stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
 def plan(
@@ -23,7 +23,9 @@ def plan(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Write the validated configuration of a run, every value with its meaning and, where assumed, its rule.
+    """Write the validated configuration of a run as run.toml.
+
+    Comments explain each value and name the rule of each default.
 
     Example: gptplan plan --model gpt2 --tokens 10B --gpu h100-80gb -o run.toml
     """

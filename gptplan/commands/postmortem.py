@@ -14,7 +14,7 @@ def postmortem(
     directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a run, finished or not.")],
     json: AsJson = False,
 ) -> None:
-    """Show what to look at first in a run: spikes, time lost, clipping, memory; from its log alone."""
+    """Summarize a run from its logs, problems first: loss spikes, clipping, memory, lost time."""
     from gptplan.output import show, show_json
     from reference_trainer.post_mortem import post_mortem_markdown, problems_of, summary_of
 

@@ -14,20 +14,24 @@ def preflight(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to check.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
+        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="RUN_DIR", help="Where the run will be written: its disk is measured.")
+        Path, typer.Option("--out", metavar="RUN_DIR", help="Directory of the planned run; its disk is checked.")
     ] = Path(),
     time_limit: Annotated[
-        str, typer.Option("--time-limit", metavar="3m", help="About how long it may take; the rest is skipped.")
+        str, typer.Option("--time-limit", metavar="3m", help="Approximate time limit; later checks are skipped.")
     ] = "3m",
     json: AsJson = False,
 ) -> None:
-    """Check data, first loss, gradients, memory, speed, saving and disk of a run; exit 1 when a check fails.
+    """Check a run before it starts: data, first loss, gradients, memory, speed, checkpoints, disk.
 
-    Nothing is left behind. Example: gptplan preflight run.toml --data corpus/ --out runs/first
+    It exits with 1 if a check fails, and leaves no files behind.
+
+    Example: gptplan preflight run.toml --data corpus/ --out runs/first
     """
     from gptplan.extras import need_torch
     from gptplan.output import columns, log_line, show, show_json

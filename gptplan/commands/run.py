@@ -14,16 +14,21 @@ def run(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to train.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN_DIR", help="Directory of the new run.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Continue this run.")] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Of text that is read as it is.")
+        str,
+        typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Tokenizer for text that is not prepared."),
     ] = "byte",
-    text_key: Annotated[str, typer.Option("--text-key", metavar="KEY", help="Where a .jsonl has its text.")] = "text",
-    eot: Annotated[str | None, typer.Option("--eot", metavar="ID", help="The token that ends a text.")] = None,
+    text_key: Annotated[
+        str, typer.Option("--text-key", metavar="KEY", help="Key of the text in a .jsonl file.")
+    ] = "text",
+    eot: Annotated[str | None, typer.Option("--eot", metavar="ID", help="End-of-text token.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Stop after step N; resumable.")] = None,
     time_limit: Annotated[
         str | None, typer.Option("--time-limit", metavar="2h30m", help="Stop after this time; resumable.")
@@ -32,31 +37,33 @@ def run(
         bool,
         typer.Option("--new-schedule", help="With --resume: steps, tokens and schedule in config.toml may change."),
     ] = False,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Only reproducible kernels.")] = False,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Use deterministic kernels only.")] = False,
     log_every: Annotated[
         str | None,
-        typer.Option("--log-every", metavar="N", help="Steps read from the device together; default 10 on a GPU."),
+        typer.Option(
+            "--log-every", metavar="N", help="Steps per read of results from the device; default 10 on a GPU."
+        ),
     ] = None,
     statistics_every: Annotated[
-        str | None, typer.Option("--statistics-every", metavar="N", help="Steps between statistics of every layer.")
+        str | None, typer.Option("--statistics-every", metavar="N", help="Steps between layer statistics.")
     ] = None,
     noise_scale: Annotated[bool, typer.Option("--noise-scale", help="Measure the gradient-noise scale.")] = False,
     tracker: Annotated[
         list[str] | None,
-        typer.Option("--tracker", metavar="NAME", help="Draw in tensorboard, trackio or wandb; may be repeated."),
+        typer.Option("--tracker", metavar="NAME", help="Log to tensorboard, trackio or wandb; may be repeated."),
     ] = None,
     eval_command: Annotated[
         str | None,
-        typer.Option("--eval-command", metavar="CMD", help="Run by the shell after evaluations and checkpoints."),
+        typer.Option("--eval-command", metavar="CMD", help="Shell command after evaluations and checkpoints."),
     ] = None,
     eval_timeout: Annotated[
-        str | None, typer.Option("--eval-timeout", metavar="10m", help="Longest that training waits for it.")
+        str | None, typer.Option("--eval-timeout", metavar="10m", help="Time limit of --eval-command.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Train a run.toml on this machine; ends with every prediction beside its measurement.
+    """Train a run.toml on this machine, then compare every prediction with its measurement.
 
-    Without --data it trains on the text of Python's own standard library, byte by byte: no network is needed.
+    Without --data it trains on the source files of Python's standard library; no network is needed.
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json

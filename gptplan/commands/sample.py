@@ -11,25 +11,38 @@ from gptplan.flags import AsJson
 
 
 def sample(
-    path: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT_DIR", help="A run: its newest whole checkpoint.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR|CHECKPOINT_DIR", help="A run (its newest complete checkpoint), or one checkpoint."
+        ),
+    ],
     prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Text to continue.")] = "",
-    tokens: Annotated[str, typer.Option("--tokens", metavar="N", help="New tokens at the most.")] = "200",
+    tokens: Annotated[str, typer.Option("--tokens", metavar="N", help="Maximum number of new tokens.")] = "200",
     temperature: Annotated[
-        str, typer.Option("--temperature", metavar="X", help="0 takes the likeliest token; 1 draws as predicted.")
+        str,
+        typer.Option(
+            "--temperature", metavar="X", help="0: always the most likely token; 1: the model's own distribution."
+        ),
     ] = "0.8",
-    top_k: Annotated[str | None, typer.Option("--top-k", metavar="K", help="Only the K likeliest tokens.")] = None,
+    top_k: Annotated[
+        str | None, typer.Option("--top-k", metavar="K", help="Sample from the K most likely tokens.")
+    ] = None,
     top_p: Annotated[
-        str | None, typer.Option("--top-p", metavar="P", help="Only the likeliest tokens that make up the share P.")
+        str | None,
+        typer.Option("--top-p", metavar="P", help="Sample from the most likely tokens with total probability P."),
     ] = None,
-    seed: Annotated[str, typer.Option("--seed", metavar="S", help="Sample i is drawn with S + i.")] = "0",
-    samples: Annotated[str, typer.Option("--samples", metavar="N", help="Texts to draw.")] = "1",
+    seed: Annotated[str, typer.Option("--seed", metavar="S", help="Sample i uses seed S + i.")] = "0",
+    samples: Annotated[str, typer.Option("--samples", metavar="N", help="Number of texts.")] = "1",
     tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", metavar="NAME", help="That of the data, where it is not bytes.")
+        str | None, typer.Option("--tokenizer", metavar="NAME", help="Tokenizer of the data, if it is not bytes.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Draw text from a checkpoint; the same seed gives the same text.
+    """Generate text from a checkpoint; the same seed gives the same text.
 
     Example: gptplan sample runs/demo --prompt "def " --tokens 100 --temperature 0.5
     """

@@ -21,27 +21,30 @@ SHOWN = "What is shown"
 Kind = Annotated[
     str | None, typer.Option("--kind", metavar="KIND", help="Short for --schedule.", rich_help_panel="Learning rate")
 ]
-At = Annotated[str | None, typer.Option("--at", metavar="K,K,…", help="Rates of these updates.", rich_help_panel=SHOWN)]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="K,K,…", help="Print the rate of these steps.", rich_help_panel=SHOWN)
+]
 Every = Annotated[
-    str | None, typer.Option("--every", metavar="N", help="Rates of every N-th update.", rich_help_panel=SHOWN)
+    str | None, typer.Option("--every", metavar="N", help="Print the rate of every N-th step.", rich_help_panel=SHOWN)
 ]
 Over = Annotated[
     str | None,
     typer.Option(
-        "--over", metavar="FLAG=V,V,…", help="One curve each: warmup=500,2000,5000 or kind=….", rich_help_panel=SHOWN
+        "--over", metavar="FLAG=V,V,…", help="Compare curves: warmup=500,2000,5000 or kind=….", rich_help_panel=SHOWN
     ),
 ]
 Continuity = Annotated[
-    bool, typer.Option("--continuity", help="Show with symbols that the pieces meet.", rich_help_panel=SHOWN)
+    bool,
+    typer.Option("--continuity", help="Show symbolically that the segments are continuous.", rich_help_panel=SHOWN),
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option("--csv", metavar="FILE", help="Write the rates; - is stdout.", rich_help_panel=SHOWN),
+    typer.Option("--csv", metavar="FILE", help="Write the rates as CSV; - is stdout.", rich_help_panel=SHOWN),
 ]
 Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw a .png or .svg.", rich_help_panel=SHOWN)
+    Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot as .png or .svg.", rich_help_panel=SHOWN)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the files.", rich_help_panel=SHOWN)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=SHOWN)]
 
 
 def schedule(
@@ -57,7 +60,7 @@ def schedule(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Show the learning rate of every update; with the schedule's own flags no model is needed.
+    """Show a learning-rate schedule. With the schedule's own flags no model is needed.
 
     Example: gptplan schedule --kind cosine --peak-lr 3e-4 --min-lr 10% --warmup-steps 2000 --steps 10000 --at 6000
     """

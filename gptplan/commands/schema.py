@@ -11,11 +11,11 @@ def schema(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="config|plan|batch|schedule|flops|trace|comparison|preflight|rates|all", help="Which one."
+            metavar="config|plan|batch|schedule|flops|trace|comparison|preflight|lr-find|all", help="Which schema."
         ),
     ] = "all",
 ) -> None:
-    """Print the JSON Schema of run.toml, of what a command prints with --json, of a comparison, or of all."""
+    """Print a JSON Schema: of run.toml, of a command's --json output, of a comparison, or all of them."""
     from gptplan.output import show_json
     from planner.errors import UnknownNameError
     from planner.report.schemas import schemas

@@ -11,16 +11,18 @@ from gptplan.flags import AsJson
 
 
 def trace(
-    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to replay.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to simulate.")] = None,
     layers: Annotated[
         str | None,
-        typer.Option("--layers", metavar="all|few", help="Replay every block, or few and draw on; default by depth."),
+        typer.Option(
+            "--layers", metavar="all|few", help="Simulate all blocks, or few and extrapolate; default by depth."
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Replay two steps of a run.toml without weights, memory or GPU, and show each phase's peak beside its prediction.
+    """Replay two steps of a run.toml in PyTorch on fake tensors (no data, no GPU), and compare each phase's peak.
 
-    A model of more than 12 blocks is replayed with few, and its peaks are drawn on in a line, unless --layers all.
+    Of more than 12 blocks only a few are replayed, and peaks are extrapolated linearly, unless --layers all is given.
     """
     from gptplan.extras import need_torch
     from gptplan.output import columns, show, show_json

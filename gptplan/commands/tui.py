@@ -21,15 +21,17 @@ RunFile = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A run.to
 def tui(
     file: RunFile = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show it in a browser, at an address that is printed; Ctrl-C ends it.")
+        bool, typer.Option("--serve", help="Serve it to a browser; the address is printed. Ctrl-C ends it.")
     ] = False,
     host: Annotated[
         str | None,
-        typer.Option("--host", metavar="NAME", help="With --serve: listen here; default 127.0.0.1, this machine only."),
+        typer.Option(
+            "--host", metavar="NAME", help="With --serve: address to listen on; default 127.0.0.1, this machine only."
+        ),
     ] = None,
-    port: Annotated[str | None, typer.Option("--port", metavar="N", help="With --serve (default 8000).")] = None,
+    port: Annotated[str | None, typer.Option("--port", metavar="N", help="With --serve: port (default 8000).")] = None,
 ) -> None:
-    """Plan in the terminal: a form, and what follows from it at every key.
+    """Plan in the terminal: a form, with the plan updated at every key.
 
     Example: gptplan tui run.toml
     """

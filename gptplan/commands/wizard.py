@@ -14,14 +14,14 @@ from gptplan.commands.tui import RunFile
 
 if TYPE_CHECKING:
     from planner.config.run import RunConfig
-    from planner.inputs.wizard import Interview
+    from planner.inputs.wizard import WizardState
     from tui.session import PlanResult, Session
 
 
 def wizard(file: RunFile = None) -> None:
-    """Plan by answering one question after the other, a line each; no full-screen program is needed.
+    """Plan by answering one prompt after the other, line by line; no full-screen terminal is needed.
 
-    An empty line takes what is shown in brackets. Questions are on stderr, the plan and its command on stdout.
+    An empty answer takes the default in brackets. Prompts are on stderr, the plan and its command on stdout.
 
     Example: gptplan wizard run.toml
     """
@@ -59,19 +59,19 @@ def _ask_all(session: Session) -> None:
                     return
                 assert state.before is not None
                 state = state.before
-            _say(state)
+            _show(state)
             text = _line()
             state, message = answer(state, text, lambda flags: flags_result(flags, session, replay=False).plan)
     except (EOFError, KeyboardInterrupt) as end:
         log_line(f"\nso far: {command_of(state.flags, session)}")
         if isinstance(end, KeyboardInterrupt):
             raise
-        log_line("error: the answers ended before the last question; nothing was planned")
+        log_line("error: the input ended before the last answer; nothing was planned")
         raise typer.Exit(2) from None
 
 
-def _say(state: Interview) -> None:
-    """The sentence, then what an empty line stands for: last, because it is read last."""
+def _show(state: WizardState) -> None:
+    """Show the sentence and the default; the prompt comes last, because a screen reader reads it last."""
     from gptplan.output import log_line
     from planner.inputs.wizard import question
     from planner.report.text import wrap
@@ -90,7 +90,7 @@ def _prompt(text: str) -> None:
 
 
 def _line() -> str:
-    """A line of stdin. Raises EOFError where there is none."""
+    """A line of stdin. Raises EOFError at its end."""
     line = sys.stdin.readline() if sys.stdin is not None else ""
     if not line:
         raise EOFError
@@ -98,12 +98,12 @@ def _line() -> str:
 
 
 def _saved(result: PlanResult) -> bool:
-    """Offer to write the run.toml, until it is written or nobody wants it; False: back to the questions."""
+    """Offer to save a run.toml until it is saved or declined; False: back to the fields."""
     from gptplan.output import log_line
     from planner.errors import FileError
     from planner.inputs.wizard import BACK
 
-    log_line("\nFile to save the configuration in, such as run.toml.")
+    log_line("\nFile for the configuration, such as run.toml.")
     while True:
         _prompt("save as [not saved]: ")
         try:
@@ -122,7 +122,7 @@ def _saved(result: PlanResult) -> bool:
 
 
 def _written(path: Path, config: RunConfig) -> bool:
-    """Write, after a second word where the file is there already; False where that word was not yes."""
+    """Write the file, after confirmation if it exists; False without confirmation."""
     from planner.files import write_atomically
     from planner.inputs.run_toml import config_text
     from planner.inputs.wizard import YES

@@ -1,4 +1,4 @@
-"""What `gptplan trace` shows: predicted peaks beside replayed ones, phase by phase, and what an allocator takes."""
+"""The result of `gptplan trace`: predicted and replayed peaks of each phase, and the allocator's peaks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from planner.memory.eager.context import simulation_context
 from planner.memory.micro_batch import block_runs
 from planner.memory.phases import simulate_run
 
-WHOLE = 12  # blocks up to which the whole model is replayed unasked: a second or two
+WHOLE = 12  # blocks up to which the whole model is replayed by default: a second or two
 FEW = (3, 5)  # units of alike blocks, where it is not; three is the least that has one between the ends
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Peak of a phase as replayed, bytes, and the operator that came to it."""
+    """Replayed peak of a phase, bytes, and the operator that reached it."""
 
     phase: str
     peak_bytes: float
@@ -50,9 +50,9 @@ class AllocatorView:
 
 @dataclass(frozen=True, slots=True)
 class TraceReport:
-    """replayed_layers: blocks of each replay; where they are fewer than `layers` the peaks are drawn on in a line.
+    """replayed_layers: blocks of each replay; if they are fewer than `layers` the peaks are extrapolated linearly.
 
-    allocator_events: "replay", or "walk" for the planner's own allocations where the replay was not of the whole model.
+    allocator_events: "replay", or "walk" for the planner's own allocations if not all blocks were replayed.
     """
 
     model: str
@@ -73,7 +73,7 @@ class TraceReport:
 
 
 def few_layers(config: RunConfig, whole: bool | None) -> tuple[int, ...]:
-    """The depths to replay: the model's own, or two smaller ones that end and alternate as it does.
+    """The depths to replay: the model's own, or two smaller ones with the same pattern of blocks.
 
     whole: None lets the depth decide.
     """
@@ -85,12 +85,12 @@ def few_layers(config: RunConfig, whole: bool | None) -> tuple[int, ...]:
 
 
 def with_layers(config: RunConfig, layers: int) -> RunConfig:
-    """The same run of a model with `layers` blocks; of blocks before the experts as many as there are."""
+    """The same run of a model with `layers` blocks; with the same number of dense blocks before the experts."""
     return config.model_copy(update={"model": config.model.model_copy(update={"layers": layers})})
 
 
 def drawn_on(depths: tuple[int, ...], replays: list[list[Replayed]], layers: int) -> list[Replayed]:
-    """Each phase's peak at `layers` blocks, on the line through two replays; one replay stands as it is."""
+    """Each phase's peak at `layers` blocks, extrapolated from two replays; a single replay is returned as it is."""
     if len(depths) == 1:
         return replays[0]
     (low, high), found = depths, []
@@ -103,7 +103,7 @@ def drawn_on(depths: tuple[int, ...], replays: list[list[Replayed]], layers: int
 def trace_report(
     config: RunConfig, torch: str, depths: tuple[int, ...], replays: list[list[Replayed]], events: list[AllocationEvent]
 ) -> TraceReport:
-    """Predictions beside replays of the model with `depths` blocks; `events` are a whole replay's, else empty."""
+    """Predictions compared with replays at `depths` blocks; `events` of a full replay, else empty."""
     t, layers = config.training, config.model.layers
     seen = {p.phase: p for p in drawn_on(depths, replays, layers)}
     extrapolated = depths != (layers,)

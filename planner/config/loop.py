@@ -18,7 +18,7 @@ class EvaluationConfig(Section):
     every: Count | None = Field(default=None, description="optimizer steps between evaluations; absent: none")
     tokens: Count = Field(default=2**16, description="validation tokens of one evaluation, rounded up to micro-batches")
     patience: Count | None = Field(
-        default=None, description="evaluations without a better loss after which training stops; absent: it never does"
+        default=None, description="evaluations without a better loss until training stops; absent: it does not stop"
     )
 
     @model_validator(mode="after")
@@ -33,27 +33,30 @@ class GuardConfig(Section):
 
     on_spike: Literal["warn", "skip", "rollback"] = Field(
         default="warn",
-        description="warn; skip its update; rollback past its batches, where the loss spiked",
+        description="on a loss spike: warn, skip the update, or rollback to a checkpoint and skip its data",
     )
     spike_sigmas: Positive = Field(
-        default=SPIKE_SIGMAS, description="standard deviations above the mean of the last steps that make a spike"
+        default=SPIKE_SIGMAS,
+        description="a spike is more than this many standard deviations above the mean of the window",
     )
     spike_window: Annotated[int, Field(ge=8, le=4096)] = Field(
-        default=SPIKE_WINDOW, description="steps that mean and deviation are taken over; half of them must have been"
+        default=SPIKE_WINDOW, description="steps of the window; no spike is reported before half of it is filled"
     )
-    nonfinite_limit: Count = Field(default=3, description="steps in a row that are not finite, after which it stops")
-    rollback_skips: Count = Field(default=200, description="steps of data that a rollback passes by")
-    rollback_budget: Natural = Field(default=3, description="rollbacks of one run; the next spike stops it")
+    nonfinite_limit: Count = Field(default=3, description="steps in a row with NaN or infinity until the run stops")
+    rollback_skips: Count = Field(default=200, description="steps of data that a rollback skips")
+    rollback_budget: Natural = Field(default=3, description="most rollbacks of one run; the next spike stops it")
     rollback_rate: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=1.0, description="factor on the learning rate from a rollback on"
+        default=1.0, description="factor on the learning rate after a rollback"
     )
 
 
 class CheckpointConfig(Section):
     """How many checkpoints stay, and whether training waits for them; how often is `training.checkpoint_every`."""
 
-    keep: Count = Field(default=3, description="newest checkpoints kept; the best by validation loss stays besides")
-    keep_every: Count | None = Field(
-        default=None, description="checkpoints of steps divisible by it are never deleted; absent: there are none"
+    keep: Count = Field(
+        default=3, description="newest checkpoints to keep; the one with the best validation loss is kept too"
     )
-    asynchronous: bool = Field(default=False, description="written by a thread while training goes on")
+    keep_every: Count | None = Field(
+        default=None, description="checkpoints of steps divisible by this are never deleted; absent: all may be"
+    )
+    asynchronous: bool = Field(default=False, description="a thread writes checkpoints while training continues")

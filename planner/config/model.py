@@ -15,7 +15,7 @@ class MlaConfig(Section):
     q_lora_rank: Count | None = Field(default=None, description="rank of the queries' latent; absent: none")
     kv_lora_rank: Count = Field(description="rank of the latent of keys and values")
     qk_nope_head_dim: Count = Field(description="channels of a query or key head without position")
-    qk_rope_head_dim: Count = Field(description="channels of a query or key head that rotary embedding turns")
+    qk_rope_head_dim: Count = Field(description="channels of a query or key head with rotary embedding")
     v_head_dim: Count = Field(description="width of one value head")
 
 
@@ -26,7 +26,7 @@ class MoeConfig(Section):
     top_k: Count = Field(description="routed experts that each token uses")
     expert_ffn: Count = Field(description="inner width of one routed expert")
     shared_ffn: Natural = Field(default=0, description="inner width of all shared experts together; 0: none")
-    shared_gate: bool = Field(default=False, description="the shared experts' output is weighed by a learned gate")
+    shared_gate: bool = Field(default=False, description="a learned gate multiplies the shared experts' output")
     first_dense_layers: Natural = Field(default=0, description="first blocks that keep an ordinary MLP of width ffn")
 
     @model_validator(mode="after")
@@ -41,7 +41,7 @@ class MoeConfig(Section):
 class ModelConfig(Section):
     """The architecture of a decoder: GPT-2, GPT-NeoX, Llama, Gemma, OLMo, DeepSeek and their relatives."""
 
-    name: str = Field(description="preset, or the rule that gave this shape")
+    name: str = Field(description="name of the preset, or of the rule that chose the shape")
     layers: Layers = Field(description="transformer blocks")
     hidden: Count = Field(description="width of the residual stream")
     heads: Count = Field(description="query heads")
@@ -49,17 +49,17 @@ class ModelConfig(Section):
     head_dim: Count = Field(description="width of one query or key head")
     ffn: Count = Field(description="inner width of the MLP")
     vocab: Count = Field(description="rows of the embedding table, padding included")
-    tokenizer_vocab: Count | None = Field(default=None, description="tokens of the tokenizer; absent: as vocab")
-    context: Count = Field(description="positions that the model can tell apart")
+    tokenizer_vocab: Count | None = Field(default=None, description="tokens of the tokenizer; absent: same as vocab")
+    context: Count = Field(description="longest sequence that the model supports")
     position: Literal["learned", "rotary", "alibi", "none"] = Field(
         description="learned table, rotary embedding, ALiBi's biases, or none"
     )
     position_rows: Count | None = Field(
-        default=None, description="rows of the learned table; absent: as context (OPT has 2 more)"
+        default=None, description="rows of the learned table; absent: same as context (OPT has 2 more)"
     )
-    rotary_dim: Count | None = Field(default=None, description="channels of a head that rotary turns; absent: all")
+    rotary_dim: Count | None = Field(default=None, description="channels of a head with rotary embedding; absent: all")
     no_position_every: Every | None = Field(
-        default=None, description="every k-th block goes without rotary embedding; absent: none does"
+        default=None, description="every k-th block has no rotary embedding; absent: all have it"
     )
     norm: Literal["layernorm", "rmsnorm"] = Field(description="kind of normalisation")
     norm_parameters: Literal["gain+bias", "gain", "none"] = Field(description="learned vectors of each norm")
@@ -72,19 +72,21 @@ class ModelConfig(Section):
     embedding_norm: bool = Field(default=False, description="a norm right after the embedding")
     residual: Literal["sequential", "parallel", "parallel-one-norm"] = Field(
         default="sequential",
-        description="attention and MLP one after the other, or side by side, norms apart or shared",
+        description="attention and MLP one after the other, or parallel with separate or shared norms",
     )
     mlp: Literal["gelu", "gelu-written-out", "relu", "relu2", "swiglu", "geglu"] = Field(
-        description="gelu (one kernel, or written out of operators), relu, relu2 (its square): two matrices; "
+        description="gelu (one kernel, or in separate operators), relu, relu2 (its square): two matrices; "
         "swiglu, geglu: three"
     )
     biases: Literal["none", "qkv", "attention", "all"] = Field(
-        description="linear layers of the blocks with a bias: none, q, k and v, these and the projection, or all"
+        description="linear layers of the blocks with a bias: none; q, k and v; these and the projection; or all"
     )
     tied_embeddings: bool = Field(description="the output head is the embedding table")
-    sliding_window: Count | None = Field(default=None, description="keys that a query sees; absent: all before it")
+    sliding_window: Count | None = Field(
+        default=None, description="keys that a query attends to; absent: all before it"
+    )
     full_attention_every: Every | None = Field(
-        default=None, description="every k-th block sees all keys in spite of sliding_window; absent: none does"
+        default=None, description="every k-th block has full attention in spite of sliding_window; absent: none has"
     )
     logit_softcap: Positive | None = Field(default=None, description="logits are cap * tanh(logits / cap)")
     mla: MlaConfig | None = Field(default=None, description="multi-head latent attention; absent: plain heads")
@@ -92,7 +94,7 @@ class ModelConfig(Section):
     nominal_parameters: Count | None = Field(
         default=None, description="parameters as typed: the N of 6*N*D and of the 14-byte rule"
     )
-    source: str = Field(description="where this shape comes from")
+    source: str = Field(description="source of this shape")
 
     @model_validator(mode="before")
     @classmethod

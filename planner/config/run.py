@@ -23,41 +23,45 @@ CPU = "cpu"  # the hardware name of this machine's processor; every other name i
 class TrainingConfig(Section):
     """Data budget, batch and numerics. Exactly one of `tokens` and `steps` is given."""
 
-    tokens: Count | None = Field(default=None, description="training tokens asked for; steps are the whole steps in it")
+    tokens: Count | None = Field(
+        default=None, description="training tokens; the number of whole steps follows from them"
+    )
     steps: Count | None = Field(default=None, description="optimizer steps, instead of tokens")
     dataset_tokens: Count | None = Field(default=None, description="distinct tokens of the data set; unknown if absent")
     seq: Count = Field(description="tokens per sequence")
     micro_batch: Count = Field(description="sequences per device in one forward and backward pass")
     accumulation: Count = Field(description="micro-batches per device in one optimizer step")
-    recipe: str = Field(description="which types weights, gradients and matmuls have")
+    recipe: str = Field(description="precision policy: dtypes of weights, gradients and matmuls")
     runtime: Literal["eager", "autocast", "compiled", "fused"] = Field(
         default="eager",
         description="how the model's code runs: eager with explicit casts, under autocast, compiled, or fused kernels",
     )
     attention_kernel: Literal["flash", "math", "flex"] = Field(
         default="flash",
-        description="flash: scores are never stored; math: they are; flex: FlexAttention with a block mask, on CUDA",
+        description="flash: scores are not stored; math: they are stored; flex: FlexAttention block mask, CUDA only",
     )
     document_masking: bool = Field(
         default=False,
-        description="attention and targets stay within a document; false: a sequence's documents see each other",
+        description="true: attention and targets stay within a document; false: attention crosses documents",
     )
     loss: Literal["plain", "chunked", "fused"] = Field(
         default="plain",
-        description="plain: all logits at once; chunked: recomputed chunk by chunk; fused: gradients made on the way",
+        description="plain: all logits at once; chunked: recomputed chunk by chunk; fused: gradients in forward",
     )
     loss_chunks: Count = Field(default=8, description="chunks of tokens of a chunked or fused loss")
     returns_logits: bool = Field(
-        default=False, description="the program hands out its logits beside the loss, as nanoGPT does; they live on"
+        default=False, description="the program returns its logits with the loss, as nanoGPT does; they stay in memory"
     )
-    dropout: Share = Field(default=0.0, description="share dropped on embeddings, attention weights and sub-layers")
+    dropout: Share = Field(
+        default=0.0, description="fraction dropped from embeddings, attention weights and sub-layer outputs"
+    )
     activation_checkpointing: Literal["none", "selective", "full", "offloaded"] = Field(
-        description="none; selective: the attention core is recomputed; full: blocks are; offloaded: inputs on the host"
+        description="none; selective: recompute attention cores; full: blocks; offloaded: block inputs on the host"
     )
     activation_checkpointing_every: Every = Field(
-        default=1, description="full or offloaded: one of so many blocks is recomputed"
+        default=1, description="full or offloaded: recompute one of every K blocks"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="of initialisation and data order")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="seed of initialisation and data order")
     checkpoint_every: Count | None = Field(default=None, description="optimizer steps between checkpoints")
 
     @model_validator(mode="after")
@@ -96,9 +100,9 @@ class GroupConfig(Section):
     match: Annotated[str, Field(min_length=1)] = Field(
         description="parameters by name, with * and ? as in file names, such as blocks.*.mlp.*; the first match counts"
     )
-    rate: Annotated[float, Field(ge=0.0)] = Field(default=1.0, description="factor on the schedule's rate; 0: frozen")
+    rate: Annotated[float, Field(ge=0.0)] = Field(default=1.0, description="factor on the learning rate; 0: frozen")
     weight_decay: Annotated[float, Field(ge=0.0)] | None = Field(
-        default=None, description="of all that match, vectors too; absent: the optimizer's, on matrices only"
+        default=None, description="weight decay of all matches, vectors too; absent: the optimizer's, on matrices only"
     )
 
 
@@ -106,26 +110,28 @@ class OptimizerConfig(Section):
     """The optimizer, weight decay, and clipping by value and by the global gradient norm."""
 
     name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
-        default="adamw", description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (AdamW beside it)"
+        default="adamw",
+        description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (with AdamW for the rest)",
     )
     implementation: Literal["fused", "foreach", "for-loop"] = Field(
-        default="fused", description="how the update runs: one kernel, lists of tensors, or one tensor after the other"
+        default="fused",
+        description="implementation of the update: one kernel, lists of tensors, or a loop over tensors",
     )
     state_dtype: Literal["fp32", "bf16"] | None = Field(
-        default=None, description="type of the moments; absent: that of the weights which are updated"
+        default=None, description="dtype of the moments; absent: that of the updated weights"
     )
     beta1: Share = Field(description="decay of the first moment, or momentum")
-    momentum: Share = Field(default=0.95, description="muon's momentum; the betas are those of the AdamW beside it")
+    momentum: Share = Field(default=0.95, description="muon's momentum; the betas belong to AdamW for the rest")
     beta2: Share = Field(description="decay of the second moment")
     eps: Positive = Field(description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="on matrices; not on biases and norm gains")
     clip_norm: Positive | None = Field(default=None, description="largest global gradient norm; absent: no clipping")
     clip_value: Positive | None = Field(
-        default=None, description="largest size of one gradient element, cut before the norm is; absent: no such limit"
+        default=None, description="largest absolute gradient element, clipped before the norm; absent: no limit"
     )
     # last of all: in TOML no key of the section can follow its tables
     groups: tuple[GroupConfig, ...] = Field(
-        default=(), strict=False, description="parameters with a rate or weight decay of their own"
+        default=(), strict=False, description="parameters with their own learning rate or weight decay"
     )
 
     @model_validator(mode="after")
@@ -144,11 +150,13 @@ class ScheduleConfig(Section):
     kind: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "wsd"] = Field(
         default="cosine", description="decay after warm-up; wsd is constant with a cooldown"
     )
-    peak_lr: Positive = Field(description="rate at the end of warm-up")
-    min_lr: Annotated[float, Field(ge=0.0)] = Field(description="floor of the decay; a constant rate has none")
+    peak_lr: Positive = Field(description="learning rate at the end of warm-up")
+    min_lr: Annotated[float, Field(ge=0.0)] = Field(
+        description="learning rate at the end of the decay; unused if constant"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
     cooldown_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="last steps, in which a wsd rate falls linearly to the floor"
+        default=0, description="last steps of a wsd schedule, in which the rate falls linearly to min_lr"
     )
     decay_power: Positive = Field(default=2.0, description="exponent of a polynomial decay")
 
@@ -182,7 +190,7 @@ class HardwareConfig(Section):
         default=None, description="model FLOPs utilisation, if known (attention counted in full, dense peak)"
     )
     usd_per_gpu_hour: Annotated[float, Field(ge=0.0)] | None = Field(
-        default=None, description="the user's own price; absent: the price list's"
+        default=None, description="your price; absent: the price list's"
     )
 
     @model_validator(mode="after")
@@ -203,7 +211,7 @@ class Assumption(Section):
 class Provenance(Section):
     """When and how the file was made; which of its values were assumed."""
 
-    as_of: str = Field(description="date of the plan, year-month-day; prices are judged old against it")
+    as_of: str = Field(description="date of the plan, year-month-day; the age of prices is computed from it")
     gptplan: str = Field(description="version that wrote the file")
     assumptions: tuple[Assumption, ...] = Field(default=(), strict=False)
 
@@ -222,7 +230,7 @@ class RunConfig(Section):
     checkpoints: CheckpointConfig = CheckpointConfig()
     provenance: Provenance
     profile: dict[str, object] | None = Field(
-        default=None, strict=False, description="measured kernel times of the machine; absent: the data sheet is used"
+        default=None, strict=False, description="measured kernel times of the machine; absent: published specs are used"
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Micro-batch and accumulation from what was typed: the effective batch is met exactly or refused."""
+"""Micro-batch and accumulation from the flags: the effective batch is reached exactly or refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FILL = 0.9
 def batch_of(flags: Flags, base: RunConfig | None, whole: RunConfig, assumptions: Assumptions) -> TrainingConfig:
     """The training section of `whole`, for which one sequence stands, with micro-batch and accumulation.
 
-    Over a base, its batch stands. Where GPUs, sequence or micro-batch change, what was assumed of it is derived again,
-    so that a batch in tokens that somebody chose, or the default one, does not grow with the GPUs.
-    Raises InputError when a typed batch cannot be divided among the devices; the message names the nearest legal ones.
+    With a base its batch is kept. If GPUs, sequence or micro-batch change, its defaults are derived again,
+    so a chosen or default batch in tokens does not grow with the number of GPUs.
+    Raises InputError if a batch cannot be divided among the devices; the message names the nearest valid ones.
     """
     training = whole.training
     micro = flags.count("micro_batch")
@@ -58,7 +58,7 @@ def batch_of(flags: Flags, base: RunConfig | None, whole: RunConfig, assumptions
 
 
 def _assumed(base: RunConfig) -> set[str]:
-    """Which parts of a file's batch nobody chose; a value changed by hand was chosen, whatever the file still says."""
+    """The parts of a file's batch that are defaults; a value that was edited by hand is not."""
     values = {
         "micro_batch": base.training.micro_batch,
         "accumulation": base.training.accumulation,
@@ -68,7 +68,7 @@ def _assumed(base: RunConfig) -> set[str]:
 
 
 def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro: int, assumptions: Assumptions) -> int:
-    """Sequences of one step on each device; the usual batch is rounded to a legal one, a chosen one is not."""
+    """Sequences of one step on each device; the default batch is rounded to a valid one, a chosen one is not."""
     seq, gpus = whole.training.seq, whole.hardware.gpus
     unit = seq * gpus * micro
     if wanted is None:
@@ -97,7 +97,7 @@ def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro
 
 
 def nearest_batches(wanted: int, unit: int) -> tuple[int, int]:
-    """The multiples of `unit` just below (0: none) and above `wanted` tokens, or `wanted` twice where it is one.
+    """The multiples of `unit` just below (0: none) and above `wanted` tokens, or `wanted` twice if it is a multiple.
 
     unit: tokens of one micro-batch on every device.
     """
@@ -106,7 +106,7 @@ def nearest_batches(wanted: int, unit: int) -> tuple[int, int]:
 
 
 def _largest_micro_batch(whole: RunConfig, per_device: int) -> int:
-    """The micro-batch of the rule; memory is only asked where the card's is known."""
+    """The default micro-batch; memory limits it if the card's is known."""
     training, hardware = whole.training, whole.hardware
     gpu = presets.gpu(hardware.gpu) if hardware.gpu in presets.gpu_ids() else None
     usable = gpu.usable_bytes if gpu else None

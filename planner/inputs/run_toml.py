@@ -1,4 +1,4 @@
-"""run.toml: read and checked, written with a comment of meaning and unit on every line, atomically."""
+"""Reads, checks and writes run.toml, atomically and with a comment of meaning and unit on every line."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ Values that nobody typed are listed under [provenance] with the rule that gave t
 def load_config(path: str | PathLike[str]) -> RunConfig:
     """The config of a run.toml.
 
-    Raises FileError when it cannot be read; ConfigError when it is not TOML, has unknown keys, lacks some, or
-    contradicts itself.
+    Raises FileError if it cannot be read; ConfigError if it is not TOML, has unknown, missing or contradictory keys.
     """
     path = Path(path)
     text = read_text(path)
@@ -44,7 +43,7 @@ def load_config(path: str | PathLike[str]) -> RunConfig:
 
 
 def config_from(values: dict[str, Any], name: str) -> RunConfig:
-    """A config from plain values; `name` is how messages call them. Raises ConfigError."""
+    """A config from plain values; `name` stands for them in messages. Raises ConfigError."""
     version = values.get("schema_version")
     if version is True or version != 1:  # True == 1
         raise ConfigError(
@@ -72,7 +71,7 @@ def _refuse_unknown_names(config: RunConfig, name: str) -> None:
 
 
 def _refuse_impossible_run(config: RunConfig, name: str) -> None:
-    """What no section sees alone: the steps follow from the batch, parameters' names from the model."""
+    """Refuse contradictions between sections: steps against the batch, parameter groups against the model."""
     steps, warmup, tokens = steps_of(config), config.schedule.warmup_steps, config.training.tokens
     if steps < 1:
         per_step = tokens_per_step(config)
@@ -99,7 +98,7 @@ def _refuse_impossible_run(config: RunConfig, name: str) -> None:
 
 
 def explain_validation(error: ValidationError, section: str = "") -> tuple[str, str, str]:
-    """The first complaint of a validation as (what, why, remedy); a misspelt key explains a missing one.
+    """The first error of a validation as (what, why, remedy); a misspelt key explains a missing one.
 
     section: dotted name of what was validated, "" for a whole config. Each key is named with its flag.
     """

@@ -1,4 +1,4 @@
-"""The schedule of what was typed: warm-up and cooldown in steps, tokens or as a share, the floor also as a share."""
+"""The schedule from the flags: warm-up and cooldown in steps, tokens or as a fraction; min_lr also as a fraction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """How long a schedule is: steps, tokens of one step (None: not known), and the flag that lengthens it."""
+    """The length of a schedule: steps, tokens per step (None: unknown), and the flag that lengthens it."""
 
     steps: int
     tokens_per_step: int | None
@@ -50,10 +50,10 @@ def schedule_of(
     assumptions: Assumptions,
     default_peak: Callable[[], float],
 ) -> ScheduleConfig:
-    """The schedule of what was typed over `old`, the file's; `default_peak` gives, and notes, the peak of neither.
+    """The schedule from the flags over `old`, the file's; `default_peak` gives the peak if neither has one.
 
-    Raises InputError for text that cannot be read, an unknown kind, flags without effect on the kind, and a warm-up
-    and cooldown that are together longer than the run.
+    Raises InputError for invalid text, an unknown kind, flags without effect on the kind, and a warm-up
+    plus cooldown longer than the run.
     """
     kind = _kind(flags, old, assumptions)
     peak = flags.number("peak_lr")
@@ -79,7 +79,7 @@ def schedule_of(
 
 
 def schedule_alone(flags: Flags) -> tuple[ScheduleConfig, Horizon, tuple[Assumption, ...]]:
-    """A schedule from the flags in FACTS alone, without a model; with its horizon and what was assumed.
+    """A schedule from the flags in FACTS alone, without a model; with its horizon and the defaults used.
 
     Raises InputError as `schedule_of` does, and when the peak or the length of the run is missing.
     """
@@ -114,7 +114,7 @@ def schedule_alone(flags: Flags) -> tuple[ScheduleConfig, Horizon, tuple[Assumpt
 
 
 def default_peak(model: ModelConfig, assumptions: Assumptions) -> float:
-    """The peak rate of the table's row that is nearest in size, noted with its source and the spread of others."""
+    """The peak learning rate of the nearest model size in the table, recorded with its source."""
     row = row_of_size(nominal_parameters(model))
     rule = f"row of {format_count(row['parameters'])} parameters: {row['source']}; {row['spread']}"
     assumptions.add("peak_lr", format_number(row["peak_lr"], CHOSEN), rule)
@@ -134,7 +134,7 @@ def _kind(flags: Flags, old: ScheduleConfig | None, assumptions: Assumptions) ->
             allowed = ONLY[name]
             raise InputError(
                 f"{flag(name)} has no effect on a {kind} schedule",
-                why="a constant rate has no floor" if name == "min_lr" else f"it belongs to {allowed[0]}",
+                why="a constant learning rate has no minimum" if name == "min_lr" else f"it belongs to {allowed[0]}",
                 remedy=f"leave it out, or give --schedule {allowed[0]}",
             )
     for key, kinds in (("cooldown_steps", ("wsd",)), ("decay_power", ("polynomial",))):
@@ -144,7 +144,7 @@ def _kind(flags: Flags, old: ScheduleConfig | None, assumptions: Assumptions) ->
 
 
 def _floor(flags: Flags, old: ScheduleConfig | None, kind: str, peak: float, assumptions: Assumptions) -> float:
-    """The floor as a rate; text that ends in % is a share of the peak."""
+    """min_lr; text that ends in % is a fraction of the peak."""
     found = flags.number("min_lr")
     if found is not None:
         return _to_digits(found * peak) if (flags.min_lr or "").strip().endswith("%") else found
@@ -154,18 +154,18 @@ def _floor(flags: Flags, old: ScheduleConfig | None, kind: str, peak: float, ass
     floor = _to_digits(peak / 10)
     rule = "default: a tenth of the peak (GPT-3 appendix B)"
     assumptions.add(
-        "min_lr", format_number(floor, CHOSEN), rule + "; a constant rate makes no use of it" * (kind == "constant")
+        "min_lr", format_number(floor, CHOSEN), rule + "; a constant schedule does not use it" * (kind == "constant")
     )
     return floor
 
 
 def _to_digits(rate: float) -> float:
-    """A rate in the digits that a person would write: 6e-5 and not 5.9999999999999995e-05."""
+    """A rate without binary rounding noise: 6e-5 and not 5.9999999999999995e-05."""
     return float(f"{rate:.12g}")
 
 
 def length_of(flags: Flags, part: str, horizon: Horizon) -> int | None:
-    """Steps of the warm-up or cooldown, however typed: tokens are rounded up to whole steps, a share to the nearest."""
+    """Steps of the warm-up or cooldown: tokens are rounded up to whole steps, a fraction to the nearest step."""
     steps = flags.count(f"{part}_steps")
     if steps is not None:
         return steps

@@ -1,6 +1,7 @@
-"""The fields of a plan asked one after the other: which comes next, what an answer does. No terminal in here.
+"""The wizard: asks for the fields of a plan one after the other. It does no terminal input or output.
 
-First what every plan needs, then panel by panel whether more is to be said. `<` leads back and keeps the answers.
+It asks for what every plan needs first, then offers the other fields of each panel. `<` goes back; answers
+are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from planner.plan import Plan
 
 BACK, HELP, CLEAR = "<", "?", "-"
 YES, NO = ("y", "yes"), ("n", "no", "")
-SIGNS = f"Enter: as shown in brackets. {HELP}: help of the field. {BACK}: back. {CLEAR}: take an answer back."
+SIGNS = f"Enter: take the value in brackets. {HELP}: help. {BACK}: back. {CLEAR}: remove an answer."
 # what --params chooses by one rule, so that it cannot be asked beside it
 BY_PARAMS = ("heads", "kv_heads", "head_dim", "ffn", "family", *CHOICES)
 # the preset is asked before the number of parameters: who names one is not asked for the other
@@ -29,7 +30,7 @@ PlanOf = Callable[[Flags], Plan]
 
 
 class Step(NamedTuple):
-    """A question: about a field, about whether a panel has more to say, or none: the end."""
+    """One step of the wizard: a field, an offer of a panel's other fields, or the end."""
 
     kind: Literal["field", "panel", "end"]
     name: str = ""
@@ -41,10 +42,10 @@ NOTHING = Flags()
 
 
 @dataclass(frozen=True, slots=True)
-class Interview:
-    """What was answered so far. `start`: the example, or nothing over a file; an answer takes its place.
+class WizardState:
+    """The answers so far. `start`: the example, or nothing if a file is given; an answer replaces it.
 
-    plan: of the last answers that gave one. missing: a field without which the answers give none. before: for `<`.
+    plan: of the last valid answers. missing: a field that the plan still needs. before: previous state, for `<`.
     """
 
     start: Flags
@@ -53,17 +54,17 @@ class Interview:
     panels: frozenset[str] = frozenset()
     at: Step = TOP
     missing: str | None = None
-    before: Interview | None = None
+    before: WizardState | None = None
 
     @property
     def flags(self) -> Flags:
-        """The answers over the start, without what they exclude of it."""
+        """The answers over the start values, without start values that they exclude."""
         kept = {n: getattr(self.start, n) for n in self.start.given(*OPTION_NAMES) if not _excluded(n, self.answers)}
         return replace(self.answers, **{n: text for n, text in kept.items() if getattr(self.answers, n) is None})
 
 
-class Question(NamedTuple):
-    """What is asked: a sentence, a short prompt, and what an empty line stands for, with its reason."""
+class Prompt(NamedTuple):
+    """A prompt: a sentence, a short label, and the default with its reason."""
 
     sentence: str
     prompt: str
@@ -71,30 +72,30 @@ class Question(NamedTuple):
     why: str
 
 
-def begin(start: Flags, plan_of: PlanOf) -> tuple[Interview, str]:
-    """The first question, and a message where this machine's GPU is unknown: then it is the GPU that is asked first."""
+def begin(start: Flags, plan_of: PlanOf) -> tuple[WizardState, str]:
+    """The first state, and a message if this machine's GPU is unknown: then the GPU is asked for first."""
     try:
-        return Interview(start, plan_of(start)), ""
+        return WizardState(start, plan_of(start)), ""
     except PlanError as error:
-        return Interview(start, at=Step("field", "gpu"), missing="gpu"), error.message()
+        return WizardState(start, at=Step("field", "gpu"), missing="gpu"), error.message()
 
 
-def question(state: Interview) -> Question:
-    """The question of a state that is not at its end."""
+def question(state: WizardState) -> Prompt:
+    """The prompt of a state that is not at its end."""
     kind, name = state.at
     if kind == "panel":
         more = [OPTION[n].short for n in _rest(name) if not _excluded(n, state.answers)]
-        return Question(f"{name}: {', '.join(more)}.", f"More about {name.lower()}? yes or no", "no", "")
+        return Prompt(f"{name}: {', '.join(more)}.", f"More about {name.lower()}? yes or no", "no", "")
     value, why = _effect(state, name)
-    return Question(OPTION[name].help.rstrip("."), OPTION[name].short, value, why)
+    return Prompt(OPTION[name].help.rstrip("."), OPTION[name].short, value, why)
 
 
-def answer(state: Interview, text: str, plan_of: PlanOf) -> tuple[Interview, str]:
-    """The state after an answer, and what is to be said about it: "" or one message; a wrong answer asks again."""
+def answer(state: WizardState, text: str, plan_of: PlanOf) -> tuple[WizardState, str]:
+    """The state after an answer, and "" or one message about it; an invalid answer repeats the prompt."""
     text = "".join(c for c in text if c.isprintable()).strip()
     if text == BACK:
         if state.before is None:
-            return state, "This is the first question."
+            return state, "This is the first field."
         return replace(state, at=state.before.at, before=state.before.before, missing=None), ""
     if state.at.kind == "panel":
         return _about_panel(state, text)
@@ -114,11 +115,11 @@ def answer(state: Interview, text: str, plan_of: PlanOf) -> tuple[Interview, str
             return state, error.message()
         return _go(replace(tried, missing=missing), Step("field", missing), state), ""
     if text == CLEAR:
-        return replace(after, before=state.before), ""  # the same question: its brackets say what is in effect now
+        return replace(after, before=state.before), ""  # the same field again: its brackets show the new default
     return _go(after, _next(after) if state.plan is not None else TOP, state), ""
 
 
-def _about_panel(state: Interview, text: str) -> tuple[Interview, str]:
+def _about_panel(state: WizardState, text: str) -> tuple[WizardState, str]:
     name, word = state.at.name, text.lower()
     if text == HELP:
         return state, "\n".join(
@@ -131,18 +132,18 @@ def _about_panel(state: Interview, text: str) -> tuple[Interview, str]:
     return _go(after, _next(after), state), ""
 
 
-def _go(state: Interview, step: Step, before: Interview) -> Interview:
+def _go(state: WizardState, step: Step, before: WizardState) -> WizardState:
     return replace(state, at=step, before=before)
 
 
-def _next(state: Interview) -> Step:
-    """The question after the present one, without those that an answer excludes."""
+def _next(state: WizardState) -> Step:
+    """The next step, without those that an answer excludes."""
     steps = list(_steps(state))
     rest = steps[steps.index(state.at) + 1 :]
     return next(step for step in rest if step.kind != "field" or not _excluded(step.name, state.answers))
 
 
-def _steps(state: Interview) -> Iterator[Step]:
+def _steps(state: WizardState) -> Iterator[Step]:
     yield from (Step("field", name) for name in FIRST)
     for panel in panels():
         rest = _rest(panel)
@@ -158,30 +159,30 @@ def _rest(panel: str) -> tuple[str, ...]:
 
 
 def _excluded(name: str, answers: Flags) -> bool:
-    """Whether an answer to another field says already what this one would."""
+    """Whether an answer to another field already decides this one."""
     others = [n for names, _ in EITHER if name in names for n in names if n != name]
     others += ["params"] if name in BY_PARAMS else list(BY_PARAMS) if name == "params" else []
     return bool(answers.given(*others)) and getattr(answers, name) is None
 
 
 def _missing(error: PlanError) -> str | None:
-    """The field that a message calls missing, where it is one that can be asked."""
+    """The field that an error message calls missing, if the wizard has it."""
     word, _, rest = error.what.partition(" is missing")
     return next((name for name in OPTION_NAMES if flag(name) == word and not rest), None)
 
 
-def _effect(state: Interview, name: str) -> tuple[str, str]:
-    """What an empty line stands for, and why that is so."""
+def _effect(state: WizardState, name: str) -> tuple[str, str]:
+    """The default of a field, and its reason."""
     answered = getattr(state.answers, name)
     if answered is not None:
         return answered, "your answer"
     if state.missing == name:
-        return "none yet", f"{flag(name)} is wanted beside what was answered"
+        return "none yet", f"{flag(name)} is needed too"
     if state.plan is None:
         return "none yet", ""
     started = getattr(state.flags, name)
     if started is not None:
-        return started, "the example to start from"
+        return started, "example value"
     values = effective(state.plan)
     return values.get(name, "not given"), _reason(state.plan, name) if name in values else ""
 

@@ -30,7 +30,7 @@ def schemas() -> dict[str, Any]:
         "trace": TypeAdapter(TraceReport).json_schema(),
         "comparison": TypeAdapter(Comparison).json_schema(),
         "preflight": TypeAdapter(Preflight).json_schema(),
-        "rates": TypeAdapter(RateSearch).json_schema(),
+        "lr-find": TypeAdapter(RateSearch).json_schema(),
     }
 
 

@@ -1,8 +1,8 @@
-"""Folders of files that are published whole or not at all, one per step.
+"""Folders of files that appear complete or not at all, one per step.
 
-A folder `step-00000123` is written as `.tmp-step-…` beside its place; its files, and then a manifest of their sizes and
-hashes, reach the disk (fsync) before the rename that publishes it. A crash at any moment leaves the older folders and
-at most one that nobody reads. PyTorch is not imported here: what is true of these files needs none to be tested.
+A folder `step-00000123` is written as `.tmp-step-…` in the same parent. Its files, then a manifest with their sizes and
+hashes, are synced (fsync) before the folder is renamed. A crash at any moment leaves the older folders intact, and
+at most one temporary folder that is never read. PyTorch is not imported here, so tests of these files do not need it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ VERSIONS = {"python": platform.python_version()} | {name: _installed(name) for n
 
 
 def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a new `folder/step-…`, publish it and verify it; a failure leaves what was there before.
+    """Let `write` fill a new `folder/step-…`, then rename and verify it. After a failure the old content is unchanged.
 
-    Raises FileError where the disk refuses or gives back other bytes than were written.
+    Raises FileError if the disk fails or returns other bytes than were written.
     """
     final = folder / f"step-{step:08d}"
     temporary, aside = folder / f".tmp-{final.name}", folder / f".tmp-old-{final.name}"
@@ -80,14 +80,14 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
 
 
 def _wait_for(path: Path) -> None:
-    """Until a renamed folder can be seen: NFS may show it late. In vain it is left to whoever reads it."""
+    """Wait until a renamed folder is visible, which NFS may delay; give up after a while and let the reader fail."""
     end = time.monotonic() + RENAME_TIMEOUT
     while not (path / MANIFEST).exists() and time.monotonic() < end:
         time.sleep(0.02)
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Delete what interrupted saves and deletions left. Only the holder of the run's lock may."""
+    """Delete the leftovers of interrupted saves and deletions. Only the owner of the run's lock may call it."""
     for stray in folder.glob(".tmp-*"):
         if stray.is_dir() and not stray.is_symlink():
             shutil.rmtree(stray, ignore_errors=True)
@@ -106,13 +106,13 @@ def _write_manifest(folder: Path, step: int) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's contents, hex."""
+    """The SHA-256 of a file's contents, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Folders named as checkpoints, oldest step first, good or bad; strays, files and links are none."""
+    """Folders with a checkpoint's name, oldest step first, valid or not; without other folders, files and links."""
     if not folder.is_dir():
         return []
     named = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
@@ -130,9 +130,9 @@ def stored_bytes(path: Path) -> int:
 
 
 def problem_with(path: Path, contents: bool = True) -> str:
-    """What is wrong with a checkpoint, in one sentence; empty if every file has the size and the hash it should.
+    """The fault of a checkpoint in one sentence; empty if every file has the size and hash of the manifest.
 
-    contents: false where sizes are enough, and nothing but the manifest is read.
+    contents: False checks sizes only, and reads only the manifest.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -160,9 +160,9 @@ def problem_with(path: Path, contents: bool = True) -> str:
 
 
 def newest_valid(folder: Path, log: Log, up_to: int | None = None) -> Path | None:
-    """The checkpoint of the highest step, at most `up_to`, that is whole; damaged ones are named and stepped over.
+    """The valid checkpoint of the highest step, at most `up_to`; damaged ones are logged and skipped.
 
-    None where there is none at all. Raises CheckpointError where there are some and all are damaged.
+    None if there is no checkpoint. Raises CheckpointError if there are some and all are damaged.
     """
     standing = [path for path in list_checkpoints(folder) if up_to is None or step_in(path) <= up_to]
     problem = ""

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how a run continues from one.
+"""The contents of a checkpoint, and how a run resumes from one.
 
     checkpoints/step-00000123/model.safetensors       the weights that are updated (fp32 where there is a master) by
                                                       name, a tied weight once
@@ -7,8 +7,8 @@
                               state.json              step, tokens, progress, data fingerprint, machine, settings
                               manifest.json           written last: the size and sha256 of each of the others
 
-Nothing here is a pickle: loading a checkpoint cannot run code. publish.py sees to it that one is whole or absent.
-No random state is kept: the batch of a step and what dropout drops in it are pure functions of seed, step and sample.
+No file is a pickle: loading a checkpoint cannot run code. atomic.py guarantees that it is complete or absent.
+No random state is stored: the batch of a step and its dropout are pure functions of seed, step and sample.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Contents = dict[str, dict[str, Tensor]]  # file, tensor's name, tensor
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run stands: optimizer steps done, tokens trained on, what it was made of, and small facts of its loop.
+    """The progress of a run: optimizer steps, tokens, its settings, and small values of its loop.
 
     progress: best validation loss, its step and the like; a number that is not finite is None. machine: device and
     version of PyTorch, on which the rounding depends.
@@ -86,22 +86,22 @@ def bytes_needed(updater: Updater, config: RunConfig) -> int:
 
 
 def contents_of(updater: Updater, extra: Mapping[str, Tensor] | None = None) -> Contents:
-    """The tensors of a checkpoint by file: those in use, nothing is copied."""
+    """The tensors of a checkpoint by file; they are not copied."""
     files = {MODEL: dict(updater.weights), OPTIMIZER: updater.state()} | ({EXTRA: dict(extra)} if extra else {})
     return {file: {name: t.detach() for name, t in tensors.items()} for file, tensors in files.items()}
 
 
 def save(folder: Path, updater: Updater, state: State, extra: Mapping[str, Tensor] | None = None) -> Path:
-    """Write `folder/step-…` and verify it; a failed save leaves everything that was there before.
+    """Write `folder/step-…` and verify it. After a failed save the old checkpoints are unchanged.
 
-    Raises FileError where the disk refuses, CheckpointError for weights that are not finite.
+    Raises FileError if the disk fails, CheckpointError for weights that are not finite.
     """
     refuse_nonfinite(updater.weights, f"the weights after step {state.step}")
     return write(folder, contents_of(updater, extra), state)
 
 
 def write(folder: Path, contents: Contents, state: State) -> Path:
-    """Publish tensors and state as `folder/step-…`. Raises FileError where the disk refuses."""
+    """Write tensors and state as `folder/step-…`. Raises FileError if the disk fails."""
 
     def fill(new: Path) -> None:
         for file, tensors in contents.items():
@@ -140,9 +140,9 @@ def read_state(path: Path) -> State:
 
 
 def refuse_other_config(folder: Path, config: RunConfig, new_schedule: bool = False) -> None:
-    """Raises CheckpointError where `config` cannot continue the newest checkpoint of `folder`.
+    """Raises CheckpointError if `config` cannot resume from the newest checkpoint of `folder`.
 
-    In milliseconds, before a model is built: the files' hashes are not looked at, and a damaged one is passed by.
+    This takes milliseconds, before a model is built: hashes are not checked, and a damaged checkpoint is skipped.
     """
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -161,12 +161,12 @@ def load(
     log: Log = lambda line: None,
     new_schedule: bool = False,
 ) -> State:
-    """Put a verified checkpoint into the model and optimizer of `updater`, and into `extra`; returns where it stands.
+    """Put a verified checkpoint into the model and optimizer of `updater`, and into `extra`; return its state.
 
-    expected: the state, at any step, of the run that continues; what differs from it is said or refused, as the rules
-    of `planner.config.resume` are. Tensors of `extra` that the checkpoint has not, or in another shape, stay as they
-    are. Raises CheckpointError before anything is copied where it belongs to another config or other data (each
-    difference is named), does not fit, or holds weights that are not finite.
+    expected: the state, at any step, of the resuming run. The rules of `planner.config.resume` log or refuse each
+    difference. Tensors of `extra` that the checkpoint lacks, or has in another shape, are not changed.
+    Raises CheckpointError, before anything is copied, if it belongs to another config or other data (each
+    difference is named), does not fit, or has weights that are not finite.
     """
     state = read_state(path)
     for line in _check_changes(path, changes(state.settings, expected.settings, new_schedule)):
@@ -186,7 +186,7 @@ def load(
 
 
 def _check_changes(path: Path, found: tuple[Change, ...]) -> list[str]:
-    """What is to be said about changed values. Raises CheckpointError where one of them is refused."""
+    """The messages about changed values. Raises CheckpointError if one of them is refused."""
     refused = [change for change in found if change.verdict == "refused"]
     if refused:
         back = "put the old values back into config.toml, or start a new run in another directory"
@@ -218,7 +218,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(file: Path, stored: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
-    """Raises CheckpointError for tensors that are missing, too many, of another shape or type, or not finite."""
+    """Raises CheckpointError for tensors that are missing, unknown, of another shape or dtype, or not finite."""
     for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots))):
         if names:
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
@@ -268,12 +268,12 @@ def all_finite(tensor: Tensor) -> Tensor:
 
 
 def finite_flags(tensors: Mapping[str, Tensor]) -> Tensor:
-    """One flag per tensor, [n] bool on their device: nothing waits for it yet."""
+    """One flag per tensor, [n] bool on their device; the host does not wait for it."""
     return torch.stack([all_finite(t) for t in tensors.values()])
 
 
 def refuse_nonfinite(tensors: Mapping[str, Tensor], owner: str, flags: Tensor | None = None) -> None:
-    """Raises CheckpointError for the first tensor that is not finite; flags: `finite_flags` that are known already."""
+    """Raises CheckpointError for the first tensor that is not finite. flags: `finite_flags`, if computed already."""
     good = finite_flags(tensors) if flags is None else flags
     for name, fine in zip(tensors, good.tolist(), strict=True):  # one wait for the device
         if not fine:

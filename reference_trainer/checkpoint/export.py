@@ -1,7 +1,7 @@
-"""A checkpoint's weights as model.safetensors and config.json, under the names and in the layout of Hugging Face.
+"""Exports a checkpoint as model.safetensors and config.json with Hugging Face's names and layout.
 
-Weights are renamed, a fused projection is cut up or interleaved, a matrix is transposed where GPT-2 stores it so; no
-number is changed. The files appear together, under the wanted name, or not at all.
+Weights are renamed, a fused projection is split or interleaved, matrices are transposed for GPT-2; no
+number changes. Both files appear together, or none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NamedTensors = Iterator[tuple[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: where, of which step, as which model type; rows of the vocabulary that no token has."""
+    """The written directory, its step and model type, and the number of padding rows of the vocabulary."""
 
     directory: str
     checkpoint: str
@@ -47,10 +47,10 @@ class Exported:
 
 
 def export(source: Path, out: Path, log: Log) -> Exported:
-    """Write the newest whole checkpoint of the run `source`, or the checkpoint `source`, to the new directory `out`.
+    """Write the newest valid checkpoint of the run `source`, or the checkpoint `source`, to the new directory `out`.
 
     Raises FileError for a path that is neither or cannot be written, CheckpointError for a damaged checkpoint,
-    InputError where no Hugging Face model type computes what the model does.
+    InputError if no Hugging Face model type can express the model.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileError(f"{out} exists already", why="nothing is overwritten unasked", remedy="give another -o")
@@ -96,7 +96,7 @@ def _checkpoint(source: Path, log: Log) -> Path:
 
 
 def _model(path: Path, state: State) -> ModelConfig:
-    """The model that a checkpoint's settings describe; format 1 left its name out."""
+    """The model that a checkpoint's settings describe; format 1 has no name."""
     section = {key.removeprefix("model."): v for key, v in state.settings.items() if key.startswith("model.")}
     try:
         return ModelConfig.model_validate({"name": f"the model of {path.name}", "source": str(path)} | section)
@@ -132,7 +132,7 @@ def _write(out: Path, named: dict[str, Tensor], config: str) -> None:
 
 
 def _pairs(weights: dict[str, Tensor], ours: str, theirs: str, *, transposed: bool = False) -> NamedTensors:
-    """The weight and the bias of a layer, as far as they are there."""
+    """The weight and the bias of a layer, if it has them."""
     for part in ("weight", "bias"):
         if f"{ours}.{part}" in weights:
             t = weights[f"{ours}.{part}"]
@@ -156,7 +156,7 @@ def _gpt2(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
 
 
 def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
-    """Each head's query, key and value lie together."""
+    """Query, key and value of each head are adjacent."""
     yield from _pairs(weights, "embedding", "gpt_neox.embed_in")
     for i in range(model.layers):
         ours, theirs = f"blocks.{i}", f"gpt_neox.layers.{i}"
@@ -173,7 +173,7 @@ def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
 
 
 def _llama(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
-    """Also Mistral's, Qwen2's and Qwen3's: three projections in place of one."""
+    """Also for Mistral, Qwen2 and Qwen3: three projections instead of one."""
     widths = [model.heads * model.head_dim, model.kv_heads * model.head_dim, model.kv_heads * model.head_dim]
     yield from _pairs(weights, "embedding", "model.embed_tokens")
     for i in range(model.layers):

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and whether the disk has room for them.
+"""Which checkpoints are kept, and whether the disk has room for them.
 
 Kept are the `keep` newest, those of steps divisible by `keep_every`, and the one with the best validation loss. Nothing
 is deleted before a newer one was published and read back.
@@ -22,17 +22,17 @@ from reference_trainer.device.disk import sync
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Checkpoints that were deleted, and a sentence about each that the disk would not let go."""
+    """Deleted checkpoints, and a message for each that could not be deleted."""
 
     deleted: tuple[Path, ...]
     failed: tuple[str, ...]
 
 
 def prune(folder: Path, newest_step: int, kept: CheckpointConfig, best_step: int | None = None) -> Pruned:
-    """Delete what need not stay, now that the checkpoint of `newest_step` is verified.
+    """Delete checkpoints that need not be kept, after the checkpoint of `newest_step` was verified.
 
-    A checkpoint whose files are missing or cut short is not counted among the newest. One above `newest_step` is a
-    damaged one that was stepped over: it stays until its step is saved again.
+    An incomplete checkpoint does not count among the newest. One above `newest_step` is a
+    damaged one that was skipped: it stays until its step is saved again.
     """
     older = [path for path in list_checkpoints(folder) if step_in(path) <= newest_step]
     whole = [path for path in older if not problem_with(path, contents=False)]
@@ -43,17 +43,17 @@ def prune(folder: Path, newest_step: int, kept: CheckpointConfig, best_step: int
 
 
 def is_kept(step: int, kept: CheckpointConfig, best_step: int | None) -> bool:
-    """Whether a checkpoint is kept however old it is."""
+    """Whether a checkpoint is kept regardless of its age."""
     return step == best_step or (kept.keep_every is not None and step % kept.keep_every == 0)
 
 
 def delete_after(folder: Path, step: int) -> Pruned:
-    """Delete the checkpoints above `step`: a rollback gives these steps other data."""
+    """Delete the checkpoints above `step`: after a rollback these steps have other data."""
     return _delete([path for path in list_checkpoints(folder) if step_in(path) > step])
 
 
 def _delete(to_delete: list[Path]) -> Pruned:
-    """Each vanishes at once, by its name, so that no half of one is ever taken for a checkpoint."""
+    """Rename each first, then delete it, so that a half-deleted folder never counts as a checkpoint."""
     deleted: list[Path] = []
     failed: list[str] = []
     for path in to_delete:
@@ -69,17 +69,17 @@ def _delete(to_delete: list[Path]) -> Pruned:
 
 
 def saves_left(config: RunConfig, done: int, steps: int) -> tuple[int, int]:
-    """Checkpoints still to be written after step `done` of `steps`, and how many of them are never deleted."""
+    """Checkpoints still to write after step `done` of `steps`, and how many of them are never deleted."""
     every = config.training.checkpoint_every or steps
     due = [*range((done // every + 1) * every, steps, every), steps] if done < steps else []
     return len(due), sum(is_kept(step, config.checkpoints, None) for step in due)
 
 
 def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, steps: int | None = None) -> None:
-    """Raises FileError if `folder` cannot be written, or has no room for the checkpoints still to come.
+    """Raises FileError if `folder` cannot be written, or has no room for the checkpoints still to write.
 
-    done: optimizer steps done; steps: the last one of this call, None: the run's. A byte is written there and synced,
-    for permissions, quotas and read-only disks show themselves only then.
+    done: optimizer steps done; steps: the last one of this call, None: the run's. A byte is written and synced,
+    because permissions, quotas and read-only disks cause errors only then.
     """
     saves, majors_to_come = saves_left(config, done, steps_of(config) if steps is None else steps)
     standing = [step_in(path) for path in list_checkpoints(folder)]

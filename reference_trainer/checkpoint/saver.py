@@ -1,12 +1,12 @@
-"""Writes the checkpoints of a run, in the loop or beside it.
+"""Writes the checkpoints of a run, in the training thread or in the background.
 
     save     [wait for the save in flight] → copy to the host → (thread:) write, hash, publish, read back → delete old
-    check    what became of the saves that ended since; in the training thread, which alone tells of them
+    check    report the saves that have ended, in the training thread
 
-An asynchronous save copies every tensor to host memory before it returns, so that what is written is of its step
-however far training is by then. That memory, as large as a checkpoint, is taken at the first save and kept; on CUDA it
-is pinned. A save that fails is reported and training goes on, for the disk may have room at the next one; after
-`MAX_FAILURES` in a row it stops.
+An asynchronous save copies every tensor to host memory before it returns, so the checkpoint has the weights of its step
+even while training continues. That memory, as large as a checkpoint, is allocated at the first save and reused; on CUDA
+it is pinned. A failed save is reported and training continues, because the disk may have room later; after
+`MAX_FAILURES` in a row training stops.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ALIGNMENT = 64  # bytes: of each tensor in the host copy
 
 @dataclass(frozen=True, slots=True)
 class SaveReport:
-    """What became of a save. `error`: why there is no checkpoint; None: it is published and verified.
+    """The result of a save. `error`: why there is no checkpoint; None: it was written and verified.
 
-    stalled_seconds: training stood still for it. write_seconds: what the writing took, perhaps beside training.
-    notes: a sentence for each old checkpoint that could not be deleted.
+    stalled_seconds: how long training waited. write_seconds: duration of the write, perhaps in the background.
+    notes: a message for each old checkpoint that could not be deleted.
     """
 
     step: int
@@ -50,13 +50,13 @@ class SaveReport:
 
 
 class HostCopy:
-    """Host memory for the tensors of a checkpoint: one block, pinned where they are on a GPU, used again and again."""
+    """Host memory for the tensors of a checkpoint: one reused block, pinned if they are on a GPU."""
 
     def __init__(self) -> None:
         self._block = torch.empty(0, dtype=torch.uint8)
 
     def of(self, contents: Contents, flags: Tensor) -> tuple[Contents, Tensor]:
-        """Copies of all tensors and of `flags`, complete when it returns; those of the call before are overwritten."""
+        """Copies of all tensors and of `flags`, complete on return; the copies of the previous call are overwritten."""
         flat = [t for tensors in contents.values() for t in tensors.values()] + [flags]
         places = _places(flat)
         pinned = flags.is_cuda
@@ -75,7 +75,7 @@ class HostCopy:
 
 
 def _places(tensors: list[Tensor]) -> list[int]:
-    """Where each begins in one block of bytes, aligned; the block's size is the last."""
+    """The aligned offset of each tensor in one block of bytes; the last entry is the block's size."""
     places = [0]
     for t in tensors:
         places.append(places[-1] + math.ceil(t.numel() * t.element_size() / ALIGNMENT) * ALIGNMENT)
@@ -83,7 +83,7 @@ def _places(tensors: list[Tensor]) -> list[int]:
 
 
 class Saver:
-    """The checkpoints of one run, for as long as the `with` block lasts: at its end none is left in flight.
+    """Saves the checkpoints of one run within a `with` block; at its end no save is running.
 
     extra: gives the loop's own tensors, as they are when it is called. tell: called by `check`, `save` and the end of
     the block, in their thread, once for each save that ended.
@@ -107,13 +107,13 @@ class Saver:
 
     @property
     def failed(self) -> bool:
-        """Whether the newest save that ended has failed."""
+        """Whether the last finished save failed."""
         return bool(self._failed)
 
     def save(self, state: State, best_step: int | None = None) -> None:
-        """Write a checkpoint: at once, or its copy while training goes on. Waits for the save in flight, if any.
+        """Write a checkpoint now, or copy it and write in the background. Waits for a running save.
 
-        best_step: of the best validation loss, whose checkpoint is kept; None: there is none.
+        best_step: step of the best validation loss, whose checkpoint is kept; None: no evaluation yet.
         Raises CheckpointError for weights that are not finite; FileError after `MAX_FAILURES` failed saves in a row.
         """
         begin = time.perf_counter()
@@ -130,12 +130,12 @@ class Saver:
             self._pending = self._pool.submit(self._written, contents, state, best_step, begin, stalled)
 
     def check(self) -> None:
-        """Tell of a save that has ended. Raises FileError after `MAX_FAILURES` failed saves in a row."""
+        """Report a save that has ended. Raises FileError after `MAX_FAILURES` failed saves in a row."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Until no save is in flight, as before a rollback; tells of it. Raises as `check`."""
+        """Wait until no save is running, for example before a rollback, and report it. Raises as `check`."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._end(pending.result())
@@ -156,7 +156,7 @@ class Saver:
     def _written(
         self, contents: Contents, state: State, best_step: int | None, begin: float, stalled: float | None
     ) -> SaveReport:
-        """Publish, verify, and only then delete what need not stay. It raises nothing: the report says what failed."""
+        """Write and verify, then delete old checkpoints. It raises nothing: the report has the error."""
         started = time.perf_counter()
 
         def report(size: int | None, error: PlanError | None, notes: tuple[str, ...] = ()) -> SaveReport:
@@ -175,7 +175,7 @@ class Saver:
             return report(None, FileError(what, why=f"{type(error).__name__}: {error}"))
 
     def close(self) -> None:
-        """Wait for the save in flight. Raises FileError where the newest save asked for has failed."""
+        """Wait for the running save. Raises FileError if the last save failed."""
         if self._pool is not None:
             self._pool.shutdown(wait=True)
         self.wait()

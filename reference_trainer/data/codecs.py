@@ -18,7 +18,7 @@ NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Text to tokens and back. end: the token between texts; stop: the one that ends a sample, None where none does."""
+    """Text to tokens and back. end: the token between texts; stop: the token that ends a sample, or None."""
 
     name: str
     encode: Callable[[str], list[int]]
@@ -28,9 +28,9 @@ class Codec:
 
 
 def decoder_for(config: RunConfig, run_dir: Path, tokenizer: str | None = None) -> Codec | None:
-    """The codec of the run's tokens, or None: only their ids can be shown.
+    """The codec of the run's tokens; None if only their ids can be shown.
 
-    tokenizer: as `gptplan data` was given it; prepared data keeps the hash that it must have. Raises DataError.
+    tokenizer: as given to `gptplan data`; its hash must be the one stored in the prepared data. Raises DataError.
     """
     known, data = recorded_data(run_dir)
     made_by = tokenizer_in(data)
@@ -42,14 +42,14 @@ def decoder_for(config: RunConfig, run_dir: Path, tokenizer: str | None = None) 
 
 
 def codec_of(vocab: int, on_text: bool) -> Codec | None:
-    """Bytes where the data is text, which is read byte by byte, or the vocabulary has no room for more; else None."""
+    """The byte codec if the data is text or the vocabulary has only bytes; else None."""
     if vocab > END_OF_TEXT + 1 and not on_text:
         return None
     return _bytes_codec(END_OF_TEXT if vocab > END_OF_TEXT else None)
 
 
 def _bytes_codec(end_of_text: int | None) -> Codec:
-    """end_of_text: None where there is no room for one, and a newline stands between texts."""
+    """end_of_text: None if the vocabulary has no room for it; then a newline separates texts."""
     end = NEWLINE if end_of_text is None else end_of_text
     return Codec("bytes", lambda text: list(text.encode()), _bytes_as_text, end, end_of_text)
 
@@ -74,7 +74,7 @@ def _codec_named(name: str, made_by: dict[str, Any]) -> Codec:
 
 
 def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:
-    """Whether the run says what it was trained on, and that path; None is the built-in text."""
+    """Whether the run recorded its data, and the path; None is the built-in text."""
     try:
         data = json.loads((run_dir / "execution.json").read_text(encoding="utf-8"))["data"]
         return True, None if data is None else Path(data)
@@ -83,7 +83,7 @@ def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:
 
 
 def tokenizer_in(data: Path | None) -> dict[str, Any]:
-    """What prepared data says of its tokenizer: name, sha256, end_of_text; empty for other data."""
+    """The tokenizer of prepared data: name, sha256, end_of_text; empty for other data."""
     try:
         found = {} if data is None else json.loads((data / META).read_text(encoding="utf-8"))["tokenizer"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -92,7 +92,7 @@ def tokenizer_in(data: Path | None) -> dict[str, Any]:
 
 
 def is_text(data: Path | None) -> bool:
-    """Whether the data is text: the built-in one, or a path that holds no tokens."""
+    """Whether the data is text: the built-in one, or a path without token files."""
     try:
         return data is None or token_files(data) is None
     except (DataError, OSError):
@@ -100,11 +100,11 @@ def is_text(data: Path | None) -> bool:
 
 
 def _bytes_as_text(tokens: list[int]) -> str:
-    """UTF-8; what is no byte, or no character, becomes the replacement character."""
+    """Decode as UTF-8; invalid bytes become the replacement character."""
     # 0xFF is in no character of UTF-8: a token that is no byte can join none
     return bytes(t if t < BYTE_VALUES else 0xFF for t in tokens).decode("utf-8", errors="replace")
 
 
 def printable(text: str) -> str:
-    """The text with control characters, which a terminal would obey, as the replacement character."""
+    """The text with control characters replaced, because a terminal would execute them."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -1,7 +1,7 @@
-"""Micro-batches on their way to the device: made by a thread while a GPU computes, and made in turn on a CPU.
+"""Prefetches micro-batches: a thread makes the next one while a GPU computes; a CPU makes each when it is needed.
 
-Which samples a micro-batch holds is a pure function of its step: what was made ahead for a step that does not come,
-after a rollback, is simply not used.
+The samples of a micro-batch are a pure function of its step. A batch that was made for a step that a rollback cancels
+is not used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _Position = tuple[int, int]  # step, micro-batch
 
 
 class Prefetcher:
-    """`take` gives a micro-batch on the device; `waited` is the time spent in it since it was last asked for."""
+    """`take` returns a micro-batch on the device; `waited` returns the time spent in `take` since its last call."""
 
     def __init__(self, make: Callable[[int, int], MicroBatch], accumulation: int, device: torch.device) -> None:
-        """make: the micro-batch of (step, number), on the host."""
+        """make: makes the micro-batch of (step, number) on the host."""
         self._make, self._accumulation, self._device = make, accumulation, device
         self._ahead: tuple[_Position, Future[MicroBatch]] | None = None
         self._thread = ThreadPoolExecutor(1, "prefetch") if device.type == "cuda" else None
@@ -52,6 +52,6 @@ class Prefetcher:
         return seconds
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)

@@ -1,10 +1,10 @@
-"""Training tokens, and which of them each sample holds.
+"""Training tokens, and which of them are in each sample.
 
 Sources (docs/how-to/data.md): nothing (the Python standard library's own sources, so that a first run needs no
 download), text, JSON-lines, folders of both, nanoGPT's `.bin`, llm.c's shards, and what `gptplan data` prepared.
-A sample is a block of `seq` tokens with its targets one token further on; blocks do not overlap, so that an epoch
-trains on every token once. Which block the sample with global index i holds is a pure function of (seed, i): any
-micro-batch split sees the same global batch, and a resumed run finds its place at once, with no state to save.
+A sample is a block of `seq` tokens; its targets are shifted by one token. Blocks do not overlap, so an epoch
+trains on every token once. The block of the sample with global index i is a pure function of (seed, i): any
+micro-batch split reads the same global batch, and a resumed run continues at the right place without stored state.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from reference_trainer.model.losses import IGNORED_TARGET
 
 @dataclass(frozen=True, slots=True)
 class TokenData:
-    """`tokens` [N] (on disk where they are files of tokens), their fingerprint, one line about them, and how many of
-    them are the targets of whole samples in one epoch.
+    """`tokens` [N] (memory-mapped if they are files), their fingerprint, a one-line description, and how many
+    are targets of complete samples in one epoch.
 
-    end_of_text: the id that ends a text, None where none is known. validation: what is held out, where that was asked.
-    bytes_per_token: bytes of text that a token stands for on average, None where unknown: for bits per byte.
+    end_of_text: its id, None if unknown. validation: the validation part, if requested.
+    bytes_per_token: mean bytes of text per token, None if unknown; for bits per byte.
     vocab: the model's, where not every token was checked at the start: then each batch is checked against it.
     summary: files read and not read; None of the built-in text, which is left out on purpose where it is long.
     """
@@ -54,8 +54,8 @@ class TokenData:
 class MicroBatch(NamedTuple):
     """ids and targets, int64 [B, T]; a target of -100 does not count, and `valid` says how many do.
 
-    documents: int64 [B, T], which document of its sample each position belongs to (0, 1, …), where attention is cut
-    at their borders; else None.
+    documents: int64 [B, T], the document of each position within its sample (0, 1, …) under document masking;
+    else None.
     """
 
     ids: Tensor
@@ -64,7 +64,7 @@ class MicroBatch(NamedTuple):
     valid: int
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> MicroBatch:
-        """The same with every tensor moved."""
+        """The same micro-batch with every tensor moved."""
         documents = None if self.documents is None else move(self.documents)
         return MicroBatch(move(self.ids), move(self.targets), documents, self.valid)
 
@@ -74,8 +74,8 @@ def open_data(
 ) -> TokenData:
     """The tokens at `path`, or of the built-in text for None.
 
-    hold_out: `validation` is what the files' names hold out, else the last 1/10 of the tokens, which are then not
-    trained on. Without it all of a text is trained on, and files named for validation are left alone.
+    hold_out: `validation` is the files named for it, else the last 1/10 of the tokens, which are then not
+    trained on. Without it all of a text is trained on, and files named for validation are not read.
     Raises DataError for a path that is missing, empty, damaged or unreadable, fewer than seq + 1 tokens, or a token
     that is not below `vocab`.
     """
@@ -121,10 +121,9 @@ def _opened(source: Source, vocab: int, seq: int) -> TokenData:
 
 
 def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> MicroBatch:
-    """The samples with global indices start … start + count - 1, a row each.
+    """The samples with global indices start … start + count - 1, one row each.
 
-    Raises DataError for a token that the model's vocabulary has no room for, where the data is too large to have been
-    looked at whole.
+    Raises DataError for a token outside the model's vocabulary, if the data was too large to be checked at the start.
     """
     seq = config.training.seq
     rows = _rows(data, config, sample_index_start, count)
@@ -147,9 +146,9 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
 
 
 def valid_targets(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> int:
-    """How many targets of these samples count, before any of them is on the device: what the step's loss is divided by.
+    """How many targets of these samples count: the divisor of the step's loss. Computed on the host.
 
-    Without cutting these are all, and nothing is read. Raises DataError as `batch` does.
+    Without document masking these are all, and nothing is read. Raises DataError as `batch`.
     """
     if not config.training.document_masking:
         return count * config.training.seq
@@ -169,14 +168,14 @@ def _rows(data: TokenData, config: RunConfig, sample_index_start: int, count: in
 
 
 def documents_of(ends: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """[B, T] which document each position belongs to: an end of text belongs to the document that it ends."""
+    """[B, T] the document of each position; an end of text belongs to the document that it ends."""
     before = np.zeros(ends.shape, np.int64)
     np.cumsum(ends[:, :-1], axis=1, out=before[:, 1:])
     return before
 
 
 def end_of_text_of(data: TokenData) -> int:
-    """The token that ends a text. Raises DataError where none is known: documents cannot be cut there."""
+    """The end-of-text token. Raises DataError if it is unknown: then documents cannot be masked."""
     if data.end_of_text is None:
         raise DataError(
             "document_masking = true needs to know which token ends a text",
@@ -187,7 +186,7 @@ def end_of_text_of(data: TokenData) -> int:
 
 
 def shuffled_index(seed: int, index: int, samples: int) -> int:
-    """Which of `samples` blocks the sample with global index `index` holds: within an epoch, each exactly once.
+    """The block of the sample with global index `index`; each of `samples` blocks exactly once per epoch.
 
     A four-round Feistel network permutes the smallest square of a power of two that covers `samples`; a value outside
     is permuted again until it falls inside (Black and Rogaway 2002, "cycle walking"). On the smallest sets the shuffle

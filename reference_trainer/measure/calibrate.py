@@ -1,8 +1,8 @@
-"""A short measured profile of this machine: kernels are timed, never a model; `planner.step_time.kernels` adds them up.
+"""Measures a short profile of this machine: times of kernels, not of models. `planner.step_time.kernels` adds them up.
 
-The sweep over all kernels and sizes is made several times until the time is up, and the median of each time is kept: a
-burst of other work then spoils one round and not the result. The lower quartile was tried: the sum of many lower
-quartiles is below the step's median by the noise, 8 to 10 % where this was measured.
+The sweep over all kernels and sizes is repeated until the time is up, and the median of each kernel is kept, so a
+burst of other work affects one round and not the result. The lower quartile was tried: the sum of many lower
+quartiles is below the step's median by the noise, 8 to 10 % when we measured it.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ MIN_SECONDS = 1e-9  # a difference of two times is at least this
 def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambda line: None) -> dict[str, object]:
     """Time the kernels of a training step on `device`; a dict that JSON and TOML can hold.
 
-    It takes about `seconds` (s), up to twice that where other work on the machine makes it wait for quiet moments.
+    It takes about `seconds` (s), up to twice as long if it has to wait for other work on the machine.
 
-    `kernels` is {name: {"fp32" | "bf16": [[size, …, seconds], …]}}; `relative_noise` the median over all of half the
-    interquartile range by the median; `memory_bytes` the device's whole memory. Raises PlanError if the device is not
-    here. `log` gets two lines for people.
+    `kernels` is {name: {"fp32" | "bf16": [[size, …, seconds], …]}}; `relative_noise` the median over all
+    kernels of half the interquartile range divided by the median; `memory_bytes` the device's total memory.
+    Raises PlanError if the device is missing. `log` gets two lines.
     """
     target = pick_device(device)
     name = device_name(target)
@@ -78,7 +78,7 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
 
 
 class _Sweep:
-    """Rounds over all kernels and sizes; `samples` holds the seconds of one call, one sample a round."""
+    """Rounds over all kernels and sizes; `samples` has the seconds of one call, one sample per round."""
 
     def __init__(self, pool: TensorPool, seconds: float) -> None:
         self.pool, self.longest = pool, seconds * LONGEST_CALL_FRACTION
@@ -93,7 +93,7 @@ class _Sweep:
         self.samples: dict[TimingKey, list[float]] = {}
 
     def run(self) -> None:
-        """One round that finds out which sizes fit into the time box, then more of them until it is over."""
+        """One round to find the sizes that fit into the time limit, then more rounds until it is over."""
         # fp32 first: where bf16 is emulated, its kernels would take the time of those that runs will use
         for dtype in TIMED_DTYPES:
             for name, kernel in KERNELS.items():
@@ -107,7 +107,7 @@ class _Sweep:
                 self.samples[key].append(self._time(key))
 
     def _first(self, name: str, kernel: Kernel, dtype: str) -> None:
-        """Time the sizes of a kernel that are not expected to take longer than one call may."""
+        """Time the sizes of a kernel that are expected to stay below the limit of one call."""
         seen: dict[tuple[int, ...], float] = {}
         for sizes in kernel.sizes:
             expected = Table(dict(seen), powers_of(name, len(sizes))).scaled(sizes) if seen else 0.0
@@ -125,7 +125,7 @@ class _Sweep:
             self.samples[name, dtype, sizes] = [found]
 
     def _time(self, key: TimingKey) -> float:
-        """Seconds of one call: the first warms the caches, then as many as make the clock's error small."""
+        """Seconds of one call: one warm-up call, then enough calls to make the clock's error small."""
         name, dtype, sizes = key
         self._wait_for_quiet()
         self.pool.reset()
@@ -136,7 +136,7 @@ class _Sweep:
             return _seconds(call, max(1, min(50, int(BATCH_SECONDS / warm))), self.pool.device)
 
     def _wait_for_quiet(self) -> None:
-        """Wait, for as long as the time box in all, while a small addition takes as long as another process's turn.
+        """Wait while a small addition takes as long as another process's time slice; at most the time limit in total.
 
         Threads that meet at the end of each kernel wait for the one whose core is taken: every kernel would seem to
         take 10 ms and more.
@@ -151,7 +151,7 @@ class _Sweep:
             self.deadline += waited
 
     def tables(self) -> dict[str, dict[str, list[list[float]]]]:
-        """The profile's tables: of every sample list the median, less what only the timing costs."""
+        """The profile's tables: the median of every sample list, minus the overhead of timing."""
         found: dict[str, dict[str, list[list[float]]]] = {}
         kept = {key: median(times) / KERNELS[key[0]].divide_by for key, times in self.samples.items()}
         kept = _not_above_larger(kept)
@@ -169,7 +169,7 @@ class _Sweep:
         return found
 
     def noise(self) -> float:
-        """Half the interquartile range of a kernel's times by their median, the middle of all kernels."""
+        """Half the interquartile range of a kernel's times divided by their median; the median over all kernels."""
         spreads = [
             (_quantile(times, 0.75) - _quantile(times, 0.25)) / 2 / median(times)
             for times in self.samples.values()
@@ -179,7 +179,7 @@ class _Sweep:
 
 
 def _not_above_larger(times: dict[TimingKey, float]) -> dict[TimingKey, float]:
-    """No size takes longer than a larger one of its kernel: what seems to was disturbed, and the small ones most."""
+    """Limit each size to the time of the next larger one: a longer time was disturbed by other work."""
     return {
         key: min(
             seconds
@@ -191,7 +191,7 @@ def _not_above_larger(times: dict[TimingKey, float]) -> dict[TimingKey, float]:
 
 
 def _seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds of one of `calls` calls, with the device at rest before and after."""
+    """Seconds per call over `calls` calls, with the device synchronized before and after."""
     if device.type == "cuda":
         # events stand in the device's own queue: the host's part is hidden, as it is behind a real step's kernels
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -219,7 +219,7 @@ def _memory_bytes(device: torch.device) -> int:
 
 
 def is_current(profile: dict[str, object]) -> bool:
-    """Whether the profile was measured with this PyTorch, on this processor or GPU, with as many threads."""
+    """Whether the profile was measured with this PyTorch version, processor or GPU, and number of threads."""
     try:
         name = device_name(pick_device(str(profile.get("device"))))
     except PlanError:

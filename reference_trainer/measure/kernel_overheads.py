@@ -1,4 +1,4 @@
-"""What a step takes beside its kernels: fresh pages of memory, nodes of the graph, and starts of the engine."""
+"""Times of a step outside its kernels: new memory pages, graph nodes, and starts of the autograd engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = 16  # elements of a tensor that costs its overhead only
 
 
 def backward_call(out: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> KernelCall:
-    """A call of autograd for these inputs that keeps the graph."""
+    """A call of autograd for these inputs; the graph is kept."""
     return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
 
 
@@ -28,7 +28,7 @@ def leaves_of(*tensors: Tensor) -> list[Tensor]:
 
 
 def fresh_pages(pool: TensorPool, dtype: str, sizes: tuple[int, ...]) -> KernelCall:
-    """Zeros in memory that the system has just mapped."""
+    """Zeros in newly mapped memory."""
     size = sizes[0]
     if pool.device.type == "cpu" and size > HEAP_LARGEST:
         # as the C library does it, but where the heap happens to have such a hole it would fill that instead
@@ -38,13 +38,13 @@ def fresh_pages(pool: TensorPool, dtype: str, sizes: tuple[int, ...]) -> KernelC
 
 
 def refill(pool: TensorPool, dtype: str, sizes: tuple[int, ...]) -> KernelCall:
-    """Zeros in memory that was there before."""
+    """Zeros in memory that is mapped already."""
     held = torch.empty(sizes[0], dtype=torch.uint8, device=pool.device)
     return lambda: held.zero_()
 
 
 def dispatch(pool: TensorPool, dtype: str, sizes: tuple[int, ...]) -> KernelCall:
-    """CHAIN nodes of a graph that have no kernel, forward and backward."""
+    """CHAIN graph nodes without a kernel, forward and backward."""
     (leaf,) = leaves_of(pool.random(dtype, TINY))
     grad = pool.random(dtype, TINY)
 

@@ -1,6 +1,6 @@
-"""Operands for kernels that are timed alone: views of one pool of random numbers, and a scratch to write to.
+"""Operands for timed kernels: views of one pool of random numbers, and a scratch buffer to write to.
 
-Hundreds of sizes then cost neither time nor memory to set up.
+So hundreds of sizes need almost no time or memory for set-up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KernelCall = Callable[[], object]
 
 
 class TensorPool:
-    """Random numbers and a scratch in both types on one device, handed out as views that do not overlap."""
+    """Random numbers and a scratch buffer in both dtypes on one device, as views that do not overlap."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -31,18 +31,18 @@ class TensorPool:
         self._used = {"random": 0, "scratch": 0}
 
     def reset(self) -> None:
-        """Hand out from the beginning again."""
+        """Start from the beginning of the pool again."""
         self._used = {"random": 0, "scratch": 0}
 
     def random(self, dtype: str, *shape: int) -> Tensor:
-        """Random numbers in (-1, 1), to be read only; beyond the pool's size a new tensor."""
+        """Random numbers in (-1, 1), read-only; a new tensor if the pool is exhausted."""
         start, end = self._claim("random", shape)
         if end > POOL_ELEMENTS:
             return torch.empty(shape, device=self.device, dtype=DTYPES[dtype]).uniform_(-1.0, 1.0)
         return self._random[dtype][start:end].view(shape)
 
     def scratch(self, dtype: str, *shape: int) -> Tensor:
-        """A tensor to write to, zero at first; beyond the scratch's size a new one."""
+        """A writable tensor of zeros; a new one if the buffer is exhausted."""
         start, end = self._claim("scratch", shape)
         if end > POOL_ELEMENTS:
             return torch.zeros(shape, device=self.device, dtype=DTYPES[dtype])
@@ -56,9 +56,9 @@ class TensorPool:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel: how to prepare one call, the sizes to time it at from small to large, and in which element types.
+    """A kernel: how to prepare one call, its sizes from small to large, and its dtypes.
 
-    `divide_by`: what one call does more than once; the time is divided by it.
+    `divide_by`: how often one call repeats the kernel; the time is divided by it.
     """
 
     prepare: Callable[[TensorPool, str, tuple[int, ...]], KernelCall]

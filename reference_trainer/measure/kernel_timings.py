@@ -1,6 +1,6 @@
-"""The kernels of a training step, each alone and ready to be timed at a given size.
+"""The kernels of a training step, each prepared to be timed alone at a given size.
 
-Each entry of `KERNELS` says in which element types and at which sizes the kernel is timed, and prepares one call.
+Each entry of `KERNELS` has the dtypes and sizes of a kernel, and prepares one call.
 A forward kernel runs without autograd, a backward one through `torch.autograd.grad` on a kept graph.
 """
 
@@ -86,7 +86,7 @@ def _attention_backward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCa
 def _pair(
     make: Callable[[TensorPool, str, _Sizes], _Operands],
 ) -> tuple[Any, Any]:
-    """Forward and backward of a function of tensors: `make` gives the function and its operands."""
+    """Forward and backward of a function of tensors; `make` returns the function and its operands."""
 
     def forward(pool: TensorPool, dtype: str, sizes: _Sizes) -> KernelCall:
         function, operands = make(pool, dtype, sizes)

@@ -25,10 +25,10 @@ def build_model(config: RunConfig) -> GPT:
 def saved_bytes_by_operator(
     model: GPT, ids: Tensor, targets: Tensor, documents: Tensor | None = None
 ) -> dict[str, int]:
-    """Bytes of distinct storages that autograd keeps for backward in one forward pass, by module.
+    """Bytes of distinct storages that autograd saves for backward in one forward pass, by module.
 
-    Parameters and the tables of positions are not counted: they live anyway. A storage belongs to the first module that
-    saves it; the blocks' numbers are left out of the names, so that a line holds all blocks.
+    Parameters and position tables are not counted: they are alive anyway. A storage belongs to the first module that
+    saves it. Names leave out the block number, so one line is the sum of all blocks.
     """
     known = {_key(t) for t in [*model.parameters(), *(model.tables or ())] if t is not None}
     lines: dict[str, int] = {}
@@ -57,7 +57,7 @@ def _key(tensor: Tensor) -> int:
 
 @contextmanager
 def _module_stack(model: GPT) -> Iterator[list[str]]:
-    """The names of the modules whose forward is running, outermost first, the model itself left out."""
+    """The names of the modules whose forward is running, outermost first, without the model itself."""
     stack: list[str] = []
     handles = []
     for name, module in model.named_modules():
@@ -83,9 +83,9 @@ def _module_stack(model: GPT) -> Iterator[list[str]]:
 def model_flops_per_step(config: RunConfig) -> int:
     """Model FLOPs of one optimizer step, forward and backward, counted by PyTorch on the meta device.
 
-    There attention is decomposed and counted in full, T^2 scores whatever a window hides, forward x 3. Nothing is
-    recomputed: checkpointing and chunked losses are left out, because model FLOPs do not contain what they repeat,
-    and autocast too, which that device does not know. Documents that are cut apart count as those that are not.
+    On that device attention is decomposed and counted in full: T^2 scores with or without a window, forward x 3.
+    Checkpointing and chunked losses are turned off, because model FLOPs do not include recomputation; so is
+    autocast, which the device does not support. Document masking changes nothing.
     """
     unrepeated = {
         "activation_checkpointing": "none",

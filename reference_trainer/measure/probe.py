@@ -1,4 +1,4 @@
-"""Two real optimizer steps on the real data under the storage tracker, before training: what lives, and when."""
+"""Probes memory before training: two real optimizer steps on the real data with the storage tracker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Probe:
 
 
 def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) -> Probe:
-    """Measure saved bytes and the phases' peaks of `config` on `device`, on a model that is thrown away.
+    """Measure saved bytes and the phases' peaks of `config` on `device`, on a temporary model.
 
     The two steps are run for real. On a CPU a tracker counts storages; on a GPU the allocator's counters are read,
     which include what kernels take for themselves. Resuming is not tried: on a GPU its phase is not measured.

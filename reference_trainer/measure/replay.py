@@ -1,8 +1,8 @@
-"""Which bytes live when: a tracker of tensor storages, and the replay of one step on fake tensors.
+"""A tracker of tensor storages, and the replay of one step on fake tensors: which bytes are alive when.
 
 The replay needs no weights, no GPU and no memory: it runs the trainer's own step under `FakeTensorMode`, whose
-tensors have shapes and storages but no contents, so that a model of any size is replayed in seconds. It shows
-what a CPU run allocates; where CUDA differs is said in docs/why/memory.md.
+tensors have shapes and storages but no data, so a model of any size is replayed in seconds. It shows
+the allocations of a CPU run; docs/why/memory.md says where CUDA differs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Allocation = tuple[int, int]  # number of the storage, bytes (0: freed): what `p
 
 @dataclass(slots=True)
 class PhasePeak:
-    """The most bytes requested at once during a phase, and the operator that asked for the last of them."""
+    """The most bytes alive at one moment of a phase, and the operator that requested the last of them."""
 
     phase: str
     peak_bytes: int = 0
@@ -42,7 +42,7 @@ class PhasePeak:
 
 @dataclass(slots=True)
 class Track:
-    """What a `StorageTracker` saw: bytes alive now, and the peak of every phase in order."""
+    """The record of a `StorageTracker`: bytes alive now, and the peak of every phase in order."""
 
     live_bytes: int = 0
     phases: list[PhasePeak] = field(default_factory=list)
@@ -61,9 +61,9 @@ class Track:
 
 
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of every distinct storage made by any operator while it is alive.
+    """Counts the bytes of every distinct storage from its creation to its release.
 
-    Views add nothing; a storage is counted at its requested size, once, and dropped when it is freed.
+    Views add nothing; a storage counts once, with its requested size, until it is freed.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -76,13 +76,13 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.allocations: list[Allocation] | None = None
 
     def phase(self, name: str) -> None:
-        """From here on, peaks belong to the phase `name`."""
+        """Start the phase `name`; later peaks belong to it."""
         self.track.phases.append(PhasePeak(name, self.track.live_bytes, "start"))
         if self.events is not None:
             self.events.append((f"phase {name}", 0, self.track.live_bytes))
 
     def add(self, *trees: Any, operator: str = "given") -> None:
-        """Count the storages of the tensors in `trees` (parameters, inputs) as alive from now on."""
+        """Count the storages of the tensors in `trees` (parameters, inputs) as alive from now."""
         for tree in trees:
             for leaf in tree_iter(tree):
                 if isinstance(leaf, torch.Tensor) and leaf.device.type == self._device:
@@ -146,7 +146,7 @@ def watch_phases(model: GPT, tracker: PhaseTracker) -> list[RemovableHandle]:
 
 
 def _outermost(hook: Callable[[torch.nn.Module, tuple[Any, ...]], None]) -> Callable[..., None]:
-    """The hook for a block's first call in a pass only: a recomputed block is called again during backward."""
+    """Limits a hook to a block's first call in a pass: a recomputed block is called again during backward."""
 
     def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         if torch._C._current_graph_task_id() == -1:  # -1: no backward pass is running
@@ -159,7 +159,7 @@ class PhaseTracker(Protocol):
     """What `tracked_steps` needs of a tracker."""
 
     def phase(self, name: str) -> None:
-        """From here on, peaks belong to the phase `name`."""
+        """Start the phase `name`; later peaks belong to it."""
 
     def add(self, *trees: Any) -> None:
         """Count the tensors in `trees` as alive from now on."""
@@ -172,7 +172,7 @@ class PhaseTracker(Protocol):
 def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: PhaseTracker) -> None:
     """Two optimizer steps, the first and a steady one, each over `batches` (as `zero_inputs` gives them), tracked.
 
-    Then the loss of a batch without gradients, and the check that goes before a save.
+    Then the loss of a batch without gradients, and the check before a save.
     """
     optimizer = make_optimizer(model, config)
     tokens = tokens_per_step(config)
@@ -208,7 +208,7 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
 
 
 def zero_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Zeros for what a micro-batch gives to the model: ids, targets, and documents where they are cut apart."""
+    """Zeros in the shape of a micro-batch: ids, targets, and documents under document masking."""
     many = 3 if config.training.document_masking else 2
     return tuple(torch.zeros(shape, dtype=torch.long) for _ in range(many))
 
@@ -218,9 +218,9 @@ def replay(
 ) -> Track:
     """Peaks of the two steps on fake tensors: no weights, no memory, any size in seconds.
 
-    events, allocations: filled with every allocation and release, where given; `allocations` says which storage is
-    released, as an allocator must know. With accumulation two micro-batches are walked,
-    the first and one that finds gradients there already.
+    events, allocations: lists to fill with every allocation and release; `allocations` also identifies the released
+    storage, for the allocator. With accumulation two micro-batches are replayed: the first, and one that starts with
+    gradients in memory.
     """
     tracker = StorageTracker()
     tracker.events, tracker.allocations = events, allocations

@@ -1,4 +1,4 @@
-"""The planner's peaks beside those of a replay on fake tensors: `gptplan trace`."""
+"""The planner's peaks compared with a replay on fake tensors: `gptplan trace`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ REPLAYED = ("eager", "autocast")
 
 
 def traced(config: RunConfig, whole: bool | None = None) -> TraceReport:
-    """The report of `config`; of a deep model two short ones are replayed and drawn on in a line.
+    """The report of `config`. For a deep model two shallow ones are replayed and extrapolated linearly.
 
-    whole: True replays every block, False as few as it can, None lets the depth decide. Raises ConfigError for a
+    whole: True replays every block, False as few as possible, None decides by the depth. Raises ConfigError for a
     recipe that the reference trainer does not run, and for a runtime that cannot be replayed.
     """
     runtime = config.training.runtime
     if runtime not in REPLAYED:
         raise ConfigError(
             f"the runtime {runtime!r} is not replayed",
-            why="tensors without contents run the model's own operators, not a compiler's or a fused kernel's",
+            why="fake tensors run the model's own operators, not those of a compiler or a fused kernel",
             remedy='set runtime = "eager" or "autocast" under [training]',
         )
     depths = few_layers(config, whole)

@@ -24,12 +24,12 @@ from reference_trainer.model.positions import PositionTables
 
 
 class AttentionCore(nn.Module):
-    """What attention does between its projections; here are the choices that all kinds of attention share.
+    """Attention between its projections: the options that all kinds of attention share.
 
     attention_kernel "flash" is PyTorch's own choice: the flash kernel on a CPU, without dropout; on CUDA flash, or the
-    memory-efficient one where a mask is added. It saves queries, keys, values, output and a log-sum-exp per head
-    and token. "math" is softmax(Q K^T) V written out, in fp32: it saves the T x T weights of every head, and
-    queries, keys and values widened to fp32 and to all heads. "flex" is FlexAttention, for documents cut on CUDA.
+    memory-efficient one if a mask is added. It saves queries, keys, values, output and a log-sum-exp per head
+    and token. "math" is softmax(Q K^T) V in separate operators, in fp32: it saves the T x T weights of every head, and
+    queries, keys and values widened to fp32 and to all heads. "flex" is FlexAttention, for document masking on CUDA.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
@@ -58,14 +58,14 @@ class AttentionCore(nn.Module):
             ).transpose(1, 2)
 
     def rotated(self, x: Tensor, tables: PositionTables) -> Tensor:
-        """Rotary embedding of [B, T, heads, d], in the blocks that have it."""
+        """[B, T, heads, d] with rotary embedding, in the blocks that have it."""
         if not self.rotary:
             return x
         assert tables.cos is not None and tables.sin is not None
         return rotate(x, tables.cos, tables.sin)
 
     def run(self, core: Callable[..., Tensor], *inputs: Tensor | PositionTables) -> Tensor:
-        """`core` of the inputs; under selective checkpointing it saves these only."""
+        """`core` of the inputs; under selective checkpointing only the inputs are saved."""
         if not self.recomputed:
             return core(*inputs)
         keep = self.dropout > 0  # the random state: the same weights are dropped again
@@ -91,7 +91,7 @@ class Attention(AttentionCore):
         )
 
     def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
-        """x [B, T, h] in the compute type to [B, T, h]."""
+        """x [B, T, h] in the compute dtype to [B, T, h]."""
         out: Tensor = self.proj(self.run(self.core, self.qkv(x), tables))
         return out
 
@@ -112,11 +112,11 @@ class Attention(AttentionCore):
 
 
 class LatentAttention(AttentionCore):
-    """Multi-head latent attention as in training, nothing absorbed (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+    """Multi-head latent attention, no projection absorbed (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 
-    Keys and values of all heads come from one normed latent; the rotary channels of the keys are one head, shared by
-    all. Queries have a latent of their own where q_lora_rank is given. The flash kernels want heads of one width,
-    so that under "flash" narrower values are padded with zeros and the padding is cut off the output.
+    Keys and values of all heads come from one normalized latent; the rotary channels of the keys are one shared
+    head. Queries have their own latent if q_lora_rank is given. The flash kernels want heads of one width,
+    so under "flash" narrower values are padded with zeros, and the padding is removed from the output.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
@@ -136,7 +136,7 @@ class LatentAttention(AttentionCore):
         self.proj = make_linear(training, self.heads * self.value_dim, model.hidden, role=Role.RESIDUAL_MATRIX)
 
     def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
-        """x [B, T, h] in the compute type to [B, T, h]."""
+        """x [B, T, h] in the compute dtype to [B, T, h]."""
         # one expression: names would keep queries, keys and values alive during the last product
         out: Tensor = self.proj(self.run(self.core, self.queries(x, tables), *self.keys_and_values(x, tables), tables))
         return out

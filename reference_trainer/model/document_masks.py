@@ -1,8 +1,8 @@
-"""Attention cut at the borders of documents: a query sees the keys of its own document only.
+"""Document masking: a query attends only to the keys of its own document.
 
-Positions go on through a sequence, they do not start again with a document: rotary angles and ALiBi's biases depend on
-distances alone, so that starting again would change nothing, and a learned table would train its first rows only.
-(That alone would not keep documents apart either: huggingface/nanoVLM#204.)
+Positions continue through a sequence. Rotary angles and ALiBi's biases depend on distances only, so restarting
+positions in each document would change nothing, and a learned table would train its first rows only.
+(Restarting alone would not separate documents either: huggingface/nanoVLM#204.)
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from reference_trainer.model.positions import PositionTables
 
 
 def needs_dense_mask(training: TrainingConfig) -> bool:
-    """Whether the documents of a micro-batch are cut from a table that is added to the scores."""
+    """Whether document masking needs a dense mask that is added to the scores."""
     return training.document_masking and training.attention_kernel != "flex"
 
 
 def window_kinds(model: ModelConfig) -> set[bool]:
-    """Which kinds of blocks there are: with a sliding window (True), without (False)."""
+    """The kinds of blocks: with a sliding window (True), without (False)."""
     return {has_window(model, block) for block in range(model.layers)}
 
 
 def with_document_masks(tables: PositionTables, documents: Tensor, windows: set[bool]) -> PositionTables:
-    """The tables with masks [B, 1 or a, T, T] of this micro-batch: minus infinity too for keys of other documents.
+    """The tables with masks [B, 1 or a, T, T] of this micro-batch: also minus infinity for keys of other documents.
 
-    documents: int64 [B, T]. windows: the kinds of blocks that are there; no mask is made for others.
+    documents: int64 [B, T]. windows: the kinds of blocks; masks are made for these only.
     """
     assert tables.full is not None, "a table to cut from is made where the config says cut"
     same = tables.windowed is tables.full or tables.windowed is None  # a window as long as the sequence hides nothing
@@ -50,7 +50,7 @@ def with_document_masks(tables: PositionTables, documents: Tensor, windows: set[
 def with_block_masks(
     tables: PositionTables, documents: Tensor, windows: set[bool], window: int | None
 ) -> PositionTables:
-    """The tables with FlexAttention's block masks, which say which blocks of scores are computed at all."""
+    """The tables with FlexAttention's block masks, which list the blocks of scores to compute."""
     found = {}
     for windowed in windows:
         rule = visibility_rule(documents, window if windowed else None)
@@ -60,7 +60,7 @@ def with_block_masks(
 
 
 def visibility_rule(documents: Tensor, window: int | None) -> Any:
-    """FlexAttention's question: whether query i of sequence b sees key j."""
+    """FlexAttention's mask function: whether query i of sequence b attends to key j."""
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = (key <= query) & (documents[batch, query] == documents[batch, key])
@@ -79,14 +79,14 @@ def flexible_attention(query: Tensor, key: Tensor, value: Tensor, blocks: Any) -
 
 @cache
 def _compiled(name: str) -> Any:
-    """Uncompiled, both would make all T x T scores, which is what they are there to avoid."""
+    """Without compilation both would compute all T x T scores, which they exist to avoid."""
     from torch.nn.attention import flex_attention  # 0.3 s, and wanted for this kernel only
 
     return torch.compile(getattr(flex_attention, name))
 
 
 def refuse_flex(config: RunConfig, device: torch.device) -> None:
-    """Raises ConfigError for FlexAttention anywhere but on CUDA."""
+    """Raises ConfigError for FlexAttention on a device other than CUDA."""
     if config.training.attention_kernel == "flex" and device.type != "cuda":
         raise ConfigError(
             f'attention_kernel = "flex" does not run on {device.type}',

@@ -1,9 +1,9 @@
-"""One GPT whose options cover every architecture that the planner counts, as code that runs.
+"""The reference model: one GPT whose options cover every architecture that the planner supports.
 
-Written so that every machine saves the same bytes for backward: each linear layer casts its weight to the compute
-type itself, each norm computes in fp32 and its output is cast once, the residual stream has the type of the
+Every machine saves the same bytes for backward: each linear layer casts its weight to the compute
+dtype, each norm computes in fp32 and its output is cast once, the residual stream has the dtype of the
 weights, logits are fp32 before the loss, and norms, rotary embedding and dropout save only what they need
-(`layers.py`). Under the runtime "autocast" nothing is cast here: PyTorch casts what its lists say.
+(`layers.py`). Under the runtime "autocast" the model casts nothing: PyTorch's autocast lists decide.
 Shapes: B micro-batch, T sequence, h hidden, a heads, k key-value heads, d head_dim, V vocab.
 """
 
@@ -33,9 +33,9 @@ INIT_STD = 0.02  # GPT-2's initialisation (Radford et al. 2019); projections int
 
 
 class TransformerBlock(nn.Module):
-    """A transformer block: attention and MLP, each with the norms before and after it that the config asks for.
+    """A transformer block: attention and MLP, each with the configured norms before and after it.
 
-    A norm that is left out is an identity. What leaves the residual stream is cast to the compute type once.
+    A missing norm is an identity. The input of each sub-layer is cast to the compute dtype once.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, index: int) -> None:
@@ -59,7 +59,7 @@ class TransformerBlock(nn.Module):
         self.dropout = Dropout(training.dropout)
 
     def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
-        """x [B, T, h], the residual stream, to the next block's."""
+        """The residual stream x [B, T, h] after this block."""
         # no needless names here: each would keep a tensor alive
         if self.residual == "parallel-one-norm":
             normed = self.cast(self.attention_norm(x))
@@ -71,23 +71,23 @@ class TransformerBlock(nn.Module):
         return x + self.mlp_branch(x)
 
     def cast(self, x: Tensor) -> Tensor:
-        """The compute type, unless autocast sees to it."""
+        """x in the compute dtype; unchanged under autocast."""
         return x if self.autocast else x.to(self.compute)
 
     def attention_branch(self, x: Tensor, tables: PositionTables) -> Tensor:
-        """What attention adds to the residual stream."""
+        """The attention sub-layer's output for the residual stream."""
         out: Tensor = self.attention_post_norm(self.dropout(self.attention(self.cast(self.attention_norm(x)), tables)))
         return out
 
     def mlp_branch(self, x: Tensor) -> Tensor:
-        """What the MLP adds to the residual stream."""
+        """The MLP sub-layer's output for the residual stream."""
         out: Tensor = self.mlp_post_norm(self.dropout(self.mlp(self.cast(self.mlp_norm(x)))))
         return out
 
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """New parameters have this type."""
+    """Create new parameters in this dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -97,10 +97,10 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 class GPT(nn.Module):
-    """The whole decoder; `forward` gives the summed loss, so that accumulation can weigh by tokens.
+    """The decoder; `forward` returns the summed loss, so that accumulation can weight by tokens.
 
-    compute: type of the operands of matrix products; weights: of the parameters, and with them of the residual
-    stream. The runtimes "compiled" and "fused" are the trainer's matter: here they run as "eager".
+    compute: dtype of the operands of matrix products; weights: dtype of the parameters and the residual
+    stream. The trainer handles the runtimes "compiled" and "fused": here they run as "eager".
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, mean=0.0, std=std)
 
     def make_tables(self, length: int, device: torch.device) -> PositionTables:
-        """Rotary angles and masks of scores for `length` positions, made once and kept."""
+        """Rotary angles and masks of scores for `length` positions, computed once and kept."""
         if self.tables is None or self.tables_for != (length, device):
             cut = needs_dense_mask(self.options)
             self.tables = make_tables(self.model, length, self.compute, device, cut)
@@ -146,7 +146,7 @@ class GPT(nn.Module):
         return self.tables
 
     def tables_of(self, length: int, documents: Tensor | None, device: torch.device) -> PositionTables:
-        """The tables of `length` positions, cut at the borders of `documents` [B, T]; None: each row is one."""
+        """The tables of `length` positions, masked by `documents` [B, T]; None: each row is one document."""
         tables = self.make_tables(length, device)
         if documents is None or not self.options.document_masking:
             return tables
@@ -156,7 +156,7 @@ class GPT(nn.Module):
         return with_block_masks(tables, documents, windows, self.model.sliding_window)
 
     def hidden_states(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
-        """ids [B, T] to the normed last hidden states [B, T, h] in the compute type (autocast: the residual's)."""
+        """The normalized last hidden states [B, T, h] of ids [B, T], in the compute dtype (autocast: the weights')."""
         length = ids.shape[1]
         tables = self.tables_of(length, documents, ids.device)
         x = self.embedding_norm(self.embedding(ids))
@@ -169,7 +169,7 @@ class GPT(nn.Module):
         return out if self.autocast else out.to(self.compute)
 
     def recomputes(self, index: int) -> bool:
-        """Whether block `index` keeps its input only, and computes the rest again in backward."""
+        """Whether block `index` saves its input only, and is recomputed in backward."""
         mode, every = self.options.activation_checkpointing, self.options.activation_checkpointing_every
         return mode in ("full", "offloaded") and index % every == 0
 
@@ -186,17 +186,17 @@ class GPT(nn.Module):
 
     @property
     def last(self) -> nn.Module:
-        """The module that takes the last hidden states: the head, or a loss that computes the head's product itself."""
+        """The module after the last hidden states: the head, or a loss that includes the head's product."""
         return self.head if self.options.loss == "plain" else self.loss
 
     def autocast_region(self, device: torch.device) -> AbstractContextManager[object]:
-        """The autocast region of a forward pass, where the runtime is autocast."""
+        """The autocast region of a forward pass if the runtime is autocast, else an empty context."""
         return torch.autocast(device.type, dtype=self.compute) if self.autocast else nullcontext()
 
     def forward(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """Summed cross-entropy in nats over the targets [B, T] that are not -100.
 
-        documents: int64 [B, T], the document of each position, where attention is cut at their borders.
+        documents: int64 [B, T], the document of each position, under document masking.
         """
         assert documents is not None or not self.options.document_masking, "which documents to cut apart?"
         with self.autocast_region(ids.device):

@@ -1,7 +1,7 @@
 """The small layers of the reference model: linear with its casts, norms, rotary embedding, dropout.
 
 Each saves for backward what its formula needs and no more, the same bytes on CPU and CUDA. Norms compute in fp32
-and give the type that they were given.
+and return the dtype of their input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reference_trainer.model.roles import assign_roles
 
 
 class CastLinear(nn.Linear):
-    """A linear layer that works in its input's type: the weight is cast on the way, as autocast would."""
+    """A linear layer that computes in its input's dtype: it casts the weight, as autocast does."""
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
@@ -31,7 +31,7 @@ class CastLinear(nn.Linear):
 def make_linear(
     training: TrainingConfig, inputs: int, outputs: int, bias: bool = False, role: Role = Role.MATRIX
 ) -> nn.Linear:
-    """A linear layer that casts for itself, or one that leaves casting to autocast. role: of its weight."""
+    """A linear layer with explicit casts, or one that relies on autocast. role: of its weight."""
     kind = nn.Linear if training.runtime == "autocast" else CastLinear
     return assign_roles(kind(inputs, outputs, bias=bias), weight=role, bias=Role.BIAS)
 
@@ -129,7 +129,7 @@ def make_norm(model: ModelConfig, width: int) -> nn.Module:
 
 
 class _RotaryFunction(torch.autograd.Function):
-    """Turn pairs (i, i + r/2) of the first r channels of x [B, T, heads, d]; nothing is saved.
+    """Rotate pairs (i, i + r/2) of the first r channels of x [B, T, heads, d]; nothing is saved.
 
     cos, sin: fp32 [T, 1, r/2]. The channels from r on are copied.
     """
@@ -168,7 +168,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask takes one byte per element everywhere: F.dropout's has the input's type on a CPU."""
+    """Dropout with a mask of one byte per element on every device: F.dropout's has the input's dtype on a CPU."""
 
     def __init__(self, share: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The output head and the loss over the vocabulary, in nats, summed over the targets that are not -100.
 
-Three ways to the same numbers. "plain" makes all logits at once: per token 4 bytes of each are kept for backward.
-"chunked" makes those of one chunk of tokens at a time, and again in backward. "fused" makes the gradients of one
-chunk after the other during forward, so that no logits are needed in backward.
+Three ways to compute the same numbers. "plain" computes all logits at once: 4 bytes of each are saved for backward.
+"chunked" computes those of one chunk of tokens at a time, and recomputes them in backward. "fused" computes the
+gradients chunk by chunk during forward, so no logits are needed in backward.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class ChunkedCrossEntropy(nn.Module):
         return total
 
     def chunk(self, hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
-        """Summed loss of one chunk of tokens; the head casts its weight anew, so that gradients are added in fp32."""
+        """Summed loss of one chunk of tokens; the head casts its weight per chunk, so gradients add up in fp32."""
         return F.cross_entropy(
             soft_capped(head(hidden).float(), self.softcap), targets, reduction="sum", ignore_index=IGNORED_TARGET
         )
 
 
 class FusedCrossEntropy(nn.Module):
-    """Head and cross-entropy chunk by chunk, the gradients of hidden states and head weight made in forward.
+    """Head and cross-entropy chunk by chunk; computes the gradients of hidden states and head weight in forward.
 
     compute: type of the products' operands. The head's gradient is summed in its own type, its size V h.
     """
@@ -80,7 +80,7 @@ class FusedCrossEntropy(nn.Module):
 
 
 class _FusedFunction(torch.autograd.Function):
-    """Summed loss; saves the two gradients, which backward scales in place: it can be called once."""
+    """Summed loss; saves the two gradients, which backward scales in place, so it can be called once."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, options: tuple[Any, ...]) -> Tensor:
@@ -117,7 +117,7 @@ def _chunk_loss(
 
 
 def _cap_in_place(logits: Tensor, cap: float | None) -> Tensor | None:
-    """Soft-cap the logits; the derivative of the cap, 1 - tanh^2, where there is one."""
+    """Soft-cap the logits; return the derivative of the cap, 1 - tanh^2, if there is a cap."""
     if cap is None:
         return None
     slope = logits.div_(cap).tanh_().square().neg_().add_(1)
@@ -128,7 +128,7 @@ def _cap_in_place(logits: Tensor, cap: float | None) -> Tensor | None:
 def _loss_to_gradient(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed cross-entropy of one chunk; the logits become its gradient, softmax less the target's one.
 
-    Written in place: `logsumexp` makes a tensor as large as the logits inside, which no tracker of operators sees.
+    In place, because `logsumexp` allocates an internal tensor as large as the logits, which no operator tracker sees.
     """
     counted = (targets != IGNORED_TARGET)[:, None]
     places = targets.clamp(min=0)[:, None]

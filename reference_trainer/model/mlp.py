@@ -1,4 +1,4 @@
-"""The MLPs of a block: one for all tokens, or a mixture of experts of which each token uses a few."""
+"""The MLPs of a block: dense, or a mixture of experts of which each token uses a few."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def relu_squared(x: Tensor) -> Tensor:
 def gelu_written_out(x: Tensor) -> Tensor:
     """The tanh form of GELU, operator by operator, as GPT-2's ports have it (transformers' NewGELUActivation).
 
-    Each operator keeps what its own gradient needs: 5 tensors of x's width where F.gelu keeps 1. Under CUDA's
-    autocast the power is taken in fp32, and all but the half after it.
+    Each operator saves what its own gradient needs: 5 tensors of x's width, while F.gelu saves 1. Under CUDA's
+    autocast the power and all later operators but the half run in fp32.
     """
     return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
 
@@ -172,7 +172,7 @@ class MoE(nn.Module):
 
 
 def rows_per_expert(chosen: Tensor, experts: int) -> list[int]:
-    """How often each expert was chosen, read on the host; where tensors have no contents, as evenly as possible."""
+    """How often each expert was chosen, read on the host; on fake tensors as evenly as possible."""
     if chosen.is_meta or isinstance(chosen, FakeTensor):
         least, more = divmod(chosen.numel(), experts)
         return [least + (expert < more) for expert in range(experts)]

@@ -1,4 +1,4 @@
-"""What attention knows of positions, made once per length: rotary angles, ALiBi's biases, sliding windows."""
+"""Position tables, computed once per length: rotary angles, ALiBi's biases, sliding windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planner.counts.shape import ROTARY_BASE
 
 
 class PositionTables(NamedTuple):
-    """Tables of one length T; None where the model needs none.
+    """Tables of one length T; None if the model does not need them.
 
     cos, sin: fp32 [T, 1, r/2] for r turned channels. full, windowed: what is added to the scores of blocks that see
     every earlier key, and of those with a window: [T, T], or with ALiBi [1, a, T, T], in the compute type;
@@ -73,7 +73,7 @@ def alibi_biases(heads: int, length: int, device: torch.device) -> Tensor:
 def score_mask(length: int, window: int, device: torch.device, biases: Tensor | None) -> Tensor:
     """`biases` (or 0) for keys j with i - window < j <= i, minus infinity for all others.
 
-    A mask to be added, not a boolean one: attention kernels make an added one of it in each call and keep it.
+    An additive mask, not a boolean one: attention kernels would convert a boolean mask in each call and save it.
     """
     row, column = torch.arange(length, device=device)[:, None], torch.arange(length, device=device)[None, :]
     hidden = (column > row) | (column <= row - window)

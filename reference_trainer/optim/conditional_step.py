@@ -1,4 +1,4 @@
-"""One update of one optimizer that happens only where a bool on the device says so.
+"""An optimizer update that is applied only if a bool on the device is true.
 
 | optimizer | how | waits for the device |
 |---|---|---|
@@ -7,8 +7,8 @@
 | torch.optim.Muon, one for each matrix | matrix and momentum are copied before, and selected after | no |
 | AdamW and SGD, foreach and for-loop; Adafactor; bitsandbytes | the host reads the bool, once a step | yes |
 
-The last ones count their updates on the host or read norms there, so that no value on the device could stop them.
-Where the step is not good, no bit of weights, moments and counters changes.
+The last ones count their updates or read norms on the host, so no value on the device can stop them.
+If the step is not good, no bit of weights, moments and counters changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def decides_on_host(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
-    """Update what `optimizer` holds where `good`, a bool of no dimension on its device, is true.
+    """Apply the update of `optimizer` if `good`, a scalar bool on its device, is true.
 
     One that reads the gate must be asked only where it is.
     """
@@ -47,7 +47,7 @@ def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _step_with_found_inf(optimizer: Any, good: Tensor) -> None:
-    """PyTorch's own way (torch.amp.GradScaler.step): a number that is 1 where the gradients are not to be used."""
+    """PyTorch's method (torch.amp.GradScaler.step): `found_inf` is 1 if the gradients must not be used."""
     if isinstance(optimizer, torch.optim.SGD):
         _create_momentum(optimizer)  # its first update would leave an unwritten buffer where it is not good
     optimizer.grad_scale, optimizer.found_inf = None, good.logical_not().float()
@@ -58,7 +58,7 @@ def _step_with_found_inf(optimizer: Any, good: Tensor) -> None:
 
 
 def _step_and_select(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
-    """For an optimizer of few tensors: all that it changes is held twice."""
+    """For an optimizer of few tensors: everything that it changes is copied first."""
     _create_momentum(optimizer)
     weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     held = [t for p in weights for t in (p, optimizer.state[p]["momentum_buffer"])]
@@ -69,7 +69,7 @@ def _step_and_select(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
 
 
 def _create_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """The state that the first update would make; from a momentum of 0 it gives the same numbers."""
+    """Create the state of the first update; a momentum of 0 gives the same numbers."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             if p.grad is not None and group["momentum"] != 0 and "momentum_buffer" not in optimizer.state[p]:

@@ -1,8 +1,8 @@
-"""Optimizers that PyTorch does not have: Lion, and AdamW whose moments have another type than the weights.
+"""Optimizers that PyTorch does not have: Lion, and AdamW whose moments have another dtype than the weights.
 
-Both go through one tensor after the other and compute in the wider of the two types; `planner/memory/optimizer_step.py`
-counts what they hold meanwhile. New values are made beside the old ones and take their place only where the step is
-good, which is decided on the device: nothing here waits for it.
+Both update one tensor after the other and compute in the wider of the two dtypes; `planner/memory/optimizer_step.py`
+predicts their memory. New values replace the old ones only if the step is good, which the device decides: nothing here
+waits for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class PerTensorOptimizer(torch.optim.Optimizer):
-    """State for a whole group at its first update, then one tensor after the other."""
+    """Creates the state of a whole group at its first update, then updates one tensor after the other."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], state_dtype: torch.dtype | None, **defaults: Any) -> None:
         self.state_dtype = state_dtype
@@ -31,7 +31,7 @@ class PerTensorOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, good: Tensor | None = None) -> None:  # type: ignore[override]
-        """Update every tensor that has a gradient; where `good`, a bool on the device, is false no bit changes."""
+        """Update every tensor that has a gradient; if `good`, a bool on the device, is false, no bit changes."""
         for group in self.param_groups:
             ready = [p for p in group["params"] if p.grad is not None]
             for p in ready:
@@ -50,7 +50,7 @@ class Lion(PerTensorOptimizer):
         return {"exp_avg": torch.zeros_like(p, dtype=self.state_dtype)}
 
     def update(self, p: Tensor, state: dict[str, Tensor], group: dict[str, Any], good: Tensor) -> None:
-        """Momentum with beta1 for the direction, with beta2 for what is remembered."""
+        """The direction uses momentum with beta1, the stored momentum uses beta2."""
         assert p.grad is not None
         beta1, beta2 = group["betas"]
         kept = state["exp_avg"]
@@ -66,15 +66,15 @@ class Lion(PerTensorOptimizer):
 
 
 class AdamW(PerTensorOptimizer):
-    """AdamW (Loshchilov and Hutter 2019) computed in fp32, with moments and weights each in a type of their own."""
+    """AdamW (Loshchilov and Hutter 2019) computed in fp32, with separate dtypes for moments and weights."""
 
     def initial_state(self, p: Tensor) -> dict[str, Tensor]:
-        """Moments of 0 and no update counted; the count lives beside the weights, as the fused one's does."""
+        """Moments of 0 and a step count of 0 on the weights' device, as in the fused implementation."""
         moments = {name: torch.zeros_like(p, dtype=self.state_dtype) for name in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.zeros((), dtype=torch.float32, device=p.device), **moments}
 
     def update(self, p: Tensor, state: dict[str, Tensor], group: dict[str, Any], good: Tensor) -> None:
-        """One step with both moments corrected: the first as it is kept, the second as it was computed."""
+        """One step with bias correction: the first moment as stored, the second as computed."""
         assert p.grad is not None
         beta1, beta2 = group["betas"]
         count = state["step"].add_(good).double()  # 1 - beta2^t of one fp32 subtraction would have four digits
@@ -90,10 +90,10 @@ class AdamW(PerTensorOptimizer):
 
 
 def _first_moment(kept: Tensor, grad: Tensor, beta: float, good: Tensor) -> None:
-    """It moves to the gradient; its fp32 copy ends with this call."""
+    """Update the first moment; its fp32 copy is freed on return."""
     _store_where(kept.to(torch.float32, copy=True).lerp_(grad, 1 - beta), kept, good)
 
 
 def _store_where(computed: Tensor, kept: Tensor, good: Tensor) -> None:
-    """Round what was computed into the tensor that stays, where the step is good; NaN passes by where it is not."""
+    """Round the computed value into the stored tensor if the step is good; else nothing changes, even with NaN."""
     torch.where(good, computed.to(kept.dtype), kept, out=kept)

@@ -1,13 +1,13 @@
-"""The optimizers that a config names: PyTorch's own where it has them, with weight decay on matrices only.
+"""The optimizers that a config names: PyTorch's own if it has them, with weight decay on matrices only.
 
 | name | made of | where |
 |---|---|---|
-| adamw | torch.optim.AdamW; own where its moments have another type than the weights | fused, foreach, for-loop |
+| adamw | torch.optim.AdamW; own if its moments have another dtype than the weights | fused, foreach, for-loop |
 | adamw8bit | bitsandbytes' AdamW8bit | fused |
 | lion | own | for-loop |
 | adafactor | torch.optim.Adafactor | foreach, for-loop |
 | sgd | torch.optim.SGD; its decay is L2, added to the gradient | fused, foreach, for-loop |
-| muon | torch.optim.Muon on the blocks' matrices, torch.optim.AdamW on all else | AdamW's three |
+| muon | torch.optim.Muon on the blocks' matrices, torch.optim.AdamW on the rest | AdamW's three |
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.o
 def optimizers_for(
     weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: OptimizerConfig, moments: str | None
 ) -> list[torch.optim.Optimizer]:
-    """One optimizer, or a Muon for each matrix and the AdamW beside them; the rate is 0 until the loop sets it.
+    """One optimizer, or a Muon for each matrix and an AdamW for the rest; the lr is 0 until the loop sets it.
 
     weights: the tensors to update, by name, all of one dtype. roles: of at least these names. moments: dtype of the
     state; None: that of the weights.
-    Raises ConfigError for an update that no optimizer has, PlanError where a package is missing.
+    Raises ConfigError for an update that no optimizer has, PlanError if a package is missing.
     """
     some = next(iter(weights.values()))
     state_dtype = None if moments is None or DTYPES[moments] == some.dtype else DTYPES[moments]
@@ -56,7 +56,7 @@ def optimizers_for(
 
 
 def _groups(weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: OptimizerConfig) -> Groups:
-    """Parameter groups as the planner has them; `rate_factor` is a group's factor on the schedule's rate."""
+    """Parameter groups as the planner has them; `rate_factor` multiplies the schedule's learning rate."""
     found: dict[Key, list[Tensor]] = {}
     for name, weight in weights.items():
         found.setdefault(key_of(config, name, roles[name]), []).append(weight)
@@ -65,7 +65,7 @@ def _groups(weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: Op
 
 
 def _implementation_flags(config: OptimizerConfig) -> dict[str, bool]:
-    """PyTorch's flags of an implementation; without them it would choose by the device."""
+    """PyTorch's flags for an implementation; without them it chooses by the device."""
     return {"fused": config.implementation == "fused", "foreach": config.implementation == "foreach"}
 
 
@@ -103,7 +103,7 @@ def _adamw8bit(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -
 
 
 def bitsandbytes() -> Any:
-    """The package of the 8-bit AdamW. Raises PlanError where it is not installed."""
+    """The package of the 8-bit AdamW. Raises PlanError if it is not installed."""
     try:
         return importlib.import_module("bitsandbytes")
     except ImportError:
@@ -124,7 +124,7 @@ MAKERS: dict[str, OptimizerMaker] = {
 
 
 def initial_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
-    """The state of `p` before its first update, as `optimizer` would make it: what a checkpoint is read into."""
+    """The state of `p` before its first update, as `optimizer` creates it; a checkpoint is loaded into it."""
     if isinstance(optimizer, own_optimizers.PerTensorOptimizer):
         return optimizer.initial_state(p)
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
@@ -144,7 +144,7 @@ def initial_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tens
 
 
 def _initial_state_8bit(optimizer: Any, p: Tensor) -> dict[str, Tensor]:
-    """As bitsandbytes makes it, which knows a tensor by its place in the groups."""
+    """The initial state of bitsandbytes, which identifies a tensor by its place in the groups."""
     for index, group in enumerate(optimizer.param_groups):
         for place, candidate in enumerate(group["params"]):
             if candidate is p:

@@ -1,12 +1,12 @@
-"""From gradients to new weights: which tensors are updated, fp32 master copies, the loss scale, clipping, the step.
+"""From gradients to new weights: master weights, loss scale, clipping, optimizer step.
 
-    weights kept in fp32 (mixed-bf16, fp32, mixed-fp16)   the optimizer updates the model's own parameters
+    weights kept in fp32 (mixed-bf16, fp32, mixed-fp16)   the optimizer updates the model's parameters
     weights in bf16, no master (pure-bf16)                the same, in bf16
-    weights in bf16, fp32 master (master-bf16…)           it updates the masters, and bf16 weights are rounded from them
-        gradients of 4 bytes    each gradient is added into its master's as soon as backward has made it
+    weights in bf16, fp32 master (master-bf16…)           it updates the masters; bf16 weights are rounded from them
+        gradients of 4 bytes    each gradient is added to its master's as soon as backward has computed it
         gradients of 2 bytes    they stay in bf16; one tensor at a time gets an fp32 gradient and its update
 
-`planner/memory/optimizer_step.py` counts what lives meanwhile.
+`planner/memory/optimizer_step.py` predicts the memory of these steps.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Updater:
     """Everything between backward and the next forward, for one model.
 
     weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
-    rate: the schedule's, which is that of every group whose factor is 1.
-    reads_the_gate: whether `step` waits for the device to learn whether it may; nothing else here ever waits.
+    rate: the schedule's learning rate, that of every group with factor 1.
+    reads_the_gate: whether `step` waits for the device's decision; nothing else here waits.
     """
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:
@@ -61,12 +61,12 @@ class Updater:
 
     @property
     def per_tensor(self) -> bool:
-        """Whether each tensor's update is finished before the next one's gradient is widened."""
+        """Whether each tensor is updated before the next gradient is converted to fp32."""
         return self.has_master and not self.wide_gradients
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Of all optimizers."""
+        """The parameter groups of all optimizers."""
         return [group for _, optimizer in self.optimizers for group in optimizer.param_groups]
 
     def set_lr(self, rate: float) -> None:
@@ -76,25 +76,26 @@ class Updater:
             set_lr(optimizer, rate)
 
     def backward(self, loss: Tensor) -> None:
-        """The gradients of `loss`, times the scale where there is one."""
+        """Compute the gradients of `loss`, times the loss scale if there is one."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     @property
     def scale_tensor(self) -> Tensor:
-        """The factor on the loss, of no dimension, on the device; 1 where there is none."""
+        """The loss scale, a scalar on the device; 1 if there is none."""
         found = self._scale_tensors()
         return found["loss_scale.scale"].clone() if found else torch.ones((), device=self._device)
 
     @property
     def scale(self) -> float:
-        """The same as a number: the host waits for it."""
+        """The loss scale as a number; the host waits for it."""
         return float(self.scale_tensor)
 
     def clip(self, limit: float | None) -> Tensor:
-        """The global norm of the gradients as they are found; then they are cut and scaled down.
+        """The global norm of the gradients; then clip them.
 
-        Where the loss was scaled they are divided by its scale first. Elements are cut to `optimizer.clip_value`, what
-        is left is scaled to a norm of `limit`, where these are. The norm comes first: cutting would hide an infinity.
+        Gradients are first divided by the loss scale. Then elements are clipped to `optimizer.clip_value`, and
+        the result is scaled to a norm of at most `limit`, if these are set. The norm is computed first, because
+        clipping elements would hide an infinity.
         """
         if self.scaler is not None:
             self.scaler.unscale_(self)  # type: ignore[arg-type]  # it asks for the groups only: all in one kernel
@@ -110,9 +111,9 @@ class Updater:
 
     @torch.no_grad()
     def step(self, good: Tensor | bool = True) -> None:
-        """Update the weights where `good` is true; the loss scale learns of what the gradients were.
+        """Update the weights if `good` is true, and adjust the loss scale.
 
-        good: a bool of no dimension on the device. Where it is false no bit of weights, moments and counters changes.
+        good: a scalar bool on the device. If it is false, no bit of weights, moments and counters changes.
         """
         if isinstance(good, bool):
             good = torch.full((), good, device=self._device)
@@ -138,7 +139,7 @@ class Updater:
         parameter.copy_(master)
 
     def zero_grad(self) -> None:
-        """Let all gradients go."""
+        """Free all gradients."""
         for holders in (self.parameters, self.weights):
             for w in holders.values():
                 w.grad = None
@@ -146,7 +147,7 @@ class Updater:
     # --- what a checkpoint keeps ------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizers' tensors as `<parameter>.<what>`; as before the first update where there was none."""
+        """The optimizers' tensors as `<parameter>.<what>`; the initial state before the first update."""
         found: dict[str, Tensor] = {}
         for name, optimizer, w in self._optimizer_of_each():
             held = optimizer.state.get(w) or initial_state(optimizer, w)
@@ -154,7 +155,7 @@ class Updater:
         return found | self._scale_tensors()
 
     def new_state(self) -> dict[str, Tensor]:
-        """Fresh state, by the names of `state`, in use from now on: a checkpoint is copied into it."""
+        """A new state with the names of `state`, used from now on; a checkpoint is copied into it."""
         slots: dict[str, Tensor] = {}
         for name, optimizer, w in self._optimizer_of_each():
             optimizer.state[w] = initial_state(optimizer, w)
@@ -162,7 +163,7 @@ class Updater:
         return slots | self._scale_tensors()
 
     def finish_loading(self, slots: dict[str, Tensor]) -> None:
-        """After `weights` and `slots` were written: what is a number follows, and the model's parameters do."""
+        """After `weights` and `slots` were loaded: set plain numbers and the model's parameters from them."""
         for name, optimizer, w in self._optimizer_of_each():
             state = optimizer.state[w]
             state |= {key: int(slots[f"{name}.{key}"]) for key, value in state.items() if isinstance(value, int)}
@@ -171,7 +172,7 @@ class Updater:
                 p.data.copy_(self.weights[name])
 
     def _optimizer_of_each(self) -> list[tuple[str, torch.optim.Optimizer, Tensor]]:
-        """Every tensor that is updated, with its name and its optimizer, in the model's order."""
+        """Every updated tensor with its name and its optimizer, in the model's order."""
         mine = {id(w): o for _, o in self.optimizers for group in o.param_groups for w in group["params"]}
         return [(name, mine[id(w)], w) for name, w in self.weights.items()]
 
@@ -186,13 +187,13 @@ class Updater:
 
 
 def _stored(state: dict[str, Any]) -> dict[str, Tensor]:
-    """A tensor's state as tensors; bitsandbytes counts in a plain int, and its tables of numbers are constants."""
+    """A tensor's state as tensors; bitsandbytes counts steps in an int, and its lookup tables are constants."""
     kept = {key: value for key, value in state.items() if not key.startswith("qmap")}
     return {key: v if isinstance(v, Tensor) else torch.tensor(float(v)) for key, v in kept.items()}
 
 
 def _add_into_master(master: Tensor) -> Callable[[Tensor], None]:
-    """A hook that adds a parameter's gradient into its master's, in fp32, and lets it go."""
+    """A hook that adds a parameter's gradient to its master's, in fp32, and frees it."""
 
     def hook(parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -206,8 +207,8 @@ def _add_into_master(master: Tensor) -> Callable[[Tensor], None]:
 
 
 def make_optimizer(model: nn.Module, config: RunConfig) -> Updater:
-    """What turns gradients of `model` into new weights, as the config's optimizer and recipe say.
+    """The updater of `model` for the config's optimizer and recipe.
 
-    Raises ConfigError for a combination that no optimizer has, PlanError where a package is missing.
+    Raises ConfigError for a combination that no optimizer has, PlanError if a package is missing.
     """
     return Updater(model, config)

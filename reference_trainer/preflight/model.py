@@ -243,7 +243,9 @@ def check_overfitting(config: RunConfig, data: TokenData, device: torch.device, 
         return Check(name, "skipped", measured, expected, why, "give a longer --time-limit", values)
     if share < FALLING:
         why = "the loss falls slowly: the peak lr may be too low for this model"
-        return Check(name, "warning", measured, expected, why, "find a better one with: gptplan rates RUN_TOML", values)
+        return Check(
+            name, "warning", measured, expected, why, "find a better one with: gptplan lr-find RUN_TOML", values
+        )
     why = "the model does not learn even one sequence"
     return Check(name, "failed", measured, expected, why, "check learning rate, targets and gradients", values)
 

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from planner.report.schemas import schemas
+from planner.units import format_number
 from tests.gptplan.calling import BASE, Call
 
 SEVEN = ("--model", "llama-2-7b", "--seq", "4096", "--gpu", "h100-80gb", "--micro-batch", "1", "--accumulation", "4")
@@ -49,7 +50,7 @@ def test_the_conventions_stand_side_by_side_with_who_uses_each(call: Call) -> No
     for convention in said(call, *SEVEN)["conventions"]:
         assert convention["used_by"] and convention["source"]
         assert f"  {convention['id']}\n" in out, "its users"
-        assert f"{convention['ratio']:.4f}" in out
+        assert format_number(convention["ratio"]) in out
 
 
 def test_the_same_numbers_as_estimate(call: Call) -> None:

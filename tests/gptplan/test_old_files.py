@@ -36,6 +36,11 @@ def test_an_old_run_directory_is_resumed_and_compared(call: Call, tmp_path: Path
     assert call("export", "run", "-o", "exported").code == 0
 
 
+def test_an_old_command_is_refused_by_its_new_name(call: Call) -> None:
+    for words in (("rates",), ("rates", "run.toml", "--json"), ("rates", "--help")):
+        call(*words).refused("there is no command rates", "write gptplan lr-find")
+
+
 def test_an_old_flag_is_refused_by_its_new_name(call: Call) -> None:
     for words in (("--document-borders", "cut"), ("--document-borders=cut",)):
         call("estimate", "--params", "125M", "--tokens", "10B", *words).refused(

@@ -59,18 +59,18 @@ def test_preflight(call: Call, small: Path) -> None:
     call("preflight", "run.toml", "--time-limit", "soon").refused("--time-limit")
 
 
-def test_rates(call: Call, small: Path) -> None:
-    words = ("rates", "run.toml", "--data", "text.txt", "--device", "cpu", "--steps", "30", "--to", "1")
+def test_lr_find(call: Call, small: Path) -> None:
+    words = ("lr-find", "run.toml", "--data", "text.txt", "--device", "cpu", "--steps", "30", "--to", "1")
     said = call(*words, "--json")
     assert said.code == 0, said
     found = json.loads(said.out)
-    jsonschema.validate(found, schemas()["rates"])
+    jsonschema.validate(found, schemas()["lr-find"])
     assert found["rates"][0] == 1e-7 and len(found["rates"]) == len(found["losses"])
     assert "suggested --peak-lr" in call(*words).out
     assert call(*words, "--csv", "-").out.splitlines()[0] == "step,learning_rate,loss,smoothed_loss"
     assert call(*words, "--csv", "rates.csv").code == 0 and (small / "rates.csv").exists()
     call(*words, "--csv", "rates.csv").refused("rates.csv")
-    call("rates", "run.toml", "--from", "1").refused("--from 1 is not below")
+    call("lr-find", "run.toml", "--from", "1").refused("--from 1 is not below")
 
 
 def test_sample(call: Call, small: Path) -> None:

@@ -24,6 +24,7 @@ from planner.inputs.flags import Flags
 from planner.plan import Plan as LibraryPlan
 from planner.report.html import plan_html
 from planner.runs.comparison import ComparisonRow
+from planner.units import format_money
 from tests.gptplan.calling import Call
 
 AS_OF = "2026-11-21"
@@ -130,7 +131,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": "gpt2", "tokens": True}, "tokens: True is not a value of --tokens"),
     ({"model": "gpt2", "tokens": [1, 2]}, "is a list"),
     ({"model": "gpt2", "params": "1B", "tokens": "1B"}, "contradict each other"),
-    ({"model": "gpt2", "tokens": "1B", "as_of": "yesterday"}, "no date"),
+    ({"model": "gpt2", "tokens": "1B", "as_of": "yesterday"}, "not a date"),
     ({"config": "gpt2", "tokens": "1B"}, "'gpt2' is a model, not a file(.|\n)*model=\"gpt2\""),
     ({"model": "gpt2"}, "the length of the run is missing"),
 ]
@@ -157,7 +158,7 @@ def test_repr_of_a_plan() -> None:
     hours = known.time.gpu_hours.value
     assert hours is not None and known.cost.usd.value == 2 * hours
     assert repr(known).startswith("<Plan gpt2 · 10B tokens · 8 × h100-80gb · fits · ")
-    assert repr(known).endswith(f" min · ${2 * hours:.2f}>")
+    assert repr(known).endswith(f" min · {format_money(2 * hours)}>")
     assert "1 × a100-80gb (assumed)" in repr(gptplan.estimate(model="gpt2", tokens="10B"))
     unknown = gptplan.estimate(model="gpt2", tokens="10B", gpu="cpu")
     assert repr(unknown) == "<Plan gpt2 · 10B tokens · 1 × cpu · unknown whether it fits · time unknown · cost unknown>"

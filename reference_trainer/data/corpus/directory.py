@@ -1,6 +1,6 @@
-"""Which files of a directory of tokens are trained on, and which are held out.
+"""Which files of a token directory are for training, and which for validation.
 
-Three kinds: one that `gptplan data` prepared (meta.json says everything), nanoGPT's (train.bin, val.bin), and llm.c's
+Three kinds: one that `gptplan data` prepared (described by meta.json), nanoGPT's (train.bin, val.bin), and llm.c's
 (`*_train_000001.bin`, `*_val_000000.bin`).
 """
 
@@ -24,7 +24,7 @@ TRAIN, VALIDATION = {"train", "training"}, {"val", "valid", "validation"}
 
 @dataclass(frozen=True, slots=True)
 class TokenFiles:
-    """Files in the order of their tokens; `meta` is that of a prepared directory, None of another.
+    """Files in the order of their tokens; `meta` of a prepared directory, else None.
 
     skipped: what else lies in the directory, and is not read.
     """
@@ -36,9 +36,9 @@ class TokenFiles:
 
 
 def token_files(path: Path) -> TokenFiles | None:
-    """The token files at `path`: a .bin with what is held out beside it, or a directory; None where it has none.
+    """The token files at `path`: a .bin with its validation file, or a directory; None if there are none.
 
-    Raises DataError for an unfinished or damaged directory, a name that says neither, and a file under two names.
+    Raises DataError for an unfinished or damaged directory, a name without train or val, and a file under two names.
     """
     if not path.is_dir():
         return _beside(path) if path.suffix == ".bin" else None
@@ -82,7 +82,7 @@ def _words(file: Path) -> set[str]:
 
 
 def _beside(path: Path) -> TokenFiles:
-    """A single .bin; what is held out is a sibling whose name differs by val in the place of train."""
+    """A single .bin; its validation file is a sibling with val instead of train in its name."""
     validation: list[Path] = []
     if _words(path) & TRAIN and path.parent.is_dir():
         wanted = _plain(path.stem, TRAIN)
@@ -93,7 +93,7 @@ def _beside(path: Path) -> TokenFiles:
 
 
 def _plain(stem: str, words: set[str]) -> str:
-    """The name without what it is for and without the number of its shard."""
+    """The name without train or val and without the shard number."""
     kept = [part for part in re.split(r"[^a-z0-9]+", stem.lower()) if part not in words and not part.isdigit()]
     return "_".join(kept)
 
@@ -120,7 +120,7 @@ def _unreadable(path: Path, why: str) -> DataError:
 
 
 def _refuse_twins(files: list[Path]) -> None:
-    """A file under two names, a link say, would be trained on twice, or trained on and held out."""
+    """A file under two names, such as a link, would be trained on twice, or be in both splits."""
     seen: dict[tuple[int, int], Path] = {}
     for file in files:
         found = file.stat()

@@ -24,7 +24,7 @@ MAX_SHARD_TOKENS = 2**31 - 1  # the count is an int32
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """One file: where its tokens begin, how many there are and of which type; whether it has a header."""
+    """One file: offset, number and dtype of its tokens, and whether it has a header."""
 
     path: Path
     dtype: str
@@ -33,7 +33,7 @@ class TokenFile:
     has_header: bool
 
     def tokens(self) -> Array:
-        """[count], mapped from the disk. (No memory is mapped for none: the system refuses that.)"""
+        """The tokens [count], memory-mapped. (An empty file cannot be mapped.)"""
         if not self.count:
             return np.empty(0, dtype=self.dtype)
         return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=(self.count,))
@@ -42,7 +42,7 @@ class TokenFile:
 def token_file(path: Path) -> TokenFile:
     """The contents that the file at `path` states, checked against its size.
 
-    Raises DataError for a damaged header, a size that does not fit it, or an odd one; OSError where it is unreadable.
+    Raises DataError for a damaged header, a wrong or odd size; OSError if it is unreadable.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -88,7 +88,7 @@ def _damaged(path: Path, why: str) -> DataError:
 
 
 def _looks_like_header(words: list[int], size: int) -> bool:
-    """A small version, a count that fits the size, then nothing but zeros: no row of tokens reads like that."""
+    """A small version, a count that fits the size, then only zeros: tokens never look like this."""
     if len(words) < HEADER_BYTES // HEADER_WORD.itemsize or any(words[3:]) or not 0 < words[1] < 16:
         return False
     return any(size == HEADER_BYTES + words[2] * itemsize for itemsize in (2, 4))

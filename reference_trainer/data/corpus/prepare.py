@@ -1,7 +1,7 @@
-"""`gptplan data`: text to shards of tokens, a part of the documents held out. Read, tokenized and written as a stream.
+"""`gptplan data`: text to shards of tokens, with a validation split. Text is read, tokenized and written as a stream.
 
-A document is held out where the first 8 bytes of its sha256, as a share of 2^64, are below the share asked for: which
-side a text falls on depends on nothing but the text, so that two copies of it are never on both sides.
+A document goes to the validation split if the first 8 bytes of its sha256, as a fraction of 2^64, are below the
+requested fraction. The split depends only on the text, so two copies of a text are never on both sides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SINGLE_DOCUMENT = "one document: its last part is held out, from the first line 
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """What `prepare` is asked for. Of val_share and val_tokens at most one is given; neither: 1 % is held out."""
+    """Options of `prepare`. At most one of val_share and val_tokens; neither: 1 % is held out."""
 
     sources: tuple[Path, ...]
     out: Path
@@ -48,10 +48,10 @@ class PrepareOptions:
 
 
 def prepare(options: PrepareOptions) -> dict[str, Any]:
-    """Write the directory `options.out`; what its meta.json says.
+    """Write the directory `options.out` and return its meta.json.
 
-    Raises InputError for contradictions, DataError for sources that cannot be used, FileError where `out` exists or
-    cannot be written; then nothing is left.
+    Raises InputError for contradictions, DataError for sources that cannot be used, FileError if `out` exists or
+    cannot be written; then no files are left.
     """
     _refuse(options)
     tokenizer = load_tokenizer(options.tokenizer, options.end_of_text)
@@ -147,7 +147,7 @@ def _refuse_twice(files: list[Path]) -> None:
 
 
 def _share(options: PrepareOptions, files: list[Path], tokenizer: Tokenizer) -> float:
-    """The share to hold out; for --val-tokens by the tokens per byte of the first MiB of the sources."""
+    """The fraction to hold out; for --val-tokens from the tokens per byte of the first MiB."""
     if options.val_tokens is None:
         return VAL_SHARE if options.val_share is None else options.val_share
     if not options.val_tokens:
@@ -167,7 +167,7 @@ def _share(options: PrepareOptions, files: list[Path], tokenizer: Tokenizer) -> 
 
 
 def _whole_characters(content: bytes) -> bytes:
-    """Without the beginning of a UTF-8 character that was cut at the end."""
+    """The bytes without an incomplete UTF-8 character at the end."""
     end = len(content)
     while end and content[end - 1] & 0xC0 == 0x80:
         end -= 1
@@ -175,7 +175,7 @@ def _whole_characters(content: bytes) -> bytes:
 
 
 def _write(texts: Iterator[TextDocument], tokenizer: Tokenizer, parts: dict[str, SplitWriter], share: float) -> str:
-    """Every document into its part; the rule of the split."""
+    """Write every document into its split; return the rule of the split."""
     first = list(_some(texts, 2))
     lone = len(first) == 1 and share > 0
     sides = _halves(first[0], share) if lone else ((_side(text, share), text) for text in chain(first, texts))
@@ -202,7 +202,7 @@ def _side(text: TextDocument, share: float) -> str:
 
 
 def _halves(text: TextDocument, share: float) -> Iterator[tuple[str, TextDocument]]:
-    """A text, and its last `share` from the first line that begins there; of a single line nothing is held out."""
+    """A text in two parts: the last `share` begins at a line start; a single line is not split."""
     border = len(text.content) - round(len(text.content) * share)
     line = text.content.find(b"\n", max(0, border - 1)) + 1 or len(text.content)
     for side, content in (("train", text.content[:line]), ("val", text.content[line:])):
@@ -217,7 +217,7 @@ def _flush(waiting: list[tuple[str, TextDocument]], tokenizer: Tokenizer, parts:
 
 
 def _described(part: SplitWriter, vocab: int) -> dict[str, Any]:
-    """What meta.json says of a part; the fingerprint is taken of what was written."""
+    """The entry of a split in meta.json; the fingerprint is that of the written tokens."""
     arrays: list[Array] = []
     file_starts: FileStarts = []
     total = 0

@@ -1,4 +1,4 @@
-"""Tokens that lie in several files, read as one row; their check and their fingerprint."""
+"""Tokens in several files, read as one sequence; their check and fingerprint."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SAMPLES_PER_FILE = 64  # samples of each file of larger data
 
 
 class FileStart(NamedTuple):
-    """A file whose tokens begin at `begin` among all: for messages. In the file they begin at byte `offset`; the first
-    `skipped` of them are not among these."""
+    """A file whose tokens begin at index `begin` of the sequence, for messages. They begin at byte `offset`;
+    the first `skipped` tokens are left out."""
 
     begin: int
     file: Path
@@ -34,7 +34,7 @@ FileStarts = list[FileStart]
 
 
 class Shards:
-    """Several rows of tokens of one type as one, sliced without being joined as a whole."""
+    """Several token arrays of one dtype as one; slices do not copy all of it."""
 
     def __init__(self, parts: list[Array]) -> None:
         self.parts = parts
@@ -47,13 +47,13 @@ class Shards:
         return self.starts[-1]
 
     def __getitem__(self, wanted: slice) -> Array:
-        """The tokens of a slice without a step: a view where one part holds them, else a copy."""
+        """The tokens of a slice without a step: a view if they are in one part, else a copy."""
         begin, end, _ = wanted.indices(len(self))
         pieces = [part[a:b] for part, a, b in self._overlaps(begin, end)]
         return pieces[0] if len(pieces) == 1 else joined(pieces or [self.parts[0][:0]])
 
     def slice_tokens(self, begin: int, end: int) -> Shards:
-        """The same tokens from `begin` to `end`, still where they lie."""
+        """The tokens from `begin` to `end`, not copied."""
         return Shards([part[a:b] for part, a, b in self._overlaps(begin, end)] or [self.parts[0][:0]])
 
     def _overlaps(self, begin: int, end: int) -> Iterator[tuple[Array, int, int]]:
@@ -69,7 +69,7 @@ TokenArray = Array | Shards
 
 
 def joined(pieces: Sequence[Array]) -> Array:
-    """One row of rows of one type."""
+    """Join arrays of one dtype."""
     whole: Array = np.empty(sum(len(piece) for piece in pieces), pieces[0].dtype)
     np.concatenate(pieces, out=whole)
     return whole
@@ -81,15 +81,15 @@ def slice_tokens(tokens: TokenArray, begin: int, end: int) -> TokenArray:
 
 
 def is_scanned_fully(tokens: TokenArray) -> bool:
-    """Whether all of the tokens are looked at when they are opened."""
+    """Whether all tokens are checked when they are opened."""
     return len(tokens) * tokens.itemsize <= FULL_SCAN_BYTES
 
 
 def scan(tokens: TokenArray, file_starts: FileStarts, vocab: int) -> str:
-    """The fingerprint, sha256 in hex. Raises DataError at the first token looked at that is not below `vocab`.
+    """The fingerprint, sha256 in hex. Raises DataError at the first checked token that is not below `vocab`.
 
-    Up to WHOLE bytes: of every token, as they lie in memory. Above: of the count, and of BLOCKS blocks of BLOCK tokens
-    of each file, spread evenly from its first token to its last. Which of the two depends on the size alone.
+    Up to WHOLE bytes: of every token. Above: of the number of tokens, and of BLOCKS blocks of BLOCK tokens
+    of each file, spread evenly from its first token to its last. Only the size decides which.
     """
     digest = hashlib.sha256(tokens.dtype.str.encode())
     whole = is_scanned_fully(tokens)
@@ -104,7 +104,7 @@ def scan(tokens: TokenArray, file_starts: FileStarts, vocab: int) -> str:
 
 
 def vocab_error(tokens: TokenArray, where: int, file_starts: FileStarts, vocab: int) -> DataError:
-    """The error about token number `where`, with its file and its place there."""
+    """The error about token `where`, with its file and position."""
     token = int(tokens[where : where + 1][0])
     file_start = max((f for f in file_starts if f.begin <= where), key=lambda f: f.begin)
     place = where - file_start.begin + file_start.skipped

@@ -1,4 +1,4 @@
-"""What `open_data` opens: tokens with the files that they come from, those held out, and what ends a text."""
+"""The sources of `open_data`: tokens with their files, the validation part, and the end-of-text token."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ UINT16_VALUES = 2**16
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How sources are read: `tokenizer` (see tokenizers.py) of text, `text_key` of JSON-lines, and the id that ends
-    a text, where it is not the tokenizer's own or where token files do not say it."""
+    """How sources are read: `tokenizer` of text (see tokenizers.py), `text_key` of JSON-lines, and the end-of-text id,
+    if it is not the tokenizer's own or the token files do not state it."""
 
     tokenizer: str = "byte"
     text_key: str = "text"
@@ -37,9 +37,9 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Tokens and where each file of them begins; end_of_text is None where none is known or none stands there.
+    """Tokens and the start of each file; end_of_text is None if it is unknown or absent.
 
-    source_bytes: of the text that the tokens stand for, None where unknown. fingerprint: what they had when prepared.
+    source_bytes: size of the original text, None if unknown. fingerprint: the one stored when they were prepared.
     documents: how many texts, None where unknown. summary: what was read and what was not; None of the built-in text.
     """
 
@@ -55,9 +55,9 @@ class Source:
 
 
 def open_source(path: Path | None, vocab: int, reading: ReadOptions) -> Source:
-    """The tokens at `path`, for None those of the built-in text, with `validation` where files are held out by name.
+    """The tokens at `path`, for None those of the built-in text; with `validation` if files are named for it.
 
-    Raises DataError, and OSError where something is unreadable.
+    Raises DataError, and OSError if a file is unreadable.
     """
     if path is None:
         return _built_in(vocab)
@@ -89,7 +89,7 @@ def without_validation(source: Source) -> Source:
 
 
 def split_off(source: Source) -> Source:
-    """`source` with something held out: what its names say, else the last 1/10 of its tokens."""
+    """`source` with a validation part: the files named for it, else the last 1/10 of its tokens."""
     if source.validation is not None:
         return source
     total = len(source.tokens)
@@ -106,7 +106,7 @@ def split_off(source: Source) -> Source:
 
 
 def refuse_small_vocab(needed: int, name: str, vocab: int) -> None:
-    """Raises DataError where a tokenizer has ids that the model's table has no row for."""
+    """Raises DataError if a tokenizer has more ids than the model's embedding table has rows."""
     if needed > vocab:
         raise DataError(
             f"the tokenizer {name} has {needed} tokens, the model a vocabulary of {vocab}",
@@ -210,9 +210,9 @@ def _built_in(vocab: int) -> Source:
 
 
 def _bytes(texts: Iterable[TextDocument], name: str, vocab: int, limit: int | None = None) -> Source:
-    """The texts' bytes one after the other, each followed by an end of text, cut at `limit` tokens.
+    """The texts' bytes one after the other, each followed by end of text, at most `limit` tokens.
 
-    A vocabulary of bytes alone has no room for an end of text: a newline stands there, and ends nothing for sure.
+    A vocabulary of 256 has no room for end of text: a newline separates texts, and is no reliable end.
     """
     room = vocab > END_OF_TEXT
     end: Array = np.array([END_OF_TEXT], np.uint16) if room else np.array([ord("\n")], np.uint8)

@@ -32,12 +32,12 @@ class TextDocument:
 
     @property
     def place(self) -> str:
-        """How a message calls it."""
+        """Its name in messages."""
         unit = "row" if text_suffix(self.file.name) == parquet.SUFFIX else "line"
         return repr(str(self.file)) + (f", {unit} {self.line}" if self.line else "")
 
     def text(self) -> str:
-        """The content as text. Raises DataError where it is not UTF-8."""
+        """The content as text. Raises DataError if it is not UTF-8."""
         try:
             return self.content.decode()
         except UnicodeDecodeError as error:
@@ -90,7 +90,7 @@ def _documents_of(file: Path, text_key: str) -> Iterator[TextDocument]:
 
 
 def _lines(file: Path, text_key: str) -> Iterator[TextDocument]:
-    """Lines that are blank hold nothing and are passed over."""
+    """The lines of a file; blank lines are skipped."""
     for number, line in enumerate(lines(file), 1):
         if line.strip():
             yield TextDocument(_text_of(line, text_key, file, number), file, number, len(line))

@@ -1,6 +1,6 @@
 """Text to token ids: bytes, a Hugging Face `tokenizer.json`, or a tiktoken vocabulary.
 
-Special tokens that a text spells out are read as ordinary text: only `gptplan data` puts an end of text between texts.
+Special tokens in a text are read as ordinary text; only `gptplan data` inserts end-of-text tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAME_VOCABULARY = {"gpt2": "r50k_base"}  # one file instead of two, the same ids
 
 
 class Tokenizer(Protocol):
-    """vocab: one more than the largest id. sha256: of its file, None where it has none."""
+    """vocab: one more than the largest id. sha256: of its file, None without a file."""
 
     @property
     def name(self) -> str: ...
@@ -41,12 +41,12 @@ class Tokenizer(Protocol):
     def sha256(self) -> str | None: ...
 
     def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
-        """The ids of each document, no end of text added. Raises DataError for one that it cannot read."""
+        """The ids of each document, without end of text. Raises DataError for one that it cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByteTokenizer:
-    """One token per byte; the end of text is the first value that no byte has."""
+    """One token per byte; end of text is 256."""
 
     name: str = "byte"
     vocab: int = BYTE_VALUES + 1
@@ -54,7 +54,7 @@ class ByteTokenizer:
     sha256: str | None = None
 
     def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
-        """The bytes as they lie, whatever their encoding."""
+        """The bytes, in any encoding."""
         return [np.frombuffer(document.content, np.uint8) for document in documents]
 
 
@@ -69,7 +69,7 @@ class HuggingFaceTokenizer:
     inner: Any
 
     def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
-        """Without the special tokens that the file's post-processor would add."""
+        """The ids without the special tokens of the file's post-processor."""
         found = self.inner.encode_batch_fast([document.text() for document in documents], add_special_tokens=False)
         return [np.array(encoding.ids, np.uint32) for encoding in found]
 
@@ -91,10 +91,10 @@ class TiktokenTokenizer:
 
 
 def load_tokenizer(name: str, end_of_text: int | None = None) -> Tokenizer:
-    """`byte`, the path of a tokenizer.json, `tiktoken:NAME`, or `tiktoken:NAME:FILE` with a vocabulary file at hand.
+    """`byte`, the path of a tokenizer.json, `tiktoken:NAME`, or `tiktoken:NAME:FILE` with a local vocabulary file.
 
-    end_of_text: the id that stands between texts, where the tokenizer's own is not wanted or not known.
-    Raises DataError for a file that is no tokenizer or an end of text outside it, MissingExtraError,
+    end_of_text: the id between texts, if the tokenizer's own is unknown or not to be used.
+    Raises DataError for a file that is not a tokenizer or an end of text outside its vocabulary, MissingExtraError,
     UnknownNameError for a tiktoken name.
     """
     if name == "byte":
@@ -177,8 +177,8 @@ def _tiktoken(name: str, end_of_text: int | None) -> TiktokenTokenizer:
 def _from_file(short: str, file: str) -> dict[str, Any]:
     """The arguments of an Encoding whose ranks are read from `file`, checked against the hash that tiktoken states.
 
-    Pattern and special tokens stand in the package beside the address of the file, and nowhere else: its own loader
-    is called with the file in place of the address.
+    Only the package has the pattern and the special tokens, next to the URL of the file: its own loader
+    is called with the local file instead of the URL.
     """
     import tiktoken_ext.openai_public as public
     from tiktoken.load import check_hash, load_tiktoken_bpe

@@ -1,4 +1,4 @@
-"""Shards written one after the other into a directory that gets its name when everything in it is on the disk."""
+"""Writes shards into a temporary directory, which is renamed when everything is on the disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOCK = "lock"
 
 @dataclass(slots=True)
 class SplitWriter:
-    """One side of the split: its shards `NAME_000000.bin` …, and what went into them."""
+    """One side of the split: its shards `NAME_000000.bin` …, and their counts."""
 
     directory: Path
     name: str
@@ -41,7 +41,7 @@ class SplitWriter:
     _digest: Any = None
 
     def add(self, ids: TokenIds, end_of_text: int, size: int) -> None:
-        """A document of `size` bytes of text, and the end of text after it; shards may end inside it."""
+        """Add a document of `size` bytes of text and an end of text; a shard may end inside it."""
         self.documents += 1
         self.text_bytes += size
         whole = np.empty(len(ids) + 1, self.dtype)
@@ -76,12 +76,12 @@ class SplitWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """After an error a shard is open: its file is closed as it is."""
+        """After an error the open shard is closed as it is."""
         if self._file is not None:
             self._file.close()
 
     def close(self) -> None:
-        """End the shard that is open."""
+        """Finish the open shard."""
         if self._file is None:
             return
         shard = self.shards[-1]
@@ -96,10 +96,10 @@ class SplitWriter:
 
 @contextmanager
 def write_then_rename(out: Path) -> Iterator[Path]:
-    """A directory beside `out` to write in, which becomes `out` at the end of the block; on an error it goes.
+    """A temporary directory next to `out`, renamed to `out` at the end of the block, and deleted after an error.
 
-    What a killed process left is taken away first. Raises FileError where `out` exists, where another process writes
-    it, or where the disk refuses.
+    Leftovers of a killed process are deleted first. Raises FileError if `out` exists, if another process writes
+    it, or if the disk fails.
     """
     if out.exists() or out.is_symlink():
         raise FileError(

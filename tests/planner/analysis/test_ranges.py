@@ -90,7 +90,7 @@ def test_repeated_data_is_worth_less_and_less() -> None:
     """D' = U + U R* (1 - exp(-(D/U - 1)/R*)) with R* = 15.39: four epochs are worth 3.73, by hand."""
     assert not list(repetition_findings(100, 100))
     (four,) = repetition_findings(4_000_000_000, 1_000_000_000)
-    assert four.level == "note" and "worth 3.726B" in four.message
+    assert four.level == "note" and "worth 3.73B" in four.message
     (many,) = repetition_findings(100_000_000_000, 1_000_000_000)
     assert many.level == "warning" and "worth 16.4B" in many.message
 

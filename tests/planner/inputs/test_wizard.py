@@ -6,7 +6,7 @@ from planner.config.options import MAIN, OPTION, panels
 from planner.errors import InputError
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.inputs.wizard import BACK, CLEAR, END, Interview, answer, begin, question
+from planner.inputs.wizard import BACK, CLEAR, END, WizardState, answer, begin, question
 from planner.plan import Plan, estimate
 
 START = Flags(params="125M", tokens="10B")
@@ -16,7 +16,7 @@ def plan_of(flags: Flags) -> Plan:
     return estimate(draft(flags, as_of="2026-01-31", version="0"), replay=False)
 
 
-def asked(state: Interview, panel: str = "y") -> list[str]:
+def asked(state: WizardState, panel: str = "y") -> list[str]:
     """The names of all questions from here on, nothing being answered."""
     found = []
     while state.at != END:
@@ -27,7 +27,7 @@ def asked(state: Interview, panel: str = "y") -> list[str]:
     return found
 
 
-def after(*lines: str) -> Interview:
+def after(*lines: str) -> WizardState:
     state, message = begin(START, plan_of)
     for line in lines:
         assert not message

@@ -1,4 +1,4 @@
-"""`gptplan rates`: the learning-rate range test of a config."""
+"""`gptplan lr-find`: the learning-rate range test of a config."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ import typer
 from gptplan.flags import AsJson
 
 
-def rates(
+def lr_find(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to test.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="PATH", help="Text file, directory, or .bin of uint16 tokens."),
+        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if any.")] = None,
-    low: Annotated[str, typer.Option("--from", metavar="RATE", help="Rate of the first step.")] = "1e-7",
-    high: Annotated[str, typer.Option("--to", metavar="RATE", help="Rate of the last step.")] = "1e-1",
-    steps: Annotated[str, typer.Option("--steps", metavar="N", help="Steps of the test.")] = "100",
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every step; - is stdout.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
+    ] = None,
+    low: Annotated[str, typer.Option("--from", metavar="RATE", help="Learning rate of the first step.")] = "1e-7",
+    high: Annotated[str, typer.Option("--to", metavar="RATE", help="Learning rate of the last step.")] = "1e-1",
+    steps: Annotated[str, typer.Option("--steps", metavar="N", help="Number of steps.")] = "100",
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write every step as CSV; - is stdout.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Find a peak learning rate: raise it exponentially over a hundred steps and watch the loss.
+    """Find a peak learning rate: raise it exponentially over 100 steps and look where the loss falls.
 
-    The steps are those of the run, on its data and batch; nothing is kept of them.
+    The steps use the model, data and batch of the run. Their weights are discarded.
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json

@@ -42,12 +42,12 @@ def findings(plan: Plan) -> tuple[Finding, ...]:
 
 
 def _memory(plan: Plan) -> Iterator[Finding]:
-    """What is wrong with the memory; the remedy of the first three is left to `fitting.with_remedies`."""
+    """Findings about memory; `fitting.with_remedies` adds the remedy of the first three."""
     m = plan.memory
     needs = " of ".join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))
     if m.fits is False:
-        of = "" if m.context_bytes is None else f", {format_bytes(m.context_bytes)} of it the CUDA context"
-        yield Finding("error", "does_not_fit", f"the plan needs {needs} in the {m.peak_phase} phase{of}", "")
+        of = "" if m.context_bytes is None else f" (CUDA context: {format_bytes(m.context_bytes)})"
+        yield Finding("error", "does_not_fit", f"the plan needs {needs} in the phase {m.peak_phase}{of}", "")
     elif m.fits and m.usable_bytes and m.device_used_bytes:
         used = m.device_used_bytes / m.usable_bytes
         if used > 1:
@@ -62,7 +62,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "nearly_full",
-                f"the plan needs {needs}: it fits, with no room for another process or an error of this prediction",
+                f"the plan needs {needs}: it fits, but leaves no room for another process or a prediction error",
                 "",
             )
     uncounted = not_covered(plan.config)
@@ -70,15 +70,15 @@ def _memory(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "memory_upper_bound",
-            f"the memory of {uncounted} is not known: the eager model's is shown instead, as an upper bound",
-            'set runtime = "eager" or "autocast" under [training], which are counted exactly, or measure a step',
+            f"the memory of {uncounted} is unknown: that of the eager model is shown as an upper bound",
+            'set runtime = "eager" or "autocast" under [training], which are predicted exactly, or measure a step',
         )
     if plan.config.training.activation_checkpointing == "selective" and plan.config.training.runtime != "fused":
         yield Finding(
             "note",
             "selective_saves_little",
             "flash attention stores no scores: recomputing its core saves only the log-sum-exp and rotated copies",
-            "use --activation-checkpointing full where memory is short, none where it is not",
+            "use --activation-checkpointing full if memory is short, else none",
         )
 
 
@@ -139,7 +139,7 @@ def _rest(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "note",
             "recipe_not_run",
-            f"the reference trainer does not run {recipe.id}: it is planned from published descriptions",
+            f"the reference trainer does not run {recipe.id}: the plan follows published descriptions",
             "`gptplan run` takes mixed-bf16, master-bf16, fp32 and others",
         )
     exact, nominal = plan.parameters.total, plan.nominal_parameters
@@ -148,8 +148,8 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             "warning",
             "nominal_differs",
             f"the shape has {format_count(exact)} parameters, {format_fraction(exact / nominal - 1)} from "
-            "what was typed",
-            "give the shape itself by --layers and --hidden, or another --vocab",
+            "the number typed",
+            "give the shape with --layers and --hidden, or another --vocab",
         )
     if model.vocab % PADDING:
         rows = -model.vocab % PADDING

@@ -47,7 +47,9 @@ def batch_findings(plan: Plan) -> Iterator[Finding]:
     size, tokens = ranges_of(plan.parameters.total), plan.batch.tokens_per_step
     if outside(tokens, size["batch_tokens"]):
         low, high = size["batch_tokens"]
-        follows = "noisier steps, a lower rate" if tokens < low else "fewer steps, each paying less"
+        follows = (
+            "steps are noisier and need a lower learning rate" if tokens < low else "steps are fewer and less efficient"
+        )
         yield Finding(
             "note",
             "batch_tokens",
@@ -62,14 +64,14 @@ def batch_findings(plan: Plan) -> Iterator[Finding]:
             "note",
             "critical_batch",
             f"{tokens:,} tokens per step exceed the critical batch of about {format_count(critical)} at a loss of "
-            f"{loss:.2f} (Kaplan et al. 2020): the data needed is {more:.1f} times that of a small batch",
-            "a smaller --global-batch-tokens learns as much from fewer tokens, in more steps",
+            f"{loss:.2f} (Kaplan et al. 2020): it needs {more:.1f} times the data of a small batch",
+            "a smaller --global-batch-tokens reaches the same loss with fewer tokens, in more steps",
         )
     if plan.batch.steps < FEW_STEPS:
         yield Finding(
             "warning",
             "few_steps",
-            f"only {plan.batch.steps} optimizer steps: the schedule and Adam's averages have no time to work",
+            f"only {plan.batch.steps} optimizer steps: too few for the schedule and for Adam's averages",
             "give more --tokens, or a smaller --global-batch-tokens",
         )
     low, high = rules("ranges")["general"]["tokens_per_parameter"]
@@ -97,9 +99,9 @@ def repetition_findings(tokens: int, dataset_tokens: int) -> Iterator[Finding]:
     yield Finding(
         "warning" if late else "note",
         "epochs",
-        f"the data is seen {format_number(seen)} times, {rule}: worth {format_count(worth)} new tokens of the "
-        f"{format_count(tokens)} trained on (Muennighoff et al. 2023)",
-        "get more data, or train on fewer tokens" if late else "nothing, unless more data is at hand",
+        f"the data is used {format_number(seen)} times, {rule}: {format_count(tokens)} training tokens, "
+        f"worth {format_count(worth)} new ones (Muennighoff et al. 2023)",
+        "get more data, or train on fewer tokens" if late else "no change needed, unless you have more data",
     )
 
 
@@ -112,8 +114,8 @@ def precision_findings(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "note",
             "no_bf16",
-            f"the matrix products run in fp32, and {hardware.gpu} has bf16: as wide a range, many times faster",
-            "give --precision bf16, unless exact products are what the run is about",
+            f"the matrix products run in fp32, but {hardware.gpu} has bf16: the same range, many times faster",
+            "give --precision bf16, unless the run needs fp32 products",
         )
 
 
@@ -122,12 +124,12 @@ def schedule_findings(schedule: ScheduleConfig, steps: int, parameters: int | No
     s, size = schedule, ranges_of(parameters)
     if outside(s.peak_lr, size["peak_lr"]):
         low, high = size["peak_lr"]
-        follows = "it may diverge" if s.peak_lr > high else "it learns more slowly than it could"
+        follows = "it may diverge" if s.peak_lr > high else "training is slower than necessary"
         yield Finding(
             "warning" if s.peak_lr > 2 * high else "note",
             "peak_lr",
-            f"a peak rate of {format_number(s.peak_lr)} is outside {format_number(low)} to {format_number(high)}, "
-            f"usual for {size['name']} models ({size['source']}): {follows}",
+            f"a peak learning rate of {format_number(s.peak_lr)} is outside {format_number(low)} to "
+            f"{format_number(high)}, usual for {size['name']} models ({size['source']}): {follows}",
             "change --peak-lr, or sweep it on a short run; the best rate falls as the width grows (arXiv 2203.03466)",
         )
     yield from _warmup(s, steps, size)
@@ -135,14 +137,14 @@ def schedule_findings(schedule: ScheduleConfig, steps: int, parameters: int | No
         yield Finding(
             "warning",
             "zero_floor",
-            "the learning rate ends at 0: the last update changes nothing, those before it hardly anything",
+            "the learning rate ends at 0: the last updates change almost nothing",
             "keep a minimum, such as a tenth of the peak: --min-lr 10%",
         )
     if s.kind == "wsd" and s.cooldown_steps == 0:
         yield Finding(
             "note",
             "no_cooldown",
-            "a wsd rate without cooldown is constant: the loss keeps the noise of the peak rate",
+            "a wsd schedule without cooldown is constant: the loss keeps the noise of the peak rate",
             "give --cooldown-ratio 20% (Hägele et al. 2024, arXiv 2405.18392)",
         )
 
@@ -150,11 +152,11 @@ def schedule_findings(schedule: ScheduleConfig, steps: int, parameters: int | No
 def _warmup(s: ScheduleConfig, steps: int, size: dict[str, Any]) -> Iterator[Finding]:
     if s.warmup_steps == 0:
         root = s.kind == "inverse_sqrt"
-        halved = ", and without it an inverse root has halved by update 4" if root else ""
+        halved = ", and without it inverse_sqrt halves the rate by update 4" if root else ""
         yield Finding(
             "warning",
             "no_warmup",
-            f"no warm-up: the first updates take the full rate while Adam's averages are young{halved}",
+            f"no warm-up: the first updates use the full learning rate before Adam's averages are reliable{halved}",
             "give --warmup-ratio 1%, or --warmup-steps 2000 (LLaMA, arXiv 2302.13971)",
         )
         return
@@ -162,7 +164,7 @@ def _warmup(s: ScheduleConfig, steps: int, size: dict[str, Any]) -> Iterator[Fin
         yield Finding(
             "note",
             "only_warmup",
-            "the warm-up lasts to the end: the peak is reached by the last update alone",
+            "the warm-up lasts until the end: only the last update has the peak rate",
             "give a smaller --warmup-steps, unless this is a rate test",
         )
         return
@@ -182,6 +184,6 @@ def _warmup(s: ScheduleConfig, steps: int, size: dict[str, Any]) -> Iterator[Fin
         "warmup",
         f"a warm-up of {s.warmup_steps:,} steps ({format_fraction(share)}) is outside {usual}, usual for "
         f"{size['name']} models ({size['source']}): "
-        f"{'early updates may be too large' if short else 'steps are spent at a low rate'}",
+        f"{'early updates may be too large' if short else 'many steps have a low learning rate'}",
         f"give a {'longer' if short else 'shorter'} one: --warmup-steps",
     )

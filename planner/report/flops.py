@@ -34,7 +34,7 @@ def _title(report: FlopsReport) -> str:
 
 def _operators(report: FlopsReport, page: Page) -> str:
     t = report.totals
-    rows: list[tuple[str, ...]] = [("operator", "weights", "forward", "backward", "recomputed", "share")]
+    rows: list[tuple[str, ...]] = [("operator", "weights", "forward", "backward", "recomputed", "fraction")]
     for o in report.operators:
         again = format_flops(o.recomputed_per_token) if o.recomputed_per_token else ""
         weights = format_count_exact(o.weights) if o.weights else ""

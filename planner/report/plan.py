@@ -97,7 +97,7 @@ def _model(plan: Plan, page: Page) -> str:
         page.line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
         page.line("", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"),
         page.line("parameters, exactly", exact, difference),
-        page.line("of these embedding", format_count_exact(counts.embedding)),
+        page.line("of these, embedding", format_count_exact(counts.embedding)),
         page.line("source", model.source.partition(":")[0]),
     )
 
@@ -125,12 +125,12 @@ def _batch(plan: Plan, page: Page) -> str:
             f"{b.warmup_steps:,} steps",
             f"{format_count_exact(b.warmup_tokens)} tokens, {format_fraction(b.warmup_share)} of the run",
         ),
-        page.line("epochs", format_number(b.epochs), "" if b.epochs else "give --dataset-tokens"),
+        page.line("epochs", format_number(b.epochs), "" if b.epochs else "add --dataset-tokens"),
     )
 
 
 def component_rows(m: Memory) -> list[tuple[str, ...]]:
-    """The components that have bytes: name, own maximum, bytes and fraction at the peak; a head, and the total last."""
+    """The components that have bytes: name, maximum, bytes and fraction at the peak; header first, total last."""
     own = {
         "weights": m.weights_bytes,
         "master_weights": m.master_weights_bytes,
@@ -140,7 +140,7 @@ def component_rows(m: Memory) -> list[tuple[str, ...]]:
         "logits": m.logits_bytes,
         "temporary": m.temporary_bytes,
     }
-    rows: list[tuple[str, ...]] = [("component", "own maximum", "at the peak", "share")]
+    rows: list[tuple[str, ...]] = [("component", "maximum", "at the peak", "fraction")]
     for name, size in own.items():
         if size:
             at_peak = m.at_peak[name]
@@ -180,7 +180,7 @@ def _verdict(m: Memory) -> tuple[str, str]:
     needs = f"needs {' of '.join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))}"
     if m.device_used_bytes is None:
         return "✓ fits" if m.fits else "✗ does not fit", f"the step's tensors: {needs}"
-    how = "simulated allocator" if m.fits_by == BY_REPLAY else "by a rule for the allocator, it"
+    how = "simulated allocator" if m.fits_by == BY_REPLAY else "allocator estimated by a rule:"
     return "✓ fits" if m.fits else "✗ does not fit", f"{how} {needs}, CUDA context included"
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from gptplan.app import main
 
 BASE = ("--params", "125M", "--tokens", "10B", "--gpu", "a100-80gb")
 
@@ -24,6 +32,19 @@ class Said:
         assert "\n  fix: " in self.err, self.err
         for word in words:
             assert word in self.err, self.err
+
+
+def called(words: Sequence[str], cwd: Path, cache: Path) -> Said:
+    """`gptplan` with these words in that directory, in this process; `cache` is where a machine's profile lies."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    environment = mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(cache)})
+    argv = mock.patch.object(sys, "argv", ["gptplan", *words])
+    with chdir(cwd), environment, argv, redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
 
 
 Call = Callable[..., Said]

@@ -9,6 +9,7 @@ from planner.analysis.fitting import needed_bytes, with_remedies
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
 from planner.config.run import CPU
 from planner.counts.run import recipe_of
+from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
 from planner.memory.coverage import not_covered
 from planner.plan import Plan
@@ -65,6 +66,14 @@ def _memory(plan: Plan) -> Iterator[Finding]:
                 f"the plan needs {needs}: it fits, but leaves no room for another process or a prediction error",
                 "",
             )
+    parts = untrained_parts(plan.config.model)
+    if parts:
+        yield Finding(
+            "warning",
+            "architecture_not_simulated",
+            f"memory and speed are those of the same model without {', '.join(parts)}; `gptplan run` does not train it",
+            "parameters and FLOPs are counted in full; measure the memory of a step in the program that trains it",
+        )
     uncounted = not_covered(plan.config)
     if uncounted is not None:
         yield Finding(

@@ -28,6 +28,11 @@ class MoeConfig(Section):
     shared_ffn: Natural = Field(default=0, description="inner width of all shared experts together; 0: none")
     shared_gate: bool = Field(default=False, description="a learned gate multiplies the shared experts' output")
     first_dense_layers: Natural = Field(default=0, description="first blocks that keep an ordinary MLP of width ffn")
+    every: Every | None = Field(
+        default=None, description="of the blocks after these, every k-th has experts; absent: all have"
+    )
+    router_bias: bool = Field(default=False, description="the router has a bias")
+    expert_biases: bool = Field(default=False, description="the routed experts' matrices have biases")
 
     @model_validator(mode="after")
     def _enough_experts(self) -> MoeConfig:
@@ -66,8 +71,9 @@ class ModelConfig(Section):
     norm_placement: Literal["pre", "post", "both"] = Field(
         default="pre", description="before a sub-layer, on its output before the residual sum, or both"
     )
-    qk_norm: Literal["none", "head", "full"] = Field(
-        default="none", description="norm of queries and keys: none, each head, or the full width"
+    qk_norm: Literal["none", "head", "each-head", "full"] = Field(
+        default="none",
+        description="norm of queries and keys: none, each head, each head with a gain of its own, or the full width",
     )
     embedding_norm: bool = Field(default=False, description="a norm right after the embedding")
     residual: Literal["sequential", "parallel", "parallel-one-norm"] = Field(
@@ -78,19 +84,30 @@ class ModelConfig(Section):
         description="gelu (one kernel, or in separate operators), relu, relu2 (its square): two matrices; "
         "swiglu, geglu: three"
     )
-    biases: Literal["none", "qkv", "attention", "all"] = Field(
-        description="linear layers of the blocks with a bias: none; q, k and v; these and the projection; or all"
+    biases: Literal["none", "qkv", "proj", "mlp", "attention", "qkv+mlp", "proj+mlp", "all"] = Field(
+        description="linear layers of the blocks with a bias: of q, k and v; the output projection; the MLP; "
+        "attention is qkv+proj"
     )
+    head_bias: bool = Field(default=False, description="the output head has a bias")
+    attention_sinks: bool = Field(default=False, description="a learned logit per head in the softmax of the scores")
     tied_embeddings: bool = Field(description="the output head is the embedding table")
     sliding_window: Count | None = Field(
         default=None, description="keys that a query attends to; absent: all before it"
     )
+    attention_chunk: Count | None = Field(
+        default=None, description="a query attends to the keys of its own chunk of so many; absent: all before it"
+    )
     full_attention_every: Every | None = Field(
-        default=None, description="every k-th block has full attention in spite of sliding_window; absent: none has"
+        default=None,
+        description="every k-th block has full attention in spite of sliding_window or attention_chunk; "
+        "absent: none has",
     )
     logit_softcap: Positive | None = Field(default=None, description="logits are cap * tanh(logits / cap)")
     mla: MlaConfig | None = Field(default=None, description="multi-head latent attention; absent: plain heads")
     moe: MoeConfig | None = Field(default=None, description="mixture of experts; absent: dense")
+    untrained: str | None = Field(
+        default=None, description="what else the architecture computes and the reference trainer does not"
+    )
     nominal_parameters: Count | None = Field(
         default=None, description="parameters as typed: the N of 6*N*D and of the 14-byte rule"
     )
@@ -136,8 +153,10 @@ class ModelConfig(Section):
             )
         if self.rotary_dim is not None and self.rotary_dim > self.head_dim:
             raise ValueError(f"rotary_dim ({self.rotary_dim}) is above head_dim ({self.head_dim})")
-        if self.full_attention_every is not None and self.sliding_window is None:
-            raise ValueError("full_attention_every needs a sliding_window")
+        if self.sliding_window is not None and self.attention_chunk is not None:
+            raise ValueError("sliding_window and attention_chunk contradict each other")
+        if self.full_attention_every is not None and self.sliding_window is None and self.attention_chunk is None:
+            raise ValueError("full_attention_every needs a sliding_window or an attention_chunk")
         if self.tokenizer_vocab is not None and self.tokenizer_vocab > self.vocab:
             raise ValueError(
                 f"tokenizer_vocab ({self.tokenizer_vocab}) is above vocab ({self.vocab}): some tokens would have no row"
@@ -151,7 +170,9 @@ class ModelConfig(Section):
             raise ValueError("a mixture of experts is counted with a sequential residual only")
         if self.moe is not None and self.mlp == "gelu-written-out":
             raise ValueError("a mixture of experts is counted with a GELU of one kernel only")
-        if self.moe is not None and self.moe.first_dense_layers >= self.layers:
+        if self.moe is not None and self.layers // (self.moe.every or 1) <= self.moe.first_dense_layers // (
+            self.moe.every or 1
+        ):
             raise ValueError("first_dense_layers leaves no block with experts")
         mla = self.mla
         if mla is None:
@@ -162,6 +183,8 @@ class ModelConfig(Section):
             raise ValueError(
                 "under latent attention head_dim is qk_nope_head_dim + qk_rope_head_dim, and kv_heads equals heads"
             )
+        if self.attention_sinks:
+            raise ValueError("latent attention is counted without attention_sinks only")
         if self.biases not in ("none",):
             raise ValueError('latent attention is counted with biases = "none" only')
 

@@ -94,6 +94,7 @@ _MODEL_ENDS = (
     "expert_ffn",
     "hf_defaults",
     "hf_unread",
+    "hf_text",
 )
 _W, _R, _S = on_resume.WEIGHTS, on_resume.ROUNDING, on_resume.SCHEDULE
 
@@ -126,11 +127,13 @@ OPTIONS: tuple[Option, ...] = (
            label="norms' bias", ends=("norm_parameters",)),
     Option("norm_placement", MODEL, _choice("pre", "post", "both"), "Before a sub-layer, on its output, or both.",
            "model.norm_placement", _W),
-    Option("qk_norm", MODEL, _choice("none", "head", "full"), "Norm of queries and keys: per head, or full width.",
+    Option("qk_norm", MODEL, _choice("none", "head", "each-head", "full"),
+           "Norm of queries and keys: per head, with one gain or a gain for each, or full width.",
            "model.qk_norm", _W, "QK norm"),
     Option("mlp", MODEL, _choice("gelu", "gelu-written-out", "relu", "relu2", "swiglu", "geglu"),
            "Activation of the MLP; swiglu and geglu have a gate.", "model.mlp", _W, "MLP"),
-    Option("biases", MODEL, _choice("none", "qkv", "attention", "all"), "Linear layers with a bias.",
+    Option("biases", MODEL, _choice("none", "qkv", "proj", "mlp", "attention", "qkv+mlp", "proj+mlp", "all"),
+           "Linear layers with a bias.",
            "model.biases", _W),
     Option("tied", MODEL, _switch("tied", "untied"), "Whether the output head is the embedding table.",
            "model.tied_embeddings", _W, "embeddings"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved
-from planner.counts.shape import attended_keys, has_window, shape_of
+from planner.counts.shape import attended_keys, has_experts, has_window, shape_of
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.formulas import flops
 
@@ -113,7 +113,7 @@ def _product(tensor: ParameterTensor, model: ModelConfig) -> Product:
         met = met // moe.experts * moe.top_k
     one = int(flops.products_forward_flops_per_token(met))
     routed = tensor.name.startswith(_EXPERT_TENSORS)
-    here = [not tensor.name.startswith("mlp.") or routed == (block >= s.dense_layers) for block in range(s.layers)]
+    here = [not tensor.name.startswith("mlp.") or routed == has_experts(model, block) for block in range(s.layers)]
     return Product(tensor.name.removesuffix(".weight"), met * sum(here), tuple(one if h else 0 for h in here))
 
 
@@ -124,12 +124,19 @@ def keys_by_block(model: ModelConfig, seq: int) -> tuple[int, ...]:
 
 def mask_entries_per_sequence(model: ModelConfig, seq: int) -> int:
     """Scores of one head that the causal masks of all blocks leave in a sequence."""
-    return sum(int(flops.mask_entries(seq, keys)) for keys in keys_by_block(model, seq))
+    chunk = model.attention_chunk
+    if chunk is None or chunk >= seq:
+        return sum(int(flops.mask_entries(seq, keys)) for keys in keys_by_block(model, seq))
+    whole, rest = divmod(seq, chunk)
+    chunked = whole * int(flops.mask_entries(chunk, chunk)) + int(flops.mask_entries(rest, rest))
+    full = int(flops.mask_entries(seq, seq))
+    return sum(full if window is None else chunked for window in _windows(model))
 
 
 def _windows(model: ModelConfig) -> list[int | None]:
-    """Each block's sliding window; None for a block that sees all keys."""
-    return [model.sliding_window if has_window(model, block) else None for block in range(model.layers)]
+    """Each block's sliding window or chunk; None for a block that sees all keys."""
+    window = model.attention_chunk if model.sliding_window is None else model.sliding_window
+    return [window if has_window(model, block) else None for block in range(model.layers)]
 
 
 def _operator(product: Product, config: RunConfig) -> Operator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from planner.config.model import ModelConfig
+from planner.config.model import ModelConfig, MoeConfig
 from planner.counts.shape import Shape, shape_of
 from planner.counts.tensors import parameter_tensors
 from planner.formulas import params
@@ -45,7 +45,9 @@ def parameters_of(model: ModelConfig) -> Parameters:
     experts = active = moe_part(model, s) if model.moe else dense
     if model.moe:
         active = active_moe_part(model, s)
-    qk = int(params.qk_norm_parameters(s.normed_query, s.normed_key, s.norm_vectors))
+    qk = int(params.qk_norm_parameters(s.normed_query, s.normed_key, s.qk_norm_vectors))
+    sinks = s.layers * int(params.attention_sink_parameters(s.heads)) if s.attention_sinks else 0
+    biases = int(params.head_bias_parameters(s.vocab)) if s.head_bias else 0
 
     def blocks(mlp: Part) -> int:
         moe_layers = s.layers - s.dense_layers
@@ -61,13 +63,13 @@ def parameters_of(model: ModelConfig) -> Parameters:
         params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.position_rows, s.learned_positions)
     )
     tensors = parameter_tensors(model)
-    total = int(params.total_parameters(blocks(experts), tables, s.end_norms, s.norm_vectors, s.hidden))
-    used = int(params.total_parameters(blocks(active), tables, s.end_norms, s.norm_vectors, s.hidden))
+    total = int(params.total_parameters(blocks(experts) + sinks, tables, s.end_norms, s.norm_vectors, s.hidden))
+    used = int(params.total_parameters(blocks(active) + sinks, tables, s.end_norms, s.norm_vectors, s.hidden))
     return Parameters(
-        total=total,
-        active=used,
+        total=total + biases,
+        active=used + biases,
         embedding=tables,
-        non_embedding=total - tables,
+        non_embedding=total + biases - tables,
         linear=linear(experts),
         active_linear=linear(active),
         tensors=sum(t.times for t in tensors),
@@ -113,7 +115,15 @@ def moe_part(model: ModelConfig, s: Shape) -> Part:
     total = int(
         params.moe_parameters(s.hidden, m.experts, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate))
     )
-    return Part(total, total)
+    return Part(total + _expert_biases(m, s, m.experts), total)
+
+
+def _expert_biases(m: MoeConfig, s: Shape, met: int) -> int:
+    """Biases of a router and of `met` experts."""
+    found = int(params.router_bias_parameters(m.experts)) if m.router_bias else 0
+    if m.expert_biases:
+        found += int(params.expert_bias_parameters(s.hidden, met, m.expert_ffn, s.mlp_matrices))
+    return found
 
 
 def active_moe_part(model: ModelConfig, s: Shape) -> Part:
@@ -125,7 +135,7 @@ def active_moe_part(model: ModelConfig, s: Shape) -> Part:
             s.hidden, m.experts, m.top_k, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate)
         )
     )
-    return Part(total, total)
+    return Part(total + _expert_biases(m, s, m.top_k), total)
 
 
 def nominal_parameters(model: ModelConfig) -> int:

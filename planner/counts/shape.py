@@ -38,6 +38,9 @@ class Shape:
     stat_vectors: int
     embedding_tables: int
     dense_layers: int
+    qk_norm_vectors: int
+    head_bias: int
+    attention_sinks: int
 
     @property
     def gated(self) -> bool:
@@ -53,6 +56,10 @@ class Shape:
 VECTORS = {"gain+bias": 2, "gain": 1, "none": 0}
 BLOCK_NORMS = {"pre": 2, "post": 2, "both": 4}
 GATED = ("swiglu", "geglu")
+BIASED = {  # of the places qkv, proj, mlp
+    "none": (), "qkv": ("qkv",), "proj": ("proj",), "mlp": ("mlp",), "attention": ("qkv", "proj"),
+    "qkv+mlp": ("qkv", "mlp"), "proj+mlp": ("proj", "mlp"), "all": ("qkv", "proj", "mlp"),
+}  # fmt: skip
 NORM_EPS = 1e-5  # of every norm
 ROTARY_BASE = 10_000.0  # of rotary embedding
 
@@ -63,8 +70,20 @@ def is_kth_block(block: int, every: int | None) -> bool:
 
 
 def has_window(model: ModelConfig, block: int) -> bool:
-    """Whether attention in this block sees a sliding window of keys only."""
-    return model.sliding_window is not None and not is_kth_block(block, model.full_attention_every)
+    """Whether attention in this block sees a sliding window, or a chunk, of keys only."""
+    return _window(model) is not None and not is_kth_block(block, model.full_attention_every)
+
+
+def has_experts(model: ModelConfig, block: int) -> bool:
+    """Whether this block has experts in place of the MLP."""
+    moe = model.moe
+    after = moe is not None and block >= moe.first_dense_layers
+    return after and (moe is None or moe.every is None or is_kth_block(block, moe.every))
+
+
+def _window(model: ModelConfig) -> int | None:
+    """Keys that a query sees at most, in the blocks with a sliding window or with chunks."""
+    return model.attention_chunk if model.sliding_window is None else model.sliding_window
 
 
 def has_rotary(model: ModelConfig, block: int) -> bool:
@@ -77,8 +96,7 @@ def shape_of(model: ModelConfig) -> Shape:
     """The numbers of a model."""
     query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
     one_norm = model.residual == "parallel-one-norm"
-    qk = model.qk_norm
-    moe = model.moe
+    qk, biased, vectors = model.qk_norm, BIASED[model.biases], VECTORS[model.norm_parameters]
     return Shape(
         layers=model.layers,
         hidden=model.hidden,
@@ -93,25 +111,29 @@ def shape_of(model: ModelConfig) -> Shape:
         context=model.context,
         position_rows=model.position_rows or model.context,
         mlp_matrices=3 if model.mlp in GATED else 2,
-        norm_vectors=VECTORS[model.norm_parameters],
+        norm_vectors=vectors,
         block_norms=1 if one_norm else BLOCK_NORMS[model.norm_placement],
         end_norms=1 + model.embedding_norm,
-        qkv_bias=int(model.biases != "none"),
-        proj_bias=int(model.biases in ("attention", "all")),
-        mlp_bias=int(model.biases == "all"),
-        normed_query={"none": 0, "head": model.head_dim, "full": query}[qk],
-        normed_key={"none": 0, "head": model.head_dim, "full": key}[qk],
+        qkv_bias=int("qkv" in biased),
+        proj_bias=int("proj" in biased),
+        mlp_bias=int("mlp" in biased),
+        normed_query={"none": 0, "head": model.head_dim, "each-head": query, "full": query}[qk],
+        normed_key={"none": 0, "head": model.head_dim, "each-head": key, "full": key}[qk],
         learned_positions=int(model.position == "learned"),
         rotary_factor=int(model.position == "rotary"),
         stat_vectors=2 if model.norm == "layernorm" else 1,
         embedding_tables=1 if model.tied_embeddings else 2,
-        dense_layers=moe.first_dense_layers if moe else model.layers,
+        dense_layers=sum(not has_experts(model, block) for block in range(model.layers)),
+        qk_norm_vectors=1 if qk == "each-head" else vectors,
+        head_bias=int(model.head_bias),
+        attention_sinks=int(model.attention_sinks),
     )
 
 
 def attended_keys(model: ModelConfig, seq: int) -> int:
     """Keys that one query's scores are counted against, summed over the blocks, causal mask aside."""
-    if model.sliding_window is None:
+    window = _window(model)
+    if window is None:
         return model.layers * seq
     full = model.layers // model.full_attention_every if model.full_attention_every else 0
-    return full * seq + (model.layers - full) * min(seq, model.sliding_window)
+    return full * seq + (model.layers - full) * min(seq, window)

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from planner.config.model import ModelConfig
 from planner.counts.roles import Role
-from planner.counts.shape import Shape, shape_of
+from planner.counts.shape import Shape, has_experts, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ def parameter_tensors(model: ModelConfig) -> tuple[ParameterTensor, ...]:
     found += _times(_experts(model, s), moe_layers)
     if not s.tied:
         found.append(ParameterTensor("head.weight", (s.vocab, s.hidden), Role.HEAD))
+    if s.head_bias:
+        found.append(ParameterTensor("head.bias", (s.vocab,), Role.BIAS))
     return tuple(t for t in found if t.times)
 
 
@@ -66,11 +68,13 @@ def named_tensors(model: ModelConfig) -> Iterator[ParameterTensor]:
     for index in range(s.layers):
         inside = [*norm("attention_norm", before), *attention, *norm("attention_post_norm", after)]
         inside += norm("mlp_norm", before and model.residual != "parallel-one-norm")
-        inside += [*(dense if index < s.dense_layers else moe), *norm("mlp_post_norm", after)]
+        inside += [*(moe if has_experts(model, index) else dense), *norm("mlp_post_norm", after)]
         yield from (replace(t, name=f"blocks.{index}.{t.name}") for t in inside)
     yield from norm("norm")
     if not s.tied:
         yield ParameterTensor("head.weight", (s.vocab, s.hidden), Role.HEAD)
+    if s.head_bias:
+        yield ParameterTensor("head.bias", (s.vocab,), Role.BIAS)
 
 
 def _times(tensors: Iterator[ParameterTensor], times: int) -> list[ParameterTensor]:
@@ -93,8 +97,10 @@ def _attention(model: ModelConfig, s: Shape) -> Iterator[ParameterTensor]:
     if mla is None:
         yield from _linear("attention.qkv", s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
         if s.normed_query:
-            yield from _vectors("attention.query_norm", s.normed_query, s.norm_vectors, 1)
-            yield from _vectors("attention.key_norm", s.normed_key, s.norm_vectors, 1)
+            yield from _vectors("attention.query_norm", s.normed_query, s.qk_norm_vectors, 1)
+            yield from _vectors("attention.key_norm", s.normed_key, s.qk_norm_vectors, 1)
+        if s.attention_sinks:
+            yield ParameterTensor("attention.sinks", (s.heads,), Role.BIAS)
         yield from _linear("attention.proj", s.query_width, s.hidden, s.proj_bias, Role.RESIDUAL_MATRIX)
         return
     if mla.q_lora_rank:
@@ -121,11 +127,13 @@ def _experts(model: ModelConfig, s: Shape) -> Iterator[ParameterTensor]:
     moe = model.moe
     if moe is None:
         return
-    yield from _linear("mlp.router", s.hidden, moe.experts, 0)
+    yield from _linear("mlp.router", s.hidden, moe.experts, int(moe.router_bias))
     for name in ("gate", "up", "down")[0 if s.gated else 1 :]:
         sides = (moe.expert_ffn, s.hidden) if name == "down" else (s.hidden, moe.expert_ffn)
         role = Role.RESIDUAL_EXPERTS if name == "down" else Role.EXPERTS
         yield ParameterTensor(f"mlp.experts.{name}", (moe.experts, *sides), role)
+        if moe.expert_biases:  # those of all experts as one vector
+            yield ParameterTensor(f"mlp.experts.{name}_bias", (moe.experts * sides[1],), Role.BIAS)
     if moe.shared_ffn:
         for tensor in _mlp("mlp.shared", s, moe.shared_ffn):
             if tensor.role is not Role.BIAS:  # shared experts have no biases

@@ -78,6 +78,30 @@ def active_moe_parameters(
     return hidden * experts + routed + mlp_matrices * hidden * shared_ffn + shared_gate * hidden
 
 
+@formula(gives="router_bias_parameters", source=_SHAPES)
+def router_bias_parameters(experts: Num) -> Num:
+    """A router's bias: one number per expert."""
+    return experts * 1
+
+
+@formula(gives="expert_bias_parameters", source=_SHAPES)
+def expert_bias_parameters(hidden: Num, experts: Num, expert_ffn: Num, mlp_matrices: Num) -> Num:
+    """Biases of one block's experts, or of those that a token uses: one per output of each matrix."""
+    return experts * ((mlp_matrices - 1) * expert_ffn + hidden)
+
+
+@formula(gives="attention_sink_parameters", source="gpt-oss model card (arXiv 2508.10925), section 2: attention")
+def attention_sink_parameters(heads: Num) -> Num:
+    """One block's attention sinks: a learned logit per head."""
+    return heads * 1
+
+
+@formula(gives="head_bias_parameters", source=_SHAPES)
+def head_bias_parameters(vocab: Num) -> Num:
+    """The output head's bias: one number per token of the vocabulary."""
+    return vocab * 1
+
+
 @formula(gives="block_parameters", source=_SHAPES)
 def block_parameters(
     attention_parameters: Num,

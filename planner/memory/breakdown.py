@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved
+from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.interval import Interval
 from planner.memory.coverage import not_covered
-from planner.memory.device import Device, device_memory
+from planner.memory.device import BY_STATE, Device, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
 from planner.memory.phases import simulate_run
@@ -51,7 +52,9 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     replay: False gives allocated and reserved bytes by rule, without simulating the allocator (in a search).
 
     Activation bytes are those of the reference trainer's model under the config's runtime. If the options are not
-    covered for that runtime (`coverage.py`), they are those of the eager runtime, with an interval around them.
+    covered for that runtime (`coverage.py`), they are those of the eager runtime, with an interval around them. If the
+    architecture has parts that the reference model does not (`untrained.py`), they are those without these parts: what
+    the allocator needs is unknown, and so is whether it fits, unless weights, gradients and moments alone do not.
     """
     config, gpu, counts, recipe = run.config, run.gpu, run.parameters, run.recipe
     # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
@@ -60,9 +63,13 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     peak = max(simulated.phases, key=lambda p: p.peak_bytes)
     optimizer = optimizer_memory(config)
     usable = gpu.usable_bytes if gpu else _host_memory(config)
+    missing = bool(untrained_parts(config.model))
+    replay = replay and not missing
     device = device_memory(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
     if gpu and not_covered(config) is not None:
         device = _bounded(device, simulated.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(run))))
+    if missing:
+        device = _of_state(device, _state_bytes(simulated.phases) + (device.context or 0), usable)
     return Memory(
         rule_14_bytes=int(memory.rule_14_bytes(run.nominal_parameters)),
         weights_bytes=largest["weights"],
@@ -97,10 +104,21 @@ def _gradient_bytes(run: Resolved) -> int:
 
 def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
     """Options not covered: from the bytes that no runtime changes, to the eager bytes with all gradients twice."""
-    state = max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
+    state = _state_bytes(phases)
     allocated = device.allocated
     assert allocated.high is not None
     return replace(device, allocated=Interval(state, allocated.value, allocated.high + gradients))
+
+
+def _state_bytes(phases: Sequence[Peak]) -> int:
+    """Bytes of an update: weights, gradients and optimizer state, which no activation changes."""
+    return max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
+
+
+def _of_state(device: Device, least: int, usable: int | None) -> Device:
+    """A model with parts that are not simulated: only what it needs at least is known."""
+    fits = False if usable is not None and least > usable else None
+    return Device(workspace=device.workspace, context=device.context, fits=fits, fits_by=BY_STATE)
 
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:

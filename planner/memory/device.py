@@ -20,6 +20,7 @@ from planner.rules import roofline_of, rules
 
 _MOST_REPLAYED_BLOCKS = 512  # above, rules give the bytes: every block would be replayed
 BY_REPLAY = "simulated allocator with a capacity of usable_bytes - context_bytes"
+BY_STATE = "weights, gradients and optimizer state + context_bytes <= usable_bytes; activations are unknown"
 BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
 
 

@@ -76,7 +76,8 @@ def _forward(ctx: SimulationContext, e: Autograd, every_block: bool) -> Tensor:
 
 def block_runs(ctx: SimulationContext) -> list[BlockRun]:
     """The blocks as runs of alike units: dense blocks, then blocks with experts."""
-    layers, border = ctx.shape.layers, ctx.shape.dense_layers
+    layers, moe = ctx.shape.layers, ctx.model.moe
+    border = layers if moe is None else moe.first_dense_layers
     runs = []
     for begin, end in ((0, border), (border, layers)):
         length = end - begin

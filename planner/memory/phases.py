@@ -12,6 +12,7 @@ from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.run import recipe_of
 from planner.counts.tensors import parameter_tensors
+from planner.counts.untrained import untrained_parts
 from planner.formulas.itemsize import FP32, INT64
 from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
@@ -134,6 +135,8 @@ class _Run:
             e.gradients_exist = exist
             e.saved_by_operator = {}
             simulate_micro_batch(self.ctx, e, self.every_block)
+        if untrained_parts(self.config.model):  # their parameters are in no simulated layer
+            self.ledger.allocate("gradients", self.gradients - self.ledger.live["gradients"])
         assert self.ledger.live["gradients"] == self.gradients
         return e.saved_by_operator
 

@@ -13,6 +13,7 @@ WIDTH = 110
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
 NARROWEST_CELL = 24  # columns; a cell that has fewer stands in lines of its own
 SEARCHING = "… searching for the cheapest change that fits"
+PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
 COMPONENT_NAMES = {
     "weights": "weights",
     "master_weights": "master weights",

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
-from planner.counts.shape import has_rotary, has_window
+from planner.counts.shape import has_rotary, has_window, shape_of
 from reference_trainer.model.document_masks import flexible_attention
 from reference_trainer.model.layers import RMSNorm, make_linear, make_norm, rotate
 from reference_trainer.model.positions import PositionTables
@@ -78,17 +78,16 @@ class Attention(AttentionCore):
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
         super().__init__(model, training, block)
+        s = shape_of(model)
         self.heads, self.kv_heads, self.head_dim = model.heads, model.kv_heads, model.head_dim
         width, key_width = model.heads * model.head_dim, model.kv_heads * model.head_dim
-        self.qkv = make_linear(training, model.hidden, width + 2 * key_width, model.biases != "none")
+        self.qkv = make_linear(training, model.hidden, width + 2 * key_width, bool(s.qkv_bias))
         self.norm_all_heads = model.qk_norm == "full"
         self.query_norm = self.key_norm = None
         if model.qk_norm != "none":
             self.query_norm = make_norm(model, width if self.norm_all_heads else model.head_dim)
             self.key_norm = make_norm(model, key_width if self.norm_all_heads else model.head_dim)
-        self.proj = make_linear(
-            training, width, model.hidden, model.biases in ("attention", "all"), role=Role.RESIDUAL_MATRIX
-        )
+        self.proj = make_linear(training, width, model.hidden, bool(s.proj_bias), role=Role.RESIDUAL_MATRIX)
 
     def forward(self, x: Tensor, tables: PositionTables) -> Tensor:
         """x [B, T, h] in the compute dtype to [B, T, h]."""

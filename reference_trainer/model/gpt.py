@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
+from planner.counts.shape import has_experts, shape_of
+from planner.counts.untrained import refuse_untrained
 from reference_trainer.model.attention import Attention, LatentAttention
 from reference_trainer.model.document_masks import needs_dense_mask, window_kinds, with_block_masks, with_document_masks
 from reference_trainer.model.layers import Dropout, make_linear, make_norm, make_table
@@ -51,8 +53,8 @@ class TransformerBlock(nn.Module):
         self.attention = (Attention if model.mla is None else LatentAttention)(model, training, index)
         self.attention_post_norm = norm(after)
         self.mlp_norm = norm(before and model.residual != "parallel-one-norm")
-        if model.moe is None or index < model.moe.first_dense_layers:
-            self.mlp = make_mlp(model, training, model.ffn, model.biases == "all")
+        if not has_experts(model, index):
+            self.mlp = make_mlp(model, training, model.ffn, bool(shape_of(model).mlp_bias))
         else:
             self.mlp = MoE(model, training, compute)
         self.mlp_post_norm = norm(after)
@@ -100,13 +102,15 @@ class GPT(nn.Module):
     """The decoder; `forward` returns the summed loss, so that accumulation can weight by tokens.
 
     compute: dtype of the operands of matrix products; weights: dtype of the parameters and the residual
-    stream. The trainer handles the runtimes "compiled" and "fused": here they run as "eager".
+    stream. The trainer handles the runtimes "compiled" and "fused": here they run as "eager". Raises
+    ConfigError for a model with parts that are not here.
     """
 
     def __init__(
         self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, weights: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
+        refuse_untrained(model)
         self.model, self.options, self.compute = model, training, compute
         self.autocast = training.runtime == "autocast" and compute != weights
         with default_dtype(weights):

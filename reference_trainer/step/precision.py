@@ -8,6 +8,7 @@ from planner import presets
 from planner.config.run import RunConfig
 from planner.counts.roles import Role
 from planner.counts.run import moments_dtype, recipe_of
+from planner.counts.untrained import refuse_untrained
 from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from reference_trainer.device.dtypes import DTYPES
@@ -37,7 +38,8 @@ def weights_type(recipe: Recipe) -> torch.dtype:
 
 
 def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
-    """Raises ConfigError for a recipe or optimizer that this device cannot run, PlanError for a missing package."""
+    """Raises ConfigError for a model, recipe or optimizer that cannot run here, PlanError for a missing package."""
+    refuse_untrained(config.model)
     recipe = recipe_of(config)
     compute_type(recipe)
     _refuse_runtime(config, device)

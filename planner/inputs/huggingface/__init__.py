@@ -16,15 +16,23 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.config.model import ModelConfig
-from planner.errors import FileError, InputError, UnknownNameError
+from planner.errors import FileError, InputError
 from planner.files import read_text
-from planner.inputs.huggingface import experts, gpt, llama
+from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
+from planner.inputs.huggingface.kinds import refuse_kind, text_values
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
 from planner.rules import rules
 
-FAMILIES = gpt.GPT_FAMILIES | llama.LLAMA_FAMILIES | experts.EXPERT_FAMILIES
+FAMILIES = (
+    gpt.GPT_FAMILIES
+    | llama.LLAMA_FAMILIES
+    | newer.NEWER_FAMILIES
+    | experts.EXPERT_FAMILIES
+    | newer_experts.NEWER_EXPERT_FAMILIES
+    | remote.REMOTE_FAMILIES
+)
 NAMES_SHOWN = 8  # keys in a note
 
 
@@ -77,9 +85,11 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
             why="it has no model_type",
             remedy="give the model's config.json",
         )
-    kind = values["model_type"]
+    outer, kind = values, values["model_type"]
+    values, left_out = text_values(values, path) if isinstance(kind, str) and kind not in FAMILIES else (values, ())
+    kind = values.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise UnknownNameError("Hugging Face model_type", str(kind), FAMILIES)
+        raise refuse_kind(kind, outer["model_type"], FAMILIES, path)
     known = known_keys(kind)
     config = canonical(HfConfig(values, path, known["defaults"]), known["names"])
     config.only("is_encoder_decoder", False, (False,))
@@ -87,17 +97,26 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
         fields = FAMILIES[kind](config)
         refuse_other_class(config, kind, known, fields["tied_embeddings"])
         refuse_other_tensors(config, kind, known)
-        model = ModelConfig(name=f"{kind} from {path.name}", source=str(path), **fields)
+        alone = ", the text model alone" if outer is not values else ""
+        model = ModelConfig(name=f"{kind} from {path.name}{alone}", source=str(path), **fields)
     except ValidationError as error:
         what, why, remedy = explain_validation(error)
         raise InputError(f"{path}: {what}", why=why, remedy=remedy) from None
-    return HfModel(model, tuple(_notes(config, kind, known)))
+    notes = _notes(config, kind, known)
+    if outer is not values:
+        of = (
+            f"{', '.join(left_out)} of {outer['model_type']} is not counted"
+            if left_out
+            else "the file has no other part"
+        )
+        notes.append(Note("hf_text", "the text model alone", of))
+    return HfModel(model, tuple(notes))
 
 
 def known_keys(kind: str) -> dict[str, Any]:
     """Classes, keys, their other names and defaults of a model type."""
-    table = rules("huggingface")
-    own = table["type"][kind]
+    table, others = rules("huggingface"), rules("huggingface-remote")
+    own = table["type"].get(kind) or others["type"][kind]
     return {**own, "keys": [*own["keys"], *table["shared_keys"]]}
 
 

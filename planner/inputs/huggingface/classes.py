@@ -30,7 +30,7 @@ HARMLESS = re.compile(
     r"|output_|generat|sampl|temperature|top_[kp]|beam|penalty|ngram|max_length|min_length|task_specific|checkpointing"
     r"|tie_|pretraining_tp|eps(ilon)?$|attn_impl|flash|loss|label|problem_type|torchscript|bfloat16|pruned|bad_words"
     r"|suppress|typical_p|finetuning|prefix$|gptplan|summary|softmax|fusion|slow_but_exact|offset_alibi|n_ctx|seq_length"
-    r"|is_decoder|scale_|reorder|cuda|kernel|causal|bos|eos|pad_|sep_|license|version|_name"
+    r"|cache_impl|is_decoder|scale_|reorder|cuda|kernel|causal|bos|eos|pad_|sep_|license|version|_name"
 )
 
 

@@ -32,7 +32,7 @@ def qwen3_moe(c: HfConfig) -> dict[str, Any]:
 
 
 def _qwen_experts(c: HfConfig) -> dict[str, Any]:
-    c.only("decoder_sparse_step", 1, (1,))
+    step = c.size("decoder_sparse_step", default=1)
     dense = c.get("mlp_only_layers", [])
     if not isinstance(dense, list) or dense != list(range(len(dense))):
         raise c.unsupported("mlp_only_layers", "the first layers of the model, or none")
@@ -41,6 +41,7 @@ def _qwen_experts(c: HfConfig) -> dict[str, Any]:
         "top_k": c.size("num_experts_per_tok"),
         "expert_ffn": c.size("moe_intermediate_size"),
         "first_dense_layers": len(dense),
+        "every": None if step == 1 else step,
     }
 
 

@@ -116,14 +116,45 @@ def falcon(c: HfConfig) -> dict[str, Any]:
 
 
 def stablelm(c: HfConfig) -> dict[str, Any]:
-    """StableLM 2: LayerNorm with a gated MLP; the 12B model's norms of each head are not counted."""
-    c.only("qk_layernorm", False, (False,))
+    """StableLM 2: LayerNorm with a gated MLP; its 12B model norms each head with a gain of its own."""
     found = _decoder(c, kv_heads=c.size("num_key_value_heads", default=c.size("num_attention_heads")))
     return found | {
         **c.rotary(found["head_dim"], "partial_rotary_factor", default=0.25),
+        "qk_norm": "each-head" if c.flag("qk_layernorm", False) else "none",
         "residual": "parallel-one-norm" if c.flag("use_parallel_residual", False) else "sequential",
         "mlp": c.mlp(GATED_ACTIVATIONS, "hidden_act", default="silu"),
         "biases": "qkv" if c.flag("use_qkv_bias", False) else "none",
+        "tied_embeddings": c.flag("tie_word_embeddings", False),
+    }
+
+
+def phi(c: HfConfig) -> dict[str, Any]:
+    """Phi-1, Phi-1.5, Phi-2: one norm for attention and MLP side by side, a bias everywhere, also in the head."""
+    found = _decoder(c, kv_heads=c.size("num_key_value_heads", default=c.size("num_attention_heads")))
+    return found | {
+        **c.rotary(found["head_dim"], "partial_rotary_factor", default=0.5),
+        "qk_norm": "head" if c.flag("qk_layernorm", False) else "none",
+        "residual": "parallel-one-norm",
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="gelu_new"),
+        "biases": "all",
+        "head_bias": True,
+        "tied_embeddings": c.flag("tie_word_embeddings", False),
+    }
+
+
+def gptj(c: HfConfig) -> dict[str, Any]:
+    """GPT-J-6B: biases in the MLP and the head, none in attention."""
+    found = _blocks(c, "n_layer", "n_embd", "n_head")
+    rotary = {} if not c.has("rotary_dim") else {"rotary_dim": c.size("rotary_dim")}
+    return found | {
+        "ffn": c.size("n_inner", default=found["ffn"]),
+        "context": c.size("n_positions"),
+        "position": "rotary",
+        **({} if rotary.get("rotary_dim") == found["head_dim"] else rotary),
+        "residual": "parallel-one-norm",
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "activation_function", default="gelu_new"),
+        "biases": "mlp",
+        "head_bias": True,
         "tied_embeddings": c.flag("tie_word_embeddings", False),
     }
 
@@ -177,5 +208,6 @@ def _decoder(c: HfConfig, kv_heads: int, ffn: int | None = None) -> dict[str, An
 
 
 GPT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
-    f.__name__: f for f in (gpt2, gpt_bigcode, gpt_neox, opt, bloom, mpt, falcon, stablelm, starcoder2, nemotron)
+    f.__name__: f
+    for f in (gpt2, gpt_bigcode, gpt_neox, opt, bloom, mpt, falcon, stablelm, phi, gptj, starcoder2, nemotron)
 }

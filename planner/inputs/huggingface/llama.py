@@ -1,4 +1,4 @@
-"""Llama and its dense relatives: Mistral, Qwen, Gemma, OLMo, Phi-3, SmolLM3, nanochat."""
+"""Llama and its dense relatives: Mistral, Qwen, Gemma, OLMo, Phi-3, SmolLM3, nanochat; others are in `newer.py`."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def gemma2(c: HfConfig) -> dict[str, Any]:
     return gemma(c) | {
         "norm_placement": "both",
         **c.window(c.layers("num_hidden_layers"), every=2),
-        "logit_softcap": _softcap(c),
+        "logit_softcap": softcap(c),
     }
 
 
-def _softcap(c: HfConfig) -> float | None:
+def softcap(c: HfConfig) -> float | None:
     found = c.get("final_logit_softcapping", None)
     if found is not None and (isinstance(found, bool) or not isinstance(found, int | float) or not found > 0):
         raise c.unsupported("final_logit_softcapping", "a positive number")
@@ -105,14 +105,18 @@ def phi3(c: HfConfig) -> dict[str, Any]:
 
 def smollm3(c: HfConfig) -> dict[str, Any]:
     """SmolLM3: every k-th block goes without rotary embedding."""
-    layers, step = c.layers("num_hidden_layers"), c.size("no_rope_layer_interval", default=4)
-    regular = [int((i + 1) % step != 0) for i in range(layers)]
-    found = c.get("no_rope_layers", regular)  # 1 where there is rotary embedding, in spite of the name
-    if found not in (regular, [1] * layers):
-        raise c.unsupported("no_rope_layers", "a 0 at every no_rope_layer_interval-th layer, or none")
-    without = {"no_position_every": step} if 0 in found else {}
     tied = c.flag("tie_word_embeddings", True)
-    return decoder(c) | without | {"biases": c.biases(), "tied_embeddings": tied} | qwen_window(c)
+    changed = without_rotary(c) | {"biases": c.biases(), "tied_embeddings": tied}
+    return decoder(c) | changed | qwen_window(c)
+
+
+def without_rotary(c: HfConfig) -> dict[str, Any]:
+    """The blocks without rotary embedding, by no_rope_layers: 1 where there is one, in spite of the name."""
+    layers, step = c.layers("num_hidden_layers"), c.size("no_rope_layer_interval", default=4)
+    found = c.get("no_rope_layers", []) or [int((i + 1) % step != 0) for i in range(layers)]
+    if not isinstance(found, list) or len(found) != layers or any(type(n) is not int or n not in (0, 1) for n in found):
+        raise c.unsupported("no_rope_layers", "a 0 or 1 for each layer")
+    return {"no_position_every": c.step_of([i for i, there in enumerate(found) if not there], layers, "no_rope_layers")}
 
 
 def nanochat(c: HfConfig) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def nanochat(c: HfConfig) -> dict[str, Any]:
         "embedding_norm": True,
         "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="relu2"),
         "biases": c.biases(),
-        "logit_softcap": _softcap(c),
+        "logit_softcap": softcap(c),
     }
 
 

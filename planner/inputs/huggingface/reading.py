@@ -13,7 +13,11 @@ from planner.errors import InputError
 GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
 PLAIN_ACTIVATIONS = dict.fromkeys(GELU, "gelu") | {"relu": "relu", "relu2": "relu2", "relu_squared": "relu2"}
 GATED_ACTIVATIONS = dict.fromkeys(GELU, "geglu") | dict.fromkeys(("silu", "swish"), "swiglu")
-BIASES = {(False, False): "none", (True, False): "attention", (True, True): "all"}
+BIASES = {  # of q, k and v; of the output projection; of the MLP
+    (False, False, False): "none", (True, False, False): "qkv", (False, True, False): "proj",
+    (False, False, True): "mlp", (True, True, False): "attention", (True, False, True): "qkv+mlp",
+    (False, True, True): "proj+mlp", (True, True, True): "all",
+}  # fmt: skip
 MOST_LAYERS_READ = 10**4  # more than any model has
 MAY_BE_LONG = 60  # characters of a value that a message shows
 
@@ -72,6 +76,13 @@ class HfConfig:
             self.assumed[key] = found
         return found
 
+    def natural(self, key: str) -> int:
+        """A whole number that may be 0. Raises InputError."""
+        found = self.get(key, 0)
+        if type(found) is not int or found < 0:
+            raise self.unsupported(key, "a whole number, 0 or more")
+        return found
+
     def layers(self, key: str) -> int:
         """The number of blocks, of which lists are made. Raises InputError."""
         found = self.size(key)
@@ -124,16 +135,15 @@ class HfConfig:
             raise self.unsupported(key, ", ".join(map(repr, known)))
         return known[found]
 
-    def biases(self, mlp_key: str = "mlp_bias") -> str:
-        """Our name of which linear layers have a bias. Raises InputError for an MLP's biases alone."""
-        found = self.flag("attention_bias", False), self.flag(mlp_key, False)
-        if found not in BIASES:
-            raise self.unsupported(mlp_key, "false unless attention_bias is true")
-        return BIASES[found]
+    def biases(self, qkv: str = "attention_bias", proj: str = "attention_bias", mlp: str | None = "mlp_bias") -> str:
+        """Our name of the linear layers with a bias, by the keys that say so; mlp None: no key, and no bias there."""
+        of_mlp = False if mlp is None else self.flag(mlp, False)
+        return BIASES[self.flag(qkv, False), self.flag(proj, False), of_mlp]
 
     def rotary(self, head_dim: int, *keys: str, default: float = 1.0) -> dict[str, Any]:
         """Position keys of a rotary model; a part of the head is said under `keys`, or in rope_parameters."""
         nested = self.get("rope_parameters", {})
+        self.read.update((*keys, "partial_rotary_factor"))
         places = [(key, self.values) for key in keys] + [("partial_rotary_factor", nested)]
         found = next((p[k] for k, p in places if isinstance(p, dict) and p.get(k) is not None), default)
         if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
@@ -141,24 +151,39 @@ class HfConfig:
         turned = int(head_dim * found)
         return {"position": "rotary"} | ({} if turned == head_dim else {"rotary_dim": turned})
 
-    def window(self, layers: int, every: int | None = None) -> dict[str, Any]:
+    def window(self, layers: int, every: int | None = None, key: str = "sliding_window") -> dict[str, Any]:
         """Keys of sliding-window attention.
 
         `every`: each such block sees all keys, where the file has no layer_types. Raises InputError for a pattern of
         layers that `ModelConfig` cannot say.
         """
-        if not self.has("sliding_window") or not self.flag("use_sliding_window", True):
+        if not self.has(key) or not self.flag("use_sliding_window", True):
+            self.get("layer_types", None)
             return {}
         full = self._full_layers(layers, every)
         if len(full) == layers:
             return {}
-        found = {"sliding_window": self.size("sliding_window")}
-        if not full:
-            return found
-        step = full[0] + 1
-        if full != list(range(step - 1, layers, step)):
-            raise self.unsupported("layer_types" if "layer_types" in self.values else "max_window_layers", "every k-th")
-        return found | {"full_attention_every": step}
+        pattern = "layer_types" if "layer_types" in self.values else "max_window_layers"
+        step = self.step_of(full, layers, pattern)
+        return {"sliding_window": self.size(key)} | ({"full_attention_every": step} if step else {})
+
+    def step_of(self, chosen: list[int], layers: int, key: str) -> int | None:
+        """The k of blocks that are every k-th; None for no block. Raises InputError, naming `key`, for others."""
+        if not chosen:
+            return None
+        step = chosen[0] + 1
+        if chosen != list(range(step - 1, layers, step)):
+            raise self.unsupported(key, "every k-th layer, the first of them the k-th")
+        return step
+
+    def pattern(self, default: int) -> int:
+        """Of how many blocks the last one sees all keys: sliding_window_pattern, a number or a word such as LLLG."""
+        if self.has("layer_types"):
+            return default  # the file says it layer by layer
+        found = self.get("sliding_window_pattern", default)
+        if isinstance(found, str) and found and set(found[:-1]) <= {"L"} and found.endswith("G"):
+            return len(found)
+        return self.size("sliding_window_pattern", default=default)
 
     def _full_layers(self, layers: int, every: int | None) -> list[int]:
         """The blocks that see all keys."""

@@ -8,7 +8,7 @@ from math import lcm
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig, TrainingConfig
 from planner.counts.run import recipe_of
-from planner.counts.shape import Shape, has_rotary, has_window, shape_of
+from planner.counts.shape import Shape, has_experts, has_rotary, has_window, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,14 @@ class SimulationContext:
     def period(self) -> int:
         """Number of blocks after which the kinds of blocks repeat."""
         m = self.model
-        everies = [m.no_position_every, m.full_attention_every, self.training.activation_checkpointing_every]
+        every_expert = m.moe.every if m.moe else None
+        everies = [m.no_position_every, m.full_attention_every, every_expert]
+        everies.append(self.training.activation_checkpointing_every)
         return lcm(*(every for every in everies if every))
 
     def block_kind(self, block: int) -> tuple[bool, ...]:
         """All that distinguishes block `block`: experts, rotary embedding, mask, window's own mask, recomputation."""
-        moe = self.model.moe
-        expert = moe is not None and block >= moe.first_dense_layers
+        expert = has_experts(self.model, block)
         own_mask = self.masks_documents and self.windowed(block)  # the first block to save a mask keeps it alive
         return expert, self.has_rope(block), self.has_mask(block), own_mask, self.recomputes(block)
 

@@ -11,7 +11,7 @@ import pytest
 from planner.counts.parameters import parameters_of
 from planner.errors import InputError
 from planner.inputs.huggingface import FAMILIES, hf_model, hf_model_of, known_keys
-from tests.planner.inputs.test_huggingface import CASES, GPT2, HERE, LLAMA
+from tests.planner.inputs.test_huggingface import CASES, GPT2, HERE, LLAMA, config_of
 
 FILES = Path(__file__).parents[2] / "data" / "hf_configs"
 
@@ -39,7 +39,7 @@ def test_the_first_conversions_of_llama_are_read() -> None:
 
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
 def test_the_type_s_own_class_is_counted_and_any_other_is_not(kind: str) -> None:
-    config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+    config = config_of(kind)
     for name in known_keys(kind)["classes"]:
         own = {"architectures": [name], "auto_map": {"AutoModelForCausalLM": f"modeling.{name}"}}
         assert hf_model_of(config | own, HERE).model == hf_model_of(config, HERE).model

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from planner.counts.parameters import parameters_of
+from planner.counts.tensors import named_tensors
 from planner.errors import FileError, InputError, PlanError, UnknownNameError
-from planner.inputs.huggingface import FAMILIES, model_from_hf, model_of_hf_values
+from planner.inputs.huggingface import FAMILIES, hf_model, hf_model_of, model_of_hf_values
+from planner.inputs.huggingface.kinds import MULTIMODAL, OTHER_KINDS
+from planner.inputs.huggingface.remote import REMOTE_FAMILIES
 
 DATA = sorted((Path(__file__).parents[2] / "published" / "data").glob("hf_numels_*.json"))
 CASES = {
@@ -25,11 +28,15 @@ GPT2 = CASES["5.23.0 gpt2 plain"]["config"]
 
 def test_the_data_covers_every_family_and_both_generations_of_transformers() -> None:
     assert [path.stem for path in DATA] == ["hf_numels_4.46.3", "hf_numels_5.23.0"]
-    assert {case["config"]["model_type"] for name, case in CASES.items() if name.startswith("5")} == set(FAMILIES)
+    assert {case["config"]["model_type"] for name, case in CASES.items() if name.startswith("5")} == set(
+        FAMILIES
+    ) - set(REMOTE_FAMILIES)
     old = {case["config"]["model_type"] for name, case in CASES.items() if name.startswith("4")}
     # these came after 4.46
-    assert set(FAMILIES) - old == {
-        "olmo2", "qwen3", "qwen3_moe", "smollm3", "nanochat", "deepseek_v2", "deepseek_v3",
+    assert set(FAMILIES) - set(REMOTE_FAMILIES) - old == {
+        "olmo2", "olmo3", "qwen3", "qwen3_moe", "smollm3", "nanochat", "deepseek_v2", "deepseek_v3", "gemma3_text",
+        "cohere2", "glm4", "exaone4", "ernie4_5", "seed_oss", "helium", "arcee", "glm4_moe", "ernie4_5_moe", "gpt_oss",
+        "llama4_text",
     }  # fmt: skip
 
 
@@ -37,7 +44,10 @@ def test_the_data_covers_every_family_and_both_generations_of_transformers() -> 
 def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CASES[name]["config"]), encoding="utf-8")
-    assert parameters_of(model_from_hf(path)).total == CASES[name]["numel"]
+    found = hf_model(path)
+    assert parameters_of(found.model).total == CASES[name]["numel"]
+    assert sum(t.count for t in named_tensors(found.model)) == CASES[name]["numel"]
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,19 @@ def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path
         ("olmo plain", {"norm": "layernorm", "norm_parameters": "none"}),
         ("smollm3 plain", {"no_position_every": 4}),
         ("smollm3 all rotary", {"no_position_every": None}),
+        ("gemma3_text plain", {"sliding_window": 16, "full_attention_every": 6, "qk_norm": "head"}),
+        ("olmo3 plain", {"sliding_window": 16, "full_attention_every": 4, "norm_placement": "post"}),
+        ("cohere2 plain", {"full_attention_every": 4, "no_position_every": 4, "residual": "parallel-one-norm"}),
+        ("cohere plus", {"qk_norm": "each-head", "biases": "attention"}),
+        ("exaone4 plain", {"full_attention_every": 4, "no_position_every": 4, "norm_placement": "post"}),
+        ("exaone4 small", {"sliding_window": None, "no_position_every": None}),
+        ("granite mlp bias", {"biases": "mlp"}),
+        ("seed_oss queries and MLP", {"biases": "qkv+mlp"}),
+        ("seed_oss projection", {"biases": "proj"}),
+        ("phi plain", {"head_bias": True, "rotary_dim": 4}),
+        ("gptj tied", {"head_bias": True, "rotary_dim": None, "biases": "mlp"}),
+        ("gpt_oss plain", {"attention_sinks": True, "sliding_window": 16, "full_attention_every": 2}),
+        ("llama4_text plain", {"attention_chunk": 16, "full_attention_every": 4, "no_position_every": 4}),
         ("nanochat plain", {"logit_softcap": 15.0, "qk_norm": "head", "mlp": "relu2", "embedding_norm": True}),
     ],
 )
@@ -78,7 +101,7 @@ def test_the_older_names_of_keys_say_the_same() -> None:
     assert model_of_hf_values(neox | {"rotary_pct": 0.5}, HERE).rotary_dim == 4
 
 
-@pytest.mark.parametrize("kind", ["bert", "phi", "gpt3", "lama", "qwen2moe", "", None, 7, ["llama"]])
+@pytest.mark.parametrize("kind", ["gpt3", "lama", "qwen2moe", "", None, 7, ["llama"]])
 def test_another_model_type_is_refused_by_name(kind: object) -> None:
     with pytest.raises(UnknownNameError) as caught:
         model_of_hf_values(LLAMA | {"model_type": kind}, HERE)
@@ -87,8 +110,43 @@ def test_another_model_type_is_refused_by_name(kind: object) -> None:
         assert "did you mean llama" in caught.value.remedy
 
 
+@pytest.mark.parametrize("kind", sorted(OTHER_KINDS))
+def test_hybrids_and_encoders_are_refused_by_name_with_the_reason(kind: str) -> None:
+    assert kind not in FAMILIES
+    with pytest.raises(InputError, match=f"model_type {kind} is not counted") as caught:
+        model_of_hf_values(LLAMA | {"model_type": kind}, HERE)
+    assert caught.value.why and "decoder" in caught.value.remedy
+
+
+@pytest.mark.parametrize("outer", sorted(MULTIMODAL))
+def test_the_text_model_of_a_multimodal_file_is_read_alone_and_says_so(outer: str) -> None:
+    values = {
+        "model_type": outer,
+        "architectures": [MULTIMODAL[outer]],
+        "text_config": LLAMA,
+        "vision_config": {"a": 1},
+    }
+    found = hf_model_of(values, HERE)
+    assert parameters_of(found.model) == parameters_of(model_of_hf_values(LLAMA, HERE))
+    assert "text model alone" in found.model.name and "vision_config" in found.notes[-1].reason
+    tied = hf_model_of(
+        {**values, "text_config": {**LLAMA, "tie_word_embeddings": None}, "tie_word_embeddings": True}, HERE
+    )
+    assert tied.model.tied_embeddings
+    with pytest.raises(InputError, match="tie_word_embeddings is True, and False in text_config"):
+        hf_model_of(values | {"tie_word_embeddings": True}, HERE)
+    with pytest.raises(InputError, match="LlavaCustom"):
+        hf_model_of(values | {"architectures": ["LlavaCustom"]}, HERE)
+    with pytest.raises(InputError, match="jamba"):
+        hf_model_of(values | {"text_config": LLAMA | {"model_type": "jamba"}}, HERE)
+    for text in ({}, LLAMA | {"model_type": 7}, LLAMA | {"model_type": "llama9"}):
+        with pytest.raises(UnknownNameError, match="text_config"):
+            hf_model_of(values | {"text_config": text}, HERE)
+    with pytest.raises(UnknownNameError, match=outer):
+        hf_model_of(values | {"text_config": None}, HERE)
+
+
 REFUSED = {
-    "mlp_bias": LLAMA | {"mlp_bias": True},
     "hidden_act": LLAMA | {"hidden_act": "gelu_and_more"},
     "architectures": LLAMA | {"architectures": ["LlamaForSequenceClassification"]},
     "add_cross_attention": GPT2 | {"add_cross_attention": True},
@@ -100,10 +158,15 @@ REFUSED = {
     "alibi": CASES["5.23.0 mpt plain"]["config"] | {"attn_config": {"alibi": False}},
     "attn_config": CASES["5.23.0 mpt plain"]["config"] | {"attn_config": "alibi"},
     "num_ln_in_parallel_attn": CASES["5.23.0 falcon 11b"]["config"] | {"num_ln_in_parallel_attn": 3},
-    "qk_layernorm": CASES["5.23.0 stablelm plain"]["config"] | {"qk_layernorm": True},
+    "qk_layernorm": CASES["5.23.0 stablelm plain"]["config"] | {"qk_layernorm": 1},
+    "moe_layers": CASES["5.23.0 llama4_text plain"]["config"] | {"moe_layers": [0, 3]},
+    "chunked_attention": CASES["5.23.0 llama4_text plain"]["config"] | {"layer_types": ["full_attention"] * 4},
+    "moe_layer_end_index": CASES["5.23.0 ernie4_5_moe plain"]["config"] | {"moe_layer_end_index": 2},
+    "sliding_window_pattern": {k: v for k, v in CASES["5.23.0 exaone4 plain"]["config"].items() if k != "layer_types"}
+    | {"sliding_window_pattern": "LGL"},
     "no_rope_layers": CASES["5.23.0 smollm3 plain"]["config"] | {"no_rope_layers": [0, 1, 1, 1]},
     "mlp_only_layers": CASES["5.23.0 qwen2_moe plain"]["config"] | {"mlp_only_layers": [2]},
-    "decoder_sparse_step": CASES["5.23.0 qwen2_moe plain"]["config"] | {"decoder_sparse_step": 2},
+    "decoder_sparse_step": CASES["5.23.0 qwen2_moe plain"]["config"] | {"decoder_sparse_step": 0},
     "moe_layer_freq": CASES["5.23.0 deepseek_v3 plain"]["config"] | {"moe_layer_freq": 2},
     "layer_types": CASES["5.23.0 gemma2 plain"]["config"]
     | {"layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]},
@@ -118,12 +181,18 @@ def test_what_cannot_be_counted_is_refused_by_its_key(key: str) -> None:
         model_of_hf_values(REFUSED[key], HERE)
 
 
+def config_of(kind: str) -> dict[str, Any]:
+    """A tiny config of a model type; those with code of their own take Llama's keys."""
+    found = (c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+    return next(found, {**{k: v for k, v in LLAMA.items() if k not in ("mlp_bias", "head_dim")}, "model_type": kind})
+
+
 STRANGE = (None, "x", "", [], {}, [1], {"a": 1}, -1, 0, True, False, 1.5, float("nan"), float("inf"), 7, 10**30)
 
 
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
 def test_strange_values_give_a_model_or_one_message(kind: str) -> None:
-    config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+    config = config_of(kind)
     for key in config:
         for strange in STRANGE:
             try:

@@ -14,11 +14,13 @@ from planner.config.model import MlaConfig, ModelConfig, MoeConfig
 from planner.config.run import TrainingConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.shape import attended_keys, shape_of
+from planner.errors import ConfigError
 from planner.formulas.flops import model_flops_per_token
 from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.measure.measure import build_model, model_flops_per_step, saved_bytes_by_operator
 from reference_trainer.measure.replay import StorageTracker, replay, tracked_steps
 from reference_trainer.model.gpt import GPT
+from reference_trainer.step.precision import refuse_unrunnable
 from tests.reference_trainer.conftest import MODEL, TRAINING, config_of
 
 # each row: options of [model] and [training] that differ from a small GPT-2's
@@ -43,6 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen3": LLAMA | {"qk_norm": "head", "kv_heads": 1},
     "layernorm qk": ROTARY | {"qk_norm": "head"},
     "qwen2": LLAMA | {"biases": "qkv"},
+    "projection biases": LLAMA | {"biases": "proj"},
+    "mlp biases": {"biases": "mlp"},
+    "qkv and mlp biases": LLAMA | {"biases": "qkv+mlp"},
+    "projection and mlp biases": LLAMA | {"biases": "proj+mlp"},
     "attention biases": LLAMA | {"biases": "attention"},
     "mistral": LLAMA | {"sliding_window": 8},
     "gemma window": LLAMA | {"sliding_window": 8, "full_attention_every": 2},
@@ -65,6 +71,7 @@ CASES: dict[str, dict[str, Any]] = {
     "latent, selective": LLAMA | {"mla": MLA, "activation_checkpointing": "selective"},
     "wide values": LLAMA | {"mla": MLA | {"v_head_dim": 20}},
     "mixtral": LLAMA | {"moe": MOE, "recipe": "mixed-bf16"},
+    "every other block": LLAMA | {"moe": MOE | {"shared_ffn": 24, "every": 2}},
     "plain experts": {"moe": MOE, "mlp": "relu"},
     "qwen moe": LLAMA | {"moe": MOE | {"shared_ffn": 24, "shared_gate": True}, "activation_checkpointing": "full"},
     "autocast, experts": LLAMA | {"moe": MOE, "mla": MLA, "runtime": "autocast", "recipe": "mixed-bf16"},
@@ -73,6 +80,16 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 PLAIN = ("gpt2", "llama")
+
+
+UNTRAINED: list[dict[str, Any]] = [
+    {"head_bias": True},
+    {"qk_norm": "each-head"},
+    LLAMA | {"attention_sinks": True},
+    LLAMA | {"attention_chunk": 8},
+    LLAMA | {"moe": MOE | {"router_bias": True}},
+    LLAMA | {"untrained": "a factor of the logits"},
+]
 
 
 def sections(changes: dict[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
@@ -112,8 +129,8 @@ def assert_same(a: tuple[float, dict[str, Tensor]], b: tuple[float, dict[str, Te
         assert (grad - b[1][name]).norm() <= share * b[1][name].norm() + 1e-7, name
 
 
-# compiled and fused kernels are tested with the trainer: the model is the same
-ELSEWHERE = {"runtime": {"compiled", "fused"}, "attention_kernel": {"flex"}}
+# compiled and fused kernels are tested with the trainer: the model is the same; UNTRAINED is refused
+ELSEWHERE = {"runtime": {"compiled", "fused"}, "attention_kernel": {"flex"}, "qk_norm": {"each-head"}}
 
 
 def test_the_table_holds_every_choice() -> None:
@@ -123,6 +140,15 @@ def test_the_table_holds_every_choice() -> None:
             choices = set(get_args(field.annotation)) if get_origin(field.annotation) is Literal else set()
             seen = {getattr(case[place], name) for case in cases}
             assert choices - seen == ELSEWHERE.get(name, set()), name
+
+
+@pytest.mark.parametrize("changes", UNTRAINED)
+def test_a_model_with_parts_that_are_not_here_is_refused_by_their_name(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="does not run") as caught:
+        built(changes)
+    with pytest.raises(ConfigError, match="does not run"):
+        refuse_unrunnable(config_of().model_copy(update={"model": sections(changes)[0]}), torch.device("cpu"))
+    assert caught.value.why.startswith("it does not have ")
 
 
 @pytest.mark.parametrize("case", CASES)

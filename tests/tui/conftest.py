@@ -48,12 +48,24 @@ class User:
     async def settle(self) -> None:
         """Wait until every message is handled and every number is final."""
         quiet = 0
-        for _ in range(3000):
-            await self.pilot.pause(0.005)
-            quiet = quiet + 1 if self._form_is_read() and self._calculated() else 0
-            if quiet == 4:  # turns of the loop: a message that was answered may have caused another
+        for _ in range(12_000):
+            if not (self._form_is_read() and self._calculated()):
+                quiet = 0
+                await asyncio.sleep(0.005)  # a pause of the pilot would ask each widget, every time
+            elif quiet == 4:  # turns of the loop: a message that was answered may have caused another
                 return
+            else:
+                quiet += 1
+                await self.pilot.pause(0.005)
         raise AssertionError("the planner does not finish computing")
+
+    async def until(self, condition: Callable[[], bool], every: float = 0.002, turns: int = 20_000) -> None:
+        """Wait for a condition without asking the widgets: a pause of the pilot sends each of them a message."""
+        for _ in range(turns):
+            if condition():
+                return
+            await asyncio.sleep(every)
+        raise AssertionError(self.seen())
 
     def _calculated(self) -> bool:
         working = any(not worker.is_finished for worker in self.app.workers)

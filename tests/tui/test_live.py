@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from textual.events import Paste
@@ -98,8 +99,7 @@ def test_garbage_in_each_field_keeps_the_last_result_dimmed(planner_app):
             if name != "model":  # there the message is about two fields
                 assert marked(user) == [name]
             user.app.query_one(f"#{name}", Input).value = was
-            while user.app.error is not None or user.app.query(".why"):
-                await user.pilot.pause(0.002)
+            await user.until(lambda: user.app.error is None and not user.app.query(".why"))
             assert not user.app.query_one("#headline").has_class("-stale"), name
             assert marked(user) == []
 
@@ -112,6 +112,13 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(planner_app, mo
     async def play(user):
         monkeypatch.setattr("tui.live_plan.IDLE_SECONDS", 600)  # the text is the subject: nothing is simulated for it
         form = user.app.query_one(PlanForm)
+
+        def read(name: str, text: str) -> bool:
+            return (getattr(user.app.flags, name) or "") == text
+
+        def told(name: str, message: str) -> bool:
+            return name in marked(user) or str(form.query_one("#mistake", Static).render()) == message
+
         for box in form.query(GroupBox):
             box.opened = True
             await user.pilot.pause()
@@ -120,19 +127,12 @@ def test_anything_pasted_into_any_field_is_a_result_or_a_message(planner_app, mo
                 place = box.query_one(f"#{name}", Input)
                 was, place.value = place.value, ""
                 place.post_message(Paste(text))
-                while user.app.flags.given(name) != [name] or getattr(user.app.flags, name) != text:
-                    await user.pilot.pause(0.001)
+                await user.until(partial(read, name, text))
                 assert user.app.error is not None, (name, text)
                 shown = f"✗ {form_message(user.app.error)}"
-                for _ in range(200):  # a closed group that is named opens first
-                    if name in marked(user) or str(form.query_one("#mistake", Static).render()) == shown:
-                        break
-                    await user.pilot.pause(0.001)
-                else:
-                    raise AssertionError((name, shown))
+                await user.until(partial(told, name, shown))  # a closed group that is named opens first
                 place.value = was
-                while (getattr(user.app.flags, name) or "") != was:
-                    await user.pilot.pause(0.001)
+                await user.until(partial(read, name, was))
                 assert user.app.error is None, name
             box.opened = False
 

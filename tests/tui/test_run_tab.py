@@ -53,12 +53,8 @@ async def pane_of(user, program=FAKE):
 
 
 async def until(user, condition, seconds=40):
-    for _ in range(int(seconds / 0.05)):
-        if condition():
-            await user.pilot.pause()  # until it is drawn
-            return
-        await user.pilot.pause(0.05)
-    raise AssertionError(user.seen())
+    await user.until(condition, every=0.05, turns=int(seconds / 0.05))
+    await user.pilot.pause()  # until it is drawn
 
 
 async def started(user, name, program=FAKE):

@@ -12,6 +12,10 @@ from tests.processes import restore_for_children
 # and matrices as small as those of tests gain nothing from threads. The compiler starts no processes of its own.
 os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
+# Our modules are compiled once, in __pycache__, and not anew by each of 150 child processes and at every collection:
+# a quarter of the seconds of a short command. Containers often set this variable.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # not the process that starts the workers: they are its children, and go on ignoring what it ignores

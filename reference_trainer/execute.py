@@ -24,7 +24,7 @@ from planner.report.comparison import comparison_markdown
 from planner.report.plan import announcement
 from planner.runs.comparison import Comparison, Measurement, compare
 from planner.runs.comparison_file import load_comparison
-from planner.runs.directory import COMPARISON, CONFIG, METRICS, PLAN
+from planner.runs.directory import COMPARISON, CONFIG, METRICS, PLAN, holds_steps, was_refused
 from planner.units import format_number
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import pick_device
@@ -35,6 +35,7 @@ from reference_trainer.measure.measure import model_flops_per_step
 from reference_trainer.measure.probe import Probe, probe
 from reference_trainer.measure.replay import Track
 from reference_trainer.metrics.records import RunResult
+from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import check_trackers
 from reference_trainer.post_mortem import write_post_mortem
 from reference_trainer.step.options import RunOptions, as_before, write_options
@@ -83,38 +84,40 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         ),
     )
     plan_findings = findings_with_remedies(plan)
-    if resume:  # the config may have changed
-        write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
-    else:
-        _write_plan(plan, plan_findings, directory)
-        write_options(directory, given_options)
-        log(announcement(plan))
-        for finding in plan_findings:
-            if finding.level == "error":
-                log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
-    try:
-        result = run(config, directory, options, log, data)
-    except PlanError:
+    with RunDirectory(directory) as held:  # until the report is written: nobody else works here
+        if resume:  # the config may have changed
+            write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
+        else:
+            _refuse_occupied(directory)  # again, now that it is locked
+            _write_plan(plan, plan_findings, directory)
+            write_options(directory, given_options)
+            log(announcement(plan))
+            for finding in plan_findings:
+                if finding.level == "error":
+                    log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
+        try:
+            result = run(config, directory, options, log, data, held)
+        except PlanError:
+            _write_post_mortem(directory, log)
+            raise
+        if result.exit_code:
+            _write_post_mortem(directory, log)
+            return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
+        if not result.step_seconds and (directory / COMPARISON).exists():
+            return Outcome(0, load_comparison(directory))  # the run was finished earlier: return its comparison
+        # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
+        probed = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
+        measured = _measurement(config, result, probed)
+        comparison = compare(plan, measured)
+        _write_report(directory, comparison, measured, plan)
         _write_post_mortem(directory, log)
-        raise
-    if result.exit_code:
-        _write_post_mortem(directory, log)
-        return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
-    if not result.step_seconds and (directory / COMPARISON).exists():
-        return Outcome(0, load_comparison(directory))  # the run was finished earlier: return its comparison
-    # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
-    probed = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
-    measured = _measurement(config, result, probed)
-    comparison = compare(plan, measured)
-    _write_report(directory, comparison, measured, plan)
-    _write_post_mortem(directory, log)
-    return Outcome(result.exit_code, comparison)
+        return Outcome(result.exit_code, comparison)
 
 
 def _refuse_occupied(directory: Path) -> None:
-    """Raises FileError unless the run directory is new or empty, and can be written."""
+    """Raises FileError unless the run directory can be written, and is new, empty, or left by a refused start."""
     try:
-        occupied = directory.exists() and any(directory.iterdir())
+        occupied = directory.exists() and any(directory.iterdir()) and not was_refused(directory)
         above = next(p for p in (directory, *directory.absolute().parents) if p.exists())
         if not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"{above} is not writable")
@@ -125,7 +128,7 @@ def _refuse_occupied(directory: Path) -> None:
             remedy="give another --out",
         ) from None
     if occupied:
-        is_run = (directory / CONFIG).exists()
+        is_run = holds_steps(directory)
         raise FileError(
             f"{directory} {'already contains a run' if is_run else 'is not empty'}",
             why="a new run would overwrite files or mix with them",
@@ -152,12 +155,8 @@ def _peak(plan: Plan) -> float | None:
 
 
 def _write_plan(plan: Plan, plan_findings: tuple[Finding, ...], directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{directory} cannot be created", why=str(error), remedy="give another --out") from None
-    write_atomically(directory / CONFIG, config_text(plan.config))
-    write_atomically(directory / PLAN, _plan_text(plan, plan_findings))
+    write_atomically(directory / CONFIG, config_text(plan.config), overwrite=True)  # a refused start may have left them
+    write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
 
 
 def _plan_text(plan: Plan, plan_findings: tuple[Finding, ...]) -> str:

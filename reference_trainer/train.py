@@ -7,6 +7,7 @@ Read `run` and `_loop` from top to bottom; everything else is called by them.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,10 +43,18 @@ from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.step.step import explained_breakdown, numerics, train_step
 
 
-def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: TokenData | None = None) -> RunResult:
+def run(
+    config: RunConfig,
+    out: Path,
+    options: RunOptions,
+    log: Log,
+    data: TokenData | None = None,
+    held: RunDirectory | None = None,
+) -> RunResult:
     """Train `config` in the directory `out` until its last step, `options.stop_after` or a signal.
 
     data: the data of `options.data_path` if the caller has opened it already; reading and hashing it takes time.
+    held: the directory `out` if the caller holds its lock.
     Raises PlanError (or a subclass) for mistakes of the user; all of them are checked before the first step.
     """
     last = last_step_of(config, options)
@@ -53,8 +62,9 @@ def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: Token
     device = pick_device(options.device)
     refuse_unrunnable(config, device)
     tf32 = recipe_of(config).compute_dtype == "tf32"
-    with RunDirectory(out) as directory, StopSignals() as signals, numerics(options.deterministic, tf32):
-        check_directory(directory, options.resume)
+    opened = RunDirectory(out) if held is None else nullcontext(held)
+    with opened as directory, StopSignals() as signals, numerics(options.deterministic, tf32):
+        check_directory(out, options.resume)
         if data is None:
             data = opened_for(config, options.data_path, options.reading)
         refuse_unevaluated(config, data)

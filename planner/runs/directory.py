@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
+CHECKPOINTS, EXECUTION = "checkpoints", "execution.json"
 COMPARISON, POST_MORTEM = "comparison.json", "post-mortem.md"
 TRACES = (CONFIG, METRICS, EVENTS)  # of which a run directory has at least one
 TAIL = 256  # bytes before a place, by which a rewritten file is known
@@ -141,6 +142,27 @@ def _status(process: int, key: str) -> str | None:
 def is_run(directory: Path) -> bool:
     """Whether a run has begun, or is about to, in a directory."""
     return any((directory / name).is_file() for name in TRACES)
+
+
+def holds_steps(directory: Path) -> bool:
+    """Whether a run began in a directory: it can be resumed there, and a new one cannot begin.
+
+    An empty log or folder of checkpoints is what a start leaves that the disk refused.
+    """
+    logs = (directory / name for name in (METRICS, EVENTS))
+    checkpoints = directory / CHECKPOINTS
+    return any(log.is_file() and log.stat().st_size for log in logs) or any(_directories(checkpoints))
+
+
+def was_refused(directory: Path) -> bool:
+    """Whether nothing but what a refused start left lies in a directory: the same start may be tried again there.
+
+    The lock, or execution.json, is the trainer's mark: a config.toml alone is somebody's.
+    """
+    names = {path.name for path in directory.iterdir()}
+    left = {CONFIG, PLAN, EXECUTION, LOCK, METRICS, EVENTS, CHECKPOINTS}
+    ours = bool(names & {LOCK, EXECUTION}) and not holds_steps(directory)
+    return ours and all(name in left or name.startswith(tuple(f".{one}." for one in left)) for name in names)
 
 
 def runs_in(place: Path, most: int = 50) -> tuple[Path, ...]:

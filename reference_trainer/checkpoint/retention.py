@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +70,32 @@ def _delete(to_delete: list[Path]) -> Pruned:
     return Pruned(tuple(deleted), tuple(failed))
 
 
-def saves_left(config: RunConfig, done: int, steps: int) -> tuple[int, int]:
-    """Checkpoints still to write after step `done` of `steps`, and how many of them are never deleted."""
-    every = config.training.checkpoint_every or steps
-    due = [*range((done // every + 1) * every, steps, every), steps] if done < steps else []
-    return len(due), sum(is_kept(step, config.checkpoints, None) for step in due)
+@dataclass(frozen=True, slots=True)
+class SavesAhead:
+    """Checkpoints that a run may still write, and the most that are on the disk at once, with those that stand now."""
+
+    saves: int
+    at_once: int
+
+
+def saves_ahead(config: RunConfig, done: int, steps: int, standing: Sequence[int] = ()) -> SavesAhead:
+    """The saves after step `done` up to step `steps`; standing: the steps of the checkpoints on the disk, in order.
+
+    Every evaluation may bring the best loss, and the best is saved. The old ones go after the new one was verified.
+    """
+    due = {steps} if done < steps else set()
+    for every in (config.training.checkpoint_every, config.evaluation.every):
+        if every is not None:
+            due |= set(range((done // every + 1) * every, steps, every))
+    kept, best = config.checkpoints, int(config.evaluation.every is not None)
+    newest, older = deque(standing), 0  # older: those that stay whatever is saved
+    most = len(newest)
+    for step in sorted(due):
+        newest.append(step)
+        most = max(most, older + len(newest))
+        while len(newest) > kept.keep:
+            older += is_kept(newest.popleft(), kept, None)
+    return SavesAhead(len(due), min(len(standing) + len(due), most + best))
 
 
 def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, steps: int | None = None) -> None:
@@ -81,13 +104,9 @@ def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, ste
     done: optimizer steps done; steps: the last one of this call, None: the run's. A byte is written and synced,
     because permissions, quotas and read-only disks cause errors only then.
     """
-    saves, majors_to_come = saves_left(config, done, steps_of(config) if steps is None else steps)
     standing = [step_in(path) for path in list_checkpoints(folder)]
-    majors = sum(is_kept(step, config.checkpoints, None) for step in standing)
-    best = int(config.evaluation.every is not None)
-    most = config.checkpoints.keep + best + majors + majors_to_come
-    # the new one stands before the oldest goes
-    extra = max(min(len(standing) + saves, max(len(standing), most) + 1) - len(standing), 1)
+    ahead = saves_ahead(config, done, steps_of(config) if steps is None else steps, standing)
+    extra = max(ahead.at_once - len(standing), 1)
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     _test_write(place)
     free = shutil.disk_usage(place).free

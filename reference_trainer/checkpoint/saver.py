@@ -129,6 +129,13 @@ class Saver:
             stalled = time.perf_counter() - begin
             self._pending = self._pool.submit(self._written, contents, state, best_step, begin, stalled)
 
+    def refused(self, step: int, error: PlanError) -> None:
+        """Count a save that could not begin: what must be on the disk before it was refused. Tells of it.
+
+        Raises FileError after `MAX_FAILURES` failed saves in a row.
+        """
+        self._end(SaveReport(step, None, 0.0, 0.0, error))
+
     def check(self) -> None:
         """Report a save that has ended. Raises FileError after `MAX_FAILURES` failed saves in a row."""
         if self._pending is not None and self._pending.done():

@@ -276,7 +276,8 @@ def save_checkpoint(job: RunningJob) -> None:
         try:
             job.metrics_file.sync()  # a checkpoint must not be newer than the metrics
         except FileError as error:
-            job.save_failed(job.done, error)
+            job.saver.wait()
+            job.saver.refused(job.done, error)
             return
         job.saver.save(_state(job, job.done), job.progress.best_step)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from planner.config.run import RunConfig
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import CheckpointError, ConfigError, FileError, InputError
+from planner.runs.directory import CONFIG, holds_steps
 from reference_trainer.data.samples import TokenData, end_of_text_of
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.measure.measure import build_model
-from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.optim.updater import make_optimizer
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
@@ -37,13 +39,17 @@ def last_step_of(config: RunConfig, options: RunOptions) -> int:
     return min(steps, options.stop_after)
 
 
-def check_directory(directory: RunDirectory, resume: bool) -> None:
+def check_directory(directory: Path, resume: bool) -> None:
     """Raises CheckpointError if there is no run to resume, FileError if a new run would be mixed with an old one."""
-    if resume and not directory.holds_a_run():
-        raise CheckpointError(f"there is no run to resume in {directory.root}", remedy="start it without --resume")
-    if not resume and directory.holds_a_run():
+    if resume and not holds_steps(directory):
+        raise CheckpointError(
+            f"there is no run to resume in {directory}",
+            why="it took no step",
+            remedy=f"start it: gptplan run {directory / CONFIG} --out {directory}",
+        )
+    if not resume and holds_steps(directory):
         raise FileError(
-            f"{directory.root} already contains a run",
+            f"{directory} already contains a run",
             why="its metrics and checkpoints would be mixed with the new ones",
             remedy="continue it with --resume, or choose another directory with --out",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,17 @@ def append_whole(path: Path, lines: list[str]) -> str:
     """Append the lines and empty the list. If the disk fails, write nothing and return the reason."""
     if not lines:
         return ""
+    content = memoryview("".join(lines).encode())
     try:
-        with path.open("ab") as file:
+        # without a buffer: what a full disk refuses must not be written later, when the file is closed
+        with path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                file.write("".join(lines).encode())
-                file.flush()
+                while content:  # an almost full disk takes a part, and refuses the next call
+                    content = content[file.write(content) :]
             except OSError:
-                file.truncate(size)  # half a row would make the next one unreadable
+                with suppress(OSError):  # a device has no size
+                    file.truncate(size)  # half a row would make the next one unreadable
                 raise
     except OSError as error:
         return str(error)

@@ -16,14 +16,14 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from planner.errors import FileError
-from planner.runs.directory import EVENTS, LOCK, METRICS, objects
+from planner.runs.directory import CHECKPOINTS, EVENTS, LOCK, METRICS, objects
 from reference_trainer.metrics.metrics_file import append_whole
 
 
@@ -34,7 +34,7 @@ class RunDirectory:
         self.root = root
         self.metrics = root / METRICS
         self.events = root / EVENTS
-        self.checkpoints = root / "checkpoints"
+        self.checkpoints = root / CHECKPOINTS
         self.rollbacks = root / "rollbacks.json"
         self.lock = root / LOCK
         self._lock_file: IO[str] | None = None
@@ -69,9 +69,16 @@ class RunDirectory:
             raise FileError(
                 f"{self.lock} cannot be locked", why=str(error), remedy="choose a directory on a local disk with --out"
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        except OSError as error:
+            with suppress(OSError):  # what the full disk refused is tried again when the file is closed
+                file.close()
+            raise FileError(
+                f"cannot write to the run directory {self.root}", why=str(error), remedy="free space, then try again"
+            ) from error
         self._lock_file = file
         return self
 
@@ -79,10 +86,6 @@ class RunDirectory:
         assert self._lock_file is not None, "the directory was entered"
         self._lock_file.truncate(0)
         self._lock_file.close()
-
-    def holds_a_run(self) -> bool:
-        """Whether this directory contains a run."""
-        return any(path.exists() for path in (self.metrics, self.events, self.checkpoints))
 
     def event(self, name: str, **facts: object) -> None:
         """Append an event with its time (UTC) to events.jsonl.

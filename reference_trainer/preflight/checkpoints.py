@@ -24,6 +24,7 @@ from planner.runs.preflight import Check
 from planner.units import format_bytes, format_duration, format_fraction, format_rate, told_apart
 from reference_trainer.checkpoint.atomic import stored_bytes
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
+from reference_trainer.checkpoint.retention import saves_ahead
 from reference_trainer.step.step import StepContext
 
 
@@ -124,19 +125,10 @@ def check_round_trip(plan: Plan, saved: RoundTrip) -> tuple[Check, Check]:
     return trip, Check("checkpoint size", "warning", *size, why, "plan disk space with the measured size", sizes)
 
 
-def checkpoints_kept(config: RunConfig) -> tuple[int, int]:
-    """How many checkpoints a run writes, and the most that are on disk at the same time."""
-    steps, every, keeps = steps_of(config), config.training.checkpoint_every, config.checkpoints
-    saves = 1 if every is None else (steps - 1) // every + 1
-    standing = keeps.keep + 1 + (config.evaluation.every is not None)  # plus the one being written, and the best one
-    if keeps.keep_every is not None and every is not None:
-        standing += sum(1 for step in range(every, steps, every) if step % keeps.keep_every == 0)
-    return saves, min(saves, standing)
-
-
 def check_disk(config: RunConfig, folder: Path, bytes_each: int) -> Check:
     """Check that the disk of `folder` has room for all checkpoints that exist at the same time."""
-    saves, standing = checkpoints_kept(config)
+    ahead = saves_ahead(config, 0, steps_of(config))
+    saves, standing = ahead.saves, ahead.at_once
     free, need = shutil.disk_usage(folder).free, standing * bytes_each
     room, needed = told_apart(format_bytes, free, need)
     measured, expected = f"{room} free", f"{needed}: {standing} × {format_bytes(bytes_each)}"

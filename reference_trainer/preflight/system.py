@@ -15,8 +15,8 @@ from planner.plan import Plan
 from planner.runs.comparison import ALLOCATED, REQUESTED, REQUESTED_CHECKPOINTED, TIME
 from planner.runs.preflight import Check
 from planner.units import format_bytes, format_duration, format_fraction, format_money, format_rate, told_apart
+from reference_trainer.checkpoint.retention import saves_ahead
 from reference_trainer.measure.replay import Track
-from reference_trainer.preflight.checkpoints import checkpoints_kept
 from reference_trainer.preflight.steps import steps_on
 from reference_trainer.step.step import StepContext
 
@@ -147,7 +147,7 @@ def check_step_time(context: StepContext, plan: Plan, seconds: float) -> tuple[C
 def estimate_whole_run(plan: Plan, step_seconds: float, save_seconds: float | None) -> Check:
     """Time and cost of all steps and saves at the measured speed, compared with the prediction. Without evaluations."""
     config, steps = plan.config, steps_of(plan.config)
-    saves, _ = checkpoints_kept(config)
+    saves = saves_ahead(config, 0, steps).saves
     saving = 0.0 if config.checkpoints.asynchronous else saves * (save_seconds or 0.0)
     seconds = steps * step_seconds + saving
     hours = float(cost.gpu_hours(seconds, config.hardware.gpus))

@@ -9,9 +9,9 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.files import read_text, write_atomically
+from planner.runs.directory import EXECUTION
 from reference_trainer.data.corpus.sources import ReadOptions
 
-EXECUTION = "execution.json"
 # options that --resume takes over unless its command line sets them
 KEPT = (
     "device", "data_path", "reading", "deterministic", "log_every", "statistics_every", "noise_scale", "trackers",
@@ -62,7 +62,7 @@ def write_options(directory: Path, options: RunOptions) -> None:
     kept["data"] = None if options.data_path is None else str(options.data_path.absolute())
     kept["reading"] = asdict(options.reading)
     kept["trackers"] = list(options.trackers)
-    write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n")
+    write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n", overwrite=True)
 
 
 def as_before(directory: Path, options: RunOptions) -> RunOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from planner.config.loop import CheckpointConfig
@@ -20,11 +23,12 @@ from planner.errors import CheckpointError, FileError
 from reference_trainer.checkpoint import checkpoint
 from reference_trainer.checkpoint.atomic import publish
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
-from reference_trainer.checkpoint.retention import delete_after, prune, saves_left
+from reference_trainer.checkpoint.retention import SavesAhead, delete_after, prune, saves_ahead
 from reference_trainer.checkpoint.saver import MAX_FAILURES, HostCopy, Saver, SaveReport
 from reference_trainer.measure.measure import build_model
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.optim.updater import Updater, make_optimizer
+from tests.examples import examples
 from tests.reference_trainer.harm import events, hashes, names
 
 MakeConfig = Callable[..., RunConfig]
@@ -287,9 +291,41 @@ def test_what_lies_after_a_rollback_is_dropped(tmp_path: Path) -> None:
 
 def test_saves_to_come(tiny: MakeConfig) -> None:
     config = tiny(steps=10, checkpoint_every=3)
-    assert saves_left(config, 0, 10) == (4, 0)  # 3, 6, 9, 10
-    assert saves_left(config, 6, 10) == (2, 0)
-    assert saves_left(config, 10, 10) == (0, 0)
-    majors = config.model_copy(update={"checkpoints": CheckpointConfig(keep_every=6)})
-    assert saves_left(majors, 0, 10) == (4, 1)
-    assert saves_left(tiny(steps=10, checkpoint_every=None), 0, 10) == (1, 0)
+    assert saves_ahead(config, 0, 10) == SavesAhead(4, 4)  # 3, 6, 9, 10
+    assert saves_ahead(config, 6, 10, [3, 6]) == SavesAhead(2, 4)
+    assert saves_ahead(config, 10, 10, [9, 10]) == SavesAhead(0, 2)
+    assert saves_ahead(tiny(steps=10, checkpoint_every=None), 0, 10) == SavesAhead(1, 1)
+    best = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"every": 2})})
+    assert saves_ahead(best, 0, 10).saves == 7  # also 2, 4, 8: each may be the best so far
+
+
+@examples(25)
+@given(data=st.data())
+def test_never_more_stand_at_once_than_was_said(tiny: MakeConfig, data: st.DataObject) -> None:
+    """Against real folders and the deletion itself, with the best evaluation drawn at every save."""
+    every = st.none() | st.integers(1, 4)
+    steps, keep_every = data.draw(st.integers(1, 14)), data.draw(every)
+    config = tiny(steps=steps, checkpoint_every=data.draw(every))
+    kept = CheckpointConfig(keep=data.draw(st.integers(1, 3)), keep_every=keep_every)
+    evaluation = config.evaluation.model_copy(update={"every": data.draw(every)})
+    config = config.model_copy(update={"checkpoints": kept, "evaluation": evaluation})
+    due = {steps} | {
+        step
+        for one in (config.training.checkpoint_every, evaluation.every)
+        if one is not None
+        for step in range(one, steps, one)
+    }
+    with tempfile.TemporaryDirectory() as place:
+        best, most = None, 0
+        for step in sorted(due):
+            if evaluation.every is not None and step % evaluation.every == 0 and data.draw(st.booleans()):
+                best = step
+            elif step != steps and not (
+                config.training.checkpoint_every and step % config.training.checkpoint_every == 0
+            ):
+                continue  # an evaluation that is not the best saves nothing
+            filled(Path(place), step)
+            most = max(most, len(standing(Path(place))))
+            prune(Path(place), step, kept, best)
+    said = saves_ahead(config, 0, steps).at_once
+    assert most <= said and (most == said or evaluation.every is not None)

@@ -90,7 +90,7 @@ def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda self, mode: Torn(self, mode))
+        patch.setattr(Path, "open", lambda self, mode, buffering: Torn(self, mode))
         assert "No space left" in metrics_file.write()
     assert metrics_file.path.read_text() == '{"step": 1}\n'
     assert metrics_file.write() == ""

@@ -20,7 +20,7 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.preflight import checkpoints as preflight_checkpoints
 from reference_trainer.preflight import preflight as module
 from reference_trainer.preflight import system as preflight_system
-from reference_trainer.preflight.checkpoints import check_disk, checkpoints_kept, round_trip, scratch
+from reference_trainer.preflight.checkpoints import check_disk, round_trip, scratch
 from reference_trainer.preflight.steps import steps_on
 from reference_trainer.preflight.system import check_memory, estimate_whole_run
 from tests.reference_trainer.preflight.checks import CPU, MakeConfig, built
@@ -71,10 +71,8 @@ def test_time_money_and_disk(tiny: MakeConfig, tmp_path: Path, monkeypatch: pyte
     assert (run.verdict, run.values["seconds"], run.values["usd"]) == ("ok", 16.0, 16.0)
     slow = estimate_whole_run(plan, 2.0, 1.0)
     assert slow.verdict == "warning" and slow.values["seconds"] == 20.0
-    assert checkpoints_kept(config) == (4, 4)
-    keeps = config.checkpoints.model_copy(update={"keep": 1, "keep_every": 4})
-    assert checkpoints_kept(config.model_copy(update={"checkpoints": keeps})) == (4, 3)
-    assert checkpoints_kept(tiny(checkpoint_every=None)) == (1, 1)
+    best = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"every": 1})})
+    assert check_disk(best, tmp_path, 1).values["saves"] == 8  # each evaluation may be the best, which is saved
     free = shutil.disk_usage(tmp_path).free
     assert check_disk(config, tmp_path, free // 8).verdict == "ok"
     assert check_disk(config, tmp_path, free).verdict == "failed"

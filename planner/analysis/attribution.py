@@ -12,20 +12,20 @@ Number = Callable[[frozenset[str]], float | None]
 
 @dataclass(frozen=True, slots=True)
 class FieldShare:
-    """What one change, or several that only work together, add to a number. Exact: shares sum to the difference."""
+    """The contribution of one change, or of inseparable ones, to a number. Exact: they sum to the difference."""
 
     names: tuple[str, ...]
     amount: Fraction
 
 
 def attributed(changes: Sequence[str], number: Number) -> tuple[FieldShare, ...] | None:
-    """The share of each change in `number(all changes) - number(no change)`; None where either is unknown.
+    """The contribution of each change to `number(all changes) - number(no change)`; None if either is unknown.
 
-    number: the value when only the named changes are made; None where that cannot be computed.
+    number: the value with only the named changes; None if it cannot be computed.
 
-    The changes are made one after the other in their order, and once more in the opposite order; a share is the mean
-    of the two steps. For two changes that is Shapley's value: the result does not depend on the order. Changes in whose
-    midst no number can be computed are one share. At most 2n + 2 numbers are asked for, more where changes are joined.
+    The changes are made one after the other in their order, and then in the opposite order; a contribution is the mean
+    of the two steps. For two changes that is Shapley's value: the result does not depend on the order. Changes between
+    which no number can be computed form one contribution. At most 2n + 2 numbers are computed, more for joined ones.
     """
     first, last = number(frozenset()), number(frozenset(changes))
     if first is None or last is None:

@@ -1,4 +1,4 @@
-"""Two plans side by side, each difference divided among the fields that were changed."""
+"""Compares two plans and attributes each difference to the changed fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from planner.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One number of two plans; `shares` by changed field, None where a number is unknown."""
+    """One number of two plans; `shares` by changed field, None if a number is unknown."""
 
     before: Figure
     after: Figure
@@ -22,14 +22,14 @@ class Difference:
 
 
 def changed_fields(before: Flags, after: Flags) -> tuple[str, ...]:
-    """The fields that were typed differently, in the order of the form."""
+    """The fields with different text, in the order of the form."""
     return tuple(n for n in OPTION_NAMES if getattr(before, n) != getattr(after, n))
 
 
 def differences(changes: Sequence[str], plan_of: Callable[[frozenset[str]], Plan]) -> tuple[Difference, ...]:
     """Every figure of the plan without and with the changes.
 
-    plan_of: the plan when only the named changes are made; where it raises PlanError the changes are joined.
+    plan_of: the plan with only the named changes; if it raises PlanError the changes are joined.
     """
     known: dict[frozenset[str], Mapping[str, float | None] | None] = {}
 

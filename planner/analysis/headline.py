@@ -58,7 +58,7 @@ def figures(plan: Plan) -> tuple[Figure, ...]:
 
 
 def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
-    """Label and text of what decides; the memory beside what is usable, with … while it is not settled."""
+    """Label and text of speed, time, cost, memory and steps; … marks memory that is still being simulated."""
     found = [(figure.label, figure.text()) for figure in figures(plan) if figure.key in HEADLINE]
     m = plan.memory
     needs, usable = told_apart(format_bytes, needed_bytes(m), m.usable_bytes)
@@ -68,7 +68,7 @@ def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
 
 
 def numbers_of(plan: Plan) -> Mapping[str, float | None]:
-    """The values alone."""
+    """The values only."""
     return {figure.key: figure.number.value for figure in figures(plan)}
 
 

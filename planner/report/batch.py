@@ -1,4 +1,4 @@
-"""Answers about the batch as text for people."""
+"""The batch report as text for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from planner.units import format_count, format_fraction, format_number
 
 
 def batch_summary(facts: BatchFacts, found: BatchReport, width: int = WIDTH) -> str:
-    """Every answer whose facts are known, section by section."""
+    """The known results, section by section."""
     page = Page(width)
     return sections_text(
         _batch(facts, found, page),

@@ -1,4 +1,4 @@
-"""Comparisons as text for people: predicted beside measured, with the ratio and the verdict."""
+"""Comparisons as text for people: predicted and measured, with ratio and verdict."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ RIGHT = frozenset({1, 2, 3, 4})
 
 
 def comparison_lines(comparison: Comparison, width: int = WIDTH) -> str:
-    """Predicted beside measured, line by line; saved bytes by operator only where one is outside."""
+    """Predicted and measured, line by line; saved bytes by operator only if they are outside."""
     page = Page(width)
     rows = [COLUMNS, *(comparison_row(row) for row in _shown(comparison))]
     return page.section(_title(comparison), *page.table(rows, RIGHT), *page.sentence(_counts(comparison)))
 
 
 def comparison_within(comparison: Comparison, width: int) -> str:
-    """The comparison in at most `width` columns: what is outside first, each line begun by its verdict's sign."""
+    """The comparison in at most `width` columns: first the rows outside, each line with the sign of its verdict."""
     page, order = Page(width, indent=0), ("outside", "unknown", "within")
     cells = [comparison_row(row) for row in sorted(_shown(comparison), key=lambda r: order.index(r.verdict))]
     rows = [("", "predicted", "measured", "ratio", "tolerance")]
@@ -48,7 +48,7 @@ def comparison_within(comparison: Comparison, width: int) -> str:
 
 
 def comparison_row(row: ComparisonRow) -> tuple[str, ...]:
-    """The cells of a row, under the names of `COLUMNS`: three significant digits, in full where it must be exact.
+    """The cells of a row, under the names of `COLUMNS`: three significant digits, in full if it must be exact.
 
     Numbers outside their tolerance get as many digits as it takes to tell them apart.
     """
@@ -63,7 +63,7 @@ def comparison_row(row: ComparisonRow) -> tuple[str, ...]:
 
 
 def comparison_markdown(comparison: Comparison, title: str, facts: Sequence[tuple[str, str]]) -> str:
-    """report.md: circumstances, then every row as a GitHub table."""
+    """report.md: the circumstances, then all rows as a GitHub table."""
     lines = [f"# {title}", ""]
     lines += [f"- {name}: {value}" for name, value in facts]
     lines += ["", "| | predicted | measured | measured/predicted | tolerance | verdict |", "|---|--:|--:|--:|--:|---|"]

@@ -15,7 +15,7 @@ NOTE = (
 
 
 def difference_lines(found: Sequence[Difference], width: int = WIDTH) -> list[str]:
-    """A table: pinned, now, difference; below each number the fields that moved it."""
+    """A table: pinned, now, difference; below each number the contributions of the changed fields."""
     rows: list[tuple[str, ...]] = [("", "pinned", "now", "difference")]
     for d in found:
         spell = d.after.plain

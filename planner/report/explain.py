@@ -27,7 +27,7 @@ def explanation_text(found: Explanation, width: int = WIDTH) -> str:
         lines += _unwrapped("numbers", f"{with_numbers(found)} = {_number(found.value)}")
         lines += _labelled("where", *_where(found.arguments, width - LABEL))
     lines += _labelled("source", found.source, width=width)
-    lines += _labelled("assumed", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
+    lines += _labelled("defaults", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
     lines += _labelled("checked by", found.checked_against, width=width)
     lines += [line for part in found.parts for line in _part(part, 1, width)]
     return "\n".join(lines)
@@ -51,7 +51,7 @@ def calculation_text(found: Calculation, values: Mapping[str, Any], results: Map
 
 
 def calculation_json(found: Calculation, values: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as plain values; what is not a finite number is text."""
+    """A calculation as plain values; a number that is not finite is text."""
     arguments = found.defaults | dict(values)
     equations = _equations(found)
     return {
@@ -79,7 +79,7 @@ def list_text(keys: Iterable[str], plan: str) -> str:
 
 
 def key_lines(values: Mapping[str, float]) -> dict[str, str]:
-    """A line for each key: its name and its number."""
+    """One line per key: name and number."""
     return {key: f"{key} = {shown(value)}" for key, value in values.items()}
 
 
@@ -116,7 +116,7 @@ def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
 
 
 def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
-    """A number of the formula that is a result itself, in two lines, and its own parts below it."""
+    """An argument that is itself a result, in two lines, with its own parts below."""
     indent = "  " * depth
     yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
     text = with_numbers(found) if len(found.arguments) > 1 or found.function else found.meaning
@@ -128,7 +128,7 @@ def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
 
 
 def _where(arguments: Mapping[str, float], width: int) -> list[str]:
-    """A line for each argument; where one is too long, what it is stands below its number."""
+    """One line per argument; if one is too long, the meaning is below its number."""
     entries = [(quantity_of(name), name, value) for name, value in arguments.items()]
     widths = [max((len(text) for text in column), default=0) for column in zip(
         *((q.symbol, _number(value), _unit(q.unit)) for q, _, value in entries), strict=True
@@ -147,7 +147,7 @@ def _where(arguments: Mapping[str, float], width: int) -> list[str]:
 
 
 def _labelled(label: str, *texts: str, width: int = WIDTH) -> list[str]:
-    """A label and its lines, long ones wrapped below each other; nothing where there is no text."""
+    """A label and its lines, wrapped; nothing without text."""
     lines: list[str] = []
     beside = Page(width - LABEL, indent=0)
     for text in texts:
@@ -157,7 +157,7 @@ def _labelled(label: str, *texts: str, width: int = WIDTH) -> list[str]:
 
 
 def _unwrapped(label: str, text: str) -> list[str]:
-    """A line that must stay whole to be copied."""
+    """A line that is not wrapped, so that it can be copied."""
     return [f"  {label:<{LABEL - 2}}{text}"]
 
 

@@ -1,4 +1,4 @@
-"""The FLOPs report as text for people: operators, conventions side by side with who uses each, peaks."""
+"""The FLOPs report as text for people: operators, conventions with their users, peaks."""
 
 from __future__ import annotations
 

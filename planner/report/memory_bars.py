@@ -37,13 +37,13 @@ class Bar:
     is_peak: bool
 
     def size(self) -> str:
-        """The bytes for people, and whether no phase has more."""
+        """The bytes for people, with a mark at the peak."""
         return format_bytes(self.bytes) + (" ◄ peak" if self.is_peak else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """All bars on one scale. `capacity`: the column of the usable memory, None where it is unknown or out of sight."""
+    """All bars on one scale. `capacity`: the column of the usable memory, None if it is unknown or beyond the bars."""
 
     rows: tuple[Bar, ...]
     capacity: int | None
@@ -58,7 +58,7 @@ class Bars:
 def memory_bars(plan: Plan, width: int, *, near: bool = False) -> Bars:
     """Bars of at most `width` cells, on the scale of the usable memory or of the highest bar, whichever is more.
 
-    near: on the scale of the highest bar alone, so that small bars can be told apart.
+    near: on the scale of the highest bar only, to show small bars.
     """
     m = plan.memory
     sizes: list[tuple[str, Mapping[str, int], bool]] = [(p.phase, p.at_peak, p.phase == m.peak_phase) for p in m.phases]
@@ -77,7 +77,7 @@ def memory_bars(plan: Plan, width: int, *, near: bool = False) -> Bars:
 
 
 def beside_tensors(m: Memory) -> dict[str, int] | None:
-    """What a device holds beside the tensors at the peak, in bytes; None where it is unknown."""
+    """Bytes of a device besides the tensors at the peak; None if unknown."""
     if m.peak_reserved_bytes.value is None or m.context_bytes is None:
         return None
     return {"allocator": max(0, m.peak_reserved_bytes.value - m.peak_requested_bytes), "context": m.context_bytes}
@@ -96,7 +96,7 @@ def cells_of(parts: Mapping[str, int], scale: int, width: int) -> tuple[tuple[st
 
 
 def component_table(plan: Plan) -> list[str]:
-    """The components with their signs: own maximum, at the peak, share; then what the device holds beside them."""
+    """The components with their signs: maximum, at the peak, fraction; then the allocator and the context."""
     names = {name: sign for sign, name in ((COMPONENT_SIGNS[c], n) for c, n in COMPONENT_NAMES.items())}
     rows = [(names.get(row[0], ""), *row) for row in component_rows(plan.memory)]
     beside = beside_tensors(plan.memory)

@@ -31,7 +31,7 @@ Spell = Callable[[float | None], str]
 def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> str:
     """The plan as a summary that can be pasted into a review, `width` columns wide; its tables need 60.
 
-    found: None where the findings stand elsewhere.
+    found: None if the findings are shown elsewhere.
     """
     page = Page(width)
     return sections_text(
@@ -67,7 +67,7 @@ def _counted(number: int, thing: str) -> str:
 
 
 def _within(spell: Spell, number: Interval[int] | Interval[float]) -> tuple[str, str]:
-    """A number and its interval, which is "" where both ends read the same."""
+    """A number and its interval, which is "" if both ends read the same."""
     low, high = spell(number.low), spell(number.high)
     return spell(number.value), f"({low} … {high})" if low != high else ""
 

@@ -1,6 +1,6 @@
-"""Curves drawn with characters: dots of Braille for one, a mark each for several, plain ASCII where nothing else shows.
+"""Text plots: Braille dots for one curve, one mark per curve for several, ASCII if the terminal needs it.
 
-No colour is used, so that a plot can be pasted, and none has to be turned off.
+They have no colour, so they can be pasted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def plot(
 ) -> list[str]:
     """Lines of at most `width` characters that show each rate from step 0 to `last`, from `floor` to the highest peak.
 
-    floor: no value is below it, and the highest is above it. plain: ASCII only. Where several curves coincide, their
+    floor: no value is below it, and the highest is above it. plain: ASCII only. If several curves coincide, their
     marks alternate. At most eight curves.
     """
     braille = len(rates) == 1 and not plain
@@ -88,7 +88,7 @@ def _axis(last: int, margin: int, columns: int, plain: bool) -> list[str]:
 
 
 def _spread(columns: int, left: str, middle: str, right: str) -> str:
-    """Texts at the left end, the middle and the right end of a line; the middle leaves where there is no room."""
+    """Texts at the left end, the middle and the right end of a line; the middle one is left out if there is no room."""
     numbers = left.ljust(columns // 2 - len(middle) // 2) + middle
     if len(numbers) + len(right) + 1 > columns:
         numbers = left
@@ -102,7 +102,7 @@ def with_second_scale(lines: Sequence[str], left: str, middle: str, right: str) 
 
 
 def with_cursor(lines: Sequence[str], step: int, last: int) -> list[str]:
-    """A plot with a vertical line at a step, drawn where the curve is not, and its foot on the axis."""
+    """A plot with a vertical line at a step, behind the curve, and a mark on the axis."""
     start, columns = _ground(lines)
     column = start + round(step / last * (columns - 1))
     found = []
@@ -113,7 +113,7 @@ def with_cursor(lines: Sequence[str], step: int, last: int) -> list[str]:
 
 
 def _ground(lines: Sequence[str]) -> tuple[int, int]:
-    """Where the axis of a plot begins, and how many columns it has."""
+    """First column and number of columns of a plot's axis."""
     axis = lines[-2]
     start = len(axis) - len(axis.lstrip()) + 1
     return start, len(axis) - start

@@ -1,4 +1,4 @@
-"""A preflight as text for people: the table of checks, and under it why, for those that are not ok."""
+"""A preflight as text for people: the table of checks, and below it the reasons of those that are not ok."""
 
 from __future__ import annotations
 

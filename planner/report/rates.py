@@ -1,4 +1,4 @@
-"""A learning-rate range test as text for people: the curve, and what it suggests."""
+"""A learning-rate range test as text for people: the curve and the suggestion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from planner.units import format_number
 
 
 def rate_search_text(search: RateSearch, *, width: int, plain: bool) -> str:
-    """The smoothed loss over the steps, whose rates rise exponentially, and the rates that follow from it."""
+    """The smoothed loss over the steps, and the learning rates that follow from it."""
     s, last, page = search, len(search.smoothed) - 1, Page(max(60, min(WIDTH, width)))
     ended = ", ended where the loss exploded" if s.exploded else ""
     title = f"Smoothed loss over {last + 1} steps, {format_number(s.rates[0])} to {format_number(s.rates[-1])}{ended}"

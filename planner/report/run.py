@@ -98,7 +98,7 @@ def curve_lines(title: str, series: Series, *, width: int, height: int) -> list[
 
 
 def curves(record: Record, *, width: int, height: int) -> list[str]:
-    """Loss and tokens/s; side by side where there is room for two."""
+    """Loss and tokens/s; side by side if there is room."""
     names = (("loss, nats per token", record.loss), ("tokens/s", record.speed))
     if width < 2 * 44:
         return [line for title, series in names for line in curve_lines(title, series, width=width, height=height)]
@@ -110,7 +110,7 @@ def curves(record: Record, *, width: int, height: int) -> list[str]:
 
 
 def event_lines(events: Sequence[Mapping[str, Any]], most: int, width: int) -> list[str]:
-    """The last events, the newest first: time of day (UTC), step, what, and its numbers."""
+    """The last events, the newest first: time of day (UTC), step, name, and numbers."""
     return [_event(e)[:width] for e in list(events)[: -most - 1 : -1]]
 
 

@@ -1,4 +1,4 @@
-"""Schedules as text for people: landmarks, values, the plot, the joints."""
+"""Schedules as text for people: key steps, values, plot, continuity."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def schedule_summary(
 
 
 def cursor_plot(curve: Curve, step: int, *, width: int, height: int) -> list[str]:
-    """One curve over steps and, where known, tokens, with a vertical line at a step."""
+    """One curve over steps and tokens (if known), with a vertical line at a step."""
     lines = with_cursor(plot([curve.rate], curve.steps, width=width, height=height), step, curve.steps)
     if curve.tokens_per_step is None:
         return lines
@@ -52,7 +52,7 @@ def cursor_plot(curve: Curve, step: int, *, width: int, height: int) -> list[str
 
 
 def reading(curve: Curve, step: int) -> str:
-    """What a curve says at a step."""
+    """The values of a curve at a step."""
     words = [f"step {step:,} of {curve.steps:,}"]
     if curve.tokens_per_step is not None:
         words.append(f"{format_count(step * curve.tokens_per_step)} tokens")
@@ -62,7 +62,7 @@ def reading(curve: Curve, step: int) -> str:
 
 
 def landmark_lines(curve: Curve) -> list[str]:
-    """Step, tokens and rate at the landmarks."""
+    """Step, tokens and learning rate at the key steps."""
     return _values([curve], marks_of([curve]), Page(indent=0))
 
 
@@ -107,7 +107,7 @@ def _continuity(joints: Sequence[tuple[str, Sequence[Joint]]], page: Page) -> st
 
 
 def _findings(curves: Sequence[Curve]) -> list[Finding]:
-    """Each finding once, with the curves that it is about."""
+    """Each finding once, with the names of its curves."""
     about: dict[Finding, list[str]] = {}
     for curve in curves:
         for f in curve.findings():

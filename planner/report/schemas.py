@@ -8,7 +8,7 @@ from planner.interval import KEY_ENDS
 
 
 def schemas() -> dict[str, Any]:
-    """The schemas by name; made from the classes themselves, so that they cannot drift."""
+    """The schemas by name; generated from the classes."""
     from pydantic import TypeAdapter  # the adapters cost 50 ms, wanted by this command only
 
     from planner.analysis.batch import BatchReport

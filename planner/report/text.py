@@ -11,7 +11,7 @@ from planner.finding import Finding
 LABEL = 26
 WIDTH = 110
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
-NARROWEST_CELL = 24  # columns; a cell that has fewer stands in lines of its own
+NARROWEST_CELL = 24  # columns; a narrower cell gets its own lines
 SEARCHING = "… searching for the cheapest change that fits"
 PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
 COMPONENT_NAMES = {
@@ -32,13 +32,13 @@ BASES = {
 
 
 class Page(NamedTuple):
-    """A text of so many columns, made of sections: a title above lines, tables and sentences, indented below it."""
+    """A text of a given width, made of sections: a title above lines, tables and sentences, indented below it."""
 
     width: int = WIDTH
     indent: int = 2
 
     def section(self, title: str, *lines: str) -> str:
-        """A title above its lines; "" where there are none, or only empty ones."""
+        """A title above its lines; "" if there are none, or only empty ones."""
         return "\n".join([self.heading(title), *lines]) if any(lines) else ""
 
     def heading(self, text: str) -> str:
@@ -46,7 +46,7 @@ class Page(NamedTuple):
         return "\n".join(_wrapped(text, self.width, "", "  "))
 
     def line(self, label: str, value: str, note: str = "") -> str:
-        """A label, its value and a note; a note that has no room stands below the value."""
+        """A label, its value and a note; a note without room goes below the value."""
         first, below = f"{'':<{self.indent}}{label:<{LABEL}}{value}", LABEL + self.indent
         if note and len(first) + 3 + len(note) <= self.width:
             return f"{first}   {note}"
@@ -57,7 +57,7 @@ class Page(NamedTuple):
         return wrap(text, indent=self.indent if indent is None else indent, width=self.width)
 
     def table(self, rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-        """Rows as aligned lines. Where they are too wide, the last column goes on in lines of its own."""
+        """Rows as aligned lines. If they are too wide, the last column is wrapped."""
         lines = self._aligned(rows, right)
         last = len(rows[0]) - 1
         if last in right or max(map(len, lines)) <= self.width:
@@ -98,12 +98,12 @@ class Page(NamedTuple):
         return lines
 
     def defaults(self, assumed: Iterable[tuple[str, str, str]]) -> str:
-        """What was not typed: key, value, and the rule that it follows from."""
+        """The defaults used: key, value and rule."""
         return self.section("Defaults used", *(self.line(*one) for one in assumed))
 
 
 def sections_text(*sections: str) -> str:
-    """The sections that have lines, an empty line between them."""
+    """The sections with lines, separated by empty lines."""
     return "\n\n".join(section for section in sections if section)
 
 

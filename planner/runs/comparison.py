@@ -1,4 +1,4 @@
-"""Predicted beside measured: the ratio, the tolerance and the verdict, line by line."""
+"""Compares predicted and measured numbers: ratio, tolerance and verdict of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIME = 0.10
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a machine really did; None is not measured there. Bytes, seconds, FLOPs."""
+    """The measurements of a run; None: not measured. Bytes, seconds, FLOPs."""
 
     device: str
     device_name: str
@@ -56,7 +56,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One line: predicted, measured, measured / predicted, tolerance as a fraction, verdict.
+    """One row: predicted, measured, measured / predicted, tolerance as a fraction, verdict.
 
     A measured NaN or infinity is outside; it is named in the note, `measured` is None.
     """
@@ -74,7 +74,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All rows of a run, and its circumstances."""
+    """All rows of a run, with device and versions."""
 
     schema_version: int
     device_name: str
@@ -83,7 +83,7 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
 
     def outside(self, *, timing: bool) -> list[ComparisonRow]:
-        """Rows outside their tolerance; rows of time only where asked."""
+        """Rows outside their tolerance; rows of time only if `timing`."""
         return [r for r in self.rows if r.verdict == "outside" and (timing or not r.timing)]
 
 

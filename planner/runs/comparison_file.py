@@ -13,9 +13,9 @@ from planner.runs.directory import COMPARISON
 
 
 def load_comparison(directory: Path) -> Comparison:
-    """The comparison that a run left behind.
+    """The comparison that a run wrote.
 
-    Raises FileError when there is none, or when it is damaged or of another version.
+    Raises FileError if there is none, or it is damaged or has another version.
     """
     if not directory.is_dir():
         raise FileError(

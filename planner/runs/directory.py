@@ -1,6 +1,6 @@
-"""Run directories as they are while somebody else writes them: lines that grow, the lock, the log beside.
+"""Reads run directories while another process writes them: growing files, the lock, the log.
 
-Nothing here needs the trainer: what it writes is read, and who holds a run is asked of the kernel.
+Nothing here needs the trainer: its files are read, and the kernel says which process holds the lock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a file was read: `offset` bytes, always whole lines, of which `tail` are the last ones."""
+    """How far a file was read: `offset` bytes, always complete lines; `tail` are the last bytes."""
 
     offset: int = 0
     tail: bytes = b""
@@ -37,9 +37,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What is new in a file: its rows, the place behind them; `anew`: the file is another, all before is void.
+    """New rows of a file and the place after them; `anew`: the file was replaced, earlier rows are invalid.
 
-    more: whether whole lines may be left, because one reading has a limit.
+    more: whether complete lines may remain, because one read is limited.
     """
 
     rows: tuple[JsonObject, ...]
@@ -51,9 +51,9 @@ class Followed:
 def follow(path: Path, place: Place, most: int = MOST) -> Followed:
     """The rows of a JSON-lines file since `place`.
 
-    A last line without its end is left for later; a line that is no object is passed over. A file that is shorter than
-    before, or has other bytes before the place (`--resume` and rollbacks rewrite it), is read from its beginning. One
-    that is not there yet, or cannot be read, has no rows.
+    An incomplete last line is left for later; a line that is not an object is skipped. A file that is shorter than
+    before, or has other bytes before the place (`--resume` and rollbacks rewrite it), is read from its beginning. A
+    missing or unreadable file has no rows.
     """
     try:
         with path.open("rb") as file:
@@ -78,7 +78,7 @@ def _continues(file: int, place: Place) -> bool:
 
 
 def objects(lines: Iterable[str | bytes]) -> Iterator[JsonObject]:
-    """The JSON objects of lines, in order; a line that is none, such as one torn by a crash, is passed over."""
+    """The JSON objects of lines, in order; other lines, such as one cut by a crash, are skipped."""
     for line in lines:
         try:
             read = json.loads(line)
@@ -89,9 +89,9 @@ def objects(lines: Iterable[str | bytes]) -> Iterator[JsonObject]:
 
 
 def owner_of(directory: Path) -> int | None:
-    """The process that works in a run directory on this machine; None where none does.
+    """The process that works in a run directory on this machine, or None.
 
-    The lock's text is a process id, and the kernel says whether the lock is held: an id alone may be another's by now.
+    The lock's text is a process id, and the kernel says whether the lock is held: an id alone may be reused.
     """
     import fcntl  # not on Windows, where the trainer has no lock either
 
@@ -120,13 +120,13 @@ def _lives(process: int) -> bool:
 
 
 def catches(process: int, number: int) -> bool | None:
-    """Whether a process has a handler for a signal; None where this system does not tell."""
+    """Whether a process has a handler for a signal; None if this system does not report it."""
     found = _status(process, "SigCgt")
     return None if found is None else bool(int(found, 16) >> (number - 1) & 1)
 
 
 def resident_bytes(process: int) -> int | None:
-    """What a process holds of the machine's memory now; None where this system does not tell."""
+    """Resident memory of a process, bytes; None if this system does not report it."""
     found = _status(process, "VmRSS")
     return None if found is None else 1024 * int(found.split()[0])
 
@@ -140,7 +140,7 @@ def _status(process: int, key: str) -> str | None:
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a run has begun, or is about to, in a directory."""
+    """Whether a directory contains a run, started or about to start."""
     return any((directory / name).is_file() for name in TRACES)
 
 
@@ -166,7 +166,7 @@ def was_refused(directory: Path) -> bool:
 
 
 def runs_in(place: Path, most: int = 50) -> tuple[Path, ...]:
-    """The run directories in `place` and one floor below it, the latest first."""
+    """The run directories in `place` and its subdirectories, the latest first."""
     found: dict[Path, float] = {}
     for directory in (*_directories(place), *(inner for d in _directories(place) for inner in _directories(d))):
         if is_run(directory):
@@ -195,12 +195,12 @@ def beside(directory: Path, ending: str) -> Path:
 
 
 def log_of(directory: Path) -> Path:
-    """What the trainer says, where the planner started it."""
+    """The log of a trainer that the planner started."""
     return beside(directory, ".log")
 
 
 def new_directory(place: Path, stem: str = "run") -> Path:
-    """`run-1` or the first after it that has neither a directory nor files beside it."""
+    """`run-1`, or the next number without a directory or files of that name."""
     number = 1
     while any(p.exists() for p in _taken(place / f"{stem}-{number}")):
         number += 1
@@ -212,7 +212,7 @@ def _taken(directory: Path) -> tuple[Path, ...]:
 
 
 def log_lines(path: Path) -> list[str]:
-    """The last lines of a log since the last command in it, without control characters; [] where there is none."""
+    """The last lines of a log since its last command, without control characters; [] if there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

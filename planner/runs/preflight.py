@@ -1,4 +1,4 @@
-"""What a preflight found: one line per check, with what was measured, what was expected, why, and what mends it."""
+"""The result of a preflight: one row per check, with measured, expected, reason and remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ShownSample:
-    """A sample of the data: the beginnings of input and target, decoded (token ids where there is no decoder)."""
+    """A sample of the data: the beginnings of input and target, decoded (token ids without a decoder)."""
 
     index: int
     input: str
@@ -48,5 +48,5 @@ class Preflight:
     checks: tuple[Check, ...]
 
     def count(self, verdict: CheckVerdict) -> int:
-        """Checks that came out so."""
+        """Number of checks with a verdict."""
         return sum(check.verdict == verdict for check in self.checks)

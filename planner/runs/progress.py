@@ -1,4 +1,4 @@
-"""A run as far as it has come: the numbers of its log, each beside the one that was predicted."""
+"""The progress of a run: the numbers of its log with their predictions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Unit = Literal["step", "token", "token/s", "s", "byte", "1", "nat/token", "share
 
 @dataclass(frozen=True, slots=True)
 class RunFigure:
-    """One number of a run beside its prediction; None is unknown."""
+    """One number of a run with its prediction; None is unknown."""
 
     label: str
     unit: Unit
@@ -47,7 +47,7 @@ class RunFigure:
 
 
 class Series:
-    """A curve with a bounded number of points, evenly thinned; `at(step)` is the point at or before a step."""
+    """A curve with a limited number of points, evenly thinned; `at(step)` is the point at or before a step."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -55,7 +55,7 @@ class Series:
         self._every = 1
 
     def add(self, step: int, value: object) -> None:
-        """A point, where it is a finite number and its turn."""
+        """Add a point, if it is finite and due."""
         if isinstance(value, int | float) and math.isfinite(value) and (step % self._every == 0 or not self.steps):
             self.steps.append(step)
             self.values.append(float(value))
@@ -76,7 +76,7 @@ class Series:
 
 @dataclass(slots=True)
 class Record:
-    """What was read of a run so far. `read_on` reads what is new; everything else is a question to it."""
+    """The data of a run read so far; `read_on` reads new lines."""
 
     directory: Path
     metrics: Place = START
@@ -98,7 +98,7 @@ class Record:
     _compared: int | None = None
 
     def read_on(self) -> bool:
-        """Read what was written since the last time; whether more is left for the next call."""
+        """Read what was written since the last call; return whether more is left."""
         self._read_plan()
         self._read_comparison()
         rows = follow(self.directory / METRICS, self.metrics)
@@ -135,7 +135,7 @@ class Record:
             self.best_validation = min(validation, self.best_validation or validation)
 
     def _read_plan(self) -> None:
-        """plan.json and config.toml, where they are new: a continuation may have changed them."""
+        """Read plan.json and config.toml if they are new: a resume may have changed them."""
         try:
             made = ((self.directory / PLAN).stat().st_mtime_ns, (self.directory / CONFIG).stat().st_mtime_ns)
             if made != self._made:
@@ -148,7 +148,7 @@ class Record:
             pass  # not there yet, or of another version: its numbers are unknown
 
     def _read_comparison(self) -> None:
-        """The peak of the tensors' bytes, which is measured when the training is over."""
+        """The peak of the tensors' bytes, which is measured after training."""
         try:
             made = (self.directory / COMPARISON).stat().st_mtime_ns
             if made != self._compared:
@@ -162,13 +162,13 @@ class Record:
 
     @property
     def latest(self) -> list[float]:
-        """Seconds of the latest steps, of those that the present process made: a continuation has its own speed."""
+        """Seconds of the latest steps of the present process: a resumed run has its own speed."""
         first = _number(self.start, "step") or 0
         return [seconds for step, seconds in self.recent if step > first]
 
 
 def _number(values: Mapping[str, Any] | None, *keys: str) -> float | int | None:
-    """A number in nested objects; None where there is none."""
+    """A number in nested objects, or None."""
     found: Any = values
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -183,9 +183,9 @@ def _interval(values: Mapping[str, Any] | None, section: str, key: str) -> Inter
 
 
 def run_figures(record: Record, resident: int | None = None) -> tuple[RunFigure, ...]:
-    """The numbers of a run beside their predictions.
+    """The numbers of a run with their predictions.
 
-    resident: bytes that its process holds of the machine's memory, where it still lives.
+    resident: resident bytes of its process, if it is running.
     """
     row, plan = record.last, record.plan
     step = int(row["step"]) if row else 0
@@ -268,10 +268,10 @@ def _time_left(record: Record, step: int, steps: float | None) -> RunFigure:
 
 
 def stage(record: Record, *, owned: bool, alive: bool | None, code: int | None, asked: bool) -> RunStage:
-    """Where a run stands.
+    """The stage of a run.
 
-    owned: its lock is held. alive: whether the process that the planner started lives, None where it started none;
-    code: its exit code. asked: whether it was told to stop.
+    owned: its lock is held. alive: whether the process that the planner started is running, None if it started none;
+    code: its exit code. asked: whether it was asked to stop.
     """
     last = str(record.events[-1].get("event")) if record.events else ""
     closed = last in ("finished", "stopped", "diverged")

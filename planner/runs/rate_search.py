@@ -1,4 +1,4 @@
-"""The learning-rate range test: rates that rise exponentially, the smoothed loss, and the rate that it suggests.
+"""The learning-rate range test: exponentially rising rates, the smoothed loss, and the suggested rate.
 
 Source: Smith 2015, "Cyclical Learning Rates for Training Neural Networks" (arXiv 1506.01186), section 3.3. That
 the rate rises exponentially, and that the test ends where the loss explodes, is fastai's practice (Gugger 2018).
@@ -19,7 +19,7 @@ BELOW_MINIMUM = 10.0  # fastai's rule: the minimum itself is already too high, a
 
 @dataclass(frozen=True, slots=True)
 class RateSearch:
-    """One test: per step the rate, the loss and the smoothed loss in nats per token; the rates that follow, or None.
+    """One test: per step the rate, the loss and the smoothed loss in nats per token; the resulting rates, or None.
 
     minimum_rate: where the smoothed loss is lowest. steepest_rate: where it falls fastest over the rate's logarithm.
     suggested_peak_lr: the smaller of the steepest rate and a tenth of the minimum's.
@@ -36,12 +36,12 @@ class RateSearch:
 
 
 def rates_between(low: float, high: float, steps: int) -> tuple[float, ...]:
-    """`steps` rates from `low` to `high`, each the same factor above the one before."""
+    """`steps` rates from `low` to `high`, with a constant ratio."""
     return (*(low * (high / low) ** (i / (steps - 1)) for i in range(steps - 1)), high)
 
 
 def smoothed(losses: Sequence[float], share: float = SMOOTHING) -> tuple[float, ...]:
-    """Exponential mean of the losses, corrected for its start at 0 as Adam's moments are."""
+    """Exponential mean of the losses, with bias correction as for Adam's moments."""
     mean, found = 0.0, []
     for k, loss in enumerate(losses, start=1):
         mean = share * mean + (1 - share) * loss
@@ -50,7 +50,7 @@ def smoothed(losses: Sequence[float], share: float = SMOOTHING) -> tuple[float, 
 
 
 def has_exploded(losses: Sequence[float]) -> bool:
-    """Whether the last loss is no number, or the smoothed one a multiple of the lowest so far."""
+    """Whether the last loss is not finite, or the smoothed loss a multiple of its minimum."""
     if not math.isfinite(losses[-1]):
         return True
     curve = smoothed(losses)
@@ -58,7 +58,7 @@ def has_exploded(losses: Sequence[float]) -> bool:
 
 
 def search_of(rates: Sequence[float], losses: Sequence[float]) -> RateSearch:
-    """What a test shows; a last loss that is no number is left out. Rates rise exponentially, one per loss."""
+    """The result of a test; a loss that is not finite is left out. Rates rise exponentially, one per loss."""
     exploded = has_exploded(losses)
     kept = [loss for loss in losses if math.isfinite(loss)]
     used = tuple(rates[: len(kept)])
@@ -77,7 +77,7 @@ def search_of(rates: Sequence[float], losses: Sequence[float]) -> RateSearch:
 
 
 def csv_of(search: RateSearch) -> str:
-    """A line per step: number, rate, loss, smoothed loss."""
+    """CSV with one line per step: number, learning rate, loss, smoothed loss."""
     lines = ["step,learning_rate,loss,smoothed_loss"]
     rows = zip(search.rates, search.losses, search.smoothed, strict=True)
     lines += [f"{k},{rate!r},{loss!r},{mean!r}" for k, (rate, loss, mean) in enumerate(rows, start=1)]

@@ -15,7 +15,7 @@ from tests.gptplan.calling import BASE, Call
 def test_a_number_of_the_plan(call: Call) -> None:
     said = call("explain", "cost.usd", *BASE)
     assert said.code == 0 and said.out.startswith("cost.usd = ") and not said.err
-    for word in ("cost_of_hours", "LaTeX", "USD/hour", "assumed", "checked by", "gpu_hours = "):
+    for word in ("cost_of_hours", "LaTeX", "USD/hour", "defaults", "checked by", "gpu_hours = "):
         assert word in said.out
 
 

@@ -41,7 +41,7 @@ def schedule() -> str:
 
 
 def continuity() -> str:
-    """The joints of all kinds."""
+    """The breakpoints of all kinds."""
     words = "--peak-lr 3e-4 --warmup-steps 2000 --steps 100k --continuity"
     kinds = "kind=cosine,linear,polynomial,inverse_sqrt,constant,wsd"
     shown = command("schedule", *words.split(), "--over", kinds)

@@ -12,7 +12,7 @@ from planner.config.run import RunConfig
 from planner.counts.flops import Flops, flops_of
 from planner.counts.parameters import Parameters
 from planner.counts.run import Resolved, resolve
-from planner.counts.schedule import landmarks, schedule_rate
+from planner.counts.schedule import key_steps, schedule_rate
 from planner.counts.shape import Shape
 from planner.formulas import batch, cost
 from planner.formulas import throughput as speed
@@ -79,7 +79,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The learning rate's landmarks."""
+    """The learning rate at the key steps."""
 
     kind: str
     peak_lr: float
@@ -190,5 +190,5 @@ def _price_source(own: float | None, price: Price | None) -> str:
 def schedule_plan(run: Resolved) -> Schedule:
     """The learning rate at the key steps of the schedule."""
     s = run.config.schedule
-    points = tuple(Point(k, k * run.tokens_per_step, schedule_rate(s, run.steps, k)) for k in landmarks(s, run.steps))
+    points = tuple(Point(k, k * run.tokens_per_step, schedule_rate(s, run.steps, k)) for k in key_steps(s, run.steps))
     return Schedule(s.kind, s.peak_lr, s.min_lr, points)

@@ -66,24 +66,24 @@ def schedule(
     """
     from gptplan.output import show, show_json
     from planner.analysis.schedules import csv_text, curves_document, last_step, sampled_steps, steps_shown
-    from planner.counts.schedule import continuity as joints_of
+    from planner.counts.schedule import continuity as breakpoints_of
 
     curves = _curves(_with_kind(flags, kind), config, over)
     steps = steps_shown(at, every, last_step(curves))
     kinds = dict.fromkeys(curve.schedule.kind for curve in curves) if continuity else {}
-    joints = [(name, joints_of(name)) for name in kinds]
+    breakpoints = [(name, breakpoints_of(name)) for name in kinds]
     rows = csv_text(curves, steps or sampled_steps(curves)) if csv else ""
     to_stdout = str(csv) == "-"
     _write_files(curves, None if to_stdout else csv, rows, plot, force)
     if to_stdout:
         show(rows.rstrip("\n"))
     elif json:
-        show_json(curves_document(curves, steps, joints))
+        show_json(curves_document(curves, steps, breakpoints))
     else:
         from planner.report.schedule import schedule_summary
 
         width = shutil.get_terminal_size().columns
-        show(schedule_summary(curves, steps, joints, width=width, plain=not knows_all_characters()))
+        show(schedule_summary(curves, steps, breakpoints, width=width, plain=not knows_all_characters()))
 
 
 def _write_files(curves: tuple[Curve, ...], csv: Path | None, rows: str, plot: Path | None, force: bool) -> None:

@@ -11,7 +11,7 @@ from planner.config.options import flag
 from planner.config.run import Assumption, RunConfig, ScheduleConfig
 from planner.counts.parameters import parameters_of
 from planner.counts.run import steps_of, tokens_per_step
-from planner.counts.schedule import Joint, landmarks, schedule_rate
+from planner.counts.schedule import Breakpoint, key_steps, schedule_rate
 from planner.errors import InputError, UnknownNameError
 from planner.finding import Finding
 from planner.formulas import batch
@@ -37,7 +37,7 @@ class RatePoint:
 
 @dataclass(frozen=True, slots=True)
 class CurveDocument:
-    """A curve as it is printed: the rates at its landmarks, and at the steps that were asked for."""
+    """A curve as it is printed: the rates at its key steps, and at the steps that were asked for."""
 
     label: str
     schedule: ScheduleConfig
@@ -52,10 +52,10 @@ class CurveDocument:
 
 @dataclass(frozen=True, slots=True)
 class CurvesDocument:
-    """All curves; continuity: the joints of each kind, where they were asked for."""
+    """All curves; continuity: the breakpoints of each kind, where they were asked for."""
 
     curves: tuple[CurveDocument, ...]
-    continuity: dict[str, tuple[Joint, ...]]
+    continuity: dict[str, tuple[Breakpoint, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +160,12 @@ def last_step(curves: Sequence[Curve]) -> int:
 
 
 def marks_of(curves: Sequence[Curve]) -> tuple[int, ...]:
-    """The landmarks of all curves."""
-    return tuple(sorted({k for curve in curves for k in landmarks(curve.schedule, curve.steps)}))
+    """The key steps of all curves."""
+    return tuple(sorted({k for curve in curves for k in key_steps(curve.schedule, curve.steps)}))
 
 
 def sampled_steps(curves: Sequence[Curve], samples: int = SAMPLES) -> tuple[int, ...]:
-    """Evenly spread steps from 0 to the last, with the landmarks, at which a curve is drawn."""
+    """Evenly spread steps from 0 to the last, with the key steps, at which a curve is drawn."""
     last = last_step(curves)
     return tuple(sorted({last * i // samples for i in range(samples + 1)} | set(marks_of(curves))))
 
@@ -187,9 +187,9 @@ def _shared_tokens(curves: Sequence[Curve]) -> int | None:
 
 
 def curves_document(
-    curves: Sequence[Curve], steps: Sequence[int], joints: Sequence[tuple[str, Sequence[Joint]]]
+    curves: Sequence[Curve], steps: Sequence[int], breakpoints: Sequence[tuple[str, Sequence[Breakpoint]]]
 ) -> dict[str, Any]:
-    """A `CurvesDocument` as plain values: landmarks, the values at `steps`, findings, and the joints if asked for."""
+    """A `CurvesDocument` as plain values: key steps, values at `steps`, findings, and breakpoints if asked for."""
 
     def points(curve: Curve, marks: Sequence[int]) -> tuple[RatePoint, ...]:
         size = curve.tokens_per_step
@@ -202,14 +202,14 @@ def curves_document(
             steps=curve.steps,
             tokens_per_step=curve.tokens_per_step,
             warmup_share=float(batch.warmup_share(curve.schedule.warmup_steps, curve.steps)),
-            landmarks=points(curve, landmarks(curve.schedule, curve.steps)),
+            landmarks=points(curve, key_steps(curve.schedule, curve.steps)),
             values=points(curve, steps),
             findings=curve.findings(),
             assumptions=curve.assumptions,
         )
         for curve in curves
     ]
-    values = asdict(CurvesDocument(tuple(found), {kind: tuple(each) for kind, each in joints}))
+    values = asdict(CurvesDocument(tuple(found), {kind: tuple(each) for kind, each in breakpoints}))
     for each, curve in zip(values["curves"], curves, strict=True):
         each["schedule"] = curve.schedule.model_dump(mode="json")
         each["assumptions"] = [a.model_dump() for a in curve.assumptions]

@@ -1,6 +1,6 @@
-"""Which formula of `schedule.py` holds at which step: the pieces of a schedule, for numbers and for symbols alike.
+"""The segments of a schedule: which formula of `formulas/schedule.py` applies at which step, for numbers and symbols.
 
-The same pieces give the rate of every update and, with sympy symbols for the numbers, the proof that neighbours meet.
+The same segments give the learning rate of every update and, with sympy symbols, the proof of continuity.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = (*DECAYS, "wsd")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """A formula and the steps from `start` to `end` over which it holds."""
 
     name: str
@@ -47,21 +47,21 @@ class Piece:
         return self.formula(**{name: step if name == "step" else numbers[name] for name in names})
 
 
-def pieces(kind: str, numbers: Mapping[str, Num]) -> tuple[Piece, ...]:
-    """The pieces of a kind in their order, each beginning where the one before ends."""
+def segments(kind: str, numbers: Mapping[str, Num]) -> tuple[Segment, ...]:
+    """The segments of a kind in their order, each beginning where the one before ends."""
     warmup, steps = numbers["warmup_steps"], numbers["steps"]
-    first = Piece("warm-up", 0, warmup, warmup_rate)
+    first = Segment("warm-up", 0, warmup, warmup_rate)
     if kind == "wsd":
         turn = steps - numbers["cooldown_steps"]
-        return first, Piece("constant", warmup, turn, constant_rate), Piece("cooldown", turn, steps, cooldown_rate)
-    return first, Piece(kind, warmup, steps, DECAYS[kind])
+        return first, Segment("constant", warmup, turn, constant_rate), Segment("cooldown", turn, steps, cooldown_rate)
+    return first, Segment(kind, warmup, steps, DECAYS[kind])
 
 
 def schedule_rate(schedule: ScheduleConfig, steps: int, step: int) -> float:
     """Learning rate of update `step` = 1 … `steps`; 0 is where warm-up starts; past the end the last value stays."""
     step = min(step, steps)
     if step == schedule.warmup_steps:
-        return schedule.peak_lr  # exactly, whatever the rounding of either piece
+        return schedule.peak_lr  # exactly, whatever the rounding of either segment
     numbers = {
         "warmup_steps": schedule.warmup_steps,
         "root_start": max(schedule.warmup_steps, 1),
@@ -71,11 +71,11 @@ def schedule_rate(schedule: ScheduleConfig, steps: int, step: int) -> float:
         "min_lr": schedule.min_lr,
         "decay_power": schedule.decay_power,
     }
-    here = next(p for p in pieces(schedule.kind, numbers) if p.start < p.end and step <= p.end)
+    here = next(p for p in segments(schedule.kind, numbers) if p.start < p.end and step <= p.end)
     return float(here.rate(step, numbers))
 
 
-def landmarks(schedule: ScheduleConfig, steps: int) -> tuple[int, ...]:
+def key_steps(schedule: ScheduleConfig, steps: int) -> tuple[int, ...]:
     """Steps worth showing: start, middle and end of warm-up, quarters of the decay, the turn to a cooldown, the end."""
     warmup = schedule.warmup_steps
     marks = {0, warmup // 2, warmup, steps}
@@ -87,10 +87,10 @@ def landmarks(schedule: ScheduleConfig, steps: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
-    """Where two pieces meet, as symbols: what each gives there, and whether sympy finds them equal.
+class Breakpoint:
+    """Where two segments meet, as symbols: the value of each there, and whether sympy finds them equal.
 
-    At the last step there is no piece after, and `right` is what the kind promises there.
+    At the last step there is no next segment, and `right` is the final value of the kind.
     """
 
     at: str
@@ -101,8 +101,8 @@ class Joint:
     equal: bool
 
 
-def continuity(kind: str) -> tuple[Joint, ...]:
-    """The joints of a kind, shown with symbols: W warm-up, C cooldown and T steps, p peak, f floor, n power.
+def continuity(kind: str) -> tuple[Breakpoint, ...]:
+    """The breakpoints of a kind, shown with symbols: W warm-up, C cooldown and T steps, p peak, f min_lr, n power.
 
     The peak is written f + d with d >= 0, which is what "the floor is not above the peak" means to sympy.
     W is at least 1: without warm-up there is nothing to join.
@@ -120,15 +120,16 @@ def continuity(kind: str) -> tuple[Joint, ...]:
         "min_lr": floor,
         "decay_power": power,
     }
-    found, spelled = pieces(kind, numbers), {warmup: "W", steps: "T"}
+    found, spelled = segments(kind, numbers), {warmup: "W", steps: "T"}
 
-    def joint(at: Num, left: Piece, name: str, right: Num) -> Joint:
+    def meeting(at: Num, left: Segment, name: str, right: Num) -> Breakpoint:
         ours = sympy.simplify(left.rate(at, numbers))
         theirs = sympy.simplify(right)
         texts = [str(sympy.simplify(value.subs(above, peak - floor))) for value in (ours, theirs)]
-        return Joint(spelled.get(at, "T - C"), left.name, texts[0], name, texts[1], sympy.simplify(ours - theirs) == 0)
+        equal = sympy.simplify(ours - theirs) == 0
+        return Breakpoint(spelled.get(at, "T - C"), left.name, texts[0], name, texts[1], equal)
 
-    joints = [joint(a.end, a, b.name, b.rate(a.end, numbers)) for a, b in pairwise(found)]
+    breakpoints = [meeting(a.end, a, b.name, b.rate(a.end, numbers)) for a, b in pairwise(found)]
     tail = sympy.Max(floor, (floor + above) * sympy.sqrt(warmup / steps))  # never at the floor for sure
     promised = {"constant": floor + above, "inverse_sqrt": tail}.get(kind, floor)
-    return *joints, joint(steps, found[-1], "end", promised)
+    return *breakpoints, meeting(steps, found[-1], "end", promised)

@@ -1,7 +1,7 @@
 """The learning rate of each update: linear warm-up, then one of six decays.
 
-Update k = 1 … T uses the rate at k; the rate at 0 is only where warm-up starts. Which piece holds at a step is chosen
-in `rates.py`; each piece is arithmetic. The progress of a decay is q = (k - W) / (T - W).
+Update k = 1 … T uses the rate at k; warm-up starts from the rate at 0. `counts/schedule.py`
+chooses the segment of a step; each segment is arithmetic. The progress of a decay is q = (k - W) / (T - W).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from planner.analysis.schedules import Curve, last_step, marks_of
-from planner.counts.schedule import Joint
+from planner.counts.schedule import Breakpoint
 from planner.finding import Finding
 from planner.report.plot import legend, plot, with_cursor, with_second_scale
 from planner.report.text import WIDTH, Page, sections_text
@@ -18,7 +18,7 @@ WIDEST_PLOT = 100
 def schedule_summary(
     curves: Sequence[Curve],
     steps: Sequence[int],
-    joints: Sequence[tuple[str, Sequence[Joint]]],
+    breakpoints: Sequence[tuple[str, Sequence[Breakpoint]]],
     *,
     width: int,
     plain: bool,
@@ -36,7 +36,7 @@ def schedule_summary(
         page.section("Key steps", *_values(curves, marks_of(curves), page)),
         page.section("Values", *_values(curves, steps, page)) if steps else "",
         page.section("Learning rate over the steps", *drawn),
-        _continuity(joints, page) if joints else "",
+        _continuity(breakpoints, page) if breakpoints else "",
         page.section("Findings", *page.findings(_findings(curves))),
         page.defaults(sorted(assumed)),
     )
@@ -61,7 +61,7 @@ def reading(curve: Curve, step: int) -> str:
     return " · ".join(words)
 
 
-def landmark_lines(curve: Curve) -> list[str]:
+def key_step_lines(curve: Curve) -> list[str]:
     """Step, tokens and learning rate at the key steps."""
     return _values([curve], marks_of([curve]), Page(indent=0))
 
@@ -95,9 +95,9 @@ def _values(curves: Sequence[Curve], steps: Sequence[int], page: Page) -> list[s
     return page.table(rows, range(len(rows[0])))
 
 
-def _continuity(joints: Sequence[tuple[str, Sequence[Joint]]], page: Page) -> str:
+def _continuity(breakpoints: Sequence[tuple[str, Sequence[Breakpoint]]], page: Page) -> str:
     rows = [("kind", "at", "before", "after", "equal")]
-    for kind, each in joints:
+    for kind, each in breakpoints:
         for j in each:
             rows.append(
                 (kind, j.at, f"{j.left_piece}: {j.left}", f"{j.right_piece}: {j.right}", "yes" if j.equal else "NO")

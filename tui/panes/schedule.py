@@ -9,13 +9,13 @@ from textual.binding import Binding, BindingType
 from textual.reactive import var
 
 from planner.analysis.schedules import curve_of, sampled_steps
-from planner.report.schedule import cursor_plot, curve_title, landmark_lines, reading
+from planner.report.schedule import cursor_plot, curve_title, key_step_lines, reading
 from planner.report.text import wrap
 from tui.panes.pane import Pane
 from tui.session import View
 from tui.widgets.text import Text
 
-STOPS = 200  # of the cursor, beside the landmarks
+STOPS = 200  # of the cursor, besides the key steps
 LOWEST, HIGHEST = 4, 20  # rows of the plot
 
 
@@ -57,5 +57,5 @@ class SchedulePane(Pane):
         height = min(HIGHEST, max(LOWEST, self.size.height - len(read) - 3))  # two lines of axis, one of tokens
         self.query_one("#reading", Text).put("\n".join(read))
         self.query_one("#plot", Text).put("\n".join(cursor_plot(curve, step, width=room, height=height)))
-        lines = ["", *wrap(curve_title(curve), indent=0, width=room), *landmark_lines(curve)]
+        lines = ["", *wrap(curve_title(curve), indent=0, width=room), *key_step_lines(curve)]
         self.query_one("#landmarks", Text).put("\n".join(lines))

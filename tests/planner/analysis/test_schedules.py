@@ -91,7 +91,7 @@ def test_csv_reads_back_to_the_rates() -> None:
     assert csv_text([tokens], [10]).splitlines() == ["step,tokens,learning_rate", "10,10000,0.5"]
 
 
-def test_samples_hold_the_landmarks_and_both_ends() -> None:
+def test_samples_hold_the_key_steps_and_both_ends() -> None:
     found = sampled_steps(curves("warmup=7,2001"))
     assert {0, 7, 2001, 10_000} <= set(found) and 1000 < len(found) < 1020
     assert sampled_steps(curves("steps=2,3", Flags(peak_lr="1", warmup_steps="1"))) == (0, 1, 2, 3)

@@ -1,4 +1,4 @@
-"""Schedules: the worked answers of every kind, their joints by sympy, and what holds for any of them."""
+"""Schedules: the worked answers of every kind, their breakpoints by sympy, and what holds for any of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from planner.config.run import ScheduleConfig
-from planner.counts.schedule import KINDS, continuity, landmarks, schedule_rate
+from planner.counts.schedule import KINDS, continuity, key_steps, schedule_rate
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.flags import Flags
 from planner.inputs.schedule import schedule_alone
@@ -61,21 +61,22 @@ def test_answer(row: str, values: dict[str, Any], steps: int, step: int, rate: f
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_2_5_neighbouring_pieces_meet(kind: str) -> None:
-    """Both branches give the peak at W, a cooldown begins at the peak, and what decays ends at the floor."""
-    joints = continuity(kind)
-    assert all(joint.equal for joint in joints)
-    assert (joints[0].at, joints[0].left_piece, joints[0].left, joints[0].right) == ("W", "warm-up", "p", "p")
+def test_2_5_neighbouring_segments_meet(kind: str) -> None:
+    """Both branches give the peak at W, a cooldown begins at the peak, and a decay ends at min_lr."""
+    breakpoints = continuity(kind)
+    assert all(one.equal for one in breakpoints)
+    first = breakpoints[0]
+    assert (first.at, first.left_piece, first.left, first.right) == ("W", "warm-up", "p", "p")
     ends = {"constant": "p", "inverse_sqrt": "Max(f, sqrt(W)*p/sqrt(T))"}
-    assert (joints[-1].at, joints[-1].left) == ("T", ends.get(kind, "f"))
-    assert [j.at for j in joints[1:-1]] == (["T - C"] if kind == "wsd" else [])
+    assert (breakpoints[-1].at, breakpoints[-1].left) == ("T", ends.get(kind, "f"))
+    assert [j.at for j in breakpoints[1:-1]] == (["T - C"] if kind == "wsd" else [])
 
 
 def test_a_gap_between_pieces_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from planner.counts import schedule as rates
 
     monkeypatch.setitem(rates.DECAYS, "cosine", rates.warmup_rate)
-    assert [joint.equal for joint in continuity("cosine")] == [True, False]
+    assert [one.equal for one in continuity("cosine")] == [True, False]
 
 
 STEPS = st.integers(1, 10**6)
@@ -114,9 +115,9 @@ def test_a_rate_lies_between_floor_and_peak_and_falls_after_warm_up(
 
 
 @given(drawn=schedules())
-def test_landmarks_lie_within_the_run(drawn: tuple[ScheduleConfig, int]) -> None:
+def test_key_steps_lie_within_the_run(drawn: tuple[ScheduleConfig, int]) -> None:
     schedule, steps = drawn
-    marks = landmarks(schedule, steps)
+    marks = key_steps(schedule, steps)
     assert marks[0] == 0 and marks[-1] == steps and schedule.warmup_steps in marks
     assert list(marks) == sorted(set(marks)) and len(marks) <= 7
 
@@ -150,7 +151,7 @@ def test_defaults_and_their_rules() -> None:
     assert alone(steps="10").kind == "cosine"
     assert alone(steps="10", schedule="polynomial").decay_power == 2.0
     unused = schedule_alone(Flags(peak_lr="3e-4", steps="10_000", schedule="constant"))[2]
-    assert "no use" in next(a.source for a in unused if a.key == "min_lr")
+    assert "does not use it" in next(a.source for a in unused if a.key == "min_lr")
 
 
 def test_a_floor_in_percent_is_a_share_of_the_peak() -> None:

@@ -16,7 +16,7 @@ from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.report.markdown import markdown
 from planner.report.memory_bars import COMPONENT_SIGNS, DEVICE, NAMES, cells_of, component_table, memory_bars
-from planner.report.schedule import cursor_plot, landmark_lines, reading
+from planner.report.schedule import cursor_plot, key_step_lines, reading
 from planner.units import format_bytes
 
 
@@ -83,7 +83,7 @@ def test_the_cursor_stands_over_its_step(plan, width):
         assert f"step {step:,} of" in reading(curve, step)
     assert "10B tokens" in lines[-1] and f"{curve.steps:,}" in lines[-2]
     assert "100 % of the peak" in reading(curve, plan.config.schedule.warmup_steps)
-    assert len(landmark_lines(curve)) == 8
+    assert len(key_step_lines(curve)) == 8
 
 
 def test_every_field_has_a_label_and_stands_in_one_panel():

@@ -26,6 +26,7 @@ from benchmarks.accuracy_mapping import DATA, Case, Excluded, case_of, is_pretra
 from benchmarks.accuracy_text import report
 from benchmarks.memory_rows import Row, read_rows
 from planner import presets
+from planner.counts.run import resolve
 from planner.errors import PlanError
 from planner.interval import Interval
 from planner.memory.device import device_memory
@@ -86,7 +87,7 @@ def verdict_of(case: Case) -> bool | None:
     if not case.buffers:
         return memory.fits
     gpu = presets.gpu(case.config.hardware.gpu)
-    return device_memory(case.config, gpu, memory.peak_requested_bytes, buffers=case.buffers).fits
+    return device_memory(resolve(case.config), gpu, memory.peak_requested_bytes, buffers=case.buffers).fits
 
 
 def signed_error(predicted: float, low: float, high: float) -> float:

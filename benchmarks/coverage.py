@@ -22,6 +22,7 @@ from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of,
 from planner import presets
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
+from planner.counts.run import resolve
 from planner.memory.coverage import not_covered
 
 FILE = Path(__file__).parent / "data" / "coverage.toml"
@@ -137,7 +138,7 @@ def closed_form_cells() -> Mapping[Cell, str]:
         recipes = trainable if name in PLAIN else CLOSED_FORM_RECIPES
         for mode, recipe in itertools.product(case.get("checkpointing", CHECKPOINTING), recipes):
             config = config_of(Row(name, runtime, recipe, mode))
-            why = not_covered(config) or ""
+            why = not_covered(resolve(config)) or ""
             for choice in chosen(config):
                 cell = (*choice, runtime, mode)
                 found[cell] = found.get(cell, why) and why

@@ -32,6 +32,7 @@ from benchmarks.memory_reference import (
     simulated_allocations,
 )
 from benchmarks.option_cases import PLAIN, Row, config_of, long_config_of, long_rows, rows
+from planner.counts.run import resolve
 from planner.memory.phases import simulate_run
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,7 +55,7 @@ def of_micro_batch(row: Row) -> Iterator[dict[str, Any]]:
     config = config_of(row)
     simulated, replayed = simulated_allocations(config), pytorch_allocations(config)
     yield compared(row.id, "micro-batch peak", _peak(simulated), _peak(replayed), difference_of(replayed, simulated))
-    predicted, real = simulate_run(config).saved_by_operator, saved_bytes(config)
+    predicted, real = simulate_run(resolve(config)).saved_by_operator, saved_bytes(config)
     parts = [name for name in {**predicted, **real} if predicted.get(name, 0) != real.get(name, 0)]
     yield compared(row.id, "saved bytes", sum(predicted.values()), sum(real.values()), ", ".join(parts))
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
-from planner.counts.run import recipe_of, tokens_per_step
+from planner.counts.run import recipe_of, resolve, tokens_per_step
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.ledger import Ledger
@@ -47,7 +47,7 @@ def simulated_allocations(config: RunConfig) -> Made:
     recipe = recipe_of(config)
     autograd.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
     autograd.gradients_exist = config.training.accumulation > 1
-    context = simulation_context(config)
+    context = simulation_context(resolve(config))
     if (
         config.training.returns_logits and config.training.accumulation > 1
     ):  # those of the micro-batch before are still there
@@ -130,7 +130,7 @@ class PhasePeaks:
 def phase_peaks(config: RunConfig) -> list[PhasePeaks]:
     """The peaks of every phase of two steps, evaluation, save and resume."""
     replayed = pytorch_track(config).by_phase()
-    return [PhasePeaks(p.phase, p.peak_bytes, replayed[p.phase]) for p in simulate_run(config).phases]
+    return [PhasePeaks(p.phase, p.peak_bytes, replayed[p.phase]) for p in simulate_run(resolve(config)).phases]
 
 
 def saved_bytes(config: RunConfig) -> dict[str, int]:

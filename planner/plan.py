@@ -89,13 +89,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is predicted for a config."""
+    """Everything that is predicted for a config. run: the config and what it comes to."""
 
-    config: RunConfig
+    run: Resolved
     tokens: Tokens
-    nominal_parameters: int
-    parameters: Parameters
-    shape: Shape
     flops: Flops
     batch: Batch
     memory: Memory
@@ -103,6 +100,26 @@ class Plan:
     time: Time
     cost: Cost
     schedule: Schedule
+
+    @property
+    def config(self) -> RunConfig:
+        """What the user chose."""
+        return self.run.config
+
+    @property
+    def shape(self) -> Shape:
+        """The model's shape."""
+        return self.run.shape
+
+    @property
+    def parameters(self) -> Parameters:
+        """The exact counts of parameters."""
+        return self.run.parameters
+
+    @property
+    def nominal_parameters(self) -> int:
+        """The N of 6*N*D: the number typed, else the exact count."""
+        return self.run.nominal_parameters
 
 
 def estimate(config: RunConfig, *, replay: bool = False) -> Plan:
@@ -118,11 +135,8 @@ def estimate(config: RunConfig, *, replay: bool = False) -> Plan:
     throughput = throughput_of(run, flops)
     time = time_of(run, throughput)
     return Plan(
-        config=config,
+        run=run,
         tokens=Tokens(run.requested_tokens, run.trained_tokens),
-        nominal_parameters=run.nominal_parameters,
-        parameters=run.parameters,
-        shape=run.shape,
         flops=flops,
         batch=batch_plan(run),
         memory=memory_breakdown(run, replay),

@@ -36,14 +36,14 @@ FIT_SEARCHES = (
 def search_fit(fit: FitSearch, form_state: FormState) -> FitResult:
     """Search with the simulated allocator, as the findings do."""
     plan = flags_result(form_state.flags, form_state.session, replay=False).plan
-    memory, config = plan.memory, plan.config
+    memory = plan.memory
     if memory.usable_bytes is None:
-        return FitResult(None, "? unknown", f"the usable memory of {config.hardware.gpu} is not known")
+        return FitResult(None, "? unknown", f"the usable memory of {plan.config.hardware.gpu} is not known")
     capacity = memory.usable_bytes - (memory.context_bytes or 0)
     if fit.micro_batch:
-        change = largest_change(config, capacity, partial(predicted_peak, replay=True))
+        change = largest_change(plan.run, capacity, partial(predicted_peak, replay=True))
     else:
-        change = what_fits(config)
+        change = what_fits(plan.run)
     if change is None:
         return FitResult(None, "✗ nothing fits", f"not even a micro-batch of one sequence: {LARGER}")
     usable, context = format_bytes(memory.usable_bytes), format_bytes(memory.context_bytes)

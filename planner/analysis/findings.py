@@ -8,7 +8,6 @@ from datetime import date
 from planner.analysis.fitting import needed_bytes, with_remedies
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
 from planner.config.run import CPU
-from planner.counts.run import recipe_of
 from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
 from planner.memory.coverage import not_covered
@@ -74,7 +73,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
             f"memory and speed are those of the same model without {', '.join(parts)}; `gptplan run` does not train it",
             "parameters and FLOPs are counted in full; measure the memory of a step in the program that trains it",
         )
-    uncounted = not_covered(plan.config)
+    uncounted = not_covered(plan.run)
     if uncounted is not None:
         yield Finding(
             "warning",
@@ -143,7 +142,7 @@ def _optimizer(plan: Plan) -> Iterator[Finding]:
 
 def _rest(plan: Plan) -> Iterator[Finding]:
     model, config = plan.config.model, plan.config
-    recipe = recipe_of(config)
+    recipe = plan.run.recipe
     if not recipe.trainable:
         yield Finding(
             "note",

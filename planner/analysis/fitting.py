@@ -16,7 +16,7 @@ from typing import Any
 from planner.config.options import BY_KEY, value_at
 from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
 from planner.counts.flops import flops_of
-from planner.counts.run import resolve
+from planner.counts.run import Resolved
 from planner.finding import Finding
 from planner.inputs.flags import Flags
 from planner.memory.breakdown import Memory, memory_breakdown
@@ -26,7 +26,7 @@ from planner.rules import rules
 from planner.step_time.throughput import throughput_of
 from planner.units import format_bytes, format_fraction, told_apart
 
-PeakOf = Callable[[RunConfig], int]
+PeakOf = Callable[[Resolved], int]
 LARGEST_TRIED = 4096  # sequences in one micro-batch
 BLOCKS_PER_RECOMPUTED = (8, 4, 2, 1)  # one block of so many is recomputed, cheapest first
 # the rule for reserved bytes may be wrong by this much of the capacity; within it the allocator is simulated
@@ -38,9 +38,9 @@ SAME_TIME = 0.005
 
 @dataclass(frozen=True, slots=True)
 class FittingChange:
-    """A config that fits, the flags that lead to it, its predicted peak, and its step's time over the old one's."""
+    """A run that fits, the flags that lead to it, its predicted peak, and its step's time over the old one's."""
 
-    config: RunConfig
+    run: Resolved
     flags: tuple[str, ...]
     peak_bytes: int
     time_ratio: float
@@ -57,19 +57,19 @@ class FittingChange:
         return f"a step takes about {format_fraction(slower)} longer" if slower > 0.0005 else "no slower"
 
 
-def what_fits(config: RunConfig, below: float = 1.0) -> FittingChange | None:
+def what_fits(run: Resolved, below: float = 1.0) -> FittingChange | None:
     """The cheapest change after which the config needs at most the fraction `below` of its device's usable memory.
 
     Where there is none, the cheapest with which the allocator gets by if it frees unused segments and tries again. A
     change without flags where that is the config itself; None where nothing fits, or the usable memory is unknown.
     """
-    memory = _memory(config, replay=False)
+    memory = memory_breakdown(run, replay=False)
     if memory.usable_bytes is None:
         return None
     context = memory.context_bytes or 0
     capacity = memory.usable_bytes - context
-    found = smallest_change(config, int(below * memory.usable_bytes) - context)
-    return found or smallest_change(config, capacity, _peak_with_retries)
+    found = smallest_change(run, int(below * memory.usable_bytes) - context)
+    return found or smallest_change(run, capacity, _peak_with_retries)
 
 
 def with_remedies(plan: Plan, found: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -77,7 +77,7 @@ def with_remedies(plan: Plan, found: Sequence[Finding]) -> tuple[Finding, ...]:
     nearly = rules("roofline")["memory"]["nearly_full"]
     limits = {"does_not_fit": 1.0, "allocator_thrash": 1.0, "nearly_full": nearly}
     return tuple(
-        replace(f, remedy=_remedy(plan.memory, what_fits(plan.config, limits[f.code]))) if f.code in limits else f
+        replace(f, remedy=_remedy(plan.memory, what_fits(plan.run, limits[f.code]))) if f.code in limits else f
         for f in found
     )
 
@@ -96,12 +96,12 @@ def needed_bytes(memory: Memory) -> int:
     return memory.peak_requested_bytes if memory.device_used_bytes is None else memory.device_used_bytes
 
 
-def predicted_peak(config: RunConfig, replay: bool = False) -> int:
+def predicted_peak(run: Resolved, replay: bool = False) -> int:
     """Peak to compare with a device's capacity, bytes: reserved by the allocator on a GPU, requested on a processor.
 
     replay: the simulated allocator (10 to 100 ms), else a rule. The context is not in it.
     """
-    memory = _memory(config, replay)
+    memory = memory_breakdown(run, replay)
     reserved = memory.peak_reserved_bytes.value
     return memory.peak_requested_bytes if reserved is None else reserved
 
@@ -109,80 +109,77 @@ def predicted_peak(config: RunConfig, replay: bool = False) -> int:
 def close_peak(capacity_bytes: int) -> PeakOf:
     """`predicted_peak` by rule where that is clearly below or above the capacity, else by the simulated allocator."""
 
-    def peak_of(config: RunConfig) -> int:
-        by_rule = predicted_peak(config)
+    def peak_of(run: Resolved) -> int:
+        by_rule = predicted_peak(run)
         clear = abs(by_rule - capacity_bytes) > RULE_ERROR * capacity_bytes
-        return by_rule if clear else predicted_peak(config, replay=True)
+        return by_rule if clear else predicted_peak(run, replay=True)
 
     return peak_of
 
 
-def _peak_with_retries(config: RunConfig) -> int:
+def _peak_with_retries(run: Resolved) -> int:
     """The allocated bytes where the allocator gets by with them, by freeing unused segments; else the reserved."""
-    m = _memory(config, replay=True)
+    m = memory_breakdown(run, replay=True)
     needed = m.peak_allocated_bytes.value if m.fits else m.peak_reserved_bytes.value
     return m.peak_requested_bytes if needed is None else needed
 
 
-def _memory(config: RunConfig, replay: bool) -> Memory:
-    return memory_breakdown(resolve(config), replay)
-
-
-def largest_micro_batch(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> int | None:
+def largest_micro_batch(run: Resolved, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> int | None:
     """The largest micro-batch of the same global batch whose peak fits; None where one sequence is too much.
 
     At most the config's own: it is the one that did not fit, or that somebody chose.
     """
-    divisors = _divisors(config)
+    divisors = _divisors(run.config)
     # the peak grows with the micro-batch, so that the largest is found by halving
-    count = bisect_left(divisors, True, key=lambda micro: peak_of(with_micro_batch(config, micro)) > capacity_bytes)
+    count = bisect_left(divisors, True, key=lambda micro: peak_of(with_micro_batch(run, micro)) > capacity_bytes)
     return divisors[count - 1] if count else None
 
 
-def largest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> FittingChange | None:
+def largest_change(run: Resolved, capacity_bytes: int, peak_of: PeakOf = predicted_peak) -> FittingChange | None:
     """The change to the largest micro-batch of the same global batch whose peak fits, above the config's own too.
 
     None where one sequence is too much; a change without flags where the config has it already.
     """
-    whole = with_micro_batch(config, config.training.micro_batch * config.training.accumulation)
+    training = run.config.training
+    whole = with_micro_batch(run, training.micro_batch * training.accumulation)
     micro = largest_micro_batch(whole, capacity_bytes, peak_of)
     if micro is None:
         return None
-    found = with_micro_batch(config, micro)
-    return FittingChange(found, flags_between(config, found), peak_of(found), _launch_ratio(config, found))
+    found = with_micro_batch(run, micro)
+    return FittingChange(found, flags_between(run, found), peak_of(found), _launch_ratio(run, found))
 
 
-def with_micro_batch(config: RunConfig, micro: int) -> RunConfig:
+def with_micro_batch(run: Resolved, micro: int) -> Resolved:
     """The same global batch in micro-batches of `micro` sequences, which must divide it."""
-    per_device = config.training.micro_batch * config.training.accumulation
+    per_device = run.config.training.micro_batch * run.config.training.accumulation
     assert per_device % micro == 0, (per_device, micro)
-    return _with(config, training={"micro_batch": micro, "accumulation": per_device // micro})
+    return run.computed_with(training={"micro_batch": micro, "accumulation": per_device // micro})
 
 
-def smallest_change(config: RunConfig, capacity_bytes: int, peak_of: PeakOf | None = None) -> FittingChange | None:
+def smallest_change(run: Resolved, capacity_bytes: int, peak_of: PeakOf | None = None) -> FittingChange | None:
     """The change that costs the least predicted time among those whose peak is at most `capacity_bytes`.
 
     Where times are the same to half a percent, the one with fewer flags. None where nothing fits; a change without
     flags where the config fits as it is. peak_of: `close_peak` by default.
     """
     fits = peak_of or close_peak(capacity_bytes)
-    for change in sorted(every_change(config), key=_order):
-        peak = fits(change.config)
+    for change in sorted(every_change(run), key=_order):
+        peak = fits(change.run)
         if peak <= capacity_bytes:
             return replace(change, peak_bytes=peak)
     return None
 
 
-def every_change(config: RunConfig) -> Iterator[FittingChange]:
+def every_change(run: Resolved) -> Iterator[FittingChange]:
     """Every change that is tried, with its predicted time; its peak is 0, not computed yet."""
-    divisors = _divisors(config)
-    launches = {micro: _launch_ratio(config, with_micro_batch(config, micro)) for micro in divisors}
-    before = _executed_flops(config)
-    for variant in _variants(config):
-        recomputed = _executed_flops(variant) / before
+    divisors = _divisors(run.config)
+    launches = {micro: _launch_ratio(run, with_micro_batch(run, micro)) for micro in divisors}
+    before = flops_of(run).per_token_hardware
+    for variant in _variants(run):
+        recomputed = flops_of(variant).per_token_hardware / before
         for micro in divisors:
             tried = with_micro_batch(variant, micro)
-            yield FittingChange(tried, flags_between(config, tried), 0, recomputed * launches[micro])
+            yield FittingChange(tried, flags_between(run, tried), 0, recomputed * launches[micro])
 
 
 def _divisors(config: RunConfig) -> list[int]:
@@ -195,13 +192,13 @@ def _order(change: FittingChange) -> tuple[int, int, float]:
     return round(change.time_ratio / SAME_TIME), len(change.flags), change.time_ratio
 
 
-def _variants(config: RunConfig) -> Iterator[RunConfig]:
+def _variants(run: Resolved) -> Iterator[Resolved]:
     """Every combination of the choices, the config's own first; only those whose memory is counted."""
-    known = not_covered(config) is None
+    config, known = run.config, not_covered(run) is None
     for hardware, optimizer, loss, recomputed in product(
         _allocators(config), _implementations(config), _losses(config), _checkpointings(config)
     ):
-        tried = _with(config, training=loss | recomputed, optimizer=optimizer, hardware=hardware)
+        tried = run.computed_with(training=loss | recomputed, optimizer=optimizer, hardware=hardware)
         if not known or not_covered(tried) is None:
             yield tried
 
@@ -241,21 +238,10 @@ def _more_often(config: RunConfig, mode: str, below: int) -> list[dict[str, Any]
     ]
 
 
-def _with(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
-    return config.model_copy(
-        update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-    )
-
-
-def _executed_flops(config: RunConfig) -> int:
-    """FLOPs executed per token: more where blocks are recomputed."""
-    return flops_of(resolve(config)).per_token_hardware
-
-
-def _launch_ratio(old: RunConfig, new: RunConfig) -> float:
+def _launch_ratio(old: Resolved, new: Resolved) -> float:
     """Predicted time of a step in smaller micro-batches over the old one's; 1 where the speed is unknown."""
-    divided = with_micro_batch(old, new.training.micro_batch)
-    before, after = (throughput_of(run, flops_of(run)).step_seconds.value for run in (resolve(old), resolve(divided)))
+    divided = with_micro_batch(old, new.config.training.micro_batch)
+    before, after = (throughput_of(run, flops_of(run)).step_seconds.value for run in (old, divided))
     return after / before if before and after else 1.0
 
 
@@ -270,10 +256,10 @@ CHANGED = (
 )
 
 
-def flags_between(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
+def flags_between(old: Resolved, new: Resolved) -> tuple[str, ...]:
     """The flags that make `new` of `old`, such as ("--micro-batch 4", "--accumulation 8")."""
-    changed = (BY_KEY[key] for key in CHANGED if value_at(old, key) != value_at(new, key))
-    return tuple(f"{option.flag} {value_at(new, option.key)}" for option in changed)
+    changed = (BY_KEY[key] for key in CHANGED if value_at(old.config, key) != value_at(new.config, key))
+    return tuple(f"{option.flag} {value_at(new.config, option.key)}" for option in changed)
 
 
 def flags_with(flags: Flags, change: FittingChange) -> Flags:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from planner.config.run import CPU, ScheduleConfig
-from planner.counts.run import recipe_of
 from planner.counts.schedule import schedule_rate
 from planner.finding import Finding
 from planner.formulas import batch
@@ -108,7 +107,7 @@ def repetition_findings(tokens: int, dataset_tokens: int) -> Iterator[Finding]:
 def precision_findings(plan: Plan) -> Iterator[Finding]:
     """Products in fp32 on a card that has bf16."""
     hardware = plan.config.hardware
-    if hardware.gpu == CPU or recipe_of(plan.config).compute_dtype != "fp32":
+    if hardware.gpu == CPU or plan.run.recipe.compute_dtype != "fp32":
         return
     if gpu(hardware.gpu).peak_dense_flops.get("bf16"):
         yield Finding(

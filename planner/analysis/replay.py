@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.memory.allocator import AllocationEvent, replay_allocations
 from planner.memory.eager.context import simulation_context
 from planner.memory.micro_batch import block_runs
@@ -78,7 +79,7 @@ def few_layers(config: RunConfig, whole: bool | None) -> tuple[int, ...]:
     whole: None lets the depth decide.
     """
     layers = config.model.layers
-    _, unit, times = max(block_runs(simulation_context(config)), key=lambda run: (run[2], run[0]))
+    _, unit, times = max(block_runs(simulation_context(resolve(config))), key=lambda run: (run[2], run[0]))
     if whole or (whole is None and layers <= WHOLE) or times <= FEW[-1]:
         return (layers,)
     return tuple(layers - unit * (times - few) for few in FEW)
@@ -108,13 +109,14 @@ def trace_report(
     seen = {p.phase: p for p in drawn_on(depths, replays, layers)}
     extrapolated = depths != (layers,)
     phases = []
-    for p in simulate_run(config).phases:
+    run = resolve(config)
+    for p in simulate_run(run).phases:
         replayed = round(seen[p.phase].peak_bytes)
         operator = seen[p.phase].operator
         phases.append(TracedPhase(p.phase, p.peak_bytes, replayed, p.peak_bytes - replayed, operator, p.at_peak))
     if extrapolated:
         events = []
-        simulate_run(config, events=events)
+        simulate_run(run, events=events)
     return TraceReport(
         model=config.model.name,
         layers=layers,

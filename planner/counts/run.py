@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from planner import presets
 from planner.config.run import CPU, RunConfig
@@ -33,6 +34,14 @@ class Resolved:
     steps: int
     requested_tokens: int
     trained_tokens: int
+
+    def computed_with(self, **sections: dict[str, Any]) -> Resolved:
+        """The same training with a step that is computed another way: same model, global batch, recipe and GPU.
+
+        sections: the changed values by section, such as training={"loss": "chunked"}. Nothing is resolved again.
+        """
+        changed = {name: getattr(self.config, name).model_copy(update=values) for name, values in sections.items()}
+        return replace(self, config=self.config.model_copy(update=changed))
 
 
 def resolve(config: RunConfig) -> Resolved:
@@ -76,9 +85,9 @@ def recipe_of(config: RunConfig) -> Recipe:
     return presets.recipe(config.training.recipe)
 
 
-def moments_dtype(config: RunConfig) -> str | None:
+def moments_dtype(config: RunConfig, recipe: Recipe) -> str | None:
     """Type of the optimizer's moments: the one chosen, else the recipe's; None: that of the weights it updates."""
-    return config.optimizer.state_dtype or recipe_of(config).moments_dtype
+    return config.optimizer.state_dtype or recipe.moments_dtype
 
 
 def sequences_per_step(config: RunConfig) -> int:

@@ -56,17 +56,17 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     architecture has parts that the reference model does not (`untrained.py`), they are those without these parts: what
     the allocator needs is unknown, and so is whether it fits, unless weights, gradients and moments alone do not.
     """
-    config, gpu, counts, recipe = run.config, run.gpu, run.parameters, run.recipe
+    gpu, counts, recipe = run.gpu, run.parameters, run.recipe
     # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
-    simulated = simulate_run(config, on_gpu=gpu is not None)
+    simulated = simulate_run(run, on_gpu=gpu is not None)
     largest, saved = simulated.max_by_component, simulated.saved_by_operator
     peak = max(simulated.phases, key=lambda p: p.peak_bytes)
-    optimizer = optimizer_memory(config)
-    usable = gpu.usable_bytes if gpu else _host_memory(config)
-    missing = bool(untrained_parts(config.model))
+    optimizer = optimizer_memory(run)
+    usable = gpu.usable_bytes if gpu else _host_memory(run.config)
+    missing = bool(untrained_parts(run.config.model))
     replay = replay and not missing
-    device = device_memory(config, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
-    if gpu and not_covered(config) is not None:
+    device = device_memory(run, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    if gpu and not_covered(run) is not None:
         device = _bounded(device, simulated.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(run))))
     if missing:
         device = _of_state(device, _state_bytes(simulated.phases) + (device.context or 0), usable)
@@ -123,7 +123,7 @@ def _of_state(device: Device, least: int, usable: int | None) -> Device:
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:
     """Bytes of a checkpoint's files: the updated weights and the optimizer state, without what all tensors share."""
-    weights = int(memory.weights_bytes(run.parameters.total, updated_itemsize(run.config)))
+    weights = int(memory.weights_bytes(run.parameters.total, updated_itemsize(run)))
     entries = run.parameters.tensors + sum(times for _, times in optimizer.storages)
     return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
 

@@ -8,46 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from planner.config.run import RunConfig
-from planner.counts.run import recipe_of
+from planner.counts.run import Resolved
 from planner.formulas.itemsize import FP32
 
-Exclusion = tuple[str, Callable[[RunConfig], bool]]
+Exclusion = tuple[str, Callable[[Resolved], bool]]
 
 _MAX_BLOCKS = 10_000  # every block is simulated; no model has a tenth of these
 # excluded from both closed forms
 _BOTH: tuple[Exclusion, ...] = (
-    (f"more than {_MAX_BLOCKS:,} blocks", lambda c: c.model.layers > _MAX_BLOCKS),
-    ("experts", lambda c: c.model.moe is not None),
-    ("latent attention", lambda c: c.model.mla is not None),
-    ("a parallel residual", lambda c: c.model.residual != "sequential"),
-    ("norms after the sub-layers", lambda c: c.model.norm_placement != "pre"),
-    ("a norm of the embedding", lambda c: c.model.embedding_norm),
-    ("document masking", lambda c: c.training.document_masking),
-    ("a loss in chunks", lambda c: c.training.loss != "plain"),
+    (f"more than {_MAX_BLOCKS:,} blocks", lambda run: run.config.model.layers > _MAX_BLOCKS),
+    ("experts", lambda run: run.config.model.moe is not None),
+    ("latent attention", lambda run: run.config.model.mla is not None),
+    ("a parallel residual", lambda run: run.config.model.residual != "sequential"),
+    ("norms after the sub-layers", lambda run: run.config.model.norm_placement != "pre"),
+    ("a norm of the embedding", lambda run: run.config.model.embedding_norm),
+    ("document masking", lambda run: run.config.training.document_masking),
+    ("a loss in chunks", lambda run: run.config.training.loss != "plain"),
 )
 _COMPILED: tuple[Exclusion, ...] = (
-    ("attention written out", lambda c: c.training.attention_kernel != "flash"),
-    ("dropout", lambda c: c.training.dropout > 0),
+    ("attention written out", lambda run: run.config.training.attention_kernel != "flash"),
+    ("dropout", lambda run: run.config.training.dropout > 0),
     (
         "selective or offloaded checkpointing",
-        lambda c: c.training.activation_checkpointing not in ("none", "full"),
+        lambda run: run.config.training.activation_checkpointing not in ("none", "full"),
     ),
-    ("checkpointing of every k-th block", lambda c: c.training.activation_checkpointing_every != 1),
+    ("checkpointing of every k-th block", lambda run: run.config.training.activation_checkpointing_every != 1),
     (
         "fp32 with norms of queries and keys, or with norms without gains",
-        lambda c: (
-            recipe_of(c).compute_bytes == FP32 and (c.model.qk_norm != "none" or c.model.norm_parameters == "none")
+        lambda run: (
+            run.recipe.compute_bytes == FP32
+            and (run.config.model.qk_norm != "none" or run.config.model.norm_parameters == "none")
         ),
     ),
 )
 _FUSED: tuple[Exclusion, ...] = (
-    ("norms of queries and keys", lambda c: c.model.qk_norm != "none"),
-    ("a GELU written out", lambda c: c.model.mlp == "gelu-written-out"),
-    ("offloaded checkpointing", lambda c: c.training.activation_checkpointing == "offloaded"),
+    ("norms of queries and keys", lambda run: run.config.model.qk_norm != "none"),
+    ("a GELU written out", lambda run: run.config.model.mlp == "gelu-written-out"),
+    ("offloaded checkpointing", lambda run: run.config.training.activation_checkpointing == "offloaded"),
     (
         "weights of another type than the matmuls'",
-        lambda c: recipe_of(c).compute_bytes == FP32 or recipe_of(c).weights_bytes_per_parameter == FP32,
+        lambda run: run.recipe.compute_bytes == FP32 or run.recipe.weights_bytes_per_parameter == FP32,
     ),
 )
 
@@ -64,6 +64,6 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
 }
 
 
-def not_covered(config: RunConfig) -> str | None:
-    """The first option whose memory is not known under the config's runtime; None if all are covered."""
-    return next((option for option, holds in EXCLUSIONS[config.training.runtime] if holds(config)), None)
+def not_covered(run: Resolved) -> str | None:
+    """The first option whose memory is not known under the run's runtime; None if all are covered."""
+    return next((option for option, holds in EXCLUSIONS[run.config.training.runtime] if holds(run)), None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.config.run import RunConfig
+from planner.counts.run import Resolved
 from planner.errors import OutOfMemoryError
 from planner.interval import UNKNOWN, Interval
 from planner.memory.allocator import AllocationEvent, AllocatorPeaks, replay_allocations
@@ -37,10 +37,8 @@ class Device:
     fits_by: str = "peak_requested_bytes <= usable_bytes"
 
 
-def device_memory(
-    config: RunConfig, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()
-) -> Device:
-    """The device memory of `config` on `gpu`. requested: peak bytes of tensors. replay: False uses rules alone.
+def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()) -> Device:
+    """The device memory of `run` on `gpu`. requested: peak bytes of tensors. replay: False uses rules alone.
 
     buffers: bytes of each tensor that the program keeps for the whole run and the config does not mention.
     """
@@ -49,10 +47,10 @@ def device_memory(
     workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
     context = context_bytes(gpu)
     too_large = gpu.usable_bytes is not None and requested + workspace + context > gpu.usable_bytes
-    if not replay or too_large or config.model.layers > _MOST_REPLAYED_BLOCKS:
+    if not replay or too_large or run.shape.layers > _MOST_REPLAYED_BLOCKS:
         return _by_rule(requested, workspace, context, gpu.usable_bytes)
-    events = allocations(config, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
-    expandable = config.hardware.allocator == "expandable"
+    events = allocations(run, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
+    expandable = run.config.hardware.allocator == "expandable"
     peaks = replay_allocations(events, expandable=expandable)
     return Device(
         allocated=Interval(requested + workspace, peaks.allocated, round(peaks.allocated * rule["replay_high"])),
@@ -65,10 +63,10 @@ def device_memory(
     )
 
 
-def allocations(config: RunConfig, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[AllocationEvent]:
+def allocations(run: Resolved, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[AllocationEvent]:
     """Every allocation and release of two steps; first the workspaces of matmuls and `buffers`."""
     events = [(-1 - i, size) for i, size in enumerate((*(workspace,) * handles, *buffers))]
-    simulate_run(config, on_gpu=True, events=events)
+    simulate_run(run, on_gpu=True, events=events)
     return events
 
 

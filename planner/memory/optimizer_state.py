@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
 from planner.counts.groups import Key, key_of, rate_and_decay
-from planner.counts.run import moments_dtype, recipe_of
+from planner.counts.run import Resolved, moments_dtype
 from planner.counts.shape import shape_of
 from planner.counts.tensors import ParameterTensor, named_tensors, parameter_tensors
 from planner.formulas.itemsize import BF16, FP32
@@ -37,33 +37,32 @@ class OptimizerMemory:
     storages: tuple[tuple[int, int], ...]
 
 
-def optimizer_memory(config: RunConfig) -> OptimizerMemory:
-    """The state of the config's optimizer."""
-    tensors, name, itemsize = parameter_tensors(config.model), config.optimizer.name, moment_itemsize(config)
+def optimizer_memory(run: Resolved) -> OptimizerMemory:
+    """The state of the run's optimizer."""
+    name, itemsize = run.config.optimizer.name, moment_itemsize(run)
+    tensors = parameter_tensors(run.config.model)
     storages = [(size, t.times) for t in tensors for size in state_of_tensor(name, itemsize, t)]
-    storages += [(size, 1) for size in shared_state(config)]
+    storages += [(size, 1) for size in shared_state(run.config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
 
 
-def updated_itemsize(config: RunConfig) -> int:
+def updated_itemsize(run: Resolved) -> int:
     """Itemsize of the weights that the update changes: the master weights if the recipe has them."""
-    recipe = recipe_of(config)
-    return recipe.master_weights_bytes_per_parameter or recipe.weights_bytes_per_parameter
+    return run.recipe.master_weights_bytes_per_parameter or run.recipe.weights_bytes_per_parameter
 
 
-def moment_itemsize(config: RunConfig) -> int:
+def moment_itemsize(run: Resolved) -> int:
     """Itemsize of the moments."""
-    return {None: updated_itemsize(config), "fp32": FP32, "bf16": BF16}[moments_dtype(config)]
+    return {None: updated_itemsize(run), "fp32": FP32, "bf16": BF16}[moments_dtype(run.config, run.recipe)]
 
 
-def is_custom_adamw(config: RunConfig) -> bool:
+def is_custom_adamw(run: Resolved) -> bool:
     """Whether AdamW's moments have another type than the weights: the reference trainer's own, not torch.optim's."""
-    return config.optimizer.name == "adamw" and moment_itemsize(config) != updated_itemsize(config)
+    return run.config.optimizer.name == "adamw" and moment_itemsize(run) != updated_itemsize(run)
 
 
-def has_narrow_gradients(config: RunConfig) -> bool:
+def has_narrow_gradients(recipe: Recipe) -> bool:
     """Whether gradients are narrower than master weights, so that each tensor is widened and updated by itself."""
-    recipe: Recipe = recipe_of(config)
     return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
 
 
@@ -106,12 +105,13 @@ def _optimizer_of(name: str, tensor: ParameterTensor) -> str:
     return "adamw" if name == "muon" and not tensor.role.has_muon else name
 
 
-def update_groups(config: RunConfig, every_block: bool = False) -> tuple[UpdateGroup, ...]:
+def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup, ...]:
     """Tensors by optimizer and decay, in the order of their update; one by one if gradients are narrow.
 
     every_block: each block by itself; else the blocks between the first and the last, which are alike, come once.
     """
     # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
+    config = run.config
     order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, every_block)
     tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in order]
     keys = {t: key_of(config.optimizer, t.name, t.role) for t, _ in tensors}
@@ -119,7 +119,7 @@ def update_groups(config: RunConfig, every_block: bool = False) -> tuple[UpdateG
     def decays(key: Key) -> bool:
         return rate_and_decay(config.optimizer, key)[1] > 0
 
-    if has_narrow_gradients(config):
+    if has_narrow_gradients(run.recipe):
         return tuple((kind, decays(keys[t]), (t,)) for t, kind in tensors)
     kinds = ("adamw",) if config.optimizer.name == "muon" else (config.optimizer.name,)
     groups = [

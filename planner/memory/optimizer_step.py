@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner.config.run import RunConfig
+from planner.counts.run import Resolved
 from planner.formulas.itemsize import FP32
 from planner.memory.eager.graph import Storage
 from planner.memory.ledger import Ledger
@@ -30,13 +30,13 @@ Group = Sequence[UpdatedTensor]
 
 
 class Update:
-    """The config's update. `keep` receives what stays (component, bytes, times); scratch goes through the ledger."""
+    """The run's update. `keep` receives what stays (component, bytes, times); scratch goes through the ledger."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, keep: KeepBytes, every_block: bool) -> None:
-        self.config, self.ledger, self.keep = config, ledger, keep
-        self.itemsize, self.moment = updated_itemsize(config), moment_itemsize(config)
-        self.groups = update_groups(config, every_block)
-        self.one_by_one, self.custom_adamw = has_narrow_gradients(config), is_custom_adamw(config)
+    def __init__(self, run: Resolved, ledger: Ledger, keep: KeepBytes, every_block: bool) -> None:
+        self.config, self.ledger, self.keep = run.config, ledger, keep
+        self.itemsize, self.moment = updated_itemsize(run), moment_itemsize(run)
+        self.groups = update_groups(run, every_block)
+        self.one_by_one, self.custom_adamw = has_narrow_gradients(run.recipe), is_custom_adamw(run)
 
     def simulate(self, first: bool) -> None:
         """One update of all tensors; the first one makes the state."""

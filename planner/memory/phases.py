@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.config.run import RunConfig
-from planner.counts.parameters import parameters_of
-from planner.counts.run import recipe_of
+from planner.counts.run import Resolved
 from planner.counts.tensors import parameter_tensors
 from planner.counts.untrained import untrained_parts
 from planner.formulas.itemsize import FP32, INT64
@@ -35,31 +33,31 @@ class Simulation:
     saved_by_operator: dict[str, int]
 
 
-def simulate_run(config: RunConfig, *, on_gpu: bool = False, events: list[tuple[int, int]] | None = None) -> Simulation:
+def simulate_run(run: Resolved, *, on_gpu: bool = False, events: list[tuple[int, int]] | None = None) -> Simulation:
     """Simulate two optimizer steps and the phases around them; as eager if the runtime does not cover the options.
 
     on_gpu: as on a CUDA device, which adds gradients in place and whose kernels have scratch tensors; else as on a CPU
     under a dispatch mode, which is what the reference replay records.
     events: if given, this list receives every allocation and release; then every block and tensor is simulated.
     """
-    return _Run(config, on_gpu, events).simulate()
+    return _Run(run, on_gpu, events).simulate()
 
 
 class _Run:
-    def __init__(self, config: RunConfig, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
-        if not_covered(config) is not None:
-            config = config.model_copy(update={"training": config.training.model_copy(update={"runtime": "eager"})})
-        recipe = recipe_of(config)
-        self.config, self.every_block = config, events is not None
+    def __init__(self, run: Resolved, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
+        if not_covered(run) is not None:
+            run = run.computed_with(training={"runtime": "eager"})
+        config, recipe = run.config, run.recipe
+        self.run, self.config, self.every_block = run, config, events is not None
         self.ledger = Ledger(events)
         self.e = Autograd(self.ledger, on_gpu)
         self.e.offloading = on_gpu and config.training.activation_checkpointing == "offloaded"
-        self.ctx = simulation_context(config, cuda=on_gpu)
+        self.ctx = simulation_context(run, cuda=on_gpu)
         self.recipe = recipe
-        self.counts = parameters_of(config.model)
+        self.counts = run.parameters
         self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter
         self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
-        self.update_of = Update(config, self.ledger, self.keep, self.every_block)
+        self.update_of = Update(run, self.ledger, self.keep, self.every_block)
         self.kept: list[Storage] = []
 
     def simulate(self) -> Simulation:
@@ -155,7 +153,7 @@ class _Run:
 
     def check_finite(self) -> None:
         """Simulate the check that all weights are finite: a mask of one tensor at a time."""
-        each = updated_itemsize(self.config) + FINITE_MASKS
+        each = updated_itemsize(self.run) + FINITE_MASKS
         mask = Storage(self.ledger, each * self.counts.largest, "temporary")
         del mask
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from planner.config.resume import NEW_SCHEDULE, Change, changes, hash_of, needs_request, settings_of
 from planner.config.resume_rules import NO_LONGER_EQUAL
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.errors import CheckpointError
 from planner.log import Log
 from planner.memory.optimizer_state import optimizer_memory
@@ -79,7 +80,7 @@ def state_of(
 def bytes_needed(updater: Updater, config: RunConfig) -> int:
     """Size of one checkpoint: the weights, the optimizer's state, and room for headers."""
     weights = sum(w.numel() * w.element_size() for w in updater.weights.values())
-    return weights + optimizer_memory(config).state_bytes + HEADROOM_BYTES
+    return weights + optimizer_memory(resolve(config)).state_bytes + HEADROOM_BYTES
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

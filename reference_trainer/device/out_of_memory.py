@@ -38,7 +38,7 @@ def explain_shortage(
         for name, size in sorted(memory.at_peak.items(), key=lambda item: -item[1])
         if size
     )
-    peak = predicted_peak(config, replay=True)
+    peak = predicted_peak(plan.run, replay=True)
     whose = "reserved" if memory.peak_reserved_bytes.value is not None else "of tensors"
     lines = [
         error_text.strip().splitlines()[0] if error_text.strip() else "the allocation was refused",
@@ -51,7 +51,7 @@ def explain_shortage(
     return PlanError(
         f"{_device(config)} ran out of memory {when}",
         why="\n       ".join(lines),
-        remedy=_remedy(config, plan, peak, room),
+        remedy=_remedy(plan, peak, room),
     )
 
 
@@ -66,7 +66,7 @@ def capacity_for_tensors(config: RunConfig, total: int | None, held: DeviceMemor
     return max(0, total - context - others)
 
 
-def _remedy(config: RunConfig, plan: Plan, peak: int, room: int | None) -> str:
+def _remedy(plan: Plan, peak: int, room: int | None) -> str:
     goal, against = room or 0, f"of the {format_bytes(room)} that tensors can have"
     if room is None:
         goal, against = (
@@ -75,7 +75,7 @@ def _remedy(config: RunConfig, plan: Plan, peak: int, room: int | None) -> str:
         )
     elif peak <= room:
         goal, against = int(peak * AFTER_MISS_FRACTION), f"instead of {format_bytes(peak)}"
-    found = smallest_change(config, goal)
+    found = smallest_change(plan.run, goal)
     if found is None:
         needed = plan.memory.weights_bytes + plan.memory.master_weights_bytes
         needed += plan.memory.gradients_bytes + plan.memory.optimizer_bytes

@@ -46,7 +46,7 @@ class Updater:
                     p.register_post_accumulate_grad_hook(_add_into_master(self.weights[name]))  # type: ignore[no-untyped-call]
         self.lr = 0.0
         self.clip_value = config.optimizer.clip_value
-        moments = moments_dtype(config)
+        moments = moments_dtype(config, recipe)
         # with bf16 gradients beside masters each tensor has an optimizer of its own, so that one fp32 gradient lives
         parts = [{name: w} for name, w in self.weights.items()] if self.per_tensor else [self.weights]
         self.optimizers = [

@@ -44,7 +44,7 @@ def check_memory(plan: Plan, free: int | None) -> Check:
 
     free: from `free_bytes`. On a GPU this process already has its CUDA context, so `free` does not include it.
     """
-    config, peak = plan.config, predicted_peak(plan.config, replay=True)
+    peak = predicted_peak(plan.run, replay=True)
     need, room = told_apart(format_bytes, peak, free)
     measured, expected = f"{room} free now", f"{need} predicted, in {plan.memory.peak_phase}"
     values = {"free_bytes": free, "predicted_peak_bytes": peak, "peak_phase": plan.memory.peak_phase}
@@ -53,7 +53,7 @@ def check_memory(plan: Plan, free: int | None) -> Check:
         return Check("memory", "skipped", measured, expected, why, "", values)
     if peak <= free:
         return Check("memory", "ok", measured, expected, values=values)
-    found = smallest_change(config, free)
+    found = smallest_change(plan.run, free)
     mend = "no micro-batch fits: use a larger device, a smaller model or another --recipe"
     if found is not None:
         mend = f"{found.command_line} (the same global batch): predicted {format_bytes(found.peak_bytes)}"

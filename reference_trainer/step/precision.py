@@ -47,7 +47,7 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # built for one number, only to raise for options that no optimizer has and for missing packages
     one = {"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}
-    optimizers_for(one, {"blocks.0.weight": Role.MATRIX}, config.optimizer, moments_dtype(config))
+    optimizers_for(one, {"blocks.0.weight": Role.MATRIX}, config.optimizer, moments_dtype(config, recipe))
     if config.optimizer.name == "adamw8bit":
         _refuse_missing_kernels(device)
     if config.optimizer.name == "sgd" and config.optimizer.implementation == "fused":

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from planner.analysis.replay import FEW, few_layers
+from planner.counts.run import resolve
 from planner.inputs.run_toml import load_config
 from planner.memory.phases import simulate_run
 from planner.report.schemas import schemas
@@ -46,7 +47,7 @@ def traced(call: Call, path: Path, *words: str) -> dict[str, Any]:
 def test_predicted_and_replayed_stand_side_by_side(call: Call, tmp_path: Path) -> None:
     path = planned(call, tmp_path, "--layers", "3")
     found = traced(call, path)
-    seen, simulated = replay(load_config(path)), simulate_run(load_config(path))
+    seen, simulated = replay(load_config(path)), simulate_run(resolve(load_config(path)))
     assert {p["phase"]: p["replayed_bytes"] for p in found["phases"]} == seen.by_phase()
     assert {p["phase"]: p["predicted_bytes"] for p in found["phases"]} == {
         p.phase: p.peak_bytes for p in simulated.phases

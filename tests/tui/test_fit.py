@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planner.analysis.fitting import predicted_peak, with_micro_batch
+from planner.counts.run import resolve
 from planner.inputs.flags import Flags
 from planner.inputs.run_toml import load_config
 from tui.fit import FIT_SEARCHES, search_fit
@@ -41,7 +42,7 @@ def test_the_largest_micro_batch_that_fits_is_typed_and_saved(planner_app, sessi
         per_device = training.micro_batch * training.accumulation
         larger = next(m for m in range(training.micro_batch + 1, per_device + 1) if per_device % m == 0)
         capacity = plan.memory.usable_bytes - plan.memory.context_bytes
-        assert predicted_peak(with_micro_batch(plan.config, larger), replay=True) > capacity
+        assert predicted_peak(with_micro_batch(resolve(plan.config), larger), replay=True) > capacity
         await user.press("ctrl+s")
         await user.type("path", str(path))
         await user.press("enter")

@@ -15,7 +15,6 @@ from planner.analysis.explain.keys import leaves, number_at, numbers
 from planner.analysis.explain.provenance import Called, KeyRule, Own, Read, Same, Sum, rules_of
 from planner.config.run import Assumption, RunConfig
 from planner.counts.parameters import parameters_of
-from planner.counts.run import gpu_of
 from planner.document import document
 from planner.formulas.formula import FORMULAS
 from planner.formulas.quantities import QUANTITIES
@@ -47,7 +46,6 @@ class Explainer:
         self.config = config
         self.document = document(self.plan, ())
         self.values = leaves(self.document)
-        self.gpu = gpu_of(config)
 
     def all_keys(self) -> list[str]:
         """Every key that has a number."""
@@ -171,7 +169,7 @@ class Explainer:
 
     def _read(self, rule: Read, key: str, value: float) -> Explanation:
         source = rule.source.format(
-            gpu=self.gpu.source if self.gpu else "this machine's profile (gptplan calibrate)",
+            gpu=self.plan.run.gpu.source if self.plan.run.gpu else "this machine's profile (gptplan calibrate)",
             price=self.plan.cost.price_source,
             profile="the machine's profile of measured kernel times (gptplan calibrate)",
         )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import lcm
 
 from planner.config.model import ModelConfig
-from planner.config.run import RunConfig, TrainingConfig
-from planner.counts.run import recipe_of
-from planner.counts.shape import Shape, has_experts, has_rotary, has_window, shape_of
+from planner.config.run import TrainingConfig
+from planner.counts.run import Resolved
+from planner.counts.shape import Shape, has_experts, has_rotary, has_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,9 @@ class SimulationContext:
         return expert, self.has_rope(block), self.has_mask(block), own_mask, self.recomputes(block)
 
 
-def simulation_context(config: RunConfig, cuda: bool = False) -> SimulationContext:
-    """The context of a config's simulation; cuda: whether a GPU's kernels run, else a CPU's."""
-    recipe = recipe_of(config)
-    weight_bytes = recipe.weights_bytes_per_parameter
+def simulation_context(run: Resolved, cuda: bool = False) -> SimulationContext:
+    """The context of a run's simulation; cuda: whether a GPU's kernels run, else a CPU's."""
+    config, recipe = run.config, run.recipe
     return SimulationContext(
-        config.model, config.training, shape_of(config.model), recipe.compute_bytes, weight_bytes, cuda
+        config.model, config.training, run.shape, recipe.compute_bytes, recipe.weights_bytes_per_parameter, cuda
     )

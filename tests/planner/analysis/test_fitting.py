@@ -50,47 +50,47 @@ def typed_again(config: RunConfig, change: FittingChange) -> RunConfig:
 @pytest.mark.parametrize("recipe", ["mixed-bf16", "pure-bf16"])
 def test_the_change_fits_and_is_the_same_training(share: float, recipe: str) -> None:
     config = planned(recipe=recipe)
-    capacity = int(predicted_peak(config) * share)
-    found = smallest_change(config, capacity, predicted_peak)
+    capacity = int(predicted_peak(resolve(config)) * share)
+    found = smallest_change(resolve(config), capacity, predicted_peak)
     assert found is not None
-    assert found.peak_bytes == predicted_peak(found.config) <= capacity
-    assert tokens_per_step(found.config) == tokens_per_step(config)
-    assert found.config.model == config.model and found.config.schedule == config.schedule
+    assert found.peak_bytes == predicted_peak(resolve(found.run)) <= capacity
+    assert found.run.tokens_per_step == tokens_per_step(config)
+    assert found.run.config.model == config.model and found.run.config.schedule == config.schedule
     again = typed_again(config, found)
-    assert predicted_peak(again) == found.peak_bytes and tokens_per_step(again) == tokens_per_step(config)
+    assert predicted_peak(resolve(again)) == found.peak_bytes and tokens_per_step(again) == tokens_per_step(config)
 
 
 def test_no_flag_of_a_change_is_needless() -> None:
     """Without one of its flags (micro-batch and accumulation are one) the peak does not fit."""
     config = planned()
     for share in (0.9, 0.6, 0.4, 0.3):
-        capacity = int(predicted_peak(config) * share)
-        found = smallest_change(config, capacity, predicted_peak)
+        capacity = int(predicted_peak(resolve(config)) * share)
+        found = smallest_change(resolve(config), capacity, predicted_peak)
         assert found is not None
         batch = [one for one in found.flags if one.startswith(("--micro-batch", "--accumulation"))]
         rest = [[one] for one in found.flags if one not in batch]
         for dropped in [batch, *rest] if batch else rest:
-            fewer = FittingChange(found.config, tuple(f for f in found.flags if f not in dropped), 0, 1.0)
+            fewer = FittingChange(found.run, tuple(f for f in found.flags if f not in dropped), 0, 1.0)
             if any(f.startswith("--activation-checkpointing-every") for f in fewer.flags) != any(
                 f == "--activation-checkpointing full" for f in fewer.flags
             ):
                 continue  # neither stands alone, and full of every block is checked by the other
-            assert predicted_peak(typed_again(config, fewer)) > capacity, (share, found.flags, dropped)
+            assert predicted_peak(resolve(typed_again(config, fewer))) > capacity, (share, found.flags, dropped)
 
 
 def test_what_fits_needs_no_change_and_what_cannot_has_none() -> None:
     config = planned()
-    same = smallest_change(config, predicted_peak(config), predicted_peak)
-    assert same is not None and same.flags == () and same.config == config and same.time_ratio == 1
-    assert smallest_change(config, GIB // 2, predicted_peak) is None
+    same = smallest_change(resolve(config), predicted_peak(resolve(config)), predicted_peak)
+    assert same is not None and same.flags == () and same.run.config == config and same.time_ratio == 1
+    assert smallest_change(resolve(config), GIB // 2, predicted_peak) is None
 
 
 def test_recomputing_is_paid_for_and_comes_last() -> None:
     """Less memory never costs less time; recomputation appears only when nothing cheaper is left."""
     config = planned(seq="1024")
-    peak, ratios, flags = predicted_peak(config), [], []
+    peak, ratios, flags = predicted_peak(resolve(config)), [], []
     for share in (0.95, 0.8, 0.6, 0.5, 0.4, 0.3):
-        found = smallest_change(config, int(peak * share), predicted_peak)
+        found = smallest_change(resolve(config), int(peak * share), predicted_peak)
         assert found is not None
         ratios.append(found.time_ratio)
         flags.append(found.command_line)
@@ -100,23 +100,23 @@ def test_recomputing_is_paid_for_and_comes_last() -> None:
 
 def test_the_largest_micro_batch_that_fits() -> None:
     config = planned(micro_batch="12", accumulation="2")
-    sizes = {micro: predicted_peak(with_micro_batch(config, micro)) for micro in (1, 2, 3, 4, 6, 8, 12)}
+    sizes = {micro: predicted_peak(with_micro_batch(resolve(config), micro)) for micro in (1, 2, 3, 4, 6, 8, 12)}
     assert sorted(sizes.values()) == list(sizes.values())
     for micro, peak in sizes.items():
-        assert largest_micro_batch(config, peak) == micro
-    assert largest_micro_batch(config, sizes[1] - 1) is None
+        assert largest_micro_batch(resolve(config), peak) == micro
+    assert largest_micro_batch(resolve(config), sizes[1] - 1) is None
 
 
 def test_a_list_of_copies_in_the_update_is_given_up_first() -> None:
     """One sequence: the update is the peak, and the fused kernel has no temporary copies."""
     config = planned(micro_batch="1", accumulation="1", seq="64", optimizer_implementation="foreach")
-    found = smallest_change(config, predicted_peak(config) - GIB // 4, predicted_peak)
+    found = smallest_change(resolve(config), predicted_peak(resolve(config)) - GIB // 4, predicted_peak)
     assert found is not None and found.flags == ("--optimizer-implementation fused",)
 
 
 def test_a_peak_can_be_given() -> None:
     """Any measure of the peak will do: here the micro-batch itself."""
-    found = smallest_change(planned(), 3, lambda config: config.training.micro_batch)
+    found = smallest_change(resolve(planned()), 3, lambda run: run.config.training.micro_batch)
     assert found is not None and found.flags == ("--micro-batch 2", "--accumulation 16")
 
 
@@ -179,7 +179,7 @@ def test_the_remedy_of_a_plan_that_does_not_fit_makes_it_fit() -> None:
             continue
         assert "GPU with more memory" in remedy, remedy
         gpu = presets.gpu("a100-40gb")
-        assert not any(memory_breakdown(replace(resolve(one.config), gpu=gpu)).fits for one in every_change(config)), (
+        assert not any(memory_breakdown(replace(one.run, gpu=gpu)).fits for one in every_change(resolve(config))), (
             flags,
             remedy,
         )

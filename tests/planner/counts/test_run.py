@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 
+from planner.analysis.findings import findings_with_remedies
+from planner.analysis.fitting import every_change, largest_change, what_fits
 from planner.config.run import RunConfig
-from planner.counts import run as counts
-from planner.counts.run import resolve, steps_of, tokens_per_step
+from planner.counts.run import gpu_of, recipe_of, resolve, steps_of, tokens_per_step
 from planner.errors import UnknownNameError
 from planner.formulas.recording import recorded
 from planner.inputs.draft import draft
@@ -29,16 +33,42 @@ def test_a_plan_computes_its_steps_and_tokens_once() -> None:
         assert made[name] == 1, (name, made[name])
 
 
-def test_a_plan_resolves_its_config_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[RunConfig] = []
+def questions(compute: Callable[[], object]) -> Counter[str]:
+    """How often `compute` asks a config for what `Resolved` has, by whatever name it imported the function."""
+    by_code = {each.__code__: each.__name__ for each in (resolve, gpu_of, recipe_of, steps_of, tokens_per_step)}
+    found: Counter[str] = Counter()
 
-    def counting(config: RunConfig) -> counts.Resolved:
-        asked.append(config)
-        return resolve(config)
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code in by_code:
+            found[by_code[frame.f_code]] += 1
 
-    monkeypatch.setattr("planner.plan.resolve", counting)
-    estimate(config_of(micro_batch="8"))
-    assert len(asked) == 1
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        compute()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+@pytest.mark.parametrize("flags", [{}, {"runtime": "compiled", "loss_kind": "chunked"}, {"optimizer": "muon"}])
+def test_a_plan_resolves_its_config_once(flags: dict[str, str]) -> None:
+    config = config_of(micro_batch="8", **flags)
+    assert questions(lambda: estimate(config, replay=True)) == {"resolve": 1, "gpu_of": 1, "recipe_of": 1}
+
+
+def test_findings_and_changes_that_fit_resolve_nothing_again() -> None:
+    plan = estimate(config_of(micro_batch="64", accumulation="2", gpu="l4"), replay=True)
+    asked = questions(
+        lambda: (findings_with_remedies(plan), what_fits(resolve(plan.run)), largest_change(resolve(plan.run), 2**34))
+    )
+    assert plan.memory.fits is False and not asked
+
+
+def test_a_step_computed_another_way_has_the_same_answers() -> None:
+    run = resolve(config_of(micro_batch="8"))
+    for change in every_change(resolve(run)):
+        assert change.run == resolve(change.run.config)
 
 
 @pytest.mark.parametrize("length", [{"tokens": "1B"}, {"tokens": None, "steps": "777"}])

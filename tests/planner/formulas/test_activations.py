@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from planner.config.run import RunConfig
-from planner.counts.run import recipe_of
+from planner.counts.run import recipe_of, resolve
 from planner.counts.shape import shape_of
 from planner.formulas import activations as a
 from planner.inputs.draft import draft
@@ -74,4 +74,4 @@ def test_closed_forms_are_what_the_walk_saves(family: str, checkpointing: str, p
         activation_checkpointing=checkpointing,
     )
     config = draft(flags, as_of="2026-11-21", version="test")
-    assert closed_forms(config) == simulate_run(config).saved_by_operator
+    assert closed_forms(config) == simulate_run(resolve(config)).saved_by_operator

@@ -15,6 +15,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
+from planner.counts.run import resolve
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.memory.eager.autograd import Autograd
@@ -52,7 +53,7 @@ def config_of(recipe: str = "mixed-bf16", runtime: str = "autocast", **changes: 
 
 
 def peaks(**changes: Any) -> dict[str, int]:
-    return {p.phase: p.peak_bytes for p in simulate_run(config_of(**changes)).phases}
+    return {p.phase: p.peak_bytes for p in simulate_run(resolve(config_of(**changes))).phases}
 
 
 def test_the_model_is_the_measured_one() -> None:
@@ -62,7 +63,7 @@ def test_the_model_is_the_measured_one() -> None:
 
 
 def test_state() -> None:
-    at = simulate_run(config_of()).phases[-1].at_peak
+    at = simulate_run(resolve(config_of())).phases[-1].at_peak
     assert at["weights"] + at["optimizer"] == 12 * N + COUNTERS
     assert 12 * N == 1_492_485_120  # measured 1,492,485,424: 76 counters, ours are 75
 
@@ -104,7 +105,7 @@ def test_first_step_has_no_state() -> None:
     ledger = Ledger()
     ledger.phase("init")
     held = [Storage(ledger, 4 * N, "weights"), Storage(ledger, IDS, "activations")]
-    simulate_micro_batch(simulation_context(config_of()), Autograd(ledger))
+    simulate_micro_batch(simulation_context(resolve(config_of())), Autograd(ledger))
     first = {p.phase: p.peak_bytes for p in ledger.phases}["backward_start"]
     del held
     assert first == peaks()["backward_start"] - 8 * N - COUNTERS
@@ -152,7 +153,8 @@ def saved_per_token(**changes: Any) -> dict[str, float]:
     """Of one block, by module; the casts of weights taken off."""
     config = config_of(**changes)
     one, two = (
-        simulate_run(config.model_copy(update={"model": config.model.model_copy(update={"layers": k})})) for k in (1, 2)
+        simulate_run(resolve(config.model_copy(update={"model": config.model.model_copy(update={"layers": k})})))
+        for k in (1, 2)
     )
     lines = {key: two.saved_by_operator[key] - one.saved_by_operator.get(key, 0) for key in two.saved_by_operator}
     if config.training.recipe != "pure-bf16":
@@ -214,7 +216,7 @@ def test_saved_bytes_of_other_activations_and_ways() -> None:
 
 def test_saved_bytes_of_the_ends() -> None:
     """Targets are kept by the loss, token ids by the embedding, one number by the sum of all weights of classes."""
-    saved = simulate_run(config_of(recipe="pure-bf16", runtime="eager")).saved_by_operator
+    saved = simulate_run(resolve(config_of(recipe="pure-bf16", runtime="eager"))).saved_by_operator
     assert saved["norm"] == n * (2 * h + 8) and saved["head"] == n * 2 * h
     assert saved["loss"] == n * (4 * V + 8) + 4
     assert saved["embedding"] == 8 * n and saved["position"] == 8 * T

@@ -35,7 +35,7 @@ def test_gpt2_as_written_out(sequences: int) -> None:
     counts = parameters_of(config.model)
     per_token = 12 * (20 * h + 4 * f + 4 * a + 8) + 6 * h + 12 + 2 * vocab
     form = 16 * counts.total + 2 * counts.linear + 2 * vocab * h + n * per_token
-    found = max(p.peak_bytes for p in simulate_run(config, on_gpu=True).phases)
+    found = max(p.peak_bytes for p in simulate_run(resolve(config), on_gpu=True).phases)
     # position rows and indices, ids and targets, and statistics of the softmax: some bytes per token
     assert found == pytest.approx(form, rel=0.001)
 
@@ -60,7 +60,7 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
         activation_checkpointing=checkpointing,
     )  # fmt: skip
     events: list[tuple[int, int]] = []
-    simulated, whole = simulate_run(config), simulate_run(config, events=events)
+    simulated, whole = simulate_run(resolve(config)), simulate_run(resolve(config), events=events)
     gradients = parameters_of(config.model).total * presets.recipe(recipe).gradients_bytes_per_parameter
     steps = {phase.phase: phase for phase in simulated.phases}
     assert steps["optimizer_step"].at_peak["gradients"] == gradients
@@ -75,7 +75,7 @@ def test_gradients_end_as_large_as_the_weights(checkpointing: str, accumulation:
 
 
 def test_new_gradients_stand_beside_the_accumulated_ones() -> None:
-    once, twice = (simulate_run(config_of(runtime="compiled", accumulation=k)) for k in (1, 2))
+    once, twice = (simulate_run(resolve(config_of(runtime="compiled", accumulation=k))) for k in (1, 2))
     ends = [next(p for p in simulated.phases if p.phase == "backward_end") for simulated in (once, twice)]
     gradients = parameters_of(config_of().model).total * 4
     assert ends[1].peak_bytes - ends[0].peak_bytes == gradients
@@ -104,7 +104,7 @@ def test_every_runtime_has_exclusions() -> None:
 )
 def test_options_not_covered_are_bounded_and_reported(changes: dict[str, Any]) -> None:
     config = config_of(**changes)
-    reason = not_covered(config)
+    reason = not_covered(resolve(config))
     assert reason is not None
     card = presets.gpu("a100-80gb")
     bounded = memory_breakdown(replace(resolve(config), gpu=card))
@@ -121,4 +121,4 @@ def test_options_not_covered_are_bounded_and_reported(changes: dict[str, Any]) -
 
 @pytest.mark.parametrize("runtime", ["eager", "autocast", "compiled"])
 def test_covered_options_are_not_bounded(runtime: str) -> None:
-    assert not_covered(config_of(runtime=runtime, recipe="mixed-bf16")) is None
+    assert not_covered(resolve(config_of(runtime=runtime, recipe="mixed-bf16"))) is None

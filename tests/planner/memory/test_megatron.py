@@ -29,7 +29,7 @@ def megatron(name: str, **changes: Any) -> RunConfig:
 
 
 def block_bytes(config: RunConfig) -> int:
-    return sum(stage.saved_bytes for stage in fused_program(simulation_context(config)).blocks[0])
+    return sum(stage.saved_bytes for stage in fused_program(simulation_context(resolve(config))).blocks[0])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -45,7 +45,7 @@ def test_the_terms_of_a_layer() -> None:
     """Section 4.1: attention 11 sbh beside the scores, MLP 19 sbh, norms 4 sbh."""
     _, hidden, _, sequences = MODELS["22B"]
     config = megatron("22B", activation_checkpointing="selective")
-    stages = fused_program(simulation_context(config)).blocks[0]
+    stages = fused_program(simulation_context(resolve(config))).blocks[0]
     border = next(i for i, stage in enumerate(stages) if stage.label == "blocks.mlp_norm")
     sbh = SEQ * sequences * hidden
     norms = [stage.saved_bytes / sbh for stage in stages if stage.label.endswith("_norm")]
@@ -75,7 +75,7 @@ def test_megatrons_own_report(ffn: int) -> None:
     config = megatron("22B", ffn=ffn * hidden, activation_checkpointing="selective")
     sb = SEQ * sequences
     reported = layers * sb * hidden * (18 + 4 * ffn) + sb * hidden + 4 * sb * hidden * (1 + VOCAB / hidden)
-    assert sum(fused_program(simulation_context(config)).saved_by_operator().values()) == reported
+    assert sum(fused_program(simulation_context(resolve(config))).saved_by_operator().values()) == reported
 
 
 def test_without_sequence_parallelism_10_and_24_are_34() -> None:
@@ -86,7 +86,9 @@ def test_without_sequence_parallelism_10_and_24_are_34() -> None:
 
 def test_full_recomputation_keeps_2_sbh() -> None:
     layers, hidden, _, sequences = MODELS["22B"]
-    saved = fused_program(simulation_context(megatron("22B", activation_checkpointing="full"))).saved_by_operator()
+    saved = fused_program(
+        simulation_context(resolve(megatron("22B", activation_checkpointing="full")))
+    ).saved_by_operator()
     assert saved["blocks"] == layers * 2 * SEQ * sequences * hidden
 
 
@@ -115,7 +117,7 @@ def test_the_simulation_keeps_what_is_saved_and_ends_with_the_gradients(checkpoi
     config = config_of(
         recipe="master-bf16", runtime="fused", activation_checkpointing=checkpointing, accumulation=accumulation
     )
-    simulated = simulate_run(config)
+    simulated = simulate_run(resolve(config))
     phases = {phase.phase: phase for phase in simulated.phases}
     saved = sum(simulated.saved_by_operator.values())
     parameters = parameters_of(config.model).total

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.option_cases import Row, config_of
+from planner.counts.run import resolve
 from planner.memory.eager.context import simulation_context
 from planner.memory.micro_batch import block_runs
 
@@ -21,7 +22,8 @@ from planner.memory.micro_batch import block_runs
     ],
 )
 def test_runs_of_alike_units(case: str, changes: dict[str, Any], runs: list[tuple[int, int, int]]) -> None:
-    assert block_runs(simulation_context(config_of(Row(case, "eager", "mixed-bf16", "none"), **changes))) == runs
+    config = config_of(Row(case, "eager", "mixed-bf16", "none"), **changes)
+    assert block_runs(simulation_context(resolve(config))) == runs
 
 
 def test_experts_in_every_other_block_make_a_unit_of_two() -> None:
@@ -32,7 +34,7 @@ def test_experts_in_every_other_block_make_a_unit_of_two() -> None:
 
 def test_dense_blocks_and_blocks_with_experts_are_runs_of_their_own() -> None:
     row = Row("first blocks dense, latent attention", "eager", "mixed-bf16", "none")
-    ctx = simulation_context(config_of(row, layers=6))
+    ctx = simulation_context(resolve(config_of(row, layers=6)))
     dense = ctx.shape.dense_layers
     assert 0 < dense < 6
     assert block_runs(ctx) == [(0, 1, dense), (dense, 1, 6 - dense)]

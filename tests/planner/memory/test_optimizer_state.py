@@ -35,7 +35,7 @@ def config_of(**flags: str) -> RunConfig:
 def per_parameter(tensor: ParameterTensor, **flags: str) -> float:
     """Bytes of state per parameter, the counters of updates left out."""
     config = config_of(**flags)
-    found = state_of_tensor(config.optimizer.name, moment_itemsize(config), tensor)
+    found = state_of_tensor(config.optimizer.name, moment_itemsize(resolve(config)), tensor)
     return sum(size for size in found if size > 4) / tensor.count
 
 
@@ -117,7 +117,7 @@ def test_parts_sum_to_the_whole(
     if state is not None and name in WITH_OWN_STATE_TYPE:
         values["state_dtype"] = state
     config = config.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
-    account = optimizer_memory(config)
+    account = optimizer_memory(resolve(config))
     assert account.state_bytes == sum(size * times for size, times in account.storages)
     memory = memory_breakdown(replace(resolve(config), gpu=presets.gpu("h100-80gb")))
     assert memory.optimizer_bytes == account.state_bytes
@@ -136,7 +136,7 @@ def test_every_tensor_is_updated_once(name: str, whole: bool) -> None:
     for optimizer in ("muon", "adamw"):
         config = config_of(model=name, optimizer=optimizer)
         updated: dict[tuple[str, tuple[int, ...]], int] = {}
-        for _, decays, group in update_groups(config, whole):
+        for _, decays, group in update_groups(resolve(config), whole):
             for tensor in group:
                 assert tensor.role.decays is decays
                 updated[tensor.name, tensor.shape] = updated.get((tensor.name, tensor.shape), 0) + tensor.times

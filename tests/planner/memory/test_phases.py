@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from benchmarks.option_cases import VARIANTS, Row, cases, config_of
+from planner.counts.run import resolve
 from planner.memory.phases import Simulation, simulate_run
 from tests.examples import examples
 
@@ -29,7 +30,7 @@ sizes = st.fixed_dictionaries(
 
 def simulation(run: tuple[str, tuple[str, str]], mode: str, size: dict[str, Any]) -> Simulation:
     case, (runtime, recipe) = run
-    return simulate_run(config_of(Row(case, runtime, recipe, mode), **size))
+    return simulate_run(resolve(config_of(Row(case, runtime, recipe, mode), **size)))
 
 
 def peak(found: Simulation) -> int:

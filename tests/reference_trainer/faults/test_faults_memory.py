@@ -13,7 +13,7 @@ import torch
 from planner.analysis.fitting import predicted_peak
 from planner.config.options import flag
 from planner.config.run import HardwareConfig, RunConfig
-from planner.counts.run import tokens_per_step
+from planner.counts.run import resolve, tokens_per_step
 from planner.errors import PlanError
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
@@ -99,13 +99,14 @@ def test_fault_26_out_of_memory_names_a_change_that_fits(
         assert words in message, message
     changed = change_in(message, config)
     assert tokens_per_step(changed) == tokens_per_step(config) and changed.model == config.model
-    assert predicted_peak(changed) <= predicted_peak(config) / 2  # the capacity of a processor is not known
+    # the capacity of a processor is not known
+    assert predicted_peak(resolve(changed)) <= predicted_peak(resolve(config)) / 2
 
 
 def test_fault_26_on_a_gpu_the_change_fits_beside_what_others_hold(tiny: MakeConfig) -> None:
     config = tiny(micro_batch=64, accumulation=1, vocab=8192, seq=256, context=256)
     config = config.model_copy(update={"hardware": HardwareConfig(gpu="a100-80gb", gpus=1)})
-    peak = predicted_peak(config, replay=True)
+    peak = predicted_peak(resolve(config), replay=True)
     context = capacity_for_tensors(config, 80 * GIB, None)
     assert context is not None
     context = 80 * GIB - context
@@ -118,14 +119,14 @@ def test_fault_26_on_a_gpu_the_change_fits_beside_what_others_hold(tiny: MakeCon
     assert message.startswith("a100-80gb ran out of memory in step 7\n")
     assert " allocated, " in message and " of the whole device in use" in message
     changed = change_in(message, config)
-    assert predicted_peak(changed, replay=True) <= mine and tokens_per_step(changed) == tokens_per_step(config)
+    assert predicted_peak(resolve(changed), replay=True) <= mine and tokens_per_step(changed) == tokens_per_step(config)
 
 
 def test_fault_26_a_prediction_that_would_have_fitted_is_doubted(tiny: MakeConfig) -> None:
     config = tiny(micro_batch=16, accumulation=1, vocab=4096)
     message = explain_shortage(config, 80 * GIB, "in step 1", "CUDA out of memory.", None).message()
     assert "by the prediction it would have fitted" in message
-    assert predicted_peak(change_in(message, config)) <= 0.9 * predicted_peak(config)
+    assert predicted_peak(resolve(change_in(message, config))) <= 0.9 * predicted_peak(resolve(config))
 
 
 def test_fault_26_where_nothing_fits_it_says_so(tiny: MakeConfig) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from planner.analysis.replay import FEW
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.errors import ConfigError
 from planner.memory.phases import simulate_run
 from reference_trainer.measure.replay import replay
@@ -23,7 +24,7 @@ def test_a_shallow_model_is_replayed_whole_and_equals_the_prediction(tiny: MakeC
     assert (report.replayed_layers, report.extrapolated, report.allocator_events) == ((2,), False, "replay")
     assert {p.phase: p.replayed_bytes for p in report.phases} == seen.by_phase()
     assert {p.phase: p.predicted_bytes for p in report.phases} == {
-        p.phase: p.peak_bytes for p in simulate_run(config).phases
+        p.phase: p.peak_bytes for p in simulate_run(resolve(config)).phases
     }
     assert abs(report.largest_difference_bytes) <= SCALARS and report.predicted_peak_phase == seen.peak.phase
 

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.memory_reference import SCALARS, phase_peaks, saved_bytes
 from benchmarks.option_cases import Row, long_config_of, long_rows
+from planner.counts.run import resolve
 from planner.memory.phases import simulate_run
 
 LONG = list(long_rows())
@@ -43,7 +44,7 @@ def test_peaks_of_five_blocks(row: Row) -> None:
 @pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.id)
 def test_saved_bytes_of_five_blocks(row: Row) -> None:
     config = long_config_of(row)
-    assert simulate_run(config).saved_by_operator == saved_bytes(config)
+    assert simulate_run(resolve(config)).saved_by_operator == saved_bytes(config)
 
 
 @pytest.mark.parametrize("row", LONG, ids=lambda row: row.id)
@@ -51,6 +52,6 @@ def test_units_between_the_ends_are_added_rightly_at_any_depth(row: Row) -> None
     """Also seven and eight blocks, where a unit does not go into them: every phase equals the full simulation's."""
     for layers in (5, 7, 8):
         config = long_config_of(row, layers)
-        whole = {p.phase: p.peak_bytes for p in simulate_run(config, events=[]).phases}
-        for phase in simulate_run(config).phases:
+        whole = {p.phase: p.peak_bytes for p in simulate_run(resolve(config), events=[]).phases}
+        for phase in simulate_run(resolve(config)).phases:
             assert abs(phase.peak_bytes - whole[phase.phase]) <= SCALARS, (layers, phase.phase)

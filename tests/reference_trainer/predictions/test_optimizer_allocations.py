@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.memory_reference import pytorch_track
 from planner.config.run import IMPLEMENTATIONS, OptimizerConfig, RunConfig
+from planner.counts.run import resolve
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.memory.ledger import Ledger
@@ -56,7 +57,7 @@ def peaks(simulated: Simulation) -> dict[str, int]:
 
 def assert_matches_pytorch(config: RunConfig) -> None:
     seen = pytorch_track(config).by_phase()
-    for simulated in (simulate_run(config), simulate_run(config, events=[])):
+    for simulated in (simulate_run(resolve(config)), simulate_run(resolve(config), events=[])):
         for phase, predicted in peaks(simulated).items():
             assert abs(predicted - seen[phase]) <= SCALARS, (phase, predicted, seen[phase])
 
@@ -126,7 +127,7 @@ def test_state_bytes_after_one_update(recipe: str, way: tuple[str, str]) -> None
     updater.clip(1.0)
     updater.step()
     held = sum(t.numel() * t.element_size() for t in updater.state().values())
-    assert held - scalars == optimizer_memory(config).state_bytes
+    assert held - scalars == optimizer_memory(resolve(config)).state_bytes
     if (recipe, *way) != ("pure-bf16", "sgd", "fused"):  # there PyTorch loses it, and the trainer refuses it
         assert all(not torch.equal(before[id(w)], w) for w in updater.parameters.values())  # it was an update
 
@@ -151,7 +152,9 @@ def pytorch_updates(config: RunConfig) -> list[int]:
 
 def simulated_updates(config: RunConfig) -> list[int]:
     ledger = Ledger()
-    update = Update(config, ledger, lambda part, size, times=1: ledger.allocate(part, size * times), every_block=False)
+    update = Update(
+        resolve(config), ledger, lambda part, size, times=1: ledger.allocate(part, size * times), every_block=False
+    )
     found = []
     for phase in ("first", "steady"):
         ledger.phase(phase)
@@ -172,10 +175,9 @@ def test_updates_of_a_model_with_experts_on_real_tensors(way: tuple[str, str], r
 
 def test_implementations_differ_and_so_do_their_simulations() -> None:
     """The comparison can fail: three implementations of AdamW have three peaks."""
-    found = {
-        way: peaks(simulate_run(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})))["optimizer_step"]
-        for way in IMPLEMENTATIONS["adamw"]
-    }
+    ways = IMPLEMENTATIONS["adamw"]
+    runs = {way: resolve(config_of("gpt2", "fp32", {"name": "adamw", "implementation": way})) for way in ways}
+    found = {way: peaks(simulate_run(resolve(run)))["optimizer_step"] for way, run in runs.items()}
     assert found["fused"] < found["for-loop"] < found["foreach"]
 
 
@@ -190,4 +192,4 @@ def test_eight_bits_on_real_tensors() -> None:
     counters = 4 * len(updater.parameters)  # plain numbers in the package, tensors in a checkpoint
     held = sum(t.numel() * t.element_size() for t in updater.state().values()) - counters
     tables = 2 * 256 * 4
-    assert held + tables == optimizer_memory(config).state_bytes
+    assert held + tables == optimizer_memory(resolve(config)).state_bytes

@@ -23,6 +23,7 @@ from benchmarks.memory_reference import (
     simulated_allocations,
 )
 from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
+from planner.counts.run import resolve
 from planner.memory.eager.context import simulation_context
 from planner.memory.phases import simulate_run
 from reference_trainer.model import mlp
@@ -74,7 +75,7 @@ def test_a_gelu_written_out_under_the_autocast_of_a_gpu(monkeypatch: pytest.Monk
     for case in ("GELU written out", "GELU written out, second micro-batch, norms on both sides"):
         config = config_of(Row(case, "autocast", "mixed-bf16", "none"), attention_kernel="math")
         assert first_difference(config) == ""
-        found, t = simulate_run(config, on_gpu=True).saved_by_operator, config.training
+        found, t = simulate_run(resolve(config), on_gpu=True).saved_by_operator, config.training
         assert found == saved_bytes(config)
         wide = config.model.layers * t.micro_batch * t.seq * config.model.ffn
         assert found["blocks.mlp"] == 14 * wide  # 4 + 4 + 4 fp32, the half in bf16; the output's cast is the next one's
@@ -86,7 +87,7 @@ KEEPING = [row for row in ROWS if row.checkpointing in ("none", "selective") and
 @pytest.mark.parametrize("row", KEEPING, ids=lambda row: row.id)
 def test_saved_bytes_of_every_operator(row: Row) -> None:
     config = config_of(row)
-    assert simulate_run(config).saved_by_operator == saved_bytes(config)
+    assert simulate_run(resolve(config)).saved_by_operator == saved_bytes(config)
 
 
 def test_the_cases_reach_every_way_of_checkpointing_and_differ() -> None:

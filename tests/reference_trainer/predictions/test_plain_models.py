@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.memory_reference import SCALAR, Recorder, difference_of, pytorch_track, saved_bytes
 from planner import presets
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.counts.shape import shape_of
 from planner.formulas.flops import flash_recompute_flops_per_token
 from planner.inputs.draft import draft
@@ -58,7 +59,7 @@ def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, 
 def assert_peaks_agree(config: RunConfig, track: Track) -> None:
     """Every phase's peak, and which is the highest."""
     share = 0.001 if config.training.activation_checkpointing == "none" else 0.01
-    seen, simulated = track.by_phase(), simulate_run(config).phases
+    seen, simulated = track.by_phase(), simulate_run(resolve(config)).phases
     for phase in simulated:
         assert phase.peak_bytes == pytest.approx(seen[phase.phase], rel=share), phase.phase
     assert max(simulated, key=lambda p: p.peak_bytes).phase == track.peak.phase
@@ -95,7 +96,7 @@ def test_every_allocation_of_a_micro_batch_in_order(
     autograd = Autograd(recorder)
     autograd.gradients_exist = accumulation > 1
     # two blocks: both are walked; that those between are added rightly is shown by the peaks of five, above
-    simulate_micro_batch(simulation_context(config), autograd)
+    simulate_micro_batch(simulation_context(resolve(config)), autograd)
     assert difference_of(seen, [made for made in recorder.made if made[0] > SCALAR]) == ""
 
 
@@ -104,7 +105,7 @@ def test_saved_bytes_of_every_operator(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:
     config = config_of(family, checkpointing, precision, size)
-    assert saved_bytes(config) == simulate_run(config).saved_by_operator
+    assert saved_bytes(config) == simulate_run(resolve(config)).saved_by_operator
 
 
 @pytest.mark.parametrize(("family", "size"), list(itertools.product(FAMILIES, SIZES)))
@@ -155,7 +156,7 @@ def test_peaks_of_real_steps_on_real_data() -> None:
     data = open_data(None, config.model.vocab, config.training.seq)
     seen = probe(config, data, torch.device("cpu"), lambda line: None)
     assert_peaks_agree(config, seen.track)
-    assert seen.saved == simulate_run(config).saved_by_operator
+    assert seen.saved == simulate_run(resolve(config)).saved_by_operator
 
 
 def test_the_comparison_sees_a_change() -> None:

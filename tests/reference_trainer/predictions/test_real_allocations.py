@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.micro_batch import simulate_micro_batch
@@ -45,7 +46,7 @@ def predicted_allocations(config: RunConfig) -> Recorder:
     recorder = Recorder()
     autograd = Autograd(recorder, in_place=True)
     autograd.gradients_exist = config.training.accumulation > 1
-    simulate_micro_batch(simulation_context(config), autograd)
+    simulate_micro_batch(simulation_context(resolve(config)), autograd)
     return recorder
 
 

@@ -16,6 +16,7 @@ from planner.counts.schedule import key_steps, schedule_rate
 from planner.counts.shape import Shape
 from planner.formulas import batch, cost
 from planner.formulas import throughput as speed
+from planner.formulas.recording import real, whole
 from planner.interval import Interval, exactly
 from planner.memory.breakdown import Memory, memory_breakdown
 from planner.presets import Price
@@ -159,9 +160,9 @@ def batch_plan(run: Resolved) -> Batch:
         tokens_per_step=run.tokens_per_step,
         steps=run.steps,
         warmup_steps=warmup,
-        warmup_tokens=int(batch.warmup_tokens(warmup, run.tokens_per_step)),
-        warmup_share=float(batch.warmup_share(warmup, run.steps)),
-        epochs=float(batch.epochs(run.trained_tokens, known)) if known else None,
+        warmup_tokens=whole(batch.warmup_tokens(warmup, run.tokens_per_step)),
+        warmup_share=real(batch.warmup_share(warmup, run.steps)),
+        epochs=real(batch.epochs(run.trained_tokens, known)) if known else None,
     )
 
 
@@ -181,14 +182,14 @@ def cost_of(run: Resolved, time: Time) -> Cost:
     rule, hours = rules("roofline")["energy"], time.gpu_hours.value
     energy = None
     if gpu and gpu.power_watts is not None and hours is not None:
-        energy = float(cost.energy_of_hours(hours, gpu.power_watts, rule["pue"]))
+        energy = real(cost.energy_of_hours(hours, gpu.power_watts, rule["pue"]))
     return Cost(
         usd=time.gpu_hours.times(hourly, cost.cost_of_hours),
         usd_per_gpu_hour=hourly.value,
         price_source=_price_source(own, price),
         price_date=price.date if price else None,
         energy_kwh=energy,
-        co2e_kg=None if energy is None else float(cost.co2e_of_kwh(energy, rule["grid_intensity"])),
+        co2e_kg=None if energy is None else real(cost.co2e_of_kwh(energy, rule["grid_intensity"])),
         energy_source=rule["source"],
     )
 

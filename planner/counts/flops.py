@@ -14,6 +14,7 @@ from planner.counts.run import Resolved
 from planner.counts.shape import attended_keys, has_experts, has_window, shape_of
 from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.formulas import flops
+from planner.formulas.recording import real, whole
 
 TABLES = ("embedding.weight", "position.weight")  # looked up, not multiplied
 _EXPERT_TENSORS = ("mlp.router", "mlp.experts", "mlp.shared")  # other names of an MLP belong to dense blocks
@@ -74,14 +75,14 @@ def operators_of(config: RunConfig) -> tuple[Operator, ...]:
     products = [*_block_products(model, config.training.seq)]
     found = [_operator(product, config) for product in products]
     head = shape_of(model).vocab * shape_of(model).hidden
-    forward = int(flops.products_forward_flops_per_token(head))
+    forward = whole(flops.products_forward_flops_per_token(head))
     again = config.training.loss == "chunked"
     found.append(
         Operator(
             name="head",
             weights=head,
             forward=forward,
-            backward=int(flops.backward_flops_per_token(forward)),
+            backward=whole(flops.backward_flops_per_token(forward)),
             recomputed=forward if again else 0,
             recomputed_by=("chunked loss",) if again else (),
         )
@@ -98,8 +99,8 @@ def _block_products(model: ModelConfig, seq: int) -> list[Product]:
         if len(tensor.shape) < 2 or tensor.name in TABLES or tensor.name == "head.weight":
             continue
         if tensor.name == "attention.proj.weight":
-            scores = tuple(int(flops.scores_forward_flops_per_token(s.query_width, k)) for k in keys)
-            values = tuple(int(flops.values_forward_flops_per_token(s.value_width, k)) for k in keys)
+            scores = tuple(whole(flops.scores_forward_flops_per_token(s.query_width, k)) for k in keys)
+            values = tuple(whole(flops.values_forward_flops_per_token(s.value_width, k)) for k in keys)
             found += [Product(SCORES, 0, scores), Product(VALUES, 0, values)]
         found.append(_product(tensor, model))
     return found
@@ -111,7 +112,7 @@ def _product(tensor: ParameterTensor, model: ModelConfig) -> Product:
     met = tensor.count
     if moe is not None and len(tensor.shape) == 3:
         met = met // moe.experts * moe.top_k
-    one = int(flops.products_forward_flops_per_token(met))
+    one = whole(flops.products_forward_flops_per_token(met))
     routed = tensor.name.startswith(_EXPERT_TENSORS)
     here = [not tensor.name.startswith("mlp.") or routed == has_experts(model, block) for block in range(s.layers)]
     return Product(tensor.name.removesuffix(".weight"), met * sum(here), tuple(one if h else 0 for h in here))
@@ -126,10 +127,10 @@ def mask_entries_per_sequence(model: ModelConfig, seq: int) -> int:
     """Scores of one head that the causal masks of all blocks leave in a sequence."""
     chunk = model.attention_chunk
     if chunk is None or chunk >= seq:
-        return sum(int(flops.mask_entries(seq, keys)) for keys in keys_by_block(model, seq))
-    whole, rest = divmod(seq, chunk)
-    chunked = whole * int(flops.mask_entries(chunk, chunk)) + int(flops.mask_entries(rest, rest))
-    full = int(flops.mask_entries(seq, seq))
+        return sum(whole(flops.mask_entries(seq, keys)) for keys in keys_by_block(model, seq))
+    chunks, rest = divmod(seq, chunk)
+    chunked = chunks * whole(flops.mask_entries(chunk, chunk)) + whole(flops.mask_entries(rest, rest))
+    full = whole(flops.mask_entries(seq, seq))
     return sum(full if window is None else chunked for window in _windows(model))
 
 
@@ -150,7 +151,7 @@ def _operator(product: Product, config: RunConfig) -> Operator:
         name=product.name,
         weights=product.weights,
         forward=forward,
-        backward=int(flops.backward_flops_per_token(forward)),
+        backward=whole(flops.backward_flops_per_token(forward)),
         recomputed=sum(again.values()),
         recomputed_by=tuple(name for name, count in again.items() if count),
     )
@@ -200,15 +201,15 @@ def flops_of(run: Resolved) -> Flops:
     shape, counts, config = run.shape, run.parameters, run.config
     tokens, keys = run.requested_tokens, attended_keys(config.model, config.training.seq)
     args = (counts.active_linear, shape.query_width, shape.value_width, keys)
-    model = int(flops.model_flops_per_token(*args))
+    model = whole(flops.model_flops_per_token(*args))
     again = sum(o.recomputed for o in operators_of(config))
-    hardware = int(flops.hardware_flops_per_token(model, again))
+    hardware = whole(flops.hardware_flops_per_token(model, again))
     return Flops(
-        training_6nd=float(flops.training_flops_6nd(run.nominal_parameters, tokens)),
-        training_model=float(flops.total_flops(model, tokens)),
-        training_hardware=float(flops.total_flops(hardware, tokens)),
+        training_6nd=real(flops.training_flops_6nd(run.nominal_parameters, tokens)),
+        training_model=real(flops.total_flops(model, tokens)),
+        training_hardware=real(flops.total_flops(hardware, tokens)),
         per_token_model=model,
-        per_token_model_causal=int(flops.model_flops_per_token_causal(*args)),
+        per_token_model_causal=whole(flops.model_flops_per_token_causal(*args)),
         per_token_hardware=hardware,
-        per_step_model=int(flops.total_flops(model, run.tokens_per_step)),
+        per_step_model=whole(flops.total_flops(model, run.tokens_per_step)),
     )

@@ -9,6 +9,7 @@ from planner.config.model import ModelConfig, MoeConfig
 from planner.counts.shape import Shape, shape_of
 from planner.counts.tensors import parameter_tensors
 from planner.formulas import params
+from planner.formulas.recording import is_recording, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +38,45 @@ class Part:
     linear: int
 
 
-@lru_cache(maxsize=64)  # a plan asks for it in several places
 def parameters_of(model: ModelConfig) -> Parameters:
-    """Exact counts of a model, all blocks, tables and norms."""
+    """Exact counts of a model, all blocks, tables and norms. Counted once, but where the calls are recorded."""
+    return _count(model) if is_recording() else _counted_before(model)
+
+
+def _count(model: ModelConfig) -> Parameters:
     s = shape_of(model)
     attention, dense = attention_part(model, s), mlp_part(s, s.ffn)
     experts = active = moe_part(model, s) if model.moe else dense
     if model.moe:
         active = active_moe_part(model, s)
-    qk = int(params.qk_norm_parameters(s.normed_query, s.normed_key, s.qk_norm_vectors))
-    sinks = s.layers * int(params.attention_sink_parameters(s.heads)) if s.attention_sinks else 0
-    biases = int(params.head_bias_parameters(s.vocab)) if s.head_bias else 0
+    qk = whole(params.qk_norm_parameters(s.normed_query, s.normed_key, s.qk_norm_vectors))
+    sinks = s.layers * whole(params.attention_sink_parameters(s.heads)) if s.attention_sinks else 0
+    biases = whole(params.head_bias_parameters(s.vocab)) if s.head_bias else 0
 
     def blocks(mlp: Part) -> int:
         moe_layers = s.layers - s.dense_layers
-        block = (int(params.block_parameters(attention.total, qk, part.total, s.block_norms, s.norm_vectors, s.hidden))
-                 for part in (dense, mlp))  # fmt: skip
-        return s.dense_layers * next(block) + moe_layers * next(block)
+        first, second = (
+            whole(params.block_parameters(attention.total, qk, part.total, s.block_norms, s.norm_vectors, s.hidden))
+            for part in (dense, mlp)
+        )
+        return s.dense_layers * first + moe_layers * second
 
     def linear(mlp: Part) -> int:
         per_kind = s.dense_layers * dense.linear + (s.layers - s.dense_layers) * mlp.linear
-        return int(params.linear_parameters(s.layers * attention.linear + per_kind, s.vocab, s.hidden))
+        return whole(params.linear_parameters(s.layers * attention.linear + per_kind, s.vocab, s.hidden))
 
-    tables = int(
+    tables = whole(
         params.embedding_parameters(s.vocab, s.hidden, s.embedding_tables, s.position_rows, s.learned_positions)
     )
     tensors = parameter_tensors(model)
-    total = int(params.total_parameters(blocks(experts) + sinks, tables, s.end_norms, s.norm_vectors, s.hidden))
-    used = int(params.total_parameters(blocks(active) + sinks, tables, s.end_norms, s.norm_vectors, s.hidden))
+    more = sinks + biases  # in neither a block's formula nor the tables
+    total = whole(params.total_parameters(blocks(experts) + more, tables, s.end_norms, s.norm_vectors, s.hidden))
+    used = whole(params.total_parameters(blocks(active) + more, tables, s.end_norms, s.norm_vectors, s.hidden))
     return Parameters(
-        total=total + biases,
-        active=used + biases,
+        total=total,
+        active=used,
         embedding=tables,
-        non_embedding=total + biases - tables,
+        non_embedding=whole(params.non_embedding_parameters(total, tables)),
         linear=linear(experts),
         active_linear=linear(active),
         tensors=sum(t.times for t in tensors),
@@ -77,11 +84,14 @@ def parameters_of(model: ModelConfig) -> Parameters:
     )
 
 
+_counted_before = lru_cache(maxsize=64)(_count)
+
+
 def attention_part(model: ModelConfig, s: Shape) -> Part:
     """One block's attention without the norms of queries and keys (those of latent attention included)."""
     mla = model.mla
     if mla is None:
-        total = int(params.attention_parameters(s.hidden, s.query_width, s.key_width, s.qkv_bias, s.proj_bias))
+        total = whole(params.attention_parameters(s.hidden, s.query_width, s.key_width, s.qkv_bias, s.proj_bias))
         return Part(
             total=total,
             linear=total - s.qkv_bias * (s.query_width + 2 * s.key_width) - s.proj_bias * s.hidden,
@@ -92,7 +102,7 @@ def attention_part(model: ModelConfig, s: Shape) -> Part:
         if rank
         else params.direct_query_parameters(s.hidden, s.query_width)
     )
-    total = int(
+    total = whole(
         params.latent_attention_parameters(
             queries, s.hidden, mla.kv_lora_rank, s.heads, mla.qk_nope_head_dim, mla.qk_rope_head_dim, mla.v_head_dim
         )
@@ -103,7 +113,7 @@ def attention_part(model: ModelConfig, s: Shape) -> Part:
 def mlp_part(s: Shape, ffn: int) -> Part:
     """One block's ordinary MLP."""
     return Part(
-        total=int(params.mlp_parameters(s.hidden, ffn, s.mlp_matrices, s.mlp_bias)),
+        total=whole(params.mlp_parameters(s.hidden, ffn, s.mlp_matrices, s.mlp_bias)),
         linear=s.mlp_matrices * s.hidden * ffn,
     )
 
@@ -112,7 +122,7 @@ def moe_part(model: ModelConfig, s: Shape) -> Part:
     """One block's experts, all of them; the reference model holds each matrix of all experts in one tensor."""
     m = model.moe
     assert m is not None
-    total = int(
+    total = whole(
         params.moe_parameters(s.hidden, m.experts, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate))
     )
     return Part(total + _expert_biases(m, s, m.experts), total)
@@ -120,9 +130,9 @@ def moe_part(model: ModelConfig, s: Shape) -> Part:
 
 def _expert_biases(m: MoeConfig, s: Shape, met: int) -> int:
     """Biases of a router and of `met` experts."""
-    found = int(params.router_bias_parameters(m.experts)) if m.router_bias else 0
+    found = whole(params.router_bias_parameters(m.experts)) if m.router_bias else 0
     if m.expert_biases:
-        found += int(params.expert_bias_parameters(s.hidden, met, m.expert_ffn, s.mlp_matrices))
+        found += whole(params.expert_bias_parameters(s.hidden, met, m.expert_ffn, s.mlp_matrices))
     return found
 
 
@@ -130,7 +140,7 @@ def active_moe_part(model: ModelConfig, s: Shape) -> Part:
     """What one token uses of one block's experts."""
     m = model.moe
     assert m is not None
-    total = int(
+    total = whole(
         params.active_moe_parameters(
             s.hidden, m.experts, m.top_k, m.expert_ffn, s.mlp_matrices, m.shared_ffn, int(m.shared_gate)
         )

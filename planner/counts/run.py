@@ -11,6 +11,7 @@ from planner.counts.parameters import Parameters, parameters_of
 from planner.counts.schedule import schedule_rate
 from planner.counts.shape import Shape, shape_of
 from planner.formulas import batch
+from planner.formulas.recording import whole
 from planner.presets import Gpu, Recipe
 
 
@@ -51,9 +52,9 @@ def resolve(config: RunConfig) -> Resolved:
     """
     training, parameters = config.training, parameters_of(config.model)
     sequences = sequences_per_step(config)
-    per_step = int(batch.tokens_per_step(sequences, training.seq))
+    per_step = whole(batch.tokens_per_step(sequences, training.seq))
     steps = _steps(config, per_step)
-    trained = int(batch.trained_tokens(steps, per_step))
+    trained = whole(batch.trained_tokens(steps, per_step))
     return Resolved(
         config=config,
         gpu=gpu_of(config),
@@ -93,12 +94,12 @@ def moments_dtype(config: RunConfig, recipe: Recipe) -> str | None:
 def sequences_per_step(config: RunConfig) -> int:
     """Effective batch in sequences."""
     t = config.training
-    return int(batch.sequences_per_step(t.micro_batch, t.accumulation, config.hardware.gpus))
+    return whole(batch.sequences_per_step(t.micro_batch, t.accumulation, config.hardware.gpus))
 
 
 def tokens_per_step(config: RunConfig) -> int:
     """Effective batch in tokens."""
-    return int(batch.tokens_per_step(sequences_per_step(config), config.training.seq))
+    return whole(batch.tokens_per_step(sequences_per_step(config), config.training.seq))
 
 
 def steps_of(config: RunConfig) -> int:
@@ -111,7 +112,7 @@ def _steps(config: RunConfig, per_step: int) -> int:
     if training.steps is not None:
         return training.steps
     assert training.tokens is not None, "the config holds one of tokens and steps"
-    return int(batch.whole_steps(training.tokens, per_step))
+    return whole(batch.whole_steps(training.tokens, per_step))
 
 
 def rate_at(config: RunConfig, step: int) -> float:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from planner.config.run import ScheduleConfig
 from planner.formulas.formula import FORMULAS
 from planner.formulas.ops import Num
+from planner.formulas.recording import real
 from planner.formulas.schedule import (
     constant_rate,
     cooldown_rate,
@@ -72,7 +73,7 @@ def schedule_rate(schedule: ScheduleConfig, steps: int, step: int) -> float:
         "decay_power": schedule.decay_power,
     }
     here = next(p for p in segments(schedule.kind, numbers) if p.start < p.end and step <= p.end)
-    return float(here.rate(step, numbers))
+    return real(here.rate(step, numbers))
 
 
 def key_steps(schedule: ScheduleConfig, steps: int) -> tuple[int, ...]:

@@ -1,21 +1,24 @@
-"""Which formulas a computation called, with which numbers: what `explain` reads, so that it cannot tell another story.
+"""Records every formula call (name, arguments, result) made while a plan is computed; `explain` reads this record.
 
 Formulas stay plain functions; the interpreter's profiler reports their calls while one computation runs. It costs a few
-milliseconds and is used by `explain` only.
+milliseconds and is used by `explain` only. A number is followed by the object itself, never by its value: `whole` and
+`real` give each result an object of its own while a computation is recorded.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, TypeVar
 
 from planner.formulas.formula import FORMULAS, Formula
+from planner.formulas.ops import Num
 
 Result = TypeVar("Result")
-SHARED_INTEGERS = 1025  # the interpreter keeps one object of each small integer, whoever computed it
+_current = threading.local()  # .calls: the record of this thread's computation, while there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,38 @@ class Call:
     formula: Formula
     arguments: dict[str, Any]
     result: Any
-    recorded: bool = True  # False: made up afterwards from numbers of the plan
+
+
+class _RecordedInt(int):
+    """A whole number with an object of its own: the interpreter shares the objects of small integers."""
+
+
+def whole(result: Num) -> int:
+    """What a formula just returned, as an int."""
+    return _owned(result, _RecordedInt) if is_recording() else int(result)
+
+
+def real(result: Num) -> float:
+    """What a formula just returned, as a float."""
+    return _owned(result, float) if is_recording() else float(result)
+
+
+def _owned(result: Num, kind: type[Result]) -> Result:
+    number, calls = kind(result), _current.calls  # type: ignore[call-arg]
+    if calls and calls[-1].result is result:
+        calls[-1] = replace(calls[-1], result=number)
+    return number
+
+
+def is_recording() -> bool:
+    """Whether this thread's computation is recorded: then nothing may be taken from a cache."""
+    return getattr(_current, "calls", None) is not None
 
 
 def made_by(calls: tuple[Call, ...], number: Any) -> Call | None:
-    """The last call that returned this very object. Equal numbers are other objects, but for small integers: None."""
-    if isinstance(number, int) and abs(number) < SHARED_INTEGERS:
-        return None
+    """The last call that returned this very object. Equal numbers are other objects."""
+    if type(number) is int and int(str(number)) is number:
+        return None  # one object for all that are equal
     return next((call for call in reversed(calls) if call.result is number), None)
 
 
@@ -51,9 +79,11 @@ def recorded(compute: Callable[[], Result]) -> tuple[Result, tuple[Call, ...]]:
             calls.append(Call(found, open_calls.pop(id(frame)), returned))
 
     before = sys.getprofile()
+    _current.calls = calls
     sys.setprofile(watch)
     try:
         result = compute()
     finally:
         sys.setprofile(before)
+        _current.calls = None
     return result, tuple(calls)

@@ -9,6 +9,7 @@ from planner.config.run import RunConfig
 from planner.counts.run import Resolved
 from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
+from planner.formulas.recording import whole
 from planner.interval import Interval
 from planner.memory.coverage import not_covered
 from planner.memory.device import BY_STATE, Device, device_memory
@@ -67,14 +68,16 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     replay = replay and not missing
     device = device_memory(run, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
     if gpu and not_covered(run) is not None:
-        device = _bounded(device, simulated.phases, int(memory.gradients_bytes(counts.total, _gradient_bytes(run))))
+        device = _bounded(device, simulated.phases, whole(memory.gradients_bytes(counts.total, _gradient_bytes(run))))
     if missing:
         device = _of_state(device, _state_bytes(simulated.phases) + (device.context or 0), usable)
+    weights = whole(memory.weights_bytes(counts.total, recipe.weights_bytes_per_parameter))
+    master = whole(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter))
     return Memory(
-        rule_14_bytes=int(memory.rule_14_bytes(run.nominal_parameters)),
-        weights_bytes=largest["weights"],
-        master_weights_bytes=int(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter)),
-        gradients_bytes=int(memory.gradients_bytes(counts.total, recipe.gradients_bytes_per_parameter)),
+        rule_14_bytes=whole(memory.rule_14_bytes(run.nominal_parameters)),
+        weights_bytes=largest["weights"] if recipe.held_casts_bytes_per_linear_weight or missing else weights,
+        master_weights_bytes=master,
+        gradients_bytes=whole(memory.gradients_bytes(counts.total, recipe.gradients_bytes_per_parameter)),
         optimizer_bytes=optimizer.state_bytes,
         activations_bytes=largest["activations"],
         logits_bytes=largest["logits"],
@@ -123,9 +126,9 @@ def _of_state(device: Device, least: int, usable: int | None) -> Device:
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:
     """Bytes of a checkpoint's files: the updated weights and the optimizer state, without what all tensors share."""
-    weights = int(memory.weights_bytes(run.parameters.total, updated_itemsize(run)))
+    weights = whole(memory.weights_bytes(run.parameters.total, updated_itemsize(run)))
     entries = run.parameters.tensors + sum(times for _, times in optimizer.storages)
-    return int(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
+    return whole(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))
 
 
 def _host(requested: int, usable: int | None) -> Device:

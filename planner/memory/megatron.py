@@ -6,6 +6,7 @@ The matmul itself adds weight gradients to the main gradients. Weights have the 
 from __future__ import annotations
 
 from planner.formulas import megatron as terms
+from planner.formulas.recording import whole
 from planner.memory.eager.context import SimulationContext
 from planner.memory.stages import Program, Stage
 
@@ -29,11 +30,11 @@ def fused_program(ctx: SimulationContext) -> Program:
 
 
 def _stream(ctx: SimulationContext) -> int:
-    return int(terms.fused_norm(ctx.tokens, ctx.shape.hidden, ctx.compute_bytes))
+    return whole(terms.fused_norm(ctx.tokens, ctx.shape.hidden, ctx.compute_bytes))
 
 
 def _mask(ctx: SimulationContext) -> tuple[int, ...]:
-    return (int(terms.fused_dropout_mask(ctx.tokens, ctx.shape.hidden)),) if ctx.training.dropout else ()
+    return (whole(terms.fused_dropout_mask(ctx.tokens, ctx.shape.hidden)),) if ctx.training.dropout else ()
 
 
 def _norm(ctx: SimulationContext, label: str) -> Stage:
@@ -45,7 +46,7 @@ def _norm(ctx: SimulationContext, label: str) -> Stage:
 
 
 def _linear(ctx: SimulationContext, label: str, inputs: int, outputs: int, bias: int) -> Stage:
-    saved = int(terms.fused_linear(ctx.tokens, inputs, ctx.compute_bytes))
+    saved = whole(terms.fused_linear(ctx.tokens, inputs, ctx.compute_bytes))
     weight_gradients = (ctx.weight_bytes * inputs * outputs, *((ctx.weight_bytes * outputs,) if bias else ()))
     return Stage(label=label, saved=(saved,), input_gradient=saved, weight_gradients=weight_gradients)
 
@@ -55,7 +56,7 @@ def _block(ctx: SimulationContext) -> tuple[Stage, ...]:
     wide = s.ffn * (s.mlp_matrices - 1)  # gate and up are one matmul
     proj = _linear(ctx, "blocks.attention.proj", s.query_width, s.hidden, s.proj_bias)
     dropout = (Stage(label="blocks.dropout", saved=_mask(ctx)),) if ctx.training.dropout else ()
-    activation = int(terms.fused_activation(ctx.tokens, s.ffn, s.mlp_matrices, ctx.compute_bytes))
+    activation = whole(terms.fused_activation(ctx.tokens, s.ffn, s.mlp_matrices, ctx.compute_bytes))
     return (
         _norm(ctx, "blocks.attention_norm"),
         _linear(ctx, "blocks.attention.qkv", s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias),
@@ -72,7 +73,7 @@ def _block(ctx: SimulationContext) -> tuple[Stage, ...]:
 
 def _queries(ctx: SimulationContext) -> int:
     s = ctx.shape
-    return int(terms.fused_queries_keys_values(ctx.tokens, s.query_width, s.key_width, ctx.compute_bytes))
+    return whole(terms.fused_queries_keys_values(ctx.tokens, s.query_width, s.key_width, ctx.compute_bytes))
 
 
 def _attention(ctx: SimulationContext) -> tuple[int, ...]:
@@ -81,16 +82,16 @@ def _attention(ctx: SimulationContext) -> tuple[int, ...]:
     if t.activation_checkpointing == "selective":
         return (_queries(ctx),)
     if t.attention_kernel == "flash":
-        return _queries(ctx), int(terms.fused_flash_statistics(ctx.tokens, heads))
-    return _queries(ctx), int(terms.fused_scores(ctx.tokens, t.seq, heads, ctx.compute_bytes, int(t.dropout > 0)))
+        return _queries(ctx), whole(terms.fused_flash_statistics(ctx.tokens, heads))
+    return _queries(ctx), whole(terms.fused_scores(ctx.tokens, t.seq, heads, ctx.compute_bytes, int(t.dropout > 0)))
 
 
 def _head(ctx: SimulationContext) -> Stage:
     """The head: fp32 logits made from narrow ones; backward makes their gradient narrow again."""
     s, n = ctx.shape, ctx.tokens
     narrow = n * s.vocab * ctx.compute_bytes
-    logits = int(terms.fused_logits(n, s.vocab))
-    hidden = int(terms.fused_linear(n, s.hidden, ctx.compute_bytes))
+    logits = whole(terms.fused_logits(n, s.vocab))
+    hidden = whole(terms.fused_linear(n, s.hidden, ctx.compute_bytes))
     weight_gradients = () if s.tied else (ctx.weight_bytes * s.vocab * s.hidden,)
     return Stage(
         label="head",

@@ -6,6 +6,7 @@ import math
 
 from planner.counts.run import Resolved
 from planner.formulas import throughput
+from planner.formulas.recording import real
 from planner.presets import Gpu
 from planner.rules import roofline_of
 
@@ -28,6 +29,6 @@ def data_parallel_seconds(run: Resolved, gpu: Gpu, micro_seconds: float) -> tupl
     if gpus > GPUS_PER_NODE:
         link = min(link, GPUS_PER_NODE * family["network_bandwidth"])
     bytes_moved = run.parameters.total * run.recipe.gradients_bytes_per_parameter
-    whole = float(throughput.all_reduce_seconds(bytes_moved, gpus, link))
+    whole = real(throughput.all_reduce_seconds(bytes_moved, gpus, link))
     straggling = 1 + STRAGGLER_PER_DOUBLING * max(0.0, math.log2(gpus / GPUS_PER_NODE))
-    return float(throughput.exposed_seconds(whole, micro_seconds)), straggling
+    return real(throughput.exposed_seconds(whole, micro_seconds)), straggling

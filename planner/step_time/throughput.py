@@ -9,6 +9,7 @@ from planner.counts.flops import Flops
 from planner.counts.run import Resolved
 from planner.counts.shape import Shape
 from planner.formulas import throughput
+from planner.formulas.recording import real
 from planner.interval import UNKNOWN, Interval, exactly
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
@@ -133,7 +134,7 @@ def _from_datasheet(run: Resolved, gpu: Gpu, peak: float, nominal_bandwidth: flo
     block = throughput.block_product_seconds(
         into, out, products(s.hidden, s.ffn), products(s.ffn, s.hidden), s.mlp_matrices
     )
-    core = float(
+    core = real(
         throughput.attention_forward_seconds(n, t.seq, s.query_width, peak * family["attention_share"] * _aligned(s))
     )
     elementwise = throughput.elementwise_seconds(
@@ -151,15 +152,15 @@ def _from_datasheet(run: Resolved, gpu: Gpu, peak: float, nominal_bandwidth: flo
         ),
     }
     device = sum(parts.values())
-    micro = float(throughput.with_host_seconds(device, s.layers * runtime["host_seconds"]))
+    micro = real(throughput.with_host_seconds(device, s.layers * runtime["host_seconds"]))
     parts["launch overhead"] = throughput.launch_seconds(micro, device)
-    parts = {name: float(throughput.micro_batches_seconds(part, t.accumulation)) for name, part in parts.items()}
-    parts["optimizer"] = float(throughput.traffic_seconds(runtime["optimizer_bytes"] * run.parameters.total, bandwidth))
+    parts = {name: real(throughput.micro_batches_seconds(part, t.accumulation)) for name, part in parts.items()}
+    parts["optimizer"] = real(throughput.traffic_seconds(runtime["optimizer_bytes"] * run.parameters.total, bandwidth))
     shared = data_parallel_seconds(run, gpu, micro)
     if shared is None:
         return None
     parts["all-reduce"], straggling = shared
-    parts["stragglers"] = float(throughput.straggler_seconds(sum(parts.values()), straggling))
+    parts["stragglers"] = real(throughput.straggler_seconds(sum(parts.values()), straggling))
     return sum_of_parts(parts, "datasheet", family["width"])
 
 

@@ -14,7 +14,6 @@ from planner.analysis.explain.explanation import Explanation, identifier, itself
 from planner.analysis.explain.keys import leaves, number_at, numbers
 from planner.analysis.explain.provenance import Called, KeyRule, Own, Read, Same, Sum, rules_of
 from planner.config.run import Assumption, RunConfig
-from planner.counts.parameters import parameters_of
 from planner.document import document
 from planner.formulas.formula import FORMULAS
 from planner.formulas.quantities import QUANTITIES
@@ -42,7 +41,7 @@ class Explainer:
     """Explains the numbers of one plan."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.plan, self.calls = recorded(lambda: _estimated(config))
+        self.plan, self.calls = recorded(lambda: estimate(config, replay=True))
         self.config = config
         self.document = document(self.plan, ())
         self.values = leaves(self.document)
@@ -68,8 +67,10 @@ class Explainer:
 
     def _by(self, rule: KeyRule, key: str, value: float, stars: tuple[str, ...], depth: int) -> Explanation | None:
         if isinstance(rule, Called):
-            call = self._call(rule, stars, value)
-            return self._of_call(call, key, value, depth) if call else None
+            call = made_by(self.calls, value)
+            names = [name.format(*stars) for name in rule.names]
+            named = call is not None and (call.formula.name in names or call.formula.gives == rule.gives)
+            return self._of_call(call, key, value, depth) if call and named else None
         if isinstance(rule, Same):
             return self._same(rule.key.format(*stars), key, value, depth)
         if isinstance(rule, Sum):
@@ -77,27 +78,16 @@ class Explainer:
         if isinstance(rule, Own):
             arguments = {name: self.values[path.format(*stars)] for name, path in rule.arguments.items()}
             formula = FORMULAS[rule.name]
-            call = Call(formula, arguments, formula.function(**arguments), recorded=False)
+            call = Call(formula, arguments, formula.function(**arguments))
             return self._of_call(call, key, value, depth) if _agree(call.result, value) else None
         return self._read(rule, key, value)
-
-    def _call(self, rule: Called, stars: tuple[str, ...], value: float) -> Call | None:
-        """The call that the rule names: by its formula and what it was given, or the very number that it returned."""
-        names = [name.format(*stars) for name in rule.names]
-        given = {name: self.values[key.format(*stars)] for name, key in rule.given.items()}
-        for call in reversed(self.calls):
-            named = call.formula.name in names or (call.formula.gives == rule.gives and bool(given))
-            if named and call.result == value and all(call.arguments.get(n, v) == v for n, v in given.items()):
-                return call
-        made = made_by(self.calls, value)
-        return made if made and rule.gives == made.formula.gives and not given else None
 
     def _of_call(self, call: Call, key: str, value: float, depth: int) -> Explanation:
         formula = call.formula
         parts = tuple(
             part
             for name, number in call.arguments.items()
-            if depth < DEPTH and (part := self._part(name, number, call, depth + 1)) is not None
+            if depth < DEPTH and (part := self._part(name, number, depth + 1)) is not None
         )
         rests = [note for name in call.arguments for note in (name, *RESTS_ON.get(name, ()))]
         own = self._assumptions(rests)
@@ -116,26 +106,21 @@ class Explainer:
             parts=parts,
         )
 
-    def _part(self, name: str, value: float, user: Call, depth: int) -> Explanation | None:
-        """An argument that another formula gave: the very number of one call, or a quantity of the argument's name."""
-        earlier = self.calls[: next(i for i, call in enumerate(self.calls) if call is user)] if user.recorded else ()
-        made = made_by(earlier, value)
+    def _part(self, name: str, value: float, depth: int) -> Explanation | None:
+        """An argument that was made: the very number that a call returned, or a sum that a key of the plan has."""
+        made = made_by(self.calls, value)
         if made is not None:
             return self._of_call(made, name, value, depth)
-        named = [call for call in self.calls if call is not user and call.formula.gives == name]
-        named = [call for call in named if call.result == value]
-        if named and all((n.formula, n.arguments) == (named[0].formula, named[0].arguments) for n in named):
-            return self._of_call(named[0], name, value, depth)
-        for key, number in self.values.items():
-            if key.endswith(f".{name}") and number == value and not key.startswith(NOT_MADE):
-                found = self._explained(key, value, depth)
-                return found if found.origin in ("formula", "sum") else None
-        return None
+        if not isinstance(value, float):
+            return None
+        key = next((key for key, number in self.values.items() if number is value), "config.")
+        found = None if key.startswith(NOT_MADE) else self._explained(key, value, depth)
+        return found if found and found.origin == "sum" else None
 
     def _same(self, other: str, key: str, value: float, depth: int) -> Explanation | None:
         if self.values.get(other) != value or other == key:
             return None
-        found = self._explained(other, value, depth + 1)
+        found = self._explained(other, self.values[other], depth + 1)
         return Explanation(
             key=key,
             value=value,
@@ -187,12 +172,6 @@ class Explainer:
 
     def _assumptions(self, names: tuple[str, ...] | list[str]) -> tuple[Assumption, ...]:
         return tuple(a for a in self.config.provenance.assumptions if a.key in names)
-
-
-def _estimated(config: RunConfig) -> Plan:
-    """The plan, after the count that is remembered: what is not called would not be recorded."""
-    parameters_of.__wrapped__(config.model)
-    return estimate(config, replay=True)
 
 
 def explanations(plan: Plan, keys: list[str]) -> list[Explanation]:

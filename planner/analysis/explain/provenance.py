@@ -15,14 +15,10 @@ ALLOCATOR = "torch.cuda.memory_stats() of a run on a GPU"
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The result of a call of one of these formulas, or of one that gives the quantity; `{0}` as in `Same`.
-
-    given: arguments that tell the call from others of its kind, each with the key of its number.
-    """
+    """The number that a call of one of these formulas returned, or one that gives the quantity; `{0}` as in `Same`."""
 
     names: tuple[str, ...] = ()
     gives: str = ""
-    given: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +98,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "tokens.trained": (Called(("trained_tokens",)),),
     "model.parameters.nominal": (Same("config.model.nominal_parameters"), Same("model.parameters.total")),
     "model.parameters.embedding": (Called(("embedding_parameters",)),),
-    "model.parameters.non_embedding": (
-        Own(
-            "non_embedding_parameters",
-            {"parameters": "model.parameters.total", "embedding_parameters": "model.parameters.embedding"},
-        ),
-    ),
+    "model.parameters.non_embedding": (Called(("non_embedding_parameters",)),),
     "model.parameters.*": (Called(("total_parameters",)),),
     "model.shape.seq": (Same("config.training.seq"),),
     "model.shape.*": (Same("config.model.{0}"),),
@@ -122,7 +113,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "batch.warmup_steps": (Same("config.schedule.warmup_steps"),),
     "batch.*": (Called(("{0}",)),),
     "memory.rule_14_bytes": (Called(("rule_14_bytes",)),),
-    "memory.weights_bytes": (Called(("weights_bytes",)),),
+    "memory.weights_bytes": (Called(("weights_bytes",)), _account("weights, and the casts of them that stay")),
     "memory.master_weights_bytes": (Called(("master_weights_bytes",)),),
     "memory.gradients_bytes": (Called(("gradients_bytes",)),),
     "memory.optimizer_bytes": (
@@ -174,8 +165,8 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "throughput.step_seconds_low": (Called(("quickest_step",)), Same("throughput.step_seconds")),
     "throughput.step_seconds_high": (Called(("slowest_step",)), Same("throughput.step_seconds")),
     "throughput.step_seconds": (Called(("step_seconds_from_rate", "step_seconds_from_mfu")), _PARTS),
-    "throughput.mfu*": (Called(("utilisation",), given={"flops_per_token": "flops.per_token_model"}),),
-    "throughput.hfu": (Called(("utilisation",), given={"flops_per_token": "flops.per_token_hardware"}),),
+    "throughput.mfu*": (Called(("utilisation",)),),
+    "throughput.hfu": (Called(("utilisation",)),),
     "throughput.parts.optimizer": (
         Called(("traffic_seconds",)),
         Read(
@@ -219,7 +210,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
         Own("trained_tokens", {"steps": "schedule.points.{0}.step", "tokens_per_step": "batch.tokens_per_step"}),
     ),
     "schedule.points.*.lr": (
-        Called(gives="learning_rate", given={"step": "schedule.points.{0}.step"}),
+        Called(gives="learning_rate"),
         Same("config.schedule.peak_lr"),
         Same("config.schedule.min_lr"),
     ),

@@ -18,7 +18,7 @@ from planner.document import document
 from planner.errors import InputError, UnknownNameError
 from planner.formulas.formula import FORMULAS
 from planner.formulas.quantities import QUANTITIES
-from planner.formulas.recording import recorded
+from planner.formulas.recording import made_by, real, recorded, whole
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import estimate
@@ -143,6 +143,66 @@ def test_equal_numbers_of_different_quantities_are_told_apart() -> None:
         rate = explains.explain(f"schedule.points.{i}.lr")
         step_number = explains.explain(f"schedule.points.{i}.step").value
         assert rate.arguments.get("step", step_number) == step_number
+
+
+TINY = {"layers": "1", "hidden": "2", "heads": "1", "vocab": "3", "ffn": "2", "seq": "8", "micro_batch": "1"}
+
+
+def test_equal_numbers_and_equal_arguments_go_to_the_calls_that_made_them() -> None:
+    """The step, the tokens typed and those trained are all 8, one object in the interpreter."""
+    flags = Flags(**TINY, tokens="8", accumulation="1", gpus="1", gpu="h100-80gb", mfu="0.4", warmup_steps="0")
+    explains = Explainer(draft(flags, as_of="2026-11-21", version="test"))
+    values = explains.values
+    assert values["tokens.requested"] == values["tokens.trained"] == values["batch.tokens_per_step"] == 8
+    makers = {
+        "tokens.trained": "trained_tokens",
+        "batch.tokens_per_step": "tokens_per_step",
+        "batch.steps": "whole_steps",
+    }
+    for key, maker in makers.items():
+        assert explains.explain(key).formula == maker
+    twins = (
+        ("model.parameters.total", "model.parameters.active"),
+        ("throughput.mfu", "throughput.mfu_low"),
+        ("throughput.tokens_per_second", "throughput.tokens_per_second_low"),
+        ("time.seconds", "time.seconds_high"),
+    )
+    for one, other in twins:
+        calls = [made_by(explains.calls, values[key]) for key in (one, other)]
+        assert (
+            values[one] == values[other] and calls[0] is not None and calls[1] is not None and calls[0] is not calls[1]
+        )
+    # two calls of one formula with an equal argument of one name: once typed, once a result
+    step, run = explains.explain("flops.per_step_model"), explains.explain("flops.training_model")
+    assert step.arguments == run.arguments and step.formula == run.formula == "total_flops"
+    assert [(part.key, part.formula) for part in step.parts if part.key == "tokens"] == [("tokens", "tokens_per_step")]
+    assert [part for part in run.parts if part.key == "tokens"] == []
+    trained = explains.explain("tokens.trained")
+    assert [(part.key, part.formula) for part in trained.parts] == [
+        ("steps", "whole_steps"), ("tokens_per_step", "tokens_per_step"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "flags", [{"model": "llama-3-8b", "tokens": "838767334607"}, {"recipe": "master-bf16"}, {"recipe": "fp8-te"}, TINY]
+)
+def test_no_plan_has_a_number_without_a_rule(flags: dict[str, str]) -> None:
+    """Beyond 2^53 a product is rounded when it becomes a float; master weights are no weights of the update."""
+    words = ({} if "model" in flags or "hidden" in flags else {"params": "125M"}) | {"tokens": "10B"} | flags
+    explains = Explainer(draft(Flags(**words, gpu="h100-80gb"), as_of="2026-11-21", version="test"))
+    for key in explains.all_keys():
+        assert explains.explain(key).value == explains.values[key]
+    six_nd = explains.explain("flops.training_6nd")
+    assert six_nd.formula == "training_flops_6nd" and [part.key for part in six_nd.parts] in ([], ["parameters"])
+
+
+def test_recorded_numbers_have_objects_of_their_own() -> None:
+    total = FORMULAS["total_flops"].function
+    (one, other, raw), calls = recorded(lambda: (whole(total(2, 3)), whole(total(3, 2)), total(1, 6)))
+    assert one == other == raw == 6
+    assert [made_by(calls, number) for number in (one, other)] == list(calls[:2])
+    assert made_by(calls, raw) is None and made_by(calls, 6) is None  # one object for all that are equal
+    assert type(whole(total(2, 3))) is int and type(real(total(2, 3))) is float
 
 
 def test_config_numbers_say_who_chose_them() -> None:

@@ -53,7 +53,7 @@ def test_the_change_fits_and_is_the_same_training(share: float, recipe: str) -> 
     capacity = int(predicted_peak(resolve(config)) * share)
     found = smallest_change(resolve(config), capacity, predicted_peak)
     assert found is not None
-    assert found.peak_bytes == predicted_peak(resolve(found.run)) <= capacity
+    assert found.peak_bytes == predicted_peak(found.run) <= capacity
     assert found.run.tokens_per_step == tokens_per_step(config)
     assert found.run.config.model == config.model and found.run.config.schedule == config.schedule
     again = typed_again(config, found)

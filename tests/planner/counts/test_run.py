@@ -59,15 +59,13 @@ def test_a_plan_resolves_its_config_once(flags: dict[str, str]) -> None:
 
 def test_findings_and_changes_that_fit_resolve_nothing_again() -> None:
     plan = estimate(config_of(micro_batch="64", accumulation="2", gpu="l4"), replay=True)
-    asked = questions(
-        lambda: (findings_with_remedies(plan), what_fits(resolve(plan.run)), largest_change(resolve(plan.run), 2**34))
-    )
+    asked = questions(lambda: (findings_with_remedies(plan), what_fits(plan.run), largest_change(plan.run, 2**34)))
     assert plan.memory.fits is False and not asked
 
 
 def test_a_step_computed_another_way_has_the_same_answers() -> None:
     run = resolve(config_of(micro_batch="8"))
-    for change in every_change(resolve(run)):
+    for change in every_change(run):
         assert change.run == resolve(change.run.config)
 
 

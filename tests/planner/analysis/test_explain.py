@@ -196,6 +196,15 @@ def test_no_plan_has_a_number_without_a_rule(flags: dict[str, str]) -> None:
     assert six_nd.formula == "training_flops_6nd" and [part.key for part in six_nd.parts] in ([], ["parameters"])
 
 
+def test_parameters_beside_the_blocks_are_in_the_call_that_gives_the_total() -> None:
+    config = draft(Flags(params="125M", tokens="10B", gpu="h100-80gb"), as_of="2026-11-21", version="test")
+    changed = config.model.model_copy(update={"head_bias": True, "attention_sinks": True})
+    explains = Explainer(config.model_copy(update={"model": changed}))
+    before, more = Explainer(config).values["model.parameters.total"], changed.vocab + changed.layers * changed.heads
+    assert explains.explain("model.parameters.total").formula == "total_parameters"
+    assert explains.values["model.parameters.total"] == explains.values["model.parameters.active"] == before + more
+
+
 def test_recorded_numbers_have_objects_of_their_own() -> None:
     total = FORMULAS["total_flops"].function
     (one, other, raw), calls = recorded(lambda: (whole(total(2, 3)), whole(total(3, 2)), total(1, 6)))

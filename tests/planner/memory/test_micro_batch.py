@@ -27,7 +27,9 @@ def test_runs_of_alike_units(case: str, changes: dict[str, Any], runs: list[tupl
 
 
 def test_experts_in_every_other_block_make_a_unit_of_two() -> None:
-    ctx = simulation_context(config_of(Row("experts in every other block", "eager", "mixed-bf16", "none"), layers=7))
+    ctx = simulation_context(
+        resolve(config_of(Row("experts in every other block", "eager", "mixed-bf16", "none"), layers=7))
+    )
     assert ctx.shape.dense_layers == 4 and [ctx.block_kind(i)[0] for i in range(4)] == [False, True, False, True]
     assert block_runs(ctx) == [(0, 2, 3), (6, 1, 1)]
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 from tempfile import TemporaryDirectory
 
+from docs.model_types import model_types
 from docs.readme import demo, demo_table, estimate, first_screen
 from docs.shell import AS_OF, ROOT, command, console
 from docs.terminal import keys, tabs, wizard
@@ -223,6 +224,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "data": data,
     "run-toml": run_toml,
     "presets": presets,
+    "model-types": model_types,
     "formulas": formulas,
     "explain": explain,
     "calculations": calculations,

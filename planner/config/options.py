@@ -95,6 +95,7 @@ _MODEL_ENDS = (
     "hf_defaults",
     "hf_unread",
     "hf_text",
+    "hf_simplified",
 )
 _W, _R, _S = on_resume.WEIGHTS, on_resume.ROUNDING, on_resume.SCHEDULE
 

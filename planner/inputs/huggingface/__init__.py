@@ -20,7 +20,7 @@ from planner.errors import FileError, InputError
 from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
-from planner.inputs.huggingface.kinds import refuse_kind, text_values
+from planner.inputs.huggingface.kinds import left_out_of, refuse_kind, text_values
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
 from planner.rules import rules
@@ -103,6 +103,11 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
         what, why, remedy = explain_validation(error)
         raise InputError(f"{path}: {what}", why=why, remedy=remedy) from None
     notes = _notes(config, kind, known)
+    less = left_out_of(kind, values)
+    if less is not None:
+        notes.append(
+            Note("hf_simplified", f"without {less}", "in memory and `gptplan run`; all parameters are counted")
+        )
     if outer is not values:
         of = (
             f"{', '.join(left_out)} of {outer['model_type']} is not counted"

@@ -12,8 +12,8 @@ from typing import Any
 from planner.errors import InputError
 from planner.inputs.huggingface.reading import MAY_BE_LONG, HfConfig
 
-# other names of the same class: conversions of the first LLaMA; MosaicML's own code
-PUBLISHED_CLASSES = {"llama": ("LLaMAForCausalLM",), "mpt": ("MPTForCausalLM",)}
+# other names of the same class: conversions of the first LLaMA; code published by MosaicML and by Microsoft
+PUBLISHED_CLASSES = {"llama": ("LLaMAForCausalLM",), "mpt": ("MPTForCausalLM",), "phimoe": ("PhiMoEForCausalLM",)}
 CAUSAL = "AutoModelForCausalLM"
 # words in the names of keys that come with other tensors, where the model type does not read the key
 OTHER_TENSORS = re.compile(

@@ -47,7 +47,7 @@ def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path
     found = hf_model(path)
     assert parameters_of(found.model).total == CASES[name]["numel"]
     assert sum(t.count for t in named_tensors(found.model)) == CASES[name]["numel"]
-    assert found.notes == ()
+    assert {note.key for note in found.notes} <= {"hf_simplified"}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,14 @@ def test_the_text_model_of_a_multimodal_file_is_read_alone_and_says_so(outer: st
             hf_model_of(values | {"text_config": text}, HERE)
     with pytest.raises(UnknownNameError, match=outer):
         hf_model_of(values | {"text_config": None}, HERE)
+
+
+def test_what_the_trainer_leaves_out_is_noted() -> None:
+    (note,) = hf_model_of(CASES["5.23.0 gemma2 plain"]["config"], HERE).notes
+    assert "soft-capped attention scores" in note.value
+    olmoe = CASES["5.23.0 olmoe plain"]["config"]
+    assert [n.key for n in hf_model_of(olmoe, HERE).notes] == ["hf_simplified"]
+    assert hf_model_of(olmoe | {"norm_topk_prob": True}, HERE).notes == ()
 
 
 REFUSED = {

@@ -35,7 +35,7 @@ _COUNTS = {p: f for p, f in {**_WORDS, **_DECIMAL, **_BINARY}.items() if p[0] !=
 _BYTES_1000 = {"B": 1, **{f"{p.upper()}B": f for p, f in _DECIMAL.items()}}
 _BYTES_1024 = {"B": 1, **{f"{p}B": f for p, f in _BINARY.items()}}
 
-DIGITS = 3  # significant digits of a number for people
+_DIGITS = 3  # significant digits of a number for people
 CHOSEN = 12  # of a value that somebody chose, which is not rounded
 LOSS_DIGITS = 4  # of a loss that is watched: it falls by less than a percent between two lines of a log
 TERA = _DECIMAL["T"]  # of FLOP/s
@@ -159,13 +159,13 @@ def _scaled(x: float, ladder: Mapping[str, int], digits: int, gap: str = "") -> 
 
 
 @_total
-def format_number(x: float, digits: int = DIGITS) -> str:
+def format_number(x: float, digits: int = _DIGITS) -> str:
     """A number without unit: "0.25", "1,230", "6e-4", "1.23e9"."""
     return _plain(x, digits) if x == 0 or 1e-3 <= x < 1e6 else _scientific(x, digits)
 
 
 @_total
-def format_count(n: float, digits: int = DIGITS) -> str:
+def format_count(n: float, digits: int = _DIGITS) -> str:
     """A count: exact below a million ("19,073"), else "124M"."""
     if round(n) < _DECIMAL["M"]:
         return f"{round(n):,}" if n >= 1000 or n == int(n) else _plain(n, digits)
@@ -179,49 +179,49 @@ def format_count_exact(n: float) -> str:
 
 
 @_total
-def format_bytes(n: float, digits: int = DIGITS) -> str:
+def format_bytes(n: float, digits: int = _DIGITS) -> str:
     """Bytes in powers of 1024: "1.63 GiB"; exact below a KiB."""
     return f"{n:,.0f} B" if n < 1024 else _scaled(n, _BYTES_1024, digits, " ")
 
 
 @_total
-def format_bytes_decimal(n: float, digits: int = DIGITS) -> str:
+def format_bytes_decimal(n: float, digits: int = _DIGITS) -> str:
     """Bytes in powers of 1000: "1.75 GB"."""
     return _scaled(n, _BYTES_1000, digits, " ")
 
 
 @_total
-def format_flops(x: float, digits: int = DIGITS) -> str:
+def format_flops(x: float, digits: int = _DIGITS) -> str:
     """A number of operations (FLOP): "7.5e18 FLOPs"."""
     return f"{_plain(x, digits) if x < 1e6 else _scientific(x, digits)} FLOPs"
 
 
 @_total
-def format_flops_rate(x: float, digits: int = DIGITS) -> str:
+def format_flops_rate(x: float, digits: int = _DIGITS) -> str:
     """FLOP/s: "150 TFLOP/s"."""
     return _scaled(x, {"": 1, **_DECIMAL}, digits, " ") + "FLOP/s"
 
 
 @_total
-def format_rate(x: float, unit: str = "tokens/s", digits: int = DIGITS) -> str:
+def format_rate(x: float, unit: str = "tokens/s", digits: int = _DIGITS) -> str:
     """A rate in base units: "218,000 tokens/s"."""
     return f"{_plain(x, digits)} {unit}"
 
 
 @_total
-def format_fraction(x: float, digits: int = DIGITS) -> str:
+def format_fraction(x: float, digits: int = _DIGITS) -> str:
     """A fraction of one as a percentage: "10.5 %", "0.123 %"; "<0.01 %" below that."""
     return "<0.01 %" if 0 < x < 0.00005 else f"{_plain(100 * x, digits)} %"
 
 
 @_total
-def format_money(x: float, digits: int = DIGITS) -> str:
+def format_money(x: float, digits: int = _DIGITS) -> str:
     """US dollars: "$0.0043", "$34.7", "$194,000", "$77.1M"."""
     return "$" + (_plain(x, digits) if round(x) < _DECIMAL["M"] else _scaled(x, _LARGE_WORDS, digits))
 
 
 @_total
-def format_duration(seconds: float, digits: int = DIGITS) -> str:
+def format_duration(seconds: float, digits: int = _DIGITS) -> str:
     """Seconds as two units: "12 d 4 h", "24 h 10 min", "1 h 44 min", "3 min 20 s"; below a minute "3.2 s", "850 ms".
 
     Rounded in the smaller unit. Days from two of them on: "1 d" would hide up to half an hour of a day.
@@ -243,7 +243,7 @@ def told_apart(spell: Callable[..., str], *values: float | None) -> tuple[str, .
     spell: one of the formatters with `digits`. At most fifteen digits, which is what a float tells apart.
     """
     texts: tuple[str, ...] = ()
-    for digits in range(DIGITS, 16):
+    for digits in range(_DIGITS, 16):
         texts = tuple(spell(value, digits=digits) for value in values)
         if len(set(texts)) == len(set(values)):
             break

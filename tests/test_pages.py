@@ -1,4 +1,4 @@
-"""README and docs show what the program really prints."""
+"""README and docs show the program's real output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of made-up measured rows, and what becomes of one row."""
+"""Files of made-up measured rows, and the result for one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call of the program in this process leaves behind; the fixture `call` of conftest.py makes it."""
+"""The result of calling the program in this process; the fixture `call` of conftest.py makes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program, called in this process: an exit code and what it said, without the start of a Python."""
+"""The program, called in this process: exit code and output, without starting a new Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mistake in a flag is one message with its mending; numbers are read as people write them."""
+"""Every mistake in a flag is one message with its fix; numbers are read as people write them."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ MISTAKES = {
     f"{RUN} --schedule wsd --cooldown-ratio 2": ("--cooldown-ratio", "above 1"),
     f"{RUN} --cooldown-steps 5": ("--cooldown-steps has no effect on a cosine schedule", "--schedule wsd"),
     f"{RUN} --schedule wsd --decay-power 2": ("--decay-power has no effect on a wsd", "--schedule polynomial"),
-    f"{RUN} --schedule constant --min-lr 1e-5": ("--min-lr has no effect on a constant", "no floor"),
+    f"{RUN} --schedule constant --min-lr 1e-5": ("--min-lr has no effect on a constant", "has no minimum"),
     f"{RUN} --min-lr 101%": ("min_lr", "is above peak_lr"),
     f"{RUN} --min-lr 1": ("min_lr (1) is above peak_lr",),
     f"{RUN} --peak-lr 1e-5 --min-lr 1e-4": ("min_lr (0.0001) is above peak_lr (1e-05)",),

@@ -1,4 +1,4 @@
-"""A run.toml is the whole plan: read back it is the same, and flags over it change what they name and what follows."""
+"""A run.toml is a complete plan: it reads back unchanged, and flags change their keys and what depends on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gptplan data`: what is typed, what is said, and how mistakes are told."""
+"""`gptplan data`: its arguments, its output, and its error messages."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_a_file_is_explained_too(call: Call, run_toml: Path) -> None:
     ("words", "expected"),
     [
         (("explain",), "--list"),
-        (("explain", "3.1", "--list"), "without a key"),
+        (("explain", "3.1", "--list"), "takes no key"),
         (("explain", "cost.us"), "cost.usd"),
         (("explain", "3.99"), "3.9"),
         (("explain", "cost.us", *BASE), "cost.usd"),

@@ -1,4 +1,4 @@
-"""The flags are a contract: `estimate` and `plan` take the same ones, and every help says what may be typed."""
+"""The flags are a contract: `estimate` and `plan` take the same ones, and every help lists the valid values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model's flags: what each changes, what follows from it, and that a bad one is one message."""
+"""The model's flags: what each changes, what depends on it, and one message for a bad value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that older versions wrote: they load, run on and compare, and no message is about a renamed key."""
+"""Files that older versions wrote: they load, resume and compare, and no message is about a renamed key."""
 
 from __future__ import annotations
 

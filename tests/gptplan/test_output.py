@@ -1,4 +1,4 @@
-"""How wide a result is: as the terminal within reason, and as a page for a file or a pipe."""
+"""The width of the output: the terminal's within limits, 110 columns for a file or a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`preflight`, `rates` and `sample` as they are typed: exit codes, JSON, and nothing left behind."""
+"""`preflight`, `lr-find` and `sample` as commands: exit codes, JSON, and no files left behind."""
 
 from __future__ import annotations
 

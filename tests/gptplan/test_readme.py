@@ -1,4 +1,4 @@
-"""What README says under "Use" can be typed, line after line, in an empty directory."""
+"""The commands under "Use" in the README work, line after line, in an empty directory."""
 
 from __future__ import annotations
 

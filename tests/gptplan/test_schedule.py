@@ -1,4 +1,4 @@
-"""`gptplan schedule`: rates without a model, of a run, laid over each other, as text, JSON, CSV and picture."""
+"""`gptplan schedule`: rates without a model, of a run, compared with each other, as text, JSON, CSV and picture."""
 
 from __future__ import annotations
 

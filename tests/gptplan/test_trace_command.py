@@ -1,4 +1,4 @@
-"""`gptplan trace`: predicted beside replayed, whole and with few blocks, as JSON, and what it refuses."""
+"""`gptplan trace`: predicted and replayed peaks, with all and with few blocks, as JSON, and what it refuses."""
 
 from __future__ import annotations
 

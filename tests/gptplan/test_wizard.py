@@ -1,4 +1,4 @@
-"""`gptplan wizard`: lines in, the plan of the same command out; wrong lines cost nothing but a message."""
+"""`gptplan wizard`: answers give the plan of the same command; an invalid answer gives only a message."""
 
 from __future__ import annotations
 

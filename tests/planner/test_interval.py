@@ -1,4 +1,4 @@
-"""An interval keeps its order whatever is computed with it, and a document has it as three keys."""
+"""An interval keeps its order under every operation, and a document has it as three keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets: every shipped file loads, says where its numbers come from, and gives the published parameter count."""
+"""Presets: every shipped file loads, names its sources, and gives the published parameter count."""
 
 from __future__ import annotations
 

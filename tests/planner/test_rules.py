@@ -1,4 +1,4 @@
-"""Every rule file loads, names its sources, and speaks of GPUs that exist."""
+"""Every rule file loads, names its sources, and names only GPUs that have a preset."""
 
 from __future__ import annotations
 

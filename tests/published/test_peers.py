@@ -1,4 +1,4 @@
-"""Defects seen in other calculators, each as a property that ours keeps: none of these can come back unseen.
+"""Defects seen in other calculators, each as a property that ours keeps: a test fails if one comes back.
 
 EleutherAI/cookbook, cli99/llm-analysis, Megatron-LM, accelerate, the Ultrascale playbook's widget and others were run
 on the same models; each test names the defect. What is shared out among devices comes with the layouts.

@@ -1,4 +1,4 @@
-"""What the tests of checkpoints do to files, and how they look at them."""
+"""Damages checkpoint files for tests, and inspects them."""
 
 from __future__ import annotations
 

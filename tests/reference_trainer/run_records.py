@@ -1,4 +1,4 @@
-"""What a run wrote into its directory, for tests."""
+"""Reads the events of a run directory, for tests."""
 
 from __future__ import annotations
 

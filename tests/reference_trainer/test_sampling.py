@@ -1,4 +1,4 @@
-"""Text from a checkpoint: the distribution is the one asked for, and the same seed gives the same text."""
+"""Text from a checkpoint: the distribution is as configured, and the same seed gives the same text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the program answers to a command line, and a short digest of it that texts do not change."""
+"""The program's answer to a command line, and a short digest of it that ignores texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""200 random configurations answer as they did: a number that moves is a decision, not a slip.
+"""200 random configurations give the same answers: a changed number must be intended.
 
 After a decision: `python -m tests.stability.drawing`, and the reason in the commit.
 """

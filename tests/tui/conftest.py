@@ -1,4 +1,4 @@
-"""A planner without a terminal: Textual's Pilot types and reads, on a day and a machine that never change."""
+"""A planner without a terminal: Textual's Pilot types and reads, with a fixed date and machine."""
 
 from __future__ import annotations
 

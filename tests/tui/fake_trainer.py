@@ -1,4 +1,4 @@
-"""Writes what the trainer writes, as fast as a test wants, and reacts to the same signals. Used as `gptplan run …`."""
+"""A fake trainer: writes the same files at any speed and reacts to the same signals. Used as `gptplan run …`."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""The tab Compare: finished runs, what was predicted beside what was measured."""
+"""The tab Compare: predicted and measured numbers of finished runs."""
 
 from __future__ import annotations
 

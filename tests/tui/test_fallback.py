@@ -1,4 +1,4 @@
-"""Without a terminal: the first screen as text, one line of why, exit code 2. With one: a screen."""
+"""Without a terminal: the first screen as text, one line of explanation, exit code 2."""
 
 from __future__ import annotations
 

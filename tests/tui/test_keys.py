@@ -1,4 +1,4 @@
-"""Keys that come faster than the planner computes, as from a browser or over a slow line, keep their order."""
+"""Keys keep their order when they come faster than the planner computes, as from a browser or a slow connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan is computed at every key; a wrong text keeps the last result, dimmed and labelled."""
+"""The plan is computed at every key; invalid text keeps the last result, dimmed and labelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every picture is drawn by the command, is on the page, and shows what it is named after."""
+"""Every picture is drawn by the command, is on the page, and shows what its name says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small real terminal without colour: 60 by 20, NO_COLOR, no COLORTERM; the state is said in words."""
+"""A small real terminal without colour: 60 by 20, NO_COLOR, no COLORTERM; the state is shown in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving writes what is shown, whole, and overwrites nothing unasked."""
+"""Saving writes the complete plan that is shown, and overwrites nothing without confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every number of `estimate --json` is explained, and its explanation makes it again within 1e-12."""
+"""Every number of `estimate --json` is explained, and its explanation gives the same value within 1e-12."""
 
 from __future__ import annotations
 

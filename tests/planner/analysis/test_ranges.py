@@ -1,4 +1,4 @@
-"""Ranges of good practice for batch, data and schedule: what leaves them is said, with whose range it is."""
+"""Ranges of good practice for batch, data and schedule: a value outside is a finding that names its source."""
 
 from __future__ import annotations
 

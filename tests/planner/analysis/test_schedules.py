@@ -1,4 +1,4 @@
-"""Curves to look at: the variants of --over, the steps shown, the plot in characters, the values in CSV."""
+"""Schedule curves: the variants of --over, the steps shown, the plot in characters, the values in CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stored model against the config: what is the same is said once, what differs is a finding for each group."""
+"""A stored model against the config: one finding if they agree, else one finding per group of differences."""
 
 from __future__ import annotations
 

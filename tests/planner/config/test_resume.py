@@ -1,4 +1,4 @@
-"""The rules of what a config may change between a run and its continuation."""
+"""The rules for changing a config before a run is resumed."""
 
 from __future__ import annotations
 

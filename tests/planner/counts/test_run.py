@@ -1,4 +1,4 @@
-"""What a config comes to is asked once a plan, and the answers agree with each other."""
+"""The counts of a config are computed once per plan, and agree with each other."""
 
 from __future__ import annotations
 

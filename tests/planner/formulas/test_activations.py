@@ -1,4 +1,4 @@
-"""The closed forms of saved bytes against the walk: two ways to one number, for the two common styles of model."""
+"""The closed forms of saved bytes against the simulation: one number in two ways, for two common styles of model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions in their order: each field once, none that an answer excludes, and what is wrong changes nothing."""
+"""The wizard's order: each field once, none that an answer excludes; an invalid answer changes nothing."""
 
 from __future__ import annotations
 

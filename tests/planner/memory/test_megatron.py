@@ -1,4 +1,4 @@
-"""The forms of fused kernels beside the numbers that their authors publish."""
+"""The closed forms of fused kernels against the numbers that their authors publish."""
 
 from __future__ import annotations
 

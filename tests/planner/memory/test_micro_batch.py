@@ -1,4 +1,4 @@
-"""Runs of alike blocks: every block once, in order, in units that repeat."""
+"""Runs of identical blocks: every block once, in order, in repeating units."""
 
 from __future__ import annotations
 

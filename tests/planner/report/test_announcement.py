@@ -1,4 +1,4 @@
-"""The line that `gptplan run` says before it begins, with a speed and without."""
+"""The line that `gptplan run` logs at its start, with and without a predicted speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the terminal planner draws: bars, plots with a cursor, names and values of fields."""
+"""The terminal planner's drawings: bars, plots with a cursor, names and values of fields."""
 
 from __future__ import annotations
 

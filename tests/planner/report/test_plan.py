@@ -1,4 +1,4 @@
-"""A plan's text at every width says the same words, and keeps within it."""
+"""A plan's text has the same words at every width, and never exceeds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that somebody else is writing: whatever the moment of reading, the same rows come out."""
+"""Reading files while another process writes them gives the same rows at any moment."""
 
 from __future__ import annotations
 

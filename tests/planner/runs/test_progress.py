@@ -1,4 +1,4 @@
-"""The numbers of a run beside its plan's, from files as the trainer writes them."""
+"""The numbers of a run with its plan's, from files as the trainer writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run in several calls ends exactly where a run in one call ends; a continuation that is another run is refused."""
+"""A run in several calls equals a run in one call; resuming with another config or other data is refused."""
 
 from __future__ import annotations
 

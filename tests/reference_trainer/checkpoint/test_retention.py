@@ -1,4 +1,4 @@
-"""A save is whole or absent, a damaged checkpoint is stepped over, and nothing that is loaded can run code."""
+"""A save is complete or absent, a damaged checkpoint is skipped, and loading cannot run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of tokens: what each format says of itself, which files belong together, and how they are read as one row."""
+"""Token files: the header of each format, which files belong together, and how they are read as one sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefetching changes no micro-batch: each is that of its step, whatever was prepared ahead."""
+"""Prefetching changes no micro-batch: each belongs to its step, whatever was prefetched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every token once per epoch, whatever the split; bad data named before a step is taken."""
+"""Every token occurs once per epoch, for any split; bad data is named before the first step."""
 
 from __future__ import annotations
 

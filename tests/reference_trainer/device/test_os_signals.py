@@ -1,4 +1,4 @@
-"""A process told to stop saves and says so by its exit code; one that is killed loses no finished checkpoint."""
+"""A process that is asked to stop saves and exits with a code of its own; a killed one loses no finished checkpoint."""
 
 from __future__ import annotations
 

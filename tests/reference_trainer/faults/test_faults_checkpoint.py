@@ -1,4 +1,4 @@
-"""Faults in stored checkpoints: each is found and named, the last good one is used, the losses are a clean run's.
+"""Faults in stored checkpoints: each is named, the last good one is used, the losses are those of a run without faults.
 
 The numbers are those of the list of faults in docs/how-to/checkpoints.md.
 """

@@ -1,4 +1,4 @@
-"""Hostile files in place of a checkpoint: refused by name, nothing in them is run, and nothing of ours is a pickle."""
+"""Hostile files in place of a checkpoint: refused by name, never executed; none of our files is a pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults while a checkpoint is written: a save that fails never passes for one, and what was good before stays so.
+"""Faults while a checkpoint is written: a failed save never counts as a checkpoint, and older checkpoints stay intact.
 
 The numbers are those of the list of faults in docs/how-to/checkpoints.md.
 """

@@ -1,4 +1,4 @@
-"""Faults of clocks, allocators, trackers and logs: training goes on, and what it says of itself stays true."""
+"""Faults of clocks, allocators, trackers and logs: training continues, and its reports stay correct."""
 
 from __future__ import annotations
 

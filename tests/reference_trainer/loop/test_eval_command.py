@@ -1,4 +1,4 @@
-"""The user's own evaluation: what it is told, what becomes of its answer, and that it never holds up a run."""
+"""The user's own evaluation: its environment, the use of its result, and that it never blocks a run."""
 
 from __future__ import annotations
 

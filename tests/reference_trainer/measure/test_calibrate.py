@@ -1,4 +1,4 @@
-"""Measuring a profile: complete, usable, and kept. No test looks at how long anything took."""
+"""Measuring a profile: complete, usable, and kept. No test depends on how long anything took."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of operands: views that do not overlap, of the shape and dtype asked for, and new tensors where it ends."""
+"""The pool of operands: views that do not overlap, of the requested shape and dtype; new tensors at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe measures saved bytes and the peaks of a step on a model that is thrown away, and equals the prediction."""
+"""The probe measures saved bytes and the peaks of a step on a temporary model, and they equal the prediction."""
 
 from __future__ import annotations
 

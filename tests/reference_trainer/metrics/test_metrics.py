@@ -1,4 +1,4 @@
-"""Signals of a step: what watchers measure is what plain arithmetic gives, and no step waits for it."""
+"""Statistics of a step: watchers measure what plain arithmetic gives, and no step waits for them."""
 
 from __future__ import annotations
 

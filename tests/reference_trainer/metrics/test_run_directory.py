@@ -1,4 +1,4 @@
-"""One run per directory, and what it leaves there and returns."""
+"""One run per directory: the files that it writes and the result that it returns."""
 
 from __future__ import annotations
 

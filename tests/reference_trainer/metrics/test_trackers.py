@@ -1,4 +1,4 @@
-"""Trackers draw what metrics.jsonl has, each step once, also after a resume and a rollback."""
+"""Trackers log the rows of metrics.jsonl, each step once, also after a resume and a rollback."""
 
 from __future__ import annotations
 

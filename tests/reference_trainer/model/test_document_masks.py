@@ -1,4 +1,4 @@
-"""Documents cut apart: each is computed as if it stood alone, and no target lies across a border."""
+"""Document masking: each document is computed as if it were alone, and no target crosses a boundary."""
 
 from __future__ import annotations
 

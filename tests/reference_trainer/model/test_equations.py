@@ -1,4 +1,4 @@
-"""Options of the reference model against their equations, written out slowly, pair by pair and token by token."""
+"""Options of the reference model against their equations, computed slowly, pair by pair and token by token."""
 
 from __future__ import annotations
 

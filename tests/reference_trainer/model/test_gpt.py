@@ -1,4 +1,4 @@
-"""Every option of the reference model: it runs, it learns everywhere, and it is as large as the planner says."""
+"""Every option of the reference model: it runs, every parameter learns, and its size is the predicted one."""
 
 from __future__ import annotations
 

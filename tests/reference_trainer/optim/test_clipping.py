@@ -1,4 +1,4 @@
-"""Clipping by value, by norm and by both: what the optimizer is given, and which norm is told."""
+"""Clipping by value, by norm and by both: the gradients that the optimizer gets, and the norm that is reported."""
 
 from __future__ import annotations
 

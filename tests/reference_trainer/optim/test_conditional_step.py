@@ -1,4 +1,4 @@
-"""A step that is not good changes no bit, whatever optimizer and recipe, and the host waits for it only where said."""
+"""A step that is not good changes no bit, with every optimizer and recipe; the host waits only where documented."""
 
 from __future__ import annotations
 

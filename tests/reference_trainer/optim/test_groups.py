@@ -1,4 +1,4 @@
-"""Groups of parameters: the trainer's are the planner's, each has its rate and decay, and a run with them continues."""
+"""Groups of parameters: the trainer's are the planner's, each has its own rate and decay, and such a run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtimes that a run can have: compiled where the machine can, fused never."""
+"""The runtimes of a run: compiled if the machine can, fused never."""
 
 from __future__ import annotations
 

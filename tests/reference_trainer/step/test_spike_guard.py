@@ -1,4 +1,4 @@
-"""Spikes are found in loss and gradient norm, against the mean and spread of the last window; warned of or skipped."""
+"""Spikes are found in loss and gradient norm, against mean and spread of the last window; policies warn and skip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate is the planner's, every token weighs the same, and nothing that is not finite reaches the weights."""
+"""The learning rate is the planner's, every token has the same weight, and only finite updates reach the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storages and tensors: counted from when they are made until the last reference goes."""
+"""Storages and tensors: counted from their creation until their last reference is gone."""
 
 from __future__ import annotations
 

@@ -152,13 +152,15 @@ def conventions() -> str:
     """Every FLOPs convention on one model, with who uses it."""
     import json
 
+    from planner.units import format_number
+
     shown = command("flops", "--model", "llama-2-7b", "--seq", "4096", "--gpu", "h100-80gb", "--as-of", AS_OF, "--json")
     lines = ["| convention | FLOPs per token | GFLOPs | to ours | for | used by | source |"]
     lines.append("|---|---|--:|--:|---|---|---|")
     for c in json.loads(shown)["conventions"]:
         kind = "MFU" if c["kind"] == "model" else "HFU"
-        cells = (f"`{c['id']}`", c["formula"], f"{c['flops_per_token'] / 1e9:.2f}", f"{c['ratio']:.4f}", kind,
-                 f"{c['used_by']}: {c['note']}", c["source"])  # fmt: skip
+        numbers = (format_number(c["flops_per_token"] / 1e9), format_number(c["ratio"]))
+        cells = (f"`{c['id']}`", c["formula"], *numbers, kind, f"{c['used_by']}: {c['note']}", c["source"])
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ def test_text_is_prepared_and_described(call: Call, tmp_path: Path) -> None:
     again = call("data", str(out), "--json")
     assert json.loads(again.out) == report
     shown = call("data", str(out)).out
-    assert "631 tokens (uint16) in 1 files" in shown and "256 ends a text" in shown
+    assert "631 tokens (uint16) in 1 files" in shown and "end of text is 256" in shown
     two = json.loads(call("data", str(out), str(out / "train_000000.bin"), "--json").out)
     assert [one["train"]["tokens"] for one in two["reports"]] == [631, 631]
     call("data", str(text), "-o", str(out)).refused("exists already")

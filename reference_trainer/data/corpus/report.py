@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from planner.errors import DataError
-from planner.units import format_bytes, format_count_exact
+from planner.units import format_bytes, format_count_exact, format_fraction, format_number
 from reference_trainer.data.corpus.directory import TokenFiles, token_files
 from reference_trainer.data.corpus.formats import TokenFile, token_file
 from reference_trainer.data.corpus.listing import SkippedFile, recorded_lines, skipped_lines
@@ -90,14 +90,14 @@ def tokens_report_text(report: dict[str, Any]) -> str:
     lines = [report["path"]]
     tokenizer, split = report["tokenizer"], report["split"]
     if tokenizer:
-        end = f"{format_count_exact(tokenizer['vocab'])} tokens, {tokenizer['end_of_text']} ends a text"
+        end = f"{format_count_exact(tokenizer['vocab'])} tokens, end of text is {tokenizer['end_of_text']}"
         lines.append(f"  tokenizer   {tokenizer['name']}: {end}")
     for name, title in (("train", "training"), ("validation", "validation")):
         lines.append(f"  {title:<11} {_line(report[name])}")
     if split and split["share"] and not report["validation"]["tokens"]:
-        lines.append("              no document fell to it: give more documents, or a larger --val-share")
+        lines.append("              no document was held out: give more documents, or a larger --val-share")
     if split:
-        lines.append(f"  split       {split['share']:.4g}: {split['rule']}")
+        lines.append(f"  split       {format_fraction(split['share'])}: {split['rule']}")
     if report["sources"]:
         lines += _titled("sources", recorded_lines(report["sources"]))
     lines += _titled("beside", skipped_lines([SkippedFile(**one) for one in report["skipped"]]))
@@ -115,5 +115,5 @@ def _line(part: dict[str, Any]) -> str:
     text += f", the largest {part['largest_token']}"
     if part["documents"] is not None:
         text += f"; {format_count_exact(part['documents'])} documents, {format_bytes(part['text_bytes'])} of text"
-        text += f", {part['bytes_per_token']:.4g} bytes per token"
+        text += f", {format_number(part['bytes_per_token'])} bytes per token"
     return text

@@ -201,7 +201,7 @@ class HardwareConfig(Section):
 
 
 class Assumption(Section):
-    """A value that nobody typed, the rule that gave it, and where the rule comes from."""
+    """A default that was used, its rule, and the rule's source."""
 
     key: str
     value: str

@@ -14,7 +14,7 @@ from planner.formulas.ops import Num
 @formula(
     gives="training_flops",
     source="Kaplan et al. 2020 (arXiv 2001.08361), section 2.1: C = 6 N D",
-    checked_against="none: a rule of thumb; the exact count stands beside it",
+    checked_against="none: a rule of thumb; the exact count is shown too",
 )
 def training_flops_6nd(parameters: Num, tokens: Num) -> Num:
     """6 N D: per token and parameter a multiply-add forward (2) and two backward (4); attention left out."""

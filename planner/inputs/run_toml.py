@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HEADER = """\
 gptplan run configuration. Base units throughout: byte, FLOP/s, token, USD.
 `gptplan estimate --config FILE` shows its plan, `gptplan run FILE --out DIR` trains it.
-Values that nobody typed are listed under [provenance] with the rule that gave them."""
+Defaults that were used are listed under [provenance] with their rule."""
 
 
 def load_config(path: str | PathLike[str]) -> RunConfig:

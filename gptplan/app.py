@@ -15,6 +15,7 @@ import typer
 
 from gptplan import __version__
 from gptplan.flags import refuse_old_command, refuse_other_names, with_shared_flags
+from gptplan.standard_streams import guarded_streams, unguarded
 from planner.errors import PlanError
 
 ABOUT = "Plan a GPT training run, train it, and compare every prediction with the measurement."
@@ -82,8 +83,13 @@ def _flags_of(app: Any, command: str) -> frozenset[str]:
 
 def main() -> None:
     """Run the program; a user's mistake is one message on stderr and exit code 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without "·" shows "?", which beats a traceback
+    with guarded_streams():
+        _main()
+
+
+def _main() -> None:
+    if isinstance(out := unguarded(sys.stdout), io.TextIOWrapper):
+        out.reconfigure(errors="replace")  # a terminal without "·" shows "?", which beats a traceback
     # when the first word is a command only that one is built; help and "did you mean" want them all
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from gptplan.standard_streams import silence, unguarded
 from planner.errors import FileError
 
 
@@ -13,17 +14,28 @@ def show(text: str) -> None:
     """A result, on stdout. Raises FileError when it cannot be written, such as to a full disk."""
     if sys.stdout is None:  # closed by the shell: `>&-`
         raise FileError("the result cannot be written to stdout", why="stdout is closed", remedy="send it to a file")
+    stream = unguarded(sys.stdout)
     try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        stream.write(text + "\n")
+        stream.flush()
     except BrokenPipeError:
         # the reader left, as `head` does; Typer would exit with 1, which here means that a check failed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(stream)
         sys.exit(0)
     except OSError as error:
         why = error.strerror or str(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its exit
+        silence(stream)
         raise FileError("the result cannot be written to stdout", why=why, remedy="check where it goes") from None
+
+
+def show_if_possible(text: str) -> None:
+    """A result that also lies on the disk, on stdout. Where that cannot be written, stderr says so."""
+    try:
+        show(text)
+    except FileError as error:
+        log_line(error.message())
+    except SystemExit:  # the reader left: the exit code is still that of the run
+        pass
 
 
 def columns() -> int:
@@ -38,9 +50,14 @@ def columns() -> int:
 
 def show_json(value: Any) -> None:
     """A result as one JSON object on stdout. Numbers that are not finite must be None already."""
+    show(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A result as JSON, in ASCII: the same bytes whatever the terminal's encoding is. Refuses numbers not finite."""
     import json
 
-    show(json.dumps(value, indent=2, allow_nan=False))  # ASCII: the same bytes whatever the terminal's encoding is
+    return json.dumps(value, indent=2, allow_nan=False)
 
 
 def log_line(text: str) -> None:

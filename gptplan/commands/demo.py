@@ -18,7 +18,7 @@ def demo(
     """Train a small model sized to this machine on real text, and compare with the predictions."""
     from gptplan import __version__
     from gptplan.extras import need_torch
-    from gptplan.output import log_line, show
+    from gptplan.output import log_line, show_if_possible
     from planner.errors import FileError
     from planner.report.comparison import comparison_lines
     from planner.units import parse_number
@@ -34,6 +34,6 @@ def demo(
 
     outcome = run_demo(length, directory, __version__, log_line)
     if outcome.comparison is not None:
-        show(comparison_lines(outcome.comparison))
-        show(f"config: {directory / 'run.toml'}\nreport: {directory / 'run' / 'report.md'}")
+        show_if_possible(comparison_lines(outcome.comparison))
+        show_if_possible(f"config: {directory / 'run.toml'}\nreport: {directory / 'run' / 'report.md'}")
     raise typer.Exit(outcome.exit_code)

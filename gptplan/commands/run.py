@@ -66,7 +66,7 @@ def run(
     Without --data it trains on the source files of Python's standard library; no network is needed.
     """
     from gptplan.extras import need_torch
-    from gptplan.output import log_line, show, show_json
+    from gptplan.output import json_text, log_line, show_if_possible
     from gptplan.request import request_of
     from planner.units import parse_count, parse_duration
 
@@ -101,10 +101,10 @@ def run(
         if json:
             from dataclasses import asdict
 
-            show_json(asdict(outcome.comparison))
+            show_if_possible(json_text(asdict(outcome.comparison)))
         else:
             from planner.report.comparison import comparison_lines
 
-            show(comparison_lines(outcome.comparison))
+            show_if_possible(comparison_lines(outcome.comparison))
         log_line(f"report: {request.directory / 'report.md'}")
     raise typer.Exit(outcome.exit_code)

@@ -105,12 +105,6 @@ def batch_of_the_rate(tokens_per_step: Num, critical_batch_tokens: Num) -> Num:
     return minimum(tokens_per_step, critical_batch_tokens)
 
 
-@formula(gives="steps_ratio", source="McCandlish et al. 2018 (arXiv 1812.06162): S/S_min = 1 + B_crit/B")
-def steps_over_fewest(tokens_per_step: Num, critical_batch_tokens: Num) -> Num:
-    """Steps to one loss, over those of an unlimited batch: 2 at the critical batch, which also takes twice the data."""
-    return 1 + critical_batch_tokens / tokens_per_step
-
-
 @formula(gives="critical_batch_tokens", source="Kaplan et al. 2020 (arXiv 2001.08361), eq. 5.3")
 def critical_batch(loss: Num, critical_scale: Num, critical_exponent: Num) -> Num:
     """Critical batch of a language model that has reached this loss."""

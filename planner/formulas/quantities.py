@@ -98,7 +98,6 @@ QUANTITIES: dict[str, Quantity] = {
     "critical_batch_tokens": Quantity("D_c", "token", "tokens of one step beyond which more hardly save steps"),
     "critical_scale": Quantity("D_1", "token", "critical batch at a loss of 1 nat"),
     "critical_exponent": Quantity("alpha_B", "1", "exponent of the critical batch in the loss"),
-    "steps_ratio": Quantity("r_k", "1", "steps needed, over those with an unlimited batch"),
     # loss
     "loss": Quantity("l", "1", "cross-entropy in nats per token"),
     "model_scale": Quantity("N_c", "parameter", "scale of the loss in non-embedding parameters"),

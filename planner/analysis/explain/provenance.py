@@ -116,14 +116,8 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "memory.weights_bytes": (Called(("weights_bytes",)), _account("weights, and the casts of them that stay")),
     "memory.master_weights_bytes": (Called(("master_weights_bytes",)),),
     "memory.gradients_bytes": (Called(("gradients_bytes",)),),
-    "memory.optimizer_bytes": (
-        Called(("optimizer_bytes",)),
-        _account("state of the optimizer: that of each parameter tensor, added up"),
-    ),
-    "memory.checkpoint_bytes": (
-        Called(("checkpoint_bytes",)),
-        _account("files of one checkpoint", "size of the files that a run writes: 1 %"),
-    ),
+    "memory.optimizer_bytes": (_account("state of the optimizer: that of each parameter tensor, added up"),),
+    "memory.checkpoint_bytes": (Called(("checkpoint_bytes",)),),
     "memory.saved_bytes": (
         Sum(
             "memory.saved_by_operator",
@@ -133,7 +127,6 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
         ),
     ),
     "memory.saved_by_operator.*": (
-        Called(gives="bytes"),
         _account(
             "what this operator keeps for backward, in all blocks",
             "saved_tensors_hooks over the reference model: exact, operator by operator",

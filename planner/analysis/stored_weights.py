@@ -136,4 +136,4 @@ def _differences(stored: Stored, model: ModelConfig) -> Iterator[tuple[str, str]
 
 def _expected_in_blocks(counted: Parameters, model: ModelConfig) -> int:
     s = shape_of(model)
-    return counted.non_embedding - s.end_norms * s.norm_vectors * s.hidden
+    return counted.non_embedding - s.end_norms * s.norm_vectors * s.hidden - s.head_bias * s.vocab

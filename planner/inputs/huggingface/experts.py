@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from planner.inputs.huggingface.llama import decoder, qwen_window
+from planner.inputs.huggingface.newer import MULTIPLIERS
 from planner.inputs.huggingface.reading import HfConfig
 
 _EXPERT_KEYS = ("num_experts", "num_local_experts")  # transformers 5 writes Qwen's as Mixtral's
@@ -90,6 +91,13 @@ def deepseek(c: HfConfig) -> dict[str, Any]:
     return found | {"moe": moe}
 
 
+def minicpm3(c: HfConfig) -> dict[str, Any]:
+    """MiniCPM3-4B: latent attention with an ordinary MLP, and MiniCPM's multipliers."""
+    c.only("n_routed_experts", None, (None,))
+    tied = c.flag("tie_word_embeddings", True)
+    return deepseek(c) | {"tied_embeddings": tied, "untrained": MULTIPLIERS}
+
+
 EXPERT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     "mixtral": mixtral,
     "qwen2_moe": qwen2_moe,
@@ -97,4 +105,5 @@ EXPERT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     "olmoe": olmoe,
     "deepseek_v2": deepseek,
     "deepseek_v3": deepseek,
+    "minicpm3": minicpm3,
 }

@@ -159,6 +159,11 @@ def gptj(c: HfConfig) -> dict[str, Any]:
     }
 
 
+def codegen(c: HfConfig) -> dict[str, Any]:
+    """CodeGen: GPT-J with one matrix for queries, keys and values."""
+    return gptj(c)
+
+
 def starcoder2(c: HfConfig) -> dict[str, Any]:
     """StarCoder2."""
     found = _decoder(c, kv_heads=c.size("num_key_value_heads", default=c.size("num_attention_heads")))
@@ -209,5 +214,5 @@ def _decoder(c: HfConfig, kv_heads: int, ffn: int | None = None) -> dict[str, An
 
 GPT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     f.__name__: f
-    for f in (gpt2, gpt_bigcode, gpt_neox, opt, bloom, mpt, falcon, stablelm, phi, gptj, starcoder2, nemotron)
+    for f in (gpt2, gpt_bigcode, gpt_neox, opt, bloom, mpt, falcon, stablelm, phi, gptj, codegen, starcoder2, nemotron)
 }

@@ -98,7 +98,29 @@ def arcee(c: HfConfig) -> dict[str, Any]:
     return found | {"biases": c.biases(), "mlp": c.mlp(PLAIN_ACTIVATIONS, "hidden_act", default="relu2")}
 
 
+def hunyuan_v1_dense(c: HfConfig) -> dict[str, Any]:
+    """Hunyuan 0.5B to 7B of 2025: queries and keys are normed after rotary embedding."""
+    c.only("use_qk_norm", True, (True,))
+    c.only("mlp_bias", False, (False,))
+    late = "norms of queries and keys after rotary embedding"
+    return decoder(c) | {"biases": c.biases(mlp=None), "qk_norm": "head", "untrained": late}
+
+
 NEWER_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     f.__name__: f
-    for f in (gemma3_text, olmo3, granite, cohere, cohere2, glm, glm4, exaone4, ernie4_5, seed_oss, helium, arcee)
+    for f in (
+        gemma3_text,
+        olmo3,
+        granite,
+        cohere,
+        cohere2,
+        glm,
+        glm4,
+        exaone4,
+        ernie4_5,
+        seed_oss,
+        helium,
+        arcee,
+        hunyuan_v1_dense,
+    )
 }

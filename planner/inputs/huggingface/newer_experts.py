@@ -43,10 +43,25 @@ def _local_experts(c: HfConfig, ffn: int) -> dict[str, Any]:
 def glm4_moe(c: HfConfig) -> dict[str, Any]:
     """GLM-4.5, GLM-4.6: the first blocks are dense; the module for multi-token prediction is not counted."""
     found = decoder(c)
-    dense = c.get("first_k_dense_replace", 1)
-    if type(dense) is not int or dense < 0:
-        raise c.unsupported("first_k_dense_replace", "a whole number of layers")
-    inner = c.size("moe_intermediate_size")
+    rotary = c.rotary(found["head_dim"], "partial_rotary_factor", default=0.5)
+    return found | rotary | _first_dense(c, found["layers"]) | {
+        "biases": "qkv" if c.flag("attention_bias", False) else "none",
+        "qk_norm": "head" if c.flag("use_qk_norm", False) else "none",
+    }  # fmt: skip
+
+
+def dots1(c: HfConfig) -> dict[str, Any]:
+    """dots.llm1: each head of queries and keys is normed, the first blocks are dense."""
+    found = decoder(c)
+    window = c.changed(use_sliding_window=True).window(found["layers"])  # of the layers from max_window_layers on
+    return found | window | _first_dense(c, found["layers"]) | {"biases": c.biases(mlp=None), "qk_norm": "head"}
+
+
+def _first_dense(c: HfConfig, layers: int) -> dict[str, Any]:
+    """Routed and shared experts after the first blocks, which are dense."""
+    dense, inner = c.natural("first_k_dense_replace"), c.size("moe_intermediate_size")
+    if dense >= layers:
+        return {}
     moe = {
         "experts": c.size("n_routed_experts"),
         "top_k": c.size("num_experts_per_tok"),
@@ -54,12 +69,7 @@ def glm4_moe(c: HfConfig) -> dict[str, Any]:
         "shared_ffn": c.natural("n_shared_experts") * inner,
         "first_dense_layers": dense,
     }
-    return found | c.rotary(found["head_dim"], "partial_rotary_factor", default=0.5) | {
-        "biases": "qkv" if c.flag("attention_bias", False) else "none",
-        "qk_norm": "head" if c.flag("use_qk_norm", False) else "none",
-        "moe": moe if dense < found["layers"] else None,
-        "untrained": SIGMOID_ROUTER if dense < found["layers"] else None,
-    }  # fmt: skip
+    return {"moe": moe, "untrained": SIGMOID_ROUTER}
 
 
 def ernie4_5_moe(c: HfConfig) -> dict[str, Any]:
@@ -126,5 +136,5 @@ def llama4_text(c: HfConfig) -> dict[str, Any]:
 
 
 NEWER_EXPERT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
-    f.__name__: f for f in (phimoe, granitemoe, glm4_moe, ernie4_5_moe, gpt_oss, llama4_text)
+    f.__name__: f for f in (phimoe, granitemoe, glm4_moe, dots1, ernie4_5_moe, gpt_oss, llama4_text)
 }

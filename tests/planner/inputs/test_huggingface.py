@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from planner.analysis.stored_weights import weights_findings
 from planner.counts.parameters import parameters_of
 from planner.counts.tensors import named_tensors
 from planner.errors import FileError, InputError, PlanError, UnknownNameError
 from planner.inputs.huggingface import FAMILIES, hf_model, hf_model_of, model_of_hf_values
 from planner.inputs.huggingface.kinds import MULTIMODAL, OTHER_KINDS
 from planner.inputs.huggingface.remote import REMOTE_FAMILIES
+from planner.inputs.safetensors import StoredTensor
 
 DATA = sorted((Path(__file__).parents[2] / "published" / "data").glob("hf_numels_*.json"))
 CASES = {
@@ -36,7 +38,7 @@ def test_the_data_covers_every_family_and_both_generations_of_transformers() -> 
     assert set(FAMILIES) - set(REMOTE_FAMILIES) - old == {
         "olmo2", "olmo3", "qwen3", "qwen3_moe", "smollm3", "nanochat", "deepseek_v2", "deepseek_v3", "gemma3_text",
         "cohere2", "glm4", "exaone4", "ernie4_5", "seed_oss", "helium", "arcee", "glm4_moe", "ernie4_5_moe", "gpt_oss",
-        "llama4_text",
+        "llama4_text", "dots1", "minicpm3", "hunyuan_v1_dense",
     }  # fmt: skip
 
 
@@ -48,6 +50,15 @@ def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path
     assert parameters_of(found.model).total == CASES[name]["numel"]
     assert sum(t.count for t in named_tensors(found.model)) == CASES[name]["numel"]
     assert {note.key for note in found.notes} <= {"hf_simplified"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("5")])
+def test_the_model_s_own_tensors_match_it_block_by_block(name: str) -> None:
+    model = model_of_hf_values(CASES[name]["config"], HERE)
+    stored = tuple(StoredTensor(t.name, "BF16", t.shape) for t in named_tensors(model))
+    assert [f.code for f in weights_findings(stored, model, "model.safetensors")] == ["weights_match"]
+    more = (*stored, StoredTensor("blocks.0.extra.weight", "BF16", (3,)))
+    assert [f.code for f in weights_findings(more, model, "x")] == ["weights_blocks", "weights_parameters"]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,9 @@ def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path
         ("granite mlp bias", {"biases": "mlp"}),
         ("seed_oss queries and MLP", {"biases": "qkv+mlp"}),
         ("seed_oss projection", {"biases": "proj"}),
+        ("dots1 plain", {"sliding_window": None, "rotary_dim": None, "qk_norm": "head"}),
+        ("minicpm3 without a latent", {"tied_embeddings": True, "moe": None}),
+        ("codegen plain", {"rotary_dim": 4, "biases": "mlp", "head_bias": True}),
         ("phi plain", {"head_bias": True, "rotary_dim": 4}),
         ("gptj tied", {"head_bias": True, "rotary_dim": None, "biases": "mlp"}),
         ("gpt_oss plain", {"attention_sinks": True, "sliding_window": 16, "full_attention_every": 2}),
@@ -155,6 +169,10 @@ def test_what_the_trainer_leaves_out_is_noted() -> None:
 
 
 REFUSED = {
+    "max_window_layers": {k: v for k, v in CASES["5.23.0 dots1 plain"]["config"].items() if k != "layer_types"}
+    | {"max_window_layers": 2},
+    "use_qk_norm": CASES["5.23.0 hunyuan_v1_dense plain"]["config"] | {"use_qk_norm": False},
+    "n_routed_experts": CASES["5.23.0 minicpm3 plain"]["config"] | {"n_routed_experts": 8},
     "hidden_act": LLAMA | {"hidden_act": "gelu_and_more"},
     "architectures": LLAMA | {"architectures": ["LlamaForSequenceClassification"]},
     "add_cross_attention": GPT2 | {"add_cross_attention": True},

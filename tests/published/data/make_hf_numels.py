@@ -18,7 +18,9 @@ WIDE = CONTEXT | {"intermediate_size": 48, "num_key_value_heads": 2}
 GPT = {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
 QWEN_MOE = WIDE | {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
 LATENT = CONTEXT | {"intermediate_size": 48, "num_key_value_heads": 4, "q_lora_rank": 12, "kv_lora_rank": 10}
-LATENT |= {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5, "moe_intermediate_size": 24}
+LATENT |= {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5}
+DENSE_LATENT = LATENT
+LATENT = LATENT | {"moe_intermediate_size": 24}
 LATENT |= {"n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 3, "n_group": 2, "topk_group": 1}
 DEEP = WIDE | {"num_hidden_layers": 12}
 GLM_MOE = {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
@@ -86,6 +88,13 @@ CASES: dict[str, dict[str, dict[str, object]]] = {
     "olmoe": {"plain": WIDE | {"num_experts": 6, "num_experts_per_tok": 2}},
     "phi": {"plain": WIDE | {"num_key_value_heads": None}, "normed": WIDE | {"qk_layernorm": True}},
     "gptj": {"plain": GPT | {"rotary_dim": 4}, "tied": GPT | {"rotary_dim": 8, "tie_word_embeddings": True}},
+    "codegen": {"plain": GPT | {"rotary_dim": 4}},
+    "hunyuan_v1_dense": {"plain": WIDE | {"head_dim": 12}, "bias": WIDE | {"head_dim": 8, "attention_bias": True}},
+    "minicpm3": {"plain": DENSE_LATENT, "without a latent": DENSE_LATENT | {"q_lora_rank": None}},
+    "dots1": {
+        "plain": WIDE | GLM_MOE | {"first_k_dense_replace": 1, "head_dim": 12, "n_shared_experts": 1},
+        "bias": WIDE | GLM_MOE | {"first_k_dense_replace": 2, "attention_bias": True, "n_shared_experts": 2},
+    },
     "gemma3_text": {"plain": DEEP | {"head_dim": 12, "sliding_window": 16}},
     "olmo3": {"plain": DEEP | {"num_hidden_layers": 8, "sliding_window": 16}},
     "granite": {

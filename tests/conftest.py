@@ -18,6 +18,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    import tests.examples  # noqa: F401  # settings of every property, loaded before any test module
+
     # not the process that starts the workers: they are its children, and go on ignoring what it ignores
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         restore_for_children()

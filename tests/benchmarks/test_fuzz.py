@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from benchmarks import fuzz
 from benchmarks.header import ROOT
@@ -48,3 +49,8 @@ def test_a_property_is_tried_many_times_and_its_failure_is_the_exit_code(holds: 
     assert next(iter(found)) == "header"
     if holds:
         assert int((tmp_path / "seen").read_text()) >= 18  # of 21, some may be equal
+
+
+def test_no_property_has_a_deadline() -> None:
+    """Also those that do not say how many examples they are tried with: a busy machine is no failure."""
+    assert settings().deadline is None and HealthCheck.too_slow in settings().suppress_health_check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from benchmarks.option_cases import VARIANTS, Row, cases, config_of
@@ -73,14 +73,19 @@ def test_more_checkpointing_never_saves_more_bytes(run: Any, size: dict[str, Any
         assert none >= selective
 
 
+FEW_TOKENS = {"layers": 2, "micro_batch": 2, "seq": 1, "vocab": 300, "ffn": 8, "accumulation": 2, "context": 1024}
+
+
 @examples(60)
 @given(runs, sizes)
+@example(("latent attention, wide values, scores kept", ("eager", "fp32")), FEW_TOKENS)  # found by `make fuzz`
 def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, Any]) -> None:
     """A step's peak can rise with checkpointing, by what one block rebuilds.
 
     Recomputation makes a block's activations when others' weight gradients are there already, which matters where
     those are the larger: few tokens, little vocabulary. Then the peak lies in backward, and one block's saved bytes
-    bound the difference, because a block is rebuilt at a time.
+    bound the difference, because a block is rebuilt at a time. The exception is latent attention over few tokens, which
+    saves more bytes when its core is recomputed: there the peak can also rise by these, before any block is rebuilt.
     """
     found = [simulation(run, mode, size) for mode in MODES]
     two = simulation(run, "none", size | {"layers": size["layers"] + 12})
@@ -90,7 +95,9 @@ def test_more_checkpointing_costs_one_block_at_most(run: Any, size: dict[str, An
             excess = peak(more) - peak(less)
             assert excess <= block
             highest = max(more.phases, key=lambda p: p.peak_bytes).phase
-            assert excess <= 0 or highest in ("backward_block", "backward_end")
+            more_saved = max(0, saved(more) - saved(less))
+            assert excess <= more_saved or highest in ("backward_block", "backward_end")
+            assert more_saved == 0 or run[0].startswith("latent attention")
 
 
 @examples(60)

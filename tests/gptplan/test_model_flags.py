@@ -155,7 +155,7 @@ def test_a_vocabulary_off_the_tiles_is_said_with_its_mending(call: Call) -> None
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        ("124.4M", ("gpt2 (124M, +0.0321 %)", "gpt-3-125m")),
+        ("124.4M", ("gpt2 (124M, +0.032 %)", "gpt-3-125m")),
         ("7B", ("falcon-7b (6.92B, -1.12 %)",)),
         ("1.1B", ("tinyllama-1.1b",)),
         ("100T", ("no preset is within a factor of two",)),

@@ -11,6 +11,7 @@ from planner.config.run import CPU
 from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
 from planner.memory.coverage import not_covered
+from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import is_priced
@@ -48,6 +49,9 @@ def _memory(plan: Plan) -> Iterator[Finding]:
     if m.fits is False:
         of = "" if m.context_bytes is None else f" (CUDA context: {format_bytes(m.context_bytes)})"
         yield Finding("error", "does_not_fit", f"the plan needs {needs} in the phase {m.peak_phase}{of}", "")
+    elif m.fits is None and m.usable_bytes is not None and m.fits_by != BY_STATE:
+        most = ", or less" if not_covered(plan.run) else ""
+        yield Finding("warning", "fits_unknown", f"the plan needs {needs}{most}; whether it fits is {m.fits_by}", "")
     elif m.fits and m.usable_bytes and m.device_used_bytes:
         used = m.device_used_bytes / m.usable_bytes
         if used > 1:
@@ -78,7 +82,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "memory_upper_bound",
-            f"the memory of {uncounted} is unknown: that of the eager model is shown as an upper bound",
+            f"the memory of {uncounted} is unknown: an upper bound is shown (eager, or without checkpointing)",
             'set runtime = "eager" or "autocast" under [training], which are predicted exactly, or measure a step',
         )
     if plan.config.training.activation_checkpointing == "selective" and plan.config.training.runtime != "fused":

@@ -75,7 +75,7 @@ def what_fits(run: Resolved, below: float = 1.0) -> FittingChange | None:
 def with_remedies(plan: Plan, found: Sequence[Finding]) -> tuple[Finding, ...]:
     """The findings of a plan, those about memory with the cheapest change that mends them (0.1 s to 2 s)."""
     nearly = rules("roofline")["memory"]["nearly_full"]
-    limits = {"does_not_fit": 1.0, "allocator_thrash": 1.0, "nearly_full": nearly}
+    limits = {"does_not_fit": 1.0, "fits_unknown": 1.0, "allocator_thrash": 1.0, "nearly_full": nearly}
     return tuple(
         replace(f, remedy=_remedy(plan.memory, what_fits(plan.run, limits[f.code]))) if f.code in limits else f
         for f in found

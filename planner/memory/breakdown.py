@@ -15,7 +15,8 @@ from planner.memory.coverage import not_covered
 from planner.memory.device import BY_STATE, Device, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
-from planner.memory.phases import simulate_run
+from planner.memory.phases import Simulation, simulate_run
+from planner.presets import Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +54,27 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     replay: False gives allocated and reserved bytes by rule, without simulating the allocator (in a search).
 
     Activation bytes are those of the reference trainer's model under the config's runtime. If the options are not
-    covered for that runtime (`coverage.py`), they are those of the eager runtime, with an interval around them. If the
-    architecture has parts that the reference model does not (`untrained.py`), they are those without these parts: what
-    the allocator needs is unknown, and so is whether it fits, unless weights, gradients and moments alone do not.
+    covered for that runtime (`coverage.py`), they are an upper bound with an interval around it (`_simulated`). Where
+    only the bound exceeds the card, it is not known whether the run fits. If the architecture has parts that the
+    reference model does not (`untrained.py`), they are those without these parts: what the allocator needs is unknown,
+    and so is whether it fits, unless weights, gradients and moments alone do not.
     """
     gpu, counts, recipe = run.gpu, run.parameters, run.recipe
     # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
-    simulated = simulate_run(run, on_gpu=gpu is not None)
+    shown, simulated = _simulated(run, on_gpu=gpu is not None)
     largest, saved = simulated.max_by_component, simulated.saved_by_operator
-    peak = max(simulated.phases, key=lambda p: p.peak_bytes)
+    peak = _peak(simulated)
     optimizer = optimizer_memory(run)
     usable = gpu.usable_bytes if gpu else _host_memory(run.config)
-    missing = bool(untrained_parts(run.config.model))
+    missing, uncounted = bool(untrained_parts(run.config.model)), not_covered(run)
     replay = replay and not missing
-    device = device_memory(run, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
-    if gpu and not_covered(run) is not None:
-        device = _bounded(device, simulated.phases, whole(memory.gradients_bytes(counts.total, _gradient_bytes(run))))
+    device = device_memory(shown, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    if gpu and uncounted is not None:
+        twice = whole(memory.gradients_bytes(counts.total, _gradient_bytes(run)))
+        device = _bounded(device, simulated.phases, twice, gpu, uncounted)
     if missing:
-        device = _of_state(device, _state_bytes(simulated.phases) + (device.context or 0), usable)
+        least = _state_bytes(simulated.phases) + (device.context or 0)
+        device = _of_state(device, least, gpu.most_usable_bytes if gpu else usable)
     weights = whole(memory.weights_bytes(counts.total, recipe.weights_bytes_per_parameter))
     master = whole(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter))
     return Memory(
@@ -105,12 +109,39 @@ def _gradient_bytes(run: Resolved) -> int:
     return run.recipe.weights_bytes_per_parameter if run.config.training.accumulation > 1 else 0
 
 
-def _bounded(device: Device, phases: Sequence[Peak], gradients: int) -> Device:
-    """Options not covered: from the bytes that no runtime changes, to the eager bytes with all gradients twice."""
+def _simulated(run: Resolved, on_gpu: bool) -> tuple[Resolved, Simulation]:
+    """The run that is simulated for `run`, and its simulation: the run itself if its options are covered.
+
+    Else the lesser of two upper bounds: the eager runtime's bytes, and those of the same runtime without activation
+    checkpointing, which saves all that any checkpointing does and more.
+    """
+    found = run, simulate_run(run, on_gpu=on_gpu)
+    if not_covered(run) is None:
+        return found
+    plain = run.computed_with(training={"activation_checkpointing": "none", "activation_checkpointing_every": 1})
+    if not_covered(plain) is not None:
+        return found
+    return min(found, (plain, simulate_run(plain, on_gpu=on_gpu)), key=lambda pair: _peak(pair[1]).peak_bytes)
+
+
+def _peak(simulated: Simulation) -> Peak:
+    return max(simulated.phases, key=lambda p: p.peak_bytes)
+
+
+def _bounded(device: Device, phases: Sequence[Peak], gradients: int, gpu: Gpu, uncounted: str) -> Device:
+    """Options not covered: from the bytes that no runtime changes, to the upper bound with all gradients twice.
+
+    A bound that fits is a verdict; so are bytes of the state alone that do not. Anything between is unknown.
+    """
     state = _state_bytes(phases)
     allocated = device.allocated
     assert allocated.high is not None
-    return replace(device, allocated=Interval(state, allocated.value, allocated.high + gradients))
+    bounded = replace(device, allocated=Interval(state, allocated.value, allocated.high + gradients))
+    at_least = state + (device.workspace or 0) + (device.context or 0)
+    if device.fits is not False or (gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes):
+        return bounded
+    why = f"unknown: only an upper bound exceeds the card; the memory of {uncounted} is not known"
+    return replace(bounded, fits=None, fits_by=why)
 
 
 def _state_bytes(phases: Sequence[Peak]) -> int:

@@ -7,7 +7,7 @@ runs full releases unused segments and tries again. Without a replay, rules with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from planner.counts.run import Resolved
@@ -17,6 +17,7 @@ from planner.memory.allocator import AllocationEvent, AllocatorPeaks, replay_all
 from planner.memory.phases import simulate_run
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
+from planner.units import format_bytes
 
 _MOST_REPLAYED_BLOCKS = 512  # above, rules give the bytes: every block would be replayed
 BY_REPLAY = "simulated allocator with a capacity of usable_bytes - context_bytes"
@@ -46,20 +47,22 @@ def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, 
     rule = rules("roofline")["memory"]
     workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
     context = context_bytes(gpu)
-    too_large = gpu.usable_bytes is not None and requested + workspace + context > gpu.usable_bytes
+    at_least = requested + workspace + context
+    too_large = gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes
     if not replay or too_large or run.shape.layers > _MOST_REPLAYED_BLOCKS:
-        return _by_rule(requested, workspace, context, gpu.usable_bytes)
+        return _by_rule(requested, workspace, context, gpu)
     events = allocations(run, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
     expandable = run.config.hardware.allocator == "expandable"
     peaks = replay_allocations(events, expandable=expandable)
+    fits = _verdict(gpu, lambda usable: _passes(events, expandable, peaks, usable - context))
     return Device(
         allocated=Interval(requested + workspace, peaks.allocated, round(peaks.allocated * rule["replay_high"])),
         reserved=Interval(peaks.allocated, peaks.reserved, round(peaks.reserved * rule["replay_reserve_high"])),
         used=peaks.reserved + context,
         workspace=workspace,
         context=context,
-        fits=_passes(events, expandable, peaks, None if gpu.usable_bytes is None else gpu.usable_bytes - context),
-        fits_by=BY_REPLAY,
+        fits=fits,
+        fits_by=BY_REPLAY if fits is not None else _why_unknown(gpu),
     )
 
 
@@ -70,11 +73,23 @@ def allocations(run: Resolved, workspace: int, handles: int, buffers: Sequence[i
     return events
 
 
-def _passes(
-    events: list[tuple[int, int]], expandable: bool, peaks: AllocatorPeaks, capacity: int | None
-) -> bool | None:
-    if capacity is None:
+def _verdict(gpu: Gpu, passes: Callable[[int], bool]) -> bool | None:
+    """Whether a need passes with so many usable bytes; None where the card's usable bytes do not decide it."""
+    if gpu.usable_bytes is None or gpu.most_usable_bytes is None:
         return None
+    if passes(gpu.usable_bytes):
+        return True
+    return None if gpu.usable_bytes < gpu.most_usable_bytes and passes(gpu.most_usable_bytes) else False
+
+
+def _why_unknown(gpu: Gpu) -> str:
+    if gpu.usable_bytes is None or gpu.most_usable_bytes is None:
+        return f"unknown: the usable memory of {gpu.id} is not known"
+    between = f"{format_bytes(gpu.usable_bytes)} and {format_bytes(gpu.most_usable_bytes)}"
+    return f"unknown: CUDA's own total of {gpu.id} is not known, it lies between {between}"
+
+
+def _passes(events: list[tuple[int, int]], expandable: bool, peaks: AllocatorPeaks, capacity: int) -> bool:
     if peaks.reserved <= capacity:
         return True
     if peaks.allocated > capacity:
@@ -86,19 +101,20 @@ def _passes(
     return True
 
 
-def _by_rule(requested: int, workspace: int, context: int, usable: int | None) -> Device:
+def _by_rule(requested: int, workspace: int, context: int, gpu: Gpu) -> Device:
     rule = rules("roofline")["memory"]
     allocated = round(requested * rule["rounding"]) + workspace
     most = round(requested * rule["rounding_high"]) + workspace
     reserved = round(allocated * rule["reserve"])
+    fits = _verdict(gpu, lambda usable: allocated + context <= usable)
     return Device(
         allocated=Interval(requested + workspace, allocated, most),
         reserved=Interval(allocated, reserved, round(allocated * rule["reserve_high"])),
         used=reserved + context,
         workspace=workspace,
         context=context,
-        fits=None if usable is None else allocated + context <= usable,
-        fits_by=BY_RULE,
+        fits=fits,
+        fits_by=BY_RULE if fits is not None else _why_unknown(gpu),
     )
 
 

@@ -7,18 +7,18 @@ from html import escape
 
 from planner.analysis.headline import headline
 from planner.finding import Finding
-from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.report.comparison import COLUMNS, comparison_row
 from planner.report.plan import title
-from planner.report.text import MARKS, PARTS_MISSING
+from planner.report.text import MARKS, why_fits_is_unknown
 from planner.runs.comparison import Comparison
 
 
 def plan_html(plan: Plan, found: Sequence[Finding]) -> str:
     """The headline of a plan, its findings, and its defaults folded away."""
-    why = PARTS_MISSING if plan.memory.fits_by == BY_STATE else "the usable memory is not known"
-    fits = {True: "✓ fits", False: "✗ does not fit", None: f"unknown: {why}"}[plan.memory.fits]
+    fits = {True: "✓ fits", False: "✗ does not fit", None: f"unknown: {why_fits_is_unknown(plan.memory)}"}[
+        plan.memory.fits
+    ]
     parts = [_table(title(plan), (), [*headline(plan, settled=True), ("verdict", fits)])]
     if found:
         rows = [(MARKS[f.level], f.message, f"→ {f.remedy}") for f in found]

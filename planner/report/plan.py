@@ -8,9 +8,9 @@ from planner.analysis.fitting import needed_bytes
 from planner.finding import Finding
 from planner.interval import Interval
 from planner.memory.breakdown import Memory
-from planner.memory.device import BY_REPLAY, BY_STATE
+from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
-from planner.report.text import BASES, COMPONENT_NAMES, PARTS_MISSING, WIDTH, Page, sections_text
+from planner.report.text import BASES, COMPONENT_NAMES, WIDTH, Page, sections_text, why_fits_is_unknown
 from planner.units import (
     format_bytes,
     format_bytes_decimal,
@@ -176,7 +176,7 @@ def _memory(plan: Plan, page: Page) -> str:
 def _verdict(m: Memory) -> tuple[str, str]:
     """Whether it fits, with the bytes, as in the finding."""
     if m.fits is None:
-        return "? unknown", PARTS_MISSING if m.fits_by == BY_STATE else "the usable memory is not known"
+        return "? unknown", why_fits_is_unknown(m)
     needs = f"needs {' of '.join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))}"
     if m.device_used_bytes is None:
         return "✓ fits" if m.fits else "✗ does not fit", f"the step's tensors: {needs}"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from planner.finding import Finding
+from planner.memory.breakdown import Memory
+from planner.memory.device import BY_STATE
 
 LABEL = 26
 WIDTH = 110
@@ -14,6 +16,7 @@ MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
 NARROWEST_CELL = 24  # columns; a narrower cell gets its own lines
 SEARCHING = "… searching for the cheapest change that fits"
 PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
+NO_TOTAL = "the usable memory is not known"
 COMPONENT_NAMES = {
     "weights": "weights",
     "master_weights": "master weights",
@@ -114,3 +117,11 @@ def wrap(text: str, *, indent: int, width: int = WIDTH) -> list[str]:
 
 def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+
+
+def why_fits_is_unknown(memory: Memory) -> str:
+    """The reason for a plan that is neither known to fit nor known not to."""
+    if memory.fits_by == BY_STATE:
+        return PARTS_MISSING
+    _, said, reason = memory.fits_by.partition("unknown: ")
+    return reason if said else NO_TOTAL

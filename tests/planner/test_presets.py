@@ -128,7 +128,8 @@ def test_a100_80gb_is_the_sxm_card() -> None:
     card = presets.gpu("a100-80gb")
     assert card.name == "A100 SXM4 80GB"
     assert card.peak_dense_flops["bf16"] == 312e12
-    assert card.usable_bytes == 81920 * 2**20
+    assert card.driver_bytes == 81920 * 2**20
+    assert card.usable_bytes == card.most_usable_bytes == int(79.15 * 2**30)
     assert (card.marketing_memory_bytes, card.memory_bandwidth, card.link_bandwidth) == (80e9, 2039e9, 300e9)
     assert "fp8" not in card.peak_dense_flops
     assert presets.gpu("h100-80gb").peak_dense_flops["bf16"] == 989_400_000_000_000
@@ -139,9 +140,25 @@ def test_peaks_are_dense_and_plausible() -> None:
         assert set(card.peak_dense_flops) <= {"bf16", "fp16", "tf32", "fp32", "fp8"} and card.peak_dense_flops
         assert all(type(peak) is int and 1e12 < peak < 1e16 for peak in card.peak_dense_flops.values())
         # GiB against GB: what the driver shows lies within 8% of the name
-        assert card.usable_bytes is None or 0.95 < card.usable_bytes / card.marketing_memory_bytes < 1.08
+        assert card.driver_bytes is None or 0.95 < card.driver_bytes / card.marketing_memory_bytes < 1.08
         assert card.best_matmul_bf16 is None or card.best_matmul_bf16 < card.peak_dense_flops["bf16"]
         hash(card), dataclasses.asdict(card)
+
+
+def test_what_cuda_can_use_is_at_most_what_the_driver_shows() -> None:
+    """Totals in public out-of-memory messages, GiB; the H200's was measured."""
+    printed = {"rtx-4090": 23.64, "a100-40gb": 39.50, "a100-80gb": 79.15, "h100-80gb": 79.11, "h200": 139.80,
+               "t4": 14.75, "a30": 23.53}  # fmt: skip
+    for id in presets.gpu_ids():
+        card = presets.gpu(id)
+        if card.driver_bytes is None or card.usable_bytes is None or card.most_usable_bytes is None:
+            assert card.cuda_bytes is card.usable_bytes is card.most_usable_bytes is None
+            continue
+        assert card.driver_bytes * (1 - presets.KEPT_BACK) - 1 <= card.usable_bytes <= card.most_usable_bytes
+        assert card.most_usable_bytes <= card.driver_bytes
+        assert (card.usable_bytes == card.most_usable_bytes) == (card.cuda_bytes is not None)
+        if id in printed:
+            assert card.cuda_bytes is not None and round(card.cuda_bytes / 2**30, 2) == printed[id]
 
 
 def test_driver_names_name_one_card_each() -> None:

@@ -27,9 +27,10 @@ WEIGHTS = ("weights_match", "weights_layers", "weights_embedding", "weights_head
 
 # code, level, flags with the finding, flags without it; both over SMALL
 RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
-    ("does_not_fit", "error", {"micro_batch": "80"}, {"micro_batch": "79"}),
+    ("does_not_fit", "error", {"micro_batch": "79"}, {"micro_batch": "78"}),
+    ("fits_unknown", "warning", {"gpu": "rtx-5090", "micro_batch": "30"}, {"gpu": "rtx-5090", "micro_batch": "29"}),
     ("allocator_thrash", "warning", SEVEN, {**SEVEN, "loss_kind": "fused"}),
-    ("nearly_full", "warning", {"micro_batch": "76"}, {"micro_batch": "75"}),
+    ("nearly_full", "warning", {"micro_batch": "75"}, {"micro_batch": "74"}),
     ("memory_upper_bound", "warning", {"runtime": "compiled", "dropout": "0.1"}, {"runtime": "compiled"}),
     ("selective_saves_little", "note", {"activation_checkpointing": "selective"}, {"activation_checkpointing": "full"}),
     ("no_profile", "warning", {"gpu": "cpu"}, {"gpu": "cpu", "tflops": "0.1"}),
@@ -84,7 +85,7 @@ def found(code: str, flags: dict[str, str], has: bool) -> dict[str, Finding]:
         key, odd, usual = IN_FILE[code]
         section = config.optimizer.model_copy(update={key: odd if has else usual})
         config = config.model_copy(update={"optimizer": section})
-    simulated = code in ("does_not_fit", "allocator_thrash", "nearly_full")
+    simulated = code in ("does_not_fit", "fits_unknown", "allocator_thrash", "nearly_full")
     return {f.code: f for f in findings(estimate(config, replay=simulated))}
 
 

@@ -131,9 +131,9 @@ def test_checkpointing_that_is_not_covered_is_never_above_none(checkpointing: di
     card = presets.gpu("a100-80gb")
     peaks = []
     for changes in ({}, checkpointing):
-        config = config_of(runtime="compiled", recipe="mixed-bf16", **changes)
-        assert (not_covered(config) is None) == (not changes)
-        peaks.append(memory_breakdown(replace(resolve(config), gpu=card)).peak_requested_bytes)
+        run = replace(resolve(config_of(runtime="compiled", recipe="mixed-bf16", **changes)), gpu=card)
+        assert (not_covered(run) is None) == (not changes)
+        peaks.append(memory_breakdown(run).peak_requested_bytes)
     eager = config_of(recipe="mixed-bf16", **checkpointing)
     assert peaks[1] == min(peaks[0], memory_breakdown(replace(resolve(eager), gpu=card)).peak_requested_bytes)
 

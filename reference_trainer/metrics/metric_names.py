@@ -93,6 +93,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "torch": "version",
             "parameters": "their number",
             "data": "what it is trained on",
+            "data_sources": "files, documents and bytes that were read, and the files that were not, with the reason",
             "data_fingerprint": "sha256",
             "tokens_per_step": "positions, token",
             "flops_per_step": "model FLOPs of a step",

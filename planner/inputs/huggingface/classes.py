@@ -14,15 +14,16 @@ from planner.inputs.huggingface.reading import MAY_BE_LONG, HfConfig
 
 # other names of the same class: conversions of the first LLaMA; code published by MosaicML and by Microsoft
 PUBLISHED_CLASSES = {"llama": ("LLaMAForCausalLM",), "mpt": ("MPTForCausalLM",), "phimoe": ("PhiMoEForCausalLM",)}
-CAUSAL = "AutoModelForCausalLM"
+CAUSAL, HEADLESS = "AutoModelForCausalLM", "AutoModel"
+LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 # words in the names of keys that come with other tensors, where the model type does not read the key
 OTHER_TENSORS = re.compile(
     r"draft|medusa|eagle|hydra|specul|lora|adapter|head_type|multi_?query|experts?(_|$)|moe|(^|_)mtp(_|$)|nextn"
     r"|mamba|ssm|conv(_|$)|linear_attention|rwkv|cross_attention|bias(es)?(_|$)|qk_?(layer)?_?norm|qk_ln|sinks?(_|$)"
-    r"|per_layer|altup|laurel|memory|value_residual|prefix_(lm|projection)|embed_proj|embedding_size|head_hidden"
+    r"|per_layer|altup|laurel|memory|shar(e|ed|ing)(_|$)|value_residual|prefix_(lm|projection)|embed_proj|embedding_size|head_hidden"
 )
 NOT_TENSORS = re.compile(
-    r"initiali|dropout|_loss|loss_|alibi_bias|router_(aux|jitter|z)|output_router|skip_bias_add|scale_|_fp32|^_|num_labels"
+    r"^no_|initiali|dropout|_loss|loss_|alibi_bias|router_(aux|jitter|z)|output_router|skip_bias_add|scale_|_fp32|^_|num_labels"
 )
 # keys of older versions and of other tools, of which no count depends
 HARMLESS = re.compile(
@@ -42,7 +43,7 @@ def refuse_other_class(c: HfConfig, kind: str, known: dict[str, Any], tied: bool
     classes = [*known["classes"], *PUBLISHED_CLASSES.get(kind, ())]
     counted = classes + (known["headless"] if tied else [])
     for key, name in _named_classes(c):
-        if name in counted:
+        if name in counted or (key == f"auto_map.{HEADLESS}" and name in known["headless"]):
             continue
         why = f"{name} is not the class of a {kind} language model ({' or '.join(classes)}): it may have other tensors"
         if name in known["headless"]:
@@ -65,16 +66,21 @@ def _named_classes(c: HfConfig) -> list[tuple[str, str]]:
     own = c.get("auto_map", {})
     if not isinstance(own, dict):
         raise c.unsupported("auto_map", "an object of classes")
-    code = own.get(CAUSAL)
-    if isinstance(code, str):
-        found.append((f"auto_map.{CAUSAL}", code.rpartition(".")[2][:MAY_BE_LONG]))
-    elif code is not None:
-        raise c.unsupported("auto_map", f"the name of a class under {CAUSAL}")
+    for key in (CAUSAL, HEADLESS):
+        code = own.get(key)
+        if isinstance(code, str):
+            found.append((f"auto_map.{key}", code.rpartition(".")[2][:MAY_BE_LONG]))
+        elif code is not None:
+            raise c.unsupported("auto_map", f"the name of a class under {key}")
     return found
 
 
 def refuse_other_tensors(c: HfConfig, kind: str, known: dict[str, Any]) -> None:
-    """Raise InputError for a key that nobody reads and whose name speaks of tensors."""
+    """Raise InputError for pruned heads, layers that are no attention, and unread keys whose name speaks of tensors."""
+    c.only("pruned_heads", {}, ({},))
+    types = c.values.get("layer_types") or []  # not read here, where no family has read it
+    if not isinstance(types, list) or any(kind not in LAYERS for kind in types):
+        raise c.unsupported("layer_types", "one of full_attention, sliding_attention for each layer")
     for key in unread_keys(c, known):
         speaks_of_tensors = OTHER_TENSORS.search(key) and not NOT_TENSORS.search(key)
         if speaks_of_tensors and c.values[key] not in (None, False, 0, "", [], {}):

@@ -159,6 +159,40 @@ def gptj(c: HfConfig) -> dict[str, Any]:
     }
 
 
+def gpt_neo(c: HfConfig) -> dict[str, Any]:
+    """GPT-Neo, TinyStories: learned positions, a window in every other block.
+
+    The blocks with a window are the second, fourth, …; here they are the first, third, …, which is the same count.
+    """
+    found = _blocks(c, "num_layers", "hidden_size", "num_heads")
+    kinds = _attention_kinds(c, found["layers"])
+    window = {}
+    if set(kinds) == {"global", "local"}:
+        window = {"sliding_window": c.size("window_size"), "full_attention_every": 2}
+    return found | window | {
+        "ffn": c.size("intermediate_size", default=found["ffn"]),
+        "context": c.size("max_position_embeddings"),
+        "position": "learned",
+        "mlp": c.mlp(PLAIN_ACTIVATIONS, "activation_function", default="gelu_new"),
+        "biases": "proj+mlp",
+        "tied_embeddings": c.flag("tie_word_embeddings", True),
+        "untrained": "scores that are not divided by the square root of the head's width",
+    }  # fmt: skip
+
+
+def _attention_kinds(c: HfConfig, layers: int) -> list[str]:
+    """Global or local by block, from attention_types such as [[["global", "local"], 12]]. Raises InputError."""
+    alternating = ["global", "local"] * (layers // 2)
+    types = c.get("attention_types", [[["global", "local"], layers // 2]])
+    try:
+        kinds = [kind for several, times in types for _ in range(min(times, layers + 1)) for kind in several]
+    except (TypeError, ValueError):
+        kinds = []
+    if kinds not in (alternating, ["global"] * layers):
+        raise c.unsupported("attention_types", "global and local in turn, for an even number of layers, or all global")
+    return kinds
+
+
 def codegen(c: HfConfig) -> dict[str, Any]:
     """CodeGen: GPT-J with one matrix for queries, keys and values."""
     return gptj(c)
@@ -214,5 +248,20 @@ def _decoder(c: HfConfig, kv_heads: int, ffn: int | None = None) -> dict[str, An
 
 GPT_FAMILIES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     f.__name__: f
-    for f in (gpt2, gpt_bigcode, gpt_neox, opt, bloom, mpt, falcon, stablelm, phi, gptj, codegen, starcoder2, nemotron)
+    for f in (
+        gpt2,
+        gpt_bigcode,
+        gpt_neox,
+        opt,
+        bloom,
+        mpt,
+        falcon,
+        stablelm,
+        gpt_neo,
+        phi,
+        gptj,
+        codegen,
+        starcoder2,
+        nemotron,
+    )
 }

@@ -63,6 +63,23 @@ def test_a_model_without_a_head_is_counted_where_the_head_is_the_embedding_table
     assert "no output head" in caught.value.why
 
 
+def test_a_custom_model_without_a_head_is_refused_too() -> None:
+    own = {"architectures": ["LlamaForCausalLM"], "auto_map": {"AutoModel": "modeling.LlamaModel"}}
+    assert hf_model_of(LLAMA | own, HERE).model == hf_model_of(LLAMA, HERE).model
+    with pytest.raises(InputError, match=r"auto_map\.AutoModel = BiLlamaModel"):
+        hf_model_of(LLAMA | own | {"auto_map": {"AutoModel": "modeling.BiLlamaModel"}}, HERE)
+
+
+def test_heads_cut_off_and_layers_that_are_no_attention_are_refused() -> None:
+    assert hf_model_of(GPT2 | {"pruned_heads": {}}, HERE).model == hf_model_of(GPT2, HERE).model
+    with pytest.raises(InputError, match="pruned_heads"):
+        hf_model_of(GPT2 | {"pruned_heads": {"0": [1]}}, HERE)
+    for config in (LLAMA, CASES["5.23.0 qwen3 plain"]["config"]):
+        types = ["full_attention", "linear_attention", "full_attention", "full_attention"]
+        with pytest.raises(InputError, match="layer_types"):
+            hf_model_of(config | {"layer_types": types}, HERE)
+
+
 @pytest.mark.parametrize(
     ("base", "extra"),
     [
@@ -73,6 +90,8 @@ def test_a_model_without_a_head_is_counted_where_the_head_is_the_embedding_table
         (LLAMA, {"medusa_num_heads": 3}),
         (LLAMA, {"qk_norm": True}),
         (LLAMA, {"lora_rank": 8}),
+        (LLAMA, {"share_embedding": True}),
+        (CASES["5.23.0 granitemoe plain"]["config"], {"shared_intermediate_size": 64}),
         (CASES["5.23.0 mistral head"]["config"], {"attention_bias": True}),
     ],
 )

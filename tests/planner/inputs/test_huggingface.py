@@ -89,6 +89,8 @@ def test_the_model_s_own_tensors_match_it_block_by_block(name: str) -> None:
         ("seed_oss projection", {"biases": "proj"}),
         ("dots1 plain", {"sliding_window": None, "rotary_dim": None, "qk_norm": "head"}),
         ("minicpm3 without a latent", {"tied_embeddings": True, "moe": None}),
+        ("gpt_neo plain", {"sliding_window": 256, "full_attention_every": 2, "biases": "proj+mlp"}),
+        ("gpt_neo all global", {"sliding_window": None, "ffn": 80}),
         ("codegen plain", {"rotary_dim": 4, "biases": "mlp", "head_bias": True}),
         ("phi plain", {"head_bias": True, "rotary_dim": 4}),
         ("gptj tied", {"head_bias": True, "rotary_dim": None, "biases": "mlp"}),
@@ -169,6 +171,8 @@ def test_what_the_trainer_leaves_out_is_noted() -> None:
 
 
 REFUSED = {
+    "attention_types": CASES["5.23.0 gpt_neo plain"]["config"] | {"attention_types": [[["local", "global"], 2]]},
+    "attention_types = 7": CASES["5.23.0 gpt_neo plain"]["config"] | {"attention_types": 7},
     "max_window_layers": {k: v for k, v in CASES["5.23.0 dots1 plain"]["config"].items() if k != "layer_types"}
     | {"max_window_layers": 2},
     "use_qk_norm": CASES["5.23.0 hunyuan_v1_dense plain"]["config"] | {"use_qk_norm": False},

@@ -22,6 +22,7 @@ LATENT |= {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5}
 DENSE_LATENT = LATENT
 LATENT = LATENT | {"moe_intermediate_size": 24}
 LATENT |= {"n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 3, "n_group": 2, "topk_group": 1}
+GPT_NEO = {"vocab_size": 96, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "max_position_embeddings": 64}
 DEEP = WIDE | {"num_hidden_layers": 12}
 GLM_MOE = {"moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
 ERNIE_MOE = {"moe_intermediate_size": 24, "moe_num_experts": 8, "moe_k": 2, "moe_num_shared_experts": 2}
@@ -88,6 +89,10 @@ CASES: dict[str, dict[str, dict[str, object]]] = {
     "olmoe": {"plain": WIDE | {"num_experts": 6, "num_experts_per_tok": 2}},
     "phi": {"plain": WIDE | {"num_key_value_heads": None}, "normed": WIDE | {"qk_layernorm": True}},
     "gptj": {"plain": GPT | {"rotary_dim": 4}, "tied": GPT | {"rotary_dim": 8, "tie_word_embeddings": True}},
+    "gpt_neo": {
+        "plain": GPT_NEO | {"attention_types": [[["global", "local"], 2]]},
+        "all global": GPT_NEO | {"attention_types": [[["global"], 4]], "intermediate_size": 80},
+    },
     "codegen": {"plain": GPT | {"rotary_dim": 4}},
     "hunyuan_v1_dense": {"plain": WIDE | {"head_dim": 12}, "bias": WIDE | {"head_dim": 8, "attention_bias": True}},
     "minicpm3": {"plain": DENSE_LATENT, "without a latent": DENSE_LATENT | {"q_lora_rank": None}},

@@ -113,7 +113,8 @@ GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "vocab
 LLAMA = {"model_type": "llama", "hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 2, "vocab_size": 100}
 LLAMA |= {"intermediate_size": 1376, "max_position_embeddings": 2048}
 HF = {
-    "another type": ({"model_type": "bert"}, ("model_type 'bert'", "in all)")),
+    "another type": ({"model_type": "gpt9"}, ("model_type 'gpt9'", "in all)")),
+    "an encoder": ({"model_type": "bert"}, ("model_type bert is not counted", "encoder")),
     "a list for the type": (GPT2 | {"model_type": ["gpt2"]}, ("model_type",)),
     "a list": ([1], ("not a Hugging Face model config",)),
     "no type": ({}, ("no model_type",)),

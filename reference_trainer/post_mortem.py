@@ -106,7 +106,7 @@ def summary_of(directory: Path) -> Summary:
         idle_seconds=sum(_numbers(rows, "window_idle_seconds")),
         evaluation_seconds=_seconds(events, "evaluation"),
         saving_seconds=sum(float(e.get("stalled_seconds", e.get("seconds", 0.0))) for e in _of(events, "checkpoint")),
-        eval_command_seconds=_seconds(events, "eval command", "eval command failed"),
+        eval_command_seconds=_seconds(events, "eval command", "eval command failed", "eval command stopped"),
         failed_saves=len(_of(events, "checkpoint failed")),
         tokens_per_second=_tenths(rates),
         mfu=median(mfus) if mfus else None,

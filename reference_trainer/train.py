@@ -23,6 +23,7 @@ from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.samples import TokenData
 from reference_trainer.device.device import Show, device_name, pick_device, progress
 from reference_trainer.device.os_signals import StopSignals
+from reference_trainer.loop.catch_up import catch_up, owes_evaluation
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
 from reference_trainer.loop.job import (
     RunningJob,
@@ -70,9 +71,11 @@ def run(
         refuse_unevaluated(config, data)
         job = RunningJob(build(config, device, data), directory, options, log)
         notes = attach_watchers(job.context, options)
+        made_up = False
         if options.resume:
             resume(job)
-        if job.done >= last or stops_early(job):
+            made_up = catch_up(job, signals.stopping)
+        if not made_up and (job.done >= last or stops_early(job)):
             log(f"the run in {out} is already at step {job.done}: nothing is left to do")
             return result_of(job.context, [], job.done, 0, None)
         check_space(directory.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
@@ -133,7 +136,8 @@ def _is_due(every: int | None, step: int) -> bool:
 
 def _finish(job: RunningJob, signals: StopSignals) -> RunResult:
     early = stops_early(job)
-    finished = job.done >= steps_of(job.context.config) or early
+    # a signal in the evaluation of the last step leaves something to do
+    finished = early or (job.done >= steps_of(job.context.config) and not owes_evaluation(job))
     exit_code = 0 if finished else signals.exit_code
     if signals.received and not finished:
         job.directory.event("signal", step=job.done, signal=signals.received.name)

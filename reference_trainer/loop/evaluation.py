@@ -27,9 +27,11 @@ class EvaluationProgress:
     best_step: int | None = None
     since_best: int = 0
     nonfinite_in_a_row: int = 0
+    evaluated_step: int | None = None  # of the last evaluation that was finished
 
     def add(self, step: int, loss: float) -> bool:
         """Add a validation loss. Returns True if it is the best so far; a loss that is not finite never is."""
+        self.evaluated_step = step
         if loss < (float("inf") if self.best_loss is None else self.best_loss):
             self.best_loss, self.best_step, self.since_best = loss, step, 0
             return True

@@ -100,6 +100,8 @@ def _load(job: RunningJob, path: Path) -> int:
     loaded = load(path, job.context.optimizer, _state(job, 0), extra, job.log, new_schedule)
     known = {f.name for f in fields(EvaluationProgress)}
     job.progress = EvaluationProgress(**{key: value for key, value in loaded.progress.items() if key in known})  # type: ignore[arg-type]
+    if "evaluated_step" not in loaded.progress:  # of an older version: whatever was due is taken for done
+        job.progress.evaluated_step = loaded.step
     job.nonfinite_counter.in_a_row = job.progress.nonfinite_in_a_row
     return loaded.step
 
@@ -122,12 +124,12 @@ def handle_results(job: RunningJob, show: Show, evaluating: Callable[[], bool] |
     results = job.pending.read()
     if any(_handle_spike(job, result) for result in results if result.spike):
         return False
-    evaluation = _evaluate(job, evaluating) if evaluating is not None and results else None
+    evaluation = evaluate_now(job, evaluating) if evaluating is not None and results else None
     _log_results(job, results, evaluation, show)
     for result in results:
         _stop_if_diverged(job, result)
     if evaluation is not None:
-        _log_evaluation(job, evaluation)
+        log_evaluation(job, evaluation)
     return True
 
 
@@ -152,7 +154,7 @@ class Evaluation:
     seconds: float
 
 
-def _evaluate(job: RunningJob, evaluating: Callable[[], bool]) -> Evaluation | None:
+def evaluate_now(job: RunningJob, evaluating: Callable[[], bool]) -> Evaluation | None:
     """The validation loss after the last step; None if a signal stopped the evaluation."""
     begin = time.perf_counter()
     with job.pending.outside_window():
@@ -190,7 +192,7 @@ def _stop_if_diverged(job: RunningJob, result: StepResult) -> None:
     job.progress.nonfinite_in_a_row = job.nonfinite_counter.in_a_row
 
 
-def _log_evaluation(job: RunningJob, evaluation: Evaluation) -> None:
+def log_evaluation(job: RunningJob, evaluation: Evaluation) -> None:
     loss, seconds = evaluation.loss, evaluation.seconds
     best = job.progress.add(job.done, loss)
     job.directory.event("evaluation", step=job.done, loss=finite_or_none(loss), best=best, seconds=seconds)
@@ -209,6 +211,10 @@ def run_eval_command(job: RunningJob, stopping: Callable[[], bool]) -> None:
     seconds = job.options.eval_timeout or TIMEOUT
     with job.pending.outside_window():
         result = run_command(command, job.directory.root, job.done, tokens, limit(seconds, stopping))
+    if result.problem and stopping():
+        job.directory.event("eval command stopped", step=job.done, seconds=result.seconds)
+        job.log(f"step {job.done}: the eval command was stopped; --resume runs it again")
+        return
     if result.problem:
         job.directory.event("eval command failed", step=job.done, message=result.problem, seconds=result.seconds)
         job.log(f"step {job.done}: the eval command failed ({result.problem}); training continues")
@@ -256,6 +262,7 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
     job.context.rollbacks = (*before, rollback)
     delete_after(job.directory.checkpoints, to_step)
     job.done = job.saved_step = to_step
+    job.eval_command_step = min(job.eval_command_step, to_step)  # the steps after it are judged again
     job.saver.requested_step = None  # the step will be trained again, with other data, and needs its own checkpoint
     job.metrics_file.forget_pending()
     job.directory.forget_after(to_step)

@@ -109,6 +109,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {"loss": "nat/token", "best": "whether the best so far", "seconds": "s"},
     ),
     "eval command": ("the eval command printed its numbers", {"numbers": "the object that it printed", "seconds": "s"}),
+    "eval command stopped": ("a signal stopped the eval command; --resume runs it again", {"seconds": "s"}),
     "eval command failed": ("the eval command failed", {"message": "why", "seconds": "s"}),
     "checkpoint": (
         "a checkpoint was written",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,27 +97,33 @@ class RunDirectory:
         self._pending.append(json.dumps({"time": time, "event": name} | facts) + "\n")
         refused = append_whole(self.events, self._pending)
         if refused and not self._begun:
-            with _writing(self.events):
+            with file_error_of(self.events):
                 raise OSError(refused)
         self._begun = True
 
     def forget_after(self, step: int) -> None:
         """Drop the rows after `step` from metrics.jsonl, and lines cut short by a crash from both logs."""
-        with _writing(self.root):
+        with file_error_of(self.root):
             keep_lines(self.metrics, last_step=step)
             keep_lines(self.events, last_step=None)
 
 
 def keep_lines(path: Path, last_step: int | None) -> None:
     """Rewrite a JSONL file atomically, without broken lines and lines whose step is above `last_step`."""
+    rewrite_lines(path, lambda row, line: line if last_step is None or row.get("step", 0) <= last_step else None)
+
+
+def rewrite_lines(path: Path, change: Callable[[dict[str, Any], str], str | None]) -> None:
+    """Rewrite a JSONL file atomically: each line as `change(object, line)` says, None to drop it. Broken lines go."""
     if not path.exists():
         return
     temporary = path.with_name(f".tmp-{path.name}")
     with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
         for line in old:
             row = _object(line)
-            if row is not None and (last_step is None or row.get("step", 0) <= last_step):
-                new.write(line)
+            changed = None if row is None else change(row, line)
+            if changed is not None:
+                new.write(changed)
         new.flush()
         os.fsync(new.fileno())
     os.replace(temporary, path)
@@ -129,7 +135,8 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def file_error_of(path: Path) -> Iterator[None]:
+    """Turns an OSError of writing `path` into a FileError."""
     try:
         yield
     except OSError as error:

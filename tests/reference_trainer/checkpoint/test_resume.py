@@ -23,7 +23,7 @@ LLAMA_LIKE: dict[str, object] = {
     "position": "rotary",
     "norm": "rmsnorm",
     "mlp": "swiglu",
-    "biases": False,
+    "biases": "none",
     "tied_embeddings": False,
     "kv_heads": 1,
     "recipe": "mixed-bf16",

@@ -24,7 +24,7 @@ LLAMA = {
     "position": "rotary",
     "norm": "rmsnorm",
     "mlp": "swiglu",
-    "biases": False,
+    "biases": "none",
     "tied_embeddings": False,
     "kv_heads": 1,
 }

@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Wall-clock time for the tokens asked for, without interruptions."""
+    """Wall-clock time of the whole steps, without interruptions."""
 
     seconds: Interval[float]
     gpu_hours: Interval[float]
@@ -167,8 +167,8 @@ def batch_plan(run: Resolved) -> Batch:
 
 
 def time_of(run: Resolved, throughput: Throughput) -> Time:
-    """Time of the tokens asked for at the predicted speed."""
-    seconds = throughput.tokens_per_second.map(lambda rate: speed.run_seconds(run.requested_tokens, rate))
+    """Time of the whole steps at the predicted speed."""
+    seconds = throughput.tokens_per_second.map(lambda rate: speed.run_seconds(run.trained_tokens, rate))
     return Time(seconds, seconds.map(lambda s: cost.gpu_hours(s, run.config.hardware.gpus)))
 
 

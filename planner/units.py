@@ -38,6 +38,10 @@ _BYTES_1024 = {"B": 1, **{f"{p}B": f for p, f in _BINARY.items()}}
 _DIGITS = 3  # significant digits of a number for people
 CHOSEN = 12  # of a value that somebody chose, which is not rounded
 LOSS_DIGITS = 4  # of a loss that is watched: it falls by less than a percent between two lines of a log
+# for people: beyond these a number is written with an exponent, so that no text has more than fifteen digits
+LARGEST_PLAIN, SMALLEST_PLAIN = 1e15, 1e-6
+LARGEST_SCALED = 1e6  # of a ladder's last rung
+
 TERA = _DECIMAL["T"]  # of FLOP/s
 HOUR = 3600  # s
 KILOWATT_HOUR = _DECIMAL["k"] * HOUR  # J
@@ -135,7 +139,7 @@ def _total(spell: Callable[Concatenate[float, _P], str]) -> Callable[Concatenate
 
 def _plain(x: float, digits: int) -> str:
     """x with `digits` significant digits, thousands separators, no trailing zeros."""
-    if x >= 1e15:
+    if x >= LARGEST_PLAIN or 0 < x < SMALLEST_PLAIN:
         return _scientific(x, digits)
     rounded = float(f"{x:.{digits}g}")
     text = f"{rounded:,.{max(0, digits - 1 - (math.floor(math.log10(rounded)) if rounded else 0))}f}"
@@ -149,6 +153,10 @@ def _scientific(x: float, digits: int) -> str:
 
 def _scaled(x: float, ladder: Mapping[str, int], digits: int, gap: str = "") -> str:
     """x over the first rung that leaves less than 1,000 once rounded: 999,999,999 is "1B", 1,010 MiB "0.986 GiB"."""
+    *_, largest = ladder.values()
+    if x >= LARGEST_SCALED * largest:
+        base = next((suffix for suffix, factor in ladder.items() if factor == 1), "")
+        return _scientific(x, digits) + gap + base
     shown = ""
     for suffix, factor in ladder.items():
         number = _plain(x / factor, digits)
@@ -174,8 +182,8 @@ def format_count(n: float, digits: int = _DIGITS) -> str:
 
 @_total
 def format_count_exact(n: float) -> str:
-    """A count in full: "124,439,808"."""
-    return f"{round(n):,}"
+    """A count in full: "124,439,808"; from 10^15 on "1.235e15", for nobody reads more digits."""
+    return f"{round(n):,}" if n < LARGEST_PLAIN else _scientific(n, _DIGITS)
 
 
 @_total

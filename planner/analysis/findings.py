@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from planner.analysis.fitting import needed_bytes, with_remedies
+from planner.analysis.plausible import plausibility_findings
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
 from planner.config.run import CPU
 from planner.counts.untrained import untrained_parts
@@ -36,6 +37,7 @@ def findings(plan: Plan) -> tuple[Finding, ...]:
         *precision_findings(plan),
         *schedule,
         *_optimizer(plan),
+        *plausibility_findings(plan),
         *_rest(plan),
     ]
     order = {"error": 0, "warning": 1, "note": 2}
@@ -173,7 +175,8 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             f"--pad-vocab {PADDING} adds {rows} rows that no token uses: {more:,} parameters, "
             f"{format_fraction(more / exact)} of the model",
         )
-    if config.training.checkpoint_every is None and (plan.time.seconds.value or 0) > 3600:
+    every = config.training.checkpoint_every
+    if (every is None or every >= plan.batch.steps) and (plan.time.seconds.value or 0) > 3600:
         yield Finding(
             "warning",
             "no_checkpoints",

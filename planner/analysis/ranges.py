@@ -13,6 +13,7 @@ from planner.plan import Plan
 from planner.presets import gpu
 from planner.rules import rules
 from planner.units import format_count, format_fraction, format_number
+from planner.units import format_count_exact as spell
 
 FEW_STEPS = 100
 
@@ -52,7 +53,7 @@ def batch_findings(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "note",
             "batch_tokens",
-            f"{tokens:,} tokens per step are outside {format_count(low)} to {format_count(high)}, usual for "
+            f"{spell(tokens)} tokens per step are outside {format_count(low)} to {format_count(high)}, usual for "
             f"{size['name']} models ({size['source']}): {follows}",
             "change --global-batch-tokens, unless the batch was tuned",
         )
@@ -62,8 +63,8 @@ def batch_findings(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "note",
             "critical_batch",
-            f"{tokens:,} tokens per step exceed the critical batch of about {format_count(critical)} at a loss of "
-            f"{loss:.2f} (Kaplan et al. 2020): it needs {more:.1f} times the data of a small batch",
+            f"{spell(tokens)} tokens per step exceed the critical batch of about {format_count(critical)} at a loss of "
+            f"{loss:.2f} (Kaplan et al. 2020): it needs {format_number(more)} times the data of a small batch",
             "a smaller --global-batch-tokens reaches the same loss with fewer tokens, in more steps",
         )
     if plan.batch.steps < FEW_STEPS:
@@ -181,7 +182,7 @@ def _warmup(s: ScheduleConfig, steps: int, size: dict[str, Any]) -> Iterator[Fin
     yield Finding(
         "note",
         "warmup",
-        f"a warm-up of {s.warmup_steps:,} steps ({format_fraction(share)}) is outside {usual}, usual for "
+        f"a warm-up of {spell(s.warmup_steps)} steps ({format_fraction(share)}) is outside {usual}, usual for "
         f"{size['name']} models ({size['source']}): "
         f"{'early updates may be too large' if short else 'many steps have a low learning rate'}",
         f"give a {'longer' if short else 'shorter'} one: --warmup-steps",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from planner.config.section import Count, Every, Layers, Natural, Positive, Section
+from planner.config.section import Count, Every, Layers, Natural, Positive, Section, Width
 
 
 class MlaConfig(Section):
@@ -48,11 +48,11 @@ class ModelConfig(Section):
 
     name: str = Field(description="name of the preset, or of the rule that chose the shape")
     layers: Layers = Field(description="transformer blocks")
-    hidden: Count = Field(description="width of the residual stream")
-    heads: Count = Field(description="query heads")
-    kv_heads: Count = Field(description="key and value heads; fewer than heads is grouped-query attention")
-    head_dim: Count = Field(description="width of one query or key head")
-    ffn: Count = Field(description="inner width of the MLP")
+    hidden: Width = Field(description="width of the residual stream")
+    heads: Width = Field(description="query heads")
+    kv_heads: Width = Field(description="key and value heads; fewer than heads is grouped-query attention")
+    head_dim: Width = Field(description="width of one query or key head")
+    ffn: Width = Field(description="inner width of the MLP")
     vocab: Count = Field(description="rows of the embedding table, padding included")
     tokenizer_vocab: Count | None = Field(default=None, description="tokens of the tokenizer; absent: same as vocab")
     context: Count = Field(description="longest sequence that the model supports")

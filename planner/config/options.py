@@ -222,7 +222,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("allocator", HARDWARE, _choice("default", "expandable"),
            "PyTorch's caching allocator: fixed or expandable segments.", "hardware.allocator", on_resume.PREDICTION,
            default="default"),
-    Option("tflops", HARDWARE, TERAFLOPS, "Achieved TFLOP/s per GPU in the 6ND convention, if known.",
+    Option("tflops", HARDWARE, TERAFLOPS, "Achieved TFLOP/s per GPU by 6·N·D, if known; N of experts: active.",
            "hardware.tflops", on_resume.PREDICTION, "TFLOP/s per GPU"),
     Option("mfu", HARDWARE, Kind("fraction above zero", "FRACTION"), "Model FLOPs utilisation, if known, 0.4 or 40%.",
            "hardware.mfu", on_resume.PREDICTION, "MFU"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1, le=10**18)]
 Natural = Annotated[int, Field(ge=0, le=10**18)]
+Width = Annotated[int, Field(ge=1, le=10**9)]  # ten thousand times what has been trained
 Every = Annotated[int, Field(ge=1, le=64)]  # of so many blocks one differs
 Layers = Annotated[int, Field(ge=1, le=10_000)]  # a hundred times what has been trained
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]

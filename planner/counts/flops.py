@@ -205,7 +205,7 @@ def flops_of(run: Resolved) -> Flops:
     again = sum(o.recomputed for o in operators_of(config))
     hardware = whole(flops.hardware_flops_per_token(model, again))
     return Flops(
-        training_6nd=real(flops.training_flops_6nd(run.nominal_parameters, tokens)),
+        training_6nd=real(flops.training_flops_6nd(run.compute_parameters, tokens)),
         training_model=real(flops.total_flops(model, tokens)),
         training_hardware=real(flops.total_flops(hardware, tokens)),
         per_token_model=model,

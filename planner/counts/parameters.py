@@ -149,5 +149,5 @@ def active_moe_part(model: ModelConfig, s: Shape) -> Part:
 
 
 def nominal_parameters(model: ModelConfig) -> int:
-    """The N of 6*N*D and of the 14-byte rule: the number typed, else the exact count."""
+    """The parameters that rules of size go by: the number typed, else the exact count."""
     return model.nominal_parameters or parameters_of(model).total

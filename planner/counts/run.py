@@ -19,7 +19,8 @@ from planner.presets import Gpu, Recipe
 class Resolved:
     """A config and the answers that everything in a plan needs. `resolve` makes it once; it is handed on.
 
-    gpu: None is this machine's processor. nominal_parameters: the N of 6*N*D, the number typed or else the exact count.
+    gpu: None is this machine's processor. nominal_parameters: the number typed, or else the exact count.
+    compute_parameters: the N of 6*N*D, the same but for a mixture of experts: those that one token uses.
     requested_tokens: the D of 6*N*D, the tokens asked for or else those of the steps asked for. trained_tokens: those
     of the whole steps.
     """
@@ -30,6 +31,7 @@ class Resolved:
     shape: Shape
     parameters: Parameters
     nominal_parameters: int
+    compute_parameters: int
     sequences_per_step: int
     tokens_per_step: int
     steps: int
@@ -51,6 +53,7 @@ def resolve(config: RunConfig) -> Resolved:
     Raises UnknownNameError for a GPU or recipe that is not a preset.
     """
     training, parameters = config.training, parameters_of(config.model)
+    nominal = config.model.nominal_parameters or parameters.total
     sequences = sequences_per_step(config)
     per_step = whole(batch.tokens_per_step(sequences, training.seq))
     steps = _steps(config, per_step)
@@ -61,7 +64,8 @@ def resolve(config: RunConfig) -> Resolved:
         recipe=recipe_of(config),
         shape=shape_of(config.model),
         parameters=parameters,
-        nominal_parameters=config.model.nominal_parameters or parameters.total,
+        nominal_parameters=nominal,
+        compute_parameters=nominal if config.model.moe is None else parameters.active,
         sequences_per_step=sequences,
         tokens_per_step=per_step,
         steps=steps,

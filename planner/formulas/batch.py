@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.formulas.formula import formula
-from planner.formulas.ops import Num, ceil_div, exp, floor_div, minimum, sqrt
+from planner.formulas.ops import Num, ceil_div, exp, floor_div, maximum, minimum, sqrt
 
 _DEFINITION = "definition"
 
@@ -26,10 +26,10 @@ def tokens_per_micro_batch(micro_batch: Num, seq: Num) -> Num:
     return micro_batch * seq
 
 
-@formula(gives="steps", source="whole steps only: a last partial batch is not trained on")
+@formula(gives="steps", source="whole steps only: what is left over is a step too if dropping it would drop over 1 %")
 def whole_steps(tokens: Num, tokens_per_step: Num) -> Num:
-    """Optimizer steps in a token budget."""
-    return floor_div(tokens, tokens_per_step)
+    """Optimizer steps of a token budget: of a short run rounded up, so that 99 % of the tokens are trained on."""
+    return maximum(floor_div(tokens, tokens_per_step), ceil_div(99 * tokens, 100 * tokens_per_step))
 
 
 @formula(gives="steps", source="definition; a partial step counts as a whole one")

@@ -17,7 +17,10 @@ from planner.formulas.ops import Num
     checked_against="none: a rule of thumb; the exact count is shown too",
 )
 def training_flops_6nd(parameters: Num, tokens: Num) -> Num:
-    """6 N D: per token and parameter a multiply-add forward (2) and two backward (4); attention left out."""
+    """6 N D: per token and parameter a multiply-add forward (2) and two backward (4); attention left out.
+
+    N of a mixture of experts are the parameters that one token uses.
+    """
     return 6 * parameters * tokens
 
 

@@ -154,5 +154,5 @@ def tokens_per_second_per_gpu(tokens_per_second: Num, gpus: Num) -> Num:
 
 @formula(gives="seconds", source="definition; interruptions are not counted")
 def run_seconds(tokens: Num, tokens_per_second: Num) -> Num:
-    """Time of the tokens asked for at a steady speed."""
+    """Time of so many tokens at a steady speed."""
     return tokens / tokens_per_second

@@ -11,6 +11,7 @@ from planner.inputs.flags import Assumptions, Flags
 from planner.memory.breakdown import memory_breakdown
 from planner.rules import row_of_size
 from planner.units import format_count
+from planner.units import format_count_exact as spell
 
 MOST_TOKENS_AT_ONCE = 16_384
 FILL = 0.9
@@ -84,12 +85,12 @@ def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro
     if wanted % unit:
         below, above = nearest_batches(wanted, unit)
         pair = [batch for batch in (below, above) if batch]
-        spelled = " or ".join(f"{batch:,}" for batch in pair)
-        accumulation = " or ".join(f"{batch // unit:,}" for batch in pair)
+        spelled = " or ".join(f"{spell(batch)}" for batch in pair)
+        accumulation = " or ".join(f"{spell(batch // unit)}" for batch in pair)
         near = f"batches are {spelled}" if below else f"batch is {spelled}"
         raise InputError(
-            f"{name} {wanted:,} tokens is not a whole number of sequences on every device",
-            why=f"sequence {seq:,} x micro-batch {micro:,} x {gpus:,} GPUs = {unit:,} tokens",
+            f"{name} {spell(wanted)} tokens is not a whole number of sequences on every device",
+            why=f"sequence {spell(seq)} x micro-batch {spell(micro)} x {spell(gpus)} GPUs = {spell(unit)} tokens",
             remedy=f"give another --global-batch-tokens: the nearest legal {near} tokens, with an accumulation of "
             f"{accumulation} at that micro-batch",
         )

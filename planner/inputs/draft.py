@@ -26,10 +26,12 @@ from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.batch import batch_of
 from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
+from planner.inputs.impossible import impossibility
 from planner.inputs.model import model_of
 from planner.inputs.optimizer import optimizer_of
 from planner.inputs.run_toml import explain_validation
 from planner.inputs.schedule import Horizon, default_peak, schedule_of
+from planner.units import format_count_exact as spell
 
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
@@ -86,6 +88,9 @@ def draft(
     if optimizer.groups:
         parameter_groups(whole)  # refused where the model no longer has what a rule names
     _refuse_empty_run(whole, flags)
+    wrong = impossibility(whole)
+    if wrong:
+        raise InputError(*wrong)
     horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
     old = base.schedule if base else None
     schedule = schedule_of(flags, old, horizon, assumptions, lambda: default_peak(model, assumptions))
@@ -214,10 +219,10 @@ def _recipe(flags: Flags, old: TrainingConfig | None, assumptions: Assumptions) 
 
 
 def _refuse_empty_run(config: RunConfig, flags: Flags) -> None:
-    if steps_of(config) < 1:
-        per_step = tokens_per_step(config)
+    tokens, per_step = config.training.tokens, tokens_per_step(config)
+    if tokens is not None and tokens < per_step:
         raise InputError(
-            f"--tokens: {config.training.tokens:,} tokens are less than one step of {per_step:,} tokens",
+            f"--tokens: {spell(tokens)} tokens are less than one step of {spell(per_step)} tokens",
             why="a step is never partial, so there would be none",
-            remedy=f"give at least {per_step:,} tokens, or a smaller --global-batch-tokens",
+            remedy=f"give at least {spell(per_step)} tokens, or a smaller --global-batch-tokens",
         )

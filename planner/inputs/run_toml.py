@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,9 @@ from planner.counts.groups import parameter_groups
 from planner.counts.run import gpu_of, recipe_of, steps_of, tokens_per_step
 from planner.errors import ConfigError, UnknownNameError
 from planner.files import read_text
+from planner.inputs.impossible import impossibility
 from planner.inputs.key_names import flags_named, meant_by_key, with_flag
+from planner.units import format_count_exact as spell
 
 if TYPE_CHECKING:
     from tomlkit.items import Table
@@ -73,26 +76,31 @@ def _refuse_unknown_names(config: RunConfig, name: str) -> None:
 def _refuse_impossible_run(config: RunConfig, name: str) -> None:
     """Refuse contradictions between sections: steps against the batch, parameter groups against the model."""
     steps, warmup, tokens = steps_of(config), config.schedule.warmup_steps, config.training.tokens
-    if steps < 1:
-        per_step = tokens_per_step(config)
+    per_step = tokens_per_step(config)
+    if tokens is not None and tokens < per_step:
         raise ConfigError(
-            f"{name}: {with_flag('training.tokens')} = {tokens:,} is less than one step of {per_step:,}",
+            f"{name}: {with_flag('training.tokens')} = {spell(tokens)} is less than one step of {spell(per_step)}",
             why="a step is never partial, so there would be none",
             remedy="give more tokens, or a smaller micro_batch or accumulation",
         )
     if warmup > steps:
         raise ConfigError(
-            f"{name}: {with_flag('schedule.warmup_steps')} = {warmup:,} is longer than the run of {steps:,} steps",
+            f"{name}: {with_flag('schedule.warmup_steps')} = {spell(warmup)} is longer "
+            f"than the run of {spell(steps)} steps",
             why="the rate would never reach its peak",
             remedy="give fewer warmup_steps, or more tokens",
         )
     if warmup + config.schedule.cooldown_steps > steps:
         raise ConfigError(
-            f"{name}: {with_flag('schedule.warmup_steps')} = {warmup:,} and {with_flag('schedule.cooldown_steps')} = "
-            f"{config.schedule.cooldown_steps:,} are longer than the run of {steps:,} steps",
+            f"{name}: {with_flag('schedule.warmup_steps')} = {spell(warmup)} and "
+            f"{with_flag('schedule.cooldown_steps')} = {spell(config.schedule.cooldown_steps)} "
+            f"are longer than the run of {spell(steps)} steps",
             why="the rate cannot rise and fall at once",
             remedy="give fewer of them, or more tokens",
         )
+    wrong = impossibility(config)
+    if wrong:
+        raise ConfigError(f"{name}: {wrong[0]}", *wrong[1:])
     if config.optimizer.groups:
         parameter_groups(config)
 
@@ -120,8 +128,13 @@ def explain_validation(error: ValidationError, section: str = "") -> tuple[str, 
     if first["type"] == "value_error":
         what, _, why = message.partition(": ")
         return f"{where}: {what}{more}" if where else f"{what}{more}", why, _remedy_of(message, where)
-    message = message.replace("Input should be", "it must be")
-    return f"{where}: {message}{more}", f"found {repr(first['input'])[:60]}", "give a value of that kind"
+    message = _readable(message.replace("Input should be", "it must be"))
+    return f"{where}: {message}{more}", f"found {_readable(repr(first['input'])[:60])}", "give a value of that kind"
+
+
+def _readable(text: str) -> str:
+    """The text with an exponent in every number of more than fifteen digits."""
+    return re.sub(r"\d{16,}", lambda digits: spell(int(digits[0])), text)
 
 
 def _remedy_of(message: str, section: str) -> str:

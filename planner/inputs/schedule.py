@@ -19,6 +19,7 @@ from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
 from planner.inputs.run_toml import explain_validation
 from planner.rules import row_of_size
 from planner.units import CHOSEN, format_count, format_number
+from planner.units import format_count_exact as spell
 
 WARMUP_STEPS = 2000
 WARMUP_SHARE = 0.02
@@ -92,13 +93,13 @@ def schedule_alone(flags: Flags) -> tuple[ScheduleConfig, Horizon, tuple[Assumpt
                 why="the schedule is laid out over the steps",
                 remedy="give --steps, or --tokens and --global-batch-tokens, or a model: --params 125M --tokens 10B",
             )
+        if tokens < per_step:
+            raise InputError(
+                f"--tokens: {spell(tokens)} tokens are less than one step of {spell(per_step)} tokens",
+                why="a step is never partial, so there would be none",
+                remedy=f"give at least {spell(per_step)} tokens, or a smaller --global-batch-tokens",
+            )
         steps = int(batch.whole_steps(tokens, per_step))
-    if steps < 1:
-        raise InputError(
-            f"--tokens: {tokens:,} tokens are less than one step of {per_step:,} tokens",
-            why="a step is never partial, so there would be none",
-            remedy=f"give at least {per_step:,} tokens, or a smaller --global-batch-tokens",
-        )
     horizon = Horizon(steps, per_step, "--steps" if tokens is None else "--tokens")
     assumptions = Assumptions(flags, None)
 
@@ -204,11 +205,11 @@ def _cooldown(
         )
     if warmup + found > horizon.steps:
         raise InputError(
-            f"{said[0] + ':' if said else 'the'} cooldown of {found:,} steps{'' if said else ' in the file'} and the "
-            f"warm-up of {warmup:,} are longer than the run of {horizon.steps:,} steps",
+            f"{said[0] + ':' if said else 'the'} cooldown of {spell(found)} steps{'' if said else ' in the file'} and "
+            f"the warm-up of {spell(warmup)} are longer than the run of {spell(horizon.steps)} steps",
             why="the rate cannot rise and fall at once",
             remedy=f"give a {said[0] if said else '--cooldown-steps'} of at most "
-            f"{horizon.steps - warmup:,} steps, a shorter warm-up, or more {horizon.flag}",
+            f"{spell(horizon.steps - warmup)} steps, a shorter warm-up, or more {horizon.flag}",
         )
     return found
 
@@ -218,8 +219,8 @@ def _refuse_long_warmup(flags: Flags, warmup: int, horizon: Horizon) -> None:
         return
     said = [flag(n) for n in flags.given(*(f"warmup_{unit}" for unit in LENGTHS))]
     raise InputError(
-        f"{said[0] + ':' if said else 'the'} warm-up of {warmup:,} steps{'' if said else ' in the file'} is longer "
-        f"than the run of {horizon.steps:,} steps",
+        f"{said[0] + ':' if said else 'the'} warm-up of {spell(warmup)} steps{'' if said else ' in the file'} is "
+        f"longer than the run of {spell(horizon.steps)} steps",
         why="the rate would never reach its peak",
         remedy=f"give a smaller {said[0] if said else '--warmup-steps'}, or --warmup-ratio 2%, or more {horizon.flag}",
     )

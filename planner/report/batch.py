@@ -46,7 +46,11 @@ def _steps(found: BatchReport, page: Page) -> str:
     lines = []
     if found.steps is not None:
         part = found.steps_exactly
-        how = "" if part is None or part == found.steps else f"{part:,.3f} rounded down"
+        how = (
+            ""
+            if part is None or part == found.steps
+            else f"{part:,.3f} rounded {'up' if found.steps > part else 'down'}"
+        )
         lines.append(page.line("steps", f"{found.steps:,}", how))
     if found.warmup_steps is not None:
         share = "" if found.warmup_share is None else f"{format_fraction(found.warmup_share)} of the steps"

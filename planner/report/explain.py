@@ -41,9 +41,11 @@ def calculation_text(found: Calculation, values: Mapping[str, Any], results: Map
         lines.append(f"  {name} = {shown(value)} {_unit(entry.unit)}".rstrip() + f"   {entry.meaning}")
     arguments = found.defaults | dict(values)
     lines += _labelled("with", *(f"{n} = {shown(v)}   {quantity(n).meaning}" for n, v in arguments.items()))
-    for name, (pretty, latex) in _equations(found).items():
+    equations = _equations(found, values)
+    for name, (pretty, latex) in equations.items():
         lines += _labelled("formula", name, *pretty.splitlines())
         lines += _unwrapped("LaTeX", latex)
+    lines += _labelled("formula", _cut(found, values, bool(equations)))
     lines += _labelled("why", found.explanation)
     lines += _labelled("source", found.source)
     lines += _labelled("checked by", found.checked_against)
@@ -53,7 +55,7 @@ def calculation_text(found: Calculation, values: Mapping[str, Any], results: Map
 def calculation_json(found: Calculation, values: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """A calculation as plain values; a number that is not finite is text."""
     arguments = found.defaults | dict(values)
-    equations = _equations(found)
+    equations = _equations(found, values)
     return {
         "id": found.id,
         "name": found.name,
@@ -101,7 +103,17 @@ __all__ = [
 ]
 
 
-def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
+def _cut(found: Calculation, values: Mapping[str, Any], written: bool) -> str:
+    """That formulas show a part of a long vector, or none for it; "" where they are whole."""
+    from planner.analysis.textbook.symbolic import SHOWN, cut_short
+
+    names = " and ".join(cut_short(found, values))
+    if not names or not found.arithmetic:
+        return ""
+    return f"written for the first {SHOWN} entries of {names}" if written else f"none is written for so long {names}"
+
+
+def _equations(found: Calculation, values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     import sympy  # 0.25 s, which explaining pays
 
     from planner.analysis.textbook.symbolic import formulas_of
@@ -111,7 +123,7 @@ def _equations(found: Calculation) -> dict[str, tuple[str, str]]:
             return value
         return sympy.Matrix(value if isinstance(value[0], list) else [[entry] for entry in value])
 
-    formulas, _ = formulas_of(found)
+    formulas, _ = formulas_of(found, values)
     return {name: rendered(quantity(name).symbol, expression(value)) for name, value in formulas.items()}
 
 

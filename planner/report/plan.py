@@ -24,6 +24,7 @@ from planner.units import (
     format_rate,
     told_apart,
 )
+from planner.units import format_count_exact as spell
 
 Spell = Callable[[float | None], str]
 
@@ -44,7 +45,7 @@ def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> 
         _speed(plan, page),
         _money(plan, page),
         "" if found is None else page.section("Findings", *(page.findings(found) or ["  ✓ no findings"])),
-        page.defaults((a.key, a.value, a.source) for a in plan.config.provenance.assumptions),
+        page.defaults((a.key, _readable(a.value), a.source) for a in plan.config.provenance.assumptions),
     )
 
 
@@ -57,13 +58,13 @@ def announcement(plan: Plan) -> str:
     else:
         predicted = f"{format_rate(t.tokens_per_second.value)}, {format_duration(plan.time.seconds.value)}, {peak}"
     return (
-        f"{format_count(plan.parameters.total)} parameters, {plan.batch.steps:,} steps of "
-        f"{plan.batch.tokens_per_step:,} tokens, {plan.config.training.recipe}; predicted: {predicted}"
+        f"{format_count(plan.parameters.total)} parameters, {spell(plan.batch.steps)} steps of "
+        f"{spell(plan.batch.tokens_per_step)} tokens, {plan.config.training.recipe}; predicted: {predicted}"
     )
 
 
 def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+    return f"{spell(number)} {thing}" if number == 1 else f"{spell(number)} {thing}s"
 
 
 def _within(spell: Spell, number: Interval[int] | Interval[float]) -> tuple[str, str]:
@@ -76,10 +77,27 @@ def title(plan: Plan) -> str:
     """Model, size, length and hardware in one line."""
     hardware = plan.config.hardware
     return (
-        f"{plan.config.model.name}, {format_count(plan.nominal_parameters)} parameters, "
-        f"{format_count(plan.tokens.requested)} tokens, {hardware.gpus} x {hardware.gpu}, "
+        f"{plan.config.model.name}, {format_count(plan.nominal_parameters)} parameters{_active(plan)}, "
+        f"{format_count(plan.tokens.requested)} tokens, {spell(hardware.gpus)} x {hardware.gpu}, "
         f"{plan.config.training.recipe}"
     )
+
+
+def _readable(value: str) -> str:
+    """An assumed value; one of more than fifteen digits with an exponent."""
+    return spell(int(value)) if value.isdigit() and len(value) > 15 else value
+
+
+def trained(plan: Plan) -> str:
+    """The tokens of the whole steps, and those asked for where they are others."""
+    tokens = plan.tokens
+    asked = "" if tokens.trained == tokens.requested else f" of {format_count(tokens.requested, CHOSEN)} asked for"
+    return f"{format_count_exact(tokens.trained)} tokens trained{asked}"
+
+
+def _active(plan: Plan) -> str:
+    """What one token uses of a mixture of experts; "" of a dense model."""
+    return f" ({format_count(plan.parameters.active)} active)" if plan.config.model.moe else ""
 
 
 def _model(plan: Plan, page: Page) -> str:
@@ -94,19 +112,25 @@ def _model(plan: Plan, page: Page) -> str:
         difference = f"({format_fraction(counts.total / plan.nominal_parameters - 1)} from the {flags} typed)"
     return page.section(
         "Model",
-        page.line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {s.vocab:,}"),
-        page.line("", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {plan.config.training.seq:,}"),
+        page.line("shape", f"{s.layers} layers x {s.hidden}, {heads}, FFN {s.ffn}, vocabulary {spell(s.vocab)}"),
+        page.line(
+            "", f"{model.position} positions, {model.norm}, {model.mlp}, sequence {spell(plan.config.training.seq)}"
+        ),
         page.line("parameters, exactly", exact, difference),
         page.line("of these, embedding", format_count_exact(counts.embedding)),
+        *([page.line("of these, active", format_count_exact(counts.active), "what one token uses")] * bool(model.moe)),
         page.line("source", model.source.partition(":")[0]),
     )
 
 
 def _compute(plan: Plan, page: Page) -> str:
-    f = plan.flops
+    f, counts = plan.flops, plan.parameters
+    note = ""
+    if plan.config.model.moe:
+        note = f"N = {format_count(counts.active)} active of {format_count(counts.total)} parameters"
     return page.section(
         "Compute",
-        page.line("6·N·D", format_flops(f.training_6nd)),
+        page.line("6·N·D", format_flops(f.training_6nd), note),
         page.line("model FLOPs", format_flops(f.training_model), "matrix products and full attention, forward x 3"),
         page.line("hardware FLOPs", format_flops(f.training_hardware), "with recomputation"),
     )
@@ -114,15 +138,16 @@ def _compute(plan: Plan, page: Page) -> str:
 
 def _batch(plan: Plan, page: Page) -> str:
     b = plan.batch
-    parts = f"micro-batch {b.micro_batch} x accumulation {b.accumulation} x {_counted(b.data_parallel, 'device')}"
+    devices = _counted(b.data_parallel, "device")
+    parts = f"micro-batch {spell(b.micro_batch)} x accumulation {spell(b.accumulation)} x {devices}"
     return page.section(
         "Batch",
-        page.line("effective batch", f"{b.sequences_per_step:,} sequences", f"= {parts}"),
+        page.line("effective batch", f"{spell(b.sequences_per_step)} sequences", f"= {parts}"),
         page.line("tokens per step", format_count_exact(b.tokens_per_step)),
-        page.line("steps", format_count_exact(b.steps), f"{format_count_exact(plan.tokens.trained)} tokens trained"),
+        page.line("steps", format_count_exact(b.steps), trained(plan)),
         page.line(
             "warm-up",
-            f"{b.warmup_steps:,} steps",
+            f"{spell(b.warmup_steps)} steps",
             f"{format_count_exact(b.warmup_tokens)} tokens, {format_fraction(b.warmup_share)} of the run",
         ),
         page.line("epochs", format_number(b.epochs), "" if b.epochs else "add --dataset-tokens"),
@@ -186,7 +211,7 @@ def _verdict(m: Memory) -> tuple[str, str]:
 
 def _schedule(plan: Plan, page: Page) -> str:
     rows = [("step", "tokens", "learning rate")]
-    rows += [(f"{p.step:,}", format_count(p.tokens), format_number(p.lr)) for p in plan.schedule.points]
+    rows += [(f"{spell(p.step)}", format_count(p.tokens), format_number(p.lr)) for p in plan.schedule.points]
     return page.section(f"Schedule ({plan.schedule.kind})", *page.table(rows, {0, 1, 2}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 
 import pytest
@@ -143,6 +144,13 @@ MISTAKES = {
     # the rest
     f"{RUN} --mfu 2": ("--mfu", "above 1"),
     f"{RUN} --mfu 101%": ("--mfu", "above 1"),
+    f"{RUN} --tflops 15000": (
+        "hardware.tflops (--tflops): 15 PFLOP/s per GPU is above the dense peak of a100-80gb in bf16",
+        "312 TFLOP/s",
+    ),
+    f"{RUN} --tflops 20 --precision fp32": ("dense peak of a100-80gb in fp32, 19.5 TFLOP/s",),
+    "--model llama-2-7b --tokens 10B --gpu a100-80gb --seq 131072 --tflops 200": ("with attention", "below 88"),
+    "--model mixtral-8x7b --tokens 10B --gpu t4 --precision fp32 --tflops 8.2": ("t4 in fp32",),
     f"{RUN} --seed 1e19": ("seed",),
     f"{RUN} --price-per-gpu-hour 5EUR": ("--price-per-gpu-hour", "US dollars"),
     f"{RUN} --layers 4": ("--params and --layers contradict",),
@@ -198,7 +206,14 @@ GIGANTIC = [
     f"{RUN} --schedule polynomial --decay-power 1e199",
     "--model gpt2 --steps 1e18 --schedule wsd",
     f"{RUN} --dataset-tokens 1e18 --checkpoint-every 1e18",
+    "--model gpt2 --tokens 1e18 --micro-batch 1e12",
+    "--model gpt2 --tokens 1e17 --gpus 1e9",
+    "--model llama-2-7b --tokens 1e18 --seq 1e12",
+    "--layers 500 --hidden 1e6 --tokens 1e18",
+    f"{RUN} --price-per-gpu-hour 1e30",
+    f"{RUN} --mfu 1e-30",
 ]
+MANY_DIGITS = re.compile(r"\d{16}|\d{1,3}(?:,\d{3}){5}")
 
 
 @pytest.mark.timeout(5)  # a loop over a gigantic number would never end
@@ -207,9 +222,11 @@ def test_gigantic_numbers_end_quickly(call: Call, line: str) -> None:
     said = call("estimate", *line.split(), "--json")
     if said.code == 0:
         json.loads(said.out, parse_constant=lambda text: pytest.fail(f"{text} in the JSON"))
-        assert call("estimate", *line.split()).code == 0
+        shown = call("estimate", *line.split())
+        assert shown.code == 0 and MANY_DIGITS.findall(shown.out + shown.err) == []
     else:
         said.refused()
+        assert MANY_DIGITS.findall(re.sub("'.*?'", "", said.err)) == []  # but for the text that was typed
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_matrices_and_what_is_not_finite(call: Call) -> None:
 
 def test_every_calculation_prints_text_and_json(call: Call) -> None:
     listed = json.loads(call("explain", "--list", "--json").out)
-    assert len(listed["calculations"]) == 44 and "cost.usd" in listed["keys"]
+    assert len(listed["calculations"]) == 48 and "cost.usd" in listed["keys"]
     for entry in listed["calculations"]:
         assert call("explain", entry["id"]).out.startswith(f"{entry['id']} {entry['name']}: ")
         assert json.loads(call("explain", entry["name"], "--json").out)["id"] == entry["id"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from planner.analysis.textbook import batches, chains, clipping, facts, loss, norms, optimizers, scores, shapes
+from planner.analysis.textbook import batches, budgets, chains, clipping, facts, loss, norms, optimizers, scores, shapes
 from planner.analysis.textbook.register import CALCULATIONS, Calculation
 
-TOPICS = (optimizers, clipping, batches, loss, scores, shapes, norms, chains, facts)
+TOPICS = (budgets, optimizers, clipping, batches, loss, scores, shapes, norms, chains, facts)
 
 
 def find(key: str) -> Calculation | None:

@@ -18,15 +18,34 @@ from planner.formulas.ops import Num, sqrt
 def batch_norm(
     values: Vector = (2.0, 1.0, 3.0, 4.0), gain: Num = 2.0, shift: Num = 1.0, eps: Num = 1e-8
 ) -> dict[str, Any]:
-    """Less the mean, over the root of the variance, then gain and shift. A batch of one is its own mean: only the
-    shift is left. PyTorch's eps is 1e-5, which shows in the fifth digit."""
+    """Less the mean, over the root of the variance, then gain and shift. What equals the mean is the shift, whatever
+    eps is, and a batch of one is its own mean. PyTorch's eps is 1e-5, which shows in the fifth digit."""
 
     def normed(batch: Vector) -> list[Num]:
         mean = sum(batch) / len(batch)
-        variance = sum((x - mean) ** 2 for x in batch) / len(batch)
-        return [gain * (x - mean) / sqrt(variance + eps) + shift for x in batch]
+        apart = [x - mean for x in batch]
+        root = sqrt(sum(x**2 for x in apart) / len(batch) + eps)
+        return [(gain * x / root if x != 0 else 0) + shift for x in apart]
 
     return {"normed": normed(values), "batch_of_one": normed(values[:1])[0]}
+
+
+@calculation(
+    "5.18",
+    "batch-norm-running-mean",
+    "BatchNorm's running mean after batches of means 2.5, 3 and 2, from 0",
+    source="PyTorch's torch.nn.BatchNorm1d: momentum is the weight of the new value; Ioffe and Szegedy 2015 "
+    "(arXiv 1502.03167) and most texts: of the old one",
+    checked_against="torch.nn.BatchNorm1d",
+)
+def batch_norm_running_mean(batch_means: Vector = (2.5, 3.0, 2.0), new_share: Num = 0.1) -> dict[str, Any]:
+    """One number, two meanings: PyTorch's momentum of 0.1 keeps nine tenths of the old mean, that of the text keeps
+    one tenth."""
+    by_pytorch = by_text = 0 * new_share
+    for mean in batch_means:
+        by_pytorch = (1 - new_share) * by_pytorch + new_share * mean
+        by_text = new_share * by_text + (1 - new_share) * mean
+    return {"by_pytorch": by_pytorch, "by_text": by_text}
 
 
 @calculation(

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from planner.analysis.textbook.register import Calculation
 from planner.analysis.textbook.vocabulary import quantity
 
-SHOWN = 3  # entries of a vector that a formula is written for
+WHOLE = 4  # entries of a vector whose formula is written whole
+SHOWN = 3  # entries of a longer one that it is written for
 
 
 def shown_part(value: Any) -> Any:
     """Of a vector or matrix the entries that its formula is written for; anything else as it is."""
-    return tuple(shown_part(entry) for entry in value[:SHOWN]) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    return tuple(shown_part(entry) for entry in (value if len(value) <= WHOLE else value[:SHOWN]))
 
 
-def formulas_of(calculation: Calculation) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """The results that are expressions (or lists of them), and the symbols in them with the defaults' values.
+def cut_short(calculation: Calculation, typed: Mapping[str, Any]) -> list[str]:
+    """The arguments of which a formula shows some entries only."""
+    return [name for name, value in (calculation.defaults | dict(typed)).items() if shown_part(value) != value]
 
-    Vectors and matrices are cut to a few entries, so that a formula fits a line and sympy's maximum stays quick. Empty
-    for a calculation that is no arithmetic.
+
+def formulas_of(
+    calculation: Calculation, typed: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The results that are expressions (or lists of them), and the symbols in them with their values.
+
+    typed: arguments in place of the defaults; a vector has as many symbols as it has entries. One of more than WHOLE
+    is cut, so that a formula fits a line and sympy's maximum stays quick. Empty for a calculation that is no
+    arithmetic, and where an argument points beyond a cut vector.
     """
     import sympy
 
@@ -36,7 +48,8 @@ def formulas_of(calculation: Calculation) -> tuple[dict[str, Any], dict[Any, Any
         return tuple(symbol(f"{name}_{i}", entry) for i, entry in enumerate(entries, start=1))
 
     arguments: dict[str, Any] = {}
-    for name, whole in calculation.defaults.items():
+    given = calculation.defaults | dict(typed or {})
+    for name, whole in given.items():
         default = shown_part(whole)
         short = quantity(name).symbol
         if name in calculation.concrete:
@@ -45,7 +58,10 @@ def formulas_of(calculation: Calculation) -> tuple[dict[str, Any], dict[Any, Any
             arguments[name] = tuple(vector(f"{short}_{i}", row) for i, row in enumerate(default, start=1))
         else:
             arguments[name] = vector(short, default) if isinstance(default, tuple) else symbol(short, default)
-    results = calculation.function(**arguments)
+    try:
+        results = calculation.function(**arguments)
+    except IndexError:  # such as the true class among logits that are not shown
+        return {}, {}
     return {name: value for name, value in results.items() if _is_expression(value)}, values
 
 

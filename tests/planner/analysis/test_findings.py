@@ -130,4 +130,4 @@ def test_no_code_is_without_a_test() -> None:
     stored = (folder / "stored_weights.py").read_text()
     assert {f"weights_{word}" for word in re.findall(r'"weights_([a-z]+)"', stored)} <= set(WEIGHTS)
     others = [f.name for f in folder.rglob("*.py") if "Finding(" in f.read_text()]
-    assert sorted(others) == ["findings.py", "ranges.py", "stored_weights.py"]
+    assert sorted(others) == ["findings.py", "plausible.py", "ranges.py", "stored_weights.py"]

@@ -12,8 +12,10 @@ from planner.analysis.textbook.catalogue import calculations, find
 from planner.analysis.textbook.vocabulary import OWN, quantity
 from planner.errors import InputError, UnknownNameError
 from planner.formulas.quantities import QUANTITIES
+from planner.report.explain import calculation_text
 
-ROWS = [f"3.{i}" for i in range(1, 17)] + [f"4.{i}" for i in range(1, 12)] + [f"5.{i}" for i in range(1, 18)]
+ROWS = ["1.11", "1.14", "1.18"]
+ROWS += [f"3.{i}" for i in range(1, 17)] + [f"4.{i}" for i in range(1, 12)] + [f"5.{i}" for i in range(1, 19)]
 
 
 def answer(key: str, **values: Any) -> dict[str, Any]:
@@ -30,6 +32,11 @@ def digits(number: float, printed: str) -> bool:
 
 
 PRINTED: list[tuple[str, dict[str, Any], str, Any]] = [
+    ("1.11", {}, "master_and_moments", "84e9"),
+    ("1.11", {}, "moments", "56e9"),
+    ("1.11", {}, "model_and_optimizer", "98e9"),
+    ("1.14", {}, "left", "78.25e9"),
+    ("1.18", {}, "usd", "77.1e6"),
     ("3.1", {}, "first_corrected", "2.74539"),
     ("3.1", {}, "first_moment", "0.744"),
     ("3.2", {}, "second_corrected", "18.67334"),
@@ -73,7 +80,10 @@ PRINTED: list[tuple[str, dict[str, Any], str, Any]] = [
     ("5.7", {}, "per_layer", "2.147e9"),
     ("5.7", {}, "per_layer", str(2 * 2**30)),
     ("5.7", {}, "all_layers", str(64 * 2**30)),
-    ("5.8", {"eps": 0.0, "values": (2.0, 1.0, 3.0, 4.0)}, "batch_of_one", None),
+    ("5.8", {"eps": 0.0}, "batch_of_one", "1"),
+    ("5.8", {"eps": 0.0}, "normed", ["0.10557", "-1.68328", "1.89443", "3.68328"]),
+    ("5.18", {}, "by_pytorch", "0.6725"),
+    ("5.18", {}, "by_text", "2.0925"),
     ("5.9", {"values": (3.0, 4.0)}, "normed", ["0.84853", "1.13137"]),
     ("5.10", {}, "square_derivative", "30"),
     ("5.10", {}, "weight_gradient", "-3.00000"),
@@ -88,10 +98,6 @@ PRINTED: list[tuple[str, dict[str, Any], str, Any]] = [
 
 @pytest.mark.parametrize(("key", "values", "result", "printed"), PRINTED)
 def test_printed_answers(key: str, values: dict[str, Any], result: str, printed: Any) -> None:
-    if printed is None:  # without epsilon a batch of one has no variance to divide by
-        with pytest.raises(InputError):
-            answer(key, **values)
-        return
     found = answer(key, **values)[result]
     if isinstance(printed, str):
         assert digits(found, printed), found
@@ -256,3 +262,53 @@ def test_bad_names_and_values() -> None:
     ]:
         with pytest.raises(InputError, match="no answer"):
             answer(key, **values)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "key, name", [("3.1", "gradients"), ("3.3", "gradients"), ("5.8", "values"), ("5.9", "values")]
+)
+def test_a_formula_has_as_many_entries_as_were_typed(key: str, name: str, length: int) -> None:
+    """It gives the answer of the typed values, not of as many as the question names."""
+    import sympy
+
+    from planner.analysis.textbook.symbolic import formulas_of
+
+    found = find(key)
+    assert found is not None
+    typed = {name: tuple(float(2 * i + 1) for i in range(length))}
+    formulas, symbols = formulas_of(found, typed)
+    values = {symbol: sympy.Float(number, 40) for symbol, number in symbols.items()}
+    numbers = found.answer(typed)
+    assert formulas
+    for result, formula in formulas.items():
+        assert agree(formula, numbers[result], values), result
+
+
+@pytest.mark.parametrize("length", [5, 12])
+def test_a_long_vector_is_shown_whole_and_its_formula_says_that_it_is_cut(length: int) -> None:
+    found = find("5.9")
+    assert found is not None
+    typed = {"values": tuple(float(i) for i in range(1, length + 1))}
+    shown = calculation_text(found, typed, found.answer(typed))
+    assert f"values = {', '.join(map(str, range(1, length + 1)))} " in shown
+    assert "written for the first 3 entries of values" in shown
+    whole = calculation_text(found, {}, found.answer())
+    assert "written for" not in whole
+
+
+def test_a_class_beyond_the_shown_logits_has_an_answer_and_no_formula() -> None:
+    found = find("4.1")
+    assert found is not None
+    typed = {"logits": tuple(float(i) for i in range(10)), "target": 9}
+    shown = calculation_text(found, typed, found.answer(typed))
+    assert "loss = 0.458" in shown and "none is written for so long logits" in shown
+
+
+def test_5_18_is_torch_s_running_mean() -> None:
+    torch = pytest.importorskip("torch")
+    norm = torch.nn.BatchNorm1d(1, momentum=0.1)
+    for mean in (2.5, 3.0, 2.0):
+        norm(torch.tensor([[mean - 1.0], [mean + 1.0]]))
+    assert answer("5.18")["by_pytorch"] == pytest.approx(float(norm.running_mean[0]), rel=1e-6)
+    assert answer("5.18", new_share=0.9)["by_text"] == pytest.approx(answer("5.18")["by_pytorch"])

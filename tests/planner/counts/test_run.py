@@ -8,19 +8,24 @@ from collections.abc import Callable
 from types import FrameType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.analysis.findings import findings_with_remedies
 from planner.analysis.fitting import every_change, largest_change, what_fits
 from planner.config.run import RunConfig
 from planner.counts.run import gpu_of, recipe_of, resolve, steps_of, tokens_per_step
 from planner.errors import UnknownNameError
+from planner.formulas import batch
 from planner.formulas.recording import recorded
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import estimate
+from planner.report.plan import summary
+from planner.units import format_count
 
 
-def config_of(**words: str) -> RunConfig:
+def config_of(**words: str | None) -> RunConfig:
     flags = {"model": "gpt2", "tokens": "1B", "gpu": "a100-80gb", "gpus": "8", "accumulation": "4"} | words
     return draft(Flags(**flags), as_of="2026-11-21", version="test")
 
@@ -87,3 +92,50 @@ def test_a_processor_is_no_card_and_an_unknown_card_is_refused() -> None:
     assert resolve(config.model_copy(update={"hardware": hardware.model_copy(update={"gpu": "cpu"})})).gpu is None
     with pytest.raises(UnknownNameError):
         resolve(config.model_copy(update={"hardware": hardware.model_copy(update={"gpu": "h1000"})}))
+
+
+@pytest.mark.parametrize("model", ["mixtral-8x7b", "qwen3-30b-a3b", "olmoe-1b-7b", "deepseek-v2-lite"])
+def test_the_n_of_a_mixture_of_experts_is_what_a_token_uses(model: str) -> None:
+    run = resolve(config_of(model=model, gpu="h100-80gb", micro_batch="1"))
+    assert run.compute_parameters == run.parameters.active < run.parameters.total == run.nominal_parameters
+    plan = estimate(config_of(model=model, gpu="h100-80gb", micro_batch="1", tflops="100"))
+    assert plan.flops.training_6nd == 6 * run.parameters.active * run.requested_tokens
+    # by 6·N·D at 100 TFLOP/s on each of 8 cards
+    seconds = 6 * run.parameters.active * run.trained_tokens / (8 * 100e12)
+    assert plan.time.seconds.value == pytest.approx(seconds, rel=1e-12)
+    shown = summary(plan, None)
+    active, total = format_count(run.parameters.active), format_count(run.parameters.total)
+    assert f"N = {active} active of {total} parameters" in shown
+    assert f"{total} parameters ({active} active)" in shown.splitlines()[0]
+
+
+def test_the_n_of_a_dense_model_is_the_number_typed() -> None:
+    run = resolve(config_of(model=None, params="125M"))
+    assert run.compute_parameters == run.nominal_parameters == 125_000_000 != run.parameters.total
+
+
+@given(st.integers(1, 10**18), st.integers(1, 10**12))
+def test_whole_steps_hold_the_tokens_to_a_hundredth(tokens: int, per_step: int) -> None:
+    """Rounded up where dropping the rest would drop more than 1 %, and never a whole step too many."""
+    steps = batch.whole_steps(tokens, per_step)
+    assert steps in (tokens // per_step, -(-tokens // per_step))
+    assert 100 * steps * per_step >= 99 * tokens
+    if tokens >= per_step and 100 * (tokens // per_step) * per_step >= 99 * tokens:
+        assert steps == tokens // per_step
+    assert batch.whole_steps(tokens + 1, per_step) >= steps
+
+
+@pytest.mark.parametrize(
+    ("of_a_step", "steps"),
+    [(1.0, 1), (1.005, 1), (1.02, 2), (1.5, 2), (60.9, 61), (60.3, 60), (99.5, 99), (100.999, 100)],
+)
+def test_everything_about_a_short_run_comes_from_its_whole_steps(of_a_step: float, steps: int) -> None:
+    per_step = 16 * 1024 * 4 * 8
+    plan = estimate(config_of(micro_batch="16", tokens=str(round(of_a_step * per_step)), price_per_gpu_hour="2"))
+    assert plan.batch.steps == steps and plan.tokens.trained == steps * per_step
+    assert plan.tokens.requested == round(of_a_step * per_step)
+    seconds, one = plan.time.seconds.value, plan.throughput.step_seconds.value
+    assert seconds is not None and one is not None and seconds == pytest.approx(steps * one, rel=1e-12)
+    assert plan.cost.usd.value == pytest.approx(2 * 8 * seconds / 3600, rel=1e-12)
+    if plan.tokens.trained != plan.tokens.requested:
+        assert f"tokens trained of {format_count(plan.tokens.requested)} asked for" in summary(plan, None)

@@ -1,0 +1,60 @@
+"""What no run can have: a speed above the card's, a batch above any number of a config. Each is refused."""
+
+from __future__ import annotations
+
+from planner.config.run import RunConfig
+from planner.counts.flops import flops_of
+from planner.counts.run import recipe_of, resolve, tokens_per_step
+from planner.formulas.flops import training_flops_6nd
+from planner.inputs.key_names import with_flag
+from planner.units import CHOSEN, format_count_exact, format_flops_rate
+
+TFLOPS = with_flag("hardware.tflops")
+BATCH = " x ".join(map(with_flag, ("training.micro_batch", "training.accumulation", "hardware.gpus")))
+LARGEST_BATCH = 10**18  # tokens per step: as the other numbers of a config
+
+
+def impossibility(config: RunConfig) -> tuple[str, str, str] | None:
+    """What is impossible about a whole config, why, and the remedy; None where nothing is.
+
+    Raises UnknownNameError for an unknown card or recipe.
+    """
+    batch = tokens_per_step(config)
+    if batch > LARGEST_BATCH:
+        return (
+            f"{BATCH} make a step of {format_count_exact(batch)} tokens",
+            "a config holds no number above 10^18",
+            "give smaller ones",
+        )
+    return impossible_speed(config)
+
+
+def impossible_speed(config: RunConfig) -> tuple[str, str, str] | None:
+    """What is wrong with a typed FLOP/s above the card's dense peak, why, and the remedy; None where nothing is.
+
+    The typed rate is by 6·N·D, which leaves attention out: what the matrix products and the causal half of attention
+    need at that speed may not exceed the peak either. Nothing is said of a card whose peak for the recipe's type is
+    unknown. Raises UnknownNameError for an unknown card or recipe.
+    """
+    typed = config.hardware.tflops
+    if typed is None:
+        return None
+    run = resolve(config)
+    kind = recipe_of(config).compute_dtype
+    peak = run.gpu.peak_dense_flops.get(kind) if run.gpu else None
+    if not peak or not run.gpu:
+        return None
+    by_rule = float(training_flops_6nd(run.compute_parameters, 1))
+    needed = typed * flops_of(run).per_token_model_causal / by_rule
+    if max(typed, needed) <= peak:
+        return None
+    said = f"{TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU is"
+    if typed <= peak:
+        with_attention = f"means {format_flops_rate(needed)} with attention, which is"
+        said = f"{TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU by 6·N·D {with_attention}"
+    most = format_flops_rate(peak * min(1.0, typed / needed))
+    return (
+        f"{said} above the dense peak of {run.gpu.id} in {kind}, {format_flops_rate(peak, CHOSEN)}",
+        "no program computes faster than its card: time and cost would be too low",
+        f"give the speed of one GPU, below {most}, or --mfu, such as 40%",
+    )

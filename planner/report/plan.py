@@ -12,6 +12,7 @@ from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
 from planner.report.text import BASES, COMPONENT_NAMES, WIDTH, Page, sections_text, why_fits_is_unknown
 from planner.units import (
+    CHOSEN,
     format_bytes,
     format_bytes_decimal,
     format_count,

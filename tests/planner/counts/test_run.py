@@ -22,7 +22,7 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.report.plan import summary
-from planner.units import format_count
+from planner.units import CHOSEN, format_count
 
 
 def config_of(**words: str | None) -> RunConfig:
@@ -138,4 +138,4 @@ def test_everything_about_a_short_run_comes_from_its_whole_steps(of_a_step: floa
     assert seconds is not None and one is not None and seconds == pytest.approx(steps * one, rel=1e-12)
     assert plan.cost.usd.value == pytest.approx(2 * 8 * seconds / 3600, rel=1e-12)
     if plan.tokens.trained != plan.tokens.requested:
-        assert f"tokens trained of {format_count(plan.tokens.requested)} asked for" in summary(plan, None)
+        assert f"tokens trained of {format_count(plan.tokens.requested, CHOSEN)} asked for" in summary(plan, None)

@@ -56,6 +56,6 @@ def test_a_file_is_refused_as_the_flag_is() -> None:
 
 def test_a_step_holds_no_more_than_a_config_can_say() -> None:
     with pytest.raises(
-        InputError, match=r"training\.micro_batch \(--micro-batch\) x .* make a step of 1\.024e21 tokens"
+        InputError, match=r"training\.micro_batch \(--micro-batch\) x .* make a step of 1\.02e21 tokens"
     ):
         draft(Flags(model="gpt2", steps="3", micro_batch="1e18", gpu="a100-80gb"), as_of="2026-11-21", version="test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,13 +35,13 @@ from reference_trainer.loop.startup import last_step_of
 from reference_trainer.measure.measure import model_flops_per_step
 from reference_trainer.measure.probe import Probe, probe
 from reference_trainer.measure.replay import Track
-from reference_trainer.metrics.records import RunResult
+from reference_trainer.metrics.records import RunResult, finite_or_none
 from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import check_trackers
 from reference_trainer.post_mortem import write_post_mortem
 from reference_trainer.step.options import RunOptions, as_before, write_options
 from reference_trainer.step.precision import refuse_unrunnable
-from reference_trainer.train import run
+from reference_trainer.train import run_measured
 
 SETTLING_STEPS = 2  # the first steps allocate memory and fill caches; they are not timed
 MEASUREMENT = "measurement.json"
@@ -96,10 +97,15 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
                 if finding.level == "error":
                     log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
         try:
-            result = run(config, directory, options, log, data, held)
+            result = run_measured(config, directory, options, log, data, held)
         except PlanError:
             _write_post_mortem(directory, log)
             raise
+        if result.stopped is not None:
+            measured = _measurement(config, result, Probe(Track(), {}))
+            _write_report(directory, compare(plan, measured), measured, plan, _losses(result))
+            _write_post_mortem(directory, log)
+            raise result.stopped
         if result.exit_code:
             _write_post_mortem(directory, log)
             return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
@@ -109,7 +115,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         probed = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
         measured = _measurement(config, result, probed)
         comparison = compare(plan, measured)
-        _write_report(directory, comparison, measured, plan)
+        _write_report(directory, comparison, measured, plan, _losses(result))
         _write_post_mortem(directory, log)
         return Outcome(result.exit_code, comparison)
 
@@ -190,8 +196,8 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
         steps_done=result.steps_done,
         tokens_done=result.tokens_done,
         finished=result.finished,
-        first_loss=result.losses[0] if result.losses else None,
-        last_loss=result.losses[-1] if result.losses else None,
+        first_loss=finite_or_none(result.losses[0]) if result.losses else None,
+        last_loss=finite_or_none(result.losses[-1]) if result.losses else None,
         data=result.data,
         data_fingerprint=result.data_fingerprint,
     )
@@ -206,7 +212,15 @@ def _timed(seconds: list[float]) -> Interval[float]:
     return Interval(min(ends[0], middle), middle, max(ends[-1], middle))
 
 
-def _write_report(directory: Path, comparison: Comparison, measured: Measurement, plan: Plan) -> None:
+def _losses(result: RunResult) -> str:
+    """The first and last loss for people."""
+    if not result.losses:
+        return "unknown"
+    ends = (format_number(x) if math.isfinite(x) else "not finite" for x in (result.losses[0], result.losses[-1]))
+    return f"{' → '.join(ends)} nats per token"
+
+
+def _write_report(directory: Path, comparison: Comparison, measured: Measurement, plan: Plan, losses: str) -> None:
     """Write comparison.json, measurement.json and report.md; a resumed run writes them again."""
 
     def write(name: str, text: str) -> None:
@@ -220,7 +234,7 @@ def _write_report(directory: Path, comparison: Comparison, measured: Measurement
         ("recipe", plan.config.training.recipe),
         ("data", f"{measured.data}, sha256 {measured.data_fingerprint}"),
         ("steps", f"{measured.steps_done:,} of {plan.batch.steps:,}, {measured.steps_timed} timed"),
-        ("loss", f"{format_number(measured.first_loss)} → {format_number(measured.last_loss)} nats per token"),
+        ("loss", losses),
         ("written by", f"gptplan {plan.config.provenance.gptplan}, plan of {plan.config.provenance.as_of}"),
     ]
     write("report.md", comparison_markdown(comparison, "Predicted and measured", facts))

@@ -15,6 +15,7 @@ import torch
 
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of, steps_of, tokens_per_step
+from planner.errors import PlanError
 from planner.log import Log
 from planner.units import format_bytes
 from reference_trainer.checkpoint.checkpoint import bytes_needed
@@ -24,12 +25,12 @@ from reference_trainer.data.samples import TokenData
 from reference_trainer.device.device import Show, device_name, pick_device, progress
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.loop.catch_up import catch_up, owes_evaluation
+from reference_trainer.loop.eval_command import run_eval_command
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
 from reference_trainer.loop.job import (
     RunningJob,
     handle_results,
     resume,
-    run_eval_command,
     save_checkpoint,
     save_last_checkpoint,
     stops_early,
@@ -44,7 +45,19 @@ from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.step.step import explained_breakdown, numerics, train_step
 
 
-def run(
+def run(config: RunConfig, out: Path, options: RunOptions, log: Log, data: TokenData | None = None) -> RunResult:
+    """Train `config` in the directory `out` until its last step, `options.stop_after` or a signal.
+
+    data: the data of `options.data_path` if the caller has opened it already; reading and hashing it takes time.
+    Raises PlanError (or a subclass) for mistakes of the user; all of them are checked before the first step.
+    """
+    result = run_measured(config, out, options, log, data)
+    if result.stopped is not None:
+        raise result.stopped
+    return result
+
+
+def run_measured(
     config: RunConfig,
     out: Path,
     options: RunOptions,
@@ -52,11 +65,9 @@ def run(
     data: TokenData | None = None,
     held: RunDirectory | None = None,
 ) -> RunResult:
-    """Train `config` in the directory `out` until its last step, `options.stop_after` or a signal.
+    """As `run`, but a training that diverged returns what was measured until then, with the error in `stopped`.
 
-    data: the data of `options.data_path` if the caller has opened it already; reading and hashing it takes time.
     held: the directory `out` if the caller holds its lock.
-    Raises PlanError (or a subclass) for mistakes of the user; all of them are checked before the first step.
     """
     last = last_step_of(config, options)
     check_trackers(options.trackers)
@@ -93,6 +104,10 @@ def run(
             try:
                 with explained_breakdown(device), job.saver:
                     _loop(job, last, signals, show)
+            except PlanError as error:
+                if not job.diverged:
+                    raise
+                return replace(result_of(job.context, job.results, job.done, 2, job.checkpoint_bytes), stopped=error)
             finally:
                 job.context.prefetcher.close()
                 for message in job.trackers.close() if job.trackers is not None else ():

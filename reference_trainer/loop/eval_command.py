@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from planner.units import format_duration
+from planner.counts.run import tokens_per_step
+from planner.units import format_duration, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints
+from reference_trainer.loop.job import RunningJob
 
 TIMEOUT = 600.0  # seconds that training waits by default
 POLL = 0.05  # seconds between checks whether the command has ended
@@ -119,3 +121,27 @@ def limit(timeout: float, stopping: Callable[[], bool]) -> Callable[[float], str
         return f"not finished after {format_duration(timeout)}" if seconds >= timeout else ""
 
     return stop
+
+
+def run_eval_command(job: RunningJob, stopping: Callable[[], bool]) -> None:
+    """Run the user's eval command, at most once per step, and log its numbers. If it fails, training continues."""
+    command = job.options.eval_command
+    if command is None or job.eval_command_step == job.done or stopping():
+        return
+    job.eval_command_step = job.done
+    tokens = job.done * tokens_per_step(job.context.config)
+    seconds = job.options.eval_timeout or TIMEOUT
+    with job.pending.outside_window():
+        result = run_command(command, job.directory.root, job.done, tokens, limit(seconds, stopping))
+    if result.problem and stopping():
+        job.directory.event("eval command stopped", step=job.done, seconds=result.seconds)
+        job.log(f"step {job.done}: the eval command was stopped; --resume runs it again")
+        return
+    if result.problem:
+        job.directory.event("eval command failed", step=job.done, message=result.problem, seconds=result.seconds)
+        job.log(f"step {job.done}: the eval command failed ({result.problem}); training continues")
+        return
+    job.directory.event("eval command", step=job.done, numbers=result.numbers, seconds=result.seconds)
+    job.log(f"step {job.done}: {', '.join(f'{name} {format_number(value)}' for name, value in result.numbers.items())}")
+    if job.trackers is not None:
+        job.trackers.log({"step": job.done} | {f"eval/{name}": value for name, value in result.numbers.items()})

@@ -16,7 +16,6 @@ from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import delete_after
 from reference_trainer.checkpoint.saver import Saver, SaveReport
 from reference_trainer.device.device import Show, device_name
-from reference_trainer.loop.eval_command import TIMEOUT, limit, run_command
 from reference_trainer.loop.evaluation import EvaluationProgress, evaluate
 from reference_trainer.metrics.log_window import LogWindow
 from reference_trainer.metrics.metrics_file import MetricsFile
@@ -48,6 +47,7 @@ class RunningJob:
     log_window: LogWindow = field(init=False)
     trackers: Trackers | None = None
     eval_command_step: int = 0
+    diverged: bool = False  # the error that ends the run is about its loss, so that what was measured is worth a report
     nonfinite_counter: NonFiniteCounter = field(init=False)
     saver: Saver = field(init=False)
 
@@ -122,7 +122,7 @@ def handle_results(job: RunningJob, show: Show, evaluating: Callable[[], bool] |
     Raises PlanError if the model has diverged or the rollback budget is spent.
     """
     results = job.pending.read()
-    if any(_handle_spike(job, result) for result in results if result.spike):
+    if any(_handle_spike(job, result) for result in results if result.spike) or _left_nonfinite(job, results):
         return False
     evaluation = evaluate_now(job, evaluating) if evaluating is not None and results else None
     _log_results(job, results, evaluation, show)
@@ -144,6 +144,17 @@ def _handle_spike(job: RunningJob, spike: StepResult) -> bool:
     job.directory.event("spike", step=spike.step, loss_sigmas=spike.loss_sigmas, norm_sigmas=spike.norm_sigmas)
     job.log(f"step {spike.step}: spike ({numbers}); the update was {update}, policy: {guard.on_spike}")
     return guard.on_spike == "rollback" and spike.loss_sigmas > guard.spike_sigmas and _roll_back(job, spike.step)
+
+
+def _left_nonfinite(job: RunningJob, results: Sequence[StepResult]) -> bool:
+    """Whether so many steps in a row were not finite that the policy `rollback` led back past their data."""
+    if job.context.config.guard.on_spike != "rollback":
+        return False
+    step = job.nonfinite_counter.limit_reached(results)
+    if step is None or not _roll_back(job, step):
+        return False
+    job.nonfinite_counter.in_a_row = job.progress.nonfinite_in_a_row = 0  # a checkpoint may lie among these steps
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,7 @@ def _stop_if_diverged(job: RunningJob, result: StepResult) -> None:
     try:
         job.nonfinite_counter.add(step, result.loss, result.grad_norm, result.scale)
     except PlanError as error:
+        job.diverged = True
         job.directory.event("diverged", step=step, message=error.what)
         raise
     job.progress.nonfinite_in_a_row = job.nonfinite_counter.in_a_row
@@ -199,30 +211,6 @@ def log_evaluation(job: RunningJob, evaluation: Evaluation) -> None:
     job.log(f"step {job.done}: validation loss {format_number(loss, LOSS_DIGITS)}{', the best so far' if best else ''}")
     if best:
         save_checkpoint(job)
-
-
-def run_eval_command(job: RunningJob, stopping: Callable[[], bool]) -> None:
-    """Run the user's eval command, at most once per step, and log its numbers. If it fails, training continues."""
-    command = job.options.eval_command
-    if command is None or job.eval_command_step == job.done or stopping():
-        return
-    job.eval_command_step = job.done
-    tokens = job.done * tokens_per_step(job.context.config)
-    seconds = job.options.eval_timeout or TIMEOUT
-    with job.pending.outside_window():
-        result = run_command(command, job.directory.root, job.done, tokens, limit(seconds, stopping))
-    if result.problem and stopping():
-        job.directory.event("eval command stopped", step=job.done, seconds=result.seconds)
-        job.log(f"step {job.done}: the eval command was stopped; --resume runs it again")
-        return
-    if result.problem:
-        job.directory.event("eval command failed", step=job.done, message=result.problem, seconds=result.seconds)
-        job.log(f"step {job.done}: the eval command failed ({result.problem}); training continues")
-        return
-    job.directory.event("eval command", step=job.done, numbers=result.numbers, seconds=result.seconds)
-    job.log(f"step {job.done}: {', '.join(f'{name} {format_number(value)}' for name, value in result.numbers.items())}")
-    if job.trackers is not None:
-        job.trackers.log({"step": job.done} | {f"eval/{name}": value for name, value in result.numbers.items()})
 
 
 def stops_early(job: RunningJob) -> bool:
@@ -256,6 +244,7 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
         to_step = _load(job, path)
         rollback = next_rollback(job.context.config.guard, before, spike_step, to_step)
     except PlanError as error:
+        job.diverged = True
         job.directory.event("stopped", step=spike_step, message=error.what)
         raise
     save_rollbacks(job.directory.rollbacks, (*before, rollback))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from planner.counts.run import steps_of, tokens_per_step
+from planner.errors import PlanError
 from planner.step_time.throughput import MFU_CONVENTION
 from reference_trainer.data.corpus.listing import summary_record
 from reference_trainer.device.device import device_name, read_memory
@@ -48,6 +49,7 @@ class RunResult:
     peak_requested_bytes: int | None
     device_used_bytes: int | None
     peak_rss_bytes: int
+    stopped: PlanError | None = None  # training diverged, and this says how
 
 
 def start_details(context: StepContext, options: RunOptions) -> dict[str, object]:

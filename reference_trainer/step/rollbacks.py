@@ -42,7 +42,8 @@ def next_rollback(guard: GuardConfig, before: Sequence[Rollback], spike_step: in
     """The rollback for this spike. Raises PlanError if the budget of rollbacks is spent."""
     if len(before) >= guard.rollback_budget:
         raise PlanError(
-            f"training stopped at step {spike_step}: another loss spike after {len(before)} rollbacks",
+            f"training stopped at step {spike_step}: another loss spike, or loss that is not finite, "
+            f"after {len(before)} rollbacks",
             why=f"the budget is {guard.rollback_budget} rollbacks",
             remedy="plan with a lower --peak-lr or a smaller clip norm, and check the data near the spikes",
         )

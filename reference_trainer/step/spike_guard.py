@@ -7,6 +7,7 @@ above those of the last steps (as in llm.c, OLMo-core and levanter); the config 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from planner.config.loop import GuardConfig
 from planner.errors import PlanError
+from reference_trainer.step.step_results import StepResult
 
 SMALLEST_SPREAD = 1e-3  # of the mean; if the last losses are almost equal, a change in the third digit is not a spike
 
@@ -65,19 +67,32 @@ class NonFiniteCounter:
     def __init__(self, limit: int, in_a_row: int = 0) -> None:
         self.limit, self.in_a_row = limit, in_a_row
 
+    def limit_reached(self, steps: Iterable[StepResult]) -> int | None:
+        """The step at which these steps, still to be counted, reach the limit; None where they do not."""
+        ahead = NonFiniteCounter(self.limit, self.in_a_row)
+        for step in steps:
+            ahead._count(step.loss, step.grad_norm, step.scale)
+            if ahead.in_a_row >= ahead.limit:
+                return step.step
+        return None
+
+    def _count(self, loss: float, grad_norm: float, scale: float) -> None:
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            self.in_a_row = 0
+        elif scale <= 1.0 or not math.isfinite(loss):
+            self.in_a_row += 1
+
     def add(self, step: int, loss: float, grad_norm: float, scale: float = 1.0) -> None:
         """Count a step. Raises PlanError when the limit is reached.
 
         scale: loss scale in backward. Above 1, an infinite gradient with a finite loss is not counted: the scaler is
         searching for the largest scale that fits fp16.
         """
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            self.in_a_row = 0
-        elif scale <= 1.0 or not math.isfinite(loss):
-            self.in_a_row += 1
+        self._count(loss, grad_norm, scale)
         if self.in_a_row >= self.limit:
             raise PlanError(
                 f"training stopped at step {step}: loss or gradient was not finite in {self.in_a_row} steps in a row",
                 why="none of these updates was applied, so the weights and the last checkpoint are still finite",
-                remedy="plan with a lower --peak-lr, a longer warm-up or a smaller clip norm, and check the data",
+                remedy="plan with a lower --peak-lr, a longer warm-up or a smaller clip norm and check the data; or "
+                'set on_spike = "rollback" under [guard] in config.toml and pass the data by with --resume',
             )

@@ -14,6 +14,7 @@ import pytest
 from planner.config.loop import EvaluationConfig
 from planner.config.run import RunConfig
 from reference_trainer.data.samples import open_data
+from reference_trainer.loop import eval_command
 from reference_trainer.loop import job as loop_job
 from reference_trainer.loop.eval_command import CommandResult
 from tests.reference_trainer.run_records import events
@@ -90,7 +91,7 @@ def test_fault_41_a_broken_off_evaluation_is_made_up(
 def commanded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that the eval command was run on."""
     ran: list[int] = []
-    monkeypatch.setattr(loop_job, "run_command", lambda command, root, step, *_: _ran(ran, step))
+    monkeypatch.setattr(eval_command, "run_command", lambda command, root, step, *_: _ran(ran, step))
     return ran
 
 
@@ -107,7 +108,7 @@ def test_fault_41_a_broken_off_eval_command_is_made_up(
         return CommandResult({}, "stopped because the run stops", 0.1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_job, "run_command", stopped)
+        patch.setattr(eval_command, "run_command", stopped)
         assert train(tiny(), eval_command="judge").exit_code == 130
     assert [event["step"] for event in events(tmp_path / "run", "eval command stopped")] == [2]
     assert not events(tmp_path / "run", "eval command failed")
@@ -124,7 +125,7 @@ def test_fault_41_killed_between_a_save_and_its_eval_command(
         raise RuntimeError("as a kill: nothing is written after it")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(loop_job, "run_command", killed)
+        patch.setattr(eval_command, "run_command", killed)
         train(tiny(), eval_command="judge")
     assert train(tiny(), eval_command="judge", resume=True).finished
     assert commanded == [2, 4, 6, 8]

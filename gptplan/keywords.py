@@ -43,8 +43,10 @@ class Keywords(TypedDict, total=False):
     pad_vocab: KeywordValue
     position: KeywordValue
     rotary_dim: KeywordValue
+    rope_base: KeywordValue
     norm: KeywordValue
     norm_bias: KeywordValue
+    norm_eps: KeywordValue
     norm_placement: KeywordValue
     qk_norm: KeywordValue
     mlp: KeywordValue

@@ -8,6 +8,7 @@ from datetime import date
 from planner.analysis.fitting import needed_bytes, with_remedies
 from planner.analysis.plausible import plausibility_findings
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
+from planner.config.model import TRAINED_SCALINGS
 from planner.config.run import CPU
 from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
@@ -155,6 +156,13 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             "recipe_not_run",
             f"the reference trainer does not run {recipe.id}: the plan follows published descriptions",
             "`gptplan run` takes mixed-bf16, master-bf16, fp32 and others",
+        )
+    if model.rope_scaling is not None and model.rope_scaling.kind not in TRAINED_SCALINGS:
+        yield Finding(
+            "warning",
+            "rope_scaling_not_trained",
+            f"the reference trainer has no {model.rope_scaling.kind} rotary angles: `gptplan run` refuses this model",
+            "remove [model.rope_scaling] from run.toml to train at the original context",
         )
     exact, nominal = plan.parameters.total, plan.nominal_parameters
     if abs(exact / nominal - 1) > NOMINAL_TOLERANCE:

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from planner.config.section import Count, Every, Layers, Natural, Positive, Section, Width
+
+ROPE_BASE = 10_000.0  # of rotary embedding, where nothing else is said (Su et al. 2021, arXiv 2104.09864)
+NORM_EPS = 1e-5  # of norms, where nothing else is said: torch.nn.LayerNorm's
+TRAINED_SCALINGS = ("linear", "llama3")  # kinds of rope_scaling that the reference trainer has
+
+
+class RopeScalingConfig(Section):
+    """How rotary angles are slowed down for a longer context, by transformers' names and formulas."""
+
+    kind: Literal["linear", "llama3", "dynamic", "yarn", "longrope", "by-layer"] = Field(
+        description="linear: all angles over factor; llama3: the slow ones only; others are not trained here"
+    )
+    factor: Annotated[float, Field(ge=1.0)] = Field(description="of the longer context over the original one")
+    low_freq_factor: Positive | None = Field(
+        default=None, description="llama3: waves longer than original_context over it are divided by factor"
+    )
+    high_freq_factor: Positive | None = Field(
+        default=None, description="llama3: waves shorter than original_context over it stay as they are"
+    )
+    original_context: Count | None = Field(default=None, description="tokens of the context before it was made longer")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> RopeScalingConfig:
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if self.kind != "llama3":
+            if (low, high) != (None, None):
+                raise ValueError(f'low_freq_factor and high_freq_factor belong to kind = "llama3", not "{self.kind}"')
+        elif low is None or high is None or self.original_context is None:
+            raise ValueError('kind = "llama3" needs low_freq_factor, high_freq_factor and original_context')
+        elif low >= high:
+            raise ValueError(f"low_freq_factor ({low:g}) is not below high_freq_factor ({high:g})")
+        return self
 
 
 class MlaConfig(Section):
@@ -63,11 +95,17 @@ class ModelConfig(Section):
         default=None, description="rows of the learned table; absent: same as context (OPT has 2 more)"
     )
     rotary_dim: Count | None = Field(default=None, description="channels of a head with rotary embedding; absent: all")
+    rope_base: Annotated[float, Field(gt=1.0)] = Field(
+        default=ROPE_BASE, description="base of the rotary angles: channel pair i of r turns by base^(-2i/r) a token"
+    )
     no_position_every: Every | None = Field(
         default=None, description="every k-th block has no rotary embedding; absent: all have it"
     )
     norm: Literal["layernorm", "rmsnorm"] = Field(description="kind of normalisation")
     norm_parameters: Literal["gain+bias", "gain", "none"] = Field(description="learned vectors of each norm")
+    norm_eps: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=NORM_EPS, description="added to the variance, or mean square, that a norm divides by the root of"
+    )
     norm_placement: Literal["pre", "post", "both"] = Field(
         default="pre", description="before a sub-layer, on its output before the residual sum, or both"
     )
@@ -103,6 +141,9 @@ class ModelConfig(Section):
         "absent: none has",
     )
     logit_softcap: Positive | None = Field(default=None, description="logits are cap * tanh(logits / cap)")
+    rope_scaling: RopeScalingConfig | None = Field(
+        default=None, description="rotary angles for a longer context; absent: as rope_base gives them"
+    )
     mla: MlaConfig | None = Field(default=None, description="multi-head latent attention; absent: plain heads")
     moe: MoeConfig | None = Field(default=None, description="mixture of experts; absent: dense")
     untrained: str | None = Field(
@@ -145,6 +186,8 @@ class ModelConfig(Section):
         """Options that mean nothing without another one."""
         if self.position != "rotary" and (self.rotary_dim or self.no_position_every):
             raise ValueError('rotary_dim and no_position_every need position = "rotary"')
+        if self.position != "rotary" and (self.rope_base != ROPE_BASE or self.rope_scaling is not None):
+            raise ValueError('rope_base and rope_scaling need position = "rotary"')
         if self.position_rows is not None and self.position != "learned":
             raise ValueError('position_rows needs position = "learned"')
         if self.position_rows is not None and self.position_rows < self.context:

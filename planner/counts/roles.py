@@ -12,8 +12,6 @@ class Role(Enum):
     HEAD = "output head"
     MATRIX = "matrix inside a block"
     RESIDUAL_MATRIX = "matrix whose output is added to the residual stream"
-    # A latent's projection does not write to the residual stream; it is initialised as if it did.
-    LATENT_MATRIX = "matrix that makes a latent of latent attention"
     EXPERTS = "one matrix of every expert, in one tensor"
     RESIDUAL_EXPERTS = "one matrix of every expert, whose outputs are added to the residual stream"
     GAIN = "gain of a norm"
@@ -27,9 +25,9 @@ class Role(Enum):
     @property
     def has_muon(self) -> bool:
         """Muon updates the blocks' matrices; AdamW updates tables, head, vectors and experts (Jordan et al. 2024)."""
-        return self in (Role.MATRIX, Role.RESIDUAL_MATRIX, Role.LATENT_MATRIX)
+        return self in (Role.MATRIX, Role.RESIDUAL_MATRIX)
 
     @property
     def residual_std(self) -> bool:
         """Whether the initial standard deviation is divided by sqrt(2 layers) (GPT-2)."""
-        return self in (Role.RESIDUAL_MATRIX, Role.RESIDUAL_EXPERTS, Role.LATENT_MATRIX)
+        return self in (Role.RESIDUAL_MATRIX, Role.RESIDUAL_EXPERTS)

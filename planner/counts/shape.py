@@ -60,8 +60,6 @@ BIASED = {  # of the places qkv, proj, mlp
     "none": (), "qkv": ("qkv",), "proj": ("proj",), "mlp": ("mlp",), "attention": ("qkv", "proj"),
     "qkv+mlp": ("qkv", "mlp"), "proj+mlp": ("proj", "mlp"), "all": ("qkv", "proj", "mlp"),
 }  # fmt: skip
-NORM_EPS = 1e-5  # of every norm
-ROTARY_BASE = 10_000.0  # of rotary embedding
 
 
 def is_kth_block(block: int, every: int | None) -> bool:

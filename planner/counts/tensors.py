@@ -104,13 +104,13 @@ def _attention(model: ModelConfig, s: Shape) -> Iterator[ParameterTensor]:
         yield from _linear("attention.proj", s.query_width, s.hidden, s.proj_bias, Role.RESIDUAL_MATRIX)
         return
     if mla.q_lora_rank:
-        yield from _linear("attention.query_down", s.hidden, mla.q_lora_rank, 0, Role.LATENT_MATRIX)
+        yield from _linear("attention.query_down", s.hidden, mla.q_lora_rank, 0)
         yield ParameterTensor("attention.query_norm.weight", (mla.q_lora_rank,), Role.GAIN)
         yield from _linear("attention.query", mla.q_lora_rank, s.query_width, 0)
     else:
         yield from _linear("attention.query", s.hidden, s.query_width, 0)
     latent = mla.kv_lora_rank + mla.qk_rope_head_dim
-    yield from _linear("attention.kv_down", s.hidden, latent, 0, Role.LATENT_MATRIX)
+    yield from _linear("attention.kv_down", s.hidden, latent, 0)
     yield ParameterTensor("attention.kv_norm.weight", (mla.kv_lora_rank,), Role.GAIN)
     yield from _linear("attention.kv_up", mla.kv_lora_rank, s.heads * (mla.qk_nope_head_dim + mla.v_head_dim), 0)
     yield from _linear("attention.proj", s.value_width, s.hidden, 0, Role.RESIDUAL_MATRIX)

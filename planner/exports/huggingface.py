@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from planner.config.model import ModelConfig
-from planner.counts.shape import NORM_EPS, ROTARY_BASE, has_window
+from planner.config.model import TRAINED_SCALINGS, ModelConfig, RopeScalingConfig
+from planner.counts.shape import has_window
 from planner.errors import InputError
 
 _PLAIN = {"gelu": "gelu_new", "relu": "relu", "relu2": "relu2"}  # its GELU is the tanh form
@@ -45,7 +45,7 @@ LIKE_LLAMA: Needs = NEVER | {
 def _gpt2(m: ModelConfig) -> dict[str, Any]:
     return {
         "n_layer": m.layers, "n_embd": m.hidden, "n_head": m.heads, "n_inner": m.ffn, "n_positions": m.context,
-        "activation_function": _PLAIN[m.mlp], "layer_norm_epsilon": NORM_EPS,
+        "activation_function": _PLAIN[m.mlp], "layer_norm_epsilon": m.norm_eps,
         "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     }  # fmt: skip
 
@@ -55,8 +55,19 @@ def _decoder(m: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": m.layers, "hidden_size": m.hidden, "num_attention_heads": m.heads,
         "intermediate_size": m.ffn, "max_position_embeddings": m.context, "attention_dropout": 0.0,
         # under the names of transformers 4 and of 5
-        "rope_theta": ROTARY_BASE, "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
-    }  # fmt: skip
+        "rope_theta": m.rope_base, "rope_parameters": {"rope_theta": m.rope_base} | _scaling(m.rope_scaling),
+    } | ({} if m.rope_scaling is None else {"rope_scaling": _scaling(m.rope_scaling)})  # fmt: skip
+
+
+def _scaling(scaling: RopeScalingConfig | None) -> dict[str, Any]:
+    """The keys of rope_parameters that say how angles are slowed down."""
+    if scaling is None:
+        return {"rope_type": "default"}
+    found: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        found |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
+        found |= {"original_max_position_embeddings": scaling.original_context}
+    return found
 
 
 def _gpt_neox(m: ModelConfig) -> dict[str, Any]:
@@ -64,7 +75,7 @@ def _gpt_neox(m: ModelConfig) -> dict[str, Any]:
     keys = _decoder(m)
     keys["rope_parameters"] |= {"partial_rotary_factor": share}
     return keys | {
-        "rotary_pct": share, "rotary_emb_base": ROTARY_BASE, "layer_norm_eps": NORM_EPS, "hidden_act": _PLAIN[m.mlp],
+        "rotary_pct": share, "rotary_emb_base": m.rope_base, "layer_norm_eps": m.norm_eps, "hidden_act": _PLAIN[m.mlp],
         "use_parallel_residual": m.residual == "parallel", "attention_bias": True, "hidden_dropout": 0.0,
     }  # fmt: skip
 
@@ -72,7 +83,7 @@ def _gpt_neox(m: ModelConfig) -> dict[str, Any]:
 def _llama(m: ModelConfig) -> dict[str, Any]:
     return _decoder(m) | {
         "num_key_value_heads": m.kv_heads, "head_dim": m.head_dim, "hidden_act": _GATED[m.mlp],
-        "rms_norm_eps": NORM_EPS, "attention_bias": m.biases in ("attention", "all"), "mlp_bias": m.biases == "all",
+        "rms_norm_eps": m.norm_eps, "attention_bias": m.biases in ("attention", "all"), "mlp_bias": m.biases == "all",
     }  # fmt: skip
 
 
@@ -140,6 +151,8 @@ def obstacles(m: ModelConfig, kind: str) -> list[str]:
         found.append(f"model.kv_heads = {m.kv_heads} (it has as many as heads, {m.heads})")
     if kind in SQUARE and m.heads * m.head_dim != m.hidden:
         found.append(f"model.head_dim = {m.head_dim} (its {m.heads} heads share out the width of {m.hidden})")
+    if m.rope_scaling is not None and m.rope_scaling.kind not in TRAINED_SCALINGS:
+        found.append(f"model.rope_scaling.kind = {m.rope_scaling.kind} (written are {', '.join(TRAINED_SCALINGS)})")
     if kind == "gpt_neox" and int(m.head_dim * (m.rope_dim / m.head_dim)) != m.rope_dim:
         found.append(f"model.rotary_dim = {m.rope_dim} (no share of {m.head_dim} rounds down to it)")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.config.model import MoeConfig
+from planner.config.model import ROPE_BASE, MoeConfig
 from planner.config.options import OPTIONS, flag
 from planner.counts.shape import GATED
 from planner.errors import InputError
@@ -36,6 +36,8 @@ def _what_follows(
     if "position" in found:  # what belongs to another kind of position goes with it
         more |= {"position_rows": None, "no_position_every": None}
         more |= {} if "rotary_dim" in found else {"rotary_dim": None}
+        more |= {"rope_scaling": None} if values.get("rope_scaling") else {}
+        more |= {} if "rope_base" in found or "rope_base" not in values else {"rope_base": ROPE_BASE}
     if flags.norm_bias is not None:
         more["norm_parameters"] = _norm_parameters(values | found, bool(flags.value("norm_bias")))
     elif "norm" in found and values["norm_parameters"] != "none":

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from planner.counts.shape import NORM_EPS
+from planner.config.model import NORM_EPS
 from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.measure.kernel_overheads import (
     CHAIN,

@@ -126,11 +126,11 @@ class LatentAttention(AttentionCore):
         self.rank, self.value_dim = mla.kv_lora_rank, mla.v_head_dim
         self.query_down = self.query_norm = None
         if mla.q_lora_rank is not None:
-            self.query_down = make_linear(training, model.hidden, mla.q_lora_rank, role=Role.LATENT_MATRIX)
-            self.query_norm = RMSNorm(mla.q_lora_rank, gain=True)
+            self.query_down = make_linear(training, model.hidden, mla.q_lora_rank)
+            self.query_norm = RMSNorm(mla.q_lora_rank, gain=True, eps=model.norm_eps)
         self.query = make_linear(training, mla.q_lora_rank or model.hidden, self.heads * model.head_dim)
-        self.kv_down = make_linear(training, model.hidden, self.rank + self.rope, role=Role.LATENT_MATRIX)
-        self.kv_norm = RMSNorm(self.rank, gain=True)
+        self.kv_down = make_linear(training, model.hidden, self.rank + self.rope)
+        self.kv_norm = RMSNorm(self.rank, gain=True, eps=model.norm_eps)
         self.kv_up = make_linear(training, self.rank, self.heads * (self.nope + self.value_dim))
         self.proj = make_linear(training, self.heads * self.value_dim, model.hidden, role=Role.RESIDUAL_MATRIX)
 

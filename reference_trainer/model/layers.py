@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
-from planner.counts.shape import NORM_EPS
 from reference_trainer.model.roles import assign_roles
 
 
@@ -44,17 +43,17 @@ def make_table(rows: int, width: int) -> nn.Embedding:
 class LayerNorm(nn.Module):
     """LayerNorm over the last dimension (nn.LayerNorm's numbers) with gain and bias, gain alone, or neither."""
 
-    def __init__(self, width: int, gain: bool, bias: bool) -> None:
+    def __init__(self, width: int, gain: bool, bias: bool, eps: float) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.eps = width, eps
         self.weight = nn.Parameter(torch.ones(width)) if gain else None
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
         assign_roles(self, weight=Role.GAIN, bias=Role.BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
-            return F.layer_norm(x, (self.width,), self.weight, self.bias, NORM_EPS)
-        y: Tensor = _NarrowLayerNormFunction.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
+        y: Tensor = _NarrowLayerNormFunction.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -65,14 +64,14 @@ class _NarrowLayerNormFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         gain, shift = (None if p is None else p.float() for p in (weight, bias))
-        out, mean, inverse_std = torch.native_layer_norm(x.float(), x.shape[-1:], gain, shift, NORM_EPS)
+        out, mean, inverse_std = torch.native_layer_norm(x.float(), x.shape[-1:], gain, shift, eps)
         ctx.save_for_backward(x, weight, bias, mean, inverse_std)
         return out.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, weight, bias, mean, inverse_std = ctx.saved_tensors
         wide_weight, wide_bias = (None if p is None else p.float() for p in (weight, bias))
         into, gain, shift = torch.ops.aten.native_layer_norm_backward(
@@ -83,19 +82,21 @@ class _NarrowLayerNormFunction(torch.autograd.Function):
             into.to(x.dtype),
             None if weight is None else gain.to(weight.dtype),
             None if bias is None else shift.to(bias.dtype),
+            None,
         )
 
 
 class RMSNorm(nn.Module):
     """RMSNorm over the last dimension (Zhang and Sennrich 2019), with a gain or without."""
 
-    def __init__(self, width: int, gain: bool) -> None:
+    def __init__(self, width: int, gain: bool, eps: float) -> None:
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(width)) if gain else None
         assign_roles(self, weight=Role.GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _RMSNormFunction.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        y: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -103,29 +104,29 @@ class _RMSNormFunction(torch.autograd.Function):
     """y = x / rms(x) * weight in fp32, saving x and 1/rms only; F.rms_norm keeps the normalised copy too on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
-        inverse_rms = torch.rsqrt(x.float().square().mean(-1, keepdim=True).add_(NORM_EPS))
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+        inverse_rms = torch.rsqrt(x.float().square().mean(-1, keepdim=True).add_(eps))
         ctx.save_for_backward(x, weight, inverse_rms)
         y = x * inverse_rms  # fp32, whatever x is
         return (y if weight is None else y.mul_(weight)).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse_rms = ctx.saved_tensors
         grad = grads[0].float()
         normalised = x * inverse_rms
         grad_weight = None if weight is None else (grad * normalised).flatten(0, -2).sum(0).to(weight.dtype)
         scaled = grad.clone() if weight is None else grad * weight
         shift = (scaled * normalised).mean(-1, keepdim=True)
-        return scaled.sub_(normalised.mul_(shift)).mul_(inverse_rms).to(x.dtype), grad_weight
+        return scaled.sub_(normalised.mul_(shift)).mul_(inverse_rms).to(x.dtype), grad_weight, None
 
 
 def make_norm(model: ModelConfig, width: int) -> nn.Module:
     """The norm that the config names, over `width` channels."""
     gain = model.norm_parameters != "none"
     if model.norm == "rmsnorm":
-        return RMSNorm(width, gain)
-    return LayerNorm(width, gain, model.norm_parameters == "gain+bias")
+        return RMSNorm(width, gain, model.norm_eps)
+    return LayerNorm(width, gain, model.norm_parameters == "gain+bias", model.norm_eps)
 
 
 class _RotaryFunction(torch.autograd.Function):

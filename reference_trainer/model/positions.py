@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from planner.config.model import ModelConfig
-from planner.counts.shape import ROTARY_BASE
+from planner.config.model import TRAINED_SCALINGS, ModelConfig, RopeScalingConfig
+from planner.errors import ConfigError
 
 
 class PositionTables(NamedTuple):
@@ -33,7 +33,7 @@ def make_tables(
     model: ModelConfig, length: int, compute: torch.dtype, device: torch.device, cut: bool = False
 ) -> PositionTables:
     """All that the blocks of `model` need for `length` positions; cut: with a mask to cut documents from."""
-    cos, sin = rotary_angles(model.rope_dim, length, device) if model.position == "rotary" else (None, None)
+    cos, sin = rotary_angles(model, length, device) if model.position == "rotary" else (None, None)
     alibi = alibi_biases(model.heads, length, device) if model.position == "alibi" else None
     full = windowed = None
     if alibi is not None or cut:
@@ -45,12 +45,41 @@ def make_tables(
     return PositionTables(cos, sin, full, windowed)
 
 
-def rotary_angles(width: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin [T, 1, width/2] in fp32: 4 T width bytes in all (Su et al. 2021, arXiv 2104.09864)."""
-    half = width // 2
-    speed = ROTARY_BASE ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+def rotary_angles(model: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin [T, 1, r/2] in fp32: 4 T r bytes in all (Su et al. 2021, arXiv 2104.09864)."""
+    half = model.rope_dim // 2
+    speed = model.rope_base ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+    if model.rope_scaling is not None:
+        speed = scaled(speed, model.rope_scaling)
     angle = torch.arange(length, device=device, dtype=torch.float32)[:, None, None] * speed
     return angle.cos(), angle.sin()
+
+
+def scaled(speed: Tensor, scaling: RopeScalingConfig) -> Tensor:
+    """Radians per token for a longer context, as transformers' modeling_rope_utils.py has them.
+
+    linear: all over the factor. llama3 (Llama 3.1): waves of more than original_context / low_freq_factor tokens over
+    the factor, those of less than original_context / high_freq_factor as they are, between them a mean of both.
+    Raises ConfigError for a kind that the trainer lacks.
+    """
+    refuse_scaling(scaling)
+    if scaling.kind == "linear":
+        return speed / scaling.factor
+    low, high, original = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_context
+    assert low is not None and high is not None and original is not None, "llama3 has all three: the config says so"
+    waves = original * speed / (2 * math.pi)  # in the original context
+    kept = ((waves - low) / (high - low)).clamp(0, 1)
+    return kept * speed + (1 - kept) * speed / scaling.factor
+
+
+def refuse_scaling(scaling: RopeScalingConfig | None) -> None:
+    """Raises ConfigError for a scaling of the rotary angles that the trainer lacks."""
+    if scaling is not None and scaling.kind not in TRAINED_SCALINGS:
+        raise ConfigError(
+            f'the reference trainer does not have rope_scaling.kind = "{scaling.kind}"',
+            why="the model would be trained with other rotary angles than the config names",
+            remedy="remove [model.rope_scaling], which trains at the original context, or use linear or llama3",
+        )
 
 
 def alibi_slopes(heads: int) -> list[float]:

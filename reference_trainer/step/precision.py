@@ -13,6 +13,7 @@ from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.model.document_masks import refuse_flex
+from reference_trainer.model.positions import refuse_scaling
 from reference_trainer.optim.optimizers import optimizers_for
 
 # tf32 is not a dtype: operands are fp32, and tensor cores read 10 bits of the mantissa
@@ -44,6 +45,7 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     compute_type(recipe)
     _refuse_runtime(config, device)
     refuse_flex(config, device)
+    refuse_scaling(config.model.rope_scaling)
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # built for one number, only to raise for options that no optimizer has and for missing packages
     one = {"blocks.0.weight": torch.zeros((1, 1), dtype=updated)}

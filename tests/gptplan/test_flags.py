@@ -23,7 +23,8 @@ CONTRACT = frozenset(
 --activation-checkpointing --optimizer --optimizer-implementation --state-dtype --schedule --peak-lr --min-lr
 --warmup-steps --warmup-tokens --warmup-ratio --cooldown-steps --cooldown-tokens --cooldown-ratio --decay-power
 --tflops --mfu --price-per-gpu-hour --seed --checkpoint-every --config --json
---position --rotary-dim --norm --norm-placement --qk-norm --mlp --biases --tied --sliding-window --pad-vocab --experts
+--position --rotary-dim --rope-base --norm --norm-eps --norm-placement --qk-norm --mlp --biases --tied --sliding-window
+--pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors
 --runtime --attention --document-masking --loss-kind --loss-chunks --dropout --activation-checkpointing-every
 --allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-norm --momentum

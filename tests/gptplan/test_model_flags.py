@@ -33,6 +33,8 @@ def model(call: Call, *words: str) -> dict[str, Any]:
         ("--position rotary", {"position": "rotary"}),
         ("--position rotary --rotary-dim 16", {"position": "rotary", "rotary_dim": 16}),
         ("--position none", {"position": "none"}),
+        ("--position rotary --rope-base 500000", {"rope_base": 500_000.0}),
+        ("--norm-eps 1e-6", {"norm_eps": 1e-6}),
         ("--norm rmsnorm", {"norm": "rmsnorm", "norm_parameters": "gain"}),
         ("--norm layernorm", {"norm": "layernorm", "norm_parameters": "gain+bias"}),
         ("--no-norm-bias", {"norm": "layernorm", "norm_parameters": "gain", "name": "gpt2 with norm_parameters gain"}),
@@ -100,6 +102,10 @@ def test_a_mixture_is_changed_key_by_key(call: Call) -> None:
 def test_another_position_takes_along_what_belongs_to_the_old_one(call: Call) -> None:
     assert "rotary_dim" not in model(call, "--model", "pythia-70m", "--position", "alibi")
     assert "no_position_every" not in model(call, "--model", "smollm3-3b", "--position", "none")
+    found = model(call, "--model", "llama-3.2-1b", "--position", "learned")
+    assert "rope_scaling" not in found and found["rope_base"] == 10_000.0
+    kept = model(call, "--model", "llama-3.2-1b", "--rope-base", "20000")
+    assert (kept["rope_base"], kept["rope_scaling"]["kind"]) == (20_000.0, "llama3")
 
 
 def test_padding_of_a_model_by_its_parameters(call: Call) -> None:
@@ -123,6 +129,12 @@ def test_padding_of_a_model_by_its_parameters(call: Call) -> None:
         ("--model gpt2 --position rotary --rotary-dim 15", ("15", "pairs")),
         ("--model gpt2 --position rotary --rotary-dim 128", ("rotary_dim (128) is above head_dim (64)",)),
         ("--model gpt2 --position rotary --rotary-dim x", ("--rotary-dim",)),
+        ("--model gpt2 --rope-base 5e5", ("rope_base", "position")),
+        ("--model llama-3-8b --rope-base 1", ("rope_base", "greater than 1")),
+        ("--model llama-3-8b --rope-base 0", ("--rope-base",)),
+        ("--model gpt2 --norm-eps 0", ("--norm-eps",)),
+        ("--model gpt2 --norm-eps 1", ("norm_eps", "less than 1")),
+        ("--model gpt2 --norm-eps nan", ("--norm-eps",)),
         ("--model gpt2 --sliding-window -1", ("--sliding-window",)),
         ("--model gpt2 --pad-vocab 0", ("--pad-vocab",)),
         ("--model gpt2 --pad-vocab 64.5", ("--pad-vocab",)),

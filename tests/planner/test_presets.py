@@ -68,6 +68,28 @@ def test_model_round_trips_through_the_config_and_its_file(id: str) -> None:
     assert again == config and parameters_of(again.model).total == preset.published_parameters
 
 
+@pytest.mark.parametrize("id", presets.model_ids())
+def test_model_states_its_epsilon_and_rotary_base_with_their_source(id: str) -> None:
+    shape = presets.model(id).shape
+    assert 0 < shape["norm_eps"] <= 1e-5
+    assert ("rope_base" in shape) == (shape["position"] == "rotary")
+    text = (presets.PRESETS / "models" / f"{id}.toml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith(("rope_base = ", "norm_eps = "))]
+    assert all(line.partition("; ")[2] for line in lines) and len(lines) == 1 + ("rope_base" in shape)
+
+
+def test_published_constants() -> None:
+    """What config.json of these models says, typed here by hand."""
+    typed = {
+        "llama-2-7b": (1e4, 1e-5), "llama-3-8b": (5e5, 1e-5), "qwen2.5-7b": (1e6, 1e-6), "qwen3-8b": (1e6, 1e-6),
+        "mixtral-8x7b": (1e6, 1e-5), "gemma-2-2b": (1e4, 1e-6), "olmo-2-7b": (5e5, 1e-6), "deepseek-v3": (1e4, 1e-6),
+        "smollm2-135m": (1e5, 1e-5), "llama-7b": (1e4, 1e-6), "llama-65b": (1e4, 1e-5), "qwen2.5-72b": (1e6, 1e-5),
+    }  # fmt: skip
+    shapes = {id: presets.model(id).shape for id in typed}
+    assert {id: (shape["rope_base"], shape["norm_eps"]) for id, shape in shapes.items()} == typed
+    assert [presets.model(id).shape["rope_scaling"]["factor"] for id in ("llama-3.1-405b", "llama-3.2-1b")] == [8, 32]
+
+
 def test_which_counts_are_published_and_which_only_counted_out() -> None:
     checks = {id: presets.model(id).parameters_check for id in presets.model_ids()}
     assert set(checks.values()) == {"published", "computed"}

@@ -2,7 +2,8 @@
 
 Keys are read under the names of transformers 4 and 5; an absent key has the model type's own default there. What
 changes a count and has no place in `ModelConfig` is refused, never guessed, as is a class that is not the type's own
-(`classes.py`). What changes none (initialisation, dropout, rotary base and scaling, token ids) is not looked at.
+(`classes.py`). Of what changes none, epsilon of the norms, rotary base and
+scaling are read (`constants.py`), the rest (initialisation, dropout, token ids) is not looked at.
 tests/planner/inputs/test_huggingface.py checks every family against the count of transformers itself.
 """
 
@@ -20,6 +21,7 @@ from planner.errors import FileError, InputError
 from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
+from planner.inputs.huggingface.constants import constants
 from planner.inputs.huggingface.kinds import left_out_of, refuse_kind, text_values
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
@@ -95,6 +97,7 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
     config.only("is_encoder_decoder", False, (False,))
     try:
         fields = FAMILIES[kind](config)
+        fields |= constants(config, rotary=fields["position"] == "rotary")
         refuse_other_class(config, kind, known, fields["tied_embeddings"])
         refuse_other_tensors(config, kind, known)
         alone = ", the text model alone" if outer is not values else ""

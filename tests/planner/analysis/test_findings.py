@@ -13,6 +13,7 @@ import pytest
 import planner.analysis as analysis
 from planner.analysis.findings import findings
 from planner.analysis.stored_weights import weights_findings
+from planner.config.model import RopeScalingConfig
 from planner.config.run import RunConfig
 from planner.finding import Finding
 from planner.inputs.draft import draft
@@ -22,6 +23,7 @@ from planner.plan import estimate
 
 SMALL = {"params": "125M", "tokens": "10B", "gpu": "a100-80gb"}
 SEVEN = {"model": "llama-2-7b", "gpu": "h200"}  # the model stands in place of --params
+LLAMA_3 = {"model": "llama-3.2-1b", "gpu": "h200"}
 WEIGHTS = ("weights_match", "weights_layers", "weights_embedding", "weights_head", "weights_blocks",
            "weights_parameters")  # fmt: skip
 
@@ -42,6 +44,7 @@ RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("weight_decay", "note", {}, {}),
     ("beta2", "note", {}, {}),
     ("recipe_not_run", "note", {"gpu": "h100-80gb", "recipe": "fp8-te"}, {"gpu": "h100-80gb", "recipe": "pure-bf16"}),
+    ("rope_scaling_not_trained", "warning", LLAMA_3, LLAMA_3),
     ("nominal_differs", "warning", {"params": "3M"}, {"params": "5M"}),
     ("vocab_padding", "note", {}, {"pad_vocab": "64"}),
     ("no_checkpoints", "warning", {}, {"checkpoint_every": "1000"}),
@@ -64,10 +67,15 @@ RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
 FROM_A_HF_CONFIG = {"architecture_not_simulated"}
 # what no flag says stands in the file: section.key, the value with the finding, the value without it
 IN_FILE: dict[str, tuple[str, Any, Any]] = {
-    "no_clipping": ("clip_norm", None, 1.0),
-    "clip_norm": ("clip_norm", 5.0, 2.0),
-    "weight_decay": ("weight_decay", 0.5, 0.1),
-    "beta2": ("beta2", 0.999, 0.99),
+    "no_clipping": ("optimizer.clip_norm", None, 1.0),
+    "clip_norm": ("optimizer.clip_norm", 5.0, 2.0),
+    "weight_decay": ("optimizer.weight_decay", 0.5, 0.1),
+    "beta2": ("optimizer.beta2", 0.999, 0.99),
+    "rope_scaling_not_trained": (
+        "model.rope_scaling",
+        RopeScalingConfig(kind="yarn", factor=4.0),
+        RopeScalingConfig(kind="linear", factor=4.0),
+    ),
 }
 
 
@@ -82,9 +90,9 @@ def _drafted(flags: tuple[tuple[str, str], ...]) -> RunConfig:
 def found(code: str, flags: dict[str, str], has: bool) -> dict[str, Finding]:
     config = _drafted(tuple(flags.items()))
     if code in IN_FILE:
-        key, odd, usual = IN_FILE[code]
-        section = config.optimizer.model_copy(update={key: odd if has else usual})
-        config = config.model_copy(update={"optimizer": section})
+        (name, _, key), odd, usual = IN_FILE[code][0].partition("."), *IN_FILE[code][1:]
+        section = getattr(config, name).model_copy(update={key: odd if has else usual})
+        config = config.model_copy(update={name: section})
     simulated = code in ("does_not_fit", "fits_unknown", "allocator_thrash", "nearly_full")
     return {f.code: f for f in findings(estimate(config, replay=simulated))}
 

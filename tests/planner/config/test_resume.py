@@ -13,6 +13,7 @@ from planner.inputs.flags import Flags
 
 CONFIG = draft(Flags(params="125M", tokens="10B", gpu="a100-80gb"), as_of="2026-11-21", version="test")
 SETTINGS = settings_of(CONFIG)
+CONSTANTS = ("model.rope_base", "model.norm_eps", "model.rope_scaling")
 
 
 def judged(**now: Any) -> dict[str, str]:
@@ -74,6 +75,16 @@ def test_a_key_that_an_older_checkpoint_lacks_counts_as_the_default() -> None:
     assert (change.before, change.now, change.verdict) == ("warn", "skip", "warned")
     without = {key: value for key, value in SETTINGS.items() if key != "training.seed"}  # it has no default
     assert [change.verdict for change in changes(without, SETTINGS)] == ["refused"]
+
+
+def test_a_checkpoint_from_before_the_models_constants_has_those_that_it_was_trained_with() -> None:
+    older = {key: value for key, value in SETTINGS.items() if key not in CONSTANTS}
+    assert len(older) == len(SETTINGS) - len(CONSTANTS)
+    assert changes(older, SETTINGS) == ()
+    (change,) = changes(older, SETTINGS | {"model.rope_base": 500_000.0})
+    assert (change.before, change.verdict) == (10_000.0, "refused")
+    (change,) = changes(older, SETTINGS | {"model.norm_eps": 1e-6})
+    assert (change.before, change.verdict) == (1e-5, "refused")
 
 
 def test_a_key_without_a_rule_is_refused() -> None:

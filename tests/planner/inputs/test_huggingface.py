@@ -13,6 +13,7 @@ from planner.counts.parameters import parameters_of
 from planner.counts.tensors import named_tensors
 from planner.errors import FileError, InputError, PlanError, UnknownNameError
 from planner.inputs.huggingface import FAMILIES, hf_model, hf_model_of, model_of_hf_values
+from planner.inputs.huggingface.constants import BASE_KEYS, EPS_KEYS
 from planner.inputs.huggingface.kinds import MULTIMODAL, OTHER_KINDS
 from planner.inputs.huggingface.remote import REMOTE_FAMILIES
 from planner.inputs.safetensors import StoredTensor
@@ -170,9 +171,87 @@ def test_what_the_trainer_leaves_out_is_noted() -> None:
     assert hf_model_of(olmoe | {"norm_topk_prob": True}, HERE).notes == ()
 
 
+LLAMA_31 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_epsilon_and_rotary_base_are_those_of_the_file(name: str) -> None:
+    config = CASES[name]["config"]
+    model = model_of_hf_values(config, HERE)
+    assert model.norm_eps == next((config[key] for key in EPS_KEYS if key in config), 1e-5)
+    if model.position == "rotary":
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        places = [rope.get("full_attention", rope), config]
+        stated = (p[key] for p in places for key in ("rope_theta", "rotary_emb_base") if p.get(key) is not None)
+        assert model.rope_base == next(stated, 1e4)
+        kind = "by-layer" if config["model_type"] == "gemma3_text" else places[0].get("rope_type", "default")
+        assert (model.rope_scaling.kind if model.rope_scaling else "default") == kind
+
+
+@pytest.mark.parametrize("kind", sorted(set(FAMILIES) - set(REMOTE_FAMILIES)))
+def test_a_file_without_them_has_those_of_transformers(kind: str) -> None:
+    config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+    gone = {*EPS_KEYS, *BASE_KEYS, "rope_parameters", "rope_scaling"}
+    model = model_of_hf_values({key: value for key, value in config.items() if key not in gone}, HERE)
+    transformers = pytest.importorskip("transformers")
+    values = transformers.models.auto.configuration_auto.CONFIG_MAPPING[kind]().to_dict()
+    assert model.norm_eps == next((values[key] for key in EPS_KEYS if key in values), 1e-5)
+    rope = values.get("rope_parameters") or {}
+    assert model.rope_base == rope.get("full_attention", rope).get("rope_theta", 1e4)
+
+
+def test_defaults_of_transformers_typed_by_hand() -> None:
+    gone = {*EPS_KEYS, *BASE_KEYS, "rope_parameters", "rope_scaling"}
+    for kind, typed in {
+        "llama": (1e-6, 1e4),
+        "mixtral": (1e-5, 1e6),
+        "smollm3": (1e-6, 2e6),
+        "phi3": (1e-5, 1e4),
+    }.items():
+        config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+        model = model_of_hf_values({key: value for key, value in config.items() if key not in gone}, HERE)
+        assert (model.norm_eps, model.rope_base) == typed, kind
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_scaling_of_rotary_angles(key: str) -> None:
+    def scaling(values: dict[str, Any]) -> dict[str, Any]:
+        theta = {"rope_theta": 5e5} if key == "rope_parameters" else {}
+        plain = {k: v for k, v in LLAMA.items() if k != "rope_parameters"} | {"rope_theta": 5e5}
+        found = model_of_hf_values(plain | {key: values | theta}, HERE)
+        assert found.rope_base == 5e5 and found.rope_scaling is not None
+        return {k: v for k, v in found.rope_scaling.model_dump().items() if v is not None}
+
+    context = LLAMA["max_position_embeddings"]
+    assert scaling(LLAMA_31) == {
+        "kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 16,
+    }  # fmt: skip
+    linear = scaling({"type": "linear", "factor": 2})
+    assert linear == {"kind": "linear", "factor": 2.0}
+    yarn = scaling({"type": "yarn", "factor": 40, "original_max_position_embeddings": 8, "mscale": 0.7})
+    assert yarn == {"kind": "yarn", "factor": 40.0, "original_context": 8}
+    short = scaling({"type": "su", "short_factor": [1.0], "original_max_position_embeddings": context // 4})
+    assert short == {"kind": "longrope", "factor": 4.0, "original_context": context // 4}
+    two = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}, "sliding_attention": {"rope_theta": 1e4}}
+    apart = model_of_hf_values(LLAMA | {"rope_parameters": two}, HERE)
+    assert (apart.rope_base, apart.rope_scaling and apart.rope_scaling.kind) == (1e6, "by-layer")
+    for wrong in (
+        {"type": "mrope"}, {"type": ["linear"]}, LLAMA_31 | {"low_freq_factor": None},
+        LLAMA_31 | {"high_freq_factor": 1.0}, {"type": "linear", "factor": 0.5}, {"type": "linear", "factor": True},
+        {"type": "by-layer", "factor": 1.0}, {"type": "yarn", "factor": "4"},
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            scaling(wrong)
+
+
 REFUSED = {
     "attention_types": CASES["5.23.0 gpt_neo plain"]["config"] | {"attention_types": [[["local", "global"], 2]]},
     "attention_types = 7": CASES["5.23.0 gpt_neo plain"]["config"] | {"attention_types": 7},
+    "rms_norm_eps": LLAMA | {"rms_norm_eps": 0},
+    "rope_theta": LLAMA | {"rope_theta": "10000", "rope_parameters": None},
     "max_window_layers": {k: v for k, v in CASES["5.23.0 dots1 plain"]["config"].items() if k != "layer_types"}
     | {"max_window_layers": 2},
     "use_qk_norm": CASES["5.23.0 hunyuan_v1_dense plain"]["config"] | {"use_qk_norm": False},

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from planner.analysis.stored_weights import stored_of
+from planner.config.model import ModelConfig, RopeScalingConfig
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
 from planner.exports.huggingface import TARGETS, hf_type
@@ -30,6 +31,9 @@ LLAMA: dict[str, Any] = {
     "kv_heads": 1, "tied_embeddings": False,
 }  # fmt: skip
 NEOX: dict[str, Any] = {"position": "rotary", "rotary_dim": 4, "residual": "parallel", "tied_embeddings": False}
+LLAMA_3: dict[str, Any] = {
+    "kind": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 24,
+}  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "gpt2 untied, relu": ("gpt2", {"tied_embeddings": False, "mlp": "relu", "ffn": 48}),
@@ -46,8 +50,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2 window": ("qwen2", LLAMA | {"biases": "qkv", "sliding_window": 5, "full_attention_every": 2}),
     "qwen3": ("qwen3", LLAMA | {"qk_norm": "head", "head_dim": 24, "tied_embeddings": True}),
     "qwen3 biased, window": ("qwen3", LLAMA | {"qk_norm": "head", "biases": "attention", "sliding_window": 5}),
+    "gpt2, another epsilon": ("gpt2", {"norm_eps": 1e-2}),
+    "neox, another base and epsilon": ("gpt_neox", NEOX | {"rope_base": 500.0, "norm_eps": 1e-2}),
+    "llama 3": ("llama", LLAMA | {"rope_base": 500_000.0, "norm_eps": 1e-2}),
+    "llama 3.1": ("llama", LLAMA | {"rope_base": 50.0, "rope_scaling": LLAMA_3}),
+    "linear scaling": ("llama", LLAMA | {"rope_scaling": {"kind": "linear", "factor": 3.0}}),
+    "neox, linear scaling": ("gpt_neox", NEOX | {"rope_scaling": {"kind": "linear", "factor": 3.0}}),
+    "qwen2.5": ("qwen2", LLAMA | {"biases": "qkv", "rope_base": 1e6, "norm_eps": 1e-3}),
+    "qwen3, own constants": ("qwen3", LLAMA | {"qk_norm": "head", "rope_base": 1e6, "norm_eps": 1e-2}),
+    "mistral, scaled": ("mistral", LLAMA | {"sliding_window": 9, "rope_base": 50.0, "rope_scaling": LLAMA_3}),
     "padded vocabulary": ("llama", LLAMA | {"vocab": 256, "tokenizer_vocab": 250}),
 }
+
+
+def config_for(tiny: MakeConfig, options: dict[str, Any]) -> RunConfig:
+    """The tiny run with a model of these options."""
+    scaling = options.get("rope_scaling")
+    return tiny(**options | ({} if scaling is None else {"rope_scaling": RopeScalingConfig(**scaling)}))
 
 
 def saved(config: RunConfig, folder: Path) -> tuple[Path, Any]:
@@ -64,7 +83,7 @@ def saved(config: RunConfig, folder: Path) -> tuple[Path, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_config_is_read_back_to_the_same_model(tiny: MakeConfig, tmp_path: Path, case: str) -> None:
     kind, options = CASES[case]
-    config = tiny(**options)
+    config = config_for(tiny, options)
     path, model = saved(config, tmp_path)
     done = export(path, tmp_path / "out", print)
     assert (done.model_type, done.step, done.dtype) == (kind, 2, "float32")
@@ -82,7 +101,8 @@ def test_the_config_is_read_back_to_the_same_model(tiny: MakeConfig, tmp_path: P
 def test_transformers_computes_the_same_logits(tiny: MakeConfig, tmp_path: Path, case: str) -> None:
     """In fp32 on a CPU, "eager" attention: seen with transformers 5.23.0 and PyTorch 2.13.0."""
     transformers = pytest.importorskip("transformers")
-    path, model = saved(tiny(**CASES[case][1]), tmp_path)
+    config = config_for(tiny, CASES[case][1])
+    path, model = saved(config, tmp_path)
     export(path, tmp_path / "out", print)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -95,6 +115,14 @@ def test_transformers_computes_the_same_logits(tiny: MakeConfig, tmp_path: Path,
         ours, other = model.eval().logits(ids), theirs.eval()(ids).logits
     assert other.dtype == torch.float32 and ours.std() > 0.3
     torch.testing.assert_close(other, ours, rtol=1e-5, atol=1e-5 * float(ours.abs().max()))
+    for option in ("rope_base", "norm_eps", "rope_scaling"):  # what differs from the default is seen in the logits
+        field = ModelConfig.model_fields[option]
+        if getattr(config.model, option) != field.default:
+            usual = config.model_copy(update={"model": config.model.model_copy(update={option: field.default})})
+            plain = build_model(usual)
+            plain.load_state_dict(model.state_dict())
+            with torch.no_grad():
+                assert float((plain.eval().logits(ids) - other).abs().max()) > 1e-2, option
     moved = ids.clone()
     moved[:, 10] += 1  # the comparison sees a difference in one token
     with torch.no_grad():
@@ -111,6 +139,7 @@ def test_transformers_computes_the_same_logits(tiny: MakeConfig, tmp_path: Path,
         (LLAMA | {"norm_placement": "both"}, "model.norm_placement = both"),
         (LLAMA | {"sliding_window": 5, "full_attention_every": 2}, "model.full_attention_every = 2"),
         ({"head_dim": 24}, "model.head_dim = 24"),
+        (LLAMA | {"rope_scaling": {"kind": "yarn", "factor": 4.0}}, "model.rope_scaling.kind = yarn"),
         ({"kv_heads": 1}, "model.kv_heads = 1"),
         ({"embedding_norm": True}, "model.embedding_norm = True"),
         ({"norm_parameters": "gain"}, "model.norm_parameters = gain"),
@@ -119,7 +148,7 @@ def test_transformers_computes_the_same_logits(tiny: MakeConfig, tmp_path: Path,
 def test_what_no_type_has_is_refused_by_name(
     tiny: MakeConfig, tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
-    config = tiny(**options)
+    config = config_for(tiny, options)
     with pytest.raises(InputError, match="no Hugging Face model type") as caught:
         hf_type(config.model)
     assert words in caught.value.why

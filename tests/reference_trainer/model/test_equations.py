@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from planner.config.model import ModelConfig
+from planner.config.model import ModelConfig, RopeScalingConfig
+from planner.errors import ConfigError
 from reference_trainer.model.attention import Attention, LatentAttention
 from reference_trainer.model.gpt import TransformerBlock
 from reference_trainer.model.layers import Dropout, make_norm
 from reference_trainer.model.mlp import ACTIVATIONS, MoE
-from reference_trainer.model.positions import PositionTables, alibi_slopes, make_tables
+from reference_trainer.model.positions import PositionTables, alibi_slopes, make_tables, rotary_angles
 from tests.reference_trainer.model.test_gpt import LLAMA, MLA, MOE, ROTARY, batch, built, gradients, sections
 
 LENGTH = 12
@@ -37,12 +38,12 @@ def stream(width: int = 32) -> Tensor:
     return torch.randn(2, LENGTH, width, generator=torch.Generator().manual_seed(5))
 
 
-def turned(x: Tensor, width: int) -> Tensor:
-    """Rotary embedding of [B, T, heads, d] with complex numbers: pair (i, i + r/2) by the angle t * 10000^(-2i/r)."""
+def turned(x: Tensor, width: int, base: float = 10_000.0) -> Tensor:
+    """Rotary embedding of [B, T, heads, d] with complex numbers: pair (i, i + r/2) by the angle t * base^(-2i/r)."""
     out = x.clone()
     for t in range(x.shape[1]):
         for i in range(width // 2):
-            angle = torch.tensor(t * 10_000 ** (-2 * i / width))
+            angle = torch.tensor(t * base ** (-2 * i / width))
             z = torch.complex(x[:, t, :, i], x[:, t, :, i + width // 2]) * torch.polar(torch.ones(()), angle)
             out[:, t, :, i], out[:, t, :, i + width // 2] = z.real, z.imag
     return out
@@ -67,6 +68,7 @@ ATTENTION: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped": ROTARY | {"heads": 4, "kv_heads": 2, "head_dim": 8},
     "partial": ROTARY | {"rotary_dim": 6},
+    "another base": ROTARY | {"rope_base": 50.0},
     "alibi": {"position": "alibi", "heads": 3, "kv_heads": 1},
     "window": ROTARY | {"sliding_window": 3},
     "wide window": ROTARY | {"sliding_window": LENGTH},
@@ -95,10 +97,41 @@ def test_attention(case: str, block: int, kernel: str) -> None:
             key = attention.key_norm(key.flatten(2) if whole else key).view_as(key)
         second = block == 1
         if model.position == "rotary" and not (second and model.no_position_every):
-            query, key = turned(query, model.rope_dim), turned(key, model.rope_dim)
+            query, key = (turned(x, model.rope_dim, model.rope_base) for x in (query, key))
         window = None if second and model.full_attention_every else model.sliding_window
         slow = attention.proj(attended(query, key, value, model, window).flatten(2))
     assert torch.allclose(made, slow, atol=2e-4)
+
+
+def slowed(wave: float, scaling: RopeScalingConfig) -> float:
+    """The length of a wave, in tokens, after Llama 3.1's scaling (transformers' llama3), by its own words."""
+    low, high, original = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_context
+    assert low is not None and high is not None and original is not None
+    if wave < original / high:
+        return wave
+    if wave > original / low:
+        return wave * scaling.factor
+    smooth = (original / wave - low) / (high - low)
+    return 1 / ((1 - smooth) / (wave * scaling.factor) + smooth / wave)
+
+
+def test_scaled_angles() -> None:
+    model = sections(ROTARY | {"head_dim": 64, "rope_base": 5e5})[0]
+    waves = 2 * math.pi * 5e5 ** (torch.arange(32) / 32)
+    llama = RopeScalingConfig(
+        kind="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
+    )
+    linear = RopeScalingConfig(kind="linear", factor=3.0)
+    slow = [torch.tensor([slowed(float(wave), llama) for wave in waves]), 3 * waves]
+    between = (waves > 8192 / 4) & (waves < 8192)
+    assert between.any() and (slow[0] == waves).any() and (slow[0] == 8 * waves).any()  # all three ranges
+    for scaling, expected in zip((llama, linear), slow, strict=True):
+        cos, sin = rotary_angles(model.model_copy(update={"rope_scaling": scaling}), 100, torch.device("cpu"))
+        angle = torch.arange(100)[:, None] * 2 * math.pi / expected
+        assert torch.allclose(cos[:, 0], angle.cos(), atol=1e-4) and torch.allclose(sin[:, 0], angle.sin(), atol=1e-4)
+    other = model.model_copy(update={"rope_scaling": RopeScalingConfig(kind="yarn", factor=4.0)})
+    with pytest.raises(ConfigError, match="yarn"):
+        rotary_angles(other, 100, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kernel", ["flash", "math"])
@@ -215,13 +248,14 @@ NORMS = [
 
 
 @pytest.mark.parametrize(("kind", "parameters"), NORMS)
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_norms(kind: str, parameters: str, dtype: torch.dtype) -> None:
-    norm = randomised(make_norm(sections({"norm": kind, "norm_parameters": parameters})[0], 32))
+def test_norms(kind: str, parameters: str, dtype: torch.dtype, eps: float) -> None:
+    norm = randomised(make_norm(sections({"norm": kind, "norm_parameters": parameters, "norm_eps": eps})[0], 32))
     x = stream().to(dtype).requires_grad_()
     wide = x.detach().float().requires_grad_()
     centred = wide - wide.mean(-1, keepdim=True) if kind == "layernorm" else wide
-    right = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    right = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
     right = right * getattr(norm, "weight", None) if parameters != "none" else right
     right = right + norm.bias if parameters == "gain+bias" else right
     made = norm(x)

@@ -18,15 +18,16 @@ from reference_trainer.model.roles import assign_roles, parameter_roles
 from tests.reference_trainer.conftest import TRAINING
 from tests.reference_trainer.model.test_gpt import CASES, built, sections
 
+BIASED_LAYERS = ("attention.qkv", "attention.proj", "mlp.gate", "mlp.up", "mlp.down")
 # every tensor that a model of any options can have, block numbers left out
 ROLES = {
     "embedding.weight": Role.TABLE,
     "position.weight": Role.TABLE,
     "head.weight": Role.HEAD,
     "blocks.attention.qkv.weight": Role.MATRIX,
-    "blocks.attention.query_down.weight": Role.LATENT_MATRIX,
+    "blocks.attention.query_down.weight": Role.MATRIX,
     "blocks.attention.query.weight": Role.MATRIX,
-    "blocks.attention.kv_down.weight": Role.LATENT_MATRIX,
+    "blocks.attention.kv_down.weight": Role.MATRIX,
     "blocks.attention.kv_up.weight": Role.MATRIX,
     "blocks.attention.proj.weight": Role.RESIDUAL_MATRIX,
     "blocks.mlp.gate.weight": Role.MATRIX,
@@ -50,7 +51,7 @@ ROLES = {
         )
         for part, role in (("weight", Role.GAIN), ("bias", Role.BIAS))
     },
-    **{f"blocks.{name}.bias": Role.BIAS for name in ("attention.qkv", "attention.proj", "mlp.up", "mlp.down")},
+    **{f"blocks.{name}.bias": Role.BIAS for name in BIASED_LAYERS},
 }
 
 
@@ -76,9 +77,16 @@ def test_the_table_has_no_tensor_that_no_model_has() -> None:
 
 def test_what_a_role_decides() -> None:
     assert [role for role in Role if not role.decays] == [Role.GAIN, Role.BIAS]
-    assert [role for role in Role if role.has_muon] == [Role.MATRIX, Role.RESIDUAL_MATRIX, Role.LATENT_MATRIX]
-    # latent attention's down-projections write to no residual stream; today they are initialised as if they did
-    assert [r for r in Role if r.residual_std] == [Role.RESIDUAL_MATRIX, Role.LATENT_MATRIX, Role.RESIDUAL_EXPERTS]
+    assert [role for role in Role if role.has_muon] == [Role.MATRIX, Role.RESIDUAL_MATRIX]
+    assert [r for r in Role if r.residual_std] == [Role.RESIDUAL_MATRIX, Role.RESIDUAL_EXPERTS]
+
+
+def test_projections_to_a_latent_are_drawn_like_any_other() -> None:
+    """They write to no residual stream: 0.02, where 12 layers would make 0.004 of it."""
+    gpt = built(CASES["deepseek v3"] | {"hidden": 96, "layers": 12})
+    for name in ("query_down", "kv_down"):
+        values = gpt.get_parameter(f"blocks.0.attention.{name}.weight").detach()
+        assert values.std().item() == pytest.approx(0.02, rel=0.1), name
 
 
 @pytest.mark.parametrize("case", ["gpt2", "olmo2", "deepseek v3", "qwen moe", "autocast, experts"])

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from planner.config.model import RopeScalingConfig
 from planner.errors import ConfigError, PlanError
 from reference_trainer.step import precision
 from reference_trainer.step.precision import refuse_unrunnable
@@ -18,6 +19,13 @@ CPU = torch.device("cpu")
 def test_fused_kernels_are_refused_by_name(tiny: MakeConfig) -> None:
     with pytest.raises(ConfigError, match='does not run runtime = "fused"'):
         refuse_unrunnable(tiny(runtime="fused", recipe="master-bf16"), CPU)
+
+
+def test_rotary_angles_that_the_trainer_lacks_are_refused_by_name(tiny: MakeConfig) -> None:
+    linear, yarn = (RopeScalingConfig(kind=kind, factor=4.0) for kind in ("linear", "yarn"))
+    refuse_unrunnable(tiny(position="rotary", rope_scaling=linear), CPU)
+    with pytest.raises(ConfigError, match=r'rope_scaling\.kind = "yarn"'):
+        refuse_unrunnable(tiny(position="rotary", rope_scaling=yarn), CPU)
 
 
 def test_no_compiler_is_one_message(tiny: MakeConfig) -> None:

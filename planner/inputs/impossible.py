@@ -9,8 +9,8 @@ from planner.formulas.flops import training_flops_6nd
 from planner.inputs.key_names import with_flag
 from planner.units import CHOSEN, format_count_exact, format_flops_rate
 
-TFLOPS = with_flag("hardware.tflops")
-BATCH = " x ".join(map(with_flag, ("training.micro_batch", "training.accumulation", "hardware.gpus")))
+_TFLOPS = with_flag("hardware.tflops")
+_BATCH = " x ".join(map(with_flag, ("training.micro_batch", "training.accumulation", "hardware.gpus")))
 LARGEST_BATCH = 10**18  # tokens per step: as the other numbers of a config
 
 
@@ -22,7 +22,7 @@ def impossibility(config: RunConfig) -> tuple[str, str, str] | None:
     batch = tokens_per_step(config)
     if batch > LARGEST_BATCH:
         return (
-            f"{BATCH} make a step of {format_count_exact(batch)} tokens",
+            f"{_BATCH} make a step of {format_count_exact(batch)} tokens",
             "a config holds no number above 10^18",
             "give smaller ones",
         )
@@ -48,10 +48,10 @@ def impossible_speed(config: RunConfig) -> tuple[str, str, str] | None:
     needed = typed * flops_of(run).per_token_model_causal / by_rule
     if max(typed, needed) <= peak:
         return None
-    said = f"{TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU is"
+    said = f"{_TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU is"
     if typed <= peak:
         with_attention = f"means {format_flops_rate(needed)} with attention, which is"
-        said = f"{TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU by 6·N·D {with_attention}"
+        said = f"{_TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU by 6·N·D {with_attention}"
     most = format_flops_rate(peak * min(1.0, typed / needed))
     return (
         f"{said} above the dense peak of {run.gpu.id} in {kind}, {format_flops_rate(peak, CHOSEN)}",

@@ -14,7 +14,6 @@ from planner.formulas.batch import (
     critical_batch,
     linear_scaled_rate,
     sqrt_scaled_rate,
-    steps_over_fewest,
 )
 from planner.inputs.batch import nearest_batches
 from planner.report.schemas import schemas
@@ -102,7 +101,6 @@ def test_3_6_both_rules_stop_at_the_critical_batch(call: Call) -> None:
 
 
 def test_the_critical_batch_takes_twice_the_steps_of_the_fewest() -> None:
-    assert steps_over_fewest(5.0, 5.0) == 2
     assert batch_of_the_rate(7, 5) == 5 and batch_of_the_rate(3, 5) == 3
     assert critical_batch(1.0, 2e8, 0.21) == 2e8
 

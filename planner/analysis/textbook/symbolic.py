@@ -8,7 +8,7 @@ from typing import Any
 from planner.analysis.textbook.register import Calculation
 from planner.analysis.textbook.vocabulary import quantity
 
-WHOLE = 4  # entries of a vector whose formula is written whole
+_WHOLE = 4  # entries of a vector whose formula is written whole
 SHOWN = 3  # entries of a longer one that it is written for
 
 
@@ -16,7 +16,7 @@ def shown_part(value: Any) -> Any:
     """Of a vector or matrix the entries that its formula is written for; anything else as it is."""
     if not isinstance(value, tuple):
         return value
-    return tuple(shown_part(entry) for entry in (value if len(value) <= WHOLE else value[:SHOWN]))
+    return tuple(shown_part(entry) for entry in (value if len(value) <= _WHOLE else value[:SHOWN]))
 
 
 def cut_short(calculation: Calculation, typed: Mapping[str, Any]) -> list[str]:
@@ -29,7 +29,7 @@ def formulas_of(
 ) -> tuple[dict[str, Any], dict[Any, Any]]:
     """The results that are expressions (or lists of them), and the symbols in them with their values.
 
-    typed: arguments in place of the defaults; a vector has as many symbols as it has entries. One of more than WHOLE
+    typed: arguments in place of the defaults; a vector has as many symbols as it has entries. One of more than _WHOLE
     is cut, so that a formula fits a line and sympy's maximum stays quick. Empty for a calculation that is no
     arithmetic, and where an argument points beyond a cut vector.
     """

@@ -165,7 +165,7 @@ def load(
     """Put a verified checkpoint into the model and optimizer of `updater`, and into `extra`; return its state.
 
     expected: the state, at any step, of the resuming run. The rules of `planner.config.resume` log or refuse each
-    difference. Tensors of `extra` that the checkpoint lacks, or has in another shape, are not changed.
+    difference. If the checkpoint lacks a tensor of `extra`, or has it in another shape, none is changed.
     Raises CheckpointError, before anything is copied, if it belongs to another config or other data (each
     difference is named), does not fit, or has weights that are not finite.
     """
@@ -243,17 +243,19 @@ def _described(tensor: Tensor) -> str:
 
 
 def _load_extra(path: Path, extra: Mapping[str, Tensor], log: Log) -> None:
+    """All of them, or none: half a state, such as an old count for a new window, would be a wrong one."""
     stored = _read_tensors(path / EXTRA) if (path / EXTRA).exists() else {}
-    fits = {
+    fresh = sorted(
         name
         for name, t in extra.items()
-        if name in stored and (stored[name].shape, stored[name].dtype) == (t.shape, t.dtype)
-    }
-    for name in fits:
-        extra[name].copy_(stored[name])
-    fresh = sorted(set(extra) - fits)
+        if name not in stored or (stored[name].shape, stored[name].dtype) != (t.shape, t.dtype)
+    )
     if fresh:
-        log(f"{path.name} has no {', '.join(fresh)} of the shape in use: they begin fresh")
+        who = "they" if len(fresh) == len(extra) else ", ".join(sorted(extra))
+        log(f"{path.name} has no {', '.join(fresh)} of the shape in use: {who} begin fresh")
+        return
+    for name, tensor in extra.items():
+        tensor.copy_(stored[name])
 
 
 def _remedy(path: Path) -> str:

@@ -40,7 +40,10 @@ class SpikeGuard:
         self._slots = torch.arange(config.spike_window, device=device)
 
     def judge(self, loss: Tensor, norm: Tensor) -> Judgement:
-        """Judge a step. Finite steps enter the window, spikes too: a new level is a spike only once."""
+        """Judge a step. Finite steps enter the window, no further from its mean than a spike is.
+
+        So an outlier does not hide the next one, and a new level is taken for usual after some steps.
+        """
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         both = torch.stack([loss.float(), norm.float()])
         size = self.config.spike_window
@@ -51,7 +54,9 @@ class SpikeGuard:
         sigmas = torch.where(self.count >= size // 2, (both - mean) / spread.clamp(min=1e-30), 0.0)
         spike = finite & (sigmas > self.config.spike_sigmas).any()
         current = self._slots == self.count % size
-        self.window = torch.where(finite & current, both[:, None], self.window)
+        limit = mean + self.config.spike_sigmas * spread
+        entering = torch.where(self.count >= size // 2, torch.minimum(both, limit), both)
+        self.window = torch.where(finite & current, entering[:, None], self.window)
         self.count = self.count + finite
         good = finite if self.config.on_spike == "warn" else finite & ~spike
         return Judgement(good, spike, sigmas[0], sigmas[1])

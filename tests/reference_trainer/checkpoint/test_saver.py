@@ -250,8 +250,10 @@ def test_what_the_loop_keeps_comes_back(tiny: MakeConfig, tmp_path: Path) -> Non
     extra, said = {"guard.window": torch.zeros(3), "guard.count": torch.zeros(())}, list[str]()
     found = load(tmp_path / "step-00000002", updater, state(config, 0), extra, said.append)
     assert found.progress == {"best_loss": 1.25, "best_step": 2, "worst": None, "none": None}
-    assert extra["guard.window"].tolist() == [0.0, 1.0, 2.0]
-    assert said == ["step-00000002 has no guard.count of the shape in use: they begin fresh"]
+    assert extra["guard.window"].tolist() == [0.0, 0.0, 0.0]  # all or none: half a state is a wrong one
+    assert said == ["step-00000002 has no guard.count of the shape in use: guard.count, guard.window begin fresh"]
+    load(tmp_path / "step-00000002", updater, state(config, 0), window := {"guard.window": torch.zeros(3)}, said.append)
+    assert window["guard.window"].tolist() == [0.0, 1.0, 2.0]
     other = {"guard.window": torch.full((4,), 5.0)}  # another window in the config
     load(tmp_path / "step-00000002", updater, state(config, 0), other, said.append)
     assert other["guard.window"].tolist() == [5.0] * 4 and "guard.window" in said[-1]

@@ -31,26 +31,60 @@ def judged(guard: SpikeGuard, loss: float, norm: float = 1.0) -> tuple[bool, boo
 @examples(30)
 @given(st.lists(st.floats(0.5, 20.0), min_size=1, max_size=40))
 def test_sigmas_are_those_of_the_last_window(losses: list[float]) -> None:
-    guard = SpikeGuard(GuardConfig(spike_window=8), CPU)
+    guard, entered = SpikeGuard(GuardConfig(spike_window=8), CPU), list[float]()
     for index, loss in enumerate(losses):
-        before = losses[max(0, index - 8) : index]
+        before = entered[-8:]
         *_, sigmas = judged(guard, loss)
         if index < 4:
             assert sigmas == 0.0
+            entered.append(loss)
             continue
         mean = statistics.fmean(before)
         spread = max(statistics.pstdev(before), 1e-3 * mean)
         assert sigmas == pytest.approx((loss - mean) / spread, rel=1e-2, abs=1e-2)
+        entered.append(min(loss, mean + 6 * spread))
 
 
-def test_a_new_level_is_one_spike_and_no_number_at_all_is_none() -> None:
+def test_fault_43_the_guard_stays_sharp_after_an_outlier() -> None:
+    """One loss of 300 among 3s would raise the deviation to 26: nothing below 180 would be a spike for 128 steps."""
+    guard = SpikeGuard(GuardConfig(spike_window=128), CPU)
+    for index in range(128):
+        judged(guard, 3.0 + 0.1 * (index % 2))
+    for outlier in (300.0, 30.0, 6.0):
+        assert judged(guard, outlier)[1], outlier
+        assert not judged(guard, 3.1)[1]
+
+
+def test_fault_43_a_new_level_becomes_usual() -> None:
+    for size in (8, 128):
+        guard = SpikeGuard(GuardConfig(spike_window=size), CPU)
+        for index in range(size):
+            judged(guard, 3.0 + 0.1 * (index % 2))
+        spikes = [judged(guard, 9.0 + 0.1 * (index % 2))[1] for index in range(2 * size)]
+        assert spikes[0] and not any(spikes[size:])
+
+
+def test_fault_43_another_window_begins_fresh(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the old count the new window would count as full of zeros, and the next loss would be a spike."""
+    config = guarded(tiny(steps=12, accumulation=1, checkpoint_every=4))
+    train(config, stop_after=8)
+    said: list[str] = []
+    other = config.model_copy(update={"guard": config.guard.model_copy(update={"spike_window": 12})})
+    assert train(other, said=said, resume=True).finished
+    assert any("guard.count, guard.window begin fresh" in line for line in said)
+    assert not events(tmp_path / "run", "spike")
+
+
+def test_a_spike_is_a_spike_again_and_no_number_at_all_is_none() -> None:
     guard = SpikeGuard(GuardConfig(spike_window=8, on_spike="skip"), CPU)
     for index in range(8):
         assert judged(guard, 3.0 + 0.01 * (index % 2))[:2] == (True, False)
     assert judged(guard, math.nan)[:2] == (False, False)
     assert judged(guard, 3.0, math.inf)[:2] == (False, False)
     assert judged(guard, 9.0)[:2] == (False, True)
-    assert judged(guard, 9.0)[:2] == (True, False)
+    assert judged(guard, 9.0)[:2] == (False, True)
     assert judged(guard, 3.0, 50.0)[:2] == (False, True)  # by the gradient norm
     assert int(guard.count) == 11  # the two that were not finite are in no window
 

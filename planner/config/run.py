@@ -111,7 +111,7 @@ class OptimizerConfig(Section):
 
     name: Literal["adamw", "adamw8bit", "lion", "adafactor", "sgd", "muon"] = Field(
         default="adamw",
-        description="adamw, adamw8bit, lion, adafactor, sgd (with momentum), muon (with AdamW for the rest)",
+        description="adamw, adamw8bit, lion, adafactor, sgd, muon (with AdamW for the rest)",
     )
     implementation: Literal["fused", "foreach", "for-loop"] = Field(
         default="fused",
@@ -120,7 +120,7 @@ class OptimizerConfig(Section):
     state_dtype: Literal["fp32", "bf16"] | None = Field(
         default=None, description="dtype of the moments; absent: that of the updated weights"
     )
-    beta1: Share = Field(description="decay of the first moment, or momentum")
+    beta1: Share = Field(description="decay of the first moment, or momentum of sgd, which has no state if it is 0")
     momentum: Share = Field(default=0.95, description="muon's momentum; the betas belong to AdamW for the rest")
     beta2: Share = Field(description="decay of the second moment")
     eps: Positive = Field(description="added to the root of the second moment")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from planner.config.model import ModelConfig
-from planner.config.run import RunConfig
+from planner.config.run import OptimizerConfig, RunConfig
 from planner.counts.groups import Key, key_of, rate_and_decay
 from planner.counts.run import Resolved, moments_dtype
 from planner.counts.shape import shape_of
@@ -39,9 +39,9 @@ class OptimizerMemory:
 
 def optimizer_memory(run: Resolved) -> OptimizerMemory:
     """The state of the run's optimizer."""
-    name, itemsize = run.config.optimizer.name, moment_itemsize(run)
+    itemsize = moment_itemsize(run)
     tensors = parameter_tensors(run.config.model)
-    storages = [(size, t.times) for t in tensors for size in state_of_tensor(name, itemsize, t)]
+    storages = [(size, t.times) for t in tensors for size in state_of_tensor(run.config.optimizer, itemsize, t)]
     storages += [(size, 1) for size in shared_state(run.config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
 
@@ -66,16 +66,18 @@ def has_narrow_gradients(recipe: Recipe) -> bool:
     return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
 
 
-def state_of_tensor(optimizer: str, itemsize: int, tensor: ParameterTensor) -> tuple[int, ...]:
+def state_of_tensor(optimizer: OptimizerConfig, itemsize: int, tensor: ParameterTensor) -> tuple[int, ...]:
     """Bytes of each storage of one tensor's state; `itemsize`: that of the moments."""
     size = tensor.count * itemsize
-    kind = _optimizer_of(optimizer, tensor)
+    kind = _optimizer_of(optimizer.name, tensor)
     if kind == "adamw":
         return (COUNTER, size, size)
     if kind == "adamw8bit":
         return _state_8bit(tensor.count)
     if kind == "adafactor":
         return (COUNTER, *_factors(tensor, itemsize))
+    if kind == "sgd" and not optimizer.beta1:
+        return ()  # torch.optim.SGD makes no buffer where momentum is 0
     return (size,)  # lion, sgd and muon keep one moment
 
 

@@ -73,7 +73,7 @@ class Update:
     def _make_state(self, group: Group) -> None:
         """Allocate a group's state, before its first tensor is updated."""
         for tensor in group:
-            for size in state_of_tensor(self.config.optimizer.name, self.moment, tensor):
+            for size in state_of_tensor(self.config.optimizer, self.moment, tensor):
                 self.keep("optimizer", size, tensor.times)
 
     def _one_at_a_time(self, group: Group, each: int) -> None:
@@ -112,7 +112,7 @@ class Update:
         return [self.temporary(self.itemsize * t.count * (1 if self.one_by_one else t.times)) for t in group]
 
     def _sgd(self, way: str, decays: bool, group: Group, first: bool) -> None:
-        """Adds weight decay to a copy of the gradient (not if fused); the first momentum is a copy."""
+        """Adds weight decay to a copy of the gradient (not if fused); the first momentum, if any, is a copy."""
         if way == "for-loop":
             for tensor in group:
                 gradient = self.temporary(self.itemsize * tensor.count) if decays else None

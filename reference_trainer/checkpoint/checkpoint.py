@@ -176,6 +176,8 @@ def load(
     stored = {file: _read_tensors(path / file) for file in (MODEL, OPTIMIZER)}
     weights: dict[str, Tensor] = {name: w.data for name, w in updater.weights.items()}
     _check_tensors(path / MODEL, stored[MODEL], weights)
+    for name in updater.without_state():
+        stored[OPTIMIZER].pop(f"{name}.momentum_buffer", None)  # written by older versions, and never read
     slots = updater.new_state()
     _check_tensors(path / OPTIMIZER, stored[OPTIMIZER], slots)
     for names, target in ((stored[MODEL], weights), (stored[OPTIMIZER], slots)):
@@ -272,7 +274,8 @@ def all_finite(tensor: Tensor) -> Tensor:
 
 def finite_flags(tensors: Mapping[str, Tensor]) -> Tensor:
     """One flag per tensor, [n] bool on their device; the host does not wait for it."""
-    return torch.stack([all_finite(t) for t in tensors.values()])
+    found = [all_finite(t) for t in tensors.values()]
+    return torch.stack(found) if found else torch.ones(0, dtype=torch.bool)
 
 
 def refuse_nonfinite(tensors: Mapping[str, Tensor], owner: str, flags: Tensor | None = None) -> None:

@@ -72,5 +72,7 @@ def _create_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Create the state of the first update; a momentum of 0 gives the same numbers."""
     for group in optimizer.param_groups:
         for p in group["params"]:
-            if p.grad is not None and group["momentum"] != 0 and "momentum_buffer" not in optimizer.state[p]:
+            # an SGD without momentum has no buffer; a Muon always has one
+            wanted = group["momentum"] != 0 or isinstance(optimizer, torch.optim.Muon)
+            if p.grad is not None and wanted and "momentum_buffer" not in optimizer.state[p]:
                 optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

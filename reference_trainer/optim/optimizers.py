@@ -6,7 +6,7 @@
 | adamw8bit | bitsandbytes' AdamW8bit | fused |
 | lion | own | for-loop |
 | adafactor | torch.optim.Adafactor | foreach, for-loop |
-| sgd | torch.optim.SGD; its decay is L2, added to the gradient | fused, foreach, for-loop |
+| sgd | torch.optim.SGD; its decay is L2, added to the gradient; no state without momentum | fused, foreach, for-loop |
 | muon | torch.optim.Muon on the blocks' matrices, torch.optim.AdamW on the rest | AdamW's three |
 """
 
@@ -123,10 +123,17 @@ MAKERS: dict[str, OptimizerMaker] = {
 }
 
 
+def has_no_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it keeps nothing between two updates: an SGD without momentum."""
+    return isinstance(optimizer, torch.optim.SGD) and optimizer.param_groups[0]["momentum"] == 0
+
+
 def initial_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
     """The state of `p` before its first update, as `optimizer` creates it; a checkpoint is loaded into it."""
     if isinstance(optimizer, own_optimizers.PerTensorOptimizer):
         return optimizer.initial_state(p)
+    if has_no_state(optimizer):
+        return {}
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
         return {"momentum_buffer": torch.zeros_like(p)}
     if isinstance(optimizer, torch.optim.Adafactor):

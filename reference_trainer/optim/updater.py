@@ -21,7 +21,7 @@ from planner.config.run import RunConfig
 from planner.counts.run import moments_dtype, recipe_of
 from reference_trainer.model.roles import parameter_roles
 from reference_trainer.optim.conditional_step import conditional_step, decides_on_host
-from reference_trainer.optim.optimizers import initial_state, optimizers_for, set_lr
+from reference_trainer.optim.optimizers import has_no_state, initial_state, optimizers_for, set_lr
 
 
 class Updater:
@@ -153,6 +153,10 @@ class Updater:
             held = optimizer.state.get(w) or initial_state(optimizer, w)
             found |= {f"{name}.{key}": value for key, value in _stored(held).items()}
         return found | self._scale_tensors()
+
+    def without_state(self) -> list[str]:
+        """The names of tensors whose optimizer keeps no state, of which older checkpoints hold a momentum of zeros."""
+        return [name for name, optimizer, _ in self._optimizer_of_each() if has_no_state(optimizer)]
 
     def new_state(self) -> dict[str, Tensor]:
         """A new state with the names of `state`, used from now on; a checkpoint is copied into it."""

@@ -35,7 +35,7 @@ def config_of(**flags: str) -> RunConfig:
 def per_parameter(tensor: ParameterTensor, **flags: str) -> float:
     """Bytes of state per parameter, the counters of updates left out."""
     config = config_of(**flags)
-    found = state_of_tensor(config.optimizer.name, moment_itemsize(resolve(config)), tensor)
+    found = state_of_tensor(config.optimizer, moment_itemsize(resolve(config)), tensor)
     return sum(size for size in found if size > 4) / tensor.count
 
 
@@ -45,6 +45,7 @@ def test_3_9_bytes_of_state_per_parameter() -> None:
     assert per_parameter(MATRIX, optimizer="lion") == 4
     assert per_parameter(MATRIX, optimizer="adafactor") * COUNT == 4 * (4096 + 1024)
     assert per_parameter(MATRIX, optimizer="sgd") == 4
+    assert per_parameter(MATRIX, optimizer="sgd", momentum="0") == 0
     assert per_parameter(MATRIX, optimizer="muon") == 4
 
 

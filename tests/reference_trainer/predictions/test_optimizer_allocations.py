@@ -173,6 +173,47 @@ def test_updates_of_a_model_with_experts_on_real_tensors(way: tuple[str, str], r
         assert abs(predicted - seen) <= SCALARS
 
 
+# every key of [optimizer] with other values than those of `config_of`: which of them change an update's bytes?
+OTHER_VALUES: dict[str, tuple[object, ...]] = {
+    "beta1": (0.0,), "beta2": (0.0,), "momentum": (0.0,), "eps": (1e-3,), "weight_decay": (0.0,),
+    "clip_norm": (None,), "clip_value": (0.1,), "groups": ([{"match": "*.bias", "weight_decay": 1.0}],),
+    "state_dtype": ("bf16",),
+}  # fmt: skip
+CHOSEN_BY_WAY = ("name", "implementation")
+CHANGES_STATE = {("sgd", "beta1"), ("lion", "state_dtype"), ("adamw", "state_dtype")}
+
+
+def test_every_key_of_the_optimizer_is_among_the_cases() -> None:
+    assert {*OTHER_VALUES, *CHOSEN_BY_WAY} == set(OptimizerConfig.model_fields)
+
+
+@pytest.mark.parametrize("key", OTHER_VALUES)
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_what_each_key_does_to_the_bytes_of_an_update(way: tuple[str, str], key: str) -> None:
+    """On real tensors; the state is changed by the keys of CHANGES_STATE, and by no other."""
+    name, implementation = way
+    if key == "state_dtype" and implementation != "for-loop":
+        pytest.skip("only our own one-tensor-at-a-time updates have it")
+    if key == "state_dtype" and name not in ("adamw", "lion"):
+        pytest.skip("it has state in the weights' type only")
+    plain = config_of("gpt2", "fp32", {"name": name, "implementation": implementation}, layers=1)
+    for value in OTHER_VALUES[key]:
+        changed = plain.optimizer.model_dump() | {key: value}
+        config = plain.model_copy(update={"optimizer": OptimizerConfig.model_validate(changed)})
+        for predicted, seen in zip(simulated_updates(config), pytorch_updates(config), strict=True):
+            assert abs(predicted - seen) <= SCALARS
+        other = optimizer_memory(resolve(config)).state_bytes != optimizer_memory(resolve(plain)).state_bytes
+        assert other == ((name, key) in CHANGES_STATE)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("way", IMPLEMENTATIONS["sgd"])
+def test_peak_of_sgd_without_momentum(recipe: str, way: str) -> None:
+    config = config_of("gpt2", recipe, {"name": "sgd", "implementation": way, "beta1": 0.0})
+    assert optimizer_memory(resolve(config)).state_bytes == 0
+    assert_matches_pytorch(config)
+
+
 def test_implementations_differ_and_so_do_their_simulations() -> None:
     """The comparison can fail: three implementations of AdamW have three peaks."""
     ways = IMPLEMENTATIONS["adamw"]

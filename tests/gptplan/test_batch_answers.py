@@ -100,7 +100,7 @@ def test_3_6_both_rules_stop_at_the_critical_batch(call: Call) -> None:
     assert beyond["linear_bounded"] == beyond["square_root_bounded"] == 3e-4
 
 
-def test_the_critical_batch_takes_twice_the_steps_of_the_fewest() -> None:
+def test_no_batch_above_the_critical_one_raises_the_rate() -> None:
     assert batch_of_the_rate(7, 5) == 5 and batch_of_the_rate(3, 5) == 3
     assert critical_batch(1.0, 2e8, 0.21) == 2e8
 

@@ -15,6 +15,7 @@ import typer
 
 from gptplan import __version__
 from gptplan.flags import refuse_old_command, refuse_other_names, with_shared_flags
+from gptplan.os_signals import quiet_signals
 from gptplan.standard_streams import guarded_streams, unguarded
 from planner.errors import PlanError
 
@@ -83,7 +84,7 @@ def _flags_of(app: Any, command: str) -> frozenset[str]:
 
 def main() -> None:
     """Run the program; a user's mistake is one message on stderr and exit code 2."""
-    with guarded_streams():
+    with guarded_streams(), quiet_signals(sys.argv[1] if len(sys.argv) > 1 else ""):
         _main()
 
 

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from planner.counts.run import tokens_per_step
+from planner.counts.schedule_change import schedule_change
 from planner.errors import FileError, PlanError
 from planner.log import Log
 from planner.units import LOSS_DIGITS, format_number
-from reference_trainer.checkpoint.atomic import newest_valid
+from reference_trainer.checkpoint.atomic import list_checkpoints, newest_valid
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import delete_after
 from reference_trainer.checkpoint.saver import Saver, SaveReport
@@ -98,6 +99,9 @@ def _load(job: RunningJob, path: Path) -> int:
     """The step of a checkpoint, after loading its weights, optimizer state, spike-guard window and progress."""
     extra, new_schedule = job.context.spike_guard.tensors(), job.options.new_schedule
     loaded = load(path, job.context.optimizer, _state(job, 0), extra, job.log, new_schedule)
+    jump = schedule_change(loaded.settings, job.context.config, loaded.step + 1) if new_schedule else None
+    if jump is not None:
+        job.log(jump)
     known = {f.name for f in fields(EvaluationProgress)}
     job.progress = EvaluationProgress(**{key: value for key, value in loaded.progress.items() if key in known})  # type: ignore[arg-type]
     if "evaluated_step" not in loaded.progress:  # of an older version: whatever was due is taken for done
@@ -200,6 +204,9 @@ def _stop_if_diverged(job: RunningJob, result: StepResult) -> None:
     except PlanError as error:
         job.diverged = True
         job.directory.event("diverged", step=step, message=error.what)
+        if not job.saved_step and not list_checkpoints(job.directory.checkpoints):
+            error.why = "none of these updates was applied, but no checkpoint was written: nothing can be resumed"
+            error.remedy = "start again with a lower --peak-lr or a longer warm-up, and with --checkpoint-every STEPS"
         raise
     job.progress.nonfinite_in_a_row = job.nonfinite_counter.in_a_row
 

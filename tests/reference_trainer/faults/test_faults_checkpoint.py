@@ -155,6 +155,8 @@ def test_fault_17_a_new_schedule_on_request(finished: Finished, tiny: MakeConfig
     result, said = finished.resume(out, tiny(steps=6), new_schedule=True)
     assert result.finished and result.steps_done == 6 and len(result.losses) == 2
     assert "warned: training.steps was 4, is now 6" in "\n".join(said)
+    (jump,) = [line for line in said if "learning rate jumps" in line]
+    assert f"at step 5 the learning rate jumps from 0.0003 to {result.rates[0][1]:.3g}, " in jump
     assert [step for step, _ in result.rates] == [5, 6] and result.rates[0][1] > 3e-4  # above the floor once more
 
 

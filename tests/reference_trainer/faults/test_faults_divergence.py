@@ -40,6 +40,19 @@ def test_fault_42_a_run_that_diverged_has_its_report(
     assert (tmp_path / "run/post-mortem.md").exists() and (tmp_path / "run/comparison.json").exists()
 
 
+def test_fault_42_a_run_that_diverged_without_a_checkpoint_says_so(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garbage(monkeypatch, {4 * n for n in range(3, 8)}, math.nan)  # steps 4 to 8
+    with pytest.raises(PlanError, match="not finite in 3 steps in a row") as caught:
+        train(tiny(checkpoint_every=None))
+    assert not list((tmp_path / "run/checkpoints").glob("step-*"))
+    assert "no checkpoint was written" in caught.value.why and "--checkpoint-every" in caught.value.remedy
+    with pytest.raises(PlanError) as caught:
+        train(tiny(), "saved")
+    assert "the last checkpoint are still finite" in caught.value.why
+
+
 def test_fault_42_a_last_loss_that_is_not_finite_is_null(
     tiny: MakeConfig, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

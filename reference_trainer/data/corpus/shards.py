@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -56,6 +58,10 @@ class Shards:
         """The tokens from `begin` to `end`, not copied."""
         return Shards([part[a:b] for part, a, b in self._overlaps(begin, end)] or [self.parts[0][:0]])
 
+    def parts_between(self, begin: int, end: int) -> list[Array]:
+        """The rows that hold the tokens from `begin` to `end`."""
+        return [part for part, _, _ in self._overlaps(begin, end)]
+
     def _overlaps(self, begin: int, end: int) -> Iterator[tuple[Array, int, int]]:
         number = max(0, bisect.bisect_right(self.starts, begin) - 1)
         while number < len(self.parts) and self.starts[number] < end:
@@ -78,6 +84,21 @@ def joined(pieces: Sequence[Array]) -> Array:
 def slice_tokens(tokens: TokenArray, begin: int, end: int) -> TokenArray:
     """A view of the tokens from `begin` to `end`."""
     return tokens.slice_tokens(begin, end) if isinstance(tokens, Shards) else tokens[begin:end]
+
+
+def refuse_shrunk(tokens: TokenArray, begin: int, end: int) -> None:
+    """Raises DataError if a mapped file with these tokens is shorter than it was: reading would kill the process."""
+    for part in tokens.parts_between(begin, end) if isinstance(tokens, Shards) else [tokens]:
+        if isinstance(part, np.memmap) and isinstance(part.filename, Path | str):
+            # a slice has the offset and the map of the whole; numpy shows the map's length nowhere else
+            mapped = part.offset - part.offset % mmap.ALLOCATIONGRANULARITY + len(cast(Any, part)._mmap)
+            size = os.stat(part.filename).st_size
+            if size < mapped:
+                raise DataError(
+                    f"{str(part.filename)!r} has been cut short since it was opened",
+                    why=f"it had {mapped} bytes, and has {size}",
+                    remedy="bring the file back as it was, then continue with --resume",
+                )
 
 
 def is_scanned_fully(tokens: TokenArray) -> bool:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner.config.run import RunConfig
 from planner.errors import DataError
 from reference_trainer.data.corpus.formats import header
-from reference_trainer.data.samples import open_data
+from reference_trainer.data.samples import batch, open_data
 
 TOKENS = np.arange(100, dtype="<u2")
 GOOD = header(100, "<u2") + TOKENS.tobytes()
@@ -127,3 +128,21 @@ def test_fault_16_two_bytes_for_a_vocabulary_of_more(tmp_path: Path) -> None:
             open_data(tmp_path / "train.bin", 128_256, 16)
     (tmp_path / "train.bin").write_bytes(header(100, "<u4") + TOKENS.astype("<u4").tobytes())
     open_data(tmp_path / "train.bin", 128_256, 16)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("hold_out", [False, True])
+def test_fault_45_a_file_that_is_cut_while_it_is_mapped(
+    tmp_path: Path, tiny: Callable[..., RunConfig], shards: int, hold_out: bool
+) -> None:
+    """Reading past the end of a mapped file is SIGBUS, which no Python catches: it would end this test run."""
+    tokens = np.zeros(40_000, "<u2")
+    for number in range(shards):
+        (tmp_path / f"x_train_{number}.bin").write_bytes(header(len(tokens), "<u2") + tokens.tobytes())
+    data = open_data(tmp_path, 200, 32, hold_out=hold_out)
+    batch(data, tiny(seq=32), 0, 4)
+    for number in range(shards):
+        os.truncate(tmp_path / f"x_train_{number}.bin", 2000)
+    with pytest.raises(DataError, match=r"x_train_\d\.bin' has been cut short") as caught:
+        batch(data, tiny(seq=32), 4, 400)
+    assert caught.value.why == "it had 81024 bytes, and has 2000" and "--resume" in caught.value.remedy

@@ -148,9 +148,33 @@ def test_a_larger_card_is_not_asked_for_where_a_change_costs_nothing(flags: dict
     config = draft(Flags(tokens="1B", **flags), as_of="2026-11-21", version="0")
     plan = estimate(config, replay=True)
     remedy = remedy_of(plan)
-    assert plan.memory.fits is False and "--loss-kind fused" in remedy and remedy.endswith("no slower")
+    assert plan.memory.fits is False and "--loss-kind fused" in remedy and "longer" not in remedy
+    assert remedy.endswith("the time that --loss-kind costs is not predicted")
     after = typed_over(config, remedy).memory
     assert after.fits and f"needs {format_bytes(needed_bytes(after))} of {format_bytes(after.usable_bytes)}" in remedy
+
+
+@pytest.mark.parametrize("gpu, micro_batch", [("a100-40gb", "14"), ("a100-80gb", "53"), ("h100-80gb", "52")])
+def test_expandable_segments_come_first_where_they_alone_make_it_fit(gpu: str, micro_batch: str) -> None:
+    """GPT-2 XL, recomputed: it does not fit by the gaps between segments alone."""
+    flags = {"model": "gpt2-xl", "gpu": gpu, "seq": "1024", "micro_batch": micro_batch}
+    config = draft(Flags(tokens="1B", activation_checkpointing="full", **flags), as_of="2026-11-21", version="0")
+    plan = estimate(config, replay=True)
+    remedy = remedy_of(plan)
+    assert plan.memory.fits is False
+    assert remedy.startswith("--allocator expandable needs ") and remedy.endswith(", no slower")
+    after = typed_over(config, remedy).memory
+    assert after.fits and after.peak_requested_bytes == plan.memory.peak_requested_bytes
+
+
+def test_what_is_not_priced_is_not_called_free() -> None:
+    run = resolve(planned())
+    priced = FittingChange(run, ("--allocator expandable",), 0, 1.0)
+    unpriced = FittingChange(run, ("--loss-kind fused",), 0, 1.0)
+    both = FittingChange(run, ("--loss-kind chunked", "--activation-checkpointing full"), 0, 1.25)
+    assert priced.price == "no slower" and priced.unpredicted == ()
+    assert unpriced.price == "the time that --loss-kind costs is not predicted"
+    assert both.price == "a step takes about 25 % longer, and what --loss-kind costs"
 
 
 SIZES = [("125M", "64"), ("350M", "32"), ("350M", "128"), ("1.3B", "8"), ("1.3B", "16"), ("2B", "4"), ("2.7B", "2")]

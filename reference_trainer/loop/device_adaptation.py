@@ -10,24 +10,31 @@ from planner.errors import PlanError
 from planner.inputs.profile_cache import cached_profile, profile_path, save_profile
 from planner.log import Log
 from planner.step_time.kernels import bf16_is_faster
-from reference_trainer.measure.calibrate import is_current, measure_profile
+from reference_trainer.measure.calibrate import NOISY, is_current, is_noisy, measure_profile
 
 CALIBRATION_SECONDS = 15.0
+NOT_KEPT: dict[str, dict[str, object]] = {}  # profiles from a busy machine, which serve this process alone
 
 
 def adapt_to_device(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
     """The config with this machine's hardware and profile, and another recipe if nobody chose one and it is better."""
     if device.type != "cpu":
         return _on_gpu(config, device, log)
-    profile = cached_profile(CPU, log)
+    profile = NOT_KEPT.get(CPU) or cached_profile(CPU, log)
     if profile is None or not is_current(profile):
         log(f"this machine has no current profile: measuring its kernels first (saved in {profile_path(CPU)})")
         profile = measure_profile(CPU, CALIBRATION_SECONDS, log)
-        save_profile(profile, profile_path(CPU))
+        if is_noisy(profile):
+            log(f"the machine was busy (noise above {NOISY:.0%}): this profile serves this run alone and is not kept")
+            NOT_KEPT[CPU] = profile
+        else:
+            save_profile(profile, profile_path(CPU))
     hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
     changed = config.model_copy(update={"hardware": hardware, "profile": profile})
     assumed = {a.key for a in config.provenance.assumptions}
-    if "recipe" in assumed and config.training.recipe == "mixed-bf16" and not bf16_is_faster(profile):
+    undecided = "recipe" in assumed and config.training.recipe == "mixed-bf16"
+    # a noisy profile decides nothing: the run keeps the type that its config names
+    if undecided and not is_noisy(profile) and not bf16_is_faster(profile):
         log("fp32 matmuls are faster than bf16 on this CPU: training in fp32")
         changed = _with_recipe(changed, "fp32", "fp32 matmuls are faster than bf16 in the profile")
     return changed

@@ -40,6 +40,11 @@ UNKNOWN_NOISE = 0.5  # where the time box allowed one round only: a guess, on th
 MIN_SECONDS = 1e-9  # a difference of two times is at least this
 
 
+def is_noisy(profile: dict[str, object]) -> bool:
+    """Whether a profile was taken on a busy machine: its relative noise is above NOISY."""
+    return float(str(profile["relative_noise"])) > NOISY
+
+
 def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambda line: None) -> dict[str, object]:
     """Time the kernels of a training step on `device`; a dict that JSON and TOML can hold.
 

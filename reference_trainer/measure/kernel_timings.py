@@ -109,7 +109,8 @@ def _layer_norm(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
 
 
 def _rms_norm(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:
-    return _RMSNormFunction.apply, [pool.random(dtype, *sizes), pool.random(dtype, sizes[1])]
+    operands = [pool.random(dtype, *sizes), pool.random(dtype, sizes[1])]
+    return lambda x, weight: _RMSNormFunction.apply(x, weight, NORM_EPS), operands  # type: ignore[no-untyped-call]
 
 
 def _gelu(pool: TensorPool, dtype: str, sizes: _Sizes) -> _Operands:

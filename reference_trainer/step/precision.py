@@ -69,6 +69,12 @@ def _refuse_runtime(config: RunConfig, device: torch.device) -> None:
             why="it has no kernels of Megatron-Core or Transformer Engine; this runtime is for planning only",
             remedy='use runtime = "eager", "autocast" or "compiled" under [training]',
         )
+    if config.training.runtime == "compiled" and config.model.moe is not None:
+        raise ConfigError(
+            'the reference trainer does not run experts with runtime = "compiled"',
+            why="the tokens of each expert change with every batch, and each change would compile the step again",
+            remedy='use runtime = "eager" or "autocast" under [training]',
+        )
     if config.training.runtime == "compiled" and not _can_compile(device):
         missing = "a C++ compiler (g++ or clang++, or the one that CXX names)" if device.type == "cpu" else "Triton"
         raise PlanError(

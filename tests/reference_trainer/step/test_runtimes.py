@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from planner.config.model import RopeScalingConfig
+from planner.config.model import MoeConfig, RopeScalingConfig
 from planner.errors import ConfigError, PlanError
 from reference_trainer.step import precision
 from reference_trainer.step.precision import refuse_unrunnable
@@ -26,6 +26,14 @@ def test_rotary_angles_that_the_trainer_lacks_are_refused_by_name(tiny: MakeConf
     refuse_unrunnable(tiny(position="rotary", rope_scaling=linear), CPU)
     with pytest.raises(ConfigError, match=r'rope_scaling\.kind = "yarn"'):
         refuse_unrunnable(tiny(position="rotary", rope_scaling=yarn), CPU)
+
+
+def test_compiled_experts_are_refused_by_name(tiny: MakeConfig) -> None:
+    experts = MoeConfig(experts=4, top_k=2, expert_ffn=24)
+    refuse_unrunnable(tiny(moe=experts), CPU)
+    with pytest.raises(ConfigError, match="does not run experts") as caught:
+        refuse_unrunnable(tiny(moe=experts, runtime="compiled"), CPU)
+    assert "compile the step again" in caught.value.why
 
 
 def test_no_compiler_is_one_message(tiny: MakeConfig) -> None:

@@ -26,8 +26,8 @@ def last_step_of(config: RunConfig, options: RunOptions) -> int:
             why="the same config on one device would train with another batch size",
             remedy="plan with --gpus 1 (more accumulation gives the same batch), or train it with another framework",
         )
-    steps = steps_of(config)
-    if steps < 1:
+    steps, tokens = steps_of(config), config.training.tokens
+    if steps < 1 or (tokens is not None and tokens < tokens_per_step(config)):
         raise ConfigError(
             f"{config.training.tokens} tokens are fewer than one optimizer step needs: {tokens_per_step(config)}",
             remedy="plan with more tokens or a smaller batch",

@@ -37,7 +37,7 @@ EDITS = {
     "date for text": (r'as_of = ".*?"', "as_of = 2026-01-01", ("provenance.as_of",)),
     "negative": (r"seq = \d+", "seq = -4", ("training.seq", "-4")),
     "nan": (r"peak_lr = \S+", "peak_lr = nan", ("schedule.peak_lr", "nan")),
-    "infinite": (r"eps = \S+", "eps = inf", ("optimizer.eps",)),
+    "infinite": (r"\neps = \S+", "\neps = inf", ("optimizer.eps",)),
     "too large": (r"vocab = \d+", "vocab = 10_000_000_000_000_000_000", ("model.vocab",)),
     "5,000 digits": (r"vocab = \d+", "vocab = " + "9" * 5000, ("not TOML",)),
     "version 2": (r"schema_version = 1", "schema_version = 2", ("schema_version is 2", "reads 1")),
@@ -188,7 +188,7 @@ RUNS = {
 TRAINED = {
     "run.toml --out x --data nowhere": ("nowhere",),
     "run.toml --out x --device tpu": ("tpu", "cpu"),
-    "run.toml --out taken": ("taken already contains a run", "--resume taken"),
+    "run.toml --out taken": ("taken is not empty", "another --out"),
     "run.toml --out run.toml": ("run.toml",),
 }
 

@@ -46,7 +46,7 @@ def test_the_unit_stands_in_the_title_or_in_the_number_but_not_in_both(plan: Pla
 def test_the_headline_ends_with_memory_and_steps_and_marks_what_is_not_settled(plan: Plan) -> None:
     settled, early = dict(headline(plan, settled=True)), dict(headline(plan, settled=False))
     assert list(settled) == [*(f.label for f in figures(plan) if f.key in HEADLINE), "memory", "steps"]
-    assert settled["memory"].endswith(f"peak in {plan.memory.peak_phase}") and " of 80 GiB" in settled["memory"]
+    assert settled["memory"].endswith(f"peak in {plan.memory.peak_phase}") and " of 79.1 GiB" in settled["memory"]
     assert "…" not in settled["memory"] and "…" in early["memory"]
     assert settled["time"].startswith(format_duration(plan.time.seconds.value))
 

@@ -77,6 +77,19 @@ class Terminal:
             pass
         return self.process.wait(timeout=max(1.0, self._deadline - time.monotonic()))
 
+    def interrupted(self) -> int:
+        """Press Ctrl-C until the child ends, as a person does; its exit code.
+
+        CPython's input() sees a signal that comes between its prompt and its read only after the next key or signal.
+        """
+        self.process.send_signal(signal.SIGINT)
+        while True:
+            ready, _, _ = select.select([self._descriptor], [], [], 2.0)
+            if not ready and time.monotonic() < self._deadline:
+                self.process.send_signal(signal.SIGINT)
+            elif not self._read():
+                return self.process.wait(timeout=max(1.0, self._deadline - time.monotonic()))
+
     def _read(self) -> bool:
         """Whether something was read; not if the child closed its terminal."""
         ready, _, _ = select.select([self._descriptor], [], [], max(0.0, self._deadline - time.monotonic()))

@@ -26,7 +26,8 @@ from planner.config.run import RunConfig
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import estimate
-from reference_trainer.data.corpus.formats import SHARD_MAGICS
+from reference_trainer.data.corpus.formats import header
+from reference_trainer.data.corpus.sources import UINT16_VALUES
 from reference_trainer.step.step import numerics
 
 _GPT2 = {"model": "gpt2", "pad_vocab": "64", "seq": "1024", "micro_batch": "16", "accumulation": "1"}
@@ -69,15 +70,11 @@ def config_of(words: dict[str, str], gpu: str) -> RunConfig:
 
 def tokens_file(folder: Path, vocab: int) -> Path:
     """Random tokens with llm.c's header, of two or four bytes as the vocabulary needs."""
-    magic, (version, kind) = next(
-        row for row in SHARD_MAGICS.items() if row[1][1] == ("<u2" if vocab <= 65536 else "<u4")
-    )
+    kind = "<u2" if vocab <= UINT16_VALUES else "<u4"
     path = folder / f"tokens{kind[1:]}.bin"
     if not path.exists():
-        words = np.zeros(256, dtype="<i4")
-        words[:3] = magic, version, _TOKENS
         ids = np.random.default_rng(1).integers(0, min(vocab, 50_000), _TOKENS).astype(kind)
-        path.write_bytes(words.tobytes() + ids.tobytes())
+        path.write_bytes(header(_TOKENS, kind) + ids.tobytes())
     return path
 
 

@@ -8,18 +8,13 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, DataPath, DeviceName
 
 
 def lr_find(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to test.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
-    ] = None,
+    data: DataPath = None,
+    device: DeviceName = None,
     low: Annotated[str, typer.Option("--from", metavar="RATE", help="Learning rate of the first step.")] = "1e-7",
     high: Annotated[str, typer.Option("--to", metavar="RATE", help="Learning rate of the last step.")] = "1e-1",
     steps: Annotated[str, typer.Option("--steps", metavar="N", help="Number of steps.")] = "100",

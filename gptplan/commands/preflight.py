@@ -7,18 +7,13 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, DataPath, DeviceName
 
 
 def preflight(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to check.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
-    ] = None,
+    data: DataPath = None,
+    device: DeviceName = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="RUN_DIR", help="Directory of the planned run; its disk is checked.")
     ] = Path(),

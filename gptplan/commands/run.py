@@ -7,20 +7,15 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, DataPath, DeviceName
 
 
 def run(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to train.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN_DIR", help="Directory of the new run.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Continue this run.")] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
-    ] = None,
+    device: DeviceName = None,
+    data: DataPath = None,
     tokenizer: Annotated[
         str,
         typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Tokenizer for text that is not prepared."),

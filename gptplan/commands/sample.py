@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, DeviceName
 
 
 def sample(
@@ -37,9 +37,7 @@ def sample(
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", metavar="NAME", help="Tokenizer of the data, if it is not bytes.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")
-    ] = None,
+    device: DeviceName = None,
     json: AsJson = False,
 ) -> None:
     """Generate text from a checkpoint; the same seed gives the same text.

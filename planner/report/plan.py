@@ -10,7 +10,7 @@ from planner.interval import Interval
 from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
-from planner.report.text import BASES, COMPONENT_NAMES, WIDTH, Page, sections_text, why_fits_is_unknown
+from planner.report.text import BASES, COMPONENT_NAMES, VERDICTS, WIDTH, Page, sections_text, why_fits_is_unknown
 from planner.units import (
     CHOSEN,
     format_bytes,
@@ -202,12 +202,12 @@ def _memory(plan: Plan, page: Page) -> str:
 def _verdict(m: Memory) -> tuple[str, str]:
     """Whether it fits, with the bytes, as in the finding."""
     if m.fits is None:
-        return "? unknown", why_fits_is_unknown(m)
+        return VERDICTS[None], why_fits_is_unknown(m)
     needs = f"needs {' of '.join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))}"
     if m.device_used_bytes is None:
-        return "✓ fits" if m.fits else "✗ does not fit", f"the step's tensors: {needs}"
+        return VERDICTS[m.fits], f"the step's tensors: {needs}"
     how = "simulated allocator" if m.fits_by == BY_REPLAY else "allocator estimated by a rule:"
-    return "✓ fits" if m.fits else "✗ does not fit", f"{how} {needs}, CUDA context included"
+    return VERDICTS[m.fits], f"{how} {needs}, CUDA context included"
 
 
 def _schedule(plan: Plan, page: Page) -> str:

@@ -12,6 +12,7 @@ from planner.memory.device import BY_STATE
 
 LABEL = 26
 WIDTH = 110
+VERDICTS = {True: "✓ fits", False: "✗ does not fit", None: "? unknown"}  # by Memory.fits
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
 NARROWEST_CELL = 24  # columns; a narrower cell gets its own lines
 SEARCHING = "… searching for the cheapest change that fits"

@@ -6,15 +6,17 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from planner.config.loop import EvaluationConfig
 from planner.config.model import ModelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunConfig, ScheduleConfig, TrainingConfig
+from reference_trainer.data.samples import open_data
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.step.options import RunOptions
 from reference_trainer.train import run
@@ -138,3 +140,18 @@ def train(tmp_path: Path, text: Path) -> Train:
         return run(config, tmp_path / name, RunOptions(**chosen), (said if said is not None else []).append)
 
     return call
+
+
+def evaluated(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"evaluation": EvaluationConfig(**changes)})
+
+
+@pytest.fixture
+def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text serves as its own validation part."""
+
+    def with_part(*args: Any, **_: Any) -> Any:
+        data = open_data(*args)
+        return replace(data, validation=data)
+
+    monkeypatch.setattr("reference_trainer.loop.evaluation.open_data", with_part)

@@ -6,11 +6,12 @@ from textual.content import Content
 from textual.reactive import var
 
 from planner.analysis.headline import headline
+from planner.report.text import VERDICTS
 from tui.session import View
 from tui.widgets.text import Text
 
 _LABEL_COLUMNS = 7
-_VERDICTS = {True: ("✓ fits", "$success"), False: ("✗ does not fit", "$error"), None: ("? unknown", "$warning")}
+_COLOURS = {True: "$success", False: "$error", None: "$warning"}
 
 
 class Headline(Text):
@@ -27,9 +28,10 @@ class Headline(Text):
         if view is None:
             return
         self.set_class(view.stale, "-stale")
-        words, colour = _VERDICTS[view.result.plan.memory.fits]
+        fits = view.result.plan.memory.fits
         marks = ("" if view.result.settled else " …") + (" · ! last valid result" if view.stale else "")
-        first = Content.assemble((words, f"bold {colour}"), marks + (" · pinned: see Summary" if view.pinned else ""))
+        pinned = " · pinned: see Summary" if view.pinned else ""
+        first = Content.assemble((VERDICTS[fits], f"bold {_COLOURS[fits]}"), marks + pinned)
         lines = [
             Content.assemble((f"{label:<{_LABEL_COLUMNS}}", "dim"), value)
             for label, value in headline(view.result.plan, view.result.settled)

@@ -36,13 +36,7 @@ def texts(file: Path, text_key: str) -> Iterator[tuple[int, bytes]]:
                         )
                     yield row, value.encode()
     except (arrow.ArrowException, OSError, UnicodeError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise DataError(
-            f"{str(file)!r} is damaged",
-            why=f"after row {row} it cannot be read: {str(error).splitlines()[0]}",
-            remedy="copy or download it again",
-        ) from error
+        raise _damaged(file, f"after row {row} it cannot be read", error) from error
 
 
 def column_bytes(file: Path, text_key: str) -> int:
@@ -55,13 +49,18 @@ def column_bytes(file: Path, text_key: str) -> int:
             columns = [group.column(number) for group in groups for number in range(group.num_columns)]
             return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == text_key)
     except (arrow.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise DataError(
-            f"{str(file)!r} is damaged",
-            why=f"its description at its end cannot be read: {str(error).splitlines()[0]}",
-            remedy="copy or download it again",
-        ) from error
+        raise _damaged(file, "its description at its end cannot be read", error) from error
+
+
+def _damaged(file: Path, where: str, error: Exception) -> DataError:
+    """The message about a damaged file. Raises the error itself where the file cannot be opened at all."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        raise error
+    return DataError(
+        f"{str(file)!r} is damaged",
+        why=f"{where}: {str(error).splitlines()[0]}",
+        remedy="copy or download it again",
+    )
 
 
 def _arrow(file: Path) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,14 @@ import pytest
 
 from planner.config.loop import EvaluationConfig
 from planner.config.run import RunConfig
-from reference_trainer.data.samples import open_data
 from reference_trainer.loop import eval_command
 from reference_trainer.loop import job as loop_job
 from reference_trainer.loop.eval_command import CommandResult
 from tests.reference_trainer.run_records import events
 from tests.reference_trainer.step.spikes import MakeConfig, Train, garbage, guarded
 
+pytestmark = pytest.mark.usefixtures("held_out")
 LOSSES = (3.0, 2.0, 2.5, 2.25, 1.0)  # the third and fourth are not better: a patience of 2 ends the run
-
-
-@pytest.fixture(autouse=True)
-def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text serves as its own validation part."""
-
-    def with_part(*args: Any, **_: Any) -> Any:
-        data = open_data(*args)
-        return replace(data, validation=data)
-
-    monkeypatch.setattr("reference_trainer.loop.evaluation.open_data", with_part)
 
 
 class Evaluations:

@@ -8,21 +8,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from planner.config.loop import EvaluationConfig
 from planner.config.run import RunConfig
 from planner.errors import PlanError
-from reference_trainer.data.samples import open_data
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.model.gpt import GPT
 from reference_trainer.step.step import train_step
+from tests.reference_trainer.conftest import evaluated
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -30,21 +28,6 @@ Train = Callable[..., RunResult]
 
 def checkpoints(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "checkpoints").iterdir())
-
-
-def evaluated(config: RunConfig, **changes: Any) -> RunConfig:
-    return config.model_copy(update={"evaluation": EvaluationConfig(**changes)})
-
-
-@pytest.fixture
-def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text serves as its own validation part."""
-
-    def with_part(*args: Any, **_: Any) -> Any:
-        data = open_data(*args)
-        return replace(data, validation=data)
-
-    monkeypatch.setattr("reference_trainer.loop.evaluation.open_data", with_part)
 
 
 @pytest.mark.usefixtures("held_out")

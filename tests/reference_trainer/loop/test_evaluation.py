@@ -6,36 +6,19 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from planner.config.loop import EvaluationConfig
-from planner.config.run import RunConfig
 from planner.errors import ConfigError
 from reference_trainer.data.samples import open_data
 from reference_trainer.loop.evaluation import EvaluationProgress, evaluate, passes_of, refuse_unevaluated
 from reference_trainer.loop.startup import build
+from tests.reference_trainer.conftest import evaluated
 from tests.reference_trainer.run_records import events
 from tests.reference_trainer.step.spikes import MakeConfig, Train
 
 CPU = torch.device("cpu")
-
-
-def evaluated(config: RunConfig, **changes: Any) -> RunConfig:
-    return config.model_copy(update={"evaluation": EvaluationConfig(**changes)})
-
-
-@pytest.fixture
-def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text serves as its own validation part."""
-
-    def with_part(*args: Any, **_: Any) -> Any:
-        data = open_data(*args)
-        return replace(data, validation=data)
-
-    monkeypatch.setattr("reference_trainer.loop.evaluation.open_data", with_part)
 
 
 def test_an_evaluation_is_the_mean_over_the_same_samples(tiny: MakeConfig, text: Path) -> None:

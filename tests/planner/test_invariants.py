@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from planner.analysis.findings import findings
@@ -110,6 +110,7 @@ def test_length_time_and_cost_come_from_the_same_whole_steps(seed: int) -> None:
 
 @MANY
 @given(SEEDS)
+@example(35)  # a small model at 8,192 tokens on an L4: above 100 % by the convention of full attention
 def test_each_number_is_finite_in_its_interval_and_possible(seed: int) -> None:
     plan = plan_of(seed)
     for interval in intervals(plan):
@@ -118,7 +119,10 @@ def test_each_number_is_finite_in_its_interval_and_possible(seed: int) -> None:
     assert all(math.isfinite(number) for number in numbers(document(plan, findings(plan))))
     mfu, hfu = plan.throughput.mfu.value, plan.throughput.hfu
     if mfu is not None and hfu is not None:
-        assert 0 < mfu <= hfu and mfu <= 1
+        assert 0 < mfu <= hfu
+        # MFU counts attention in full; what a causal kernel really does may not exceed the card's peak
+        assert mfu * plan.flops.per_token_model_causal / plan.flops.per_token_model <= 1 + 1e-9
+        assert (mfu > 1) == any(f.code == "mfu_above_one" for f in findings(plan))
     assert all(0 <= point.lr <= plan.schedule.peak_lr for point in plan.schedule.points)
     assert 0 <= plan.batch.warmup_steps <= plan.batch.steps
 

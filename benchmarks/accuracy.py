@@ -1,11 +1,13 @@
-"""Predicted memory against published measurements.
+"""Predicted memory, speed and GPU-hours against published measurements.
 
-    python -m benchmarks.accuracy [--memory FILE] [--rows] [--json]
+    python -m benchmarks.accuracy [--memory FILE | --throughput FILE | --gpu-hours FILE] [--rows] [--json]
 
-FILE is a CSV with the columns of benchmarks/data/memory_rows.csv, which is scored when none is given. The error of a
-row is 0 inside the two readings of an ambiguous unit, else |ln(predicted / nearer end)|. Out-of-memory rows and
-largest-batch rows are verdicts, counted apart. docs/why/accuracy.md says how each source is read, and why some rows are
-left out.
+FILE is a CSV. Memory has the columns of benchmarks/data/memory_rows.csv, which is scored when no file is given. The
+error of a row is 0 inside the two readings of an ambiguous unit, else |ln(predicted / nearer end)|. Out-of-memory rows
+and largest-batch rows are verdicts, counted apart. Speeds have the columns of benchmarks/speed_rows.py, hours those of
+benchmarks/hours_rows.py; their error is |ln(predicted / measured)|, `coverage` is the fraction of rows inside the
+predicted interval, `median_width` the median of ln(high / low) / 2. docs/why/accuracy.md says how each source is read,
+and why some rows are left out.
 Exit codes: 0 scored, 2 the file cannot be used.
 """
 
@@ -15,16 +17,21 @@ import argparse
 import json
 import math
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.accuracy_mapping import DATA, Case, Excluded, case_of, is_pretraining, is_sharded
+from benchmarks.accuracy_hours import hours_row, hours_summary, score_hours
+from benchmarks.accuracy_mapping import Case, case_of, is_sharded
+from benchmarks.accuracy_setup import DATA, Excluded, is_pretraining
+from benchmarks.accuracy_speed import score_speed, speed_row, speed_summary
+from benchmarks.accuracy_speed_text import speed_report
+from benchmarks.accuracy_summary import counted_reasons, error_groups
 from benchmarks.accuracy_text import report
+from benchmarks.hours_rows import read_hours_rows
 from benchmarks.memory_rows import Row, read_rows
+from benchmarks.speed_rows import read_speed_rows
 from planner import presets
 from planner.counts.run import resolve
 from planner.errors import PlanError
@@ -97,31 +104,19 @@ def signed_error(predicted: float, low: float, high: float) -> float:
     return math.log(predicted / (low if predicted < low else high))
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the sorted values lie, interpolated between neighbours (numpy's default)."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
 def summary_of(rows: Sequence[Row], results: Sequence[Scored | Left]) -> dict[str, Any]:
     """Everything that is reported, ready for JSON; sizes in GiB, errors as |ln|."""
     scored = [result for result in results if isinstance(result, Scored)]
     left = [result for result in results if isinstance(result, Left)]
-    groups = _groups(scored)
     core = [row for row in rows if row.quality == "A" and is_pretraining(row)]
     whole = [row for row in core if not is_sharded(row)]
     kept = {id(s.case.row) for s in scored}
     return {
         "read": len(rows),
         "scored": len(scored),
-        "groups": groups,
-        "median_of_group_medians": median(g["median"] for g in groups) if groups else None,
-        "median_of_group_p90": median(g["p90"] for g in groups) if groups else None,
+        **error_groups([(s.case.row.source_group, s.error) for s in scored if s.error is not None]),
         "verdicts": {kind: _verdicts(scored, kind) for kind in ("oom", "fits")},
-        "excluded": dict(Counter(lost.reason for lost in left).most_common()),
+        "excluded": counted_reasons([lost.reason for lost in left]),
         "quality_a_pretraining": {
             "n": len(core),
             "sharded": len(core) - len(whole),
@@ -131,26 +126,6 @@ def summary_of(rows: Sequence[Row], results: Sequence[Scored | Left]) -> dict[st
         "wrong_verdicts": [row_of(s) for s in scored if s.right is False],
         "under_estimates": [row_of(s) for s in scored if s.error is not None and s.error < -LARGE],
     }
-
-
-def _groups(scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    by_group: dict[str, list[Scored]] = defaultdict(list)
-    for result in scored:
-        if result.error is not None:
-            by_group[result.case.row.source_group].append(result)
-    found = []
-    for name, results in sorted(by_group.items()):
-        errors = [abs(result.error or 0.0) for result in results]
-        found.append(
-            {
-                "source_group": name,
-                "n": len(errors),
-                "median": median(errors),
-                "p90": percentile(errors, 0.9),
-                "worst": max(errors),
-            }
-        )
-    return found
 
 
 def _verdicts(scored: Sequence[Scored], kind: str) -> dict[str, int]:
@@ -177,21 +152,37 @@ def row_of(result: Scored | Left) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score a file and print the result; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--memory", type=Path, default=DEFAULT, metavar="FILE", help="measurements, CSV")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--memory", type=Path, default=DEFAULT, metavar="FILE", help="measured peaks, CSV")
+    which.add_argument("--throughput", type=Path, metavar="FILE", help="measured speeds, CSV")
+    which.add_argument("--gpu-hours", type=Path, metavar="FILE", help="GPU-hours of whole runs, CSV")
     parser.add_argument("--rows", action="store_true", help="every row with its prediction")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables")
     options = parser.parse_args(argv)
     try:
-        rows = read_rows(options.memory)
+        found, every, text = _scored_file(options)
     except PlanError as error:
         print(error.message(), file=sys.stderr)
         return 2
-    results = [score_row(row) for row in rows]
-    found = summary_of(rows, results)
     if options.rows:
-        found["rows"] = [row_of(result) for result in results]
-    print(json.dumps(found, indent=1) if options.json else report(found))
+        found["rows"] = every
+    print(json.dumps(found, indent=1) if options.json else text(found))
     return 0
+
+
+def _scored_file(options: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], Callable[..., str]]:
+    """The summary of the file that was asked for, every row of it, and what writes it as text. Raises PlanError."""
+    if options.throughput:
+        speeds = read_speed_rows(options.throughput)
+        fast = [score_speed(row) for row in speeds]
+        return speed_summary(speeds, fast), [speed_row(result) for result in fast], speed_report
+    if options.gpu_hours:
+        runs = read_hours_rows(options.gpu_hours)
+        long = [score_hours(row) for row in runs]
+        return hours_summary(runs, long), [hours_row(result) for result in long], speed_report
+    rows = read_rows(options.memory)
+    results = [score_row(row) for row in rows]
+    return summary_of(rows, results), [row_of(result) for result in results], report
 
 
 if __name__ == "__main__":

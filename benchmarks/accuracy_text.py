@@ -8,17 +8,18 @@ from typing import Any
 
 def report(found: Mapping[str, Any]) -> str:
     """Groups, verdicts, rows left out, large under-estimates, then every row where asked for."""
-    parts = [_groups(found), _verdicts(found), _excluded(found), _under(found)]
+    parts = [groups_table(found), _verdicts(found), reasons_table(found), _under(found)]
     if "rows" in found:
         parts.append(_rows(found["rows"]))
     return "\n\n".join(part for part in parts if part)
 
 
-def _percent(value: float | None, sign: str = "") -> str:
+def percent(value: float | None, sign: str = "") -> str:
+    """A fraction as a percentage, "-" where there is none."""
     return "-" if value is None else f"{value * 100:{sign}.1f} %"
 
 
-def _table(rows: Sequence[Sequence[str]], left: int) -> str:
+def aligned(rows: Sequence[Sequence[str]], left: int) -> str:
     """Aligned columns: the first `left` to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
@@ -30,15 +31,16 @@ def _table(rows: Sequence[Sequence[str]], left: int) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _groups(found: Mapping[str, Any]) -> str:
+def groups_table(found: Mapping[str, Any]) -> str:
+    """Errors of each source group, and the medians of the groups."""
     if not found["groups"]:
-        return f"{found['read']} rows read; none of them has a measured size that can be scored"
+        return f"{found['read']} rows read; none of them can be scored"
     rows = [("source group", "rows", "median", "p90", "worst")]
     for g in found["groups"]:
-        rows.append((g["source_group"], str(g["n"]), *(_percent(g[key]) for key in ("median", "p90", "worst"))))
-    last = (_percent(found["median_of_group_medians"]), _percent(found["median_of_group_p90"]))
+        rows.append((g["source_group"], str(g["n"]), *(percent(g[key]) for key in ("median", "p90", "worst"))))
+    last = (percent(found["median_of_group_medians"]), percent(found["median_of_group_p90"]))
     rows.append(("median of the groups", "", *last, ""))
-    return f"{found['read']} rows read, {found['scored']} scored; error = |ln(predicted / measured)|\n\n" + _table(
+    return f"{found['read']} rows read, {found['scored']} scored; error = |ln(predicted / measured)|\n\n" + aligned(
         rows, 1
     )
 
@@ -54,23 +56,24 @@ def _verdicts(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([f"wrong: {wrong}"] if wrong else []), kept])
 
 
-def _excluded(found: Mapping[str, Any]) -> str:
+def reasons_table(found: Mapping[str, Any]) -> str:
+    """How many rows each reason left out."""
     if not found["excluded"]:
         return ""
-    return _table([("left out", "rows"), *((reason, str(n)) for reason, n in found["excluded"].items())], 1)
+    return aligned([("left out", "rows"), *((reason, str(n)) for reason, n in found["excluded"].items())], 1)
 
 
 def _under(found: Mapping[str, Any]) -> str:
     if not found["under_estimates"]:
         return ""
     rows = [("under-estimated by more than 5 %", "predicted", "measured", "error")]
-    return _table([*rows, *((r["id"], *_sizes(r)) for r in found["under_estimates"])], 1)
+    return aligned([*rows, *((r["id"], *_sizes(r)) for r in found["under_estimates"])], 1)
 
 
 def _sizes(row: Mapping[str, Any]) -> tuple[str, str, str]:
     low, high = row["actual_gib"]
     measured = f"{low:.2f} GiB" if low == high else f"{low:.2f}-{high:.2f} GiB"
-    return f"{row['predicted_gib']:.2f} GiB", measured, _percent(row["error"], "+")
+    return f"{row['predicted_gib']:.2f} GiB", measured, percent(row["error"], "+")
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -85,4 +88,4 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
             )
         else:
             lines.append((row["id"], row["quantity"], ", ".join(row["mapping"]), *_sizes(row)))
-    return _table(lines, 3)
+    return aligned(lines, 3)

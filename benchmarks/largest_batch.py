@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.accuracy import DEFAULT, verdict_of
-from benchmarks.accuracy_mapping import Case, Excluded, case_of
+from benchmarks.accuracy_mapping import Case, case_of
+from benchmarks.accuracy_setup import Excluded
 from benchmarks.memory_rows import read_rows
 from planner.errors import PlanError
 

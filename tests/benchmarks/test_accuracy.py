@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, accuracy_mapping, largest_batch
+from benchmarks import accuracy, accuracy_setup, accuracy_summary, largest_batch
 from tests.benchmarks.made_rows import GPT2, case, outcome, peak_gib, row, scored_file, written
 
 
@@ -21,8 +21,8 @@ def test_the_error_is_nought_inside_an_ambiguous_unit() -> None:
 
 
 def test_percentiles_lie_between_neighbours() -> None:
-    assert accuracy.percentile([0.3], 0.9) == 0.3
-    assert accuracy.percentile([5, 1, 2, 4, 3], 0.9) == pytest.approx(4.6)
+    assert accuracy_summary.percentile([0.3], 0.9) == 0.3
+    assert accuracy_summary.percentile([5, 1, 2, 4, 3], 0.9) == pytest.approx(4.6)
 
 
 def test_groups_are_summed_up_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path, capsys: py
 
 def test_what_torch_2_0_keeps_of_a_block_is_as_documented() -> None:
     """docs/why/accuracy.md: 8h + 16, 8q, 6aT and 8f bytes per token and block, beside the casts of its weights."""
-    found = json.loads((accuracy_mapping.DATA.parent / "results" / "cut-torch-2.0.0.json").read_text(encoding="utf-8"))
+    found = json.loads((accuracy_setup.DATA.parent / "results" / "cut-torch-2.0.0.json").read_text(encoding="utf-8"))
     h, a, seq, layers, sequences = (found[key] for key in ("hidden", "heads", "seq", "layers", "sequences"))
     q, f, tokens = a * found["head_dim"], 4 * h, seq * sequences
     item = {"torch.float32": 4, "torch.bfloat16": 2, "torch.bool": 1, "torch.int64": 8}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, accuracy_mapping
+from benchmarks import accuracy, accuracy_mapping, accuracy_setup
 from planner import presets
 from planner.config.model import ModelConfig
 from planner.errors import PlanError
@@ -127,9 +127,9 @@ def test_a_refusal_of_the_planner_is_a_reason_too(tmp_path: Path, monkeypatch: p
 
 def test_the_names_in_the_tables_are_presets_and_options() -> None:
     known = set(presets.gpu_ids())
-    assert {id for id in accuracy_mapping._gpu_names().values() if id} <= known
-    assert set(accuracy_mapping._toml("gpu_names")["compiler"]["too_old"]) <= known
-    for entry in (*accuracy_mapping._toml("families")["family"], *accuracy_mapping._toml("families")["default"]):
+    assert {id for id in accuracy_setup._gpu_names().values() if id} <= known
+    assert set(accuracy_setup.read_table("gpu_names")["compiler"]["too_old"]) <= known
+    for entry in (*accuracy_setup.read_table("families")["family"], *accuracy_setup.read_table("families")["default"]):
         for variant in ({}, *entry.get("alternatives", ())):
             shape = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "head_dim": 32, "ffn": 128, "vocab": 99}
             rest = {"name": "x", "context": 16, "tied_embeddings": True, "source": entry["source"]}

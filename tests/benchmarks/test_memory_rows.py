@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, accuracy_mapping, memory_rows
+from benchmarks import accuracy, accuracy_setup, memory_rows
 from tests.benchmarks.made_rows import GPT2, written
 
 MALFORMED = {
@@ -51,4 +51,4 @@ def test_every_row_of_the_default_file_is_read_and_its_card_known() -> None:
     rows = memory_rows.read_rows(accuracy.DEFAULT)
     assert len({r.id for r in rows}) == len(rows) >= 50
     assert all(r.source and r.task == "pretrain" and r.n_gpus == 1 for r in rows)
-    assert not [r.id for r in rows if accuracy_mapping._gpu(r) == ""]
+    assert not [r.id for r in rows if accuracy_setup.gpu_of_row(r) == ""]

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
+from planner.printable import message_text
+
 
 class PlanError(Exception):
     """A user's mistake: `what` happened, `why` it is one, `remedy` mends it. Never shown with a traceback."""
@@ -36,10 +38,13 @@ class PlanError(Exception):
         return self
 
     def message(self) -> str:
-        """The whole message: one sentence of what, then the lines `why:` and `fix:` where they are known."""
-        lines = [self.what]
-        lines += [f"  why: {self.why}"] if self.why else []
-        lines += [f"  fix: {self.remedy}"] if self.remedy else []
+        """The whole message: one sentence of what, then the lines `why:` and `fix:` where they are known.
+
+        What a terminal would execute is replaced, and long values are cut: they may come from a file.
+        """
+        lines = [message_text(self.what)]
+        lines += [f"  why: {message_text(self.why)}"] if self.why else []
+        lines += [f"  fix: {message_text(self.remedy)}"] if self.remedy else []
         return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from planner.inputs.run_toml import config_text
 from planner.interval import UNKNOWN, Interval, flattened
 from planner.log import Log
 from planner.plan import Plan, estimate
+from planner.printable import printable
 from planner.report.comparison import comparison_markdown
 from planner.report.plan import announcement
 from planner.runs.comparison import Comparison, Measurement, compare
@@ -60,7 +61,8 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
 
     Raises PlanError for mistakes of the user; all of them are checked before the first step.
     """
-    options = replace(as_before(directory, options) if resume else options, resume=resume)
+    options = replace(as_before(directory, options, log) if resume else options, resume=resume)
+    options = replace(options, eval_command=options.eval_command or None)  # "" asks for none
     device = pick_device(options.device)
     if resume:
         refuse_other_config(directory / "checkpoints", config, options.new_schedule)
@@ -91,11 +93,13 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         else:
             _refuse_occupied(directory)  # again, now that it is locked
             _write_plan(plan, plan_findings, directory)
-            write_options(directory, given_options)
+            write_options(directory, given_options, log)
             log(announcement(plan))
             for finding in plan_findings:
                 if finding.level == "error":
                     log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
+        if options.eval_command is not None:  # whoever starts it sees it first
+            log(f"the eval command, run in a shell with your rights: {printable(options.eval_command)}")
         try:
             result = run_measured(config, directory, options, log, data, held)
         except PlanError:

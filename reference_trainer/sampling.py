@@ -19,10 +19,11 @@ from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
 from planner.inputs.run_toml import load_config
 from planner.log import Log
+from planner.printable import printable
 from planner.runs.directory import CONFIG
 from planner.units import format_duration, format_rate
 from reference_trainer.checkpoint.atomic import newest_valid, problem_with, step_in
-from reference_trainer.data.codecs import decoder_for, printable
+from reference_trainer.data.codecs import decoder_for
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
 from reference_trainer.model.losses import soft_capped

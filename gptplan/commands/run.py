@@ -49,7 +49,9 @@ def run(
     ] = None,
     eval_command: Annotated[
         str | None,
-        typer.Option("--eval-command", metavar="CMD", help="Shell command after evaluations and checkpoints."),
+        typer.Option(
+            "--eval-command", metavar="CMD", help="Shell command after evaluations and checkpoints; '' for none."
+        ),
     ] = None,
     eval_timeout: Annotated[
         str | None, typer.Option("--eval-timeout", metavar="10m", help="Time limit of --eval-command.")

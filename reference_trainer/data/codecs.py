@@ -103,8 +103,3 @@ def _bytes_as_text(tokens: list[int]) -> str:
     """Decode as UTF-8; invalid bytes become the replacement character."""
     # 0xFF is in no character of UTF-8: a token that is no byte can join none
     return bytes(t if t < BYTE_VALUES else 0xFF for t in tokens).decode("utf-8", errors="replace")
-
-
-def printable(text: str) -> str:
-    """The text with control characters replaced, because a terminal would execute them."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from planner.config.run import RunConfig
+from planner.printable import printable
 from planner.runs.preflight import Check, ShownSample
-from reference_trainer.data.codecs import Codec, codec_of, printable
+from reference_trainer.data.codecs import Codec, codec_of
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.model.losses import IGNORED_TARGET
 

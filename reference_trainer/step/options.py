@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from planner.errors import FileError
 from planner.files import read_text, write_atomically
+from planner.log import Log
 from planner.runs.directory import EXECUTION
 from reference_trainer.data.corpus.sources import ReadOptions
+from reference_trainer.step.command_record import confirmed_command, record_command
 
 # options that --resume takes over unless its command line sets them
 KEPT = (
     "device", "data_path", "reading", "deterministic", "log_every", "statistics_every", "noise_scale", "trackers",
-    "eval_command", "eval_timeout",
+    "eval_timeout",
 )  # fmt: skip
 
 BY_BYTES = ReadOptions()
@@ -56,23 +59,29 @@ class RunOptions:
     eval_timeout: float | None = None
 
 
-def write_options(directory: Path, options: RunOptions) -> None:
-    """Save in `directory` the options that --resume needs and the config does not contain."""
+def write_options(directory: Path, options: RunOptions, log: Log) -> None:
+    """Save in `directory` the options that --resume needs and the config does not contain.
+
+    The eval command is not among them: it is recorded outside, for this user only (see command_record.py).
+    """
     kept: dict[str, Any] = {name: getattr(options, name) for name in KEPT if name != "data_path"}
     kept["data"] = None if options.data_path is None else str(options.data_path.absolute())
     kept["reading"] = asdict(options.reading)
     kept["trackers"] = list(options.trackers)
+    kept |= {"run_id": uuid.uuid4().hex, "has_eval_command": options.eval_command is not None}
     write_atomically(directory / EXECUTION, json.dumps(kept, indent=1) + "\n", overwrite=True)
+    if options.eval_command is not None:
+        record_command(directory, kept["run_id"], options.eval_command, log)
 
 
-def as_before(directory: Path, options: RunOptions) -> RunOptions:
+def as_before(directory: Path, options: RunOptions, log: Log) -> RunOptions:
     """The options of a resumed run: those of its start, unless the command line sets them.
 
-    Raises FileError if execution.json is damaged.
+    Raises FileError if execution.json is damaged, or if the run had an eval command that this user did not type.
     """
     path = directory / EXECUTION
     if not path.exists():
-        return options
+        return replace(options, eval_command=confirmed_command(directory, {}, options.eval_command, log))
     try:
         kept = json.loads(read_text(path))
         kept["data_path"] = None if kept["data"] is None else Path(kept["data"])
@@ -81,8 +90,9 @@ def as_before(directory: Path, options: RunOptions) -> RunOptions:
         kept["trackers"] = tuple(kept.get("trackers", ()))
         defaults = {f.name: f.default for f in fields(RunOptions)}
         unset = [name for name in KEPT if getattr(options, name) == defaults[name]]
-        return replace(options, **{name: kept.get(name, defaults[name]) for name in unset})
+        before = replace(options, **{name: kept.get(name, defaults[name]) for name in unset})
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(
             f"{path} is damaged", why=str(error), remedy="delete it, and give --data and the other run options again"
         ) from None
+    return replace(before, eval_command=confirmed_command(directory, kept, options.eval_command, log))

@@ -15,7 +15,8 @@ import torch
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError, DataError, FileError, InputError
 from planner.inputs.run_toml import config_text
-from reference_trainer.data.codecs import decoder_for, printable
+from planner.printable import printable
+from reference_trainer.data.codecs import decoder_for
 from reference_trainer.measure.measure import build_model
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.sampling import (

@@ -14,6 +14,7 @@ from planner.config.run import RunConfig
 from planner.errors import FileError, PlanError
 from planner.files import read_text, write_atomically
 from planner.inputs.run_toml import config_text
+from planner.own_files import open_own
 from planner.runs.directory import COMMAND, beside, catches, log_of, owner_of
 from planner.units import parse_count, parse_duration
 
@@ -68,7 +69,9 @@ def resume_run(directory: Path, program: tuple[str, ...] = PROGRAM) -> subproces
 
 def _started(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
     try:
-        with log_of(directory).open("ab") as log:
+        # a link in its place would be written through
+        handle = open_own(log_of(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(handle, "ab") as log:
             log.write(f"{COMMAND}{shlex.join(command)}\n".encode())
             log.flush()
             # a session of its own: neither the terminal's keys nor its end reach the run

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from planner.own_files import open_own
+
 METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
 CHECKPOINTS, EXECUTION = "checkpoints", "execution.json"
 COMPARISON, POST_MORTEM = "comparison.json", "post-mortem.md"
@@ -96,7 +98,7 @@ def owner_of(directory: Path) -> int | None:
     import fcntl  # not on Windows, where the trainer has no lock either
 
     try:
-        with (directory / LOCK).open("r+b") as lock:
+        with os.fdopen(open_own(directory / LOCK, os.O_RDWR), "r+b") as lock:
             process = int(lock.read(32).strip() or 0)
             if process <= 0 or not _lives(process):
                 return None  # without touching the lock, which a run may be about to take

@@ -3,6 +3,9 @@
 A folder `step-00000123` is written as `.tmp-step-…` in the same parent. Its files, then a manifest with their sizes and
 hashes, are synced (fsync) before the folder is renamed. A crash at any moment leaves the older folders intact, and
 at most one temporary folder that is never read. PyTorch is not imported here, so tests of these files do not need it.
+
+Nothing is deleted that was not written here: a temporary folder has a mark, or else a manifest, or holds only files
+with the names of a checkpoint; what a finished one holds beside the files of its manifest is somebody's, and it stays.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,12 +26,17 @@ from safetensors import SafetensorError
 
 from planner.errors import CheckpointError, FileError
 from planner.log import Log
+from planner.own_files import delete_own_folder, not_ours, open_own_folder, refuse_link
 from reference_trainer.device.disk import sync
 
 # 2: state.json has progress, machine and the settings of all sections; extra.safetensors may exist
 MANIFEST_SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)
 MANIFEST = "manifest.json"
+MARK = ".gptplan"  # in a folder that is being written, until it has a manifest
+_TEMPORARY = re.compile(r"\.tmp-(old-)?step-\d{8,}")
+# also what versions without a mark left, and safetensors, which writes to .tmpXXXXXX first
+_FILES = re.compile(r"(model|optimizer|extra)\.safetensors|(state|manifest)\.json|\.tmp[A-Za-z0-9]{6}")
 RENAME_TIMEOUT = 10.0  # seconds in which a network file system shows what was renamed
 
 
@@ -48,28 +57,37 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
     """
     final = folder / f"step-{step:08d}"
     temporary, aside = folder / f".tmp-{final.name}", folder / f".tmp-old-{final.name}"
+    made = False
     try:
+        refuse_link(folder)
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)  # or a crash could forget the folder and all that is in it
         delete_leftovers(folder)
         temporary.mkdir()
+        made = True
+        (temporary / MARK).touch(exist_ok=False)
         write(temporary)
         _write_manifest(temporary, step)
+        (temporary / MARK).unlink()
         sync(temporary)
         if final.exists():  # a damaged one that was stepped over, or one from before a rollback
             os.rename(final, aside)
         os.rename(temporary, final)
         sync(folder)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            shutil.rmtree(temporary, ignore_errors=True)
         if aside.exists() and not final.exists():
             os.rename(aside, final)
         if not isinstance(error, OSError | SafetensorError):  # the latter for a full disk
             raise
+        mended = "free space or mend the permissions"
+        if isinstance(error, FileExistsError):
+            mended = f"take {temporary.name} away, which gptplan did not make"
         raise FileError(
             f"the checkpoint of step {step} could not be written to {folder}",
             why=str(error),
-            remedy="free space or mend the permissions; earlier checkpoints are untouched",
+            remedy=f"{mended}; earlier checkpoints are untouched",
         ) from error
     _wait_for(final)
     problem = problem_with(final)
@@ -87,16 +105,43 @@ def _wait_for(path: Path) -> None:
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Delete the leftovers of interrupted saves and deletions. Only the owner of the run's lock may call it."""
-    for stray in folder.glob(".tmp-*"):
-        if stray.is_dir() and not stray.is_symlink():
-            shutil.rmtree(stray, ignore_errors=True)
-        else:
-            stray.unlink(missing_ok=True)
+    """Delete the leftovers of interrupted saves and deletions. Only the owner of the run's lock may call it.
+
+    Links, files and folders that were not written here stay.
+    """
+    for stray in folder.iterdir():
+        if _TEMPORARY.fullmatch(stray.name):
+            with suppress(OSError):  # it is somebody's, or cannot be deleted: never read, it does no harm
+                delete_checkpoint(stray)
+
+
+def delete_checkpoint(path: Path) -> None:
+    """Delete the folder of a checkpoint, whole or not. Raises OSError if it holds what was not written here."""
+    delete_own_folder(path, _is_written_here(path), last=(MARK, MANIFEST))
+
+
+def stranger_in(path: Path) -> str:
+    """What lies in a checkpoint's folder and was not written here; "" for nothing. Raises OSError."""
+    folder = open_own_folder(path)
+    try:
+        return not_ours(folder, _is_written_here(path))
+    finally:
+        os.close(folder)
+
+
+def _is_written_here(path: Path) -> Callable[[str], bool]:
+    """Whether a file of that name in a checkpoint's folder was written here."""
+    if path.name.startswith(".tmp-") and os.path.isfile(path / MARK) and not os.path.islink(path / MARK):
+        return lambda name: True
+    try:
+        listed = frozenset(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        listed = frozenset()
+    return lambda name: name in listed or name == MANIFEST or bool(_FILES.fullmatch(name))
 
 
 def _write_manifest(folder: Path, step: int) -> None:
-    payload = sorted(folder.iterdir())
+    payload = sorted(file for file in folder.iterdir() if file.name != MARK)
     for file in payload:
         sync(file)
     files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in payload}

@@ -6,8 +6,10 @@ is deleted before a newer one was published and read back.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +20,7 @@ from planner.config.run import RunConfig
 from planner.counts.run import steps_of
 from planner.errors import FileError
 from planner.units import format_bytes
-from reference_trainer.checkpoint.atomic import list_checkpoints, problem_with, step_in
-from reference_trainer.device.disk import sync
+from reference_trainer.checkpoint.atomic import delete_checkpoint, list_checkpoints, problem_with, step_in, stranger_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,11 @@ def _delete(to_delete: list[Path]) -> Pruned:
     for path in to_delete:
         aside = path.with_name(f".tmp-old-{path.name}")
         try:
+            stranger = stranger_in(path)
+            if stranger:
+                raise OSError(errno.ENOTEMPTY, f"it holds {stranger!r}, which gptplan did not make")
             os.rename(path, aside)
-            shutil.rmtree(aside)
+            delete_checkpoint(aside)
         except OSError as error:  # a checkpoint too many is no reason to stop training
             failed.append(f"{path.name} could not be deleted: {error.strerror or error}")
         else:
@@ -120,13 +124,11 @@ def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, ste
 
 
 def _test_write(place: Path) -> None:
-    file = place / ".tmp-probe"
     try:
-        try:
-            file.write_bytes(b"\0")
-            sync(file)
-        finally:
-            file.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=place) as file:  # a random name, or none: no link is followed
+            file.write(b"\0")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise FileError(
             f"no checkpoint could be written to {place}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import FileError
+from planner.own_files import open_own
 from planner.runs.directory import objects
 
 MetricValue = float | int | bool | str | None
@@ -38,8 +39,8 @@ class MetricsFile:
         """
         refused = self.write()
         try:
-            if not refused and self.path.exists():
-                with self.path.open("ab") as file:
+            if not refused and os.path.lexists(self.path):
+                with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:
                     os.fsync(file.fileno())
         except OSError as error:
             refused = str(error)
@@ -62,7 +63,7 @@ def append_whole(path: Path, lines: list[str]) -> str:
     content = memoryview("".join(lines).encode())
     try:
         # without a buffer: what a full disk refuses must not be written later, when the file is closed
-        with path.open("ab", buffering=0) as file:
+        with os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
             size = file.tell()
             try:
                 while content:  # an almost full disk takes a part, and refuses the next call

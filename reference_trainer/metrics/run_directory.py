@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,8 +24,11 @@ from types import TracebackType
 from typing import IO, Any
 
 from planner.errors import FileError
+from planner.own_files import open_own, refuse_link
 from planner.runs.directory import CHECKPOINTS, EVENTS, LOCK, METRICS, objects
 from reference_trainer.metrics.metrics_file import append_whole
+
+_MOST_OF_A_LOCK = 64  # characters read of it: the id of a process has fewer
 
 
 class RunDirectory:
@@ -42,10 +46,15 @@ class RunDirectory:
         self._begun = False
 
     def __enter__(self) -> RunDirectory:
-        """Make the directory and lock it. Raises FileError if another run has the lock, or if it cannot be written."""
+        """Make the directory and lock it.
+
+        Raises FileError if another run has the lock, if it cannot be written, or if what a run writes in place is a
+        link or somebody's: it would be written elsewhere.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            file = self.lock.open("a+", encoding="utf-8")
+            _refuse_links(self.checkpoints, self.metrics, self.events)
+            file = os.fdopen(open_own(self.lock, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8", errors="replace")
         except OSError as error:
             raise FileError(
                 f"cannot write to the run directory {self.root}",
@@ -69,7 +78,17 @@ class RunDirectory:
             raise FileError(
                 f"{self.lock} cannot be locked", why=str(error), remedy="choose a directory on a local disk with --out"
             ) from error
+        file.seek(0)
+        owner = file.read(_MOST_OF_A_LOCK).strip()
+        if owner and not owner.isdecimal():
+            file.close()
+            raise FileError(
+                f"{self.lock} is not the lock of a run",
+                why="it holds other text than the id of a process, which would be overwritten",
+                remedy="take it away, or choose another directory",
+            )
         try:
+            file.seek(0)
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -115,18 +134,32 @@ def keep_lines(path: Path, last_step: int | None) -> None:
 
 def rewrite_lines(path: Path, change: Callable[[dict[str, Any], str], str | None]) -> None:
     """Rewrite a JSONL file atomically: each line as `change(object, line)` says, None to drop it. Broken lines go."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    temporary = path.with_name(f".tmp-{path.name}")
-    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
-        for line in old:
-            row = _object(line)
-            changed = None if row is None else change(row, line)
-            if changed is not None:
-                new.write(changed)
-        new.flush()
-        os.fsync(new.fileno())
-    os.replace(temporary, path)
+    with os.fdopen(open_own(path, os.O_RDONLY), encoding="utf-8", errors="replace") as old:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # a new name: nobody's link
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as new:
+                for line in old:
+                    row = _object(line)
+                    changed = None if row is None else change(row, line)
+                    if changed is not None:
+                        new.write(changed)
+                new.flush()
+                os.fsync(new.fileno())
+            os.chmod(temporary, os.fstat(old.fileno()).st_mode & 0o777)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _refuse_links(folder: Path, *files: Path) -> None:
+    """Raises OSError for a link in the place of what a run writes into, and for a file that is none."""
+    refuse_link(folder)
+    for file in files:
+        if os.path.lexists(file):
+            os.close(open_own(file, os.O_RDONLY))
 
 
 def _object(line: str) -> dict[str, Any] | None:

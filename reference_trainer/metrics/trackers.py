@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from planner.errors import InputError, MissingExtraError, nearest
+from planner.own_files import open_own, refuse_link
 
 QUEUED = 4096  # rows that may wait; enough for minutes of small steps
 CLOSE_SECONDS = 5.0  # seconds that the end of a run waits for all trackers together
@@ -172,6 +173,7 @@ class Background:
 
     def _work(self) -> None:
         try:
+            refuse_link(self._arguments[0] / self.name)
             backend = self._begin(*self._arguments)
             earlier = last = 0 if backend.redraws else _number_in(self._drawn)
             while (item := self._queue.get()) is not STOP:
@@ -191,7 +193,8 @@ class Background:
 
     def _note_drawn(self, backend: Backend, step: int) -> None:
         if not backend.redraws:
-            self._drawn.write_text(f"{step}\n", encoding="ascii")
+            with os.fdopen(open_own(self._drawn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii") as file:
+                file.write(f"{step}\n")
 
 
 class Trackers:

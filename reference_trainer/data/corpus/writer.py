@@ -6,9 +6,9 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from planner.errors import FileError
+from planner.own_files import empty_own_folder, not_ours, open_own, open_own_folder
 from reference_trainer.data.corpus.directory import META, UNFINISHED
 from reference_trainer.data.corpus.formats import HEADER_BYTES, header
 from reference_trainer.data.corpus.tokenizers import TokenIds
@@ -98,30 +99,34 @@ class SplitWriter:
 def write_then_rename(out: Path) -> Iterator[Path]:
     """A temporary directory next to `out`, renamed to `out` at the end of the block, and deleted after an error.
 
-    Leftovers of a killed process are deleted first. Raises FileError if `out` exists, if another process writes
-    it, or if the disk fails.
+    Leftovers of a killed process are deleted first: a folder with our lock and nothing but files of our names. Another
+    folder, or a link, in its place is left alone. Raises FileError if `out` exists, if another process writes it, if
+    what is in the place of the temporary directory is not ours, or if the disk fails.
     """
-    if out.exists() or out.is_symlink():
+    if os.path.lexists(out):
         raise FileError(
             f"{out} exists already", why="nothing is overwritten", remedy="choose another directory, or remove it"
         )
     work = out.parent / f".{out.name}{UNFINISHED}"
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        with (work / LOCK).open("a") as held:
-            _lock(held, out)
-            for old in work.iterdir():
-                if old.name != LOCK:
-                    old.unlink()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            work.mkdir()
+        with _opened_work(work, out) as folder:
+            empty_own_folder(folder, _is_our_file, kept=(LOCK,))
             try:
                 yield work
-                (work / LOCK).unlink()
                 sync(work)
                 os.rename(work, out)
-                sync(out.parent)
             except BaseException:
-                shutil.rmtree(work, ignore_errors=True)
+                with suppress(OSError):
+                    empty_own_folder(folder, _is_our_file, kept=(LOCK,))
+                    os.unlink(LOCK, dir_fd=folder)
+                    os.rmdir(work)
                 raise
+            os.unlink(LOCK, dir_fd=folder)  # now: who waits for it must not find an unlocked folder under the old name
+            sync(out)
+            sync(out.parent)
     except OSError as error:
         raise FileError(
             f"{out} cannot be written",
@@ -130,13 +135,49 @@ def write_then_rename(out: Path) -> Iterator[Path]:
         ) from error
 
 
-def _lock(held: IO[str], out: Path) -> None:
+@contextmanager
+def _opened_work(work: Path, out: Path) -> Iterator[int]:
+    """The descriptor of the temporary directory, locked. Raises FileError for one that is another's."""
+    try:
+        folder = open_own_folder(work)
+    except OSError as error:
+        raise _not_our_folder(work, error.strerror or str(error)) from None
+    try:
+        stranger = not_ours(folder, lambda name: name == LOCK or _is_our_file(name))
+        if stranger:
+            raise _not_our_folder(work, f"it holds {stranger!r}, which gptplan did not make")
+        if LOCK not in os.listdir(folder) and os.listdir(folder):
+            raise _not_our_folder(work, f"it has no {LOCK}, which gptplan writes first")
+        with os.fdopen(open_own(LOCK, os.O_RDWR | os.O_CREAT, dir_fd=folder), "r+b") as held:
+            _lock(held, out)
+            if LOCK not in os.listdir(folder):  # the process that held it has just given the folder its name
+                raise _in_use(out)
+            yield folder
+    finally:
+        os.close(folder)
+
+
+def _is_our_file(name: str) -> bool:
+    return name == META or re.fullmatch(r"(train|val)_\d{6,}\.bin", name) is not None
+
+
+def _not_our_folder(work: Path, why: str) -> FileError:
+    return FileError(
+        f"{work} is in the place of a temporary directory", why=why, remedy="take it away, or give another -o"
+    )
+
+
+def _lock(held: IO[bytes], out: Path) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise FileError(
-            f"another process prepares {out}", why="it holds the lock", remedy="wait for it, or choose another name"
-        ) from error
+        raise _in_use(out) from error
+
+
+def _in_use(out: Path) -> FileError:
+    return FileError(
+        f"another process prepares {out}", why="it holds the lock", remedy="wait for it, or choose another name"
+    )
 
 
 def write_meta(directory: Path, meta: dict[str, Any]) -> None:

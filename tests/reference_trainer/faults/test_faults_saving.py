@@ -178,7 +178,7 @@ def test_fault_07_what_cannot_be_written_is_refused_before_the_first_step(
     def refuse(path: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(retention, "sync", refuse)
+    monkeypatch.setattr(retention.os, "fsync", refuse)
     with pytest.raises(FileError, match="no checkpoint could be written") as caught:
         train(tiny())
     assert caught.value.why == os.strerror(number) and caught.value.remedy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from planner.errors import FileError
+from reference_trainer.metrics import metrics_file as metrics_file_module
 from reference_trainer.metrics.metrics_file import MetricsFile
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.metrics.run_directory import RunDirectory
@@ -52,7 +54,8 @@ def test_a_filesystem_without_locks_is_not_blamed_on_another_run(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
-def test_fault_31_a_full_disk_for_metrics_is_explained() -> None:
+def test_fault_31_a_full_disk_for_metrics_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_file_module, "open_own", os.open)  # which is for ordinary files
     metrics_file = MetricsFile(Path("/dev/full"))
     metrics_file.add({"step": 1})
     assert "No space left" in metrics_file.write()
@@ -90,7 +93,7 @@ def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda self, mode, buffering: Torn(self, mode))
+        patch.setattr(os, "fdopen", lambda handle, mode, buffering: Torn(handle, mode))
         assert "No space left" in metrics_file.write()
     assert metrics_file.path.read_text() == '{"step": 1}\n'
     assert metrics_file.write() == ""

@@ -24,15 +24,15 @@ from planner.config.run import RunConfig
 from planner.errors import DataError
 from planner.units import format_count
 from reference_trainer.data.corpus.listing import ReadSummary
-from reference_trainer.data.corpus.shards import TokenArray, is_scanned_fully, refuse_shrunk, scan
+from reference_trainer.data.corpus.shards import TokenArray, is_scanned_fully, scan
 from reference_trainer.data.corpus.sources import ReadOptions, Source, open_source, split_off, without_validation
 from reference_trainer.model.losses import IGNORED_TARGET
 
 
 @dataclass(frozen=True, slots=True)
 class TokenData:
-    """`tokens` [N] (memory-mapped if they are files), their fingerprint, a one-line description, and how many
-    are targets of complete samples in one epoch.
+    """`tokens` [N] (of files they are read when they are sliced), their fingerprint, a one-line description, and how
+    many are targets of complete samples in one epoch.
 
     end_of_text: its id, None if unknown. validation: the validation part, if requested.
     bytes_per_token: mean bytes of text per token, None if unknown; for bits per byte.
@@ -163,7 +163,6 @@ def _rows(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     rows = np.empty((count, seq + 1), dtype=np.int64)
     for row, index in enumerate(range(sample_index_start, sample_index_start + count)):
         start = shuffled_index(seed, index, samples) * seq
-        refuse_shrunk(data.tokens, start, start + seq + 1)
         rows[row] = data.tokens[start : start + seq + 1]
     return rows
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.errors import DataError
+from reference_trainer.data.corpus.file_tokens import FileTokens, OpenFile
 
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
@@ -32,11 +33,9 @@ class TokenFile:
     count: int
     has_header: bool
 
-    def tokens(self) -> Array:
-        """The tokens [count], memory-mapped. (An empty file cannot be mapped.)"""
-        if not self.count:
-            return np.empty(0, dtype=self.dtype)
-        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=(self.count,))
+    def tokens(self) -> FileTokens:
+        """The tokens [count], read when they are sliced. Raises OSError if the file cannot be opened."""
+        return FileTokens(OpenFile(self.path), np.dtype(self.dtype), self.offset, self.count)
 
 
 def token_file(path: Path) -> TokenFile:

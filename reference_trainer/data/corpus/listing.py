@@ -71,7 +71,7 @@ def text_files(path: Path, text_key: str = "text") -> Listing:
         if text_suffix(path.name) == ".bin":
             raise DataError(
                 f"{str(path)!r} holds compressed tokens",
-                why="files of tokens are mapped, not read",
+                why="tokens are read at any place, which a compressed file does not allow",
                 remedy="unpack it and give the .bin",
             )
         why = _why_not_lines(path, None) if text_suffix(path.name) == JSON else ""

@@ -17,7 +17,8 @@ import numpy as np
 
 from planner.errors import DataError, InputError
 from reference_trainer.data.corpus.directory import FORMAT, VERSION
-from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS, Array
+from reference_trainer.data.corpus.file_tokens import FileTokens, OpenFile
+from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS
 from reference_trainer.data.corpus.listing import Listing, ReadSummary, SkippedFile, summary_record, text_files
 from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, scan
 from reference_trainer.data.corpus.texts import TextDocument, documents, source_bytes
@@ -218,12 +219,12 @@ def _flush(waiting: list[tuple[str, TextDocument]], tokenizer: Tokenizer, parts:
 
 def _described(part: SplitWriter, vocab: int) -> dict[str, Any]:
     """The entry of a split in meta.json; the fingerprint is that of the written tokens."""
-    arrays: list[Array] = []
+    arrays: list[FileTokens] = []
     file_starts: FileStarts = []
     total = 0
     for shard in part.shards:
         path = part.directory / shard["name"]
-        arrays.append(np.memmap(path, dtype=part.dtype, mode="r", offset=HEADER_BYTES))
+        arrays.append(FileTokens(OpenFile(path), np.dtype(part.dtype), HEADER_BYTES, shard["tokens"]))
         file_starts.append(FileStart(total, path, HEADER_BYTES))
         total += shard["tokens"]
     return {

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import mmap
-import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
 from planner.errors import DataError
+from reference_trainer.data.corpus.file_tokens import FileTokens
 from reference_trainer.data.corpus.formats import Array
 
-READ_TOKENS = 16 * 2**20  # tokens looked at together
+READ_TOKENS = 2**19  # tokens looked at together: their bytes stay in the cache of the CPU
 FULL_SCAN_BYTES = 2 * 2**30  # bytes: up to here every token is read at each start; 2 GiB take a few seconds
 SAMPLE_TOKENS = 2**15  # tokens of one sample of larger data
 SAMPLES_PER_FILE = 64  # samples of each file of larger data
@@ -36,9 +35,9 @@ FileStarts = list[FileStart]
 
 
 class Shards:
-    """Several token arrays of one dtype as one; slices do not copy all of it."""
+    """Several rows of tokens of one dtype as one; slices do not copy all of it."""
 
-    def __init__(self, parts: list[Array]) -> None:
+    def __init__(self, parts: Sequence[Array | FileTokens]) -> None:
         self.parts = parts
         self.starts = [0]
         for part in parts:
@@ -56,13 +55,9 @@ class Shards:
 
     def slice_tokens(self, begin: int, end: int) -> Shards:
         """The tokens from `begin` to `end`, not copied."""
-        return Shards([part[a:b] for part, a, b in self._overlaps(begin, end)] or [self.parts[0][:0]])
+        return Shards([_part_of(part, a, b) for part, a, b in self._overlaps(begin, end)] or [self.parts[0][:0]])
 
-    def parts_between(self, begin: int, end: int) -> list[Array]:
-        """The rows that hold the tokens from `begin` to `end`."""
-        return [part for part, _, _ in self._overlaps(begin, end)]
-
-    def _overlaps(self, begin: int, end: int) -> Iterator[tuple[Array, int, int]]:
+    def _overlaps(self, begin: int, end: int) -> Iterator[tuple[Array | FileTokens, int, int]]:
         number = max(0, bisect.bisect_right(self.starts, begin) - 1)
         while number < len(self.parts) and self.starts[number] < end:
             start, part = self.starts[number], self.parts[number]
@@ -71,7 +66,7 @@ class Shards:
             number += 1
 
 
-TokenArray = Array | Shards
+TokenArray = Array | FileTokens | Shards
 
 
 def joined(pieces: Sequence[Array]) -> Array:
@@ -83,22 +78,11 @@ def joined(pieces: Sequence[Array]) -> Array:
 
 def slice_tokens(tokens: TokenArray, begin: int, end: int) -> TokenArray:
     """A view of the tokens from `begin` to `end`."""
-    return tokens.slice_tokens(begin, end) if isinstance(tokens, Shards) else tokens[begin:end]
+    return tokens.slice_tokens(begin, end) if isinstance(tokens, Shards) else _part_of(tokens, begin, end)
 
 
-def refuse_shrunk(tokens: TokenArray, begin: int, end: int) -> None:
-    """Raises DataError if a mapped file with these tokens is shorter than it was: reading would kill the process."""
-    for part in tokens.parts_between(begin, end) if isinstance(tokens, Shards) else [tokens]:
-        if isinstance(part, np.memmap) and isinstance(part.filename, Path | str):
-            # a slice has the offset and the map of the whole; numpy shows the map's length nowhere else
-            mapped = part.offset - part.offset % mmap.ALLOCATIONGRANULARITY + len(cast(Any, part)._mmap)
-            size = os.stat(part.filename).st_size
-            if size < mapped:
-                raise DataError(
-                    f"{str(part.filename)!r} has been cut short since it was opened",
-                    why=f"it had {mapped} bytes, and has {size}",
-                    remedy="bring the file back as it was, then continue with --resume",
-                )
+def _part_of(row: Array | FileTokens, begin: int, end: int) -> Array | FileTokens:
+    return row.slice_tokens(begin, end) if isinstance(row, FileTokens) else row[begin:end]
 
 
 def is_scanned_fully(tokens: TokenArray) -> bool:

@@ -150,7 +150,7 @@ def _part(files: Sequence[Path], name: str, vocab: int, meta: dict[str, Any] | N
     for file in found:
         file_starts.append(FileStart(total, file.path, file.offset))
         total += file.count
-    arrays: list[Array] = [file.tokens() for file in found]
+    arrays = [file.tokens() for file in found]
     size = fingerprint = None
     if meta is not None:
         size, fingerprint = meta[kind]["bytes"], meta[kind]["fingerprint"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from planner.config.run import RunConfig
 from planner.errors import DataError
+from reference_trainer.data.corpus.file_tokens import FileTokens
 from reference_trainer.data.corpus.tokenizers import END_OF_TEXT
 from reference_trainer.data.samples import TokenData, batch, open_data, shuffled_index
 from tests.examples import examples
@@ -80,7 +81,7 @@ def test_a_token_file_stays_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "train.bin"
     np.array([5, 300, 9, 50_256, 1], dtype="<u2").tofile(path)
     data = open_data(path, vocab=50_257, seq=2)
-    assert isinstance(data.tokens, np.memmap) and data.tokens.tolist() == [5, 300, 9, 50_256, 1]
+    assert isinstance(data.tokens, FileTokens) and data.tokens[:].tolist() == [5, 300, 9, 50_256, 1]
     assert data.valid_tokens == 4
 
 

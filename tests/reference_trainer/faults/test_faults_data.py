@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.errors import DataError
-from reference_trainer.data.corpus.formats import header
+from reference_trainer.data.corpus.formats import header, token_file
 from reference_trainer.data.samples import batch, open_data
 
 TOKENS = np.arange(100, dtype="<u2")
@@ -132,10 +134,9 @@ def test_fault_16_two_bytes_for_a_vocabulary_of_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("hold_out", [False, True])
-def test_fault_45_a_file_that_is_cut_while_it_is_mapped(
+def test_fault_45_a_file_that_is_cut_while_a_run_reads_it(
     tmp_path: Path, tiny: Callable[..., RunConfig], shards: int, hold_out: bool
 ) -> None:
-    """Reading past the end of a mapped file is SIGBUS, which no Python catches: it would end this test run."""
     tokens = np.zeros(40_000, "<u2")
     for number in range(shards):
         (tmp_path / f"x_train_{number}.bin").write_bytes(header(len(tokens), "<u2") + tokens.tobytes())
@@ -146,3 +147,50 @@ def test_fault_45_a_file_that_is_cut_while_it_is_mapped(
     with pytest.raises(DataError, match=r"x_train_\d\.bin' has been cut short") as caught:
         batch(data, tiny(seq=32), 4, 400)
     assert caught.value.why == "it had 81024 bytes, and has 2000" and "--resume" in caught.value.remedy
+
+
+def test_fault_45_a_file_that_is_cut_at_the_worst_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any check and the read itself: the read must say it. A map would end this test run with SIGBUS."""
+    tokens = token_file(_written(tmp_path, 40_000)).tokens()
+    real = os.pread
+
+    def cut_first(*arguments: int) -> bytes:
+        os.truncate(tmp_path / "x.bin", 5000)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pread", cut_first)
+    assert len(tokens[:10]) == 10
+    for beyond in (slice(2400, 2600), slice(39_990, 40_000)):  # across the new end, and past it
+        with pytest.raises(DataError, match="has been cut short") as caught:
+            tokens[beyond]
+        assert caught.value.why == "it had 80000 bytes, and has 5000"
+
+
+def test_fault_45_reads_that_give_less_than_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, real = token_file(_written(tmp_path, 1000)).tokens(), os.pread
+    whole = tokens[:].tolist()
+    monkeypatch.setattr(os, "pread", lambda handle, size, at: real(handle, min(size, 7), at))
+    assert tokens[:].tolist() == whole == list(range(1000))
+    assert tokens.slice_tokens(10, 20)[2:5].tolist() == [12, 13, 14] and len(tokens.slice_tokens(990, 2000)) == 10
+    assert len(tokens[5:3]) == 0 == len(tokens.slice_tokens(5, 3))
+
+    def broken(*_: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(DataError, match=r"x\.bin' cannot be read") as caught:
+        tokens[:10]
+    assert caught.value.why == "Input/output error"
+
+
+def test_fault_45_no_source_maps_a_file() -> None:
+    import reference_trainer as package
+
+    sources = sorted((Path(package.__file__).parent / "data").rglob("*.py"))
+    assert len(sources) > 10
+    assert not [s for s in sources if {"memmap", "mmap"} & set(re.findall(r"\w+", s.read_text(encoding="utf-8")))]
+
+
+def _written(folder: Path, count: int) -> Path:
+    np.arange(count, dtype="<u2").tofile(folder / "x.bin")
+    return folder / "x.bin"

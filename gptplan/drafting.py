@@ -30,17 +30,21 @@ def config_over(flags: Flags, base: RunConfig | None, as_of: str | None = None) 
     """The complete config from flags over another config; else as `config_of`."""
     from planner.inputs.detect import machine_gpu
     from planner.inputs.draft import draft
+    from planner.inputs.profile_cache import cached_profile, without_profile
+    from planner.inputs.profile_file import is_noisy
 
     if base is not None and not flags.anything() and as_of is None:
         return base  # a plan is a pure function of its file
     found = machine_gpu() if base is None and flags.gpu is None else None
-    profile = None
-    if flags.gpu == CPU or (flags.gpu is None and base is not None and base.hardware.gpu == CPU):
-        from planner.inputs.profile_cache import cached_profile
-
-        profile = (base.profile if base else None) or cached_profile(CPU)
+    profile, aside = base.profile if base else None, list[str]()
+    if profile is not None and is_noisy(profile):
+        profile, aside = None, ["the profile in the file was taken on a busy machine"]
+    for_cpu = flags.gpu == CPU or (flags.gpu is None and base is not None and base.hardware.gpu == CPU)
+    if for_cpu and profile is None and flags.profile is None:
+        profile = cached_profile(CPU, aside.append)
     day = _day(as_of) if as_of is not None else date.today()
-    return draft(flags, as_of=day.isoformat(), version=__version__, base=base, machine_gpu=found, profile=profile)
+    made = draft(flags, as_of=day.isoformat(), version=__version__, base=base, machine_gpu=found, profile=profile)
+    return without_profile(made, aside[-1]) if for_cpu and aside and made.profile is None else made
 
 
 def all_findings(plan: Plan, safetensors: Path | None) -> tuple[Finding, ...]:

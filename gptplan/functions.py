@@ -14,9 +14,8 @@ from planner import presets
 from planner.analysis.findings import findings_with_remedies
 from planner.config.run import RunConfig
 from planner.errors import InputError
-from planner.files import write_atomically
 from planner.finding import Finding
-from planner.inputs.run_toml import config_text, load_config
+from planner.inputs.run_toml import load_config, write_config
 from planner.plan import Plan as LibraryPlan
 from planner.plan import estimate as plan_of
 from planner.runs.comparison_file import load_comparison
@@ -51,8 +50,11 @@ def findings(plan: LibraryPlan) -> tuple[Finding, ...]:
 
 
 def save_config(config: RunConfig, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a run.toml, which `gptplan run` trains. Raises FileError, also where the file exists."""
-    write_atomically(Path(path), config_text(config), overwrite=overwrite)
+    """Write a run.toml, which `gptplan run` trains, and its machine profile beside it, if it has one.
+
+    Raises FileError, also where the file exists.
+    """
+    write_config(Path(path), config, overwrite=overwrite)
 
 
 def compare(run_directory: str | PathLike[str]) -> Comparison:

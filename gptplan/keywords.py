@@ -86,6 +86,7 @@ class Keywords(TypedDict, total=False):
     allocator: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue
+    profile: KeywordValue
     checkpoint_every: KeywordValue
     keep_checkpoints: KeywordValue
     async_save: KeywordValue

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from planner.config.run import RunConfig
 from planner.errors import FileError, InputError
+from planner.inputs.profile_file import read_profile
 from planner.inputs.run_toml import load_config
 from planner.runs.directory import CONFIG
 from planner.units import parse_count
@@ -59,6 +60,17 @@ def request_of(
             "--out is missing", why="a run writes its log and checkpoints", remedy=f"gptplan run {config} --out RUN_DIR"
         )
     return Request(loaded, out, False, stop_after)
+
+
+def profile_of_run(path: Path | None, resume: bool) -> dict[str, object] | None:
+    """The kernel times that a new run was given. Raises InputError beside --resume, FileError, ConfigError."""
+    if path is not None and resume:
+        raise InputError(
+            "--profile belongs to a new run",
+            why="a run that goes on keeps the prediction that was made before it began",
+            remedy="leave --profile out",
+        )
+    return None if path is None else read_profile(path)
 
 
 def config_to_check(config: Path | None, what: str) -> RunConfig:

@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 
 from planner.config.run import CPU, RunConfig
-from planner.errors import InputError
-from planner.files import write_atomically
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.inputs.run_toml import config_text
+from planner.inputs.run_toml import write_config
 from planner.log import Log
 from planner.plan import estimate
 from reference_trainer.device.device import pick_device
@@ -47,10 +45,10 @@ def sized_config(minutes: float, device: torch.device, version: str, log: Log) -
             _config(row, FEWEST_STEPS, device, version), device, log if i == 0 else lambda line: None
         )
         seconds = estimate(config).throughput.step_seconds.value
-        if seconds is None:
-            raise InputError(
-                "no step time is predicted for this device", remedy="plan a run yourself: gptplan plan --help"
-            )
+        if seconds is None:  # the machine was too busy to be measured
+            log("the speed is unknown: the smallest model is trained, until the time is over")
+            smallest = _config(LADDER[0], ENOUGH_STEPS, device, version)
+            return adapt_to_device(smallest, device, lambda line: None)
         steps = int(minutes * SECONDS_PER_MINUTE / seconds)
         if chosen is not None and steps < ENOUGH_STEPS:
             break
@@ -84,7 +82,7 @@ def demo(minutes: float, directory: Path, version: str, log: Log) -> Outcome:
     # if the machine is busier than when it was measured, the run stops early instead of taking an hour
     limit = TIME_LIMIT_FACTOR * minutes * SECONDS_PER_MINUTE
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / "run.toml", config_text(config))
+    write_config(directory / "run.toml", config)
     return execute(
         config, directory / "run", False, RunOptions(device=device.type, progress=True, time_limit=limit), log
     )

@@ -17,7 +17,7 @@ from planner.document import document
 from planner.errors import FileError, PlanError
 from planner.files import write_atomically
 from planner.finding import Finding
-from planner.inputs.run_toml import config_text
+from planner.inputs.run_toml import write_config
 from planner.interval import UNKNOWN, Interval, flattened
 from planner.log import Log
 from planner.plan import Plan, estimate
@@ -73,7 +73,8 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
     data = opened_for(config, options.data_path, options.reading)
     if not resume:
         _refuse_occupied(directory)
-        config = adapt_to_device(config, device, log)
+        named = {} if options.profile is None else {"profile": options.profile}
+        config = adapt_to_device(config, device, log, **named)
     plan = estimate(config, replay=True)
     hardware = plan.flops.per_token_hardware * tokens_per_step(config)
     given_options, options = (
@@ -165,7 +166,7 @@ def _peak(plan: Plan) -> float | None:
 
 
 def _write_plan(plan: Plan, plan_findings: tuple[Finding, ...], directory: Path) -> None:
-    write_atomically(directory / CONFIG, config_text(plan.config), overwrite=True)  # a refused start may have left them
+    write_config(directory / CONFIG, plan.config, overwrite=True)  # a refused start may have left them
     write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
 
 

@@ -21,7 +21,8 @@ from textual.widgets import Footer, Tab, Tabs
 from textual.worker import get_current_worker
 
 from planner.config.options import OPTION
-from planner.inputs.run_toml import config_text
+from planner.files import write_atomically
+from planner.inputs.run_toml import write_config
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.files import is_served
 from tui.fit import FIT_SEARCHES, FitResult, FitSearch, search_fit
@@ -194,7 +195,11 @@ class PlannerApp(LivePlan):
         result = self._valid_result()
         if result is not None:
             config = result.plan.config
-            self.push_screen(SaveScreen("the configuration", self.saved_as, lambda _: config_text(config)), self._saved)
+
+            def write(path: Path, overwrite: bool) -> None:
+                write_config(path, config, overwrite=overwrite)
+
+            self.push_screen(SaveScreen("the configuration", self.saved_as, write), self._saved)
 
     def _saved(self, path: Path | None) -> None:
         if path is not None:
@@ -216,7 +221,10 @@ class PlannerApp(LivePlan):
             self.call_from_thread(self._ask_where_to_export, lambda path: exported(whole, command, path))
 
     def _ask_where_to_export(self, text_of: Callable[[Path], str]) -> None:
-        self.push_screen(SaveScreen("this plan (.json or .md)", EXPORT_AS, text_of), self._exported)
+        def write(path: Path, overwrite: bool) -> None:
+            write_atomically(path, text_of(path), overwrite=overwrite)
+
+        self.push_screen(SaveScreen("this plan (.json or .md)", EXPORT_AS, write), self._exported)
 
     def _exported(self, path: Path | None) -> None:
         if path is not None:

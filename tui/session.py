@@ -128,6 +128,8 @@ def _config_of(flags: Flags, session: Session) -> RunConfig:
         return session.base  # a plan is a pure function of its file
     if flags.hf_config is not None:
         file_named(flags.hf_config)  # refused where the browser may not look
+    if flags.profile is not None:
+        file_named(flags.profile)
     machine_gpu = session.machine_gpu if session.base is None and flags.gpu is None else None
     if isinstance(machine_gpu, PlanError):
         raise machine_gpu

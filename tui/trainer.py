@@ -12,8 +12,8 @@ from pathlib import Path
 
 from planner.config.run import RunConfig
 from planner.errors import FileError, PlanError
-from planner.files import read_text, write_atomically
-from planner.inputs.run_toml import config_text
+from planner.files import read_text
+from planner.inputs.run_toml import file_text, write_config
 from planner.own_files import open_own
 from planner.runs.directory import COMMAND, beside, catches, log_of, owner_of
 from planner.units import parse_count, parse_duration
@@ -44,7 +44,7 @@ def start_run(request: StartRequest, config: RunConfig, program: tuple[str, ...]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileError(f"{out} is not empty", why="nothing is overwritten or mixed", remedy="give another directory")
     file = beside(out, ".toml")
-    text = config_text(config)
+    text = file_text(config, file)
     if not file.exists() or read_text(file) != text:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def start_run(request: StartRequest, config: RunConfig, program: tuple[str, ...]
             raise FileError(
                 f"{file.parent} cannot be created", why=str(error), remedy="give another directory"
             ) from None
-        write_atomically(file, text)
+        write_config(file, config)
     options = ["--data", str(Path(request.data).expanduser())] if request.data else []
     options += ["--steps", request.steps] if request.steps else []
     options += ["--time-limit", request.time_limit] if request.time_limit else []

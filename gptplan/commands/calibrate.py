@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,24 +12,41 @@ from gptplan.flags import AsJson
 
 def calibrate(
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="What to measure.")] = "cpu",
-    seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="About how long it may take.")] = "15",
+    seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="About how long one try may take.")] = "15",
+    tries: Annotated[str, typer.Option("--tries", metavar="N", help="Measurements while the machine is busy.")] = "3",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there, for --profile elsewhere.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Measure this machine's kernels once; the profile is stored in your cache directory."""
+    """Measure this machine's kernels once; the profile is stored in your cache directory.
+
+    On a busy machine it measures again. A profile that stays noisy is not kept, and the exit code is 1.
+    """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json
-    from planner.units import parse_duration
+    from planner.files import refuse_existing, write_atomically
+    from planner.units import parse_count, parse_duration
 
+    limit, most = parse_duration(seconds, name="--seconds"), parse_count(tries, name="--tries")
+    if output is not None and not force:
+        refuse_existing(output)
     need_torch("calibration")
-    limit = parse_duration(seconds, name="--seconds")
     from planner.inputs.profile_cache import profile_path, save_profile
+    from planner.inputs.profile_file import profile_text
     from reference_trainer.device.device import pick_device
-    from reference_trainer.measure.calibrate import measure_profile
+    from reference_trainer.measure.calibrate import quiet_profile
 
     kind = pick_device(device).type
-    profile = measure_profile(kind, limit, log_line)
-    path = profile_path(kind)
-    save_profile(profile, path)
+    profile = quiet_profile(kind, limit, most, log_line)
+    if profile is None:
+        raise typer.Exit(1)
+    path = profile_path(kind) if output is None else output
+    if output is None:
+        save_profile(profile, path)
+    else:
+        write_atomically(path, profile_text(profile), overwrite=force)
     if json:
         show_json(profile)
     else:

@@ -32,19 +32,17 @@ def plan(
     from gptplan.drafting import all_findings, config_of
     from gptplan.output import log_line, show, show_json
     from planner.document import document
-    from planner.files import write_atomically
-    from planner.inputs.run_toml import config_text
+    from planner.inputs.run_toml import config_text, write_config
     from planner.plan import estimate as plan_of
 
     whole = config_of(flags, config, as_of)
     estimated = plan_of(whole, replay=True)
     found = all_findings(estimated, safetensors)
-    text = config_text(whole)
     if output is not None and str(output) != "-":
-        write_atomically(output, text, overwrite=force)
+        write_config(output, whole, overwrite=force)
         log_line(f"wrote {output}; train it with: gptplan run {output} --out RUN_DIR")
     elif not json:
-        show(text.rstrip("\n"))
+        show(config_text(whole).rstrip("\n"))
     for finding in found:
         if finding.level != "note":
             log_line(f"{finding.level} [{finding.code}] {finding.message}\n  fix: {finding.remedy}")

@@ -56,6 +56,10 @@ def run(
     eval_timeout: Annotated[
         str | None, typer.Option("--eval-timeout", metavar="10m", help="Time limit of --eval-command.")
     ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option("--profile", metavar="FILE", help="Kernel times that gptplan calibrate measured on this machine."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train a run.toml on this machine, then compare every prediction with its measurement.
@@ -64,10 +68,11 @@ def run(
     """
     from gptplan.extras import need_torch
     from gptplan.output import json_text, log_line, show_if_possible
-    from gptplan.request import request_of
+    from gptplan.request import profile_of_run, request_of
     from planner.units import parse_count, parse_duration
 
     request = request_of(config, out, resume, steps, new_schedule)
+    times = profile_of_run(profile, request.resume)
     need_torch("training")
     from reference_trainer.data.corpus.sources import ReadOptions
     from reference_trainer.execute import execute
@@ -91,6 +96,7 @@ def run(
         noise_scale=noise_scale,
         trackers=tuple(tracker or ()),
         eval_command=eval_command,
+        profile=times,
         eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
     )
     outcome = execute(request.config, request.directory, request.resume, options, log_line)

@@ -67,6 +67,7 @@ def _at_a_terminal() -> bool:
 
 def session_of(file: Path | None) -> Session:
     """The day, the program, this machine, the file. Raises FileError, ConfigError."""
+    from gptplan.output import log_line
     from planner.config.run import CPU
     from planner.errors import InputError
     from planner.inputs.detect import machine_gpu
@@ -87,5 +88,5 @@ def session_of(file: Path | None) -> Session:
         file=file,
         base=base,
         machine_gpu=found,
-        cpu_profile=cached_profile(CPU),
+        cpu_profile=cached_profile(CPU, log_line),
     )

@@ -123,8 +123,7 @@ def _saved(result: PlanResult) -> bool:
 
 def _written(path: Path, config: RunConfig) -> bool:
     """Write the file, after confirmation if it exists; False without confirmation."""
-    from planner.files import write_atomically
-    from planner.inputs.run_toml import config_text
+    from planner.inputs.run_toml import write_config
     from planner.inputs.wizard import YES
 
     over = os.path.isfile(path)
@@ -132,5 +131,5 @@ def _written(path: Path, config: RunConfig) -> bool:
         _prompt(f"{path} exists already. Overwrite it? yes or no [no]: ")
         if _line().strip().lower() not in YES:
             return False
-    write_atomically(path, config_text(config), overwrite=over)
+    write_config(path, config, overwrite=over)
     return True

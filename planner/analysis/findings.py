@@ -109,10 +109,11 @@ def _speed(plan: Plan) -> Iterator[Finding]:
             )
             return
         if hardware.gpu == CPU:
+            left = [f": {a.source}" for a in plan.config.provenance.assumptions if a.key == "profile"]
             yield Finding(
                 "warning",
                 "no_profile",
-                "the speed of this machine's processor is unknown",
+                f"the speed of this machine's processor is unknown{''.join(left)}",
                 "measure it once with: gptplan calibrate",
             )
             return

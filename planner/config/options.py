@@ -230,6 +230,8 @@ OPTIONS: tuple[Option, ...] = (
            "hardware.tflops", on_resume.PREDICTION, "TFLOP/s per GPU"),
     Option("mfu", HARDWARE, Kind("fraction above zero", "FRACTION"), "Model FLOPs utilisation, if known, 0.4 or 40%.",
            "hardware.mfu", on_resume.PREDICTION, "MFU"),
+    Option("profile", HARDWARE, PATH, "Kernel times that gptplan calibrate measured, here or elsewhere.",
+           label="machine profile"),
     Option("price_per_gpu_hour", HARDWARE, MONEY, "Your price, such as 2.50.", "hardware.usd_per_gpu_hour",
            on_resume.PREDICTION, "USD per GPU-hour", "the price list's"),
     # training loop

@@ -5,6 +5,7 @@ With a base config (`--config run.toml`) everything in it stands unless a flag n
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -29,6 +30,7 @@ from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
 from planner.inputs.impossible import impossibility
 from planner.inputs.model import model_of
 from planner.inputs.optimizer import optimizer_of
+from planner.inputs.profile_file import is_of, profile_for
 from planner.inputs.run_toml import explain_validation
 from planner.inputs.schedule import Horizon, default_peak, schedule_of
 from planner.units import format_count_exact as spell
@@ -58,15 +60,20 @@ def draft(
     """The whole config of what was typed.
 
     as_of: today's date. version: of the program that writes it. base: the file that the flags override.
-    machine_gpu: preset of the GPU that this machine's driver shows. profile: measured times of this machine's
-    processor, used when the run is planned for it.
+    machine_gpu: preset of the GPU that this machine's driver shows. profile: measured times of a card, used when the
+    run is planned for that card; --profile names another, and then gives the card if nothing else does.
     Raises InputError (with its kinds) for text that cannot be read, unknown names and contradictions.
     """
     refuse_contradictions(flags)
     assumptions = Assumptions(flags, base)
     seq = _seq(flags, base, assumptions)
     model = model_of(flags, base, seq, assumptions)
+    if flags.profile is not None:
+        asked = flags.gpu or (base.hardware.gpu if base else None)
+        profile, machine_gpu = profile_for(Path(flags.profile).expanduser(), asked)
     hardware = _hardware(flags, base, machine_gpu, assumptions)
+    if flags.profile is not None and flags.gpu is None and base is None:
+        assumptions.add("gpu", hardware.gpu, "the card of the machine profile")
     if base is None and flags.seq is None and flags.given("model", "hf_config"):
         seq = _usual_seq(model, assumptions)
     _refuse_long_sequence(seq, model)
@@ -82,7 +89,7 @@ def draft(
         hardware=hardware,
         **{name: _over(section, name, flags, base) for name, section in LOOP_SECTIONS.items()},
         provenance=Provenance(as_of=as_of, gptplan=version),
-        profile=profile if hardware.gpu == CPU else None,
+        profile=profile if profile is not None and is_of(profile, hardware.gpu) else None,
     )
     whole = whole.model_copy(update={"training": batch_of(flags, base, whole, assumptions)})
     if optimizer.groups:

@@ -11,6 +11,7 @@ from planner.units import CHOSEN, format_number, spell_count
 # options without a value of their own in a plan: other options show what they chose
 WITHOUT_VALUE = (
     "hf_config",
+    "profile",
     "family",
     "pad_vocab",
     "warmup_tokens",

@@ -15,6 +15,7 @@ SECTION_KEYS = tuple(dict.fromkeys((*keys_of_a_config(), *BY_KEY)))  # section.k
 SETS = {
     "pad_vocab": "model.vocab",
     "norm_bias": "model.norm_parameters",
+    "profile": "the profile beside run.toml, and hardware.gpu where nothing else does",
     "momentum": "optimizer.momentum of muon and optimizer.beta1 of sgd",
 }
 

@@ -1,14 +1,17 @@
-"""The machine profile's file, in the user's cache: read by the planner, written by `gptplan calibrate`."""
+"""The machine profile's file in the user's cache: read by the planner, written by `gptplan calibrate` and by runs.
+
+A profile that cannot be used is left aside with its reason, as the next calibration replaces it.
+"""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from planner.config.run import Assumption, RunConfig
 from planner.errors import ConfigError, FileError
 from planner.files import write_atomically
+from planner.inputs.profile_file import profile_from, profile_text
 from planner.log import Log
-from planner.step_time.kernel_tables import Tables
 
 
 def profile_path(device: str = "cpu") -> Path:
@@ -28,25 +31,29 @@ def save_profile(profile: dict[str, object], path: Path) -> None:
             why=error.strerror or str(error),
             remedy="set XDG_CACHE_HOME to a directory that can be written",
         ) from error
-    write_atomically(path, json.dumps(profile, indent=1) + "\n", overwrite=True)
+    write_atomically(path, profile_text(profile), overwrite=True)
 
 
 def load_profile(path: Path, log: Log = lambda line: None) -> dict[str, object] | None:
     """The profile in a file; None where there is none, or it cannot be used, and then `log` gets the reason."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(read, dict):
-            raise ConfigError("it is not a JSON object")
-        Tables(read)
+        return profile_from(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, ConfigError) as error:
-        why = error.why or error.what if isinstance(error, ConfigError) else str(error)
+    except (OSError, ConfigError) as error:
+        why = error.why or error.what if isinstance(error, ConfigError) else error.strerror or str(error)
         log(f"the machine profile {path} is left aside: {why}")
         return None
-    return read
 
 
 def cached_profile(device: str = "cpu", log: Log = lambda line: None) -> dict[str, object] | None:
     """This machine's profile, if `gptplan calibrate` or a run has made one."""
     return load_profile(profile_path(device), log)
+
+
+def without_profile(config: RunConfig, why: str) -> RunConfig:
+    """The config without a profile, and the reason among its assumptions, where every plan shows it."""
+    assumptions = [a for a in config.provenance.assumptions if a.key != "profile"]
+    assumptions.append(Assumption(key="profile", value="none", source=why))
+    provenance = config.provenance.model_copy(update={"assumptions": tuple(assumptions)})
+    return config.model_copy(update={"profile": None, "provenance": provenance})

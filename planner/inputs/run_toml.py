@@ -15,9 +15,10 @@ from planner.config.section import Section
 from planner.counts.groups import parameter_groups
 from planner.counts.run import gpu_of, recipe_of, steps_of, tokens_per_step
 from planner.errors import ConfigError, UnknownNameError
-from planner.files import read_text
+from planner.files import read_text, write_atomically
 from planner.inputs.impossible import impossibility
 from planner.inputs.key_names import flags_named, meant_by_key, with_flag
+from planner.inputs.profile_file import profile_beside, profile_name, profile_text, write_with_profile
 from planner.units import format_count_exact as spell
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ Defaults that were used are listed under [provenance] with their rule."""
 def load_config(path: str | PathLike[str]) -> RunConfig:
     """The config of a run.toml.
 
-    Raises FileError if it cannot be read; ConfigError if it is not TOML, has unknown, missing or contradictory keys.
+    Raises FileError if it cannot be read; ConfigError if it is not TOML, has unknown, missing or contradictory keys, or
+    names a machine profile that is not beside it or was changed.
     """
     path = Path(path)
     text = read_text(path)
@@ -42,6 +44,8 @@ def load_config(path: str | PathLike[str]) -> RunConfig:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
         raise ConfigError(f"{path} is not TOML", why=str(error), remedy="mend that line") from None
+    if isinstance(values.get("profile"), str):
+        values["profile"] = profile_beside(path, values["profile"])
     return config_from(values, str(path))
 
 
@@ -154,8 +158,11 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     return sorted(section.model_fields) if issubclass(section, Section) else []
 
 
-def config_text(config: RunConfig) -> str:
-    """The TOML of a config, each line with its meaning; reading it gives an equal config."""
+def config_text(config: RunConfig, profile: str | None = None) -> str:
+    """The TOML of a config, each line with its meaning; reading it gives an equal config.
+
+    profile: the name of the file that has its profile; None: the text holds the profile itself, if there is one.
+    """
     import tomlkit  # 25 ms, wanted only where a file is written
 
     document = tomlkit.document()
@@ -163,14 +170,33 @@ def config_text(config: RunConfig) -> str:
         document.add(tomlkit.comment(line))
     document.add(tomlkit.nl())
     document.add("schema_version", tomlkit.item(config.schema_version))
+    if profile is not None and config.profile is not None:
+        named = tomlkit.item(profile)
+        named.comment(str(RunConfig.model_fields["profile"].description))
+        document.add("profile", named)
     for name, value in config:
         if isinstance(value, Section):
             document.add(tomlkit.nl())
             document.add(name, _table(value))
-    if config.profile is not None:
+    if profile is None and config.profile is not None:
         document.add(tomlkit.nl())
         document.add("profile", tomlkit.item(config.profile))
     return tomlkit.dumps(document)
+
+
+def file_text(config: RunConfig, path: Path) -> str:
+    """What `write_config` writes into `path`: it names the profile file beside it."""
+    named = None if config.profile is None else profile_name(path, profile_text(config.profile))
+    return config_text(config, named)
+
+
+def write_config(path: Path, config: RunConfig, *, overwrite: bool = False) -> None:
+    """Write a config, and beside it its machine profile if it has one: both or neither. Raises FileError."""
+    text = file_text(config, path)
+    if config.profile is None:
+        write_atomically(path, text, overwrite=overwrite)
+    else:
+        write_with_profile(path, config.profile, text, overwrite=overwrite)
 
 
 def _table(section: Section) -> Table:

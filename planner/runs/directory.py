@@ -18,6 +18,7 @@ from planner.own_files import open_own
 METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
 CHECKPOINTS, EXECUTION = "checkpoints", "execution.json"
 COMPARISON, POST_MORTEM = "comparison.json", "post-mortem.md"
+PROFILE = "config.profile-"  # how the name of the machine profile beside the config begins
 TRACES = (CONFIG, METRICS, EVENTS)  # of which a run directory has at least one
 TAIL = 256  # bytes before a place, by which a rewritten file is known
 MOST = 4 << 20  # bytes of one reading: a long run is shown while it is still being read
@@ -164,7 +165,8 @@ def was_refused(directory: Path) -> bool:
     names = {path.name for path in directory.iterdir()}
     left = {CONFIG, PLAN, EXECUTION, LOCK, METRICS, EVENTS, CHECKPOINTS}
     ours = bool(names & {LOCK, EXECUTION}) and not holds_steps(directory)
-    return ours and all(name in left or name.startswith(tuple(f".{one}." for one in left)) for name in names)
+    partly = (PROFILE, f".{PROFILE}", *(f".{one}." for one in left))
+    return ours and all(name in left or name.startswith(partly) for name in names)
 
 
 def runs_in(place: Path, most: int = 50) -> tuple[Path, ...]:

@@ -16,8 +16,22 @@ from itertools import product
 
 from planner.errors import ConfigError
 
-SCHEMA = 1
+SCHEMA = 2
+# 1: the same tables; on a GPU they ended at 4M elements, and small sizes held the host's launches
+SCHEMAS = (1, SCHEMA)
 GEMMS = ("gemm_forward", "gemm_input_gradient", "gemm_weight_gradient")
+_PAIRS = {"attention": 3} | dict.fromkeys(("layer_norm", "rms_norm", "loss", "embedding"), 2)
+_PAIRS |= dict.fromkeys(("gelu", "swiglu", "rotary"), 1)
+_SINGLE = ("dispatch", "add", "accumulate", "copy", "join", "fill", "cast_down", "cast_up", "fresh")
+_UPDATES = ("adamw", "adamw_tensors", "clip", "clip_tensors")
+LAUNCH = ("launch", "fp32")  # the host's part of one kernel; on a GPU only, where it hides behind the kernels before
+# how many sizes each kernel of a profile has
+DIMENSIONS = (
+    dict.fromkeys(GEMMS, 3)
+    | {f"{name}_{way}": count for name, count in _PAIRS.items() for way in ("forward", "backward")}
+    | dict.fromkeys((*_SINGLE, *_UPDATES), 1)
+    | {"sum_rows": 2, "launch": 1}
+)
 # exponents of the sizes in the work of a kernel, where they are not all 1; attention: heads, tokens, head width
 POWERS = {"attention_forward": (1, 2, 1), "attention_backward": (1, 2, 1)}
 
@@ -98,8 +112,9 @@ class Tables:
 
     def __init__(self, profile: dict[str, object]) -> None:
         try:
-            if profile["schema"] != SCHEMA:
-                raise ValueError(f"schema {profile['schema']}, where this version reads {SCHEMA}")
+            if profile["schema"] not in SCHEMAS:
+                known = " and ".join(map(str, SCHEMAS))
+                raise ValueError(f"schema {profile['schema']}, where this version reads {known}")
             kernels = profile["kernels"]
             if not isinstance(kernels, dict) or not kernels:
                 raise ValueError("no kernels")
@@ -120,12 +135,18 @@ class Tables:
             raise _unusable(f"it has no times for {key[0]} in {key[1]}")
         return self._tables[key]
 
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        """Whether the profile has times of a kernel and type."""
+        return key in self._tables
+
 
 def _table(name: str, rows: Sequence[Sequence[float]]) -> Table:
     times = {tuple(int(size) for size in row[:-1]): float(row[-1]) for row in rows}
     dimensions = {len(sizes) for sizes in times}
     if len(dimensions) != 1:
         raise ValueError(f"the rows of {name} differ in length, or there are none")
+    if dimensions != {DIMENSIONS.get(name, *dimensions)}:
+        raise ValueError(f"the rows of {name} have another number of sizes than {DIMENSIONS[name]}")
     if not all(math.isfinite(t) and t > 0 for t in times.values()):
         raise ValueError(f"{name} has a time that is not above 0")
     if not all(size >= 1 for sizes in times for size in sizes):
@@ -135,21 +156,3 @@ def _table(name: str, rows: Sequence[Sequence[float]]) -> Table:
 
 def _unusable(why: str) -> ConfigError:
     return ConfigError("the machine profile cannot be used", why=why, remedy="measure it again: gptplan calibrate")
-
-
-def bf16_is_faster(profile: dict[str, object]) -> bool:
-    """Whether matrix products in bf16 take less time than in fp32, over the sizes timed in both.
-
-    Processors without bf16 instructions emulate them, ten times slower than fp32; then a run should use fp32.
-    Raises ConfigError for a profile that cannot be used.
-    """
-    tables = Tables(profile)
-    total = {"fp32": 0.0, "bf16": 0.0}
-    for name in GEMMS:
-        wide, narrow = tables[name, "fp32"].times, tables[name, "bf16"].times
-        for sizes in wide.keys() & narrow.keys():
-            # per unit of work: else the one largest product decides
-            work = math.prod(sizes)
-            total["fp32"] += wide[sizes] / work
-            total["bf16"] += narrow[sizes] / work
-    return total["bf16"] < total["fp32"]

@@ -11,10 +11,8 @@ from math import log2
 
 from planner.counts.run import Resolved
 from planner.formulas.itemsize import FP32
-from planner.step_time.kernel_tables import Tables, bf16_is_faster
+from planner.step_time.kernel_tables import LAUNCH, Tables
 from planner.step_time.step_seconds import StepSeconds, sum_of_parts
-
-__all__ = ["PARTS", "bf16_is_faster", "step_seconds_from_profile"]
 
 PARTS = (
     "matrix products",
@@ -99,14 +97,24 @@ class _Micro:
             if self.t.activation_checkpointing == "full":
                 self.block_forward(recompute=True)
             self.block_backward()
-        # dispatch: one node forward and backward; the kernels' own launches are in their tables
-        nodes = NODES_PER_KERNEL * self.sum.kernels // 2
-        self.sum.parts["overhead"] += nodes * self.sum.tables["dispatch", "fp32"].read((1,)).seconds
+        self.overhead()
         if self.t.accumulation > 1:
             # all but the first micro-batch add to gradients that exist; here the mean over them
             share = (self.t.accumulation - 1) / self.t.accumulation
             read = self.sum.tables["accumulate", "fp32"].read((self.parameters,))
             self.sum.parts["residual and copies"] += share * read.seconds
+
+    def overhead(self) -> None:
+        """The host's part: one node forward and backward; a processor's kernels have their launches in their tables.
+
+        A GPU's tables do not. There the host runs ahead, and a step waits for it only where it is the slower one.
+        """
+        nodes = NODES_PER_KERNEL * self.sum.kernels // 2
+        host = nodes * self.sum.tables["dispatch", "fp32"].read((1,)).seconds
+        if LAUNCH in self.sum.tables:
+            host += self.sum.kernels * self.sum.tables[LAUNCH].read((1,)).seconds
+            host = max(0.0, host - sum(self.sum.parts.values()))
+        self.sum.parts["overhead"] += host
 
     # --- pieces ------------------------------------------------------------------------------------------
 

@@ -44,6 +44,23 @@ def device_name(device: torch.device) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
 
 
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # x86 and ARM, as PyTorch names them
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 are instructions of the device; others emulate them, slower than fp32.
+
+    It is a property of the hardware as PyTorch reports it, and no timing: a busy machine has the same answer.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    reported = getattr(torch.cpu, "get_capabilities", None)  # not in every supported version
+    if reported is None:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    found = reported()
+    return any(bool(found.get(name, False)) for name in BF16_INSTRUCTIONS)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
     """Peaks in bytes since training began. The first four are CUDA's and None on a CPU.

@@ -7,41 +7,53 @@ import torch
 from planner import presets
 from planner.config.run import CPU, Assumption, RunConfig
 from planner.errors import PlanError
-from planner.inputs.profile_cache import cached_profile, profile_path, save_profile
+from planner.inputs.profile_cache import cached_profile, profile_path, save_profile, without_profile
+from planner.inputs.profile_file import NOISY
 from planner.log import Log
-from planner.step_time.kernels import bf16_is_faster
-from reference_trainer.measure.calibrate import NOISY, is_current, is_noisy, measure_profile
+from reference_trainer.device.device import device_name, has_bf16
+from reference_trainer.measure.calibrate import is_current, quiet_profile
 
 CALIBRATION_SECONDS = 15.0
-NOT_KEPT: dict[str, dict[str, object]] = {}  # profiles from a busy machine, which serve this process alone
+CALIBRATION_TRIES = 2
+BUSY = f"the machine was busy while its kernels were timed (noise above {NOISY:.0%}): speed is unknown"
+TRIED: set[str] = set()  # devices that were busy when this process measured them: it does not try again
+
+JsonProfile = dict[str, object]
 
 
-def adapt_to_device(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
-    """The config with this machine's hardware and profile, and another recipe if nobody chose one and it is better."""
-    if device.type != "cpu":
-        return _on_gpu(config, device, log)
-    profile = NOT_KEPT.get(CPU) or cached_profile(CPU, log)
-    if profile is None or not is_current(profile):
-        log(f"this machine has no current profile: measuring its kernels first (saved in {profile_path(CPU)})")
-        profile = measure_profile(CPU, CALIBRATION_SECONDS, log)
-        if is_noisy(profile):
-            log(f"the machine was busy (noise above {NOISY:.0%}): this profile serves this run alone and is not kept")
-            NOT_KEPT[CPU] = profile
-        else:
-            save_profile(profile, profile_path(CPU))
-    hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
-    changed = config.model_copy(update={"hardware": hardware, "profile": profile})
+def adapt_to_device(config: RunConfig, device: torch.device, log: Log, profile: JsonProfile | None = None) -> RunConfig:
+    """The config with this machine's hardware and profile; fp32 if nobody chose a recipe and bf16 is emulated here.
+
+    profile: kernel times that the user named, for the device of this run. Raises PlanError for those of another.
+    """
+    if profile is not None:
+        _refuse_other_device(profile, device)
+    adapted = _on_cpu(config, profile, log) if device.type == "cpu" else _on_gpu(config, device, profile, log)
     assumed = {a.key for a in config.provenance.assumptions}
-    undecided = "recipe" in assumed and config.training.recipe == "mixed-bf16"
-    # a noisy profile decides nothing: the run keeps the type that its config names
-    if undecided and not is_noisy(profile) and not bf16_is_faster(profile):
-        log("fp32 matmuls are faster than bf16 on this CPU: training in fp32")
-        changed = _with_recipe(changed, "fp32", "fp32 matmuls are faster than bf16 in the profile")
-    return changed
+    # decided by the hardware alone: a profile, quiet or not, chooses no type
+    if "recipe" not in assumed or config.training.recipe != "mixed-bf16" or has_bf16(device):
+        return adapted
+    why = "this processor has no bf16 instructions" if device.type == "cpu" else "this GPU has no bf16"
+    log(f"{why}: training in fp32")
+    return _with_recipe(adapted, "fp32", why)
 
 
-def _on_gpu(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
-    """The config with the preset of this GPU; fp32 if nobody chose a recipe and the GPU has no bf16."""
+def _on_cpu(config: RunConfig, named: JsonProfile | None, log: Log) -> RunConfig:
+    hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
+    here = config.model_copy(update={"hardware": hardware})
+    found = named or _current(config.profile) or _current(cached_profile(CPU, log))
+    if found is None and CPU not in TRIED:
+        log(f"this machine has no current profile: measuring its kernels first (saved in {profile_path(CPU)})")
+        found = quiet_profile(CPU, CALIBRATION_SECONDS, CALIBRATION_TRIES, log)
+        if found is None:
+            TRIED.add(CPU)
+        else:
+            save_profile(found, profile_path(CPU))
+    return without_profile(here, BUSY) if found is None else _with_profile(here, found)
+
+
+def _on_gpu(config: RunConfig, device: torch.device, named: JsonProfile | None, log: Log) -> RunConfig:
+    """The config with the preset of this GPU, and a profile of it if `gptplan calibrate --device cuda` made one."""
     found = presets.gpu_by_driver_name(torch.cuda.get_device_name(device))
     if found is None:
         raise PlanError(
@@ -50,15 +62,33 @@ def _on_gpu(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
             remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and published specs",
         )
     hardware = config.hardware.model_copy(update={"gpu": found.id})
-    profile = cached_profile(
-        device.type, log
-    )  # made by `gptplan calibrate --device cuda`; without it the published specs are used
-    current = profile if profile is not None and is_current(profile) else None
-    changed = config.model_copy(update={"hardware": hardware, "profile": current})
-    assumed = {a.key for a in config.provenance.assumptions}
-    if "recipe" in assumed and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return _with_recipe(changed, "fp32", "this GPU has no bf16")
-    return changed
+    # without a profile the published specs are used
+    profile = named or _current(config.profile, device) or _current(cached_profile(device.type, log), device)
+    here = config.model_copy(update={"hardware": hardware, "profile": None})
+    return here if profile is None else _with_profile(here, profile)
+
+
+def _current(profile: JsonProfile | None, device: torch.device | None = None) -> JsonProfile | None:
+    """The profile if it is one of this device and program."""
+    kind = CPU if device is None else device.type
+    return profile if profile is not None and profile.get("device") == kind and is_current(profile) else None
+
+
+def _refuse_other_device(profile: JsonProfile, device: torch.device) -> None:
+    here, there = device_name(device), profile.get("device_name")
+    if profile.get("device") != device.type or there != here:
+        raise PlanError(
+            f"--profile is of {there or profile.get('device')}, and this run is on {here}",
+            why="no device's times stand for another's",
+            remedy="leave --profile out, or measure this machine: gptplan calibrate",
+        )
+
+
+def _with_profile(config: RunConfig, profile: JsonProfile) -> RunConfig:
+    """The config with a profile, and no longer the reason why it had none."""
+    assumptions = tuple(a for a in config.provenance.assumptions if a.key != "profile")
+    provenance = config.provenance.model_copy(update={"assumptions": assumptions})
+    return config.model_copy(update={"profile": profile, "provenance": provenance})
 
 
 def _with_recipe(config: RunConfig, recipe: str, why: str) -> RunConfig:

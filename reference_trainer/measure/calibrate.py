@@ -7,20 +7,21 @@ quartiles is below the step's median by the noise, 8 to 10 % when we measured it
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from statistics import median
 
 import torch
 
 from planner.errors import PlanError
+from planner.inputs.profile_file import NOISY, is_noisy, noise_of
 from planner.log import Log
 from planner.step_time.kernel_tables import SCHEMA, Table, powers_of
-from reference_trainer.device.device import device_name, pick_device, wait_for
+from reference_trainer.device.device import device_name, pick_device
+from reference_trainer.measure.clocks import DeviceClock, clock_of
 from reference_trainer.measure.kernel_pool import TIMED_DTYPES, Kernel, TensorPool
-from reference_trainer.measure.kernel_timings import KERNELS
+from reference_trainer.measure.kernel_timings import kernels_on, pool_elements
+from reference_trainer.measure.machine import machine_facts
 
 TimingKey = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
 
@@ -34,15 +35,25 @@ RETRY_SLEEP = 0.01  # seconds, times the attempt
 CANARIES = 3  # calls of a small addition before each kernel
 CANARY_SECONDS = 1e-3  # of one: it takes 1e-5 to 1e-4 s where nobody else runs
 CANARY_SLEEP = 0.02
+MOST_CALLS = 50
 BATCH_SECONDS = 2e-4  # calls are timed together until they take this long: a clock reading costs 1e-7 s
-NOISY = 0.15  # relative noise from which people are told: it is 0.03 to 0.08 on a machine at rest
 UNKNOWN_NOISE = 0.5  # where the time box allowed one round only: a guess, on the safe side
 MIN_SECONDS = 1e-9  # a difference of two times is at least this
 
 
-def is_noisy(profile: dict[str, object]) -> bool:
-    """Whether a profile was taken on a busy machine: its relative noise is above NOISY."""
-    return float(str(profile["relative_noise"])) > NOISY
+def quiet_profile(device: str, seconds: float, tries: int, log: Log = lambda line: None) -> dict[str, object] | None:
+    """A profile that was not disturbed: measured again, up to `tries` times in all, while the machine is busy.
+
+    None if it was busy each time: such a profile is neither kept nor used. Otherwise as `measure_profile`.
+    """
+    for attempt in range(1, tries + 1):
+        profile = measure_profile(device, seconds, log)
+        if not is_noisy(profile):
+            return profile
+        again = "measuring again" if attempt < tries else "the profile is not kept and not used"
+        busy = f"the machine was busy: noise {noise_of(profile):.0%} is above {NOISY:.0%}"
+        log(f"{busy} (try {attempt} of {tries}): {again}")
+    return None
 
 
 def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambda line: None) -> dict[str, object]:
@@ -61,36 +72,35 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
     torch.set_float32_matmul_precision("highest")  # as in training: no TF32
     try:
         with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
-            sweep = _Sweep(TensorPool(target), seconds)
+            pool = TensorPool(target, pool_elements(target))
+            sweep = Sweep(pool, kernels_on(target), seconds, clock_of(target))
             sweep.run()
     finally:
         torch.set_float32_matmul_precision(precision)
     noise = sweep.noise()
-    busy = "; the machine was busy: measure again when it is not" if noise > NOISY else ""
-    log(f"{len(sweep.samples)} times taken, noise {noise:.1%}{busy}")
+    log(f"{len(sweep.samples)} times taken, noise {noise:.1%}")
     return {
         "schema": SCHEMA,
         "device": device,
         "device_name": name,
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **machine_facts(target),
         "date": datetime.now(UTC).date().isoformat(),
-        "memory_bytes": _memory_bytes(target),
         "relative_noise": noise,
         "kernels": sweep.tables(),
     }
 
 
-class _Sweep:
+class Sweep:
     """Rounds over all kernels and sizes; `samples` has the seconds of one call, one sample per round."""
 
-    def __init__(self, pool: TensorPool, seconds: float) -> None:
-        self.pool, self.longest = pool, seconds * LONGEST_CALL_FRACTION
+    def __init__(self, pool: TensorPool, kernels: dict[str, Kernel], seconds: float, clock: DeviceClock) -> None:
+        self.pool, self.kernels, self.clock = pool, kernels, clock
+        self.longest = seconds * LONGEST_CALL_FRACTION
         # the first optimizer imports the compiler, and the first threads start: a second or two, outside the time box
         for name in ("adamw", "dispatch", "gemm_forward"):
-            KERNELS[name].prepare(pool, "fp32", KERNELS[name].sizes[0])()
-        canary = KERNELS["add"]
+            if name in kernels:
+                kernels[name].prepare(pool, "fp32", kernels[name].sizes[0])()
+        canary = kernels["add"]
         self.canary = canary.prepare(pool, "fp32", canary.sizes[2])  # large enough for several threads
         self.wait_budget = seconds
         begin = time.perf_counter()
@@ -101,7 +111,7 @@ class _Sweep:
         """One round to find the sizes that fit into the time limit, then more rounds until it is over."""
         # fp32 first: where bf16 is emulated, its kernels would take the time of those that runs will use
         for dtype in TIMED_DTYPES:
-            for name, kernel in KERNELS.items():
+            for name, kernel in self.kernels.items():
                 if dtype in kernel.dtypes:
                     self._first(name, kernel, dtype)
         keys = list(self.samples)
@@ -134,11 +144,12 @@ class _Sweep:
         name, dtype, sizes = key
         self._wait_for_quiet()
         self.pool.reset()
-        kernel = KERNELS[name]
+        kernel = self.kernels[name]
         call = kernel.prepare(self.pool, dtype, sizes)
+        timed = self.clock.host_seconds if kernel.on_host else self.clock.seconds
         with torch.set_grad_enabled(name == "dispatch"):
-            warm = _seconds(call, 1, self.pool.device)
-            return _seconds(call, max(1, min(50, int(BATCH_SECONDS / warm))), self.pool.device)
+            warm = timed(call, 1)
+            return timed(call, max(1, min(MOST_CALLS, int(BATCH_SECONDS / max(warm, MIN_SECONDS)))))
 
     def _wait_for_quiet(self) -> None:
         """Wait while a small addition takes as long as another process's time slice; at most the time limit in total.
@@ -147,7 +158,7 @@ class _Sweep:
         take 10 ms and more.
         """
         begin = time.perf_counter()
-        while self.wait_budget > 0 and _seconds(self.canary, CANARIES, self.pool.device) > CANARY_SECONDS:
+        while self.wait_budget > 0 and self.clock.seconds(self.canary, CANARIES) > CANARY_SECONDS:
             time.sleep(CANARY_SLEEP)
             now = time.perf_counter()
             waited, begin = now - begin, now
@@ -158,14 +169,15 @@ class _Sweep:
     def tables(self) -> dict[str, dict[str, list[list[float]]]]:
         """The profile's tables: the median of every sample list, minus the overhead of timing."""
         found: dict[str, dict[str, list[list[float]]]] = {}
-        kept = {key: median(times) / KERNELS[key[0]].divide_by for key, times in self.samples.items()}
+        kept = {key: median(times) / self.kernels[key[0]].divide_by for key, times in self.samples.items()}
         kept = _not_above_larger(kept)
-        engine = kept["engine", "fp32", (1,)]
+        # every backward call started the autograd engine, which a training step does once; a GPU's own time has no part
+        # in it
+        engine = kept["engine", "fp32", (1,)] if self.pool.device.type == "cpu" else 0.0
         for (name, dtype, sizes), seconds in kept.items():
             if name in ("engine", "refill"):
                 continue
             if name.endswith("_backward"):
-                # every call started the autograd engine, which a training step does once
                 seconds = max(seconds - engine, seconds / 10)
             if name == "fresh":
                 # what new memory costs beyond writing to memory held
@@ -195,32 +207,8 @@ def _not_above_larger(times: dict[TimingKey, float]) -> dict[TimingKey, float]:
     }
 
 
-def _seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds per call over `calls` calls, with the device synchronized before and after."""
-    if device.type == "cuda":
-        # events stand in the device's own queue: the host's part is hidden, as it is behind a real step's kernels
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        wait_for(device)
-        start.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3 / calls
-    begin = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - begin) / calls
-
-
 def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1) + 0.5)]
-
-
-def _memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_current(profile: dict[str, object]) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reference_trainer.device.dtypes import DTYPES
 
-POOL_ELEMENTS = 1 << 24
+POOL_ELEMENTS = 1 << 24  # on a processor
 TIMED_DTYPES = ("fp32", "bf16")
 
 KernelCall = Callable[[], object]
@@ -22,9 +22,9 @@ KernelCall = Callable[[], object]
 class TensorPool:
     """Random numbers and a scratch buffer in both dtypes on one device, as views that do not overlap."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        wide = torch.empty(POOL_ELEMENTS, device=device).uniform_(-1.0, 1.0)
+    def __init__(self, device: torch.device, elements: int = POOL_ELEMENTS) -> None:
+        self.device, self.elements = device, elements
+        wide = torch.empty(elements, device=device).uniform_(-1.0, 1.0)
         self._random = {dtype: wide.to(DTYPES[dtype]) for dtype in TIMED_DTYPES}
         # apart from the random numbers: products written over their own operands would grow until they overflow
         self._scratch = {dtype: torch.empty_like(data) for dtype, data in self._random.items()}
@@ -37,14 +37,14 @@ class TensorPool:
     def random(self, dtype: str, *shape: int) -> Tensor:
         """Random numbers in (-1, 1), read-only; a new tensor if the pool is exhausted."""
         start, end = self._claim("random", shape)
-        if end > POOL_ELEMENTS:
+        if end > self.elements:
             return torch.empty(shape, device=self.device, dtype=DTYPES[dtype]).uniform_(-1.0, 1.0)
         return self._random[dtype][start:end].view(shape)
 
     def scratch(self, dtype: str, *shape: int) -> Tensor:
         """A writable tensor of zeros; a new one if the buffer is exhausted."""
         start, end = self._claim("scratch", shape)
-        if end > POOL_ELEMENTS:
+        if end > self.elements:
             return torch.zeros(shape, device=self.device, dtype=DTYPES[dtype])
         return self._scratch[dtype][start:end].view(shape).zero_()
 
@@ -58,10 +58,12 @@ class TensorPool:
 class Kernel:
     """A kernel: how to prepare one call, its sizes from small to large, and its dtypes.
 
-    `divide_by`: how often one call repeats the kernel; the time is divided by it.
+    `divide_by`: how often one call repeats the kernel; the time is divided by it. `on_host`: the time is that of the
+    host alone, where the device is another.
     """
 
     prepare: Callable[[TensorPool, str, tuple[int, ...]], KernelCall]
     sizes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...] = ("fp32",)
     divide_by: int = 1
+    on_host: bool = False

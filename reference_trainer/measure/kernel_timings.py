@@ -1,13 +1,15 @@
 """The kernels of a training step, each prepared to be timed alone at a given size.
 
-Each entry of `KERNELS` has the dtypes and sizes of a kernel, and prepares one call.
+Each entry of `kernels_on` has the dtypes and sizes of a kernel, and prepares one call.
 A forward kernel runs without autograd, a backward one through `torch.autograd.grad` on a kept graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from reference_trainer.measure.kernel_overheads import (
     leaves_of,
     refill,
 )
-from reference_trainer.measure.kernel_pool import TIMED_DTYPES, Kernel, KernelCall, TensorPool
+from reference_trainer.measure.kernel_pool import POOL_ELEMENTS, TIMED_DTYPES, Kernel, KernelCall, TensorPool
 from reference_trainer.model.layers import _RMSNormFunction, _RotaryFunction
 
 _Sizes = tuple[int, ...]
@@ -209,46 +211,107 @@ def _update(what: str, tiny: bool) -> Callable[[TensorPool, str, _Sizes], Kernel
 
 # --- the list ---------------------------------------------------------------------------------------------------------
 
-_WIDTHS = (32, 128, 512, 2048)
-_GEMM = tuple(product((64, 512, 4096), _WIDTHS, _WIDTHS))
-_HEADS = tuple(product((4, 32), (64, 256, 1024), (16, 32, 64, 128)))
-_ROWS = tuple((n, h) for n, h in product((64, 512, 4096), (16, 128, 1024)))
-_LOGITS = ((64, 64), (64, 1024), (64, 16384), (1024, 64), (1024, 1024), (16384, 64))
-# up to 16 MiB: beyond HEAP_LARGEST fresh pages would be timed with the kernel
-_FLAT = ((1 << 10,), (1 << 14,), (1 << 17,), (1 << 20,), (1 << 22,))
-_THIRDS = tuple((3 * size,) for (size,) in _FLAT)  # three equal parts
+
+@dataclass(frozen=True, slots=True)
+class _Grids:
+    """The sizes timed on a kind of device, each from small to large."""
+
+    gemm: tuple[_Sizes, ...]
+    heads: tuple[_Sizes, ...]
+    rows: tuple[_Sizes, ...]
+    logits: tuple[_Sizes, ...]
+    flat: tuple[_Sizes, ...]
+    fresh: tuple[_Sizes, ...]
+
+
 _TENSORS = ((8,), (128,))
-# the first size of a kernel is always timed: here that from which on pages are fresh
-_BYTES = tuple((mib << 20,) for mib in (33, 1, 16, 31))
+_FLAT = (1 << 10, 1 << 14, 1 << 17, 1 << 20, 1 << 22)
+_CPU = _Grids(
+    gemm=tuple(product((64, 512, 4096), *[(32, 128, 512, 2048)] * 2)),
+    heads=tuple(product((4, 32), (64, 256, 1024), (16, 32, 64, 128))),
+    rows=tuple(product((64, 512, 4096), (16, 128, 1024))),
+    logits=((64, 64), (64, 1024), (64, 16384), (1024, 64), (1024, 1024), (16384, 64)),
+    # up to 16 MiB: beyond HEAP_LARGEST fresh pages would be timed with the kernel
+    flat=tuple((size,) for size in _FLAT),
+    # the first size of a kernel is always timed: here that from which on pages are fresh
+    fresh=tuple((mib << 20,) for mib in (33, 1, 16, 31)),
+)
+# As large as a step's own tensors: rates measured on 4M elements, in a GPU's cache, are not those of its memory.
+_CUDA = _Grids(
+    gemm=tuple(product((64, 1024, 16384), *[(128, 768, 4096, 16384, 65536)] * 2)),
+    heads=tuple(product((16, 256), (256, 1024, 4096), (64, 128))),
+    rows=tuple(product((64, 1024, 16384, 65536), (128, 1024, 4096))),
+    logits=tuple(product((64, 1024, 8192, 16384), (1024, 16384, 65536))),
+    flat=tuple((size,) for size in (*_FLAT, 1 << 24, 1 << 26, 1 << 28, 1 << 30)),
+    fresh=((33 << 20,), (1 << 30,)),
+)
+_MEMORY_FRACTION = 1 / 4  # of a GPU's memory that one timing may take
+# tensors as large as the sizes say that a kernel holds, its gradients and what it allocates included: at most
+_TENSORS_OF_LOSS, _TENSORS_OF_ATTENTION, _TENSORS_OF_OTHERS = 5, 10, 6
 
 
-def _kernels() -> dict[str, Kernel]:
+def kernels_on(device: torch.device) -> dict[str, Kernel]:
+    """The kernels that are timed on a device, with the sizes that its memory holds."""
+    if device.type != "cuda":
+        return _kernels(_CPU)
+    most = torch.cuda.get_device_properties(device).total_memory * _MEMORY_FRACTION
+    found = _kernels(_CUDA) | {"launch": Kernel(_add, ((1 << 10,),), on_host=True)}
+    return {
+        name: replace(kernel, sizes=tuple(size for size in kernel.sizes if bytes_of(name, size) <= most))
+        for name, kernel in found.items()
+    }
+
+
+def pool_elements(device: torch.device) -> int:
+    """How many random numbers the timings share: on a GPU a tenth of its memory holds all of them."""
+    if device.type != "cuda":
+        return POOL_ELEMENTS
+    bytes_each = 2 * (4 + 2)  # fp32 and bf16, to read and to write
+    return int(torch.cuda.get_device_properties(device).total_memory / 10 / bytes_each)
+
+
+def bytes_of(kernel: str, sizes: _Sizes) -> int:
+    """At most so many bytes are held while a kernel is timed at these sizes, in fp32."""
+    if kernel in ("fresh", "refill"):
+        return sizes[0]
+    if kernel.startswith("gemm"):
+        n, inputs, outputs = sizes
+        return 4 * (n * inputs + inputs * outputs + n * outputs)
+    tensors = {"loss": _TENSORS_OF_LOSS, "attention": _TENSORS_OF_ATTENTION}.get(
+        kernel.split("_")[0], _TENSORS_OF_OTHERS
+    )
+    return 4 * tensors * prod(sizes)
+
+
+def _kernels(grids: _Grids) -> dict[str, Kernel]:
+    flat, rows = grids.flat, grids.rows
+    thirds = tuple((3 * size,) for (size,) in flat)  # three equal parts
     found = {
-        "engine": Kernel(engine, ((1,),)),
-        "dispatch": Kernel(dispatch, ((1,),), divide_by=CHAIN),
-        "add": Kernel(_add, _FLAT, TIMED_DTYPES),
-        "accumulate": Kernel(_accumulate, _FLAT),
-        "copy": Kernel(_copy, _FLAT, TIMED_DTYPES),
-        "join": Kernel(_join, _THIRDS, TIMED_DTYPES),
-        "sum_rows": Kernel(_sum_rows, _ROWS, TIMED_DTYPES),
-        "fill": Kernel(_fill, _FLAT),
-        "cast_down": Kernel(_cast_down, _FLAT, ("bf16",)),
-        "cast_up": Kernel(_cast_up, _FLAT, ("bf16",)),
-        "adamw": Kernel(_update("adamw", tiny=False), _FLAT),
+        "engine": Kernel(engine, ((1,),), on_host=True),
+        "dispatch": Kernel(dispatch, ((1,),), divide_by=CHAIN, on_host=True),
+        "add": Kernel(_add, flat, TIMED_DTYPES),
+        "accumulate": Kernel(_accumulate, flat),
+        "copy": Kernel(_copy, flat, TIMED_DTYPES),
+        "join": Kernel(_join, thirds, TIMED_DTYPES),
+        "sum_rows": Kernel(_sum_rows, rows, TIMED_DTYPES),
+        "fill": Kernel(_fill, flat),
+        "cast_down": Kernel(_cast_down, flat, ("bf16",)),
+        "cast_up": Kernel(_cast_up, flat, ("bf16",)),
+        "adamw": Kernel(_update("adamw", tiny=False), flat),
         "adamw_tensors": Kernel(_update("adamw", tiny=True), _TENSORS),
-        "clip": Kernel(_update("clip", tiny=False), _FLAT),
+        "clip": Kernel(_update("clip", tiny=False), flat),
         "clip_tensors": Kernel(_update("clip", tiny=True), _TENSORS),
-        "fresh": Kernel(fresh_pages, _BYTES),
-        "refill": Kernel(refill, _BYTES),
+        "fresh": Kernel(fresh_pages, grids.fresh),
+        "refill": Kernel(refill, grids.fresh),
     }
     pairs = {
-        "layer_norm": (_layer_norm, _ROWS, ("fp32",)),
-        "rms_norm": (_rms_norm, _ROWS, ("fp32",)),
-        "gelu": (_gelu, _FLAT, TIMED_DTYPES),
-        "swiglu": (_swiglu, _FLAT, TIMED_DTYPES),
-        "rotary": (_rotary, _FLAT, TIMED_DTYPES),
-        "loss": (_loss, _LOGITS, ("fp32",)),
-        "embedding": (_embedding, _ROWS, ("fp32",)),
+        "layer_norm": (_layer_norm, rows, ("fp32",)),
+        "rms_norm": (_rms_norm, rows, ("fp32",)),
+        "gelu": (_gelu, flat, TIMED_DTYPES),
+        "swiglu": (_swiglu, flat, TIMED_DTYPES),
+        "rotary": (_rotary, flat, TIMED_DTYPES),
+        "loss": (_loss, grids.logits, ("fp32",)),
+        "embedding": (_embedding, rows, ("fp32",)),
     }
     for name, (make, sizes, dtypes) in pairs.items():
         forward, backward = _pair(make)
@@ -258,12 +321,9 @@ def _kernels() -> dict[str, Kernel]:
         }
     # those that take most of the time last: if it gets short, the others are whole
     return found | {
-        "gemm_forward": Kernel(_gemm_forward, _GEMM, TIMED_DTYPES),
-        "gemm_input_gradient": Kernel(_gemm_input_gradient, _GEMM, TIMED_DTYPES),
-        "gemm_weight_gradient": Kernel(_gemm_weight_gradient, _GEMM, TIMED_DTYPES),
-        "attention_forward": Kernel(_attention_forward, _HEADS, TIMED_DTYPES),
-        "attention_backward": Kernel(_attention_backward, _HEADS, TIMED_DTYPES),
+        "gemm_forward": Kernel(_gemm_forward, grids.gemm, TIMED_DTYPES),
+        "gemm_input_gradient": Kernel(_gemm_input_gradient, grids.gemm, TIMED_DTYPES),
+        "gemm_weight_gradient": Kernel(_gemm_weight_gradient, grids.gemm, TIMED_DTYPES),
+        "attention_forward": Kernel(_attention_forward, grids.heads, TIMED_DTYPES),
+        "attention_backward": Kernel(_attention_backward, grids.heads, TIMED_DTYPES),
     }
-
-
-KERNELS = _kernels()

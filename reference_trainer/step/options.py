@@ -36,7 +36,7 @@ class RunOptions:
     recomputation; `peak_flops`: peak of the device in FLOP/s; all for MFU and HFU in the metrics, None: unknown.
     `statistics_every`: steps between layer statistics, None: never. `noise_scale`: measure the gradient-noise scale.
     `trackers`: names in `trackers.BACKENDS`. `eval_command`: a shell command, see eval_command.py; `eval_timeout`:
-    seconds to wait for it, None: 600.
+    seconds to wait for it, None: 600. `profile`: kernel times that the user named; a run keeps them beside its config.
     """
 
     device: str | None = None
@@ -57,6 +57,7 @@ class RunOptions:
     trackers: tuple[str, ...] = ()
     eval_command: str | None = None
     eval_timeout: float | None = None
+    profile: dict[str, object] | None = None
 
 
 def write_options(directory: Path, options: RunOptions, log: Log) -> None:

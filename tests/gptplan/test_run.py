@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.gptplan.calling import Said, called
+from tests.machine_profile import keep_profile
 from tests.processes import child
 
 PLAN = [
@@ -55,7 +56,7 @@ def gptplan(*arguments: str, cwd: Path, cache: Path, code: int = 0) -> Said:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with a hasty profile of this machine: times do not matter here, their presence does."""
     directory = tmp_path_factory.mktemp("cache")
-    gptplan("calibrate", "--seconds", "0.1", cwd=directory, cache=directory)
+    keep_profile(directory)
     return directory
 
 
@@ -98,6 +99,15 @@ def test_every_exact_line_is_exact(finished: Path) -> None:
         assert found[key]["predicted"] == found[key]["measured"], key
     assert found["learning_rate_difference"]["measured"] == 0
     assert found["step_seconds"]["measured"] > 0 and found["step_seconds"]["predicted"] > 0
+
+
+def test_a_run_carries_its_profile_beside_its_config(finished: Path, cache: Path) -> None:
+    (file,) = (finished / "out").glob("config.profile-*.json")
+    assert f'profile = "{file.name}"' in (finished / "out" / "config.toml").read_text()
+    kept = json.loads((cache / "gptplan" / "profile-cpu.json").read_text())
+    assert json.loads(file.read_text()) == kept
+    said = gptplan("run", "--resume", "out", "--profile", str(file), cwd=finished, cache=cache, code=2)
+    assert "--profile belongs to a new run" in said.err
 
 
 def test_the_plan_is_a_pure_function_of_the_file(finished: Path, cache: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual import work
 from textual.app import ComposeResult
 from textual.worker import get_current_worker
 
 from planner.config.run import RunConfig
-from planner.inputs.run_toml import config_text
+from planner.inputs.run_toml import file_text
 from tui.panes.pane import Pane
 from tui.session import View
 from tui.widgets.text import Text
@@ -27,6 +29,6 @@ class ConfigPane(Pane):
 
     @work(thread=True, exclusive=True, group="config")
     def _write_out(self, config: RunConfig) -> None:
-        text = config_text(config)
+        text = file_text(config, Path("run.toml"))
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self.query_one("#toml", Text).put, text)

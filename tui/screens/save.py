@@ -14,21 +14,20 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from planner.errors import FileError
-from planner.files import write_atomically
 from tui.files import file_named
 
 
 class SaveScreen(ModalScreen[Path | None]):
-    """Writes a text; returns the path that was written, None when cancelled.
+    """Writes a file; returns the path that was written, None when cancelled.
 
-    text_of: the text for a path, by its ending where there are several kinds; may raise FileError.
+    write: writes the file, given its path and whether one of that name is replaced; may raise FileError.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
-    def __init__(self, what: str, name: str, text_of: Callable[[Path], str]) -> None:
+    def __init__(self, what: str, name: str, write: Callable[[Path, bool], None]) -> None:
         super().__init__()
-        self.what, self.file_name, self.text_of = what, name, text_of
+        self.what, self.file_name, self.write = what, name, write
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
@@ -71,7 +70,7 @@ class SaveScreen(ModalScreen[Path | None]):
             if not name:
                 raise FileError("the name is missing", remedy=f"give one, such as {self.file_name}")
             path = file_named(name)
-            write_atomically(path, self.text_of(path), overwrite=overwrite)
+            self.write(path, overwrite)
         except FileError as error:
             may = path.is_file() and not overwrite
             remedy = "give another name, or choose Overwrite" if may else error.remedy

@@ -16,7 +16,7 @@ from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunC
 from planner.counts.run import resolve
 from planner.errors import ConfigError
 from planner.step_time.kernel_tables import POWERS, Table
-from planner.step_time.kernels import PARTS, StepSeconds, bf16_is_faster, step_seconds_from_profile
+from planner.step_time.kernels import PARTS, StepSeconds, step_seconds_from_profile
 
 SECONDS_PER_WORK = 1e-10
 CUBES = ("gemm_forward", "gemm_input_gradient", "gemm_weight_gradient", "attention_forward", "attention_backward")
@@ -179,7 +179,7 @@ def broken(kernel: str, kind: str, value: object) -> dict[str, Any]:
     "profile",
     [
         {},
-        made_up(schema=2),
+        made_up(schema=3),
         made_up(kernels={}),
         made_up(kernels=[1, 2]),
         made_up(relative_noise="loud"),
@@ -205,9 +205,31 @@ def test_a_profile_without_a_kernel_that_the_model_needs_is_refused_by_name() ->
         step_seconds_from_profile(resolve(config(llama=True)), profile)
 
 
-@pytest.mark.parametrize(("slower", "faster"), [(0.5, True), (10.0, False)])
-def test_bf16_is_faster_where_its_products_are(slower: float, faster: bool) -> None:
-    assert bf16_is_faster(made_up(bf16_slower=slower)) is faster
+def test_a_gpus_launches_cost_only_what_its_kernels_do_not_hide() -> None:
+    """The host runs ahead of a GPU: a step takes the longer of the two, and never the sum."""
+    ahead, behind = made_up(), made_up()
+    ahead["kernels"]["launch"] = {"fp32": [[1, 1e-12]]}
+    behind["kernels"]["launch"] = {"fp32": [[1, 1.0]]}
+    for profile in (ahead, behind):
+        profile["kernels"]["dispatch"] = {"fp32": [[1, 1e-12]]}
+    hidden = step_seconds_from_profile(resolve(config()), ahead)
+    assert hidden.parts["overhead"] == 0
+    waiting = step_seconds_from_profile(resolve(config()), behind)
+    device = sum(
+        seconds for part, seconds in waiting.parts.items() if part not in ("overhead", "optimizer", "clipping")
+    )
+    launched = waiting.parts["overhead"] + device  # a second for each kernel of the micro-batch
+    assert launched == pytest.approx(round(launched)) and launched > 100
+    assert waiting.parts | {"overhead": 0} == pytest.approx(hidden.parts)
+
+
+@pytest.mark.parametrize("rows", [[[1, 1, 1e-6]], [[1e-6]]], ids=["one size too many", "none"])
+def test_a_kernel_with_another_number_of_sizes_is_refused_and_no_assertion(rows: list[list[float]]) -> None:
+    profile = made_up()
+    profile["kernels"]["add"] = {"fp32": rows}
+    with pytest.raises(ConfigError, match="add") as caught:
+        step_seconds_from_profile(resolve(config()), profile)
+    assert caught.value.remedy
 
 
 def test_a_prediction_imports_no_framework() -> None:

@@ -1,7 +1,8 @@
-"""What this machine's profile decides about a run, and what one from a busy machine may not."""
+"""What this machine's profile is in a run's plan, and that no profile, noisy or quiet, chooses a type."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +10,123 @@ import pytest
 import torch
 
 from planner.config.run import RunConfig
+from planner.errors import PlanError
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.inputs.profile_cache import load_profile
+from planner.plan import estimate
+from reference_trainer.device import device as devices
+from reference_trainer.device.device import has_bf16
 from reference_trainer.loop import device_adaptation
 from reference_trainer.loop.device_adaptation import adapt_to_device
-from reference_trainer.measure.calibrate import NOISY
+from tests.machine_profile import quiet
 
 CPU = torch.device("cpu")
+BUSY = None  # what a machine that stays busy gives
 
 
-def adapted(monkeypatch: pytest.MonkeyPatch, folder: Path, noise: float, **flags: str) -> tuple[RunConfig, list[str]]:
-    """A run adapted to a machine whose fp32 matmuls are the faster ones, by a profile with that noise."""
-    profile: dict[str, Any] = {"schema": 1, "relative_noise": noise, "kernels": {}}
-    monkeypatch.setattr(device_adaptation, "NOT_KEPT", {})
-    monkeypatch.setattr(device_adaptation, "is_current", lambda profile: True)
-    monkeypatch.setattr(device_adaptation, "cached_profile", lambda device, log: None)
-    monkeypatch.setattr(device_adaptation, "measure_profile", lambda device, seconds, log: profile)
-    monkeypatch.setattr(device_adaptation, "bf16_is_faster", lambda profile: False)
-    monkeypatch.setattr(device_adaptation, "profile_path", lambda device: folder / "cache/profile.json")
+def drafted(**flags: str) -> RunConfig:
     words = {"params": "125M", "steps": "10", "gpu": "cpu"} | flags
-    said: list[str] = []
-    return adapt_to_device(draft(Flags(**words), as_of="2026-11-21", version="test"), CPU, said.append), said
+    return draft(Flags(**words), as_of="2026-11-21", version="test")
 
 
-def test_a_quiet_profile_is_kept_and_chooses_the_faster_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config, said = adapted(monkeypatch, tmp_path, NOISY)
-    assert config.training.recipe == "fp32" and "training in fp32" in said[-1]
-    assert (tmp_path / "cache/profile.json").exists()
-    (assumed,) = [a for a in config.provenance.assumptions if a.key == "recipe"]
-    assert assumed.value == "fp32"
+class Machine:
+    """A machine that gives these measurements in turn, with or without bf16 instructions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, found: Sequence[object], bf16: bool) -> None:
+        self.file, self.said, self.left = folder / "cache/profile.json", list[str](), list(found)
+        monkeypatch.setattr(device_adaptation, "TRIED", set())
+        monkeypatch.setattr(device_adaptation, "cached_profile", lambda device, log: load_profile(self.file, log))
+        monkeypatch.setattr(device_adaptation, "quiet_profile", lambda *_: self.left.pop(0))
+        monkeypatch.setattr(device_adaptation, "profile_path", lambda device: self.file)
+        monkeypatch.setattr(device_adaptation, "has_bf16", lambda device: bf16)
+
+    def adapted(self, config: RunConfig, **named: Any) -> RunConfig:
+        return adapt_to_device(config, CPU, self.said.append, **named)
 
 
-def test_a_noisy_profile_is_not_kept_and_changes_no_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config, said = adapted(monkeypatch, tmp_path, NOISY * 1.01)
-    assert config.training.recipe == "mixed-bf16" and "is not kept" in said[-1]
-    assert not (tmp_path / "cache").exists() and load_profile(tmp_path / "cache/profile.json") is None
-    assert config.profile is not None and config.profile["relative_noise"] == NOISY * 1.01  # of this run's prediction
-    said.clear()
-    assert adapt_to_device(config, CPU, said.append) == config and said == []  # it is not measured a second time
+def recipes(config: RunConfig) -> list[str]:
+    return [config.training.recipe, *(a.value for a in config.provenance.assumptions if a.key == "recipe")]
+
+
+@pytest.mark.parametrize("found", [quiet(), BUSY], ids=["quiet", "busy"])
+def test_the_type_is_that_of_the_hardware_whatever_was_measured(
+    found: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_instructions = Machine(monkeypatch, tmp_path / "a", [found], bf16=True).adapted(drafted())
+    assert recipes(with_instructions) == ["mixed-bf16", "mixed-bf16"]
+    machine = Machine(monkeypatch, tmp_path / "b", [found], bf16=False)
+    assert recipes(machine.adapted(drafted())) == ["fp32", "fp32"]
+    assert "no bf16 instructions: training in fp32" in machine.said[-1]
 
 
 def test_a_type_that_was_typed_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for noise in (0.0, 0.9):
-        config, _ = adapted(monkeypatch, tmp_path, noise, recipe="mixed-bf16")
-        assert config.training.recipe == "mixed-bf16"
+    machine = Machine(monkeypatch, tmp_path, [quiet()], bf16=False)
+    assert recipes(machine.adapted(drafted(recipe="mixed-bf16"))) == ["mixed-bf16"]
+
+
+def test_a_quiet_profile_is_kept_and_used_and_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = Machine(monkeypatch, tmp_path, [quiet()], bf16=True)
+    config = machine.adapted(drafted())
+    assert config.profile == quiet() == load_profile(machine.file)
+    assert machine.adapted(drafted()).profile == quiet() and machine.left == []
+
+
+def test_a_busy_machine_leaves_the_plan_without_a_speed_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine(monkeypatch, tmp_path, [BUSY], bf16=True)
+    config = machine.adapted(drafted())
+    assert config.profile is None and not machine.file.exists()
+    (reason,) = [a for a in config.provenance.assumptions if a.key == "profile"]
+    assert "the machine was busy" in reason.source
+    assert estimate(config).throughput.basis == "unknown"
+    assert machine.adapted(config) == config  # this process does not measure it a second time
+    machine.left.append(quiet())
+    device_adaptation.TRIED.clear()
+    again = machine.adapted(config)
+    assert again.profile == quiet() and not any(a.key == "profile" for a in again.provenance.assumptions)
+
+
+def test_a_cache_that_cannot_be_used_is_said_once_and_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine(monkeypatch, tmp_path, [quiet()], bf16=True)
+    machine.file.parent.mkdir()
+    machine.file.write_text('{"schema": 2, "relative_noise": 0.4, "kernels": {"add": {"fp32": [[1, 1e-6]]}}}')
+    assert machine.adapted(drafted()).profile == quiet()
+    assert sum("is left aside" in line for line in machine.said) == 1
+    machine.said.clear()
+    assert machine.adapted(drafted()).profile == quiet() and machine.said == []
+
+
+def test_a_profile_that_was_named_is_used_and_never_another_devices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine(monkeypatch, tmp_path, [], bf16=True)
+    named = quiet(torch="0.1", note="made elsewhere")
+    assert machine.adapted(drafted(), profile=named).profile == named
+    for other in ({"device_name": "another processor"}, {"device": "cuda", "device_name": "NVIDIA H200"}):
+        with pytest.raises(PlanError) as caught:
+            machine.adapted(drafted(), profile=quiet(**other))
+        assert str(other["device_name"]) in caught.value.what and caught.value.remedy
+
+
+def test_a_config_keeps_its_own_profile_while_it_is_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine(monkeypatch, tmp_path, [quiet()], bf16=True)
+    own = quiet(note="the config's")
+    assert machine.adapted(drafted().model_copy(update={"profile": own})).profile == own
+    stale = own | {"torch": "0.1"}
+    assert machine.adapted(drafted().model_copy(update={"profile": stale})).profile == quiet()
+
+
+@pytest.mark.parametrize(
+    ("found", "has"), [({}, False), ({"avx512_bf16": True}, True), ({"bf16": True}, True), ({"amx_bf16": False}, False)]
+)
+def test_bf16_is_what_pytorch_reports_of_the_processor(
+    found: dict[str, bool], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert has_bf16(CPU) is has

@@ -15,8 +15,11 @@ from planner.counts.run import resolve
 from planner.errors import FileError, InputError
 from planner.inputs.profile_cache import load_profile, profile_path, save_profile
 from planner.step_time.kernel_tables import Tables
-from planner.step_time.kernels import bf16_is_faster, step_seconds_from_profile
-from reference_trainer.measure.calibrate import is_current, measure_profile
+from planner.step_time.kernels import step_seconds_from_profile
+from reference_trainer.measure import calibrate
+from reference_trainer.measure.calibrate import is_current, measure_profile, quiet_profile
+from reference_trainer.measure.machine import driver_facts_in, processor_clocks
+from tests.machine_profile import quiet
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -32,8 +35,8 @@ LLAMA = {
 
 @pytest.fixture(scope="module")
 def profile() -> dict[str, Any]:
-    """A profile from a time box so small that each kernel is timed at few sizes."""
-    return measure_profile("cpu", seconds=0.05)
+    """A profile from a time box so small that each kernel is timed at few sizes; it says that it was quiet."""
+    return quiet()
 
 
 def test_every_kernel_has_sizes_and_times(profile: dict[str, Any]) -> None:
@@ -57,12 +60,11 @@ def test_the_smallest_time_box_gives_every_kernel_that_a_prediction_needs(
 
 
 def test_a_profile_says_what_it_was_measured_on(profile: dict[str, Any]) -> None:
-    assert profile["schema"] == 1
+    assert profile["schema"] == 2
     assert profile["device"] == "cpu"
     assert profile["device_name"] and profile["torch"] and profile["date"]
     assert profile["threads"] >= 1
     assert profile["memory_bytes"] > 2**20
-    assert isinstance(bf16_is_faster(profile), bool)
 
 
 def test_a_profile_holds_only_what_json_and_toml_hold(profile: dict[str, Any]) -> None:
@@ -121,3 +123,57 @@ def test_profiles_of_different_devices_are_different_files() -> None:
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(InputError):
         measure_profile("toaster")
+
+
+# --- busy machines ----------------------------------------------------------------------------------------------------
+
+
+def tried(monkeypatch: pytest.MonkeyPatch, *noises: float) -> tuple[dict[str, object] | None, list[str], int]:
+    """What `quiet_profile` makes of measurements with these noises: the profile, its log, and how many were taken."""
+    left, said = list(noises), list[str]()
+    monkeypatch.setattr(calibrate, "measure_profile", lambda *_: {"relative_noise": left.pop(0)})
+    return quiet_profile("cpu", 1.0, 3, said.append), said, len(noises) - len(left)
+
+
+def test_a_noisy_profile_is_measured_again_until_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, said, taken = tried(monkeypatch, 0.4, 0.16, 0.15, 0.01)
+    assert profile == {"relative_noise": 0.15} and taken == 3
+    assert [line.rpartition(": ")[2] for line in said] == ["measuring again"] * 2
+
+
+def test_a_machine_that_stays_busy_gives_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, said, taken = tried(monkeypatch, 0.4, 0.4, 0.151, 0.01)
+    assert profile is None and taken == 3  # no fourth try
+    assert "noise 15%" in said[-1] and said[-1].endswith("not kept and not used")
+
+
+# --- what a profile says of its machine -------------------------------------------------------------------------------
+
+
+def test_a_profile_has_versions_and_clocks(profile: dict[str, Any]) -> None:
+    assert {"python", "system", "torch", "cores", "threads", "memory_bytes"} <= set(profile)
+    assert ("clock_mhz" in profile) == bool(processor_clocks())
+
+
+def test_clocks_are_those_that_the_system_says(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name : x\ncpu MHz\t\t: 2249.998\ncpu MHz : 3100.5\n")
+    assert processor_clocks(cpuinfo) == [2249.998, 3100.5]
+    assert processor_clocks(tmp_path / "none") == []
+
+
+def test_what_a_driver_does_not_know_is_absent() -> None:
+    facts = driver_facts_in("580.159.04, 1980, 1980, 3201, 700.00\n")
+    assert facts == {
+        "driver": "580.159.04",
+        "clock_mhz": 1980.0,
+        "max_clock_mhz": 1980.0,
+        "memory_clock_mhz": 3201.0,
+        "power_limit_watts": 700.0,
+    }
+    assert driver_facts_in("580.1, [N/A], 1980, [N/A], 700") == {
+        "driver": "580.1",
+        "max_clock_mhz": 1980.0,
+        "power_limit_watts": 700.0,
+    }
+    assert driver_facts_in("No devices were found") == {}

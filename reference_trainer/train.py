@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from planner.config.run import RunConfig
-from planner.counts.run import recipe_of, steps_of, tokens_per_step
+from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import PlanError
 from planner.log import Log
 from planner.units import format_bytes
@@ -41,7 +41,7 @@ from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import Trackers, check_trackers
 from reference_trainer.metrics.watchers import attach_watchers
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.precision import refuse_unrunnable
+from reference_trainer.step.precision import refuse_unrunnable, uses_tf32
 from reference_trainer.step.step import explained_breakdown, numerics, train_step
 
 
@@ -73,9 +73,8 @@ def run_measured(
     check_trackers(options.trackers)
     device = pick_device(options.device)
     refuse_unrunnable(config, device)
-    tf32 = recipe_of(config).compute_dtype == "tf32"
     opened = RunDirectory(out) if held is None else nullcontext(held)
-    with opened as directory, StopSignals() as signals, numerics(options.deterministic, tf32):
+    with opened as directory, StopSignals() as signals, numerics(options.deterministic, uses_tf32(config)):
         check_directory(out, options.resume)
         if data is None:
             data = opened_for(config, options.data_path, options.reading)

@@ -25,7 +25,7 @@ from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.preflight.steps import steps_on
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.precision import refuse_unrunnable
+from reference_trainer.step.precision import refuse_unrunnable, uses_tf32
 from reference_trainer.step.step import StepContext, numerics
 
 
@@ -45,7 +45,7 @@ def find_learning_rate(
     tokens = opened_for(config, data)
     for line in () if tokens.summary is None else summary_lines(tokens.summary):
         log(line)
-    with numerics(False, config.training.recipe == "tf32"), explained(config, where, "in the range test"):
+    with numerics(False, uses_tf32(config)), explained(config, where, "in the range test"):
         return lr_range_test(build(config, where, tokens), *span)
 
 

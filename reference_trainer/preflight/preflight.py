@@ -50,7 +50,7 @@ from reference_trainer.preflight.system import (
     free_bytes,
 )
 from reference_trainer.step.options import RunOptions
-from reference_trainer.step.precision import refuse_unrunnable
+from reference_trainer.step.precision import refuse_unrunnable, uses_tf32
 from reference_trainer.step.step import StepContext, numerics
 
 _SCHEMA = 1
@@ -101,7 +101,7 @@ def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflig
     config = adapt_to_device(config, device, log)
     plan = estimate(config, replay=True)
     state = PreflightState(config, plan, device, options, log, begin)
-    with numerics(False, config.training.recipe == "tf32"):
+    with numerics(False, uses_tf32(config)):
         data = _data(state)
         rates = _rates(state)
         state.checks.append(check_memory(plan, free_bytes(device)))

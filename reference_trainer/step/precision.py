@@ -38,6 +38,11 @@ def weights_type(recipe: Recipe) -> torch.dtype:
     return torch.float32 if recipe.weights_bytes_per_parameter == torch.float32.itemsize else compute_type(recipe)
 
 
+def uses_tf32(config: RunConfig) -> bool:
+    """Whether fp32 matrix products are computed by tensor cores in TF32."""
+    return recipe_of(config).compute_dtype == "tf32"
+
+
 def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     """Raises ConfigError for a model, recipe or optimizer that cannot run here, PlanError for a missing package."""
     refuse_untrained(config.model)
@@ -54,7 +59,7 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
         _refuse_missing_kernels(device)
     if config.optimizer.name == "sgd" and config.optimizer.implementation == "fused":
         _refuse_lost_updates(updated, device)
-    if recipe.compute_dtype == "tf32" and device.type == "cpu":
+    if uses_tf32(config) and device.type == "cpu":
         raise ConfigError(
             f"a CPU does not run the recipe {recipe.id}",
             why="TF32 is a mode of NVIDIA tensor cores",

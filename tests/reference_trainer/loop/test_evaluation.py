@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from planner.errors import ConfigError
-from reference_trainer.data.samples import open_data
+from reference_trainer.data.samples import TokenData, batch, open_data
 from reference_trainer.loop.evaluation import EvaluationProgress, evaluate, passes_of, refuse_unevaluated
 from reference_trainer.loop.startup import build
+from reference_trainer.model.losses import IGNORED_TARGET
 from tests.reference_trainer.conftest import evaluated
 from tests.reference_trainer.run_records import events
 from tests.reference_trainer.step.spikes import MakeConfig, Train
@@ -34,6 +38,34 @@ def test_an_evaluation_is_the_mean_over_the_same_samples(tiny: MakeConfig, text:
         parts = [context.model(b.ids, b.targets) for b in given]
     assert first == pytest.approx(float(sum(parts)) / 128, rel=1e-6)
     assert evaluate(context, lambda: True) is None
+
+
+def test_fault_12_an_evaluation_of_masked_documents_is_the_mean_over_documents_that_stand_alone(
+    tiny: MakeConfig,
+) -> None:
+    """Each document computed by itself, no target across a border, and every valid target has the same weight."""
+    lengths = [*[0] * 25, 4, 30, 1, 1, 60, 7, 2, 90]  # so that samples have few valid targets or many
+    random = np.random.default_rng(2)
+    tokens = np.concatenate([[*random.integers(0, 63, n), 63] for n in lengths]).astype(np.uint16)
+    data = TokenData(tokens, "", "", (len(tokens) - 1) // 32 * 32, end_of_text=63)
+    masked = tiny(vocab=64, document_masking=True, position="rotary", micro_batch=3)
+    config = evaluated(masked, every=1, tokens=1000)
+    context = build(config, CPU, replace(data, validation=data))
+    total, valid, seen = 0.0, [], set[int]()
+    parts = [batch(data, config, 3 * index, 3) for index in range(passes_of(config, data))]
+    with torch.no_grad():
+        for part in parts:
+            assert part.documents is not None
+            valid.append(part.valid)
+            for row, document in itertools.product(range(3), range(32)):
+                inside = (part.documents[row] == document) & (part.targets[row] != IGNORED_TARGET)
+                if inside.any():
+                    seen.add(int(inside.sum()))
+                    logits = context.model.logits(part.ids[row][inside][None])[0]
+                    total += float(F.cross_entropy(logits, part.targets[row][inside], reduction="sum"))
+    assert len(set(valid)) > 1 and len(seen) > 3, "the passes and the documents are unequal"
+    found = evaluate(context, lambda: False)
+    assert found == pytest.approx(total / sum(valid), rel=1e-5)
 
 
 @pytest.mark.usefixtures("held_out")

@@ -80,6 +80,22 @@ ATTENTION: dict[str, dict[str, Any]] = {
 }
 
 
+def attention_of_equations(attention: Attention, model: ModelConfig, x: Tensor, block: int) -> Tensor:
+    """The output of plain or grouped attention for x [B, T, h], by its equations."""
+    heads = attention.qkv(x).view(2, LENGTH, -1, model.head_dim)
+    query, key, value = heads.split([model.heads, model.kv_heads, model.kv_heads], dim=2)
+    if attention.query_norm is not None and attention.key_norm is not None:
+        whole = model.qk_norm == "full"
+        query = attention.query_norm(query.flatten(2) if whole else query).view_as(query)
+        key = attention.key_norm(key.flatten(2) if whole else key).view_as(key)
+    second = block == 1
+    if model.position == "rotary" and not (second and model.no_position_every):
+        query, key = (turned(x, model.rope_dim, model.rope_base) for x in (query, key))
+    window = None if second and model.full_attention_every else model.sliding_window
+    out: Tensor = attention.proj(attended(query, key, value, model, window).flatten(2))
+    return out
+
+
 @pytest.mark.parametrize("kernel", ["flash", "math"])
 @pytest.mark.parametrize("block", [0, 1])
 @pytest.mark.parametrize("case", ATTENTION)
@@ -89,17 +105,7 @@ def test_attention(case: str, block: int, kernel: str) -> None:
     assert isinstance(attention, Attention)
     with torch.no_grad():
         made = attention(stream(), tables_of(model))
-        heads = attention.qkv(stream()).view(2, LENGTH, -1, model.head_dim)
-        query, key, value = heads.split([model.heads, model.kv_heads, model.kv_heads], dim=2)
-        if attention.query_norm is not None and attention.key_norm is not None:
-            whole = model.qk_norm == "full"
-            query = attention.query_norm(query.flatten(2) if whole else query).view_as(query)
-            key = attention.key_norm(key.flatten(2) if whole else key).view_as(key)
-        second = block == 1
-        if model.position == "rotary" and not (second and model.no_position_every):
-            query, key = (turned(x, model.rope_dim, model.rope_base) for x in (query, key))
-        window = None if second and model.full_attention_every else model.sliding_window
-        slow = attention.proj(attended(query, key, value, model, window).flatten(2))
+        slow = attention_of_equations(attention, model, stream(), block)
     assert torch.allclose(made, slow, atol=2e-4)
 
 
@@ -134,26 +140,33 @@ def test_scaled_angles() -> None:
         rotary_angles(other, 100, torch.device("cpu"))
 
 
+def latent_attention_of_equations(attention: LatentAttention, model: ModelConfig, stream: Tensor) -> Tensor:
+    """The output of latent attention for the stream [B, T, h], by its equations."""
+    assert model.mla is not None
+    nope, rope, wide = model.mla.qk_nope_head_dim, model.mla.qk_rope_head_dim, model.mla.v_head_dim
+    x = stream
+    if attention.query_norm is not None and attention.query_down is not None:
+        x = attention.query_norm(attention.query_down(x))
+    query = attention.query(x).view(2, LENGTH, model.heads, nope + rope)
+    query = torch.cat([query[..., :nope], turned(query[..., nope:], rope)], -1)
+    down = attention.kv_down(stream)
+    shared = turned(down[:, :, None, model.mla.kv_lora_rank :], rope)
+    up = attention.kv_up(attention.kv_norm(down[..., : model.mla.kv_lora_rank]))
+    up = up.view(2, LENGTH, model.heads, nope + wide)
+    key = torch.cat([up[..., :nope], shared.repeat(1, 1, model.heads, 1)], -1)
+    out: Tensor = attention.proj(attended(query, key, up[..., nope:], model, None).flatten(2))
+    return out
+
+
 @pytest.mark.parametrize("kernel", ["flash", "math"])
 @pytest.mark.parametrize("more", [{}, {"q_lora_rank": 20}, {"v_head_dim": 20}])
 def test_latent_attention(more: dict[str, int], kernel: str) -> None:
     model, training = sections(LLAMA | {"mla": MLA | more, "attention_kernel": kernel})
     attention = randomised(LatentAttention(model, training, 0))
-    assert isinstance(attention, LatentAttention) and model.mla is not None
-    nope, rope, wide = model.mla.qk_nope_head_dim, model.mla.qk_rope_head_dim, model.mla.v_head_dim
+    assert isinstance(attention, LatentAttention)
     with torch.no_grad():
         made = attention(stream(), tables_of(model))
-        x = stream()
-        if attention.query_norm is not None and attention.query_down is not None:
-            x = attention.query_norm(attention.query_down(x))
-        query = attention.query(x).view(2, LENGTH, model.heads, nope + rope)
-        query = torch.cat([query[..., :nope], turned(query[..., nope:], rope)], -1)
-        down = attention.kv_down(stream())
-        shared = turned(down[:, :, None, model.mla.kv_lora_rank :], rope)
-        up = attention.kv_up(attention.kv_norm(down[..., : model.mla.kv_lora_rank]))
-        up = up.view(2, LENGTH, model.heads, nope + wide)
-        key = torch.cat([up[..., :nope], shared.repeat(1, 1, model.heads, 1)], -1)
-        slow = attention.proj(attended(query, key, up[..., nope:], model, None).flatten(2))
+        slow = latent_attention_of_equations(attention, model, stream())
     assert torch.allclose(made, slow, atol=2e-4)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
 from planner.counts.tensors import named_tensors
-from reference_trainer.model.gpt import GPT, INIT_STD
+from reference_trainer.model.gpt import GPT
 from reference_trainer.model.layers import make_linear, make_table
 from reference_trainer.model.roles import assign_roles, parameter_roles
 from tests.reference_trainer.conftest import TRAINING
@@ -99,7 +99,8 @@ def test_initial_values_follow_the_role(case: str) -> None:
         elif role is Role.GAIN:
             assert (values == 1).all(), name
         else:
-            std = INIT_STD / math.sqrt(2 * 3) if role.residual_std else INIT_STD
+            std = 0.02 / math.sqrt(2 * 3) if role.residual_std else 0.02  # GPT-2's, by its numbers and not by ours
+            assert values.mean().item() == pytest.approx(0, abs=4 * std / math.sqrt(values.numel())), name
             assert values.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * values.numel())), name
 
 

@@ -184,6 +184,27 @@ def test_a_good_step_starts_the_count_again() -> None:
         nonfinite_counter.add(6, math.nan, math.nan)
 
 
+@pytest.mark.parametrize(("before", "after", "ends_at"), [({3, 4}, {1}, 5), ({2, 3}, {1, 2}, None), ({4}, {1, 2}, 6)])
+def test_fault_09_the_count_goes_on_after_a_resume(
+    tiny: MakeConfig, train: Train, before: set[int], after: set[int], ends_at: int | None
+) -> None:
+    """Steps that are not finite before and after step 4, where the run stops and continues; `after` counts from there.
+
+    The limit is three in a row: a run may not escape it by stopping, nor meet it early for steps that were long ago.
+    """
+    config = tiny(checkpoint_every=1)
+    with pytest.MonkeyPatch.context() as patch:
+        poison(patch, before, "nan")
+        train(config, stop_after=4)
+    with pytest.MonkeyPatch.context() as patch:
+        poison(patch, after, "nan")
+        if ends_at is None:
+            assert train(config, resume=True).finished
+            return
+        with pytest.raises(PlanError, match=f"stopped at step {ends_at}: .* in 3 steps in a row"):
+            train(config, resume=True)
+
+
 @pytest.mark.parametrize("where", ["forward", "__init__"])
 def test_too_little_memory_is_explained(
     tiny: MakeConfig, train: Train, monkeypatch: pytest.MonkeyPatch, where: str

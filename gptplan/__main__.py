@@ -1,6 +1,6 @@
 """`python -m gptplan` is the same program as `gptplan`."""
 
-from gptplan.app import main
+from gptplan.start import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -142,3 +142,49 @@ def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     assert list(read_rows(path)) == []
     path.write_text('{"step": 1}\n[2]\n{"step": 3}\n{"ste')
     assert [row["step"] for row in read_rows(path)] == [1, 3]
+
+
+STALL = 60.0  # seconds
+
+
+@pytest.mark.parametrize("place", ["before a step", "after a step", "after a reading", "between step and reading"])
+def test_a_stall_is_seen_wherever_it_falls(
+    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """All time between the first step and the last reading belongs to one window. Only the clock stands still here."""
+    import time
+
+    from reference_trainer import train as loop
+    from reference_trainer.checkpoint.saver import Saver
+    from reference_trainer.metrics.metrics_file import MetricsFile
+
+    real, shift = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + shift[0])
+    owner, name, nth, after = {
+        "before a step": (loop, "train_step", 15, False),
+        "after a step": (loop, "train_step", 15, True),
+        "after a reading": (MetricsFile, "write", 7, True),
+        "between step and reading": (Saver, "check", 16, False),
+    }[place]
+    function, calls = getattr(owner, name), list[int]()
+
+    def stalling(*args: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == nth and not after:
+            shift[0] += STALL
+        result = function(*args, **named)
+        if len(calls) == nth and after:
+            shift[0] += STALL
+        return result
+
+    monkeypatch.setattr(owner, name, stalling)
+    said: list[str] = []
+    begin = real()
+    train(tiny(steps=20, checkpoint_every=None), said=said, log_every=2)
+    assert shift == [STALL]
+    windows = [row for row in objects(tmp_path / "run/metrics.jsonl") if "window_seconds" in row]
+    assert STALL < sum(row["window_seconds"] for row in windows) < STALL + real() - begin
+    assert [row["step"] for row in windows if row["window_idle_seconds"] >= STALL] == [16]
+    (event,) = [e for e in objects(tmp_path / "run/events.jsonl") if e["event"] == "slow step"]
+    assert event["step"] == 16 and event["seconds"] >= STALL
+    assert any("up to step 16 the device waited" in line for line in said)

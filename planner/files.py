@@ -27,8 +27,9 @@ def read_text(path: Path) -> str:
         raise FileError(f"{path} is a directory", why="a file is needed here", remedy="name the file in it") from None
     except UnicodeDecodeError:
         raise FileError(f"{path} is not text", why="it is not UTF-8", remedy="give a text file") from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be read", why=error.strerror or str(error), remedy="check it") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+        why = getattr(error, "strerror", None) or str(error)
+        raise FileError(f"{path} cannot be read", why=why, remedy="check it") from None
 
 
 def refuse_existing(path: Path) -> None:
@@ -62,9 +63,9 @@ def write_atomically(path: Path, content: str | bytes, *, overwrite: bool = Fals
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
         raise FileError(
             f"{path} cannot be written",
-            why=error.strerror or str(error),
+            why=getattr(error, "strerror", None) or str(error),
             remedy="check that its directory exists, is writable and has room",
         ) from None

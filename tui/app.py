@@ -24,9 +24,11 @@ from planner.config.options import OPTION
 from planner.files import write_atomically
 from planner.inputs.run_toml import write_config
 from tui.actions import ACTIONS, ONE_PANE, bindings
+from tui.dialogs import is_dialog_open, open_dialog
 from tui.files import is_served
 from tui.fit import FIT_SEARCHES, FitResult, FitSearch, search_fit
-from tui.live_plan import LivePlan
+from tui.kept_form import FormKeeper
+from tui.kept_plan import KeptPlan
 from tui.panes.pane import Pane
 from tui.run_keys import RUN_KEYS
 from tui.screens.help import HelpScreen
@@ -51,7 +53,7 @@ SAVE_AS, EXPORT_AS = "run.toml", "plan.json"
 TWO_PANES = 100  # columns
 
 
-class PlannerApp(LivePlan):
+class PlannerApp(KeptPlan):
     """One screen: the form on the left, its results on the right; below 100 columns one of them at a time."""
 
     TITLE = "gptplan"
@@ -63,9 +65,11 @@ class PlannerApp(LivePlan):
         Binding("pagedown", "scroll_pane(1)", "Scroll down", show=False),
     ]
 
-    def __init__(self, session: Session, painted: Callable[[], None] | None = None) -> None:
-        """painted: called once, when the first screen has been drawn."""
-        super().__init__(session, painted)
+    def __init__(
+        self, session: Session, painted: Callable[[], None] | None = None, keeper: FormKeeper | None = None
+    ) -> None:
+        """painted: called once, when the first screen has been drawn. keeper: keeps the form on the disk."""
+        super().__init__(session, painted, keeper)
         self.saved_as = str(session.file or SAVE_AS)
         self._results_in_front = False
 
@@ -79,7 +83,7 @@ class PlannerApp(LivePlan):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette's entries: every action, every tab, then Textual's own (themes among them)."""
         for action in ACTIONS:
-            if self.check_action(action.method, ()) and action.method != "quit":
+            if self._possible(action.method) and action.method != "quit":
                 method = getattr(self, f"action_{action.method}")
                 yield SystemCommand(action.title, f"{action.sentence} ({action.spelled()})", method)
         for fit in FIT_SEARCHES:
@@ -87,6 +91,11 @@ class PlannerApp(LivePlan):
         for key, method, title, sentence in () if is_served() else RUN_KEYS:
             yield SystemCommand(f"Run: {title}", f"{sentence} ({key} on the tab Run)", partial(self.run_tab, method))
         yield from super().get_system_commands(screen)
+
+    def action_change_theme(self) -> None:
+        """The palette of themes, which is a dialog too."""
+        if not is_dialog_open(self):
+            super().action_change_theme()
 
     async def run_tab(self, method: str) -> None:
         """Go to the tab Run and do one of its actions."""
@@ -102,10 +111,12 @@ class PlannerApp(LivePlan):
                 self.notify("the tab Run shows the state of the run", title="✗ not possible now", severity="warning")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """No action of the planner while a dialog is open; the other pane only where one pane is shown at a time."""
-        ours = {a.method for a in ACTIONS} - {"quit"}
-        if action in ours and len(self.screen_stack) > 1 and self.screen.is_modal:
-            return type(self.screen).__name__ == "CommandPalette"
+        """No action of the planner while a dialog or the palette is open, and no palette over a dialog."""
+        ours = {"command_palette", *(a.method for a in ACTIONS)} - {"quit"}
+        return self._possible(action) and not (action in ours and is_dialog_open(self))
+
+    def _possible(self, action: str) -> bool:
+        """The other pane only where one pane is shown at a time; every other action always."""
         if action in ONE_PANE:
             return self.size.width < TWO_PANES and (action == "show_results") != self._results_in_front
         return True
@@ -199,7 +210,7 @@ class PlannerApp(LivePlan):
             def write(path: Path, overwrite: bool) -> None:
                 write_config(path, config, overwrite=overwrite)
 
-            self.push_screen(SaveScreen("the configuration", self.saved_as, write), self._saved)
+            open_dialog(self, SaveScreen("the configuration", self.saved_as, write), self._saved)
 
     def _saved(self, path: Path | None) -> None:
         if path is not None:
@@ -224,7 +235,7 @@ class PlannerApp(LivePlan):
         def write(path: Path, overwrite: bool) -> None:
             write_atomically(path, text_of(path), overwrite=overwrite)
 
-        self.push_screen(SaveScreen("this plan (.json or .md)", EXPORT_AS, write), self._exported)
+        open_dialog(self, SaveScreen("this plan (.json or .md)", EXPORT_AS, write), self._exported)
 
     def _exported(self, path: Path | None) -> None:
         if path is not None:
@@ -232,7 +243,7 @@ class PlannerApp(LivePlan):
 
     def action_open(self) -> None:
         """Ask for another run.toml."""
-        self.push_screen(OpenScreen(self.session), self._opened)
+        open_dialog(self, OpenScreen(self.session), self._opened)
 
     def _opened(self, session: Session | None) -> None:
         if session is not None:
@@ -251,15 +262,17 @@ class PlannerApp(LivePlan):
         name = self.focused.id if self.focused is not None else None
         pane = self.query_one(Results).pane
         inside = pane is not None and self.focused is not None and pane in self.focused.ancestors_with_self
-        self.push_screen(HelpScreen(name if name in OPTION else None, pane.HELP if inside and pane is not None else ""))
+        open_dialog(
+            self, HelpScreen(name if name in OPTION else None, pane.HELP if inside and pane is not None else "")
+        )
 
     def action_keys(self) -> None:
         """The list of all keys."""
-        self.push_screen(KeysScreen())
+        open_dialog(self, KeysScreen())
 
     def action_jump(self) -> None:
         """Letters over everything visible."""
-        self.push_screen(JumpScreen(self.targets()), self._jumped)
+        open_dialog(self, JumpScreen(self.targets()), self._jumped)
 
     def targets(self) -> list[Widget]:
         """The visible targets of a jump: tabs, inputs and lists of a pane, groups and fields."""

@@ -14,10 +14,12 @@ def is_served() -> bool:
 
 
 def file_named(text: str) -> Path:
-    """The file of a typed name. Raises FileError for one that a browser may not use.
+    """The file of a typed name. Raises FileError for one that is no name, or that a browser may not use.
 
     From a browser only ordinary files below the present directory: no absolute name, no way out, also not by a link.
     """
+    if "\0" in text:  # pasted: no file has such a name, and each function of the system says so in its own way
+        raise FileError(f"{text} is not the name of a file", why="there is a zero byte in it", remedy="type it again")
     path = Path(os.path.expanduser(text))
     if not is_served():
         return path

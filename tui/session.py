@@ -49,6 +49,10 @@ class Session:
         """The session with another run.toml. Raises FileError, ConfigError."""
         return replace(self, file=file, base=load_config(file))
 
+    def without_file(self) -> Session:
+        """The session with no run.toml."""
+        return replace(self, file=None, base=None)
+
 
 @dataclass(frozen=True, slots=True)
 class FormState:

@@ -17,6 +17,7 @@ from planner.inputs.run_toml import file_text, write_config
 from planner.own_files import open_own
 from planner.runs.directory import COMMAND, beside, catches, log_of, owner_of
 from planner.units import parse_count, parse_duration
+from tui.files import file_named
 
 PROGRAM = (sys.executable, "-m", "gptplan")
 _ours: list[subprocess.Popen[bytes]] = []  # kept, so that a detached one leaves no zombie while the planner runs
@@ -39,7 +40,8 @@ def start_run(request: StartRequest, config: RunConfig, program: tuple[str, ...]
         parse_count(request.steps, name="steps")
     if request.time_limit:
         parse_duration(request.time_limit, name="time limit")
-    if request.data and not Path(request.data).expanduser().exists():
+    data = file_named(request.data) if request.data else None
+    if data is not None and not os.path.exists(data):
         raise FileError(f"the data {request.data} does not exist", remedy="check the path, or leave it empty")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileError(f"{out} is not empty", why="nothing is overwritten or mixed", remedy="give another directory")
@@ -53,7 +55,7 @@ def start_run(request: StartRequest, config: RunConfig, program: tuple[str, ...]
                 f"{file.parent} cannot be created", why=str(error), remedy="give another directory"
             ) from None
         write_config(file, config)
-    options = ["--data", str(Path(request.data).expanduser())] if request.data else []
+    options = ["--data", str(data)] if data is not None else []
     options += ["--steps", request.steps] if request.steps else []
     options += ["--time-limit", request.time_limit] if request.time_limit else []
     return _started([*program, "run", str(file), "--out", str(out), *options], out)

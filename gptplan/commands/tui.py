@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,9 +51,15 @@ def tui(
         show(summary(result.plan, result.findings))
         log_line("error: `gptplan tui` needs a terminal; `gptplan estimate` is the same without one")
         raise typer.Exit(2)
-    from tui.start import planner  # textual: 0.16 s, only here
+    from gptplan.output import log_line
+    from tui.start import run_planner  # textual: 0.16 s, only here
 
-    planner(session).run()
+    code, message = run_planner(session)
+    if message:
+        with suppress(OSError):  # after SIGHUP nobody is there
+            log_line(message)
+    if code:
+        raise typer.Exit(code)
 
 
 def _at_a_terminal() -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from textual.widgets import Button
 
+from planner.errors import FileError
+from planner.files import read_text, write_atomically
 from planner.inputs.run_toml import load_config
 from tui.screens.save import SaveScreen
 
@@ -77,3 +80,34 @@ def test_nothing_is_saved_while_a_field_is_wrong(planner_app):
         assert len(user.app.screen_stack) == 1
 
     planner_app(play)
+
+
+def test_a_zero_byte_in_a_name_is_a_message_in_every_dialog(planner_app):
+    async def play(user):
+        for key in ("ctrl+s", "ctrl+l"):
+            await user.press(key)
+            await user.type("path", "a\0b")
+            await user.press("enter")
+            assert "zero byte" in user.dialog("#refusal"), key
+            await user.press("escape")
+        await user.open("run")
+        user.app.query_one("#pane-run").focus()
+        for key, field in (("n", "run-directory"), ("n", "run-data"), ("a", "run-path")):
+            await user.press(key)
+            await user.type(field, "a\0b")
+            await user.press("enter")
+            assert "zero byte" in user.dialog("#refusal"), field
+            await user.press("escape")
+        await user.open("compare")
+        await user.type("compare-path", "a\0b")
+        user.app.query_one("#compare-path").focus()
+        await user.press("enter")
+        assert "zero byte" in user.text("#compared")
+
+    planner_app(play)
+
+
+def test_a_zero_byte_in_the_name_of_a_file_is_an_error_of_the_file(tmp_path):
+    for act in (read_text, lambda path: write_atomically(path, "x")):
+        with pytest.raises(FileError, match="null byte"):
+            act(tmp_path / "a\0b")

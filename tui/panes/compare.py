@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ from planner.report.comparison import comparison_within
 from planner.report.text import wrap
 from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, POST_MORTEM
+from tui.files import file_named
 from tui.panes.pane import Pane
 from tui.session import View
 from tui.watched import known_runs
@@ -86,7 +86,10 @@ class ComparePane(Pane, can_focus=False):
     def _typed(self, event: Input.Submitted) -> None:
         event.stop()
         if event.value.strip():
-            self._choose(Path(os.path.expanduser(event.value.strip())))
+            try:
+                self._choose(file_named(event.value.strip()))
+            except PlanError as error:
+                self.query_one("#compared", Text).put(f"✗ {error.message()}")
 
     @on(OptionList.OptionHighlighted, "#compare-runs")
     def _picked(self, event: OptionList.OptionHighlighted) -> None:

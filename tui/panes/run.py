@@ -19,6 +19,7 @@ from planner.report.run import curves, event_lines, failure_lines, figure_lines,
 from planner.report.text import wrap
 from planner.runs.directory import log_of, new_directory
 from tui import trainer
+from tui.dialogs import open_dialog
 from tui.panes.pane import Pane
 from tui.run_keys import RUN_KEYS
 from tui.screens.run import AttachScreen, KillScreen, StartScreen
@@ -128,11 +129,11 @@ class RunPane(Pane):
             process = trainer.start_run(request, config, self.program)
             self.call_after_refresh(self.watch_run, request.directory, process)
 
-        self.app.push_screen(StartScreen(first, begin))
+        open_dialog(self.app, StartScreen(first, begin))
 
     def action_attach(self) -> None:
         """Ask which run."""
-        self.app.push_screen(AttachScreen("Attach to a run"), self._attached)
+        open_dialog(self.app, AttachScreen("Attach to a run"), self._attached)
 
     def _attached(self, directory: Path | None) -> None:
         if directory is not None:
@@ -152,7 +153,7 @@ class RunPane(Pane):
         if not watched.stop_requested:
             self._tried(lambda: self._send(signal.SIGINT, watched))
         else:
-            self.app.push_screen(KillScreen(watched.directory), self._kill)
+            open_dialog(self.app, KillScreen(watched.directory), self._kill)
 
     def _kill(self, sure: bool | None) -> None:
         watched = self.watched

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +16,7 @@ from textual.widgets.option_list import Option
 
 from planner.errors import FileError, PlanError
 from planner.runs.directory import is_run, owner_of
+from tui.files import file_named
 from tui.trainer import StartRequest
 from tui.watched import known_runs
 
@@ -59,7 +59,7 @@ class StartScreen(ModalScreen[None]):
         try:
             if not directory:
                 raise FileError("the directory is missing", remedy=f"give one, such as {self.directory}")
-            self.begin(StartRequest(Path(os.path.expanduser(directory)), data, stop, limit))
+            self.begin(StartRequest(file_named(directory), data, stop, limit))
         except PlanError as error:
             self.query_one("#refusal", Static).update(f"✗ {error.message()}")
         else:
@@ -116,7 +116,10 @@ class AttachScreen(ModalScreen[Path | None]):
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         if event.value.strip():
-            self._return(Path(os.path.expanduser(event.value.strip())))
+            try:
+                self._return(file_named(event.value.strip()))
+            except PlanError as error:
+                self.query_one("#refusal", Static).update(f"✗ {error.message()}")
 
     def _return(self, directory: Path) -> None:
         if is_run(directory):

@@ -31,15 +31,25 @@ def tui(
         ),
     ] = None,
     port: Annotated[str | None, typer.Option("--port", metavar="N", help="With --serve: port (default 8000).")] = None,
+    sessions: Annotated[
+        str | None,
+        typer.Option(
+            "--sessions", metavar="N", help="With --serve: planners at once (default 8), each about 60 MB of memory."
+        ),
+    ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="With --serve: no token in the address; whoever connects acts as you.")
+    ] = False,
 ) -> None:
     """Plan in the terminal: a form, with the plan updated at every key.
 
     Example: gptplan tui run.toml
     """
-    if serve or host is not None or port is not None:
-        from gptplan.serving import serve_tui
+    from gptplan.serving import ServeFlags, serve_tui
 
-        serve_tui(file, serve, host, port)
+    flags = ServeFlags(serve, host, port, sessions, no_token)
+    if serve or flags.first_given():
+        serve_tui(file, flags)
         return
     session = session_of(file)
     if not _at_a_terminal():

@@ -1,0 +1,3 @@
+document.addEventListener("DOMContentLoaded", () => {
+  document.getElementById("again").addEventListener("click", () => window.location.reload());
+});

@@ -19,6 +19,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.inputs.flags import OPTION_NAMES, Flags
+from planner.printable import printable
 from tui.private_files import lock, open_private, state_directory, write_private
 from tui.session import FormState, Session
 
@@ -202,4 +203,5 @@ def _form_of(path: Path, read: bytes, descriptor: int) -> KeptForm:
     unknown = [name for name in fields if name not in OPTION_NAMES or not isinstance(fields[name], str)]
     if unknown:
         raise ValueError(f"it has the unknown field {unknown[0]!r}")
-    return KeptForm(path, saved, directory, None if file is None else Path(file), Flags(**fields), descriptor)
+    texts = {name: printable(text) for name, text in fields.items()}  # a file may hold what no paste leaves
+    return KeptForm(path, saved, directory, None if file is None else Path(file), Flags(**texts), descriptor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from textual import work
+from textual import events, work
 from textual.app import App
 from textual.reactive import var
 from textual.timer import Timer
@@ -19,6 +19,7 @@ from planner.analysis.difference import Difference
 from planner.errors import PlanError
 from planner.inputs.effective import effective
 from planner.inputs.flags import Flags
+from planner.printable import printable
 from tui.history import History
 from tui.session import (
     FormState,
@@ -36,6 +37,7 @@ from tui.widgets.form import PlanForm
 from tui.widgets.results import Results
 from tui.widgets.text import Text
 
+LONGEST_PASTE = 4096  # characters: the longest path; a field with a megabyte takes seconds for every key
 IDLE_SECONDS = 0.02  # s without a key before slow work starts; a key that is held down repeats faster
 SEARCH_IDLE_SECONDS = 0.2  # s more without a key before the search for what fits, which takes up to 2 s of CPU
 
@@ -77,6 +79,16 @@ class LivePlan(App[None]):
         """Whether nothing is being computed: every number shown is final."""
         compared = self.pinned is None or self.differences is not None
         return self.stale or (self.result is not None and self.result.settled and compared)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Every event of the terminal. A paste is cleaned first: the screen would give its control characters on."""
+        if isinstance(event, events.Paste):
+            if len(event.text) > LONGEST_PASTE:
+                most = f"a paste of {len(event.text):,} characters is left out: a field takes {LONGEST_PASTE:,}"
+                self.notify(most, title="✗ too long", severity="warning")
+                return
+            event.text = printable(event.text)
+        await super().on_event(event)
 
     def on_mount(self) -> None:
         self._compute()

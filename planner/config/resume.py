@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic_core import to_jsonable_python
 
@@ -111,7 +111,42 @@ def _completed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
             missing[key] = now[key]
         elif not field.is_required():
             missing[key] = to_jsonable_python(field.get_default(call_default_factory=True))
-    return stored | missing
+    return {key: _completed_within(_annotation(key), value) for key, value in stored.items()} | missing
+
+
+def _annotation(key: str) -> Any:
+    """The type of a key's value; None for a key that no section has."""
+    section, _, name = key.partition(".")
+    kind: Any = RunConfig.model_fields[section].annotation if section in COMPARED else None
+    return kind.model_fields[name].annotation if kind is not None and name in kind.model_fields else None
+
+
+def _completed_within(annotation: Any, value: Any) -> Any:
+    """A value with today's defaults in the sections that it is made of: model.moe is one, optimizer.groups a list."""
+    kind = _section_of(annotation)
+    if kind is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_completed_within(kind, each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    fields = kind.model_fields
+    later = {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in fields.items()
+        if name not in value and not field.is_required()
+    }
+    return later | {
+        name: _completed_within(fields[name].annotation, each) if name in fields else each
+        for name, each in value.items()
+    }
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The section class in a type such as `MoeConfig | None` or `tuple[GroupConfig, ...]`; None: it has none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((kind for kind in map(_section_of, get_args(annotation)) if kind is not None), None)
 
 
 def _judged(key: str, before: dict[str, Any], now: dict[str, Any], new_schedule: bool) -> tuple[Verdict, str]:

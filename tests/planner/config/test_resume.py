@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from planner.config.resume import COMPARED, RULE_OF, changes, keys_of_a_config, needs_request, settings_of
-from planner.config.run import RunConfig
+from planner.config.run import GroupConfig, RunConfig
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 
@@ -85,6 +85,33 @@ def test_a_checkpoint_from_before_the_models_constants_has_those_that_it_was_tra
     assert (change.before, change.verdict) == (10_000.0, "refused")
     (change,) = changes(older, SETTINGS | {"model.norm_eps": 1e-6})
     assert (change.before, change.verdict) == (1e-5, "refused")
+
+
+EXPERTS = settings_of(
+    draft(Flags(model="deepseek-v2-lite", tokens="10B", gpu="a100-80gb"), as_of="2026-11-21", version="test")
+)
+
+
+def test_a_checkpoint_from_before_a_key_of_a_nested_section_counts_it_as_the_default() -> None:
+    required = {"experts": 64, "top_k": 6, "expert_ffn": 1408}  # a [model.moe] of the first version
+    older = EXPERTS | {"model.moe": required | {"shared_ffn": 2816, "first_dense_layers": 1}}
+    assert EXPERTS["model.moe"].keys() > older["model.moe"].keys()
+    assert changes(older, EXPERTS) == ()
+    (change,) = changes(older, EXPERTS | {"model.moe": EXPERTS["model.moe"] | {"router_bias": True}})
+    assert (change.key, change.verdict) == ("model.moe", "refused")
+    (change,) = changes(EXPERTS | {"model.moe": required}, EXPERTS)  # without what it does have it is another model
+    assert (change.before["shared_ffn"], change.verdict) == (0, "refused")  # type: ignore[index]
+
+
+def test_sections_within_a_list_and_within_a_dense_model_are_completed_too() -> None:
+    now = EXPERTS | {"optimizer.groups": [GroupConfig(match="head.*", weight_decay=0.0).model_dump(mode="json")]}
+    older = EXPERTS | {"optimizer.groups": [{"match": "head.*", "weight_decay": 0.0}]}  # without its rate, 1
+    assert changes(older, now) == ()
+    latent = {key: value for key, value in EXPERTS["model.mla"].items() if value is not None}
+    assert latent != EXPERTS["model.mla"]
+    assert changes(EXPERTS | {"model.mla": latent}, EXPERTS) == ()
+    (change,) = changes(EXPERTS | {"model.mla": latent | {"of_a_later_version": 1}}, EXPERTS)
+    assert change.verdict == "refused"
 
 
 def test_a_key_without_a_rule_is_refused() -> None:

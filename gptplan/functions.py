@@ -16,6 +16,7 @@ from planner.config.run import RunConfig
 from planner.errors import InputError
 from planner.finding import Finding
 from planner.inputs.run_toml import load_config, write_config
+from planner.paths import exists
 from planner.plan import Plan as LibraryPlan
 from planner.plan import estimate as plan_of
 from planner.runs.comparison_file import load_comparison
@@ -63,7 +64,7 @@ def compare(run_directory: str | PathLike[str]) -> Comparison:
 
 
 def _read(path: str | PathLike[str]) -> RunConfig:
-    if isinstance(path, str) and path in presets.model_ids() and not Path(path).exists():
+    if isinstance(path, str) and path in presets.model_ids() and not exists(Path(path)):
         raise InputError(
             f"{path!r} is a model, not a file",
             why="without a keyword, the argument is the path of a run.toml",

@@ -8,15 +8,19 @@ from typing import Any
 
 from gptplan.standard_streams import silence, unguarded
 from planner.errors import FileError
+from planner.printable import printable
 
 
 def show(text: str) -> None:
-    """A result, on stdout. Raises FileError when it cannot be written, such as to a full disk."""
+    """A result, on stdout, without what a terminal would execute.
+
+    Raises FileError when it cannot be written, such as to a full disk.
+    """
     if sys.stdout is None:  # closed by the shell: `>&-`
         raise FileError("the result cannot be written to stdout", why="stdout is closed", remedy="send it to a file")
     stream = unguarded(sys.stdout)
     try:
-        stream.write(text + "\n")
+        stream.write(printable(text) + "\n")
         stream.flush()
     except BrokenPipeError:
         # the reader left, as `head` does; Typer would exit with 1, which here means that a check failed
@@ -61,6 +65,6 @@ def json_text(value: Any) -> str:
 
 
 def log_line(text: str) -> None:
-    """A message on stderr."""
-    sys.stderr.write(text + "\n")
+    """A message on stderr, without what a terminal would execute."""
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()

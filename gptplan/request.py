@@ -9,6 +9,7 @@ from planner.config.run import RunConfig
 from planner.errors import FileError, InputError
 from planner.inputs.profile_file import read_profile
 from planner.inputs.run_toml import load_config
+from planner.paths import is_file
 from planner.runs.directory import CONFIG
 from planner.units import parse_count
 
@@ -39,7 +40,7 @@ def request_of(
                 remedy=f"gptplan run --resume {resume}",
             )
         found = resume / CONFIG
-        if not found.is_file():
+        if not is_file(found):
             raise FileError(f"{resume} is not a run directory", why="it has no config.toml", remedy="check the path")
         return Request(load_config(found), resume, True, stop_after)
     if new_schedule:

@@ -25,7 +25,7 @@ def read_text(path: Path) -> str:
         raise FileError(f"{path} does not exist", remedy=f"{hint}check the path") from None
     except IsADirectoryError:
         raise FileError(f"{path} is a directory", why="a file is needed here", remedy="name the file in it") from None
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # before ValueError, of which it is one
         raise FileError(f"{path} is not text", why="it is not UTF-8", remedy="give a text file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
         why = getattr(error, "strerror", None) or str(error)
@@ -50,10 +50,10 @@ def write_atomically(path: Path, content: str | bytes, *, overwrite: bool = Fals
     if not overwrite or os.path.isdir(path):
         refuse_existing(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors="replace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             umask = os.umask(0)

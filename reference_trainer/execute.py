@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -20,6 +21,7 @@ from planner.finding import Finding
 from planner.inputs.run_toml import write_config
 from planner.interval import UNKNOWN, Interval, flattened
 from planner.log import Log
+from planner.paths import exists
 from planner.plan import Plan, estimate
 from planner.printable import printable
 from planner.report.comparison import comparison_markdown
@@ -114,7 +116,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         if result.exit_code:
             _write_post_mortem(directory, log)
             return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
-        if not result.step_seconds and (directory / COMPARISON).exists():
+        if not result.step_seconds and exists(directory / COMPARISON):
             return Outcome(0, load_comparison(directory))  # the run was finished earlier: return its comparison
         # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
         probed = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
@@ -128,8 +130,10 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
 def _refuse_occupied(directory: Path) -> None:
     """Raises FileError unless the run directory can be written, and is new, empty, or left by a refused start."""
     try:
-        occupied = directory.exists() and any(directory.iterdir()) and not was_refused(directory)
-        above = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        with suppress(FileNotFoundError):
+            os.stat(directory)  # a name that is too long, a loop of links, a file in its path
+        occupied = exists(directory) and any(directory.iterdir()) and not was_refused(directory)
+        above = next(p for p in (directory, *directory.absolute().parents) if exists(p))
         if not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"{above} is not writable")
     except OSError as error:
@@ -152,7 +156,7 @@ def _refuse_occupied(directory: Path) -> None:
 def _write_post_mortem(directory: Path, log: Log) -> None:
     """Write post-mortem.md if the run has metrics. A disk error is logged, and does not fail the run."""
     try:
-        if (directory / METRICS).exists():
+        if exists(directory / METRICS):
             log(f"post-mortem: {write_post_mortem(directory)}")
     except FileError as error:
         log(error.message())

@@ -10,6 +10,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.files import write_atomically
+from planner.paths import exists
 from planner.runs.comparison import ComparisonRow
 from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, EVENTS, METRICS, POST_MORTEM
@@ -80,7 +81,7 @@ def summary_of(directory: Path) -> Summary:
             remedy="give the directory that gptplan run --out wrote",
         )
     events = list(read_rows(directory / EVENTS))
-    compared = load_comparison(directory).rows if (directory / COMPARISON).exists() else ()
+    compared = load_comparison(directory).rows if exists(directory / COMPARISON) else ()
     validations = [(int(e["step"]), float(e["loss"])) for e in _of(events, "evaluation") if e.get("loss") is not None]
     losses, clipped = _numbers(rows, "loss"), _numbers(rows, "clipped")
     rates, mfus, joules = (_numbers(rows, key) for key in ("tokens_per_second", "mfu", "joules_per_token"))

@@ -19,6 +19,7 @@ from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
 from planner.inputs.run_toml import load_config
 from planner.log import Log
+from planner.paths import is_file, is_folder
 from planner.printable import printable
 from planner.runs.directory import CONFIG
 from planner.units import format_duration, format_rate
@@ -27,6 +28,8 @@ from reference_trainer.data.codecs import decoder_for
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
 from reference_trainer.model.losses import soft_capped
+
+SEEDS = 2**63  # as of a config
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,10 @@ def sample(
     Raises InputError for invalid options, FileError and CheckpointError for files that cannot be read.
     """
     refuse_invalid(choice)
+    if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+        raise InputError(
+            f"--prompt {prompt!r} is not text", why="it is not UTF-8", remedy="type it in the terminal's own encoding"
+        )
     run_dir, checkpoint = located(path, log)
     config = load_config(run_dir / CONFIG)
     codec = decoder_for(config, run_dir, tokenizer)
@@ -120,6 +127,12 @@ def sample(
 
 def refuse_invalid(choice: Sampling) -> None:
     """Raises InputError if options contradict each other or are out of range."""
+    if choice.seed + choice.samples > SEEDS:
+        raise InputError(
+            f"--seed {str(choice.seed)!r} is out of range",
+            why=f"seeds are below 2**63, and sample i uses seed + i; there are {choice.samples} samples",
+            remedy="give a smaller --seed",
+        )
     if choice.top_p is not None and not 0 < choice.top_p <= 1:
         raise InputError(f"--top-p {choice.top_p:g} is out of range", remedy="give a number above 0 and up to 1")
     if choice.temperature == 0 and choice.samples > 1:
@@ -150,7 +163,7 @@ def _refuse_large(ids: list[int], vocab: int) -> None:
 
 def located(path: Path, log: Log) -> tuple[Path, Path]:
     """The run directory and checkpoint at `path`. Raises FileError, CheckpointError."""
-    if (path / CONFIG).is_file():
+    if is_file(path / CONFIG):
         found = newest_valid(path / "checkpoints", log)
         if found is None:
             raise CheckpointError(
@@ -160,7 +173,7 @@ def located(path: Path, log: Log) -> tuple[Path, Path]:
             )
         return path, found
     run_dir = path.absolute().parent.parent
-    if path.name.startswith("step-") and path.is_dir() and (run_dir / CONFIG).is_file():
+    if path.name.startswith("step-") and is_folder(path) and is_file(run_dir / CONFIG):
         problem = problem_with(path)
         if problem:
             raise CheckpointError(

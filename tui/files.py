@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from planner.errors import FileError
+from planner.paths import exists, is_file, is_folder
 
 
 def is_served() -> bool:
@@ -26,7 +27,7 @@ def file_named(text: str) -> Path:
     here = Path.cwd().resolve()
     try:
         found = (here / path).resolve()
-        special = found.exists() and not (found.is_file() or found.is_dir())  # a pipe would never end
+        special = exists(found) and not (is_file(found) or is_folder(found))  # a pipe would never end
     except (OSError, RuntimeError, ValueError):  # a name that is too long, links in a ring, a zero byte
         special, found = True, here
     if special or not found.is_relative_to(here):

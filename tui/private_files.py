@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from planner.errors import FileError
+from planner.paths import is_link
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither this flag nor modes
 
@@ -24,7 +25,7 @@ def state_directory(*below: str) -> Path:
         found = directory.lstat()
     except OSError as error:
         raise _unusable(directory, error.strerror or str(error)) from None
-    if directory.is_symlink():
+    if is_link(directory):
         raise _unusable(directory, "it is a link")
     if hasattr(os, "getuid") and found.st_uid != os.getuid():
         raise _unusable(directory, "it belongs to another user")

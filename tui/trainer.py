@@ -15,6 +15,7 @@ from planner.errors import FileError, PlanError
 from planner.files import read_text
 from planner.inputs.run_toml import file_text, write_config
 from planner.own_files import open_own
+from planner.paths import exists, is_folder
 from planner.runs.directory import COMMAND, beside, catches, log_of, owner_of
 from planner.units import parse_count, parse_duration
 from tui.files import file_named
@@ -41,13 +42,13 @@ def start_run(request: StartRequest, config: RunConfig, program: tuple[str, ...]
     if request.time_limit:
         parse_duration(request.time_limit, name="time limit")
     data = file_named(request.data) if request.data else None
-    if data is not None and not os.path.exists(data):
+    if data is not None and not exists(data):
         raise FileError(f"the data {request.data} does not exist", remedy="check the path, or leave it empty")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_folder(out) or any(out.iterdir())):
         raise FileError(f"{out} is not empty", why="nothing is overwritten or mixed", remedy="give another directory")
     file = beside(out, ".toml")
     text = file_text(config, file)
-    if not file.exists() or read_text(file) != text:
+    if not exists(file) or read_text(file) != text:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from planner.paths import exists
+
 
 def demo(
     minutes: Annotated[str, typer.Option("--minutes", metavar="N", help="Approximate training time.")] = "2",
@@ -26,7 +28,7 @@ def demo(
     length = parse_number(minutes, name="--minutes")
     need_torch("the demo")
     directory = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    if directory.exists():
+    if exists(directory):
         raise FileError(
             f"{directory} exists already", why="nothing is overwritten unasked", remedy="give another --out"
         )

@@ -21,7 +21,9 @@ def machine_gpu() -> str | None:
         return None
     command = [program, "--query-gpu=name", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_TIMEOUT, check=False)
+        answer = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=DRIVER_TIMEOUT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     names = [line.strip() for line in answer.stdout.splitlines() if line.strip()]

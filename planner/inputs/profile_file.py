@@ -16,6 +16,7 @@ from planner import presets
 from planner.config.run import CPU
 from planner.errors import ConfigError, FileError, InputError
 from planner.files import read_text, refuse_existing, write_atomically
+from planner.paths import exists, is_folder
 from planner.step_time.kernel_tables import DIMENSIONS, LAUNCH, Tables
 
 NOISY = 0.15  # relative noise above which a profile is not used: it is 0.03 to 0.08 on a machine at rest
@@ -164,11 +165,11 @@ def profile_for(path: Path, gpu: str | None) -> tuple[dict[str, object], str]:
 
 def write_with_profile(path: Path, profile: dict[str, object], text: str, *, overwrite: bool) -> None:
     """Write a config's text, and the profile that it names beside it: both or neither. Raises FileError."""
-    if not overwrite or path.is_dir():
+    if not overwrite or is_folder(path):
         refuse_existing(path)
     content = profile_text(profile)
     file = path.with_name(profile_name(path, content))
-    is_new = not file.exists()
+    is_new = not exists(file)
     write_atomically(file, content, overwrite=True)
     try:
         write_atomically(path, text, overwrite=overwrite)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import FileError, nearest
+from planner.paths import is_folder
 
 LONGEST = 100_000_000  # bytes of JSON; the library's own limit
 PREFIX = struct.calcsize("<Q")
@@ -119,7 +120,7 @@ def _bytes(path: Path, start: int, length: int) -> bytes:
             file.seek(start)
             return file.read(length)
     except FileNotFoundError:
-        beside = [p.name for p in path.parent.glob("*.safetensors*")] if path.parent.is_dir() else []
+        beside = [p.name for p in path.parent.glob("*.safetensors*")] if is_folder(path.parent) else []
         close = nearest(path.name, beside)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise FileError(f"{path} does not exist", remedy=f"{hint}check the path") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.files import read_text
+from planner.paths import exists, is_folder
 from planner.runs.comparison import Comparison, ComparisonRow
 from planner.runs.directory import COMPARISON
 
@@ -17,14 +18,14 @@ def load_comparison(directory: Path) -> Comparison:
 
     Raises FileError if there is none, or it is damaged or has another version.
     """
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise FileError(
             f"{directory} is not a run directory",
-            why="it is no directory" if directory.exists() else "it does not exist",
+            why="it is no directory" if exists(directory) else "it does not exist",
             remedy="give the RUN_DIR of gptplan run --out",
         )
     path = directory / COMPARISON
-    if not path.exists():
+    if not exists(path):
         raise FileError(
             f"{directory} has no {COMPARISON}",
             why="the run has not come to its comparison yet, or this is no run directory",

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from planner.own_files import open_own
+from planner.paths import exists, is_file, is_folder
+from planner.printable import printable
 
 METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
 CHECKPOINTS, EXECUTION = "checkpoints", "execution.json"
@@ -144,7 +146,7 @@ def _status(process: int, key: str) -> str | None:
 
 def is_run(directory: Path) -> bool:
     """Whether a directory contains a run, started or about to start."""
-    return any((directory / name).is_file() for name in TRACES)
+    return any(is_file(directory / name) for name in TRACES)
 
 
 def holds_steps(directory: Path) -> bool:
@@ -154,7 +156,7 @@ def holds_steps(directory: Path) -> bool:
     """
     logs = (directory / name for name in (METRICS, EVENTS))
     checkpoints = directory / CHECKPOINTS
-    return any(log.is_file() and log.stat().st_size for log in logs) or any(_directories(checkpoints))
+    return any(is_file(log) and log.stat().st_size for log in logs) or any(_directories(checkpoints))
 
 
 def was_refused(directory: Path) -> bool:
@@ -183,7 +185,7 @@ def _directories(place: Path) -> list[Path]:
         inside = sorted(place.iterdir())
     except OSError:
         return []
-    return [p for p in inside if not p.name.startswith(".") and p.is_dir()]
+    return [p for p in inside if not p.name.startswith(".") and is_folder(p)]
 
 
 def _changed(path: Path) -> float:
@@ -206,7 +208,7 @@ def log_of(directory: Path) -> Path:
 def new_directory(place: Path, stem: str = "run") -> Path:
     """`run-1`, or the next number without a directory or files of that name."""
     number = 1
-    while any(p.exists() for p in _taken(place / f"{stem}-{number}")):
+    while any(exists(p) for p in _taken(place / f"{stem}-{number}")):
         number += 1
     return place / f"{stem}-{number}"
 
@@ -224,7 +226,7 @@ def log_lines(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [CONTROL.sub("", line.rpartition("\r")[2]) for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [printable(CONTROL.sub("", line.rpartition("\r")[2])) for line in text.replace("\r\n", "\n").split("\n")]
     start = max((i for i, line in enumerate(lines) if line.startswith(COMMAND)), default=0)
     return [line for line in lines[start:] if line.strip()]
 

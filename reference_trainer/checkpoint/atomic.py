@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from planner.errors import CheckpointError, FileError
 from planner.log import Log
 from planner.own_files import delete_own_folder, not_ours, open_own_folder, refuse_link
+from planner.paths import exists, is_file, is_folder, is_link
 from reference_trainer.device.disk import sync
 
 # 2: state.json has progress, machine and the settings of all sections; extra.safetensors may exist
@@ -70,14 +71,14 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
         _write_manifest(temporary, step)
         (temporary / MARK).unlink()
         sync(temporary)
-        if final.exists():  # a damaged one that was stepped over, or one from before a rollback
+        if exists(final):  # a damaged one that was stepped over, or one from before a rollback
             os.rename(final, aside)
         os.rename(temporary, final)
         sync(folder)
     except BaseException as error:
         if made:
             shutil.rmtree(temporary, ignore_errors=True)
-        if aside.exists() and not final.exists():
+        if exists(aside) and not exists(final):
             os.rename(aside, final)
         if not isinstance(error, OSError | SafetensorError):  # the latter for a full disk
             raise
@@ -100,7 +101,7 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
 def _wait_for(path: Path) -> None:
     """Wait until a renamed folder is visible, which NFS may delay; give up after a while and let the reader fail."""
     end = time.monotonic() + RENAME_TIMEOUT
-    while not (path / MANIFEST).exists() and time.monotonic() < end:
+    while not exists(path / MANIFEST) and time.monotonic() < end:
         time.sleep(0.02)
 
 
@@ -158,10 +159,10 @@ def sha256(path: Path) -> str:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Folders with a checkpoint's name, oldest step first, valid or not; without other folders, files and links."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     named = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
-    return sorted((path for path in named if path.is_dir() and not path.is_symlink()), key=step_in)
+    return sorted((path for path in named if is_folder(path) and not is_link(path)), key=step_in)
 
 
 def step_in(path: Path) -> int:
@@ -190,7 +191,7 @@ def problem_with(path: Path, contents: bool = True) -> str:
             return f"its files are not those that {MANIFEST} lists"
         for name, expected in manifest["files"].items():
             file = path / name
-            if file.is_symlink() or not file.is_file():
+            if is_link(file) or not is_file(file):
                 return f"{name} is no file of its own"
             size = file.stat().st_size
             if size != expected["bytes"]:

@@ -32,6 +32,7 @@ from planner.counts.run import resolve
 from planner.errors import CheckpointError
 from planner.log import Log
 from planner.memory.optimizer_state import optimizer_memory
+from planner.paths import exists
 from reference_trainer.checkpoint.atomic import list_checkpoints, publish
 from reference_trainer.optim.updater import Updater
 
@@ -246,7 +247,7 @@ def _described(tensor: Tensor) -> str:
 
 def _load_extra(path: Path, extra: Mapping[str, Tensor], log: Log) -> None:
     """All of them, or none: half a state, such as an old count for a new window, would be a wrong one."""
-    stored = _read_tensors(path / EXTRA) if (path / EXTRA).exists() else {}
+    stored = _read_tensors(path / EXTRA) if exists(path / EXTRA) else {}
     fresh = sorted(
         name
         for name, t in extra.items()

@@ -25,6 +25,7 @@ from planner.errors import CheckpointError, FileError
 from planner.exports.huggingface import hf_type, hf_values
 from planner.inputs.run_toml import explain_validation
 from planner.log import Log
+from planner.paths import exists, is_file, is_folder
 from reference_trainer.checkpoint.atomic import MANIFEST, newest_valid, problem_with
 from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
 from reference_trainer.device.disk import sync
@@ -52,7 +53,7 @@ def export(source: Path, out: Path, log: Log) -> Exported:
     Raises FileError for a path that is neither or cannot be written, CheckpointError for a damaged checkpoint,
     InputError if no Hugging Face model type can express the model.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_folder(out) or any(out.iterdir())):
         raise FileError(f"{out} exists already", why="nothing is overwritten unasked", remedy="give another -o")
     path = _checkpoint(source, log)
     state = read_state(path)
@@ -80,7 +81,7 @@ def export(source: Path, out: Path, log: Log) -> Exported:
 
 
 def _checkpoint(source: Path, log: Log) -> Path:
-    if (source / MANIFEST).is_file():
+    if is_file(source / MANIFEST):
         problem = problem_with(source)
         if problem:
             raise CheckpointError(f"{source} is damaged", why=problem, remedy="name another checkpoint, or its run")

@@ -19,6 +19,7 @@ from planner.config.loop import CheckpointConfig
 from planner.config.run import RunConfig
 from planner.counts.run import steps_of
 from planner.errors import FileError
+from planner.paths import exists
 from planner.units import format_bytes
 from reference_trainer.checkpoint.atomic import delete_checkpoint, list_checkpoints, problem_with, step_in, stranger_in
 
@@ -111,7 +112,7 @@ def check_space(folder: Path, config: RunConfig, bytes_each: int, done: int, ste
     standing = [step_in(path) for path in list_checkpoints(folder)]
     ahead = saves_ahead(config, done, steps_of(config) if steps is None else steps, standing)
     extra = max(ahead.at_once - len(standing), 1)
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = next(path for path in (folder, *folder.absolute().parents) if exists(path))
     _test_write(place)
     free = shutil.disk_usage(place).free
     if free < extra * bytes_each:

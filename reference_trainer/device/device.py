@@ -14,6 +14,7 @@ import torch
 
 from planner.errors import InputError, PlanError
 from planner.log import Log
+from planner.paths import exists
 from planner.units import LOSS_DIGITS, format_duration, format_number, format_rate
 
 LOG_EVERY_SECONDS = 10.0  # seconds between lines where there is no bar
@@ -40,7 +41,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere the bare word
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if exists(cpuinfo) else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
 
 
@@ -96,7 +97,7 @@ def alloc_retries(device: torch.device) -> int | None:
 
 def _peak_rss() -> int:
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where getrusage also counts what the parent process had before it started this one
+    if exists(status):  # Linux, where getrusage also counts what the parent process had before it started this one
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -11,6 +11,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.own_files import open_own
+from planner.paths import exists
 from planner.runs.directory import objects
 
 MetricValue = float | int | bool | str | None
@@ -80,7 +81,7 @@ def append_whole(path: Path, lines: list[str]) -> str:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines, in order; a line that is none, torn by a crash, is passed over."""
-    if not path.exists():
+    if not exists(path):
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         yield from objects(file)

@@ -20,6 +20,7 @@ from planner.config.run import RunConfig
 from planner.counts.run import rate_at, steps_of
 from planner.errors import DataError, FileError, PlanError
 from planner.log import Log
+from planner.paths import is_folder
 from planner.plan import Plan, estimate
 from planner.runs.preflight import Check, Preflight, ShownSample, Value
 from planner.units import format_count, format_duration, format_number
@@ -282,7 +283,7 @@ def _disk(state: PreflightState) -> None:
 
 def _nearest(out: Path) -> Path:
     """The nearest folder at or above `out` that exists: it is on the disk of the run."""
-    return next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
+    return next(path for path in (out.absolute(), *out.absolute().parents) if is_folder(path))
 
 
 def _free_memory(device: torch.device) -> None:

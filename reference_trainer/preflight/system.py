@@ -11,6 +11,7 @@ import torch
 from planner.analysis.fitting import predicted_peak, smallest_change
 from planner.counts.run import recipe_of, steps_of, tokens_per_step
 from planner.formulas import cost
+from planner.paths import exists
 from planner.plan import Plan
 from planner.runs.comparison import ALLOCATED, REQUESTED, REQUESTED_CHECKPOINTED, TIME
 from planner.runs.preflight import Check
@@ -33,7 +34,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
     meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    if not exists(meminfo):
         return None
     line = next((one for one in meminfo.read_text(encoding="ascii").splitlines() if one.startswith("MemAvailable")), "")
     return int(line.split()[1]) * 1024 if line else None

@@ -11,6 +11,7 @@ from typing import Any
 from planner.errors import FileError
 from planner.files import read_text, write_atomically
 from planner.log import Log
+from planner.paths import exists
 from planner.runs.directory import EXECUTION
 from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.step.command_record import confirmed_command, record_command
@@ -81,7 +82,7 @@ def as_before(directory: Path, options: RunOptions, log: Log) -> RunOptions:
     Raises FileError if execution.json is damaged, or if the run had an eval command that this user did not type.
     """
     path = directory / EXECUTION
-    if not path.exists():
+    if not exists(path):
         return replace(options, eval_command=confirmed_command(directory, {}, options.eval_command, log))
     try:
         kept = json.loads(read_text(path))

@@ -16,6 +16,7 @@ from pathlib import Path
 from planner.config.loop import GuardConfig
 from planner.errors import CheckpointError, PlanError
 from planner.files import read_text, write_atomically
+from planner.paths import exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def next_rollback(guard: GuardConfig, before: Sequence[Rollback], spike_step: in
 
 def load_rollbacks(path: Path) -> tuple[Rollback, ...]:
     """The rollbacks of a run so far, oldest first. Raises CheckpointError for a damaged file."""
-    if not path.exists():
+    if not exists(path):
         return ()
     try:
         return tuple(Rollback(**row) for row in json.loads(read_text(path)))

@@ -15,6 +15,7 @@ from textual.worker import get_current_worker
 
 from planner.errors import PlanError
 from planner.files import read_text
+from planner.paths import is_file
 from planner.report.comparison import comparison_within
 from planner.report.text import wrap
 from planner.runs.comparison_file import load_comparison
@@ -62,7 +63,7 @@ class ComparePane(Pane, can_focus=False):
 
     @work(thread=True, exclusive=True, group="find")
     def _find(self) -> None:
-        found = [run for run in known_runs() if (run / COMPARISON).is_file()]
+        found = [run for run in known_runs() if is_file(run / COMPARISON)]
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self._found, found)
 

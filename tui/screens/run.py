@@ -15,6 +15,7 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from planner.errors import FileError, PlanError
+from planner.paths import is_folder
 from planner.runs.directory import is_run, owner_of
 from tui.files import file_named
 from tui.trainer import StartRequest
@@ -125,7 +126,7 @@ class AttachScreen(ModalScreen[Path | None]):
         if is_run(directory):
             self.dismiss(directory)
             return
-        why = "it has no config.toml, metrics.jsonl or events.jsonl" if directory.is_dir() else "it does not exist"
+        why = "it has no config.toml, metrics.jsonl or events.jsonl" if is_folder(directory) else "it does not exist"
         error = FileError(f"{directory} is not a run directory", why=why, remedy="give the RUN_DIR of gptplan run")
         self.query_one("#refusal", Static).update(f"✗ {error.message()}")
 

@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from planner.errors import FileError
+from planner.paths import is_file
 from tui.files import file_named
 
 
@@ -72,7 +73,7 @@ class SaveScreen(ModalScreen[Path | None]):
             path = file_named(name)
             self.write(path, overwrite)
         except FileError as error:
-            may = path.is_file() and not overwrite
+            may = is_file(path) and not overwrite
             remedy = "give another name, or choose Overwrite" if may else error.remedy
             refusal = FileError(error.what, error.why, remedy)  # the command's --force is a button here
             self.query_one("#refusal", Static).update(f"✗ {refusal.message()}")

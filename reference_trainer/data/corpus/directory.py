@@ -7,12 +7,14 @@ Three kinds: one that `gptplan data` prepared (described by meta.json), nanoGPT'
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from planner.errors import DataError
+from planner.paths import exists, is_folder
 from reference_trainer.data.corpus.listing import SkippedFile, skipped_beside
 
 META = "meta.json"
@@ -40,15 +42,15 @@ def token_files(path: Path) -> TokenFiles | None:
 
     Raises DataError for an unfinished or damaged directory, a name without train or val, and a file under two names.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return _beside(path) if path.suffix == ".bin" else None
-    if path.resolve().name.endswith(UNFINISHED):
+    if os.path.realpath(path).endswith(UNFINISHED):
         raise DataError(
             f"{str(path)!r} was never finished",
             why="gptplan data gives a directory its name when everything in it is written",
             remedy="prepare it again",
         )
-    if (path / META).exists():
+    if exists(path / META):
         return _prepared(path)
     files = sorted(file for file in path.iterdir() if file.suffix == ".bin" and not file.name.startswith("."))
     if not files:
@@ -84,7 +86,7 @@ def _words(file: Path) -> set[str]:
 def _beside(path: Path) -> TokenFiles:
     """A single .bin; its validation file is a sibling with val instead of train in its name."""
     validation: list[Path] = []
-    if _words(path) & TRAIN and path.parent.is_dir():
+    if _words(path) & TRAIN and is_folder(path.parent):
         wanted = _plain(path.stem, TRAIN)
         siblings = sorted(file for file in path.parent.glob("*.bin") if _words(file) & VALIDATION)
         validation = [file for file in siblings if _plain(file.stem, VALIDATION) == wanted]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import DataError
+from planner.paths import is_folder
 from planner.units import format_bytes, format_count_exact
 from reference_trainer.data.corpus import parquet
 from reference_trainer.data.corpus.streams import compression_of, first_line
@@ -67,7 +68,7 @@ def text_files(path: Path, text_key: str = "text") -> Listing:
 
     Raises DataError where there are none, for a single file that cannot be text, and for a link to nowhere.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         if text_suffix(path.name) == ".bin":
             raise DataError(
                 f"{str(path)!r} holds compressed tokens",

@@ -7,6 +7,7 @@ requested fraction. The split depends only on the text, so two copies of a text 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -136,15 +137,15 @@ def _refuse(options: PrepareOptions) -> None:
 
 
 def _refuse_twice(files: list[Path]) -> None:
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for file in files:
-        if file.resolve() in seen:
+        if os.path.realpath(file) in seen:
             raise DataError(
                 f"{str(file)!r} is among the sources twice",
                 why="its text would be trained on twice",
                 remedy="name it once",
             )
-        seen.add(file.resolve())
+        seen.add(os.path.realpath(file))
 
 
 def _share(options: PrepareOptions, files: list[Path], tokenizer: Tokenizer) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from planner.errors import FileError
@@ -27,6 +28,8 @@ def file_named(text: str) -> Path:
     here = Path.cwd().resolve()
     try:
         found = (here / path).resolve()
+        with suppress(FileNotFoundError):
+            os.stat(found)  # a name that is too long is an error; a new one is not
         special = exists(found) and not (is_file(found) or is_folder(found))  # a pipe would never end
     except (OSError, RuntimeError, ValueError):  # a name that is too long, links in a ring, a zero byte
         special, found = True, here

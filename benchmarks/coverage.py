@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of, rows
 from planner import presets
 from planner.config.model import ModelConfig
+from planner.config.parallel import ParallelConfig
 from planner.config.run import HardwareConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainingConfig
 from planner.counts.run import resolve
 from planner.memory.coverage import not_covered
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "hardware": HardwareConfig,
+    "parallel": ParallelConfig,
 }
 RUNTIMES = get_args(TrainingConfig.model_fields["runtime"].annotation)
 KINDS = ("exact", "form", "interval", "same", "refused")

@@ -84,6 +84,9 @@ class Keywords(TypedDict, total=False):
     cooldown_tokens: KeywordValue
     cooldown_ratio: KeywordValue
     allocator: KeywordValue
+    fsdp: KeywordValue
+    reshard: KeywordValue
+    ddp_bucket_view: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue
     profile: KeywordValue

@@ -39,15 +39,18 @@ def search_fit(fit: FitSearch, form_state: FormState) -> FitResult:
     memory = plan.memory
     if memory.usable_bytes is None:
         return FitResult(None, "? unknown", f"the usable memory of {plan.config.hardware.gpu} is not known")
-    capacity = memory.usable_bytes - (memory.context_bytes or 0)
+    capacity = memory.usable_bytes - memory.outside_bytes
     if fit.micro_batch:
         change = largest_change(plan.run, capacity, partial(predicted_peak, replay=True))
     else:
         change = what_fits(plan.run)
     if change is None:
         return FitResult(None, "✗ nothing fits", f"not even a micro-batch of one sequence: {LARGER}")
-    usable, context = format_bytes(memory.usable_bytes), format_bytes(memory.context_bytes)
-    against = f"predicted peak {format_bytes(change.peak_bytes)} of {usable} usable ({context} for the CUDA context)"
+    usable, context = format_bytes(memory.usable_bytes), format_bytes(memory.outside_bytes)
+    nccl = " and NCCL" if memory.nccl_bytes.value else ""
+    against = (
+        f"predicted peak {format_bytes(change.peak_bytes)} of {usable} usable ({context} for the CUDA context{nccl})"
+    )
     if not change.flags:
         return FitResult(None, "✓ nothing to change", against)
     return FitResult(

@@ -50,7 +50,9 @@ def _memory(plan: Plan) -> Iterator[Finding]:
     m = plan.memory
     needs = " of ".join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))
     if m.fits is False:
-        of = "" if m.context_bytes is None else f" (CUDA context: {format_bytes(m.context_bytes)})"
+        of = "" if m.context_bytes is None else f" (CUDA context: {format_bytes(m.context_bytes)}"
+        if of:
+            of += f"; NCCL: {format_bytes(m.nccl_bytes.value)})" if m.nccl_bytes.value else ")"
         yield Finding("error", "does_not_fit", f"the plan needs {needs} in the phase {m.peak_phase}{of}", "")
     elif m.fits is None and m.usable_bytes is not None and m.fits_by != BY_STATE:
         most = ", or less" if not_covered(plan.run) else ""

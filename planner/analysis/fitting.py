@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from planner.config.options import BY_KEY, value_at
-from planner.config.run import CPU, IMPLEMENTATIONS, RunConfig
+from planner.config.options import BY_KEY, OPTIONS, Option, flag, value_at
+from planner.config.run import CPU, IMPLEMENTATIONS, WITH_WHOLE_MATRICES, RunConfig
 from planner.counts.flops import flops_of
 from planner.counts.run import Resolved
 from planner.finding import Finding
@@ -36,7 +36,7 @@ LARGER = "use a GPU with more memory or a smaller model"
 SAME_TIME = 0.005
 # On an H200, GPT-2 with the fused loss took 1.16 times as long, with the chunked 1.25, with the for-loop optimizer 1.45
 # (benchmarks/results/gpu-h200-2026-11-27): throughput has no terms for them
-TIME_NOT_PREDICTED = ("--loss-kind", "--optimizer-implementation for-loop")
+TIME_NOT_PREDICTED = ("--loss-kind", "--optimizer-implementation for-loop", "--fsdp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,8 @@ def what_fits(run: Resolved, below: float = 1.0) -> FittingChange | None:
     memory = memory_breakdown(run, replay=False)
     if memory.usable_bytes is None:
         return None
-    context = memory.context_bytes or 0
-    capacity = memory.usable_bytes - context
-    found = smallest_change(run, int(below * memory.usable_bytes) - context)
+    capacity = memory.usable_bytes - memory.outside_bytes
+    found = smallest_change(run, int(below * memory.usable_bytes) - memory.outside_bytes)
     return found or smallest_change(run, capacity, _peak_with_retries)
 
 
@@ -98,12 +97,12 @@ def _remedy(memory: Memory, change: FittingChange | None) -> str:
         return f"no micro-batch, loss kind or checkpointing fits: {LARGER}"
     if not change.flags:
         return f"no micro-batch, loss kind or checkpointing leaves more room: {LARGER}"
-    needs = " of ".join(told_apart(format_bytes, change.peak_bytes + (memory.context_bytes or 0), memory.usable_bytes))
+    needs = " of ".join(told_apart(format_bytes, change.peak_bytes + memory.outside_bytes, memory.usable_bytes))
     return f"{change.command_line} needs {needs}, {change.price}"
 
 
 def needed_bytes(memory: Memory) -> int:
-    """Bytes that a plan takes of `usable_bytes`: reserved and the context on a GPU, the tensors' on a processor."""
+    """Bytes that a plan takes of `usable_bytes`: reserved, context and NCCL on a GPU, the tensors' on a processor."""
     return memory.peak_requested_bytes if memory.device_used_bytes is None else memory.device_used_bytes
 
 
@@ -207,10 +206,10 @@ def _order(change: FittingChange) -> tuple[int, int, int, float]:
 def _variants(run: Resolved) -> Iterator[Resolved]:
     """Every combination of the choices, the config's own first; only those whose memory is counted."""
     config, known = run.config, not_covered(run) is None
-    for hardware, optimizer, loss, recomputed in product(
-        _allocators(config), _implementations(config), _losses(config), _checkpointings(config)
+    for hardware, parallel, optimizer, loss, recomputed in product(
+        _allocators(config), _layouts(config), _implementations(config), _losses(config), _checkpointings(config)
     ):
-        tried = run.computed_with(training=loss | recomputed, optimizer=optimizer, hardware=hardware)
+        tried = run.computed_with(training=loss | recomputed, optimizer=optimizer, hardware=hardware, parallel=parallel)
         if not known or not_covered(tried) is None:
             yield tried
 
@@ -218,6 +217,16 @@ def _variants(run: Resolved) -> Iterator[Resolved]:
 def _allocators(config: RunConfig) -> list[dict[str, Any]]:
     with_segments = config.hardware.gpu != CPU and config.hardware.allocator == "default"
     return [{}, {"allocator": "expandable"}] if with_segments else [{}]
+
+
+def _layouts(config: RunConfig) -> list[dict[str, Any]]:
+    """DDP without the second copy of the gradients, and FSDP2, for replicas that do not have them yet."""
+    parallel = config.parallel
+    if config.hardware.gpus == 1 or parallel.fsdp:
+        return [{}]
+    view = [] if parallel.ddp_bucket_view else [{"ddp_bucket_view": True}]
+    shardable = config.optimizer.name not in WITH_WHOLE_MATRICES
+    return [{}, *view, *([{"fsdp": True, "ddp_bucket_view": False}] if shardable else [])]
 
 
 def _implementations(config: RunConfig) -> list[dict[str, Any]]:
@@ -264,6 +273,8 @@ CHANGED = (
     "training.activation_checkpointing",
     "training.activation_checkpointing_every",
     "hardware.allocator",
+    "parallel.fsdp",
+    "parallel.ddp_bucket_view",
     "optimizer.implementation",
 )
 
@@ -271,13 +282,28 @@ CHANGED = (
 def flags_between(old: Resolved, new: Resolved) -> tuple[str, ...]:
     """The flags that make `new` of `old`, such as ("--micro-batch 4", "--accumulation 8")."""
     changed = (BY_KEY[key] for key in CHANGED if value_at(old.config, key) != value_at(new.config, key))
-    return tuple(f"{option.flag} {value_at(new.config, option.key)}" for option in changed)
+    return tuple(_typed(option, value_at(new.config, option.key)) for option in changed)
+
+
+def _typed(option: Option, value: object) -> str:
+    if option.kind.parser == "switch":
+        return flag(option.kind.choices[not value])
+    return f"{option.flag} {'yes' if value is True else 'no' if value is False else value}"
 
 
 def flags_with(flags: Flags, change: FittingChange) -> Flags:
     """What is typed, with a change's flags. A batch typed in tokens stays, and gives the accumulation."""
-    words = dict(line.split(" ", 1) for line in change.flags)
-    fields = {name.removeprefix("--").replace("-", "_"): value for name, value in words.items()}
+    fields = dict(_field(line) for line in change.flags)
     if flags.global_batch_tokens is not None:
         fields.pop("accumulation", None)
     return replace(flags, **fields)
+
+
+def _field(line: str) -> tuple[str, str]:
+    """The member of `Flags` and its text of a flag as it is typed; a switch has no value."""
+    name, _, value = line.partition(" ")
+    return next(
+        (o.name, value or o.kind.choices[name != o.flag])
+        for o in OPTIONS
+        if name == o.flag or (o.kind.parser == "switch" and name in map(flag, o.kind.choices))
+    )

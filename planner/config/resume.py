@@ -28,7 +28,7 @@ from planner.config.section import Section
 Verdict = Literal["allowed", "warned", "refused"]
 NEW_SCHEDULE = "--new-schedule"
 # sections that a resumed run is compared in; the rest of a config is provenance
-COMPARED = ("model", "training", "optimizer", "schedule", "hardware", "evaluation", "guard", "checkpoints")
+COMPARED = ("model", "training", "optimizer", "schedule", "hardware", "parallel", "evaluation", "guard", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.model import ModelConfig
+from planner.config.parallel import ParallelConfig
 from planner.config.renamed import with_new_names
 from planner.config.section import Count, Every, Positive, Section, Share
 
@@ -91,6 +92,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "sgd": ("fused", "foreach", "for-loop"),
     "muon": ("fused", "foreach", "for-loop"),  # of the AdamW beside it; Muon itself goes through its matrices in turn
 }
+WITH_WHOLE_MATRICES = ("adamw8bit", "adafactor", "muon")  # blocks, rows or products over a whole tensor
 WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights
 
 
@@ -225,6 +227,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     hardware: HardwareConfig
+    parallel: ParallelConfig = ParallelConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     guard: GuardConfig = GuardConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
@@ -245,6 +248,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"seq ({training.seq}) is longer than the model's {model.context} learned positions: "
                 "the table has no row for the rest"
+            )
+        if self.parallel.fsdp and self.hardware.gpus == 1:
+            raise ValueError("fsdp = true on 1 GPU: there is nobody to share with; give more gpus, or leave fsdp out")
+        if self.parallel.fsdp and self.optimizer.name in WITH_WHOLE_MATRICES:
+            raise ValueError(
+                f'fsdp = true beside name = "{self.optimizer.name}": its update needs whole matrices, which no GPU has'
             )
         if training.attention_kernel == "flex" and model.position == "alibi":
             raise ValueError('attention_kernel = "flex" beside position = "alibi": its scores get no biases here')

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from planner import presets
 from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.model import ModelConfig
+from planner.config.parallel import ParallelConfig
 from planner.config.run import (
     CPU,
     HardwareConfig,
@@ -42,6 +43,7 @@ SPEED = ("tflops", "mfu")
 LOOP_SECTIONS: dict[str, type[Section]] = {
     "evaluation": EvaluationConfig,
     "guard": GuardConfig,
+    "parallel": ParallelConfig,
     "checkpoints": CheckpointConfig,
 }
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved
+from planner.counts.shards import local_count, shards_of
+from planner.counts.tensors import parameter_tensors
 from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.formulas.recording import whole
@@ -31,6 +33,7 @@ class Memory:
     activations_bytes: int
     logits_bytes: int
     temporary_bytes: int
+    communication_bytes: int
     saved_bytes: int
     saved_by_operator: dict[str, int]
     peak_requested_bytes: int
@@ -38,6 +41,7 @@ class Memory:
     peak_reserved_bytes: Interval[int]
     workspace_bytes: int | None
     context_bytes: int | None
+    nccl_bytes: Interval[int]
     device_used_bytes: int | None
     usable_bytes: int | None
     fits: bool | None
@@ -46,6 +50,11 @@ class Memory:
     at_peak: dict[str, int]
     phases: tuple[Peak, ...]
     checkpoint_bytes: int
+
+    @property
+    def outside_bytes(self) -> int:
+        """Bytes of the device that are not PyTorch's: CUDA context and NCCL's buffers; 0 if unknown."""
+        return (self.context_bytes or 0) + (self.nccl_bytes.value or 0)
 
 
 def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
@@ -73,19 +82,21 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
         twice = whole(memory.gradients_bytes(counts.total, _gradient_bytes(run)))
         device = _bounded(device, simulated.phases, twice, gpu, uncounted)
     if missing:
-        least = _state_bytes(simulated.phases) + (device.context or 0)
+        least = _state_bytes(simulated.phases) + (device.context or 0) + (device.nccl.low or 0)
         device = _of_state(device, least, gpu.most_usable_bytes if gpu else usable)
-    weights = whole(memory.weights_bytes(counts.total, recipe.weights_bytes_per_parameter))
-    master = whole(memory.master_weights_bytes(counts.total, recipe.master_weights_bytes_per_parameter))
+    held = local_count(parameter_tensors(run.config.model), shards_of(run))
+    weights = whole(memory.weights_bytes(held, recipe.weights_bytes_per_parameter))
+    master = whole(memory.master_weights_bytes(held, recipe.master_weights_bytes_per_parameter))
     return Memory(
         rule_14_bytes=whole(memory.rule_14_bytes(run.nominal_parameters)),
         weights_bytes=largest["weights"] if recipe.held_casts_bytes_per_linear_weight or missing else weights,
         master_weights_bytes=master,
-        gradients_bytes=whole(memory.gradients_bytes(counts.total, recipe.gradients_bytes_per_parameter)),
+        gradients_bytes=whole(memory.gradients_bytes(held, recipe.gradients_bytes_per_parameter)),
         optimizer_bytes=optimizer.state_bytes,
         activations_bytes=largest["activations"],
         logits_bytes=largest["logits"],
         temporary_bytes=largest["temporary"],
+        communication_bytes=largest["communication"],
         saved_bytes=sum(saved.values()),
         saved_by_operator=saved,
         peak_requested_bytes=peak.peak_bytes,
@@ -93,6 +104,7 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
         peak_reserved_bytes=device.reserved,
         workspace_bytes=device.workspace,
         context_bytes=device.context,
+        nccl_bytes=device.nccl,
         device_used_bytes=device.used,
         usable_bytes=usable,
         fits=device.fits,
@@ -137,7 +149,7 @@ def _bounded(device: Device, phases: Sequence[Peak], gradients: int, gpu: Gpu, u
     allocated = device.allocated
     assert allocated.high is not None
     bounded = replace(device, allocated=Interval(state, allocated.value, allocated.high + gradients))
-    at_least = state + (device.workspace or 0) + (device.context or 0)
+    at_least = state + (device.workspace or 0) + (device.context or 0) + (device.nccl.low or 0)
     if device.fits is not False or (gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes):
         return bounded
     why = f"unknown: only an upper bound exceeds the card; the memory of {uncounted} is not known"
@@ -152,7 +164,7 @@ def _state_bytes(phases: Sequence[Peak]) -> int:
 def _of_state(device: Device, least: int, usable: int | None) -> Device:
     """A model with parts that are not simulated: only what it needs at least is known."""
     fits = False if usable is not None and least > usable else None
-    return Device(workspace=device.workspace, context=device.context, fits=fits, fits_by=BY_STATE)
+    return Device(workspace=device.workspace, context=device.context, nccl=device.nccl, fits=fits, fits_by=BY_STATE)
 
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:

@@ -1,7 +1,8 @@
 """Which combinations of options are simulated exactly, and the reasons for those that are not.
 
 Each exclusion is a reason and a test of the config. The runtimes "eager" and "autocast" are simulated operator by
-operator for all options. "compiled" and "fused" are closed forms, checked only without the options excluded here.
+operator: all options on one GPU, and FSDP2 as said here. "compiled" and "fused" are closed forms, checked only without
+the options excluded here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ Exclusion = tuple[str, Callable[[Resolved], bool]]
 _MAX_BLOCKS = 10_000  # every block is simulated; no model has a tenth of these
 # excluded from both closed forms
 _BOTH: tuple[Exclusion, ...] = (
+    ("FSDP2", lambda run: run.config.parallel.fsdp),
     (f"more than {_MAX_BLOCKS:,} blocks", lambda run: run.config.model.layers > _MAX_BLOCKS),
     ("experts", lambda run: run.config.model.moe is not None),
     ("latent attention", lambda run: run.config.model.mla is not None),
@@ -50,6 +52,17 @@ _FUSED: tuple[Exclusion, ...] = (
         lambda run: run.recipe.compute_bytes == FP32 or run.recipe.weights_bytes_per_parameter == FP32,
     ),
 )
+# FSDP2 casts the weights as it gathers them and keeps no second copy
+_SHARDED: tuple[Exclusion, ...] = (
+    (
+        "a master copy of the weights",
+        lambda run: run.config.parallel.fsdp and run.recipe.master_weights_bytes_per_parameter > 0,
+    ),
+    (
+        "casts of the weights that stay",
+        lambda run: run.config.parallel.fsdp and run.recipe.held_casts_bytes_per_linear_weight > 0,
+    ),
+)
 
 
 def _named(where: str, exclusions: tuple[Exclusion, ...]) -> tuple[Exclusion, ...]:
@@ -57,8 +70,8 @@ def _named(where: str, exclusions: tuple[Exclusion, ...]) -> tuple[Exclusion, ..
 
 
 EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
-    "eager": (),
-    "autocast": (),
+    "eager": _named("under FSDP2", _SHARDED),
+    "autocast": (*_named("under autocast", _BOTH[:1]), *_named("under FSDP2", _SHARDED)),
     "compiled": _named("under torch.compile", _BOTH + _COMPILED),
     "fused": _named("in fused kernels", _BOTH + _FUSED),
 }

@@ -15,14 +15,15 @@ from planner.errors import OutOfMemoryError
 from planner.interval import UNKNOWN, Interval
 from planner.memory.allocator import AllocationEvent, AllocatorPeaks, replay_allocations
 from planner.memory.phases import simulate_run
+from planner.memory.replicas import nccl_bytes
 from planner.presets import Gpu
 from planner.rules import roofline_of, rules
 from planner.units import format_bytes
 
 _MOST_REPLAYED_BLOCKS = 512  # above, rules give the bytes: every block would be replayed
-BY_REPLAY = "simulated allocator with a capacity of usable_bytes - context_bytes"
+BY_REPLAY = "simulated allocator with a capacity of usable_bytes - context_bytes - nccl_bytes"
 BY_STATE = "weights, gradients and optimizer state + context_bytes <= usable_bytes; activations are unknown"
-BY_RULE = "peak_allocated_bytes + context_bytes <= usable_bytes"
+BY_RULE = "peak_allocated_bytes + context_bytes + nccl_bytes <= usable_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Device:
     used: int | None = None
     workspace: int | None = None
     context: int | None = None
+    nccl: Interval[int] = UNKNOWN
     fits: bool | None = None
     fits_by: str = "peak_requested_bytes <= usable_bytes"
 
@@ -46,23 +48,25 @@ def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, 
     requested += sum(buffers)
     rule = rules("roofline")["memory"]
     workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
-    context = context_bytes(gpu)
-    at_least = requested + workspace + context
+    context, nccl = context_bytes(gpu), nccl_bytes(run)
+    assert nccl.low is not None and nccl.value is not None
+    at_least = requested + workspace + context + nccl.low
     too_large = gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes
     if not replay or too_large or run.shape.layers > _MOST_REPLAYED_BLOCKS:
-        return _by_rule(requested, workspace, context, gpu)
+        return _by_rule(requested, workspace, context, nccl, gpu)
     events = allocations(run, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
     expandable = run.config.hardware.allocator == "expandable"
     peaks = replay_allocations(events, expandable=expandable)
-    fits = _verdict(gpu, lambda usable: _passes(events, expandable, peaks, usable - context))
+    fits = _verdict(gpu, nccl, lambda usable: _passes(events, expandable, peaks, usable - context))
     return Device(
         allocated=Interval(requested + workspace, peaks.allocated, round(peaks.allocated * rule["replay_high"])),
         reserved=Interval(peaks.allocated, peaks.reserved, round(peaks.reserved * rule["replay_reserve_high"])),
-        used=peaks.reserved + context,
+        used=peaks.reserved + context + nccl.value,
         workspace=workspace,
         context=context,
+        nccl=nccl,
         fits=fits,
-        fits_by=BY_REPLAY if fits is not None else _why_unknown(gpu),
+        fits_by=BY_REPLAY if fits is not None else _why_unknown(gpu, nccl),
     )
 
 
@@ -73,18 +77,23 @@ def allocations(run: Resolved, workspace: int, handles: int, buffers: Sequence[i
     return events
 
 
-def _verdict(gpu: Gpu, passes: Callable[[int], bool]) -> bool | None:
-    """Whether a need passes with so many usable bytes; None where the card's usable bytes do not decide it."""
+def _verdict(gpu: Gpu, nccl: Interval[int], passes: Callable[[int], bool]) -> bool | None:
+    """Whether a need passes with so many usable bytes; None where what the card and NCCL leave does not decide it."""
     if gpu.usable_bytes is None or gpu.most_usable_bytes is None:
         return None
-    if passes(gpu.usable_bytes):
+    assert nccl.low is not None and nccl.high is not None
+    least, most = gpu.usable_bytes - nccl.high, gpu.most_usable_bytes - nccl.low
+    if passes(least):
         return True
-    return None if gpu.usable_bytes < gpu.most_usable_bytes and passes(gpu.most_usable_bytes) else False
+    return None if least < most and passes(most) else False
 
 
-def _why_unknown(gpu: Gpu) -> str:
+def _why_unknown(gpu: Gpu, nccl: Interval[int]) -> str:
     if gpu.usable_bytes is None or gpu.most_usable_bytes is None:
         return f"unknown: the usable memory of {gpu.id} is not known"
+    if nccl.high:
+        between = f"{format_bytes(nccl.low)} and {format_bytes(nccl.high)}"
+        return f"unknown: NCCL's buffers take between {between}"
     between = f"{format_bytes(gpu.usable_bytes)} and {format_bytes(gpu.most_usable_bytes)}"
     return f"unknown: CUDA's own total of {gpu.id} is not known, it lies between {between}"
 
@@ -101,20 +110,21 @@ def _passes(events: list[tuple[int, int]], expandable: bool, peaks: AllocatorPea
     return True
 
 
-def _by_rule(requested: int, workspace: int, context: int, gpu: Gpu) -> Device:
+def _by_rule(requested: int, workspace: int, context: int, nccl: Interval[int], gpu: Gpu) -> Device:
     rule = rules("roofline")["memory"]
     allocated = round(requested * rule["rounding"]) + workspace
     most = round(requested * rule["rounding_high"]) + workspace
     reserved = round(allocated * rule["reserve"])
-    fits = _verdict(gpu, lambda usable: allocated + context <= usable)
+    fits = _verdict(gpu, nccl, lambda usable: allocated + context <= usable)
     return Device(
         allocated=Interval(requested + workspace, allocated, most),
         reserved=Interval(allocated, reserved, round(allocated * rule["reserve_high"])),
-        used=reserved + context,
+        used=reserved + context + (nccl.value or 0),
         workspace=workspace,
         context=context,
+        nccl=nccl,
         fits=fits,
-        fits_by=BY_RULE if fits is not None else _why_unknown(gpu),
+        fits_by=BY_RULE if fits is not None else _why_unknown(gpu, nccl),
     )
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # components, in the order in which they are shown
-COMPONENTS = ("weights", "master_weights", "gradients", "optimizer", "activations", "logits", "temporary")
+COMPONENTS = (
+    "weights",
+    "master_weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "temporary",
+    "communication",
+)
 
 
 @dataclass(frozen=True, slots=True)

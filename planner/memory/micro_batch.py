@@ -8,6 +8,7 @@ k-th block is checkpointed, or has no rotary embedding), the unit that repeats i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from planner.formulas.itemsize import INT64
 from planner.memory.compiled import compiled_program
@@ -17,18 +18,22 @@ from planner.memory.eager.graph import Storage, Tensor
 from planner.memory.eager.model import Block, Network
 from planner.memory.eager.operators import gradient_hook, scale
 from planner.memory.eager.sdpa import document_masks
+from planner.memory.fully_sharded import ROOT, FullySharded
 from planner.memory.ledger import Ledger
 from planner.memory.megatron import fused_program
 from planner.memory.stages import Program, ProgramSimulation
 
 BlockRun = tuple[int, int, int]  # first block, blocks of one unit, units
+SIMULATED_UNITS = 4  # under FSDP2: two at each end
 PROGRAMS: dict[str, Callable[[SimulationContext], Program]] = {"compiled": compiled_program, "fused": fused_program}
 
 
-def simulate_micro_batch(ctx: SimulationContext, e: Autograd, every_block: bool = False) -> None:
+def simulate_micro_batch(
+    ctx: SimulationContext, e: Autograd, every_block: bool = False, sharded: FullySharded | None = None
+) -> None:
     """Simulate forward and backward; phases forward_end, backward_start, backward_block, backward_end.
 
-    every_block: simulate each block; none is added at once.
+    every_block: simulate each block; none is added at once. sharded: FSDP2.
     """
     ledger = e.ledger
     if ctx.training.runtime in PROGRAMS:
@@ -37,40 +42,55 @@ def simulate_micro_batch(ctx: SimulationContext, e: Autograd, every_block: bool 
         ledger.phase("backward_start")
         backward()
         return
-    loss = _forward(ctx, e, every_block)
+    loss = _forward(ctx, e, every_block, sharded)
     if e.returned_logits is not None:
         e.previous_logits, e.returned_logits = e.returned_logits, None
     loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
     e.backward(loss)
+    if sharded is not None:
+        sharded.after_backward(ROOT)
 
 
-def simulate_evaluation(ctx: SimulationContext, e: Autograd, every_block: bool = False) -> None:
+def simulate_evaluation(
+    ctx: SimulationContext, e: Autograd, every_block: bool = False, sharded: FullySharded | None = None
+) -> None:
     """Simulate a forward pass without a graph: only a block's output outlives it."""
     if ctx.training.runtime in PROGRAMS:
         ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).evaluation()
         return
     e.recording = False
-    _forward(ctx, e, every_block)
+    _forward(ctx, e, every_block, sharded)
     e.recording = True
 
 
-def _forward(ctx: SimulationContext, e: Autograd, every_block: bool) -> Tensor:
+def _forward(ctx: SimulationContext, e: Autograd, every_block: bool, sharded: FullySharded | None) -> Tensor:
     """The loss. Under autocast the cached casts of all blocks' weights stay until it is made."""
     ledger, network = e.ledger, Network(ctx)
     ids, targets = _inputs(ctx, ledger)
     if e.recording:
         ledger.phase("forward_end")
+    if sharded is not None:
+        sharded.before_forward(ROOT)
     e.masks = document_masks(e, ctx)
-    stream = [gradient_hook(e, network.embed(e, ids), lambda: ledger.phase("backward_end"))]
-    for run in block_runs(ctx):
-        _simulate_blocks(ctx, e, stream, run, every_block)
+    stream = [network.embed(e, ids)]
+    if sharded is None:
+        stream[0] = gradient_hook(e, stream[0], lambda: ledger.phase("backward_end"))
+    if sharded is None:
+        for run in block_runs(ctx):
+            _simulate_blocks(ctx, e, stream, run, every_block)
+    else:
+        _simulate_sharded_blocks(ctx, e, stream, sharded_blocks(ctx, every_block), sharded)
     hidden = network.last_norm(e, stream[0])
     stream.clear()
     e.masks = (None, None)
     loss = network.loss(e, hidden, targets)
     del hidden
     e.leave_autocast()
+    if sharded is not None:
+        sharded.after_forward(ROOT)
+        if e.recording:
+            loss = gradient_hook(e, loss, partial(sharded.before_backward, ROOT))
     return loss
 
 
@@ -90,6 +110,44 @@ def block_runs(ctx: SimulationContext) -> list[BlockRun]:
         if length % unit:
             runs.append((end - length % unit, length % unit, 1))
     return runs
+
+
+def sharded_blocks(ctx: SimulationContext, every_block: bool) -> tuple[list[range], int]:
+    """The units of blocks that are simulated under FSDP2, and how many more are like the second of them.
+
+    Around a block its neighbours' weights are gathered, so that the first two and the last two units differ from those
+    between. All are simulated where the blocks are not one run of alike units.
+    """
+    runs = block_runs(ctx)
+    if every_block or len(runs) > 1 or runs[0][2] <= SIMULATED_UNITS:
+        return [range(i, i + 1) for i in range(ctx.shape.layers)], 0
+    _, unit, times = runs[0]
+    return [range(i * unit, (i + 1) * unit) for i in (0, 1, times - 2, times - 1)], times - SIMULATED_UNITS
+
+
+def _simulate_sharded_blocks(
+    ctx: SimulationContext,
+    e: Autograd,
+    stream: list[Tensor],
+    blocks: tuple[list[range], int],
+    sharded: FullySharded,
+) -> None:
+    """Simulate all blocks under FSDP2. Between the ends every total is linear in the unit's number."""
+    ledger, (units, added) = e.ledger, blocks
+    before_first: list[dict[str, int]] = []
+    for position, unit in enumerate(units):
+        before, saved_before = dict(ledger.live), dict(e.saved_by_operator)
+        _simulate_unit(ctx, e, stream, unit, 0, sharded)
+        if not added:
+            continue
+        if position == 1:
+            ledger.repeat(before, added)
+            for label, size in e.saved_by_operator.items():
+                e.saved_by_operator[label] += (size - saved_before.get(label, 0)) * added
+            # the hooks run in backward, the later unit's first: one unit's change is known when the repeated one begins
+            stream[0] = gradient_hook(e, stream[0], lambda: ledger.repeat(before_first[0], added))
+        if position == 2:
+            stream[0] = gradient_hook(e, stream[0], lambda: before_first.append(dict(ledger.live)))
 
 
 def _simulate_blocks(
@@ -115,16 +173,31 @@ def _simulate_blocks(
     stream[0] = gradient_hook(e, stream[0], lambda: at_end.append(dict(ledger.live)))
 
 
-def _simulate_unit(ctx: SimulationContext, e: Autograd, stream: list[Tensor], blocks: range, added: int) -> None:
+def _simulate_unit(
+    ctx: SimulationContext,
+    e: Autograd,
+    stream: list[Tensor],
+    blocks: range,
+    added: int,
+    sharded: FullySharded | None = None,
+) -> None:
     e.enter_unit(added)
     for index in blocks:
         block = Block(ctx, index)
         block.attention.masks = e.masks
+        if sharded is not None:
+            sharded.before_forward(index)
+            if e.recording:
+                stream[0] = gradient_hook(e, stream[0], partial(sharded.after_backward, index))
         if ctx.recomputes(index):
             stream[0] = e.checkpoint("blocks", block, stream[0])
         else:
             stream[0] = block(e, stream[0])
         del block
+        if sharded is not None:
+            sharded.after_forward(index)
+            if e.recording:
+                stream[0] = gradient_hook(e, stream[0], partial(sharded.before_backward, index))
 
 
 def _inputs(ctx: SimulationContext, ledger: Ledger) -> tuple[Tensor, Tensor]:

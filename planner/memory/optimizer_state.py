@@ -14,6 +14,7 @@ from planner.config.run import OptimizerConfig, RunConfig
 from planner.counts.groups import Key, key_of, rate_and_decay
 from planner.counts.run import Resolved, moments_dtype
 from planner.counts.shape import shape_of
+from planner.counts.shards import local_tensor, shards_of
 from planner.counts.tensors import ParameterTensor, named_tensors, parameter_tensors
 from planner.formulas.itemsize import BF16, FP32
 from planner.presets import Recipe
@@ -40,7 +41,7 @@ class OptimizerMemory:
 def optimizer_memory(run: Resolved) -> OptimizerMemory:
     """The state of the run's optimizer."""
     itemsize = moment_itemsize(run)
-    tensors = parameter_tensors(run.config.model)
+    tensors = [local_tensor(t, shards_of(run)) for t in parameter_tensors(run.config.model)]
     storages = [(size, t.times) for t in tensors for size in state_of_tensor(run.config.optimizer, itemsize, t)]
     storages += [(size, 1) for size in shared_state(run.config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
@@ -115,7 +116,8 @@ def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup
     # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
     config = run.config
     order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, every_block)
-    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in order]
+    shards = shards_of(run)
+    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in (local_tensor(t, shards) for t in order)]
     keys = {t: key_of(config.optimizer, t.name, t.role) for t, _ in tensors}
 
     def decays(key: Key) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.counts.run import Resolved
+from planner.counts.shards import local_count, local_tensor, shards_of
 from planner.counts.tensors import parameter_tensors
 from planner.counts.untrained import untrained_parts
 from planner.formulas.itemsize import FP32, INT64
@@ -16,10 +17,12 @@ from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.eager.graph import Storage
+from planner.memory.fully_sharded import FullySharded
 from planner.memory.ledger import COMPONENTS, Ledger, Peak
-from planner.memory.micro_batch import simulate_evaluation, simulate_micro_batch
+from planner.memory.micro_batch import sharded_blocks, simulate_evaluation, simulate_micro_batch
 from planner.memory.optimizer_state import updated_itemsize
 from planner.memory.optimizer_step import Update
+from planner.memory.replicas import ddp_bucket_bytes
 
 FINITE_MASKS = 3  # bytes per element of the tensor being checked, in addition to its magnitude
 
@@ -55,8 +58,15 @@ class _Run:
         self.ctx = simulation_context(run, cuda=on_gpu)
         self.recipe = recipe
         self.counts = run.parameters
-        self.gradients = self.counts.total * recipe.gradients_bytes_per_parameter
-        self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
+        self.shards = shards_of(run)
+        self.sharded = None
+        if config.parallel.fsdp:
+            units, _ = sharded_blocks(self.ctx, self.every_block)
+            self.sharded = FullySharded(run, self.e, [index for unit in units for index in unit])
+        local = local_count(parameter_tensors(config.model), self.shards)
+        self.gradients = local * recipe.gradients_bytes_per_parameter
+        if self.sharded is None:
+            self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
         self.update_of = Update(run, self.ledger, self.keep, self.every_block)
         self.kept: list[Storage] = []
 
@@ -78,7 +88,7 @@ class _Run:
         self.clip()
         self.update()
         ledger.phase("evaluation")
-        simulate_evaluation(self.ctx, e, self.every_block)
+        simulate_evaluation(self.ctx, e, self.every_block, self.sharded)
         ledger.phase("save")
         self.check_finite()
         ledger.phase("resume")
@@ -102,8 +112,10 @@ class _Run:
             (recipe.master_weights_bytes_per_parameter, "master_weights"),
         ):
             for tensor in parameter_tensors(self.config.model):
-                self.keep(component, tensor.count * itemsize, tensor.times)
+                self.keep(component, local_tensor(tensor, self.shards).count * itemsize, tensor.times)
         self.keep("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
+        for bucket in ddp_bucket_bytes(self.run):
+            self.keep("communication", bucket)
 
     def inputs(self) -> int:
         """Bytes of token ids, targets, document ids (document masking), rotary angles and permanent masks."""
@@ -130,9 +142,11 @@ class _Run:
             # the later one always has what the first has, and all gradients in addition
             self.ledger.allocate("gradients", self.gradients)
         for exist in (False, True) if accumulates and self.every_block else (accumulates,):
-            e.gradients_exist = exist
+            e.gradients_exist = exist and self.sharded is None
+            if self.sharded is not None:
+                self.sharded.exist = exist
             e.saved_by_operator = {}
-            simulate_micro_batch(self.ctx, e, self.every_block)
+            simulate_micro_batch(self.ctx, e, self.every_block, self.sharded)
         if untrained_parts(self.config.model):  # their parameters are in no simulated layer
             self.ledger.allocate("gradients", self.gradients - self.ledger.live["gradients"])
         assert self.ledger.live["gradients"] == self.gradients
@@ -149,12 +163,15 @@ class _Run:
         """Simulate the update (the first one makes the state), then free the gradients."""
         self.update_of.simulate(first)
         self.e.gradients.clear()
+        if self.sharded is not None:
+            self.sharded.reduced.clear()
         self.ledger.release("gradients", self.ledger.live["gradients"])
 
     def check_finite(self) -> None:
         """Simulate the check that all weights are finite: a mask of one tensor at a time."""
         each = updated_itemsize(self.run) + FINITE_MASKS
-        mask = Storage(self.ledger, each * self.counts.largest, "temporary")
+        largest = max(local_tensor(t, self.shards).count for t in parameter_tensors(self.config.model))
+        mask = Storage(self.ledger, each * largest, "temporary")
         del mask
 
 

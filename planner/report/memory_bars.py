@@ -20,10 +20,16 @@ COMPONENT_SIGNS = {
     "activations": "A",
     "logits": "L",
     "temporary": "T",
+    "communication": "D",
     "allocator": "R",
     "context": "C",
+    "nccl": "N",
 }
-NAMES = COMPONENT_NAMES | {"allocator": "reserved beyond requested", "context": "context of the device"}
+NAMES = COMPONENT_NAMES | {
+    "allocator": "reserved beyond requested",
+    "context": "context of the device",
+    "nccl": "buffers of NCCL",
+}
 DEVICE = "device, at most"
 
 
@@ -80,7 +86,10 @@ def beside_tensors(m: Memory) -> dict[str, int] | None:
     """Bytes of a device besides the tensors at the peak; None if unknown."""
     if m.peak_reserved_bytes.value is None or m.context_bytes is None:
         return None
-    return {"allocator": max(0, m.peak_reserved_bytes.value - m.peak_requested_bytes), "context": m.context_bytes}
+    reserved = max(0, m.peak_reserved_bytes.value - m.peak_requested_bytes)
+    return {"allocator": reserved, "context": m.context_bytes} | (
+        {"nccl": nccl} if (nccl := m.nccl_bytes.value) else {}
+    )
 
 
 def cells_of(parts: Mapping[str, int], scale: int, width: int) -> tuple[tuple[str, int], ...]:

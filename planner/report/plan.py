@@ -165,6 +165,7 @@ def component_rows(m: Memory) -> list[tuple[str, ...]]:
         "activations": m.activations_bytes,
         "logits": m.logits_bytes,
         "temporary": m.temporary_bytes,
+        "communication": m.communication_bytes,
     }
     rows: list[tuple[str, ...]] = [("component", "maximum", "at the peak", "fraction")]
     for name, size in own.items():
@@ -189,6 +190,8 @@ def _memory(plan: Plan, page: Page) -> str:
     ]
     if m.peak_allocated_bytes.value is not None:
         context = f"with {format_bytes(m.context_bytes)} of CUDA context"
+        if m.nccl_bytes.value:
+            context += f" and {format_bytes(m.nccl_bytes.value)} of NCCL buffers"
         lines += [
             page.line("allocated", *_within(format_bytes, m.peak_allocated_bytes)),
             page.line("reserved", *_within(format_bytes, m.peak_reserved_bytes)),
@@ -207,7 +210,8 @@ def _verdict(m: Memory) -> tuple[str, str]:
     if m.device_used_bytes is None:
         return VERDICTS[m.fits], f"the step's tensors: {needs}"
     how = "simulated allocator" if m.fits_by == BY_REPLAY else "allocator estimated by a rule:"
-    return VERDICTS[m.fits], f"{how} {needs}, CUDA context included"
+    with_nccl = " and NCCL" if m.nccl_bytes.value else ""
+    return VERDICTS[m.fits], f"{how} {needs}, CUDA context{with_nccl} included"
 
 
 def _schedule(plan: Plan, page: Page) -> str:

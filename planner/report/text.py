@@ -26,6 +26,7 @@ COMPONENT_NAMES = {
     "activations": "activations",
     "logits": "logits and loss",
     "temporary": "temporaries",
+    "communication": "buckets of DDP",
 }
 BASES = {
     "given": "from the given speed",

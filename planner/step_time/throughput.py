@@ -107,7 +107,7 @@ def is_priced(config: RunConfig) -> bool:
     block. Experts and latent attention are priced by neither.
     """
     model, t = config.model, config.training
-    if model.moe is not None or model.mla is not None or t.runtime in ("compiled", "fused"):
+    if model.moe is not None or model.mla is not None or t.runtime in ("compiled", "fused") or config.parallel.fsdp:
         return False
     if config.profile is None:
         return True

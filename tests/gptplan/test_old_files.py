@@ -27,8 +27,10 @@ def test_an_old_run_directory_is_resumed_and_compared(call: Call, tmp_path: Path
     run = Path(shutil.copytree(VERSION_1 / "run", tmp_path / "run"))
     said = call("run", "--resume", "run", "--data", str(VERSION_1 / "text.txt"), "--device", "cpu")
     assert said.code == 0, said.err
+    # the directory was made on another processor, which the trainer names; nothing else may have changed
+    lines = [line for line in said.err.splitlines() if not line.startswith("warned: device was ")]
     for word in ("document_", "refused", " was ", "unknown"):
-        assert word not in said.err, said.err
+        assert word not in "\n".join(lines), said.err
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     losses = json.loads((VERSION_1 / "losses.json").read_text("utf-8"))
     assert [row["loss"] for row in rows if "loss" in row] == pytest.approx(losses, rel=1e-5)

@@ -23,8 +23,10 @@ COLOURS = {
     "activations": "#009e73",
     "logits": "#d55e00",
     "temporary": "#f0e442",
+    "communication": "#a6761d",
     "allocator": "#999999",
     "context": "#bbbbbb",
+    "nccl": "#dddddd",
 }
 NAME = 22  # columns of a phase's name, where it stands beside its bar
 SIZE = 18  # of its bytes

@@ -150,7 +150,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "memory.device_used*": (_account("reserved bytes and the CUDA context", "the driver's own figure"),),
     **{
         f"memory.{component}_bytes": (_account("the most bytes of this component at any moment of the step"),)
-        for component in ("activations", "logits", "temporary")
+        for component in ("activations", "logits", "temporary", "communication")
     },
     "memory.*": (_account("read off the account of the step"),),
     "throughput.tokens_per_second_per_gpu": (Called(("tokens_per_second_per_gpu",)),),

@@ -90,6 +90,6 @@ class SimulationContext:
 def simulation_context(run: Resolved, cuda: bool = False) -> SimulationContext:
     """The context of a run's simulation; cuda: whether a GPU's kernels run, else a CPU's."""
     config, recipe = run.config, run.recipe
-    return SimulationContext(
-        config.model, config.training, run.shape, recipe.compute_bytes, recipe.weights_bytes_per_parameter, cuda
-    )
+    # FSDP2 gathers the weights in the compute type, and the residual stream follows the embedding table
+    weights = recipe.compute_bytes if config.parallel.fsdp else recipe.weights_bytes_per_parameter
+    return SimulationContext(config.model, config.training, run.shape, recipe.compute_bytes, weights, cuda)

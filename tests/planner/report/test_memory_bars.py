@@ -64,9 +64,18 @@ def test_the_table_ends_with_what_the_device_holds(plan):
 def test_the_table_says_signs_and_bytes(plan):
     text = "\n".join(component_table(plan))
     for name, sign in COMPONENT_SIGNS.items():
-        if name not in ("allocator", "context"):
+        if name not in ("allocator", "context", "nccl", "communication"):
             assert f"{sign}  {NAMES[name]}" in text
     assert format_bytes(plan.memory.peak_requested_bytes) in text
+
+
+def test_replicas_have_bars_for_their_buckets_and_for_nccl():
+    flags = Flags(params="125M", tokens="1B", gpu="a100-80gb", gpus="8")
+    plan = estimate(draft(flags, as_of="2026-01-31", version="0"), replay=True)
+    text = "\n".join(component_table(plan))
+    assert "D  buckets of DDP" in text and "N  buffers of NCCL" in text
+    device = next(row for row in memory_bars(plan, 100).rows if row.name == DEVICE)
+    assert device.bytes == plan.memory.device_used_bytes
 
 
 @pytest.mark.parametrize("width", [40, 73, 120])

@@ -172,6 +172,15 @@ def gpu_of_name(name: str) -> str:
     return found
 
 
+def software_of(row: Setup) -> str:
+    """The generation of software of a row's source, or of its kernels' names; else the newest."""
+    known = source_facts(row).get("software")
+    if known:
+        return str(known)
+    kernels = row.attn_kernel.lower()
+    return "megatron-2021" if "no flash" in kernels else "pytorch-2023" if "triton" in kernels else "pytorch-2026"
+
+
 def source_facts(row: Setup) -> dict[str, Any]:
     """What benchmarks/data/sources.toml says about the row's source."""
     table = read_table("sources")
@@ -265,7 +274,7 @@ def _config(row: Setup, model: ModelConfig, training: dict[str, Any], optimizer:
             optimizer=OptimizerConfig(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, **optimizer),
             schedule=ScheduleConfig(peak_lr=6e-4, min_lr=6e-5, warmup_steps=10),
             # one replica: what several add is for the score to say
-            hardware=HardwareConfig(gpu=gpu, gpus=1),
+            hardware=HardwareConfig(gpu=gpu, gpus=1, software=software_of(row)),
             provenance=Provenance(as_of="2026-11-21", gptplan="benchmarks.accuracy"),
         )
     except ValidationError as error:

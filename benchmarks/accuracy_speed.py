@@ -24,6 +24,7 @@ from planner.interval import Interval
 from planner.plan import Plan, estimate
 
 REPLICATED = ("", "none", "ddp", "zero0", "zero1", "ddp/zero1")
+SHARDED = ("fsdp", "fsdp2")
 SIZES = ((3e8, "< 0.3B"), (1e9, "0.3-1B"), (4e9, "1-4B"), (15e9, "4-15B"), (40e9, "15-40B"), (math.inf, "> 40B"))
 LENGTHS = ((1024, "<= 1k"), (2048, "<= 2k"), (4096, "<= 4k"), (16384, "<= 16k"), (math.inf, "> 16k"))
 
@@ -86,7 +87,10 @@ def speed_case(row: SpeedRow) -> SpeedCase:
         notes.append("ZeRO-1 read as data parallel: as many bytes are sent")
     config = mapped.config
     hardware = config.hardware.model_copy(update={"gpus": replicas})
-    return SpeedCase(row, config.model_copy(update={"hardware": hardware}), (*mapped.options, *notes))
+    parallel = config.parallel.model_copy(update={"fsdp": replicas > 1 and row.sharding.lower().startswith("fsdp")})
+    notes += ["FSDP2"] if parallel.fsdp else []
+    changed = {"hardware": hardware, "parallel": parallel}
+    return SpeedCase(row, config.model_copy(update=changed), (*mapped.options, *notes))
 
 
 def is_cut_up(row: SpeedRow) -> str:
@@ -94,9 +98,15 @@ def is_cut_up(row: SpeedRow) -> str:
     if any((size or 1) > 1 for size in (row.tp, row.pp, row.cp)):
         return "tensor, pipeline or context parallel"
     kind = row.sharding.lower().partition(" ")[0]
+    if row.sharding.lower() in (*SHARDED, "fsdp (full shard)"):
+        return ""
     if kind in REPLICATED and not (kind == "" and (row.n_gpus or 1) > 1):
         return ""
-    return "layout of several GPUs not stated" if kind in ("", "unstated") else "fully sharded (FSDP, ZeRO-2 or 3)"
+    return (
+        "layout of several GPUs not stated"
+        if kind in ("", "unstated")
+        else "sharded in another way (ZeRO-2 or 3, in groups)"
+    )
 
 
 def score_speed(row: SpeedRow) -> ScoredSpeed | LeftSpeed:
@@ -110,7 +120,7 @@ def score_speed(row: SpeedRow) -> ScoredSpeed | LeftSpeed:
         return LeftSpeed(row, "refused by the planner", error.what)
     predicted = per_gpu_speed(plan, case.config.hardware.gpus)
     if predicted.value is None:
-        return LeftSpeed(row, "speed not predicted", case.config.training.runtime)
+        return LeftSpeed(row, "speed not predicted", plan.throughput.why_unknown)
     assert row.speed is not None, "a row without a speed was left out before"
     return ScoredSpeed(case, predicted, math.log(predicted.value / row.speed), dict(plan.throughput.parts))
 

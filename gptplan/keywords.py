@@ -84,6 +84,7 @@ class Keywords(TypedDict, total=False):
     cooldown_tokens: KeywordValue
     cooldown_ratio: KeywordValue
     allocator: KeywordValue
+    software: KeywordValue
     fsdp: KeywordValue
     reshard: KeywordValue
     ddp_bucket_view: KeywordValue

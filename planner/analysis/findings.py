@@ -16,7 +16,6 @@ from planner.memory.coverage import not_covered
 from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.rules import rules
-from planner.step_time.throughput import is_priced
 from planner.units import format_bytes, format_count, format_fraction, told_apart
 
 NOMINAL_TOLERANCE = 0.05
@@ -102,12 +101,10 @@ def _memory(plan: Plan) -> Iterator[Finding]:
 def _speed(plan: Plan) -> Iterator[Finding]:
     hardware = plan.config.hardware
     if plan.throughput.basis == "unknown":
-        if not is_priced(plan.config):
+        if plan.config.profile is not None:
+            why = plan.throughput.why_unknown
             yield Finding(
-                "warning",
-                "unpriced_parts",
-                "the speed is unknown: there are no timings for this model's layers, runtime or optimizer",
-                "give a measured --tflops or --mfu",
+                "warning", "unpriced_parts", f"the speed is unknown: {why}", "give a measured --tflops or --mfu"
             )
             return
         if hardware.gpu == CPU:

@@ -34,19 +34,22 @@ RULE_ERROR = 0.125
 LARGER = "use a GPU with more memory or a smaller model"
 # half a percent of a step is below what a prediction of time can tell apart: there fewer changes win
 SAME_TIME = 0.005
-# On an H200, GPT-2 with the fused loss took 1.16 times as long, with the chunked 1.25, with the for-loop optimizer 1.45
-# (benchmarks/results/gpu-h200-2026-11-27): throughput has no terms for them
+# flags whose effect on time the count of FLOPs, which stands in for an unknown speed, does not see
 TIME_NOT_PREDICTED = ("--loss-kind", "--optimizer-implementation for-loop", "--fsdp")
 
 
 @dataclass(frozen=True, slots=True)
 class FittingChange:
-    """A run that fits, the flags that lead to it, its predicted peak, and its step's time over the old one's."""
+    """A run that fits, the flags that lead to it, its predicted peak, and its step's time over the old one's.
+
+    time_known: both times are predicted; else the ratio is that of the executed FLOPs.
+    """
 
     run: Resolved
     flags: tuple[str, ...]
     peak_bytes: int
     time_ratio: float
+    time_known: bool = False
 
     @property
     def command_line(self) -> str:
@@ -65,7 +68,8 @@ class FittingChange:
     @property
     def unpredicted(self) -> tuple[str, ...]:
         """The flags whose effect on the step's time is not in `time_ratio`."""
-        return tuple(flag.partition(" ")[0] for flag in self.flags if flag.startswith(TIME_NOT_PREDICTED))
+        unseen = (flag for flag in self.flags if flag.startswith(TIME_NOT_PREDICTED))
+        return () if self.time_known else tuple(flag.partition(" ")[0] for flag in unseen)
 
 
 def what_fits(run: Resolved, below: float = 1.0) -> FittingChange | None:
@@ -156,7 +160,10 @@ def largest_change(run: Resolved, capacity_bytes: int, peak_of: PeakOf = predict
     if micro is None:
         return None
     found = with_micro_batch(run, micro)
-    return FittingChange(found, flags_between(run, found), peak_of(found), _launch_ratio(run, found))
+    before, after = _step_seconds_of(run), _step_seconds_of(found)
+    known = bool(before and after)
+    ratio = after / before if before and after else 1.0
+    return FittingChange(found, flags_between(run, found), peak_of(found), ratio, known)
 
 
 def with_micro_batch(run: Resolved, micro: int) -> Resolved:
@@ -182,14 +189,15 @@ def smallest_change(run: Resolved, capacity_bytes: int, peak_of: PeakOf | None =
 
 def every_change(run: Resolved) -> Iterator[FittingChange]:
     """Every change that is tried, with its predicted time; its peak is 0, not computed yet."""
-    divisors = _divisors(run.config)
-    launches = {micro: _launch_ratio(run, with_micro_batch(run, micro)) for micro in divisors}
-    before = flops_of(run).per_token_hardware
+    divisors, before = _divisors(run.config), _step_seconds_of(run)
+    flops = flops_of(run).per_token_hardware
     for variant in _variants(run):
-        recomputed = flops_of(variant).per_token_hardware / before
+        recomputed = flops_of(variant).per_token_hardware / flops
         for micro in divisors:
             tried = with_micro_batch(variant, micro)
-            yield FittingChange(tried, flags_between(run, tried), 0, recomputed * launches[micro])
+            after = _step_seconds_of(tried) if before else None
+            ratio = after / before if after and before else recomputed
+            yield FittingChange(tried, flags_between(run, tried), 0, ratio, after is not None)
 
 
 def _divisors(config: RunConfig) -> list[int]:
@@ -259,11 +267,11 @@ def _more_often(config: RunConfig, mode: str, below: int) -> list[dict[str, Any]
     ]
 
 
-def _launch_ratio(old: Resolved, new: Resolved) -> float:
-    """Predicted time of a step in smaller micro-batches over the old one's; 1 where the speed is unknown."""
-    divided = with_micro_batch(old, new.config.training.micro_batch)
-    before, after = (throughput_of(run, flops_of(run)).step_seconds.value for run in (old, divided))
-    return after / before if before and after else 1.0
+def _step_seconds_of(run: Resolved) -> float | None:
+    """Predicted seconds of a step; None where the speed is unknown, or given for the config as it is."""
+    if run.config.hardware.tflops is not None or run.config.hardware.mfu is not None:
+        return None
+    return throughput_of(run, flops_of(run)).step_seconds.value
 
 
 CHANGED = (

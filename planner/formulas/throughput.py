@@ -63,6 +63,18 @@ def exposed_seconds(seconds: Num, compute_seconds: Num) -> Num:
     return maximum(0, seconds - 0.6 * compute_seconds)
 
 
+@formula(gives="seconds", source="Patarasuk and Yuan 2009: a ring gathers or reduces (G - 1) / G of the buffer")
+def gather_seconds(bytes: Num, gpus: Num, bandwidth: Num) -> Num:
+    """Ring gather, or reduction to shards, of a buffer among G GPUs."""
+    return (gpus - 1) / gpus * bytes / bandwidth
+
+
+@formula(gives="seconds", source="Zhao et al. 2023 (PyTorch FSDP, arXiv 2304.11277): one block is gathered ahead")
+def unhidden_seconds(seconds: Num, compute_seconds: Num, hidden_fraction: Num, exposed_fraction: Num) -> Num:
+    """Communication not hidden: what exceeds a fraction of the computation's time, and a fraction that never hides."""
+    return maximum(0, seconds - hidden_fraction * compute_seconds) + exposed_fraction * seconds
+
+
 @formula(gives="seconds", source="definition: achieved FLOP/s in the 6 N D convention")
 def seconds_from_rate(training_flops: Num, gpus: Num, flops_rate: Num) -> Num:
     """Wall-clock time from FLOPs and an achieved rate per GPU."""
@@ -128,10 +140,12 @@ def step_seconds_from_mfu(flops_per_step: Num, gpus: Num, mfu: Num, peak_flops_r
     return flops_per_step / (gpus * (mfu * peak_flops_rate))
 
 
-@formula(gives="step_seconds", source="interval: times and over one factor, which holds what the model leaves out")
-def quickest_step(step_seconds: Num, interval_width: Num) -> Num:
-    """Lower end of the interval of a step's time."""
-    return step_seconds / interval_width
+@formula(
+    gives="step_seconds", source="interval: over one factor, for what the model leaves out; the peak is not beaten"
+)
+def quickest_step(step_seconds: Num, interval_width: Num, least_seconds: Num) -> Num:
+    """Lower end of the interval of a step's time: not below the time at the card's dense peak."""
+    return maximum(step_seconds / interval_width, least_seconds)
 
 
 @formula(gives="step_seconds", source="interval: times and over one factor, which holds what the model leaves out")

@@ -40,6 +40,7 @@ DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
 LONGEST_FIRST, BEFORE_EXTENSION = 8192, 4096  # tokens: longest context trained at from the start; else this
 SPEED = ("tflops", "mfu")
+SOFTWARE = HardwareConfig.model_fields["software"].default
 LOOP_SECTIONS: dict[str, type[Section]] = {
     "evaluation": EvaluationConfig,
     "guard": GuardConfig,
@@ -165,6 +166,8 @@ def _hardware(
         rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"
         assumptions.add("gpu", gpu, rule)
     typed = flags.keys("hardware")
+    if flags.software is None and old is None and gpu != CPU:
+        assumptions.add("software", SOFTWARE, "default: the newest whose kernels were measured")
     if flags.gpus is None and old is None:
         assumptions.add("gpus", 1, "default")
     values: dict[str, Any] = {"gpu": gpu, "gpus": 1} | (old.model_dump() if old else {}) | typed

@@ -32,7 +32,7 @@ BASES = {
     "given": "from the given speed",
     "profile": "from this machine's measured kernels",
     "datasheet": "estimated from published specs and published kernel efficiencies",
-    "unknown": "unknown for this hardware",
+    "unknown": "unknown",
 }
 
 

@@ -17,8 +17,8 @@ class StepSeconds:
     parts: dict[str, float]
 
 
-def sum_of_parts(parts: dict[str, float], basis: str, width: float) -> StepSeconds:
-    """The step whose parts run one after the other; its interval is the sum over and times `width`."""
+def sum_of_parts(parts: dict[str, float], basis: str, width: float, least: float = 0.0) -> StepSeconds:
+    """The step whose parts run one after the other; its interval: their sum over and times `width`, above `least`."""
     seconds = sum(parts.values())
-    low, high = throughput.quickest_step(seconds, width), throughput.slowest_step(seconds, width)
+    low, high = throughput.quickest_step(seconds, width, min(least, seconds)), throughput.slowest_step(seconds, width)
     return StepSeconds(Interval(low, seconds, high), basis, parts)

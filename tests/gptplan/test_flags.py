@@ -28,7 +28,7 @@ CONTRACT = frozenset(
 --top-k --expert-ffn --shared-ffn --safetensors
 --runtime --attention --document-masking --loss-kind --loss-chunks --dropout --activation-checkpointing-every
 --allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-norm --momentum
---norm-bias --clip-value --fsdp --reshard --ddp-bucket-view
+--norm-bias --clip-value --profile --software --fsdp --reshard --ddp-bucket-view
 """.split()  # noqa: SIM905 (65 names read better as text)
 )
 

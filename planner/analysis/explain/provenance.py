@@ -161,7 +161,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "throughput.mfu*": (Called(("utilisation",)),),
     "throughput.hfu": (Called(("utilisation",)),),
     "throughput.parts.optimizer": (
-        Called(("traffic_seconds",)),
+        Called(("with_host_seconds",)),
         Read(
             "measured",
             "time of the parameter update, read off the measured kernel times",
@@ -174,6 +174,10 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "throughput.parts.all-reduce": (
         Called(("exposed_seconds",)),
         Read("constant", "one device has nobody to exchange gradients with", "definition", "none", "s", ("gpus",)),
+    ),
+    "throughput.parts.sharding": (
+        Called(("micro_batches_seconds",)),
+        Read("constant", "no weights are gathered and no shards reduced", "definition", "none", "s", ("gpus",)),
     ),
     "throughput.parts.stragglers": (Called(("straggler_seconds",)),),
     "throughput.parts.*": (

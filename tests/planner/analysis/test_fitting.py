@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -85,17 +86,14 @@ def test_what_fits_needs_no_change_and_what_cannot_has_none() -> None:
     assert smallest_change(resolve(config), GIB // 2, predicted_peak) is None
 
 
-def test_recomputing_is_paid_for_and_comes_last() -> None:
-    """Less memory never costs less time; recomputation appears only when nothing cheaper is left."""
+def test_less_memory_never_costs_less_time() -> None:
     config = planned(seq="1024")
-    peak, ratios, flags = predicted_peak(resolve(config)), [], []
+    peak, ratios = predicted_peak(resolve(config)), []
     for share in (0.95, 0.8, 0.6, 0.5, 0.4, 0.3):
         found = smallest_change(resolve(config), int(peak * share), predicted_peak)
         assert found is not None
         ratios.append(found.time_ratio)
-        flags.append(found.command_line)
     assert all(b >= a - 0.005 for a, b in itertools.pairwise(ratios)), ratios
-    assert "checkpointing" not in flags[0]
 
 
 def test_the_largest_micro_batch_that_fits() -> None:
@@ -143,13 +141,14 @@ def typed_over(config: RunConfig, remedy: str) -> Plan:
         {"model": "llama-3.2-1b", "gpu": "h100-80gb", "seq": "32Ki"},
     ],
 )
-def test_a_larger_card_is_not_asked_for_where_a_change_costs_nothing(flags: dict[str, str]) -> None:
+def test_a_larger_card_is_not_asked_for_where_a_change_costs_little(flags: dict[str, str]) -> None:
     """Both were once told to buy a larger card, or to recompute everything: a fused loss is enough."""
     config = draft(Flags(tokens="1B", **flags), as_of="2026-11-21", version="0")
     plan = estimate(config, replay=True)
     remedy = remedy_of(plan)
-    assert plan.memory.fits is False and "--loss-kind fused" in remedy and "longer" not in remedy
-    assert remedy.endswith("the time that --loss-kind costs is not predicted")
+    assert plan.memory.fits is False and "--loss-kind fused" in remedy
+    (percent,) = re.findall(r"a step takes about ([0-9.]+) % longer", remedy)
+    assert 0 < float(percent) < 10
     after = typed_over(config, remedy).memory
     assert after.fits and f"needs {format_bytes(needed_bytes(after))} of {format_bytes(after.usable_bytes)}" in remedy
 

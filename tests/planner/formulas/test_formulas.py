@@ -89,6 +89,8 @@ def test_dimensions(name: str) -> None:
     quantities = {k: v * unit_of(k) for k, v in values_for(formula, 2).items()}
     if {"compute_seconds", "seconds"} <= quantities.keys():
         pytest.skip("a maximum with the pure number 0")
+    if "least_seconds" in quantities:
+        pytest.skip("a maximum of two quantities with units")
     plain = {k: q if q.dimensionality else q.magnitude for k, q in quantities.items()}
     found = formula.function(**plain)
     dimensionality = getattr(found, "dimensionality", UNITS.dimensionless.dimensionality)

@@ -171,10 +171,6 @@ def test_what_fsdp2_does_not_have_is_bounded_and_named(recipe: str) -> None:
     assert allocated.low < allocated.value < allocated.high
 
 
-def test_the_speed_of_a_sharded_run_is_not_guessed() -> None:
-    assert estimate(drafted(gpus="8", fsdp="fsdp")).throughput.step_seconds.value is None
-
-
 LLAMA = {"model": "llama-3-8b", "tokens": "1T", "gpu": "h100-80gb", "gpus": "8", "seq": "4096"}
 
 

@@ -1,0 +1,134 @@
+"""Seconds of the transformer blocks in one micro-batch: products, attention, element-wise kernels, offloading.
+
+The matrices are those of `counts.tensors`, so that a shape that has bytes has FLOPs. A matrix of N tokens runs forward
+once and backward twice; a block that is recomputed runs forward once more.
+"""
+
+from __future__ import annotations
+
+from planner.counts.run import Resolved
+from planner.counts.shape import has_window
+from planner.counts.tensors import parameter_tensors
+from planner.formulas import throughput
+from planner.formulas.recording import real
+from planner.rules import rules
+from planner.step_time.rates import Rates
+
+ALIGNED = 8  # elements: a matmul kernel for tensor cores reads 16 bytes at a time
+
+
+def recomputed_fraction(run: Resolved) -> float:
+    """The fraction of blocks whose forward pass runs again in backward."""
+    t = run.config.training
+    whole = t.activation_checkpointing in ("full", "offloaded")
+    layers = run.shape.layers
+    return -(-layers // t.activation_checkpointing_every) / layers if whole else 0.0
+
+
+def product_seconds(run: Resolved, rates: Rates, tokens: float, inputs: int, outputs: int, head: bool = False) -> float:
+    """One product forward, slower where its width or its height is no multiple of 8."""
+    rate = rates.head_flops if head else rates.block_flops
+    # torch.compile pads operands to a multiple of 8 where that pays
+    odd = (inputs % ALIGNED or outputs % ALIGNED) and run.config.training.runtime != "compiled"
+    if odd and run.recipe.compute_dtype != "fp32":
+        rate *= rates.unaligned
+    small = rules("time")["products"]["small"]
+    return float(
+        throughput.gemm_seconds(tokens, inputs, outputs, run.recipe.compute_bytes, rate, rates.bandwidth, small)
+    )
+
+
+def products_seconds(run: Resolved, rates: Rates) -> float:
+    """All matrix products of all blocks, forward and backward."""
+    n, moe = run.config.training.micro_batch * run.config.training.seq, run.config.model.moe
+    forward = 0.0
+    for tensor in parameter_tensors(run.config.model):
+        if tensor.name.startswith(("embedding", "position", "head")):
+            continue
+        if len(tensor.shape) == 2:
+            outputs, inputs = tensor.shape
+            forward += tensor.times * product_seconds(run, rates, n, inputs, outputs)
+        elif len(tensor.shape) == 3:
+            assert moe is not None
+            experts, inputs, outputs = tensor.shape
+            rows = max(1.0, n * moe.top_k / experts * rules("time")["experts"]["imbalance"])
+            forward += tensor.times * experts * product_seconds(run, rates, rows, inputs, outputs)
+    return real(throughput.blocks_seconds(1, forward, 3 + recomputed_fraction(run)))
+
+
+def attention_seconds(run: Resolved, rates: Rates) -> float:
+    """Attention of all blocks, forward and backward; a flash kernel's forward 1, backward 2.5, recomputed 1."""
+    s, t, model = run.shape, run.config.training, run.config.model
+    n, width = t.micro_batch * t.seq, (s.query_width + s.value_width) / 2
+    again = recomputed_fraction(run) + (t.activation_checkpointing == "selective")
+    rate = rates.attention_flops * head_width_share(s.head_dim)
+    masks, seconds = rules("time")["masks"], 0.0
+    window = model.sliding_window or model.attention_chunk
+    with_windows = sum(has_window(model, block) for block in range(s.layers)) if window and window < t.seq else 0
+    if t.attention_kernel == "math" or rates.software["attention"] == "math":
+        scores = throughput.attention_forward_seconds(n, 2 * t.seq, width, rates.head_flops * MATH_SHARE)
+        moved = throughput.traffic_seconds(rates.score_bytes * float(n) * t.seq * s.heads, rates.bandwidth)
+        return real(throughput.blocks_seconds(s.layers, real(scores), 3 + again)) + s.layers * real(moved) * (
+            1 + again / 3
+        )
+    masked = model.position == "alibi" or (t.document_masking and t.attention_kernel != "flex")
+    for blocks, seen in ((with_windows, True), (s.layers - with_windows, False)):
+        if not blocks:
+            continue
+        slower = masks["full_scores"] / masks["kernel_share"] if masked or seen else 1.0
+        forward = real(throughput.attention_forward_seconds(n, t.seq, width, rate / slower))
+        seconds += real(throughput.blocks_seconds(blocks, forward, 3.5 + again))
+    return seconds
+
+
+MATH_SHARE = 0.5  # of large products' rate: batches of small products (0.36 of the peak)
+
+
+def head_width_share(head_dim: int) -> float:
+    """Fraction of the attention rate kept at this head width: kernels are built for multiples of 32 (and 8)."""
+    if head_dim % 8:
+        return 0.5
+    return 0.7 if head_dim % 32 else 1.0
+
+
+def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
+    """Norms, activation, residual sums, casts, rotary embedding and dropout of all blocks, both ways."""
+    s, t, model = run.shape, run.config.training, run.config.model
+    n = t.micro_batch * t.seq
+    unit = rates.software["traffic_unit"] * rates.runtime["traffic"]
+    width = _mlp_width(run)
+    gate = 1.6 if s.gated else 1.0
+    block = real(throughput.elementwise_seconds(n, s.hidden, width, gate, unit, rates.bandwidth))
+    more = 0.0
+    if model.mlp == "gelu-written-out":
+        more += rates.runtime["gelu_bytes"] * n * width
+    if t.dropout:
+        more += rates.runtime["dropout_bytes"] * n * 2 * s.hidden
+    if model.qk_norm != "none":  # as much for each channel as for one of a norm of the stream
+        more += unit / 126 * 16 * n * (s.query_width + s.key_width)
+    if model.norm_placement == "both":
+        more += unit / 126 * 16 * n * 2 * s.hidden
+    if run.recipe.compute_dtype == "fp8":
+        more += rules("time")["products"]["fp8_cast_bytes"] * n * (4 * s.hidden + (s.mlp_matrices - 1) * width)
+    block += real(throughput.traffic_seconds(more, rates.bandwidth))
+    # the forward pass has a third of the traffic
+    return real(throughput.blocks_seconds(s.layers, block, 1 + recomputed_fraction(run) / 3))
+
+
+def _mlp_width(run: Resolved) -> float:
+    """Inner channels per token and block, on average: of a mixture those of the experts that a token uses."""
+    s, moe = run.shape, run.config.model.moe
+    if moe is None:
+        return s.ffn
+    active = moe.top_k * moe.expert_ffn + moe.shared_ffn
+    return (s.dense_layers * s.ffn + (s.layers - s.dense_layers) * active) / s.layers
+
+
+def offload_seconds(run: Resolved, rates: Rates) -> float:
+    """Inputs of the recomputed blocks to the host's memory and back."""
+    t = run.config.training
+    if t.activation_checkpointing != "offloaded":
+        return 0.0
+    itemsize = run.recipe.compute_bytes if run.config.parallel.fsdp else run.recipe.weights_bytes_per_parameter
+    moved = 2 * float(t.micro_batch * t.seq) * run.shape.hidden * itemsize
+    return real(throughput.traffic_seconds(moved * run.shape.layers * recomputed_fraction(run), rates.host_link))

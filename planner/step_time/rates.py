@@ -1,0 +1,94 @@
+"""The constants of a run's step time: what its card and its software generation reach, from presets/rules/time.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from planner.counts.run import Resolved
+from planner.presets import Gpu
+from planner.rules import rules
+
+WIDE = ("fp32", "tf32")  # nothing is cast: of the traffic of narrow scores, that of the casts is missing
+ANY = "all"  # the key of a share that holds for all generations without one of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Reachable rates of one GPU: FLOP/s of the dense peak, of block products, of the head's, of attention; byte/s of
+    memory, of the link between GPUs, of the network per GPU, of the bus to the host. unaligned: fraction of a product's
+    rate that stays where its width is no multiple of 8. width: factor of the interval. score_bytes: traffic of a score
+    that is stored. Tables: as in the file."""
+
+    peak: float
+    block_flops: float
+    head_flops: float
+    attention_flops: float
+    unaligned: float
+    bandwidth: float
+    link: float | None
+    network: float
+    host_link: float
+    width: float
+    score_bytes: float
+    software: Mapping[str, Any]
+    runtime: Mapping[str, Any]
+
+
+def family_of(gpu_id: str) -> dict[str, Any]:
+    """The constants of a card's family; of a card that no family names those for any, with the wider interval."""
+    table = rules("time")
+    return dict(next((family for family in table["family"] if gpu_id in family["gpus"]), table["any"]))
+
+
+def rates_of(run: Resolved) -> Rates | str:
+    """The rates of a run on its GPU; the reason in words where a number of its data sheet is missing."""
+    gpu, table = run.gpu, rules("time")
+    assert gpu is not None, "a processor has no data sheet here"
+    kind, generation = run.recipe.compute_dtype, run.config.hardware.software
+    narrow = "bf16" if kind == "fp8" else kind  # what fp8 recipes leave in bf16: attention and the head
+    peak, other = gpu.peak_dense_flops.get(kind), gpu.peak_dense_flops.get(narrow)
+    if not peak or not other:
+        return f"the data sheet of {gpu.id} has no peak in {kind}"
+    if gpu.memory_bandwidth is None:
+        return f"the data sheet of {gpu.id} has no memory bandwidth"
+    family = family_of(gpu.id)
+    software, runtime = table["software"][generation], table["runtime"][run.config.training.runtime]
+    gemm = table["products"]["fp32_share"] if kind == "fp32" else _share(family["gemm"], generation)
+    return Rates(
+        peak=peak,
+        block_flops=peak * gemm,
+        head_flops=other * gemm,
+        attention_flops=other * _attention_share(family, generation, kind),
+        unaligned=family["unaligned"],
+        bandwidth=gpu.memory_bandwidth * family["bandwidth"],
+        link=None if gpu.link_bandwidth is None else gpu.link_bandwidth * family["link"],
+        network=family["network"],
+        host_link=_host_link(gpu, family) * table["offload"]["link_share"],
+        width=_width(run, family["width"]),
+        score_bytes=software.get("score_bytes", runtime["score_bytes"]) * (0.6 if narrow in WIDE else 1.0),
+        software=software,
+        runtime=runtime,
+    )
+
+
+def _width(run: Resolved, width: float) -> float:
+    """Wider where the generation of software is an assumption."""
+    assumed = any(a.key == "software" for a in run.config.provenance.assumptions)
+    return float(width ** rules("time")["interval"]["unknown_software"] if assumed else width)
+
+
+def _share(by_generation: Mapping[str, float], generation: str) -> float:
+    return by_generation.get(generation, by_generation[ANY])
+
+
+def _attention_share(family: Mapping[str, Any], generation: str, kind: str) -> float:
+    """Of the peak of the type: outside the tensor cores the products' own."""
+    return float(rules("time")["products"]["fp32_share"] if kind == "fp32" else _share(family["attention"], generation))
+
+
+def _host_link(gpu: Gpu, family: Mapping[str, Any]) -> float:
+    """A card on the bus has the bus as its link; one with NVLink has a bus of its generation."""
+    on_bus = gpu.link_name is not None and gpu.link_name.startswith("PCIe") and gpu.link_bandwidth is not None
+    return float(gpu.link_bandwidth if on_bus and gpu.link_bandwidth else family["host_link"])

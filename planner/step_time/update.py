@@ -1,0 +1,48 @@
+"""Seconds of the parameter update: clipping, the optimizer's traffic, Muon's products, and the host's calls."""
+
+from __future__ import annotations
+
+from planner.counts.run import Resolved
+from planner.counts.shards import local_count, local_tensor, shards_of
+from planner.counts.tensors import ParameterTensor, parameter_tensors
+from planner.formulas import throughput
+from planner.formulas.recording import real
+from planner.rules import rules
+from planner.step_time.rates import Rates
+
+MUON_STEPS = 5  # Newton-Schulz iterations: Jordan et al. 2024
+
+
+def update_seconds(run: Resolved, rates: Rates) -> float:
+    """One update of this device's parameters, clipping included."""
+    optimizer, table = run.config.optimizer, rules("time")["optimizer"]
+    tensors = [local_tensor(t, shards_of(run)) for t in parameter_tensors(run.config.model)]
+    muon = [t for t in tensors if optimizer.name == "muon" and t.role.has_muon]
+    rest = [t for t in tensors if t not in muon]
+    kind = "adamw" if optimizer.name == "muon" else optimizer.name
+    implementation = f"{kind}-{optimizer.implementation}"
+    state = 0.75 if optimizer.state_dtype == "bf16" else 1.0  # two of four streams are half as wide
+    bytes_moved = table[implementation] * state * local_count(rest, 1)
+    bytes_moved += table["adamw-foreach"] * local_count(muon, 1)
+    clips = (optimizer.clip_norm is not None) + (optimizer.clip_value is not None)
+    bytes_moved += table["clip"] * (0.5 + 0.5 * clips) * local_count(tensors, 1)
+    if 0 < run.recipe.gradients_bytes_per_parameter < run.recipe.master_weights_bytes_per_parameter:
+        bytes_moved += table["widened"] * local_count(tensors, 1)
+    device = real(throughput.traffic_seconds(bytes_moved, rates.bandwidth)) + _muon_seconds(muon, run, rates)
+    # the trainer's own loops over tensors read nothing back; torch.optim's reads every step counter
+    own = kind == "lion" or optimizer.state_dtype == "bf16"
+    how = "lion" if own else optimizer.implementation
+    host = table[f"host-{how}"] * sum(t.times for t in rest) + table["host-muon"] * sum(t.times for t in muon)
+    host += table["host-clip"] * sum(t.times for t in tensors)
+    return real(throughput.with_host_seconds(device, host))
+
+
+def _muon_seconds(muon: list[ParameterTensor], run: Resolved, rates: Rates) -> float:
+    """Newton-Schulz in bf16, five times: of a matrix a x b, a <= b, two products of 2 a^2 b FLOPs and one of 2 a^3."""
+    small, seconds = rules("time")["products"]["small"], 0.0
+    for tensor in muon:
+        a, b = sorted(tensor.shape)
+        for sizes in ((a, b, a), (a, a, a), (a, a, b)):
+            one = throughput.gemm_seconds(*sizes, 2, rates.head_flops, rates.bandwidth, small)
+            seconds += MUON_STEPS * tensor.times * float(one)
+    return seconds

@@ -115,4 +115,10 @@ DataPath = Annotated[
     Path | None,
     typer.Option("--data", metavar="PATH", help="Text, .jsonl, a folder of them, prepared data, or a .bin."),
 ]
+TokenizerName = Annotated[
+    str,
+    typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Tokenizer for text that is not prepared."),
+]
+TextKey = Annotated[str, typer.Option("--text-key", metavar="KEY", help="Key of the text in a .jsonl file.")]
+EndOfText = Annotated[str | None, typer.Option("--eot", metavar="ID", help="End-of-text token.")]
 DeviceName = Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: a GPU if there is one.")]

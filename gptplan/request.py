@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.config.run import RunConfig
 from planner.errors import FileError, InputError
@@ -12,6 +13,9 @@ from planner.inputs.run_toml import load_config
 from planner.paths import is_file
 from planner.runs.directory import CONFIG
 from planner.units import parse_count
+
+if TYPE_CHECKING:
+    from reference_trainer.data.corpus.sources import ReadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ def profile_of_run(path: Path | None, resume: bool) -> dict[str, object] | None:
             remedy="leave --profile out",
         )
     return None if path is None else read_profile(path)
+
+
+def reading_of(tokenizer: str, text_key: str, eot: str | None) -> ReadOptions:
+    """How --data is read. Raises UnitError for an --eot that is no number."""
+    from reference_trainer.data.corpus.sources import ReadOptions  # needs the trainer's extras
+
+    end_of_text = None if eot is None else parse_count(eot, name="--eot", allow_zero=True)
+    return ReadOptions(tokenizer, text_key, end_of_text)
 
 
 def config_to_check(config: Path | None, what: str) -> RunConfig:

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, DataPath, DeviceName
+from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName
 
 
 def lr_find(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to test.")] = None,
     data: DataPath = None,
+    tokenizer: TokenizerName = "byte",
+    text_key: TextKey = "text",
+    eot: EndOfText = None,
     device: DeviceName = None,
     low: Annotated[str, typer.Option("--from", metavar="RATE", help="Learning rate of the first step.")] = "1e-7",
     high: Annotated[str, typer.Option("--to", metavar="RATE", help="Learning rate of the last step.")] = "1e-1",
@@ -30,7 +33,7 @@ def lr_find(
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json
-    from gptplan.request import config_to_check
+    from gptplan.request import config_to_check, reading_of
     from planner.files import refuse_existing, write_atomically
     from planner.runs.rate_search import csv_of
     from planner.units import parse_count, parse_number
@@ -47,7 +50,7 @@ def lr_find(
     need_torch("a range test")
     from reference_trainer.preflight.lr_finder import find_learning_rate
 
-    found = find_learning_rate(loaded, data, device, span, log_line)
+    found = find_learning_rate(loaded, data, device, span, log_line, reading_of(tokenizer, text_key, eot))
     if csv is not None and not to_stdout:
         write_atomically(csv, csv_of(found), overwrite=force)
         log_line(f"wrote {csv}")

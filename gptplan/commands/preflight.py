@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, DataPath, DeviceName
+from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName
 
 
 def preflight(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to check.")] = None,
     data: DataPath = None,
+    tokenizer: TokenizerName = "byte",
+    text_key: TextKey = "text",
+    eot: EndOfText = None,
     device: DeviceName = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="RUN_DIR", help="Directory of the planned run; its disk is checked.")
@@ -30,7 +33,7 @@ def preflight(
     """
     from gptplan.extras import need_torch
     from gptplan.output import columns, log_line, show, show_json
-    from gptplan.request import config_to_check
+    from gptplan.request import config_to_check, reading_of
     from planner.units import parse_duration
 
     loaded, limit = config_to_check(config, "a preflight"), parse_duration(time_limit, name="--time-limit")
@@ -38,7 +41,8 @@ def preflight(
     from reference_trainer.preflight.preflight import PreflightOptions
     from reference_trainer.preflight.preflight import preflight as checked
 
-    report = checked(loaded, PreflightOptions(device, data, out, limit), log_line)
+    reading = reading_of(tokenizer, text_key, eot)
+    report = checked(loaded, PreflightOptions(device, data, out, limit, reading), log_line)
     if json:
         from dataclasses import asdict
 

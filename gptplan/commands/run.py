@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, DataPath, DeviceName
+from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName
 
 
 def run(
@@ -16,14 +16,9 @@ def run(
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Continue this run.")] = None,
     device: DeviceName = None,
     data: DataPath = None,
-    tokenizer: Annotated[
-        str,
-        typer.Option("--tokenizer", metavar="byte|FILE|tiktoken:NAME", help="Tokenizer for text that is not prepared."),
-    ] = "byte",
-    text_key: Annotated[
-        str, typer.Option("--text-key", metavar="KEY", help="Key of the text in a .jsonl file.")
-    ] = "text",
-    eot: Annotated[str | None, typer.Option("--eot", metavar="ID", help="End-of-text token.")] = None,
+    tokenizer: TokenizerName = "byte",
+    text_key: TextKey = "text",
+    eot: EndOfText = None,
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Stop after step N; resumable.")] = None,
     time_limit: Annotated[
         str | None, typer.Option("--time-limit", metavar="2h30m", help="Stop after this time; resumable.")
@@ -68,24 +63,19 @@ def run(
     """
     from gptplan.extras import need_torch
     from gptplan.output import json_text, log_line, show_if_possible
-    from gptplan.request import profile_of_run, request_of
+    from gptplan.request import profile_of_run, reading_of, request_of
     from planner.units import parse_count, parse_duration
 
     request = request_of(config, out, resume, steps, new_schedule)
     times = profile_of_run(profile, request.resume)
     need_torch("training")
-    from reference_trainer.data.corpus.sources import ReadOptions
     from reference_trainer.execute import execute
     from reference_trainer.step.options import RunOptions
 
     options = RunOptions(
         device=device,
         data_path=data,
-        reading=ReadOptions(
-            tokenizer,
-            text_key,
-            None if eot is None else parse_count(eot, name="--eot", allow_zero=True),
-        ),
+        reading=reading_of(tokenizer, text_key, eot),
         stop_after=request.stop_after,
         deterministic=deterministic,
         progress=True,

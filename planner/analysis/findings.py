@@ -13,7 +13,6 @@ from planner.config.run import CPU
 from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
 from planner.memory.coverage import not_covered
-from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.rules import rules
 from planner.units import format_bytes, format_count, format_fraction, told_apart
@@ -53,9 +52,14 @@ def _memory(plan: Plan) -> Iterator[Finding]:
         if of:
             of += f"; NCCL: {format_bytes(m.nccl_bytes.value)})" if m.nccl_bytes.value else ")"
         yield Finding("error", "does_not_fit", f"the plan needs {needs} in the phase {m.peak_phase}{of}", "")
-    elif m.fits is None and m.usable_bytes is not None and m.fits_by != BY_STATE:
+    elif m.fits_unknown is not None and m.fits_unknown.code in ("no_cuda_total", "upper_bound_only"):
         most = ", or less" if not_covered(plan.run) else ""
-        yield Finding("warning", "fits_unknown", f"the plan needs {needs}{most}; whether it fits is {m.fits_by}", "")
+        yield Finding(
+            "warning",
+            "fits_unknown",
+            f"the plan needs {needs}{most}; whether it fits is unknown: {m.fits_unknown.why}",
+            "",
+        )
     elif m.fits and m.usable_bytes and m.device_used_bytes:
         used = m.device_used_bytes / m.usable_bytes
         if used > 1:

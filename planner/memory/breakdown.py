@@ -12,13 +12,16 @@ from planner.counts.tensors import parameter_tensors
 from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.formulas.recording import whole
-from planner.interval import Interval
+from planner.interval import UNKNOWN, Interval
 from planner.memory.coverage import not_covered
-from planner.memory.device import BY_STATE, Device, device_memory
+from planner.memory.device import BY_STATE, Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
 from planner.presets import Gpu
+
+NO_PROFILE = "the memory of this machine is in no profile: gptplan calibrate measures it"
+PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Memory:
     usable_bytes: int | None
     fits: bool | None
     fits_by: str
+    fits_unknown: FitsUnknown | None
     peak_phase: str
     at_peak: dict[str, int]
     phases: tuple[Peak, ...]
@@ -108,7 +112,8 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
         device_used_bytes=device.used,
         usable_bytes=usable,
         fits=device.fits,
-        fits_by=device.fits_by,
+        fits_by=device.decided_by,
+        fits_unknown=device.fits_unknown,
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=simulated.phases,
@@ -152,8 +157,8 @@ def _bounded(device: Device, phases: Sequence[Peak], gradients: int, gpu: Gpu, u
     at_least = state + (device.workspace or 0) + (device.context or 0) + (device.nccl.low or 0)
     if device.fits is not False or (gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes):
         return bounded
-    why = f"unknown: only an upper bound exceeds the card; the memory of {uncounted} is not known"
-    return replace(bounded, fits=None, fits_by=why)
+    why = f"only an upper bound exceeds the card; the memory of {uncounted} is not known"
+    return replace(bounded, fits=None, fits_unknown=FitsUnknown("upper_bound_only", why))
 
 
 def _state_bytes(phases: Sequence[Peak]) -> int:
@@ -164,7 +169,9 @@ def _state_bytes(phases: Sequence[Peak]) -> int:
 def _of_state(device: Device, least: int, usable: int | None) -> Device:
     """A model with parts that are not simulated: only what it needs at least is known."""
     fits = False if usable is not None and least > usable else None
-    return Device(workspace=device.workspace, context=device.context, nccl=device.nccl, fits=fits, fits_by=BY_STATE)
+    unknown = None if fits is False else FitsUnknown("not_simulated", PARTS_MISSING)
+    found = replace(device, allocated=UNKNOWN, reserved=UNKNOWN, used=None)
+    return replace(found, fits=fits, fits_by=BY_STATE, fits_unknown=unknown)
 
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:
@@ -176,7 +183,9 @@ def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:
 
 def _host(requested: int, usable: int | None) -> Device:
     """A CPU has no caching allocator; its memory is the machine's."""
-    return Device(fits=None if usable is None else requested <= usable)
+    if usable is None:
+        return Device(fits_unknown=FitsUnknown("no_usable_bytes", NO_PROFILE))
+    return Device(fits=requested <= usable)
 
 
 def _host_memory(config: RunConfig) -> int | None:

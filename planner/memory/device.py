@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from planner.counts.run import Resolved
 from planner.errors import OutOfMemoryError
@@ -27,8 +28,19 @@ BY_RULE = "peak_allocated_bytes + context_bytes + nccl_bytes <= usable_bytes"
 
 
 @dataclass(frozen=True, slots=True)
+class FitsUnknown:
+    """Why it is not known whether a plan fits: a code for programs, a sentence for people."""
+
+    code: Literal["no_usable_bytes", "no_cuda_total", "nccl_buffers", "upper_bound_only", "not_simulated"]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """Bytes of one device beyond tensors; `fits_by` says how `fits` was decided. None is unknown."""
+    """Bytes of one device beyond tensors; `fits_by` says how `fits` was decided, `fits_unknown` why it was not.
+
+    None is unknown.
+    """
 
     allocated: Interval[int] = UNKNOWN
     reserved: Interval[int] = UNKNOWN
@@ -38,6 +50,14 @@ class Device:
     nccl: Interval[int] = UNKNOWN
     fits: bool | None = None
     fits_by: str = "peak_requested_bytes <= usable_bytes"
+    fits_unknown: FitsUnknown | None = None
+
+    @property
+    def decided_by(self) -> str:
+        """How `fits` was decided; where it is unknown, the reason, unless the state alone was looked at."""
+        if self.fits_unknown is None or self.fits_by == BY_STATE:
+            return self.fits_by
+        return f"unknown: {self.fits_unknown.why}"
 
 
 def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()) -> Device:
@@ -66,7 +86,8 @@ def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, 
         context=context,
         nccl=nccl,
         fits=fits,
-        fits_by=BY_REPLAY if fits is not None else _why_unknown(gpu, nccl),
+        fits_by=BY_REPLAY,
+        fits_unknown=_why_unknown(gpu, nccl) if fits is None else None,
     )
 
 
@@ -88,14 +109,14 @@ def _verdict(gpu: Gpu, nccl: Interval[int], passes: Callable[[int], bool]) -> bo
     return None if least < most and passes(most) else False
 
 
-def _why_unknown(gpu: Gpu, nccl: Interval[int]) -> str:
+def _why_unknown(gpu: Gpu, nccl: Interval[int]) -> FitsUnknown:
     if gpu.usable_bytes is None or gpu.most_usable_bytes is None:
-        return f"unknown: the usable memory of {gpu.id} is not known"
+        return FitsUnknown("no_usable_bytes", f"the usable memory of {gpu.id} is not known")
     if nccl.high:
         between = f"{format_bytes(nccl.low)} and {format_bytes(nccl.high)}"
-        return f"unknown: NCCL's buffers take between {between}"
+        return FitsUnknown("nccl_buffers", f"NCCL's buffers take between {between}")
     between = f"{format_bytes(gpu.usable_bytes)} and {format_bytes(gpu.most_usable_bytes)}"
-    return f"unknown: CUDA's own total of {gpu.id} is not known, it lies between {between}"
+    return FitsUnknown("no_cuda_total", f"CUDA's own total of {gpu.id} is not known, it lies between {between}")
 
 
 def _passes(events: list[tuple[int, int]], expandable: bool, peaks: AllocatorPeaks, capacity: int) -> bool:
@@ -124,7 +145,8 @@ def _by_rule(requested: int, workspace: int, context: int, nccl: Interval[int], 
         context=context,
         nccl=nccl,
         fits=fits,
-        fits_by=BY_RULE if fits is not None else _why_unknown(gpu, nccl),
+        fits_by=BY_RULE,
+        fits_unknown=_why_unknown(gpu, nccl) if fits is None else None,
     )
 
 

@@ -16,9 +16,10 @@ from planner.runs.comparison import Comparison
 
 def plan_html(plan: Plan, found: Sequence[Finding]) -> str:
     """The headline of a plan, its findings, and its defaults folded away."""
-    fits = {True: "✓ fits", False: "✗ does not fit", None: f"unknown: {why_fits_is_unknown(plan.memory)}"}[
-        plan.memory.fits
-    ]
+    if plan.memory.fits is None:
+        fits = f"unknown: {why_fits_is_unknown(plan.memory)}"
+    else:
+        fits = "✓ fits" if plan.memory.fits else "✗ does not fit"
     parts = [_table(title(plan), (), [*headline(plan, settled=True), ("verdict", fits)])]
     if found:
         rows = [(MARKS[f.level], f.message, f"→ {f.remedy}") for f in found]

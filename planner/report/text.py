@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from planner.finding import Finding
 from planner.memory.breakdown import Memory
-from planner.memory.device import BY_STATE
 
 LABEL = 26
 WIDTH = 110
@@ -16,8 +15,6 @@ VERDICTS = {True: "✓ fits", False: "✗ does not fit", None: "? unknown"}  # b
 MARKS = {"error": "✗ error", "warning": "! warning", "note": "· note"}
 NARROWEST_CELL = 24  # columns; a narrower cell gets its own lines
 SEARCHING = "… searching for the cheapest change that fits"
-PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
-NO_TOTAL = "the usable memory is not known"
 COMPONENT_NAMES = {
     "weights": "weights",
     "master_weights": "master weights",
@@ -123,7 +120,5 @@ def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
 
 def why_fits_is_unknown(memory: Memory) -> str:
     """The reason for a plan that is neither known to fit nor known not to."""
-    if memory.fits_by == BY_STATE:
-        return PARTS_MISSING
-    _, said, reason = memory.fits_by.partition("unknown: ")
-    return reason if said else NO_TOTAL
+    assert memory.fits_unknown is not None, "it is known"
+    return memory.fits_unknown.why

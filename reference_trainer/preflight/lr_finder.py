@@ -18,21 +18,29 @@ from planner.errors import InputError
 from planner.log import Log
 from planner.runs.rate_search import RateSearch, has_exploded, rates_between, search_of
 from reference_trainer.data.corpus.listing import summary_lines
+from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.device.device import pick_device
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.preflight.steps import steps_on
-from reference_trainer.step.options import RunOptions
+from reference_trainer.step.options import BY_BYTES, RunOptions
 from reference_trainer.step.precision import refuse_unrunnable, uses_tf32
 from reference_trainer.step.step import StepContext, numerics
 
 
 def find_learning_rate(
-    config: RunConfig, data: Path | None, device: str | None, span: tuple[float, float, int], log: Log
+    config: RunConfig,
+    data: Path | None,
+    device: str | None,
+    span: tuple[float, float, int],
+    log: Log,
+    reading: ReadOptions = BY_BYTES,
 ) -> RateSearch:
     """The range test of a config from its initial weights, on its own data and batch. span: (low, high, steps).
+
+    reading: how the data is read.
 
     Raises PlanError if no run could start with this config.
     """
@@ -42,7 +50,7 @@ def find_learning_rate(
         config = adapt_to_device(config, where, log)  # nobody chose the recipe: use the one of a run on this machine
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
-    tokens = opened_for(config, data)
+    tokens = opened_for(config, data, reading)
     for line in () if tokens.summary is None else summary_lines(tokens.summary):
         log(line)
     with numerics(False, uses_tf32(config)), explained(config, where, "in the range test"):

@@ -26,6 +26,7 @@ from planner.runs.preflight import Check, Preflight, ShownSample, Value
 from planner.units import format_count, format_duration, format_number
 from reference_trainer.data.codecs import is_text
 from reference_trainer.data.corpus.listing import summary_lines
+from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.device.out_of_memory import explained
@@ -50,7 +51,7 @@ from reference_trainer.preflight.system import (
     estimate_whole_run,
     free_bytes,
 )
-from reference_trainer.step.options import RunOptions
+from reference_trainer.step.options import BY_BYTES, RunOptions
 from reference_trainer.step.precision import refuse_unrunnable, uses_tf32
 from reference_trainer.step.step import StepContext, numerics
 
@@ -59,12 +60,16 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class PreflightOptions:
-    """Options of a preflight. out: where the run will be written; time_limit: approximate limit in seconds."""
+    """Options of a preflight. out: where the run will be written; time_limit: approximate limit in seconds.
+
+    reading: how the data is read.
+    """
 
     device: str | None = None
     data: Path | None = None
     out: Path = Path()
     time_limit: float = 180.0
+    reading: ReadOptions = BY_BYTES
 
 
 @dataclass(slots=True)
@@ -138,7 +143,7 @@ def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflig
 def _data(state: PreflightState) -> TokenData | None:
     config, name = state.config, "data"
     try:
-        data = opened_for(config, state.options.data)
+        data = opened_for(config, state.options.data, state.options.reading)
     except DataError as error:
         state.checks.append(Check(name, "failed", "unusable", "", f"{error.what}: {error.why}", error.remedy))
         return None

@@ -16,7 +16,8 @@ from planner.analysis.findings import findings
 from planner.document import document
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.plan import estimate
+from planner.plan import Plan, estimate
+from planner.report.plan import summary
 from planner.report.schemas import schemas
 
 KEYS = {
@@ -29,7 +30,8 @@ KEYS = {
     "warmup_tokens epochs",
     "memory": "rule_14_bytes weights_bytes master_weights_bytes gradients_bytes optimizer_bytes activations_bytes "
     "logits_bytes temporary_bytes peak_requested_bytes peak_allocated_bytes peak_reserved_bytes device_used_bytes "
-    "usable_bytes fits fits_by peak_phase at_peak phases peak_allocated_bytes_low peak_allocated_bytes_high",
+    "usable_bytes fits fits_by fits_unknown peak_phase at_peak phases peak_allocated_bytes_low "
+    "peak_allocated_bytes_high",
     "throughput": "tokens_per_second tokens_per_second_per_gpu step_seconds mfu hfu mfu_convention basis "
     "tokens_per_second_low tokens_per_second_high step_seconds_low step_seconds_high mfu_low mfu_high",
     "time": "seconds gpu_hours gpu_hours_low gpu_hours_high",
@@ -38,8 +40,14 @@ KEYS = {
 }
 
 
-def estimated(**flags: str) -> dict[str, Any]:
-    plan = estimate(draft(Flags(**flags), as_of="2026-11-21", version="test"), replay=True)
+def planned(changed: dict[str, Any] | None = None, **flags: str) -> Plan:
+    config = draft(Flags(**flags), as_of="2026-11-21", version="test")
+    model = config.model.model_copy(update=changed or {})
+    return estimate(config.model_copy(update={"model": model}), replay=True)
+
+
+def estimated(changed: dict[str, Any] | None = None, **flags: str) -> dict[str, Any]:
+    plan = planned(changed, **flags)
     found: dict[str, Any] = json.loads(json.dumps(document(plan, findings(plan)), allow_nan=False))
     return found
 
@@ -146,3 +154,30 @@ def test_the_command_prints_the_same_object() -> None:
     expected = estimated(params="125M", tokens="10B", gpu="a100-80gb")
     for part in ("tokens", "model", "flops", "batch", "memory", "throughput", "schedule"):
         assert printed[part] == expected[part]
+
+
+SHORT = {"params": "125M", "tokens": "10B", "seq": "1024"}
+BOUND = {"micro_batch": "300", "runtime": "compiled", "dropout": "0.1"}
+# code: what a model's config is changed to have, and flags
+UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "no_usable_bytes": ({}, {"gpu": "cpu"}),
+    "no_cuda_total": ({}, {"gpu": "rtx-5090", "micro_batch": "30"}),
+    "upper_bound_only": ({}, {"gpu": "a100-80gb"} | BOUND),
+    "not_simulated": ({"attention_sinks": True}, {"gpu": "h100-80gb"}),
+}
+
+
+@pytest.mark.parametrize("code", UNKNOWN)
+def test_why_it_is_not_known_whether_a_plan_fits_is_a_code_and_a_sentence(code: str) -> None:
+    changed, flags = UNKNOWN[code]
+    found = estimated(changed, **SHORT, **flags)["memory"]
+    assert found["fits"] is None and found["fits_unknown"]["code"] == code
+    said = found["fits_unknown"]["why"]
+    assert said and (code == "not_simulated" or found["fits_by"] == f"unknown: {said}")
+    assert said in " ".join(summary(planned(changed, **SHORT, **flags), (), width=200).split())
+
+
+@pytest.mark.parametrize(("micro_batch", "fits"), [("8", True), ("2000", False)])
+def test_where_it_is_known_there_is_no_reason(micro_batch: str, fits: bool) -> None:
+    memory = estimated(**SHORT, gpu="a100-80gb", micro_batch=micro_batch)["memory"]
+    assert memory["fits"] is fits and memory["fits_unknown"] is None

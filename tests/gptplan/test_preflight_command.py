@@ -73,6 +73,24 @@ def test_lr_find(call: Call, small: Path) -> None:
     call("lr-find", "run.toml", "--from", "1").refused("--from 1 is not below")
 
 
+def test_both_read_what_a_run_reads(call: Call, small: Path) -> None:
+    """JSON-lines under another key, as `run --data FILE --text-key KEY` takes them."""
+    lines = [json.dumps({"body": "the quick brown fox. " * 100})] * 3
+    (small / "a.jsonl").write_text("\n".join(lines))
+    words = ("run.toml", "--data", "a.jsonl", "--device", "cpu")
+    for command in "preflight", "lr-find":
+        wrong = call(command, *words)
+        assert wrong.code and "text" in wrong.out + wrong.err, wrong
+        call(command, *words, "--eot", "soon").refused("--eot")
+        unknown = call(command, *words, "--text-key", "body", "--tokenizer", "none.json")
+        assert unknown.code and "none.json" in unknown.out + unknown.err, unknown
+    report = json.loads(call("preflight", *words, "--text-key", "body", "--json").out)
+    (data,) = [check for check in report["checks"] if check["name"] == "data"]
+    assert data["verdict"] != "failed" and data["values"]["documents"] == 3
+    said = call("lr-find", *words, "--text-key", "body", "--steps", "12")
+    assert said.code == 0 and "suggested" in said.out + said.err, said
+
+
 def test_sample(call: Call, small: Path) -> None:
     call("sample", "nowhere").refused("neither a run directory nor a checkpoint")
     options = RunOptions(device="cpu", data_path=small / "text.txt")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
+REASONS = ("fits_unknown",)  # keys that say a verdict again in words: left out like sentences
 COMMANDS = ("estimate", "schedule", "batch", "flops")
 NOT_OF = {"schedule": ("--as-of",), "batch": ("--as-of",)}  # flags that a command does not have
 
@@ -64,6 +65,8 @@ def digest(value: Any | None) -> list[Any]:
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, each in value.items():
+            if key in REASONS:
+                continue
             yield from _leaves(each, f"{path}.{key}")
     elif isinstance(value, list):
         yield f"{path}#", len(value)

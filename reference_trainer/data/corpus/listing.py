@@ -112,7 +112,12 @@ def _why_not_read(file: Path, text_key: str) -> str:
         return _why_not_lines(file, text_key)
     if suffix in READ_SUFFIXES:
         return ""
-    return "it holds tokens, not text" if suffix == ".bin" else f"{suffix or 'no ending'} is no ending of text"
+    if suffix == ".bin":
+        return "it holds tokens, not text"
+    if not suffix:
+        packed = compression_of(file.name.lower()) is not None
+        return f"its name does not say what {file.suffix} packs, such as .txt{file.suffix}" if packed else "no ending"
+    return f"{suffix} is no ending of text"
 
 
 def _why_not_lines(file: Path, text_key: str | None) -> str:

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
         "a.txt": "one", "B.TXT": "two", "c.JSONL": LINE, "d.ndjson": LINE, "e.json": LINE * 2, "sub/f.md": "six",
         "README.md": "about", "sub/readme.txt": "about", "g.json": '{\n "text": "x"\n}', "h.json": "[1]",
         "i.json": '{"name": 1}\n', "j.csv": "1,2", "k": "nothing", "l.bin": "ab", ".hidden.txt": "no",
-        ".git/config.txt": "no", "m.json": "",
+        ".git/config.txt": "no", "m.json": "", "n.zst": "?",
     }.items():  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
@@ -45,7 +45,8 @@ SKIPPED = {
     "i.json": "its first object has no key 'text'",
     "m.json": "it is empty",
     "j.csv": ".csv is no ending of text",
-    "k": "no ending is no ending of text",
+    "k": "no ending",
+    "n.zst": "its name does not say what .zst packs, such as .txt.zst",
     "l.bin": "it holds tokens, not text",
     ".hidden.txt": "it is hidden",
     ".git": "it is a hidden folder",

@@ -28,7 +28,7 @@ def findings_with_remedies(plan: Plan) -> tuple[Finding, ...]:
 
 def findings(plan: Plan) -> tuple[Finding, ...]:
     """All findings of a plan, errors first; the remedy of those about memory is "", since it takes a search."""
-    schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.total)
+    schedule = schedule_findings(plan.config.schedule, plan.batch.steps, plan.parameters.active)
     found = [
         *_memory(plan),
         *_speed(plan),

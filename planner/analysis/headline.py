@@ -9,7 +9,9 @@ from planner.analysis.fitting import needed_bytes
 from planner.interval import Interval, exactly
 from planner.plan import Plan
 from planner.units import (
+    CHOSEN,
     format_bytes,
+    format_count,
     format_count_exact,
     format_duration,
     format_money,
@@ -58,13 +60,25 @@ def figures(plan: Plan) -> tuple[Figure, ...]:
 
 
 def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
-    """Label and text of speed, time, cost, memory and steps; … marks memory that is still being simulated."""
+    """Label and text of speed, time, cost, memory, steps and active parameters; … marks memory not simulated yet."""
     found = [(figure.label, figure.text()) for figure in figures(plan) if figure.key in HEADLINE]
     m = plan.memory
     needs, usable = told_apart(format_bytes, needed_bytes(m), m.usable_bytes)
     needs = f"{needs}{'' if settled else ' …'} of {usable}"
+    rows = [*found, ("memory", f"{needs}, peak in {m.peak_phase}"), ("steps", _steps(plan))]
+    if plan.config.model.moe is not None:
+        active, total = format_count(plan.parameters.active), format_count(plan.parameters.total)
+        rows.append(("params", f"{active} active of {total}"))
+    return rows
+
+
+def _steps(plan: Plan) -> str:
+    """The steps, and what they train on where it is not what was asked for: 19,073 of 524,288 tokens, …"""
     steps = f"{format_count_exact(plan.batch.steps)} of {format_count_exact(plan.batch.tokens_per_step)} tokens"
-    return [*found, ("memory", f"{needs}, peak in {m.peak_phase}"), ("steps", steps)]
+    tokens = plan.tokens
+    if tokens.trained == tokens.requested:
+        return steps
+    return f"{steps}, {format_count_exact(tokens.trained)} of {format_count(tokens.requested, CHOSEN)} asked for"
 
 
 def numbers_of(plan: Plan) -> Mapping[str, float | None]:

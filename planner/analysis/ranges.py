@@ -44,7 +44,7 @@ def critical_batch_of(non_embedding_parameters: int, tokens: int) -> tuple[float
 
 def batch_findings(plan: Plan) -> Iterator[Finding]:
     """Batch, steps, data."""
-    size, tokens = ranges_of(plan.parameters.total), plan.batch.tokens_per_step
+    size, tokens = ranges_of(plan.parameters.active), plan.batch.tokens_per_step
     if outside(tokens, size["batch_tokens"]):
         low, high = size["batch_tokens"]
         follows = (
@@ -75,16 +75,24 @@ def batch_findings(plan: Plan) -> Iterator[Finding]:
             "give more --tokens, or a smaller --global-batch-tokens",
         )
     low, high = rules("ranges")["general"]["tokens_per_parameter"]
-    ratio = plan.tokens.requested / plan.nominal_parameters
+    ratio = plan.tokens.requested / plan.run.compute_parameters  # Hoffmann's N is that of 6·N·D
     if not low <= ratio <= high:
         yield Finding(
             "note",
             "tokens_per_parameter",
-            f"{format_number(ratio)} tokens per parameter; 20 are compute-optimal (Hoffmann et al. 2022)",
+            f"{_tokens_per_parameter(plan, ratio)}; 20 are compute-optimal (Hoffmann et al. 2022)",
             "train longer or on a smaller model" if ratio < low else "a larger model would use the same compute better",
         )
     if plan.config.training.dataset_tokens is not None:
         yield from repetition_findings(plan.tokens.trained, plan.config.training.dataset_tokens)
+
+
+def _tokens_per_parameter(plan: Plan, ratio: float) -> str:
+    """The ratio in words; of a mixture of experts that of the active parameters, and beside it that of all."""
+    if plan.config.model.moe is None:
+        return f"{format_number(ratio)} tokens per parameter"
+    of_all = format_number(plan.tokens.requested / plan.parameters.total)
+    return f"{format_number(ratio)} tokens per active parameter ({of_all} per parameter of all experts)"
 
 
 def repetition_findings(tokens: int, dataset_tokens: int) -> Iterator[Finding]:

@@ -97,9 +97,9 @@ def curve_of(config: RunConfig, label: str = "") -> Curve:
     """The curve of a run."""
     keys = {"schedule", *ScheduleConfig.model_fields}
     assumed = tuple(a for a in config.provenance.assumptions if a.key in keys)
-    total = parameters_of(config.model).total
+    active = parameters_of(config.model).active
     schedule = config.schedule
-    return Curve(label or schedule.kind, schedule, steps_of(config), tokens_per_step(config), total, assumed)
+    return Curve(label or schedule.kind, schedule, steps_of(config), tokens_per_step(config), active, assumed)
 
 
 def variants(text: str, flags: Flags) -> tuple[tuple[str, Flags], ...]:

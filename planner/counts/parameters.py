@@ -148,6 +148,12 @@ def active_moe_part(model: ModelConfig, s: Shape) -> Part:
     return Part(total + _expert_biases(m, s, m.top_k), total)
 
 
-def nominal_parameters(model: ModelConfig) -> int:
-    """The parameters that rules of size go by: the number typed, else the exact count."""
+def compute_parameters(model: ModelConfig) -> int:
+    """The parameters that rules of size go by: the number typed, else the exact count; of experts those in use.
+
+    One token of a mixture of experts meets its `active` parameters: the N of 6*N*D. A batch and a peak rate follow the
+    compute of a run (DeepSeek LLM, arXiv 2401.02954, section 3.1), and so do tokens per parameter (arXiv 2203.15556).
+    """
+    if model.moe is not None:
+        return parameters_of(model).active
     return model.nominal_parameters or parameters_of(model).total

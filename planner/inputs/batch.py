@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from planner import presets
 from planner.config.run import RunConfig, TrainingConfig
-from planner.counts.parameters import nominal_parameters
 from planner.counts.run import resolve, tokens_per_step
 from planner.errors import InputError
 from planner.inputs.flags import Assumptions, Flags
+from planner.inputs.rule_of_size import row_of_model
 from planner.memory.breakdown import memory_breakdown
-from planner.rules import row_of_size
 from planner.units import format_count
 from planner.units import format_count_exact as spell
 
@@ -73,13 +72,13 @@ def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro
     seq, gpus = whole.training.seq, whole.hardware.gpus
     unit = seq * gpus * micro
     if wanted is None:
-        usual = row_of_size(nominal_parameters(whole.model))
+        usual = row_of_model(whole.model)
         found: int = max(1, round(usual["batch_tokens"] / unit))
         assumptions.add(
             "global_batch_tokens",
             found * unit,
             f"{usual['batch_tokens']:,} tokens for {format_count(usual['parameters'])} parameters ({usual['source']}), "
-            "in whole sequences",
+            f"in whole sequences{usual['by']}",
         )
         return found * micro
     if wanted % unit:

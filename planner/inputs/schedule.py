@@ -11,13 +11,12 @@ from pydantic import ValidationError
 from planner.config.model import ModelConfig
 from planner.config.options import flag
 from planner.config.run import Assumption, ScheduleConfig
-from planner.counts.parameters import nominal_parameters
 from planner.counts.schedule import KINDS
 from planner.errors import InputError, UnknownNameError
 from planner.formulas import batch
 from planner.inputs.flags import Assumptions, Flags, refuse_contradictions
+from planner.inputs.rule_of_size import row_of_model
 from planner.inputs.run_toml import explain_validation
-from planner.rules import row_of_size
 from planner.units import CHOSEN, format_count, format_number
 from planner.units import format_count_exact as spell
 
@@ -116,8 +115,8 @@ def schedule_alone(flags: Flags) -> tuple[ScheduleConfig, Horizon, tuple[Assumpt
 
 def default_peak(model: ModelConfig, assumptions: Assumptions) -> float:
     """The peak learning rate of the nearest model size in the table, recorded with its source."""
-    row = row_of_size(nominal_parameters(model))
-    rule = f"row of {format_count(row['parameters'])} parameters: {row['source']}; {row['spread']}"
+    row = row_of_model(model)
+    rule = f"row of {format_count(row['parameters'])} parameters: {row['source']}; {row['spread']}{row['by']}"
     assumptions.add("peak_lr", format_number(row["peak_lr"], CHOSEN), rule)
     return float(row["peak_lr"])
 

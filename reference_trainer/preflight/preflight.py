@@ -185,7 +185,7 @@ def _rates(state: PreflightState) -> tuple[tuple[int, float], ...]:
     )
     expected = f"above 0, peak {format_number(peak)}"
     values = {f"step_{step}": rate for step, rate in rates}
-    warnings = [f for f in schedule_findings(config.schedule, steps, state.plan.parameters.total) if f.level != "note"]
+    warnings = [f for f in schedule_findings(config.schedule, steps, state.plan.parameters.active) if f.level != "note"]
     if not all(math.isfinite(rate) for _, rate in rates) or rates[0][1] <= 0:
         why, mend = "the first learning rate must be finite and above 0", "change the schedule"
         state.checks.append(Check("learning rate", "failed", measured, expected, why, mend, values))

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 2
 
-.PHONY: demo test soak fuzz check docs pictures clean
+.PHONY: demo test soak fuzz mutants check docs pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gptplan needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -21,9 +21,15 @@ demo: $(VENV)/.ready
 soak: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.soak --json benchmarks/results/soak.json
 
-# every property with 20 times the examples of `make test`; the last result is committed
+# 100,000 random command lines, files and run directories, then every property with 20 times the examples of `make test`;
+# the last results are committed, and what fails becomes a file of tests/corpus
 fuzz: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.fuzz_inputs --json benchmarks/results/fuzz_inputs.json
 	$(BIN)/python -m benchmarks.fuzz --json benchmarks/results/fuzz.json
+
+# sixty small faults in planner and trainer, each with the test that notices it; goes on where it was stopped
+mutants: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.mutants --json benchmarks/results/mutants.json
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

@@ -33,7 +33,7 @@ def load_comparison(directory: Path) -> Comparison:
         )
     try:
         return _comparison(json.loads(read_text(path)))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(
             f"{path} is damaged", why=str(error), remedy=f"make it anew: gptplan run --resume {directory}"
         ) from None

@@ -87,7 +87,7 @@ def objects(lines: Iterable[str | bytes]) -> Iterator[JsonObject]:
     for line in lines:
         try:
             read = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(read, dict):
             yield read

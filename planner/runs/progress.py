@@ -144,7 +144,7 @@ class Record:
                 plan = json.loads(read_text(self.directory / PLAN))
                 self.plan = plan if isinstance(plan, dict) else None
                 self.config, self._made = load_config(self.directory / CONFIG), made
-        except (OSError, ValueError, PlanError):
+        except (OSError, ValueError, PlanError, RecursionError):
             pass  # not there yet, or of another version: its numbers are unknown
 
     def _read_comparison(self) -> None:
@@ -157,7 +157,7 @@ class Record:
                 rows = json.loads(read_text(self.directory / COMPARISON))["rows"]
                 found = next((row for row in rows if row["key"] == "peak_requested_bytes"), None)
                 self.peak, self._compared = _number(found, "measured"), made
-        except (OSError, ValueError, KeyError, TypeError, PlanError):
+        except (OSError, ValueError, KeyError, TypeError, PlanError, RecursionError):
             pass  # not over yet
 
     @property

@@ -126,7 +126,7 @@ class Tables:
                 raise ValueError(f"relative_noise is {self.noise}")
         except KeyError as error:
             raise _unusable(f"it has no {error.args[0]}") from error
-        except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (AttributeError, TypeError, ValueError, ArithmeticError, IndexError) as error:
             raise _unusable(str(error)) from error
 
     def __getitem__(self, key: tuple[str, str]) -> Table:

@@ -78,7 +78,7 @@ def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:
     try:
         data = json.loads((run_dir / "execution.json").read_text(encoding="utf-8"))["data"]
         return True, None if data is None else Path(data)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False, None
 
 
@@ -86,7 +86,7 @@ def tokenizer_in(data: Path | None) -> dict[str, Any]:
     """The tokenizer of prepared data: name, sha256, end_of_text; empty for other data."""
     try:
         found = {} if data is None else json.loads((data / META).read_text(encoding="utf-8"))["tokenizer"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -102,7 +102,7 @@ def numbers_in(text: str) -> dict[str, float]:
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     try:
         read = json.loads(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):
         raise ValueError(f"the last line of stdout is not a JSON object: {last[:80]!r}")

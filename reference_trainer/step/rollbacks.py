@@ -59,7 +59,7 @@ def load_rollbacks(path: Path) -> tuple[Rollback, ...]:
         return ()
     try:
         return tuple(Rollback(**row) for row in json.loads(read_text(path)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged", why=str(error), remedy="restore it from a backup: the order of the data depends on it"
         ) from None

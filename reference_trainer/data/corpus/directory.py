@@ -108,7 +108,7 @@ def _prepared(path: Path) -> TokenFiles:
             tuple(path / shard["name"] for shard in meta[part]["shards"]) for part in ("train", "validation")
         )
         right = right and all(file.parent == path for file in (*train, *validation)) and len(train) > 0
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
     if not right:
         raise _unreadable(path, f"it is not {FORMAT} of version {VERSION} with at least one shard, all beside it")

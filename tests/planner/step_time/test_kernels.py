@@ -189,6 +189,9 @@ def broken(kernel: str, kind: str, value: object) -> dict[str, Any]:
         broken("gemm_forward", "fp32", [[1, 1, 1, math.nan]]),
         broken("gemm_forward", "fp32", [[1, 1, 1, 1e-6], [1, 1, 1e-6]]),
         broken("gemm_forward", "fp32", [["a", 1, 1, 1e-6]]),
+        broken("gemm_forward", "fp32", [""]),
+        broken("gemm_forward", "fp32", [[]]),
+        broken("gemm_forward", "fp32", [[math.inf, 1, 1, 1e-6]]),
     ],
 )
 def test_a_malformed_profile_is_the_users_to_mend(profile: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from planner.inputs.profile_cache import load_profile, profile_path, save_profil
 from planner.step_time.kernel_tables import Tables
 from planner.step_time.kernels import step_seconds_from_profile
 from reference_trainer.measure import calibrate
-from reference_trainer.measure.calibrate import is_current, measure_profile, quiet_profile
+from reference_trainer.measure.calibrate import Sweep, is_current, measure_profile, quiet_profile
 from reference_trainer.measure.machine import driver_facts_in, processor_clocks
 from tests.machine_profile import quiet
 
@@ -177,3 +178,17 @@ def test_what_a_driver_does_not_know_is_absent() -> None:
         "power_limit_watts": 700.0,
     }
     assert driver_facts_in("No devices were found") == {}
+
+
+def test_a_size_that_would_take_too_long_does_not_end_the_sizes_of_its_kernel() -> None:
+    """Sizes are on a grid, not in order of their work: behind one that is too large come smaller ones."""
+    sweep, timed = object.__new__(Sweep), list[tuple[int, ...]]()
+
+    def time_of(key: tuple[str, str, tuple[int, ...]]) -> float:
+        timed.append(key[2])
+        return 1e-6 * key[2][0]
+
+    sweep.longest, sweep.first_deadline, sweep.samples = 1e-4, math.inf, {}
+    sweep._time = time_of  # type: ignore[method-assign]
+    sweep._first("add", SimpleNamespace(sizes=((1,), (1000,), (3,))), "fp32")  # type: ignore[arg-type]
+    assert timed == [(1,), (3,)] and [key[2] for key in sweep.samples] == timed

@@ -84,10 +84,10 @@ class Keywords(TypedDict, total=False):
     cooldown_tokens: KeywordValue
     cooldown_ratio: KeywordValue
     allocator: KeywordValue
-    software: KeywordValue
     fsdp: KeywordValue
     reshard: KeywordValue
     ddp_bucket_view: KeywordValue
+    software: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue
     profile: KeywordValue

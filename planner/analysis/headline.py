@@ -9,7 +9,6 @@ from planner.analysis.fitting import needed_bytes
 from planner.interval import Interval, exactly
 from planner.plan import Plan
 from planner.units import (
-    CHOSEN,
     format_bytes,
     format_count,
     format_count_exact,
@@ -73,12 +72,7 @@ def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
 
 
 def _steps(plan: Plan) -> str:
-    """The steps, and what they train on where it is not what was asked for: 19,073 of 524,288 tokens, …"""
-    steps = f"{format_count_exact(plan.batch.steps)} of {format_count_exact(plan.batch.tokens_per_step)} tokens"
-    tokens = plan.tokens
-    if tokens.trained == tokens.requested:
-        return steps
-    return f"{steps}, {format_count_exact(tokens.trained)} of {format_count(tokens.requested, CHOSEN)} asked for"
+    return f"{format_count_exact(plan.batch.steps)} of {format_count_exact(plan.batch.tokens_per_step)} tokens"
 
 
 def numbers_of(plan: Plan) -> Mapping[str, float | None]:

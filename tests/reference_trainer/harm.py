@@ -66,8 +66,13 @@ def rewrite_manifest(checkpoint: Path) -> None:
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
-def falls_back(finished: Any, tmp_path: Path, harm: Callable[[Path], object], *words: str) -> None:
-    """After `harm` to the newest checkpoint the run says so, continues from the one before, and ends as it did."""
+def falls_back(
+    finished: Any, tmp_path: Path, harm: Callable[[Path], object], *words: str, left: tuple[str, ...] = ()
+) -> None:
+    """After `harm` to the newest checkpoint the run says so, continues from the one before, and ends as it did.
+
+    left: what stays in the folder, because it holds something that the trainer did not make.
+    """
     out = finished.copy(tmp_path)
     good = hashes(out / SECOND)
     harm(out / FOURTH)
@@ -78,7 +83,7 @@ def falls_back(finished: Any, tmp_path: Path, harm: Callable[[Path], object], *w
         assert word in said[0]
     assert said[1] == "continues after step 2"
     assert result.finished and result.losses == finished.losses[2:]
-    assert names(out / "checkpoints") == ["step-00000002", "step-00000004"]
+    assert names(out / "checkpoints") == [*left, "step-00000002", "step-00000004"]
     assert hashes(out / SECOND) == good == hashes(finished.root / "run" / SECOND)
     fresh, first = hashes(out / FOURTH), hashes(finished.root / "run" / FOURTH)
     assert [fresh[name] for name in PAYLOAD] == [first[name] for name in PAYLOAD]

@@ -54,7 +54,10 @@ def _rope(c: HfConfig) -> dict[str, Any]:
     """The object that says how angles are made; of several that of the blocks that see all keys."""
     rope = c.inside(_rope_key(c)).values
     by_layer = [value for value in rope.values() if isinstance(value, dict)]
-    return rope.get("full_attention") or by_layer[0] if by_layer else rope
+    if not by_layer:
+        return rope
+    full = rope.get("full_attention")
+    return full if isinstance(full, dict) else by_layer[0]
 
 
 def _differs_by_layer(c: HfConfig, base: float) -> bool:

@@ -172,7 +172,7 @@ class HfConfig:
         if not chosen:
             return None
         step = chosen[0] + 1
-        if chosen != list(range(step - 1, layers, step)):
+        if step < 1 or chosen != list(range(step - 1, layers, step)):
             raise self.unsupported(key, "every k-th layer, the first of them the k-th")
         return step
 

@@ -123,3 +123,19 @@ def test_null_is_no_value_and_has_no_default() -> None:
     absent = {key: value for key, value in mistral.items() if key != "sliding_window"}
     assert hf_model_of(absent, HERE).model.sliding_window == 4096  # the type's own default
     assert hf_model_of(mistral | {"sliding_window": None}, HERE).model.sliding_window is None
+
+
+@pytest.mark.parametrize("odd", ["text", True, 7, [1]])
+def test_an_odd_value_beside_the_angles_of_each_kind_of_layer_is_no_crash(odd: object) -> None:
+    by_layer = {"full_attention": odd, "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}
+    config = CASES["5.23.0 qwen3 plain"]["config"] | {"rope_parameters": by_layer}
+    try:
+        hf_model_of(config, HERE)
+    except InputError as error:
+        assert error.what
+
+
+def test_layers_counted_from_below_the_first_are_refused() -> None:
+    config = CASES["5.23.0 llama4_text plain"]["config"]
+    with pytest.raises(InputError, match="moe_layers"):
+        hf_model_of(config | {"moe_layers": [-1]}, HERE)

@@ -18,7 +18,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.errors import InputError, MissingExtraError
-from reference_trainer.metrics import log_window, trackers
+from reference_trainer.metrics import log_window, metrics_file, trackers
 from reference_trainer.metrics.records import RunResult
 
 MakeConfig = Callable[..., RunConfig]
@@ -219,12 +219,12 @@ def test_fault_31_a_full_disk_for_the_logs_loses_no_line(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From step 3 to step 6 the disk takes no line of either log; slow steps of 3 and 5 are events then."""
-    open_file, seen, full = Path.open, list[int](), [False]
+    open_file, seen, full = metrics_file.open_own, list[int](), [False]
 
-    def refuse(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if full[0] and self.name in ("metrics.jsonl", "events.jsonl") and "a" in mode:
+    def refuse(path: str | Path, flags: int, *args: Any, **kwargs: Any) -> int:
+        if full[0] and Path(path).name in ("metrics.jsonl", "events.jsonl") and flags & os.O_APPEND:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return open_file(self, mode, *args, **kwargs)
+        return open_file(path, flags, *args, **kwargs)
 
     rows = log_window.LogWindow.rows
 
@@ -235,7 +235,7 @@ def test_fault_31_a_full_disk_for_the_logs_loses_no_line(
             self.event("slow step", step=seen[-1], seconds=9.0, usual_seconds=1.0)
         return rows(self, steps, *rest)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(metrics_file, "open_own", refuse)
     monkeypatch.setattr(log_window.LogWindow, "rows", counted)
     said: list[str] = []
     assert train(tiny(checkpoint_every=None), said=said).finished

@@ -22,6 +22,7 @@ from reference_trainer.checkpoint.checkpoint import bytes_needed
 from reference_trainer.checkpoint.retention import check_space
 from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.samples import TokenData
+from reference_trainer.device.cuda_setup import overruled_environment
 from reference_trainer.device.device import Show, device_name, pick_device, progress
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.loop.catch_up import catch_up, owes_evaluation
@@ -79,6 +80,9 @@ def run_measured(
         if data is None:
             data = opened_for(config, options.data_path, options.reading)
         refuse_unevaluated(config, data)
+        overruled = overruled_environment(config.hardware.allocator, device)
+        if overruled is not None:
+            log(overruled)
         job = RunningJob(build(config, device, data), directory, options, log)
         notes = attach_watchers(job.context, options)
         made_up = False

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from reference_trainer.data.samples import MicroBatch
+from reference_trainer.device.cuda_setup import thread_initializer
 
 _Position = tuple[int, int]  # step, micro-batch
 
@@ -24,7 +25,7 @@ class Prefetcher:
         """make: makes the micro-batch of (step, number) on the host."""
         self._make, self._accumulation, self._device = make, accumulation, device
         self._ahead: tuple[_Position, Future[MicroBatch]] | None = None
-        self._thread = ThreadPoolExecutor(1, "prefetch") if device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, "prefetch", thread_initializer(device)) if device.type == "cuda" else None
         self._waited = 0.0
 
     def take(self, step: int, micro: int) -> MicroBatch:

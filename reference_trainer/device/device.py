@@ -16,14 +16,15 @@ from planner.errors import InputError, PlanError
 from planner.log import Log
 from planner.paths import exists
 from planner.units import LOSS_DIGITS, format_duration, format_number, format_rate
+from reference_trainer.device.cuda_setup import use_device
 
 LOG_EVERY_SECONDS = 10.0  # seconds between lines where there is no bar
 
 
 def pick_device(asked: str | None) -> torch.device:
-    """The device asked for; for None a GPU if there is one. Raises PlanError if it is not here."""
+    """The device asked for, made PyTorch's current one; for None a GPU if there is one. Raises PlanError if absent."""
     if asked is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return use_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     kind, _, index = asked.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
         raise InputError(f"unknown device {asked!r}", remedy="cpu, cuda, or cuda:1 for the second GPU")
@@ -33,7 +34,7 @@ def pick_device(asked: str | None) -> torch.device:
             why=f"PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA GPUs",
             remedy="use --device cpu, or install a driver and a PyTorch with CUDA",
         )
-    return torch.device(asked)
+    return use_device(torch.device(asked))
 
 
 def device_name(device: torch.device) -> str:

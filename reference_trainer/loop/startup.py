@@ -11,6 +11,7 @@ from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import CheckpointError, ConfigError, FileError, InputError
 from planner.runs.directory import CONFIG, holds_steps
 from reference_trainer.data.samples import TokenData, end_of_text_of
+from reference_trainer.device.cuda_setup import apply_allocator
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.measure.measure import build_model
 from reference_trainer.optim.updater import make_optimizer
@@ -63,6 +64,7 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> StepConte
     if config.training.document_masking:
         end_of_text_of(data)  # raises now and not at the first batch
     torch.manual_seed(config.training.seed)
+    apply_allocator(config.hardware.allocator, device)
     with explained(config, device, "before the first step"):
         model = build_model(config).to(device)
         optimizer = make_optimizer(model, config)

@@ -20,6 +20,7 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.step.options import RunOptions
 from reference_trainer.train import run
+from tests.reference_trainer.fake_cuda import FakeCuda
 
 MODEL = ModelConfig(
     name="tiny",
@@ -155,3 +156,9 @@ def held_out(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(data, validation=data)
 
     monkeypatch.setattr("reference_trainer.loop.evaluation.open_data", with_part)
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """Two H200 that are not there."""
+    return FakeCuda().install(monkeypatch)

@@ -11,7 +11,8 @@ import torch
 
 from reference_trainer.data.prefetch import Prefetcher
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
+pytestmark = pytest.mark.usefixtures("fake_cuda")  # the thread makes the card its current one
 
 
 class HostBatch:

@@ -19,8 +19,8 @@ def export(
 ) -> None:
     """Export a checkpoint as model.safetensors and config.json for Hugging Face transformers.
 
-    The model types gpt2, gpt_neox, llama, mistral, qwen2 and qwen3 are supported. A model that none of them can
-    express is refused; the message names the option. No tokenizer is written.
+    The model types gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2 and olmo3 are supported. A model that none of
+    them can express is refused; the message names the option. No tokenizer is written.
     """
     from gptplan.extras import need_torch
     from gptplan.output import log_line, show, show_json

@@ -8,7 +8,6 @@ from datetime import date
 from planner.analysis.fitting import needed_bytes, with_remedies
 from planner.analysis.plausible import plausibility_findings
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
-from planner.config.model import TRAINED_SCALINGS
 from planner.config.run import CPU
 from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
@@ -161,11 +160,12 @@ def _rest(plan: Plan) -> Iterator[Finding]:
             f"the reference trainer does not run {recipe.id}: the plan follows published descriptions",
             "`gptplan run` takes mixed-bf16, master-bf16, fp32 and others",
         )
-    if model.rope_scaling is not None and model.rope_scaling.kind not in TRAINED_SCALINGS:
+    untrained = None if model.rope_scaling is None else model.rope_scaling.untrained
+    if untrained is not None:
         yield Finding(
             "warning",
             "rope_scaling_not_trained",
-            f"the reference trainer has no {model.rope_scaling.kind} rotary angles: `gptplan run` refuses this model",
+            f"the reference trainer has no {untrained}: `gptplan run` refuses this model",
             "remove [model.rope_scaling] from run.toml to train at the original context",
         )
     exact, nominal = plan.parameters.total, plan.nominal_parameters

@@ -6,39 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from planner.config.rope import ROPE_BASE, RopeScalingConfig
 from planner.config.section import Count, Every, Layers, Natural, Positive, Section, Width
 
-ROPE_BASE = 10_000.0  # of rotary embedding, where nothing else is said (Su et al. 2021, arXiv 2104.09864)
 NORM_EPS = 1e-5  # of norms, where nothing else is said: torch.nn.LayerNorm's
-TRAINED_SCALINGS = ("linear", "llama3")  # kinds of rope_scaling that the reference trainer has
-
-
-class RopeScalingConfig(Section):
-    """How rotary angles are slowed down for a longer context, by transformers' names and formulas."""
-
-    kind: Literal["linear", "llama3", "dynamic", "yarn", "longrope", "by-layer"] = Field(
-        description="linear: all angles over factor; llama3: the slow ones only; others are not trained here"
-    )
-    factor: Annotated[float, Field(ge=1.0)] = Field(description="of the longer context over the original one")
-    low_freq_factor: Positive | None = Field(
-        default=None, description="llama3: waves longer than original_context over it are divided by factor"
-    )
-    high_freq_factor: Positive | None = Field(
-        default=None, description="llama3: waves shorter than original_context over it stay as they are"
-    )
-    original_context: Count | None = Field(default=None, description="tokens of the context before it was made longer")
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> RopeScalingConfig:
-        low, high = self.low_freq_factor, self.high_freq_factor
-        if self.kind != "llama3":
-            if (low, high) != (None, None):
-                raise ValueError(f'low_freq_factor and high_freq_factor belong to kind = "llama3", not "{self.kind}"')
-        elif low is None or high is None or self.original_context is None:
-            raise ValueError('kind = "llama3" needs low_freq_factor, high_freq_factor and original_context')
-        elif low >= high:
-            raise ValueError(f"low_freq_factor ({low:g}) is not below high_freq_factor ({high:g})")
-        return self
 
 
 class MlaConfig(Section):
@@ -97,6 +68,10 @@ class ModelConfig(Section):
     rotary_dim: Count | None = Field(default=None, description="channels of a head with rotary embedding; absent: all")
     rope_base: Annotated[float, Field(gt=1.0)] = Field(
         default=ROPE_BASE, description="base of the rotary angles: channel pair i of r turns by base^(-2i/r) a token"
+    )
+    local_rope_base: Annotated[float, Field(gt=1.0)] | None = Field(
+        default=None,
+        description="base in the blocks with a sliding window, without rope_scaling; absent: all blocks are the same",
     )
     no_position_every: Every | None = Field(
         default=None, description="every k-th block has no rotary embedding; absent: all have it"
@@ -178,6 +153,9 @@ class ModelConfig(Section):
             raise ValueError(f"head_dim ({self.rope_dim}) is odd: rotary embedding turns pairs of channels")
         if self.norm == "rmsnorm" and self.norm_parameters == "gain+bias":
             raise ValueError('norm_parameters "gain+bias" belongs to layernorm: rmsnorm has no bias')
+        problem = None if self.rope_scaling is None else self.rope_scaling.problem_with(self.rope_dim)
+        if problem is not None:
+            raise ValueError(problem)
         self._refuse_orphans()
         self._refuse_mixtures()
         return self
@@ -188,6 +166,8 @@ class ModelConfig(Section):
             raise ValueError('rotary_dim and no_position_every need position = "rotary"')
         if self.position != "rotary" and (self.rope_base != ROPE_BASE or self.rope_scaling is not None):
             raise ValueError('rope_base and rope_scaling need position = "rotary"')
+        if self.local_rope_base is not None and (self.position != "rotary" or self.sliding_window is None):
+            raise ValueError('local_rope_base needs position = "rotary" and a sliding_window')
         if self.position_rows is not None and self.position != "learned":
             raise ValueError('position_rows needs position = "learned"')
         if self.position_rows is not None and self.position_rows < self.context:

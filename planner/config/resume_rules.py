@@ -42,7 +42,7 @@ WITHOUT_FLAG: tuple[tuple[Rule, str, tuple[str, ...]], ...] = (
         "model.embedding_norm", "model.residual", "model.full_attention_every", "model.logit_softcap", "model.mla",
         "model.moe.shared_gate", "model.moe.first_dense_layers", "model.moe.every", "model.moe.router_bias",
         "model.moe.expert_biases", "model.head_bias", "model.attention_sinks", "model.attention_chunk",
-        "model.untrained", "model.rope_scaling",
+        "model.untrained", "model.rope_scaling", "model.local_rope_base",
     )),
     (TOKENIZER, "kept by --pad-vocab", ("model.tokenizer_vocab",)),
     (DESCRIPTION, "written by the planner", ("model.name", "model.source", "model.nominal_parameters")),

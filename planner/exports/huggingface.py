@@ -1,6 +1,6 @@
 """A `ModelConfig` as a Hugging Face config.json: the other way round, and only where transformers computes the same.
 
-Six model types are written. A combination of options that none of them has is refused, with the option that stands in
+Eight model types are written. A combination of options that none of them has is refused, with the option that stands in
 the way: a file that loads and computes something else would be worse than none.
 """
 
@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from planner.config.model import TRAINED_SCALINGS, ModelConfig, RopeScalingConfig
+from planner.config.model import ModelConfig
+from planner.config.rope import KEYS_OF_KIND
 from planner.counts.shape import has_window
 from planner.errors import InputError
 
@@ -30,7 +31,7 @@ class Target:
 
 NEVER: Needs = {
     "norm_placement": ("pre",), "embedding_norm": (False,), "logit_softcap": (None,), "mla": (None,), "moe": (None,),
-    "position_rows": (None,), "no_position_every": (None,),
+    "position_rows": (None,), "no_position_every": (None,), "local_rope_base": (None,),
 }  # fmt: skip
 WITH_LAYERNORM: Needs = NEVER | {
     "norm": ("layernorm",), "norm_parameters": ("gain+bias",), "qk_norm": ("none",), "mlp": tuple(_PLAIN),
@@ -39,6 +40,9 @@ WITH_LAYERNORM: Needs = NEVER | {
 LIKE_LLAMA: Needs = NEVER | {
     "position": ("rotary",), "rotary_dim": (None,), "norm": ("rmsnorm",), "norm_parameters": ("gain",),
     "mlp": tuple(_GATED), "residual": ("sequential",),
+}  # fmt: skip
+LIKE_OLMO: Needs = LIKE_LLAMA | {
+    "norm_placement": ("post",), "qk_norm": ("full",), "biases": ("none", "attention"),
 }  # fmt: skip
 
 
@@ -51,22 +55,29 @@ def _gpt2(m: ModelConfig) -> dict[str, Any]:
 
 
 def _decoder(m: ModelConfig) -> dict[str, Any]:
+    scaling = _scaling(m)
     return {
         "num_hidden_layers": m.layers, "hidden_size": m.hidden, "num_attention_heads": m.heads,
         "intermediate_size": m.ffn, "max_position_embeddings": m.context, "attention_dropout": 0.0,
         # under the names of transformers 4 and of 5
-        "rope_theta": m.rope_base, "rope_parameters": {"rope_theta": m.rope_base} | _scaling(m.rope_scaling),
-    } | ({} if m.rope_scaling is None else {"rope_scaling": _scaling(m.rope_scaling)})  # fmt: skip
+        "rope_theta": m.rope_base, "rope_parameters": {"rope_theta": m.rope_base} | scaling,
+    } | ({} if m.rope_scaling is None else {"rope_scaling": scaling})  # fmt: skip
 
 
-def _scaling(scaling: RopeScalingConfig | None) -> dict[str, Any]:
+def _scaling(m: ModelConfig) -> dict[str, Any]:
     """The keys of rope_parameters that say how angles are slowed down."""
+    scaling = m.rope_scaling
     if scaling is None:
         return {"rope_type": "default"}
     found: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        found |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
-        found |= {"original_max_position_embeddings": scaling.original_context}
+    for key in KEYS_OF_KIND:
+        value = getattr(scaling, key)
+        if value is not None and key != "untruncated":
+            found[key] = list(value) if isinstance(value, tuple) else value
+    if scaling.untruncated:
+        found["truncate"] = False
+    if scaling.kind in ("llama3", "yarn", "longrope"):
+        found["original_max_position_embeddings"] = scaling.original_context or m.context
     return found
 
 
@@ -99,6 +110,20 @@ def _qwen2(m: ModelConfig) -> dict[str, Any]:
 
 def _qwen3(m: ModelConfig) -> dict[str, Any]:
     return _qwen2(m) | {"attention_bias": m.biases == "attention"}
+
+
+def _olmo2(m: ModelConfig) -> dict[str, Any]:
+    """Like Llama, but heads share out the width (`SQUARE`)."""
+    return {key: value for key, value in _llama(m).items() if key not in ("mlp_bias", "head_dim")}
+
+
+def _olmo3(m: ModelConfig) -> dict[str, Any]:
+    """Blocks with a window have angles of their own, without scaling."""
+    window = _window_by_layer(m)
+    found = _olmo2(m) | {key: window[key] for key in ("sliding_window", "layer_types")}
+    full = found.pop("rope_parameters")
+    local = full if m.local_rope_base is None else {"rope_type": "default", "rope_theta": m.local_rope_base}
+    return found | {"rope_parameters": {"full_attention": full, "sliding_attention": local}}
 
 
 def _window_by_layer(m: ModelConfig) -> dict[str, Any]:
@@ -136,8 +161,11 @@ TARGETS: dict[str, Target] = {
     ),
     "qwen2": Target("Qwen2ForCausalLM", LIKE_LLAMA | {"qk_norm": ("none",), "biases": ("qkv",)}, _qwen2),
     "qwen3": Target("Qwen3ForCausalLM", LIKE_LLAMA | {"qk_norm": ("head",), "biases": ("none", "attention")}, _qwen3),
+    "olmo2": Target("Olmo2ForCausalLM", LIKE_OLMO | {"sliding_window": (None,)}, _olmo2),
+    "olmo3": Target("Olmo3ForCausalLM", {k: v for k, v in LIKE_OLMO.items() if k != "local_rope_base"}, _olmo3),
 }
-SQUARE = ("gpt2", "gpt_neox")  # their heads share out the width, and each has keys of its own
+SQUARE = ("gpt2", "gpt_neox", "olmo2", "olmo3")  # their heads share out the width
+UNGROUPED = ("gpt2", "gpt_neox")  # each head has keys of its own
 
 
 def obstacles(m: ModelConfig, kind: str) -> list[str]:
@@ -147,12 +175,12 @@ def obstacles(m: ModelConfig, kind: str) -> list[str]:
         for option, known in TARGETS[kind].needs.items()
         if getattr(m, option) not in known
     ]
-    if kind in SQUARE and m.kv_heads != m.heads:
+    if kind in UNGROUPED and m.kv_heads != m.heads:
         found.append(f"model.kv_heads = {m.kv_heads} (it has as many as heads, {m.heads})")
     if kind in SQUARE and m.heads * m.head_dim != m.hidden:
         found.append(f"model.head_dim = {m.head_dim} (its {m.heads} heads share out the width of {m.hidden})")
-    if m.rope_scaling is not None and m.rope_scaling.kind not in TRAINED_SCALINGS:
-        found.append(f"model.rope_scaling.kind = {m.rope_scaling.kind} (written are {', '.join(TRAINED_SCALINGS)})")
+    if m.rope_scaling is not None and m.rope_scaling.untrained is not None:
+        found.append(f"model.rope_scaling.kind = {m.rope_scaling.kind} (not written: {m.rope_scaling.untrained})")
     if kind == "gpt_neox" and int(m.head_dim * (m.rope_dim / m.head_dim)) != m.rope_dim:
         found.append(f"model.rotary_dim = {m.rope_dim} (no share of {m.head_dim} rounds down to it)")
     return found

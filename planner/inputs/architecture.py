@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.config.model import ROPE_BASE, MoeConfig
+from planner.config.model import MoeConfig
 from planner.config.options import OPTIONS, flag
+from planner.config.rope import ROPE_BASE
 from planner.counts.shape import GATED
 from planner.errors import InputError
 from planner.inputs.flags import Assumptions, Flags
@@ -37,6 +38,7 @@ def _what_follows(
         more |= {"position_rows": None, "no_position_every": None}
         more |= {} if "rotary_dim" in found else {"rotary_dim": None}
         more |= {"rope_scaling": None} if values.get("rope_scaling") else {}
+        more |= {"local_rope_base": None} if values.get("local_rope_base") else {}
         more |= {} if "rope_base" in found or "rope_base" not in values else {"rope_base": ROPE_BASE}
     if flags.norm_bias is not None:
         more["norm_parameters"] = _norm_parameters(values | found, bool(flags.value("norm_bias")))
@@ -46,7 +48,7 @@ def _what_follows(
     if "mlp" in found and flags.ffn is None and (found["mlp"] in GATED) != (values["mlp"] in GATED):
         more["ffn"] = default_ffn(values["hidden"], found["mlp"] in GATED, assumptions)
     if found.get("sliding_window", 1) is None:
-        more["full_attention_every"] = None
+        more |= {"full_attention_every": None, "local_rope_base": None}
     return {k: v for k, v in more.items() if values.get(k) != v}
 
 

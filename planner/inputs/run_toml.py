@@ -209,13 +209,13 @@ def _table(section: Section) -> Table:
         if isinstance(value, Section):
             table.add(name, _table(value))
             continue
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) and all(isinstance(item, Section) for item in value):
             array = tomlkit.aot()
             for item in value:
                 array.append(_table(item))
             table.add(name, array)
             continue
-        item = tomlkit.item(value)
+        item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
         meaning = type(section).model_fields[name].description
         if meaning:
             item.comment(meaning)

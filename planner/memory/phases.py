@@ -120,7 +120,8 @@ class _Run:
     def inputs(self) -> int:
         """Bytes of token ids, targets, document ids (document masking), rotary angles and permanent masks."""
         t, model = self.config.training, self.config.model
-        rotary = FP32 * t.seq * model.rope_dim if model.position == "rotary" else 0
+        tables = (model.position == "rotary") + (model.local_rope_base is not None)
+        rotary = FP32 * t.seq * model.rope_dim * tables
         scores, itemsize = t.seq * t.seq, self.recipe.compute_bytes
         masks = 0
         if model.position == "alibi":

@@ -174,7 +174,10 @@ def _gpt_neox(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
 
 
 def _llama(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
-    """Also for Mistral, Qwen2 and Qwen3: three projections instead of one."""
+    """Also for Mistral, Qwen2, Qwen3, OLMo 2 and OLMo 3: three projections instead of one.
+
+    OLMo's norms stand on the outputs of the sub-layers: a block has those or the ones before.
+    """
     widths = [model.heads * model.head_dim, model.kv_heads * model.head_dim, model.kv_heads * model.head_dim]
     yield from _pairs(weights, "embedding", "model.embed_tokens")
     for i in range(model.layers):
@@ -187,6 +190,8 @@ def _llama(weights: dict[str, Tensor], model: ModelConfig) -> NamedTensors:
         yield from _pairs(weights, f"{ours}.attention.key_norm", f"{theirs}.self_attn.k_norm")
         yield from _pairs(weights, f"{ours}.attention.proj", f"{theirs}.self_attn.o_proj")
         yield from _pairs(weights, f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm")
+        yield from _pairs(weights, f"{ours}.attention_post_norm", f"{theirs}.post_attention_layernorm")
+        yield from _pairs(weights, f"{ours}.mlp_post_norm", f"{theirs}.post_feedforward_layernorm")
         for part in ("gate", "up", "down"):
             yield from _pairs(weights, f"{ours}.mlp.{part}", f"{theirs}.mlp.{part}_proj")
     yield from _pairs(weights, "norm", "model.norm")
@@ -200,4 +205,6 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor], ModelConfig], NamedTensors]] = {
     "mistral": _llama,
     "qwen2": _llama,
     "qwen3": _llama,
+    "olmo2": _llama,
+    "olmo3": _llama,
 }

@@ -5,6 +5,7 @@ Shapes: B micro-batch, T sequence, h hidden, a query heads, k key-value heads, d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -38,13 +39,14 @@ class AttentionCore(nn.Module):
         self.math = training.attention_kernel == "math"
         self.dropout = training.dropout
         self.recomputed = training.activation_checkpointing == "selective"
+        self.score_scale: float | None = None  # PyTorch's own: 1 / sqrt(d)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, tables: PositionTables) -> Tensor:
         """query [B, T, a, d], key and value [B, T, k, d or another width] to [B, T, a, that width]."""
         blocks = tables.windowed_block_mask if self.windowed else tables.full_block_mask
         if blocks is not None:
             parts = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-            return flexible_attention(*parts, blocks).transpose(1, 2)
+            return flexible_attention(*parts, blocks, self.score_scale).transpose(1, 2)
         mask = tables.windowed if self.windowed else tables.full
         with sdpa_kernel(SDPBackend.MATH) if self.math else nullcontext():
             return F.scaled_dot_product_attention(
@@ -54,6 +56,7 @@ class AttentionCore(nn.Module):
                 attn_mask=mask,
                 dropout_p=self.dropout if self.training else 0.0,
                 is_causal=mask is None,
+                scale=self.score_scale,
                 enable_gqa=key.shape[2] != query.shape[2],
             ).transpose(1, 2)
 
@@ -61,8 +64,11 @@ class AttentionCore(nn.Module):
         """[B, T, heads, d] with rotary embedding, in the blocks that have it."""
         if not self.rotary:
             return x
-        assert tables.cos is not None and tables.sin is not None
-        return rotate(x, tables.cos, tables.sin)
+        cos, sin = tables.cos, tables.sin
+        if self.windowed and tables.local_cos is not None:
+            cos, sin = tables.local_cos, tables.local_sin
+        assert cos is not None and sin is not None
+        return rotate(x, cos, sin)
 
     def run(self, core: Callable[..., Tensor], *inputs: Tensor | PositionTables) -> Tensor:
         """`core` of the inputs; under selective checkpointing only the inputs are saved."""
@@ -124,6 +130,8 @@ class LatentAttention(AttentionCore):
         assert mla is not None
         self.heads, self.nope, self.rope = model.heads, mla.qk_nope_head_dim, mla.qk_rope_head_dim
         self.rank, self.value_dim = mla.kv_lora_rank, mla.v_head_dim
+        if model.rope_scaling is not None and model.rope_scaling.latent_score_factor != 1.0:
+            self.score_scale = model.rope_scaling.latent_score_factor / math.sqrt(model.head_dim)
         self.query_down = self.query_norm = None
         if mla.q_lora_rank is not None:
             self.query_down = make_linear(training, model.hidden, mla.q_lora_rank)

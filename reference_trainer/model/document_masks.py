@@ -69,10 +69,10 @@ def visibility_rule(documents: Tensor, window: int | None) -> Any:
     return sees
 
 
-def flexible_attention(query: Tensor, key: Tensor, value: Tensor, blocks: Any) -> Tensor:
-    """FlexAttention of [B, a, T, d] queries and [B, k, T, d] keys and values."""
+def flexible_attention(query: Tensor, key: Tensor, value: Tensor, blocks: Any, scale: float | None) -> Tensor:
+    """FlexAttention of [B, a, T, d] queries and [B, k, T, d] keys and values; scale: of the scores, None: 1/sqrt(d)."""
     out: Tensor = _compiled("flex_attention")(
-        query, key, value, block_mask=blocks, enable_gqa=key.shape[1] != query.shape[1]
+        query, key, value, block_mask=blocks, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
     )
     return out
 

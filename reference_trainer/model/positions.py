@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from planner.config.model import TRAINED_SCALINGS, ModelConfig, RopeScalingConfig
-from planner.errors import ConfigError
+from planner.config.model import ModelConfig
+from reference_trainer.model.rotary import local_angles, rotary_angles
 
 
 class PositionTables(NamedTuple):
     """Tables of one length T; None if the model does not need them.
 
-    cos, sin: fp32 [T, 1, r/2] for r turned channels. full, windowed: what is added to the scores of blocks that see
+    cos, sin: fp32 [T, 1, r/2] for r turned channels; local_cos, local_sin: of blocks with a sliding window, where they
+    have a base of their own. full, windowed: what is added to the scores of blocks that see
     every earlier key, and of those with a window: [T, T], or with ALiBi [1, a, T, T], in the compute type;
     where attention is cut at the borders of documents, [B, 1 or a, T, T] of one micro-batch (`borders.py`).
     full_blocks, windowed_blocks: what FlexAttention has in their place.
@@ -27,6 +28,8 @@ class PositionTables(NamedTuple):
     windowed: Tensor | None = None
     full_block_mask: Any = None
     windowed_block_mask: Any = None
+    local_cos: Tensor | None = None
+    local_sin: Tensor | None = None
 
 
 def make_tables(
@@ -42,44 +45,8 @@ def make_tables(
         windowed = full
         if model.sliding_window < length:  # a wider one hides nothing
             windowed = score_mask(length, model.sliding_window, device, alibi).to(compute)
-    return PositionTables(cos, sin, full, windowed)
-
-
-def rotary_angles(model: ModelConfig, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin [T, 1, r/2] in fp32: 4 T r bytes in all (Su et al. 2021, arXiv 2104.09864)."""
-    half = model.rope_dim // 2
-    speed = model.rope_base ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
-    if model.rope_scaling is not None:
-        speed = scaled(speed, model.rope_scaling)
-    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None, None] * speed
-    return angle.cos(), angle.sin()
-
-
-def scaled(speed: Tensor, scaling: RopeScalingConfig) -> Tensor:
-    """Radians per token for a longer context, as transformers' modeling_rope_utils.py has them.
-
-    linear: all over the factor. llama3 (Llama 3.1): waves of more than original_context / low_freq_factor tokens over
-    the factor, those of less than original_context / high_freq_factor as they are, between them a mean of both.
-    Raises ConfigError for a kind that the trainer lacks.
-    """
-    refuse_scaling(scaling)
-    if scaling.kind == "linear":
-        return speed / scaling.factor
-    low, high, original = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_context
-    assert low is not None and high is not None and original is not None, "llama3 has all three: the config says so"
-    waves = original * speed / (2 * math.pi)  # in the original context
-    kept = ((waves - low) / (high - low)).clamp(0, 1)
-    return kept * speed + (1 - kept) * speed / scaling.factor
-
-
-def refuse_scaling(scaling: RopeScalingConfig | None) -> None:
-    """Raises ConfigError for a scaling of the rotary angles that the trainer lacks."""
-    if scaling is not None and scaling.kind not in TRAINED_SCALINGS:
-        raise ConfigError(
-            f'the reference trainer does not have rope_scaling.kind = "{scaling.kind}"',
-            why="the model would be trained with other rotary angles than the config names",
-            remedy="remove [model.rope_scaling], which trains at the original context, or use linear or llama3",
-        )
+    local_cos, local_sin = local_angles(model, length, device)
+    return PositionTables(cos, sin, full, windowed, local_cos=local_cos, local_sin=local_sin)
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -13,7 +13,7 @@ from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.model.document_masks import refuse_flex
-from reference_trainer.model.positions import refuse_scaling
+from reference_trainer.model.rotary import refuse_scaling
 from reference_trainer.optim.optimizers import optimizers_for
 
 # tf32 is not a dtype: operands are fp32, and tensor cores read 10 bits of the mantissa

@@ -97,7 +97,8 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
     config.only("is_encoder_decoder", False, (False,))
     try:
         fields = FAMILIES[kind](config)
-        fields |= constants(config, rotary=fields["position"] == "rotary")
+        windowed = fields.get("sliding_window") is not None
+        fields |= constants(config, rotary=fields["position"] == "rotary", windowed=windowed)
         refuse_other_class(config, kind, known, fields["tied_embeddings"])
         refuse_other_tensors(config, kind, known)
         alone = ", the text model alone" if outer is not values else ""

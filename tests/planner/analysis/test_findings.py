@@ -13,7 +13,7 @@ import pytest
 import planner.analysis as analysis
 from planner.analysis.findings import findings
 from planner.analysis.stored_weights import weights_findings
-from planner.config.model import RopeScalingConfig
+from planner.config.rope import RopeScalingConfig
 from planner.config.run import RunConfig
 from planner.finding import Finding
 from planner.inputs.draft import draft
@@ -74,7 +74,7 @@ IN_FILE: dict[str, tuple[str, Any, Any]] = {
     "beta2": ("optimizer.beta2", 0.999, 0.99),
     "rope_scaling_not_trained": (
         "model.rope_scaling",
-        RopeScalingConfig(kind="yarn", factor=4.0),
+        RopeScalingConfig(kind="longrope", factor=4.0),
         RopeScalingConfig(kind="linear", factor=4.0),
     ),
 }

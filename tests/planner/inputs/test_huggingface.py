@@ -187,8 +187,8 @@ def test_epsilon_and_rotary_base_are_those_of_the_file(name: str) -> None:
         places = [rope.get("full_attention", rope), config]
         stated = (p[key] for p in places for key in ("rope_theta", "rotary_emb_base") if p.get(key) is not None)
         assert model.rope_base == next(stated, 1e4)
-        kind = "by-layer" if config["model_type"] == "gemma3_text" else places[0].get("rope_type", "default")
-        assert (model.rope_scaling.kind if model.rope_scaling else "default") == kind
+        assert (model.rope_scaling.kind if model.rope_scaling else "default") == places[0].get("rope_type", "default")
+        assert model.local_rope_base == (1e4 if config["model_type"] == "gemma3_text" else None)
 
 
 @pytest.mark.parametrize("kind", sorted(set(FAMILIES) - set(REMOTE_FAMILIES)))
@@ -228,20 +228,28 @@ def test_scaling_of_rotary_angles(key: str) -> None:
     context = LLAMA["max_position_embeddings"]
     assert scaling(LLAMA_31) == {
         "kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 16,
+        "untruncated": False,
     }  # fmt: skip
     linear = scaling({"type": "linear", "factor": 2})
-    assert linear == {"kind": "linear", "factor": 2.0}
+    assert linear == {"kind": "linear", "factor": 2.0, "untruncated": False}
     yarn = scaling({"type": "yarn", "factor": 40, "original_max_position_embeddings": 8, "mscale": 0.7})
-    assert yarn == {"kind": "yarn", "factor": 40.0, "original_context": 8}
-    short = scaling({"type": "su", "short_factor": [1.0], "original_max_position_embeddings": context // 4})
-    assert short == {"kind": "longrope", "factor": 4.0, "original_context": context // 4}
+    assert yarn == {"kind": "yarn", "factor": 40.0, "original_context": 8, "mscale": 0.7, "untruncated": False}
+    factors = {"short_factor": [1, 1.5, 2, 3], "long_factor": [1, 2, 4, 8.0]}
+    short = scaling({"type": "su", "original_max_position_embeddings": context // 4} | factors)
+    assert short == {
+        "kind": "longrope", "factor": 4.0, "original_context": context // 4, "untruncated": False,
+        "short_factor": (1.0, 1.5, 2.0, 3.0), "long_factor": (1.0, 2.0, 4.0, 8.0),
+    }  # fmt: skip
     two = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}, "sliding_attention": {"rope_theta": 1e4}}
     apart = model_of_hf_values(LLAMA | {"rope_parameters": two}, HERE)
     assert (apart.rope_base, apart.rope_scaling and apart.rope_scaling.kind) == (1e6, "by-layer")
     for wrong in (
         {"type": "mrope"}, {"type": ["linear"]}, LLAMA_31 | {"low_freq_factor": None},
         LLAMA_31 | {"high_freq_factor": 1.0}, {"type": "linear", "factor": 0.5}, {"type": "linear", "factor": True},
-        {"type": "by-layer", "factor": 1.0}, {"type": "yarn", "factor": "4"},
+        {"type": "by-layer", "factor": 1.0}, {"type": "yarn", "factor": "4"}, {"type": "longrope"} | factors | {
+            "long_factor": [1.0]}, {"type": "su", "short_factor": [1.0, 1.0, 1.0, 1.0]}, {"type": "yarn", "factor": 4,
+            "truncate": 0}, {"type": "longrope"} | factors | {"short_factor": [0, 1, 1, 1]}, {"type": "yarn",
+            "factor": 4.0, "beta_fast": 0.5}, {"type": "yarn", "factor": 2, "attention_factor": "1"},
     ):  # fmt: skip
         with pytest.raises(InputError):
             scaling(wrong)

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from planner.analysis.stored_weights import stored_of
-from planner.config.model import ModelConfig, RopeScalingConfig
+from planner.config.model import ModelConfig
+from planner.config.rope import RopeScalingConfig
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
 from planner.exports.huggingface import TARGETS, hf_type
@@ -34,6 +35,17 @@ NEOX: dict[str, Any] = {"position": "rotary", "rotary_dim": 4, "residual": "para
 LLAMA_3: dict[str, Any] = {
     "kind": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 24,
 }  # fmt: skip
+YARN: dict[str, Any] = {
+    "kind": "yarn", "factor": 4.0, "original_context": 24, "beta_fast": 3.0, "beta_slow": 0.5,
+}  # fmt: skip
+YARN_EXACT = YARN | {"untruncated": True, "mscale": 0.7, "mscale_all_dim": 0.2}
+LONGROPE: dict[str, Any] = {
+    "kind": "longrope", "factor": 4.0, "original_context": 19,
+    "short_factor": (1.0, 1.1, 1.3, 2.0, 2.5, 3.0, 4.0, 5.0), "long_factor": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0),
+}  # fmt: skip
+DYNAMIC = LLAMA | {"sliding_window": 9, "context": 16, "rope_scaling": {"kind": "dynamic", "factor": 4.0}}
+OLMO = LLAMA | {"norm_placement": "post", "qk_norm": "full"}
+TWO_BASES = OLMO | {"rope_base": 500.0, "local_rope_base": 10.0, "sliding_window": 15, "full_attention_every": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "gpt2 untied, relu": ("gpt2", {"tied_embeddings": False, "mlp": "relu", "ffn": 48}),
@@ -59,6 +71,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2.5": ("qwen2", LLAMA | {"biases": "qkv", "rope_base": 1e6, "norm_eps": 1e-3}),
     "qwen3, own constants": ("qwen3", LLAMA | {"qk_norm": "head", "rope_base": 1e6, "norm_eps": 1e-2}),
     "mistral, scaled": ("mistral", LLAMA | {"sliding_window": 9, "rope_base": 50.0, "rope_scaling": LLAMA_3}),
+    "yarn": ("llama", LLAMA | {"context": 96, "rope_scaling": YARN}),
+    "yarn, by exact channels": ("qwen3", LLAMA | {"qk_norm": "head", "head_dim": 24, "rope_scaling": YARN_EXACT}),
+    "yarn, neox": ("gpt_neox", NEOX | {"rope_scaling": {"kind": "yarn", "factor": 4.0, "original_context": 8}}),
+    "dynamic, within its context": ("llama", LLAMA | {"rope_scaling": {"kind": "dynamic", "factor": 4.0}}),
+    "dynamic, beyond its context": ("mistral", DYNAMIC),
+    "longrope, short": ("llama", LLAMA | {"rope_scaling": LONGROPE | {"original_context": 20}}),
+    "longrope, long": ("qwen2", LLAMA | {"biases": "qkv", "rope_scaling": LONGROPE}),
+    "longrope, its own factor": ("llama", LLAMA | {"rope_scaling": LONGROPE | {"attention_factor": 1.7}}),
+    "olmo2": ("olmo2", OLMO),
+    "olmo3": ("olmo3", OLMO | {"sliding_window": 5, "full_attention_every": 2}),
+    "olmo3, two bases": ("olmo3", TWO_BASES),
+    "olmo3, scaled where all keys are seen": ("olmo3", TWO_BASES | {"rope_scaling": YARN}),
     "padded vocabulary": ("llama", LLAMA | {"vocab": 256, "tokenizer_vocab": 250}),
 }
 
@@ -115,7 +139,12 @@ def test_transformers_computes_the_same_logits(tiny: MakeConfig, tmp_path: Path,
         ours, other = model.eval().logits(ids), theirs.eval()(ids).logits
     assert other.dtype == torch.float32 and ours.std() > 0.3
     torch.testing.assert_close(other, ours, rtol=1e-5, atol=1e-5 * float(ours.abs().max()))
-    for option in ("rope_base", "norm_eps", "rope_scaling"):  # what differs from the default is seen in the logits
+    for option in (
+        "rope_base",
+        "norm_eps",
+        "rope_scaling",
+        "local_rope_base",
+    ):  # what differs from the default is seen in the logits
         field = ModelConfig.model_fields[option]
         if getattr(config.model, option) != field.default:
             usual = config.model_copy(update={"model": config.model.model_copy(update={option: field.default})})
@@ -139,7 +168,7 @@ def test_transformers_computes_the_same_logits(tiny: MakeConfig, tmp_path: Path,
         (LLAMA | {"norm_placement": "both"}, "model.norm_placement = both"),
         (LLAMA | {"sliding_window": 5, "full_attention_every": 2}, "model.full_attention_every = 2"),
         ({"head_dim": 24}, "model.head_dim = 24"),
-        (LLAMA | {"rope_scaling": {"kind": "yarn", "factor": 4.0}}, "model.rope_scaling.kind = yarn"),
+        (LLAMA | {"rope_scaling": {"kind": "longrope", "factor": 4.0}}, "model.rope_scaling.kind = longrope"),
         ({"kv_heads": 1}, "model.kv_heads = 1"),
         ({"embedding_norm": True}, "model.embedding_norm = True"),
         ({"norm_parameters": "gain"}, "model.norm_parameters = gain"),

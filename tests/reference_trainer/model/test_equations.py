@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from planner.config.model import ModelConfig, RopeScalingConfig
+from planner.config.model import ModelConfig
+from planner.config.rope import RopeScalingConfig
 from planner.errors import ConfigError
 from reference_trainer.model.attention import Attention, LatentAttention
 from reference_trainer.model.gpt import TransformerBlock
 from reference_trainer.model.layers import Dropout, make_norm
 from reference_trainer.model.mlp import ACTIVATIONS, MoE
-from reference_trainer.model.positions import PositionTables, alibi_slopes, make_tables, rotary_angles
+from reference_trainer.model.positions import PositionTables, alibi_slopes, make_tables
+from reference_trainer.model.rotary import rotary_angles
 from tests.reference_trainer.model.test_gpt import LLAMA, MLA, MOE, ROTARY, batch, built, gradients, sections
 
 LENGTH = 12
@@ -135,8 +137,8 @@ def test_scaled_angles() -> None:
         cos, sin = rotary_angles(model.model_copy(update={"rope_scaling": scaling}), 100, torch.device("cpu"))
         angle = torch.arange(100)[:, None] * 2 * math.pi / expected
         assert torch.allclose(cos[:, 0], angle.cos(), atol=1e-4) and torch.allclose(sin[:, 0], angle.sin(), atol=1e-4)
-    other = model.model_copy(update={"rope_scaling": RopeScalingConfig(kind="yarn", factor=4.0)})
-    with pytest.raises(ConfigError, match="yarn"):
+    other = model.model_copy(update={"rope_scaling": RopeScalingConfig(kind="by-layer", factor=4.0)})
+    with pytest.raises(ConfigError, match="by-layer"):
         rotary_angles(other, 100, torch.device("cpu"))
 
 

@@ -12,7 +12,8 @@ from torch.autograd import gradcheck
 from reference_trainer.model.attention import Attention, LatentAttention
 from reference_trainer.model.gpt import TransformerBlock
 from reference_trainer.model.layers import rotate
-from reference_trainer.model.positions import PositionTables, make_tables, rotary_angles
+from reference_trainer.model.positions import PositionTables, make_tables
+from reference_trainer.model.rotary import rotary_angles
 from tests.reference_trainer.model.test_equations import (
     ATTENTION,
     LENGTH,

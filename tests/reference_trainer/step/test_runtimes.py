@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from planner.config.model import MoeConfig, RopeScalingConfig
+from planner.config.model import MoeConfig
+from planner.config.rope import RopeScalingConfig
 from planner.errors import ConfigError, PlanError
 from reference_trainer.step import precision
 from reference_trainer.step.precision import refuse_unrunnable
@@ -22,10 +23,11 @@ def test_fused_kernels_are_refused_by_name(tiny: MakeConfig) -> None:
 
 
 def test_rotary_angles_that_the_trainer_lacks_are_refused_by_name(tiny: MakeConfig) -> None:
-    linear, yarn = (RopeScalingConfig(kind=kind, factor=4.0) for kind in ("linear", "yarn"))
-    refuse_unrunnable(tiny(position="rotary", rope_scaling=linear), CPU)
-    with pytest.raises(ConfigError, match=r'rope_scaling\.kind = "yarn"'):
-        refuse_unrunnable(tiny(position="rotary", rope_scaling=yarn), CPU)
+    yarn, longrope, layers = (RopeScalingConfig(kind=kind, factor=4.0) for kind in ("yarn", "longrope", "by-layer"))
+    refuse_unrunnable(tiny(position="rotary", rope_scaling=yarn), CPU)
+    for lacking, named in ((longrope, "without their short_factor and long_factor"), (layers, "by-layer rotary")):
+        with pytest.raises(ConfigError, match=named):  # as files of the first versions have them
+            refuse_unrunnable(tiny(position="rotary", rope_scaling=lacking), CPU)
 
 
 def test_compiled_experts_are_refused_by_name(tiny: MakeConfig) -> None:

@@ -45,12 +45,13 @@ def listen(words: Sequence[str], request: ServeRequest, log: Callable[[str], Non
     query = "" if guard.token is None else f"?token={guard.token}"
     app = PlannerServer(words, guard, request.sessions).application()
 
-    async def announce(_: web.Application) -> None:
+    def announce(_: object) -> None:  # aiohttp's own text names no token; it is called when the port is open
         log(f"gptplan is at http://{f'[{host}]' if ':' in host else host}:{port}/{query} until Ctrl-C")
 
-    app.on_startup.append(announce)
     try:
-        web.run_app(app, host=host, port=port, print=None, access_log=None, handle_signals=True, shutdown_timeout=10)
+        web.run_app(
+            app, host=host, port=port, print=announce, access_log=None, handle_signals=True, shutdown_timeout=10
+        )
     except OSError as error:  # taken between the check and now
         raise _cannot_listen(host, port, error) from None
 

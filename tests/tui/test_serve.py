@@ -16,7 +16,7 @@ from planner.errors import FileError, InputError
 from planner.inputs.flags import Flags
 from tests.processes import child
 from tui.files import file_named
-from tui.serve import is_loopback
+from tui.serve import ServeRequest, is_loopback, listen
 from tui.session import flags_result
 
 COMMAND = [sys.executable, "-m", "gptplan", "tui", "--serve"]
@@ -65,6 +65,23 @@ def test_a_page_a_screen_and_its_keys(tmp_path):
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert process.stdout.read() == "" and "Traceback" not in process.stderr.read()
+
+
+def test_the_address_is_printed_when_the_port_is_open():
+    web = pytest.importorskip("aiohttp.web")
+    pytest.importorskip("textual_serve")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    said = []
+
+    def visit(line: str) -> None:
+        said.append(line)
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        raise web.GracefulExit
+
+    listen(["true"], ServeRequest("127.0.0.1", port, sessions=1, token=True), visit)
+    assert len(said) == 1 and f"http://127.0.0.1:{port}/?token=" in said[0]
 
 
 def test_addresses_that_others_reach():

@@ -21,6 +21,7 @@ PRESETS = Path(__file__).resolve().parent.parent / "presets"
 # Of the driver's total, at most this fraction is not CUDA's: 2.4 % on an A4000 is the most of the 14 cards with
 # `cuda_bytes`, 0 the least (V100).
 KEPT_BACK = 0.025
+UNLISTED_GPU = "unlisted-gpu"  # the id of every card that no preset describes: it trains, nothing of it is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +176,18 @@ def gpu_ids() -> list[str]:
 
 @cache
 def gpu(id: str) -> Gpu:
-    """The GPU of that id, e.g. "a100-80gb" (the SXM card; others say "pcie"). Raises UnknownNameError."""
+    """The GPU of that id, e.g. "a100-80gb" (the SXM card; others say "pcie"); without numbers for `UNLISTED_GPU`.
+
+    Raises UnknownNameError.
+    """
+    if id == UNLISTED_GPU:
+        nothing: dict[str, Any] = {"marketing_memory_bytes": 0, "year": 0, "vendor": "", "provenance": "", "as_of": ""}
+        return Gpu(id=id, name="a GPU without a preset", driver_names=(), source="no preset describes it", **nothing)
     return _gpu(_table("GPU", "gpus", id))
 
 
 def gpu_by_driver_name(text: str) -> Gpu | None:
-    """The GPU whose driver prints `text` (as nvidia-smi and torch.cuda.get_device_name do), or None; no near match."""
+    """The GPU whose driver prints `text` (nvidia-smi, torch.cuda.get_device_name), or None; no near match."""
     wanted = text.strip()
     for id in gpu_ids() if wanted else []:
         content = _text("gpus", id)
@@ -227,6 +234,8 @@ def price(gpu_id: str) -> Price | None:
     A list is trusted when its `confidence` is "read"; secondary pages that contradict one another are "low" and never
     used. Raises UnknownNameError for a GPU that is not in the presets.
     """
+    if gpu_id == UNLISTED_GPU:
+        return None
     if gpu_id not in gpu_ids():
         raise UnknownNameError("GPU", gpu_id, gpu_ids())
     for list_id in _price_lists_newest_first():

@@ -13,6 +13,7 @@ from planner.counts.untrained import untrained_parts
 from planner.finding import Finding
 from planner.memory.coverage import not_covered
 from planner.plan import Plan
+from planner.presets import UNLISTED_GPU
 from planner.rules import rules
 from planner.units import format_bytes, format_count, format_fraction, told_apart
 
@@ -120,6 +121,14 @@ def _speed(plan: Plan) -> Iterator[Finding]:
             )
             return
         kind = plan.config.training.recipe
+        if hardware.gpu == UNLISTED_GPU:
+            yield Finding(
+                "warning",
+                "unlisted_gpu",
+                "no preset describes this GPU: its memory, and whether the plan fits, are unknown, and so is its speed",
+                "add presets/gpus/<id>.toml with its driver name and published specs; gptplan calibrate measures speed",
+            )
+            return
         yield Finding(
             "warning",
             "unknown_speed",

@@ -34,6 +34,7 @@ def machine_gpu() -> str | None:
         raise InputError(
             f"this machine's GPU {names[0]!r} is in no preset",
             why="its peak, bandwidth and memory are unknown, and no other card's are put in their place",
-            remedy=f"name the card to plan for: --gpu {' | '.join(presets.gpu_ids()[:6])} | …",
+            remedy=f"name the card to plan for: --gpu {' | '.join(presets.gpu_ids()[:6])} | …; "
+            f"--gpu {presets.UNLISTED_GPU} plans for this one, its speed and memory unknown",
         )
     return found.id

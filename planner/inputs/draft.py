@@ -159,8 +159,8 @@ def _hardware(
 ) -> HardwareConfig:
     old = base.hardware if base else None
     gpu = flags.gpu
-    if gpu is not None and gpu != CPU and gpu not in presets.gpu_ids():
-        raise UnknownNameError("GPU", gpu, [*presets.gpu_ids(), CPU]).with_note("--gpu, in run.toml: hardware.gpu")
+    if gpu not in (None, CPU, presets.UNLISTED_GPU, *presets.gpu_ids()):
+        raise UnknownNameError("GPU", str(gpu), [*presets.gpu_ids(), CPU]).with_note("--gpu, in run.toml: hardware.gpu")
     if gpu is None and old is None:
         gpu = machine_gpu or DEFAULT_GPU
         rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"

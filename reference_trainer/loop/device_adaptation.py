@@ -53,15 +53,16 @@ def _on_cpu(config: RunConfig, named: JsonProfile | None, log: Log) -> RunConfig
 
 
 def _on_gpu(config: RunConfig, device: torch.device, named: JsonProfile | None, log: Log) -> RunConfig:
-    """The config with the preset of this GPU, and a profile of it if `gptplan calibrate --device cuda` made one."""
-    found = presets.gpu_by_driver_name(torch.cuda.get_device_name(device))
+    """The config with the preset of this GPU, and a profile of it if `gptplan calibrate --device cuda` made one.
+
+    A GPU without a preset trains all the same: nothing is predicted of its memory's size and of its speed.
+    """
+    name = torch.cuda.get_device_name(device)
+    found = presets.gpu_by_driver_name(name)
+    hardware = config.hardware.model_copy(update={"gpu": presets.UNLISTED_GPU if found is None else found.id})
     if found is None:
-        raise PlanError(
-            f"there is no preset for this machine's GPU, {torch.cuda.get_device_name(device)!r}",
-            why="predictions would use the numbers of another GPU",
-            remedy="run with --device cpu, or add presets/gpus/<id>.toml with its driver name and published specs",
-        )
-    hardware = config.hardware.model_copy(update={"gpu": found.id})
+        log(f"no preset describes this machine's GPU {name!r}: it trains, its speed and memory are unknown")
+        config = _with_assumption(config, "gpu", presets.UNLISTED_GPU, f"no preset describes {name!r}")
     # without a profile the published specs are used
     profile = named or _current(config.profile, device) or _current(cached_profile(device.type, log), device)
     here = config.model_copy(update={"hardware": hardware, "profile": None})
@@ -92,11 +93,12 @@ def _with_profile(config: RunConfig, profile: JsonProfile) -> RunConfig:
 
 
 def _with_recipe(config: RunConfig, recipe: str, why: str) -> RunConfig:
-    assumptions = [a for a in config.provenance.assumptions if a.key != "recipe"]
-    assumptions.append(Assumption(key="recipe", value=recipe, source=why))
-    return config.model_copy(
-        update={
-            "training": config.training.model_copy(update={"recipe": recipe}),
-            "provenance": config.provenance.model_copy(update={"assumptions": tuple(assumptions)}),
-        }
-    )
+    training = config.training.model_copy(update={"recipe": recipe})
+    return _with_assumption(config.model_copy(update={"training": training}), "recipe", recipe, why)
+
+
+def _with_assumption(config: RunConfig, key: str, value: str, why: str) -> RunConfig:
+    """The config with this assumption in place of an older one of the same key."""
+    kept = [a for a in config.provenance.assumptions if a.key != key]
+    assumptions = (*kept, Assumption(key=key, value=value, source=why))
+    return config.model_copy(update={"provenance": config.provenance.model_copy(update={"assumptions": assumptions})})

@@ -38,6 +38,7 @@ RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("selective_saves_little", "note", {"activation_checkpointing": "selective"}, {"activation_checkpointing": "full"}),
     ("no_profile", "warning", {"gpu": "cpu"}, {"gpu": "cpu", "tflops": "0.1"}),
     ("unpriced_parts", "warning", {"gpu": "cpu", "loss_kind": "chunked"}, {"gpu": "cpu"}),
+    ("unlisted_gpu", "warning", {"gpu": "unlisted-gpu"}, {"gpu": "unlisted-gpu", "tflops": "50"}),
     ("unknown_speed", "warning", {"gpu": "v100-32gb", "precision": "bf16"}, {"gpu": "v100-32gb", "tflops": "50"}),
     ("rate_of_adamw", "warning", {"optimizer": "lion"}, {"optimizer": "lion", "peak_lr": "1e-4"}),
     ("no_clipping", "warning", {}, {}),

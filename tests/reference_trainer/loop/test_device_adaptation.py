@@ -14,12 +14,15 @@ from planner.errors import PlanError
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.inputs.profile_cache import load_profile
+from planner.inputs.run_toml import load_config, write_config
 from planner.plan import estimate
+from planner.presets import UNLISTED_GPU
 from reference_trainer.device import device as devices
 from reference_trainer.device.device import has_bf16
 from reference_trainer.loop import device_adaptation
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from tests.machine_profile import quiet
+from tests.reference_trainer.fake_cuda import FakeCuda
 
 CPU = torch.device("cpu")
 BUSY = None  # what a machine that stays busy gives
@@ -130,3 +133,23 @@ def test_bf16_is_what_pytorch_reports_of_the_processor(
 ) -> None:
     monkeypatch.setattr(devices.torch.cpu, "get_capabilities", lambda: found, raising=False)
     assert has_bf16(CPU) is has
+
+
+@pytest.mark.parametrize(("driver_name", "gpu"), [("NVIDIA H200", "h200"), ("Example Nonesuch 9000", UNLISTED_GPU)])
+def test_a_gpu_without_a_preset_trains_and_nothing_of_another_is_predicted_for_it(
+    fake_cuda: FakeCuda, driver_name: str, gpu: str, tmp_path: Path
+) -> None:
+    fake_cuda.name, said = driver_name, list[str]()
+    config = adapt_to_device(drafted(gpu="a100-80gb"), torch.device("cuda", 1), said.append)
+    assert config.hardware.gpu == gpu
+    assert any(driver_name in line and "its speed and memory are unknown" in line for line in said) is (gpu != "h200")
+    plan = estimate(config, replay=True)
+    known = (plan.memory.usable_bytes, plan.throughput.step_seconds.value, plan.cost.usd_per_gpu_hour)
+    assert all(value is None for value in known) is (gpu == UNLISTED_GPU), known
+    assert (plan.memory.fits is None) is (gpu == UNLISTED_GPU)
+    on_another = estimate(drafted(gpu="a100-80gb"), replay=True).memory
+    assert plan.memory.peak_requested_bytes == on_another.peak_requested_bytes, "tensors are those of any card"
+    write_config(tmp_path / "run.toml", config)
+    assert load_config(tmp_path / "run.toml").hardware.gpu == gpu
+    if gpu == UNLISTED_GPU:
+        assert driver_name in next(a.source for a in config.provenance.assumptions if a.key == "gpu")

@@ -98,7 +98,8 @@ class ModelPreset:
     """A published model. `published_parameters`: parameters, input embedding included and tied weights once.
 
     `parameters_check`: "published" where the source prints that count, "computed" where it prints a rounded label, or a
-    count of something else (the notes say of what), and this is the shape counted out.
+    count of something else (the notes say of what), and this is the shape counted out. `unconfirmed`: keys of the shape
+    whose value no source states; a plan says so.
     """
 
     id: str
@@ -112,6 +113,7 @@ class ModelPreset:
     source_hparams: str = ""
     provenance: str
     as_of: str
+    unconfirmed: tuple[str, ...] = ()
     notes: str = ""
 
 
@@ -206,7 +208,8 @@ def model_ids() -> list[str]:
 def model(id: str) -> ModelPreset:
     """The published model of that id, e.g. "gpt2" or "llama-2-7b". Raises UnknownNameError."""
     table = _table("model", "models", id)
-    return ModelPreset(shape=table.pop("shape"), pretraining=Pretraining(**table.pop("pretraining", {})), **table)
+    parts = {"shape": table.pop("shape"), "pretraining": Pretraining(**table.pop("pretraining", {}))}
+    return ModelPreset(**parts, unconfirmed=tuple(table.pop("unconfirmed", ())), **table)
 
 
 @cache

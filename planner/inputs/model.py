@@ -43,7 +43,7 @@ def model_of(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assump
     if wanted is not None:
         return model_for_parameters(wanted, numbers, flags, seq, assumptions)
     if flags.model is not None:
-        values = _from_preset(flags.model)
+        values = _from_preset(flags.model, assumptions)
     elif flags.hf_config is not None:
         from planner.inputs.huggingface import hf_model  # all model types, needed here only
 
@@ -105,8 +105,10 @@ def _whole(values: dict[str, Any]) -> ModelConfig:
         raise InputError(*explain_validation(error, "model")) from None
 
 
-def _from_preset(name: str) -> dict[str, Any]:
+def _from_preset(name: str, assumptions: Assumptions) -> dict[str, Any]:
     found = presets.model(name)
+    for key in found.unconfirmed:
+        assumptions.add(key, found.shape[key], f"of the preset {found.id}, and not confirmed: no source states it")
     return {"name": found.id, "source": found.source, **found.shape}
 
 

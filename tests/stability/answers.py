@@ -48,8 +48,9 @@ def answer(name: str, words: list[str]) -> Any | None:
 def digest(value: Any | None) -> list[Any]:
     """[hash of keys, whole numbers and single words; sum of the logarithms of all real numbers].
 
-    A null is left out with its key, so that a new option that nobody chose moves nothing. Sentences are left out: they may be said better. The sum moves by 1e-9 when one number moves by a part in 10^9,
-    while the last bit of a number, which differs between mathematics libraries, moves it by 1e-16.
+    A null is left out with its key, so that a new option that nobody chose moves nothing. Sentences are left out: they
+    may be said better. The sum moves by 1e-9 when one number moves by a part in 10^9, while the last bit of a number,
+    which differs between mathematics libraries, moves it by 1e-16.
     """
     exact, real = hashlib.sha256(), []
     for path, leaf in _leaves(value, ""):

@@ -15,7 +15,7 @@ TRAINED_SCALINGS = ("linear", "llama3", "dynamic", "yarn", "longrope")  # kinds 
 Factors = Annotated[tuple[Positive, ...], Field(min_length=1, strict=False)]
 KEYS_OF_KIND: dict[str, tuple[str, ...]] = {  # keys that only some kinds have
     "low_freq_factor": ("llama3",), "high_freq_factor": ("llama3",),
-    "beta_fast": ("yarn",), "beta_slow": ("yarn",), "untruncated": ("yarn",), "mscale": ("yarn",),
+    "beta_fast": ("yarn",), "beta_slow": ("yarn",), "truncate": ("yarn",), "mscale": ("yarn",),
     "mscale_all_dim": ("yarn",), "attention_factor": ("yarn", "longrope"),
     "short_factor": ("longrope",), "long_factor": ("longrope",),
 }  # fmt: skip
@@ -42,7 +42,9 @@ class RopeScalingConfig(Section):
     beta_slow: Positive | None = Field(
         default=None, description="yarn: angles that turn less often in it are divided by factor; absent: 1"
     )
-    untruncated: bool = Field(default=False, description="yarn: between both by exact channels, not by whole ones")
+    truncate: bool | None = Field(
+        default=None, description="yarn: the channels between both begin and end at whole pairs; absent: true"
+    )
     mscale: Positive | None = Field(default=None, description="yarn: of cos and sin, with mscale_all_dim (DeepSeek)")
     mscale_all_dim: Positive | None = Field(
         default=None, description="yarn: mscale is divided by it; latent attention has it in its scores"
@@ -58,7 +60,7 @@ class RopeScalingConfig(Section):
     @model_validator(mode="after")
     def _is_whole(self) -> RopeScalingConfig:
         for key, kinds in KEYS_OF_KIND.items():
-            if getattr(self, key) not in (None, False) and self.kind not in kinds:
+            if getattr(self, key) is not None and self.kind not in kinds:
                 raise ValueError(f'{key} belongs to kind = "{kinds[0]}", not "{self.kind}"')
         low, high = self.low_freq_factor, self.high_freq_factor
         if self.kind == "llama3":

@@ -72,10 +72,8 @@ def _scaling(m: ModelConfig) -> dict[str, Any]:
     found: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
     for key in KEYS_OF_KIND:
         value = getattr(scaling, key)
-        if value is not None and key != "untruncated":
+        if value is not None:
             found[key] = list(value) if isinstance(value, tuple) else value
-    if scaling.untruncated:
-        found["truncate"] = False
     if scaling.kind in ("llama3", "yarn", "longrope"):
         found["original_max_position_embeddings"] = scaling.original_context or m.context
     return found

@@ -82,7 +82,7 @@ def yarn_ramp(scaling: RopeScalingConfig, original: int, base: float, speed: Ten
     """How much of each pair of channels is slowed down, 0 to 1: YaRN (Peng et al. 2023, arXiv 2309.00071, section 3.2).
 
     0 up to the pair that turns beta_fast times in the original context, 1 from the one that turns beta_slow times on,
-    linear between them. Both pairs are rounded outwards unless `untruncated`.
+    linear between them. Both pairs are rounded outwards unless `truncate` is false.
     """
     rope_dim = 2 * speed.numel()
 
@@ -91,7 +91,7 @@ def yarn_ramp(scaling: RopeScalingConfig, original: int, base: float, speed: Ten
         return rope_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
 
     first, last = pair(scaling.beta_fast or BETA_FAST), pair(scaling.beta_slow or BETA_SLOW)
-    if not scaling.untruncated:
+    if scaling.truncate is not False:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, rope_dim - 1)
     last += 0.001 if first == last else 0.0  # as there: no division by zero

@@ -128,7 +128,8 @@ def _scaling(c: HfConfig, rope: dict[str, Any], kind: str) -> dict[str, Any]:
         found |= {
             name: _number(c, name, rope[name], least=0.0) for name in _YARN_NUMBERS if rope.get(name) not in (None, 0)
         }
-        found["untruncated"] = not c.changed(truncate=rope.get("truncate")).flag("truncate", True)
+        if rope.get("truncate") is not None:
+            found["truncate"] = c.changed(truncate=rope["truncate"]).flag("truncate", True)
     if kind == "longrope":
         found |= {name: _factors(c, name, rope[name]) for name in _LONGROPE_FACTORS if rope.get(name) is not None}
     return found

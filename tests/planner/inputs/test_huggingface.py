@@ -228,16 +228,15 @@ def test_scaling_of_rotary_angles(key: str) -> None:
     context = LLAMA["max_position_embeddings"]
     assert scaling(LLAMA_31) == {
         "kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 16,
-        "untruncated": False,
     }  # fmt: skip
     linear = scaling({"type": "linear", "factor": 2})
-    assert linear == {"kind": "linear", "factor": 2.0, "untruncated": False}
+    assert linear == {"kind": "linear", "factor": 2.0}
     yarn = scaling({"type": "yarn", "factor": 40, "original_max_position_embeddings": 8, "mscale": 0.7})
-    assert yarn == {"kind": "yarn", "factor": 40.0, "original_context": 8, "mscale": 0.7, "untruncated": False}
+    assert yarn == {"kind": "yarn", "factor": 40.0, "original_context": 8, "mscale": 0.7}
     factors = {"short_factor": [1, 1.5, 2, 3], "long_factor": [1, 2, 4, 8.0]}
     short = scaling({"type": "su", "original_max_position_embeddings": context // 4} | factors)
     assert short == {
-        "kind": "longrope", "factor": 4.0, "original_context": context // 4, "untruncated": False,
+        "kind": "longrope", "factor": 4.0, "original_context": context // 4,
         "short_factor": (1.0, 1.5, 2.0, 3.0), "long_factor": (1.0, 2.0, 4.0, 8.0),
     }  # fmt: skip
     two = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}, "sliding_attention": {"rope_theta": 1e4}}

@@ -38,7 +38,7 @@ LLAMA_3: dict[str, Any] = {
 YARN: dict[str, Any] = {
     "kind": "yarn", "factor": 4.0, "original_context": 24, "beta_fast": 3.0, "beta_slow": 0.5,
 }  # fmt: skip
-YARN_EXACT = YARN | {"untruncated": True, "mscale": 0.7, "mscale_all_dim": 0.2}
+YARN_EXACT = YARN | {"truncate": False, "mscale": 0.7, "mscale_all_dim": 0.2}
 LONGROPE: dict[str, Any] = {
     "kind": "longrope", "factor": 4.0, "original_context": 19,
     "short_factor": (1.0, 1.1, 1.3, 2.0, 2.5, 3.0, 4.0, 5.0), "long_factor": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0),

@@ -13,6 +13,7 @@ from planner.inputs.flags import Flags
 from planner.inputs.run_toml import write_config
 from planner.log import Log
 from planner.plan import estimate
+from planner.presets import UNLISTED_GPU
 from reference_trainer.device.device import pick_device
 from reference_trainer.execute import Outcome, execute
 from reference_trainer.loop.device_adaptation import adapt_to_device
@@ -70,7 +71,7 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
         steps=str(steps),
         # small models and few tokens allow a higher lr than the smallest row of the default table
         peak_lr="1e-3",
-        gpu=CPU if device.type == "cpu" else None,
+        gpu=CPU if device.type == "cpu" else UNLISTED_GPU,  # `adapt_to_device` names the card
     )
     return draft(flags, as_of=date.today().isoformat(), version=version)
 

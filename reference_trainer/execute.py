@@ -36,8 +36,7 @@ from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import last_step_of
 from reference_trainer.measure.measure import model_flops_per_step
-from reference_trainer.measure.probe import Probe, probe
-from reference_trainer.measure.replay import Track
+from reference_trainer.measure.probe import NOTHING_PROBED, Probe, probe_if_possible
 from reference_trainer.metrics.records import RunResult, finite_or_none
 from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import check_trackers
@@ -109,7 +108,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
             _write_post_mortem(directory, log)
             raise
         if result.stopped is not None:
-            measured = _measurement(config, result, Probe(Track(), {}))
+            measured = _measurement(config, result, NOTHING_PROBED)
             _write_report(directory, compare(plan, measured), measured, plan, _losses(result))
             _write_post_mortem(directory, log)
             raise result.stopped
@@ -119,7 +118,8 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         if not result.step_seconds and exists(directory / COMPARISON):
             return Outcome(0, load_comparison(directory))  # the run was finished earlier: return its comparison
         # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
-        probed = Probe(Track(), {}) if config.training.runtime == "compiled" else probe(config, data, device, log)
+        compiled = config.training.runtime == "compiled"
+        probed = NOTHING_PROBED if compiled else probe_if_possible(config, data, device, log)
         measured = _measurement(config, result, probed)
         comparison = compare(plan, measured)
         _write_report(directory, comparison, measured, plan, _losses(result))

@@ -110,7 +110,7 @@ def run_measured(
             except PlanError as error:
                 if not job.diverged:
                     raise
-                return replace(result_of(job.context, job.results, job.done, 2, job.checkpoint_bytes), stopped=error)
+                return replace(result_of(job.context, job.results, job.done, 2, job.saves.size_bytes), stopped=error)
             finally:
                 job.context.prefetcher.close()
                 for message in job.trackers.close() if job.trackers is not None else ():
@@ -164,7 +164,7 @@ def _finish(job: RunningJob, signals: StopSignals) -> RunResult:
         best = job.progress.best_step
         job.log(f"stopped early after step {job.done}: the best validation loss was at step {best}")
     job.directory.event("finished" if finished else "stopped", step=job.done, exit_code=exit_code)
-    if job.checkpoint_bytes is not None:
-        job.log(f"step {job.done} saved in {job.directory.checkpoints} ({format_bytes(job.checkpoint_bytes)})")
-    result = result_of(job.context, job.results, job.done, exit_code, job.checkpoint_bytes)
+    if job.saves.size_bytes is not None:
+        job.log(f"step {job.done} saved in {job.directory.checkpoints} ({format_bytes(job.saves.size_bytes)})")
+    result = result_of(job.context, job.results, job.done, exit_code, job.saves.size_bytes)
     return replace(result, finished=finished)  # an early stop, requested by the config, counts as finished

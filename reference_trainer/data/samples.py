@@ -125,8 +125,11 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
 
     Raises DataError for a token outside the model's vocabulary, if the data was too large to be checked at the start.
     """
-    seq = config.training.seq
-    rows = _rows(data, config, sample_index_start, count)
+    return batch_of_rows(sample_rows(data, config, sample_index_start, count), data, config)
+
+
+def batch_of_rows(rows: npt.NDArray[np.int64], data: TokenData, config: RunConfig) -> MicroBatch:
+    """The micro-batch of rows [B, seq + 1] that `sample_rows` read. Raises DataError as `batch`."""
     if data.vocab is not None and int(rows.max(initial=0)) >= data.vocab:  # before the device sees it
         raise DataError(
             f"a token of {data.description} does not fit a vocabulary of {data.vocab}",
@@ -136,7 +139,7 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     ids, targets = rows[:, :-1], rows[:, 1:]
     if not config.training.document_masking:
         both = torch.from_numpy(rows)
-        return MicroBatch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, count * seq)
+        return MicroBatch(both[:, :-1].contiguous(), both[:, 1:].contiguous(), None, ids.size)
     ends = ids == end_of_text_of(data)
     targets = np.where(ends, IGNORED_TARGET, targets)
     documents = documents_of(ends)
@@ -145,18 +148,13 @@ def batch(data: TokenData, config: RunConfig, sample_index_start: int, count: in
     return MicroBatch(parts[0], parts[1], parts[2], valid)
 
 
-def valid_targets(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> int:
-    """How many targets of these samples count: the divisor of the step's loss. Computed on the host.
-
-    Without document masking these are all, and nothing is read. Raises DataError as `batch`.
-    """
-    if not config.training.document_masking:
-        return count * config.training.seq
-    ids = _rows(data, config, sample_index_start, count)[:, :-1]
+def count_targets(rows: npt.NDArray[np.int64], data: TokenData) -> int:
+    """How many targets of these samples count under document masking: all but those that follow an end of text."""
+    ids = rows[:, :-1]
     return int(ids.size - np.count_nonzero(ids == end_of_text_of(data)))
 
 
-def _rows(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> npt.NDArray[np.int64]:
+def sample_rows(data: TokenData, config: RunConfig, sample_index_start: int, count: int) -> npt.NDArray[np.int64]:
     """[count, seq + 1]: each sample's tokens and the one after them."""
     seq, seed = config.training.seq, config.training.seed
     samples = data.valid_tokens // seq

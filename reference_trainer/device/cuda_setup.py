@@ -6,6 +6,7 @@ pinned memory are made there. So the device of a run always has its number, and 
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable
@@ -30,6 +31,13 @@ def use_device(device: torch.device) -> torch.device:
 def thread_initializer(device: torch.device) -> Callable[[], None] | None:
     """What a thread that works for `device` must call first; None on a CPU."""
     return (lambda: torch.cuda.set_device(device)) if device.type == "cuda" else None
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what nothing refers to any more: cycles of references first, then the allocator's unused segments."""
+    gc.collect()  # a compiled model is in cycles of its own
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def apply_allocator(setting: str, device: torch.device) -> None:

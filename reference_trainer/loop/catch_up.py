@@ -39,7 +39,7 @@ def catch_up(job: RunningJob, stopping: Callable[[], bool]) -> bool:
         _add_to_row(job.directory.metrics, job.done, "validation_loss", finite_or_none(evaluation.loss))
         log_evaluation(job, evaluation)
         # once more, with the evaluation in its state: the best checkpoint is known when old ones are deleted
-        job.saved_step, job.saver.requested_step = -1, None
+        job.saves.step, job.saver.requested_step = -1, None
         save_checkpoint(job)
         job.saver.wait()
     if owed_command:

@@ -15,9 +15,10 @@ from planner.units import LOSS_DIGITS, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints, newest_valid
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import delete_after
-from reference_trainer.checkpoint.saver import Saver, SaveReport
+from reference_trainer.checkpoint.saver import Saver
 from reference_trainer.device.device import Show, device_name
 from reference_trainer.loop.evaluation import EvaluationProgress, evaluate
+from reference_trainer.loop.save_log import SaveLog
 from reference_trainer.metrics.log_window import LogWindow
 from reference_trainer.metrics.metrics_file import MetricsFile
 from reference_trainer.metrics.records import finite_or_none
@@ -39,8 +40,6 @@ class RunningJob:
     options: RunOptions
     log: Log
     done: int = 0
-    saved_step: int = 0
-    checkpoint_bytes: int | None = None
     results: list[StepResult] = field(default_factory=list)
     pending: PendingSteps = field(default_factory=PendingSteps)
     progress: EvaluationProgress = field(default_factory=EvaluationProgress)
@@ -50,35 +49,17 @@ class RunningJob:
     eval_command_step: int = 0
     diverged: bool = False  # the error that ends the run is about its loss, so that what was measured is worth a report
     nonfinite_counter: NonFiniteCounter = field(init=False)
+    saves: SaveLog = field(init=False)
     saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
         self.metrics_file = MetricsFile(self.directory.metrics)
         self.log_window = LogWindow(self.context, self.options, self.directory.event, self.log)
         self.nonfinite_counter = NonFiniteCounter(self.context.config.guard.nonfinite_limit)
-        options, guard = self.context.config.checkpoints, self.context.spike_guard
-        self.saver = Saver(self.directory.checkpoints, self.context.optimizer, options, guard.tensors, self.report_save)
-
-    def report_save(self, report: SaveReport) -> None:
-        """Log the result of a save."""
-        if report.error is not None:
-            self.save_failed(report.step, report.error)
-            return
-        self.saved_step, self.checkpoint_bytes = report.step, report.size_bytes
-        self.directory.event(
-            "checkpoint",
-            step=report.step,
-            bytes=report.size_bytes,
-            seconds=report.write_seconds,
-            stalled_seconds=report.stalled_seconds,
-        )
-        for note in report.notes:
-            self.log(note)
-
-    def save_failed(self, step: int, error: PlanError) -> None:
-        """Log a save that failed. Training continues: the weights are still in memory."""
-        self.directory.event("checkpoint failed", step=step, message=error.message())
-        self.log(f"{error.message()}\n  training continues with the weights in memory")
+        self.saves = SaveLog(self.directory, self.log)
+        context, folder = self.context, self.directory.checkpoints
+        tensors, options = context.spike_guard.tensors, context.config.checkpoints
+        self.saver = Saver(folder, context.optimizer, options, tensors, self.saves.report)
 
 
 def resume(job: RunningJob) -> None:
@@ -90,7 +71,7 @@ def resume(job: RunningJob) -> None:
     else:
         job.done = _load(job, path)
         job.log(f"continues after step {job.done}")
-    job.saved_step = job.done
+    job.saves.step = job.done
     job.directory.forget_after(job.done)
     job.log_window.restore(job.directory.metrics)
 
@@ -204,7 +185,7 @@ def _stop_if_diverged(job: RunningJob, result: StepResult) -> None:
     except PlanError as error:
         job.diverged = True
         job.directory.event("diverged", step=step, message=error.what)
-        if not job.saved_step and not list_checkpoints(job.directory.checkpoints):
+        if not job.saves.step and not list_checkpoints(job.directory.checkpoints):
             error.why = "none of these updates was applied, but no checkpoint was written: nothing can be resumed"
             error.remedy = "start again with a lower --peak-lr or a longer warm-up, and with --checkpoint-every STEPS"
         raise
@@ -257,7 +238,7 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
     save_rollbacks(job.directory.rollbacks, (*before, rollback))
     job.context.rollbacks = (*before, rollback)
     delete_after(job.directory.checkpoints, to_step)
-    job.done = job.saved_step = to_step
+    job.done = job.saves.step = to_step
     job.eval_command_step = min(job.eval_command_step, to_step)  # the steps after it are judged again
     job.saver.requested_step = None  # the step will be trained again, with other data, and needs its own checkpoint
     job.metrics_file.forget_pending()
@@ -269,11 +250,11 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
 
 
 def save_checkpoint(job: RunningJob) -> None:
-    """Save the last step, unless that was already requested. A save that fails is logged later, by `report_save`.
+    """Save the last step, unless that was already requested. A save that fails is logged later, by `SaveLog`.
 
     Raises CheckpointError if weights are not finite, FileError after too many failed saves in a row.
     """
-    if job.done in (job.saved_step, job.saver.requested_step):
+    if job.done in (job.saves.step, job.saver.requested_step):
         return
     with job.pending.outside_window():
         try:
@@ -288,7 +269,7 @@ def save_checkpoint(job: RunningJob) -> None:
 def save_last_checkpoint(job: RunningJob) -> None:
     """Save the last step; one more try if its save failed. The saver raises when it ends if this fails too."""
     job.saver.wait()
-    if job.saved_step == job.done:
+    if job.saves.step == job.done:
         return
     job.metrics_file.sync()
     job.saver.save(_state(job, job.done), job.progress.best_step)

@@ -10,6 +10,8 @@ from planner.config.run import RunConfig
 from planner.log import Log
 from planner.units import format_bytes
 from reference_trainer.data.samples import TokenData, batch
+from reference_trainer.device.cuda_setup import release_memory
+from reference_trainer.device.out_of_memory import is_shortage
 from reference_trainer.measure.measure import build_model, saved_bytes_by_operator
 from reference_trainer.measure.phase_counters import PhaseCounters
 from reference_trainer.measure.replay import StorageTracker, Track, tracked_steps
@@ -21,6 +23,25 @@ class Probe:
 
     track: Track
     saved: dict[str, int]
+
+
+NOTHING_PROBED = Probe(Track(), {})
+
+
+def probe_if_possible(config: RunConfig, data: TokenData, device: torch.device, log: Log) -> Probe:
+    """As `probe`, after a run: without results where there is no memory for it, which is logged.
+
+    The run is over and has its own measurements. The trained model must be gone before: the probe builds another.
+    """
+    release_memory(device)
+    try:
+        return probe(config, data, device, log)
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
+        log(f"the probe ran out of memory ({str(error).strip().partition(chr(10))[0]}): phases are not compared")
+    release_memory(device)
+    return NOTHING_PROBED
 
 
 def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) -> Probe:
@@ -41,11 +62,11 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) ->
         model.make_tables(t.seq, inputs[0].device)  # "cuda" alone is another device than cuda:0
         saved = saved_bytes_by_operator(model, *inputs)
         tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
-    del model
+    del model, inputs
     track = tracker.track
     if device.type == "cuda":
         # a check of live weights stands for both saving and resuming; on a GPU a resume has no gradients alive
         track.phases = [p for p in track.phases if p.phase != "resume"]
-        torch.cuda.empty_cache()
+        release_memory(device)
     log(f"probe: {format_bytes(sum(saved.values()))} saved for backward, peak {format_bytes(track.peak.peak_bytes)}")
     return Probe(track, saved)

@@ -6,7 +6,6 @@ so; it is never replaced by a smaller one.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from reference_trainer.data.codecs import is_text
 from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.data.samples import TokenData, batch
+from reference_trainer.device.cuda_setup import release_memory
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.loop.device_adaptation import adapt_to_device
@@ -252,12 +252,12 @@ def _measured(state: PreflightState, data: TokenData) -> tuple[float | None, flo
         checks.append(check_device_peak(state.plan, *peaks))
     save_seconds = _saved(state, context)
     del context, given
-    _free_memory(device)
+    release_memory(device)
     if device.type != "cuda":
         _probed(state, data, micro)
     state.log("over-fitting one sequence")
     checks.append(check_overfitting(config, data, device, max(state.left(), 1.0)))
-    _free_memory(device)
+    release_memory(device)
     return step_seconds, save_seconds
 
 
@@ -289,9 +289,3 @@ def _disk(state: PreflightState) -> None:
 def _nearest(out: Path) -> Path:
     """The nearest folder at or above `out` that exists: it is on the disk of the run."""
     return next(path for path in (out.absolute(), *out.absolute().parents) if is_folder(path))
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

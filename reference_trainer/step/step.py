@@ -20,12 +20,13 @@ from planner.config.run import RunConfig
 from planner.counts.run import rate_at
 from planner.errors import PlanError
 from reference_trainer.data.prefetch import Prefetcher
-from reference_trainer.data.samples import MicroBatch, TokenData, batch, valid_targets
+from reference_trainer.data.samples import TokenData
 from reference_trainer.device.device import device_name
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import Updater
-from reference_trainer.step.rollbacks import Rollback, data_step, rate_factor
+from reference_trainer.step.batch_source import BatchSource
+from reference_trainer.step.rollbacks import Rollback, rate_factor
 from reference_trainer.step.spike_guard import SpikeGuard
 from reference_trainer.step.step_results import Clock, PendingStep
 
@@ -48,37 +49,32 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class StepContext:
-    """Everything that a step needs: config, device, data, model, optimizer, rollbacks, watchers."""
+    """Everything that a step needs: config, device, data, model, optimizer, watchers, source of batches."""
 
     config: RunConfig
     device: torch.device
     data: TokenData
     model: GPT
     optimizer: Updater
-    rollbacks: tuple[Rollback, ...] = ()
     watchers: list[Watcher] = field(default_factory=list)
     spike_guard: SpikeGuard = field(init=False)
+    source: BatchSource = field(init=False)
     prefetcher: Prefetcher = field(init=False)
 
     def __post_init__(self) -> None:
         self.spike_guard = SpikeGuard(self.config.guard, self.device)
-        self.prefetcher = Prefetcher(self.host_batch, self.config.training.accumulation, self.device)
+        self.source = BatchSource(self.config, self.data)
+        # the thread knows the source alone: knowing the context, it would keep the model in memory
+        self.prefetcher = Prefetcher(self.source.micro_batch, self.config.training.accumulation, self.device)
 
-    def first_sample(self, step: int) -> int:
-        """Global index of the first sample of `step`."""
-        training = self.config.training
-        return (data_step(self.rollbacks, step) - 1) * training.micro_batch * training.accumulation
+    @property
+    def rollbacks(self) -> tuple[Rollback, ...]:
+        """The rollbacks of the run so far: the data of some steps is passed by."""
+        return self.source.rollbacks
 
-    def host_batch(self, step: int, micro: int) -> MicroBatch:
-        """A micro-batch of `step`, on the host."""
-        size = self.config.training.micro_batch
-        return batch(self.data, self.config, self.first_sample(step) + micro * size, size)
-
-    def valid_targets(self, step: int) -> int:
-        """Number of targets in the whole step that count in the loss."""
-        training = self.config.training
-        samples = training.micro_batch * training.accumulation
-        return valid_targets(self.data, self.config, self.first_sample(step), samples)
+    @rollbacks.setter
+    def rollbacks(self, rollbacks: tuple[Rollback, ...]) -> None:
+        self.source.rollbacks = rollbacks
 
 
 def train_step(context: StepContext, step: int) -> PendingStep:
@@ -87,7 +83,7 @@ def train_step(context: StepContext, step: int) -> PendingStep:
     Raises PlanError if the device runs out of memory.
     """
     config, optimizer = context.config, context.optimizer
-    clock, valid = Clock(context.device), context.valid_targets(step)
+    clock, valid = Clock(context.device), context.source.valid_targets(step)
     optimizer.set_lr(rate_at(config, step) * rate_factor(context.rollbacks, step))
     total = torch.zeros((), device=context.device)
     for watcher in context.watchers:

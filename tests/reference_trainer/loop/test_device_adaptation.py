@@ -17,6 +17,7 @@ from planner.inputs.profile_cache import load_profile
 from planner.inputs.run_toml import load_config, write_config
 from planner.plan import estimate
 from planner.presets import UNLISTED_GPU
+from reference_trainer.demo import sized_config
 from reference_trainer.device import device as devices
 from reference_trainer.device.device import has_bf16
 from reference_trainer.loop import device_adaptation
@@ -153,3 +154,11 @@ def test_a_gpu_without_a_preset_trains_and_nothing_of_another_is_predicted_for_i
     assert load_config(tmp_path / "run.toml").hardware.gpu == gpu
     if gpu == UNLISTED_GPU:
         assert driver_name in next(a.source for a in config.provenance.assumptions if a.key == "gpu")
+
+
+@pytest.mark.parametrize(("driver_name", "gpu"), [("NVIDIA H200", "h200"), ("Example Nonesuch 9000", UNLISTED_GPU)])
+def test_the_demo_runs_on_any_gpu(fake_cuda: FakeCuda, driver_name: str, gpu: str) -> None:
+    fake_cuda.name, said = driver_name, list[str]()
+    config = sized_config(0.5, torch.device("cuda", 0), "0", said.append)
+    assert config.hardware.gpu == gpu
+    assert any("the speed is unknown" in line for line in said) is (gpu == UNLISTED_GPU)

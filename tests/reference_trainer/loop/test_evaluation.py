@@ -34,7 +34,7 @@ def test_an_evaluation_is_the_mean_over_the_same_samples(tiny: MakeConfig, text:
     assert first == evaluate(context, lambda: False) and context.model.training  # no dropout, and it is on again
     context.model.eval()
     with torch.no_grad():
-        given = [context.host_batch(1, micro) for micro in (0, 1)]
+        given = [context.source.micro_batch(1, micro) for micro in (0, 1)]
         parts = [context.model(b.ids, b.targets) for b in given]
     assert first == pytest.approx(float(sum(parts)) / 128, rel=1e-6)
     assert evaluate(context, lambda: True) is None

@@ -15,7 +15,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from planner.config.run import RunConfig
 from planner.errors import ConfigError, DataError
-from reference_trainer.data.samples import TokenData, batch, valid_targets
+from reference_trainer.data.samples import TokenData, batch, count_targets, sample_rows
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model import document_masks as borders
 from reference_trainer.model.losses import IGNORED_TARGET
@@ -129,7 +129,8 @@ def test_fault_12_no_target_crosses_a_border_whatever_the_split(
     parts = [batch(data, config, begin, count) for begin, count in zip(begins, cuts, strict=True)]
     for field in ("ids", "targets", "documents"):
         assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(whole, field))
-    assert sum(part.valid for part in parts) == whole.valid == valid_targets(data, config, 3, sum(cuts))
+    rows = sample_rows(data, config, 3, sum(cuts))
+    assert sum(part.valid for part in parts) == whole.valid == count_targets(rows, data)
 
 
 def test_without_an_end_of_text_nothing_is_cut(tiny: Callable[..., RunConfig]) -> None:

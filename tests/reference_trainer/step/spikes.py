@@ -22,9 +22,10 @@ def guarded(config: RunConfig, **changes: Any) -> RunConfig:
 
 def garbage(monkeypatch: pytest.MonkeyPatch, samples: set[int], factor: float = 50.0) -> list[int]:
     """Steps whose first sample is in `samples` have a loss `factor` times too large; the samples seen, in order."""
+    import reference_trainer.step.batch_source as source
     import reference_trainer.step.step as module
 
-    batch, seen = module.batch, list[int]()
+    batch, seen = source.batch, list[int]()
 
     class Scaled(torch.nn.Module):
         def __init__(self, inner: Any) -> None:
@@ -49,6 +50,6 @@ def garbage(monkeypatch: pytest.MonkeyPatch, samples: set[int], factor: float = 
         finally:
             context.model = model
 
-    monkeypatch.setattr(module, "batch", noted)
+    monkeypatch.setattr(source, "batch", noted)
     monkeypatch.setattr("reference_trainer.train.train_step", wrapped)
     return seen

@@ -47,6 +47,7 @@ class Keywords(TypedDict, total=False):
     norm: KeywordValue
     norm_bias: KeywordValue
     norm_eps: KeywordValue
+    init_std: KeywordValue
     norm_placement: KeywordValue
     qk_norm: KeywordValue
     mlp: KeywordValue

@@ -130,6 +130,8 @@ OPTIONS: tuple[Option, ...] = (
            label="norms' bias", ends=("norm_parameters",)),
     Option("norm_eps", MODEL, NUMBER, "Added inside the root that a norm divides by, such as 1e-5.", "model.norm_eps",
            _W, "norm epsilon"),
+    Option("init_std", MODEL, NUMBER, "Standard deviation of the initial weights, such as 0.006.", "model.init_std",
+           on_resume.INITIAL, "initial deviation"),
     Option("norm_placement", MODEL, _choice("pre", "post", "both"), "Before a sub-layer, on its output, or both.",
            "model.norm_placement", _W),
     Option("qk_norm", MODEL, _choice("none", "head", "each-head", "full"),

@@ -1,21 +1,76 @@
-"""Text read and files written: whole or not at all, with one message where that is not possible."""
+"""Files read and written: whole or not at all, with one message where that is not possible.
+
+A file that is read may be anybody's. What is no ordinary file is not opened, because a pipe would wait for its other
+end and a device may have no end at all; and no more is read than a file of that kind can need.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from planner.errors import FileError, nearest
 
+MOST_BYTES = 4 << 20  # of a file that is read whole: a config or a record has a hundredth of it
 
-def read_text(path: Path) -> str:
-    """The text of a file.
 
-    Raises FileError for a missing path, a directory, something unreadable, or bytes that are not UTF-8.
+def open_ordinary(path: Path) -> BinaryIO:
+    """An ordinary file, open for reading bytes; links are followed.
+
+    Raises OSError for a pipe, a device or a directory, none of which is waited for, and where the system refuses.
     """
+    _refuse_other_kinds(os.stat(path), path)  # first: opening a device may already do something
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
+        _refuse_other_kinds(os.fstat(handle), path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _refuse_other_kinds(found: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+
+
+def ordinary_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of an ordinary file. Raises OSError as `open_ordinary`, and for a file of more than `most` bytes."""
+    with open_ordinary(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB, and no file of this kind is", str(path))
+    return content
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file of at most `most` bytes.
+
+    Raises FileError for a missing path, a directory, a pipe or a device, something unreadable or too large, or bytes
+    that are not UTF-8.
+    """
+    return text_of(read_bytes(path, most), path)
+
+
+def text_of(content: bytes, path: Path) -> str:
+    """The text of a file's bytes; `path` is how the message calls it. Raises FileError if they are not UTF-8."""
+    try:
+        text = content.decode("utf-8-sig")  # some editors put a byte order mark first
+    except UnicodeDecodeError:
+        raise FileError(f"{path} is not text", why="it is not UTF-8", remedy="give a text file") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a file. Raises FileError as `read_text`, whatever the bytes are."""
+    try:
+        return ordinary_bytes(path, most)
     except FileNotFoundError:
         try:
             close = nearest(path.name, os.listdir(path.parent))
@@ -25,8 +80,6 @@ def read_text(path: Path) -> str:
         raise FileError(f"{path} does not exist", remedy=f"{hint}check the path") from None
     except IsADirectoryError:
         raise FileError(f"{path} is a directory", why="a file is needed here", remedy="name the file in it") from None
-    except UnicodeDecodeError:  # before ValueError, of which it is one
-        raise FileError(f"{path} is not text", why="it is not UTF-8", remedy="give a text file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
         why = getattr(error, "strerror", None) or str(error)
         raise FileError(f"{path} cannot be read", why=why, remedy="check it") from None

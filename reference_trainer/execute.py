@@ -28,7 +28,8 @@ from planner.report.comparison import comparison_markdown
 from planner.report.plan import announcement
 from planner.runs.comparison import Comparison, Measurement, compare
 from planner.runs.comparison_file import load_comparison
-from planner.runs.directory import COMPARISON, CONFIG, METRICS, PLAN, holds_steps, was_refused
+from planner.runs.directory import COMPARISON, CONFIG, PLAN, holds_steps, was_refused
+from planner.runs.rows import METRICS
 from planner.units import format_number
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import pick_device

@@ -13,7 +13,8 @@ from planner.files import write_atomically
 from planner.paths import exists
 from planner.runs.comparison import ComparisonRow
 from planner.runs.comparison_file import load_comparison
-from planner.runs.directory import COMPARISON, EVENTS, METRICS, POST_MORTEM
+from planner.runs.directory import COMPARISON, POST_MORTEM
+from planner.runs.rows import EVENTS, METRICS, Rows
 from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number, told_apart
 from reference_trainer.metrics.metrics_file import read_rows
 
@@ -31,6 +32,7 @@ class Summary:
 
     `calls`: starts and resumes. `clipped_share`: fraction of steps that were clipped. `training_seconds`: of all log
     windows, without evaluations, saves and eval commands. `tokens_per_second`: 10th, 50th and 90th percentile of steps.
+    `skipped_lines`: lines of the logs that are no rows.
     """
 
     run: str
@@ -61,6 +63,7 @@ class Summary:
     noise_scale_tokens: float | None
     tokens_per_step: int | None
     comparison: tuple[ComparisonRow, ...]
+    skipped_lines: int = 0
 
     @property
     def outside_seconds(self) -> float:
@@ -73,26 +76,28 @@ def summary_of(directory: Path) -> Summary:
 
     Raises FileError if there are no metrics.
     """
-    rows = list(read_rows(directory / METRICS))
+    metrics, happened = Rows(METRICS), Rows(EVENTS)
+    rows = list(read_rows(directory / METRICS, metrics))
     if not rows:
         raise FileError(
             f"{directory} has no metrics of a step",
             why="there is no metrics.jsonl, or it has no complete line",
             remedy="give the directory that gptplan run --out wrote",
         )
-    events = list(read_rows(directory / EVENTS))
+    events = list(read_rows(directory / EVENTS, happened))
     compared = load_comparison(directory).rows if exists(directory / COMPARISON) else ()
-    validations = [(int(e["step"]), float(e["loss"])) for e in _of(events, "evaluation") if e.get("loss") is not None]
+    validations = [(int(e["step"]), float(e["loss"])) for e in _of(events, "evaluation") if _is_number(e.get("loss"))]
     losses, clipped = _numbers(rows, "loss"), _numbers(rows, "clipped")
     rates, mfus, joules = (_numbers(rows, key) for key in ("tokens_per_second", "mfu", "joules_per_token"))
     begun = _of(events, "start", "resume")
-    last_noise, retries = _numbers(rows, "noise_scale_tokens"), [e["count"] for e in _of(events, "allocator retries")]
+    last_noise = _numbers(rows, "noise_scale_tokens")
+    retries = [e["count"] for e in _of(events, "allocator retries") if e.get("count") is not None]
     return Summary(
         run=directory.absolute().name,
         ended=_ended(events),
         calls=len(begun),
         steps=int(rows[-1]["step"]),
-        tokens=int(rows[-1]["tokens"]),
+        tokens=int(rows[-1].get("tokens") or 0),
         first_loss=losses[0] if losses else None,
         last_loss=median(losses[-LAST:]) if losses else None,
         best_validation=min(validations, key=lambda found: found[1]) if validations else None,
@@ -106,7 +111,7 @@ def summary_of(directory: Path) -> Summary:
         data_seconds=sum(_numbers(rows, "data_seconds")),
         idle_seconds=sum(_numbers(rows, "window_idle_seconds")),
         evaluation_seconds=_seconds(events, "evaluation"),
-        saving_seconds=sum(float(e.get("stalled_seconds", e.get("seconds", 0.0))) for e in _of(events, "checkpoint")),
+        saving_seconds=sum(_stalled(event) for event in _of(events, "checkpoint")),
         eval_command_seconds=_seconds(events, "eval command", "eval command failed", "eval command stopped"),
         failed_saves=len(_of(events, "checkpoint failed")),
         tokens_per_second=_tenths(rates),
@@ -114,8 +119,9 @@ def summary_of(directory: Path) -> Summary:
         alloc_retries=max(retries) if retries else (0 if _numbers(rows, "alloc_retries") else None),
         joules_per_token=median(joules) if joules else None,
         noise_scale_tokens=last_noise[-1] if last_noise else None,
-        tokens_per_step=next((e["tokens_per_step"] for e in begun if "tokens_per_step" in e), None),
+        tokens_per_step=next((e["tokens_per_step"] for e in begun if e.get("tokens_per_step") is not None), None),
         comparison=compared,
+        skipped_lines=metrics.skipped + happened.skipped,
     )
 
 
@@ -128,11 +134,21 @@ def _steps(events: Iterable[Object]) -> tuple[int, ...]:
 
 
 def _seconds(events: Iterable[Object], *kinds: str) -> float:
-    return sum(float(event.get("seconds", 0.0)) for event in _of(events, *kinds))
+    return sum(float(event.get("seconds") or 0.0) for event in _of(events, *kinds))
 
 
 def _numbers(rows: Iterable[Object], key: str) -> list[float]:
     return [float(row[key]) for row in rows if row.get(key) is not None]
+
+
+def _stalled(save: Object) -> float:
+    """Seconds that training waited for a save; older logs have only those of the save itself."""
+    stalled = save.get("stalled_seconds")
+    return float(save.get("seconds") or 0.0) if stalled is None else float(stalled)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _tenths(values: list[float]) -> tuple[float, float, float] | None:
@@ -158,6 +174,10 @@ def _ended(events: Sequence[Object]) -> str:
 def problems_of(s: Summary) -> tuple[str, ...]:
     """The problems of a run, the worst first; empty if there are none."""
     problems = [*_of_the_loss(s), *_of_the_memory(s), *_of_the_time(s)]
+    if s.skipped_lines:
+        problems.append(
+            f"{s.skipped_lines} lines of {METRICS} and {EVENTS} are no rows: cut by a crash, or changed since."
+        )
     if s.ended.startswith(("diverged", "unknown")):
         problems.insert(0, f"How the run ended: {s.ended}.")
     return tuple(problems)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict, replace
 from functools import cache
-from typing import Any
 
 from benchmarks.fuzzing.changes import changed_bytes, changed_json, changed_text, json_bytes
 from benchmarks.fuzzing.given import Given
 from benchmarks.header import ROOT
+from planner.runs.comparison import Comparison, ComparisonRow
 
 READERS = ("compare", "compare --json", "postmortem", "postmortem --json", "record", "record", "export", "resume")
 
@@ -19,13 +20,24 @@ def whole_run() -> dict[str, bytes]:
     """The files of a small run that was trained once, with a comparison as a run of today writes it."""
     run = ROOT / "tests" / "data" / "version_1" / "run"
     files = {path.relative_to(run).as_posix(): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
-    line = {"unit": "bytes", "formula": "sum", "tolerance": 0.0, "note": "", "interval": None}
-    row: dict[str, Any] = line | {"key": "peak_requested_bytes", "predicted": 1000.0, "measured": 1000.0}
+    row = ComparisonRow("peak_requested_bytes", "bytes", 1000, 1000, 1.0, 0.0, "within")
+    rows = (
+        row,
+        replace(
+            row, key="step_seconds", unit="s", predicted=0.1, timing=True, verdict="unknown", measured=None, ratio=None
+        ),
+    )
     return files | {
-        "comparison.json": json.dumps({"schema_version": 1, "rows": [row, row | {"key": "other"}]}).encode(),
-        "plan.json": json.dumps({"memory": {"peak_requested_bytes": 1000}, "time": {"step_seconds": 0.1}}).encode(),
-        "rollbacks.json": json.dumps([{"step": 2, "to_step": 1, "skipped_steps": 1, "rate_factor": 0.5}]).encode(),
+        "comparison.json": _as_json(asdict(Comparison(1, "cpu", "2.13.0", "datasheet", rows))),
+        "plan.json": _as_json({"memory": {"peak_requested_bytes": 1000}, "time": {"step_seconds": 0.1}}),
+        "rollbacks.json": _as_json(
+            [{"spike_step": 2, "to_step": 1, "skipped_steps": 1, "rate_factor": 0.5}]  # as step/rollbacks.py has it
+        ),
     }
+
+
+def _as_json(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def run_directory(rng: random.Random) -> Given:

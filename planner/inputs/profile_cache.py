@@ -9,7 +9,7 @@ from pathlib import Path
 
 from planner.config.run import Assumption, RunConfig
 from planner.errors import ConfigError, FileError
-from planner.files import write_atomically
+from planner.files import ordinary_bytes, write_atomically
 from planner.inputs.profile_file import profile_from, profile_text
 from planner.log import Log
 
@@ -37,7 +37,7 @@ def save_profile(profile: dict[str, object], path: Path) -> None:
 def load_profile(path: Path, log: Log = lambda line: None) -> dict[str, object] | None:
     """The profile in a file; None where there is none, or it cannot be used, and then `log` gets the reason."""
     try:
-        return profile_from(path.read_bytes())
+        return profile_from(ordinary_bytes(path))
     except FileNotFoundError:
         return None
     except (OSError, ConfigError) as error:

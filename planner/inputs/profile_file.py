@@ -16,6 +16,7 @@ from planner import presets
 from planner.config.run import CPU
 from planner.errors import ConfigError, FileError, InputError
 from planner.files import read_text, refuse_existing, write_atomically
+from planner.json_input import parsed_json
 from planner.paths import exists, is_folder
 from planner.step_time.kernel_tables import DIMENSIONS, LAUNCH, Tables
 
@@ -71,8 +72,8 @@ def profile_from(content: bytes) -> dict[str, object]:
 
 def _parsed(content: bytes) -> dict[str, object]:
     try:
-        read = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        read = parsed_json(content)
+    except ValueError as error:
         raise _unusable(str(error)) from None
     if not isinstance(read, dict):
         raise _unusable("it is not a JSON object")

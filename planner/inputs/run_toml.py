@@ -29,6 +29,13 @@ gptplan run configuration. Base units throughout: byte, FLOP/s, token, USD.
 `gptplan estimate --config FILE` shows its plan, `gptplan run FILE --out DIR` trains it.
 Defaults that were used are listed under [provenance] with their rule."""
 
+MOST_TOML = 1 << 20  # bytes; a run.toml has 13,000, and tomllib takes a second for a million
+MOST_PARTS = 100  # of a key; ours have three
+# possessive, and begun only where no part goes on: a line of a megabyte takes a tenth of a second
+_LONG_KEY = re.compile(
+    rf"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}""", re.ASCII
+)
+
 
 def load_config(path: str | PathLike[str]) -> RunConfig:
     """The config of a run.toml.
@@ -37,16 +44,24 @@ def load_config(path: str | PathLike[str]) -> RunConfig:
     names a machine profile that is not beside it or was changed.
     """
     path = Path(path)
-    text = read_text(path)
+    text = read_text(path, MOST_TOML)
     if not text.strip():
         raise ConfigError(f"{path} is empty", remedy="write one with: gptplan plan … -o run.toml")
     try:
+        _refuse_long_keys(text)
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
         raise ConfigError(f"{path} is not TOML", why=str(error), remedy="mend that line") from None
     if isinstance(values.get("profile"), str):
         values["profile"] = profile_beside(path, values["profile"])
     return config_from(values, str(path))
+
+
+def _refuse_long_keys(text: str) -> None:
+    """Raises ValueError for a key of very many parts: tomllib takes the square of them in time and memory."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") >= MOST_PARTS and _LONG_KEY.search(line):
+            raise ValueError(f"line {number} has a key of more than {MOST_PARTS} parts")
 
 
 def config_from(values: dict[str, Any], name: str) -> RunConfig:

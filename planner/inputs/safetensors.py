@@ -6,7 +6,6 @@ github.com/huggingface/safetensors, README, "Format". Nothing in the file is run
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterator
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import FileError, nearest
+from planner.files import open_ordinary
+from planner.json_input import parsed_json
 from planner.paths import is_folder
 
-LONGEST = 100_000_000  # bytes of JSON; the library's own limit
+LONGEST = 32 << 20  # bytes of JSON: three times the largest index there is; the library takes 100 MB
 PREFIX = struct.calcsize("<Q")
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -61,7 +62,10 @@ def stored_tensors(path: Path) -> tuple[StoredTensor, ...]:
 
 def _parts(index: Path) -> list[str]:
     """The files that an index names, each beside it."""
-    values = _json(_bytes(index, 0, LONGEST), index)
+    content = _bytes(index, 0, LONGEST + 1)
+    if len(content) > LONGEST:
+        raise _refusal(index, f"it is larger than {LONGEST:,} bytes", "index")
+    values = _json(content, index)
     weights = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(weights, dict) or not weights or not all(isinstance(v, str) for v in weights.values()):
         raise _refusal(index, "it has no weight_map of tensors to files", "index")
@@ -116,7 +120,7 @@ def _span(entry: Any, name: str, path: Path) -> tuple[int, int]:
 def _bytes(path: Path, start: int, length: int) -> bytes:
     """So many bytes of a file, fewer at its end."""
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             file.seek(start)
             return file.read(length)
     except FileNotFoundError:
@@ -137,16 +141,9 @@ def _bytes(path: Path, start: int, length: int) -> bytes:
 
 def _json(text: bytes, path: Path) -> Any:
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError, too
+        return parsed_json(text)
+    except ValueError as error:
         raise _refusal(path, f"its JSON cannot be read: {str(error)[:80]}") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name comes twice")
-    return found
 
 
 def _refusal(path: Path, why: str, kind: str = "file") -> FileError:

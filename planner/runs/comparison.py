@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from planner.config.run import CPU
 from planner.counts.run import rate_at
 from planner.interval import Interval
 from planner.plan import Plan
 
+# the bounds are those of a comparison that is read back
+_Number = Annotated[float | int, Field(ge=-1e60, le=1e60)]
+_Value = _Number | Annotated[str, Field(max_length=1000)] | None
 ComparisonVerdict = Literal["within", "outside", "unknown"]
 # Tolerance of each kind of number, as a fraction of the predicted one; 0 is exact.
 EXACT = 0.0
@@ -63,10 +68,10 @@ class ComparisonRow:
 
     key: str
     unit: str
-    predicted: float | int | str | None
-    measured: float | int | str | None
-    ratio: float | None
-    tolerance: float
+    predicted: _Value
+    measured: _Value
+    ratio: _Number | None
+    tolerance: Annotated[float, Field(ge=0, le=1e6)]
     verdict: ComparisonVerdict
     timing: bool = False
     note: str = ""
@@ -79,8 +84,8 @@ class Comparison:
     schema_version: int
     device_name: str
     torch: str
-    basis: str
-    rows: tuple[ComparisonRow, ...]
+    basis: Annotated[str, Field(pattern="^(given|profile|datasheet|unknown)$")]
+    rows: Annotated[tuple[ComparisonRow, ...], Field(max_length=10_000)]
 
     def outside(self, *, timing: bool) -> list[ComparisonRow]:
         """Rows outside their tolerance; rows of time only if `timing`."""

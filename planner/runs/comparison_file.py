@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from planner.errors import FileError
-from planner.files import read_text
+from planner.files import read_bytes
+from planner.json_input import checked_by, parsed_json
 from planner.paths import exists, is_folder
-from planner.runs.comparison import Comparison, ComparisonRow
+from planner.runs.comparison import Comparison
 from planner.runs.directory import COMPARISON
 
 
@@ -31,16 +32,12 @@ def load_comparison(directory: Path) -> Comparison:
             why="the run has not come to its comparison yet, or this is no run directory",
             remedy=f"finish it with: gptplan run --resume {directory}",
         )
+    content = read_bytes(path)
     try:
-        return _comparison(json.loads(read_text(path)))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FileError(
-            f"{path} is damaged", why=str(error), remedy=f"make it anew: gptplan run --resume {directory}"
-        ) from None
-
-
-def _comparison(values: dict[str, Any]) -> Comparison:
-    if values["schema_version"] != 1:
-        raise ValueError(f"schema_version is {values['schema_version']!r}, this version reads 1")
-    rows = tuple(ComparisonRow(**row) for row in values["rows"])
-    return Comparison(**{**values, "rows": rows})
+        found = checked_by(TypeAdapter(Comparison), parsed_json(content))
+        if found.schema_version != 1:
+            raise ValueError(f"schema_version is {found.schema_version}, this version reads 1")
+        return found
+    except ValueError as error:
+        remedy = f"delete it, then make it anew: gptplan run --resume {directory}"
+        raise FileError(f"{path} is damaged", why=str(error), remedy=remedy) from None

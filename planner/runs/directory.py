@@ -5,19 +5,18 @@ Nothing here needs the trainer: its files are read, and the kernel says which pr
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from planner.files import open_ordinary
 from planner.own_files import open_own
 from planner.paths import exists, is_file, is_folder
 from planner.printable import printable
+from planner.runs.rows import EVENTS, LONGEST_LINE, METRICS, JsonObject, Rows
 
-METRICS, EVENTS, PLAN, CONFIG, LOCK = "metrics.jsonl", "events.jsonl", "plan.json", "config.toml", "run.lock"
+PLAN, CONFIG, LOCK = "plan.json", "config.toml", "run.lock"
 CHECKPOINTS, EXECUTION = "checkpoints", "execution.json"
 COMPARISON, POST_MORTEM = "comparison.json", "post-mortem.md"
 PROFILE = "config.profile-"  # how the name of the machine profile beside the config begins
@@ -28,8 +27,6 @@ LOG_TAIL = 16 << 10  # bytes
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 COMMAND = "$ "  # begins the line of a log that says what was started
 ERROR = "error: "
-
-JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,53 +41,48 @@ class Place:
 class Followed:
     """New rows of a file and the place after them; `anew`: the file was replaced, earlier rows are invalid.
 
-    more: whether complete lines may remain, because one read is limited.
+    more: whether complete lines may remain, because one read is limited. skipped: lines that are no row.
     """
 
     rows: tuple[JsonObject, ...]
     place: Place
     anew: bool
     more: bool = False
+    skipped: int = 0
 
 
 def follow(path: Path, place: Place, most: int = MOST) -> Followed:
-    """The rows of a JSON-lines file since `place`.
+    """The rows of metrics.jsonl or events.jsonl since `place`.
 
-    An incomplete last line is left for later; a line that is not an object is skipped. A file that is shorter than
-    before, or has other bytes before the place (`--resume` and rollbacks rewrite it), is read from its beginning. A
-    missing or unreadable file has no rows.
+    An incomplete last line is left for later; a line that is no row is skipped and counted, and so is one longer than
+    4 MiB. A file that is shorter than before, or has other bytes before the place (`--resume` and rollbacks rewrite
+    it), is read from its beginning. A missing or unreadable file has no rows, and a pipe in its place is not opened.
     """
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             anew = not _continues(file.fileno(), place)
             start = Place() if anew else place
             file.seek(start.offset)
             read = file.read(most)
-            while len(read) >= most and b"\n" not in read:  # one line longer than a whole reading
+            while most <= len(read) < LONGEST_LINE and b"\n" not in read:  # one line longer than a whole reading
                 longer = file.read(most)
                 if not longer:
                     break
                 read += longer
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return Followed((), Place(), place.offset > 0)
-    whole = read[: read.rfind(b"\n") + 1]
+    endless = len(read) >= LONGEST_LINE and b"\n" not in read
+    whole = read if endless else read[: read.rfind(b"\n") + 1]
+    rows = Rows(path.name)
+    found = () if endless else tuple(rows.of(whole.split(b"\n")))
     tail = (start.tail + whole)[-TAIL:]
-    return Followed(tuple(objects(whole.split(b"\n"))), Place(start.offset + len(whole), tail), anew, len(read) >= most)
+    return Followed(
+        found, Place(start.offset + len(whole), tail), anew, len(read) >= most, 1 if endless else rows.skipped
+    )
 
 
 def _continues(file: int, place: Place) -> bool:
     return os.pread(file, len(place.tail), place.offset - len(place.tail)) == place.tail
-
-
-def objects(lines: Iterable[str | bytes]) -> Iterator[JsonObject]:
-    """The JSON objects of lines, in order; other lines, such as one cut by a crash, are skipped."""
-    for line in lines:
-        try:
-            read = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(read, dict):
-            yield read
 
 
 def owner_of(directory: Path) -> int | None:
@@ -220,10 +212,10 @@ def _taken(directory: Path) -> tuple[Path, ...]:
 def log_lines(path: Path) -> list[str]:
     """The last lines of a log since its last command, without control characters; [] if there is none."""
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOG_TAIL))
-            text = file.read().decode("utf-8", "replace")
+            text = file.read(LOG_TAIL).decode("utf-8", "replace")
     except OSError:
         return []
     lines = [printable(CONTROL.sub("", line.rpartition("\r")[2])) for line in text.replace("\r\n", "\n").split("\n")]

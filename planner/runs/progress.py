@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,12 @@ from planner.config.run import RunConfig
 from planner.counts.run import steps_of
 from planner.counts.schedule import schedule_rate
 from planner.errors import PlanError
-from planner.files import read_text
 from planner.inputs.run_toml import load_config
 from planner.interval import UNKNOWN, Interval, exactly
-from planner.runs.directory import COMPARISON, CONFIG, EVENTS, METRICS, PLAN, JsonObject, Place, follow
+from planner.json_input import read_json
+from planner.runs.comparison_file import load_comparison
+from planner.runs.directory import COMPARISON, CONFIG, PLAN, Place, follow
+from planner.runs.rows import EVENTS, LARGEST_QUANTITY, METRICS, JsonObject
 from planner.units import LOSS_DIGITS, format_number
 
 POINTS = 2048  # of a curve; when there are more, every second one is dropped
@@ -55,10 +56,11 @@ class Series:
         self._every = 1
 
     def add(self, step: int, value: object) -> None:
-        """Add a point, if it is finite and due."""
-        if isinstance(value, int | float) and math.isfinite(value) and (step % self._every == 0 or not self.steps):
+        """Add a point, if it is a number and due."""
+        number = _as_number(value)
+        if number is not None and (step % self._every == 0 or not self.steps):
             self.steps.append(step)
-            self.values.append(float(value))
+            self.values.append(float(number))
             if len(self.steps) > POINTS:
                 self.steps, self.values = self.steps[::2], self.values[::2]
                 self._every *= 2
@@ -94,6 +96,8 @@ class Record:
     plan: Mapping[str, Any] | None = None
     config: RunConfig | None = None
     peak: float | int | None = None
+    skipped_lines: int = 0
+    _skipped: dict[str, int] = field(default_factory=dict)
     _made: tuple[int, int] | None = None
     _compared: int | None = None
 
@@ -114,6 +118,9 @@ class Record:
             self.events.clear()
             self.start = None
         self.log = happened.place
+        for name, read in ((METRICS, rows), (EVENTS, happened)):
+            self._skipped[name] = read.skipped + (0 if read.anew else self._skipped.get(name, 0))
+        self.skipped_lines = sum(self._skipped.values())
         for event in happened.rows:
             self.events.append(event)
             if event.get("event") in ("start", "resume"):
@@ -139,9 +146,7 @@ class Record:
         try:
             made = ((self.directory / PLAN).stat().st_mtime_ns, (self.directory / CONFIG).stat().st_mtime_ns)
             if made != self._made:
-                import json
-
-                plan = json.loads(read_text(self.directory / PLAN))
+                plan = read_json(self.directory / PLAN)
                 self.plan = plan if isinstance(plan, dict) else None
                 self.config, self._made = load_config(self.directory / CONFIG), made
         except (OSError, ValueError, PlanError, RecursionError):
@@ -152,12 +157,10 @@ class Record:
         try:
             made = (self.directory / COMPARISON).stat().st_mtime_ns
             if made != self._compared:
-                import json
-
-                rows = json.loads(read_text(self.directory / COMPARISON))["rows"]
-                found = next((row for row in rows if row["key"] == "peak_requested_bytes"), None)
-                self.peak, self._compared = _number(found, "measured"), made
-        except (OSError, ValueError, KeyError, TypeError, PlanError, RecursionError):
+                rows = load_comparison(self.directory).rows
+                found = next((row.measured for row in rows if row.key == "peak_requested_bytes"), None)
+                self.peak, self._compared = _as_number(found), made
+        except (OSError, ValueError, PlanError):
             pass  # not over yet
 
     @property
@@ -172,7 +175,14 @@ def _number(values: Mapping[str, Any] | None, *keys: str) -> float | int | None:
     found: Any = values
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
+    return _as_number(found)
+
+
+def _as_number(value: object) -> float | int | None:
+    """A number that text and arithmetic can hold, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= LARGEST_QUANTITY else None  # of NaN that is false, too
 
 
 def _interval(values: Mapping[str, Any] | None, section: str, key: str) -> Interval[float]:
@@ -206,6 +216,8 @@ def run_figures(record: Record, resident: int | None = None) -> tuple[RunFigure,
         *_memory(record, resident),
         _time_left(record, step, steps),
     ]  # fmt: skip
+    if record.skipped_lines:
+        found.append(RunFigure("skipped lines", "1", record.skipped_lines, note="of its logs, which are no rows"))
     empty = ("validation loss", "MFU", "peak of tensors")  # lines that many a run has no number for at all
     return tuple(f for f in found if f.label not in empty or f.measured is not None or f.predicted is not None)
 

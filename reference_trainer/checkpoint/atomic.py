@@ -28,12 +28,9 @@ from planner.errors import CheckpointError, FileError
 from planner.log import Log
 from planner.own_files import delete_own_folder, not_ours, open_own_folder, refuse_link
 from planner.paths import exists, is_file, is_folder, is_link
+from reference_trainer.checkpoint.manifest import MANIFEST, MANIFEST_SCHEMA, READABLE_SCHEMAS, load_manifest
 from reference_trainer.device.disk import sync
 
-# 2: state.json has progress, machine and the settings of all sections; extra.safetensors may exist
-MANIFEST_SCHEMA = 2
-READABLE_SCHEMAS = (1, 2)
-MANIFEST = "manifest.json"
 MARK = ".gptplan"  # in a folder that is being written, until it has a manifest
 _TEMPORARY = re.compile(r"\.tmp-(old-)?step-\d{8,}")
 # also what versions without a mark left, and safetensors, which writes to .tmpXXXXXX first
@@ -135,8 +132,8 @@ def _is_written_here(path: Path) -> Callable[[str], bool]:
     if path.name.startswith(".tmp-") and os.path.isfile(path / MARK) and not os.path.islink(path / MARK):
         return lambda name: True
     try:
-        listed = frozenset(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        listed = frozenset(load_manifest(path).files)
+    except (OSError, ValueError):
         listed = frozenset()
     return lambda name: name in listed or name == MANIFEST or bool(_FILES.fullmatch(name))
 
@@ -181,27 +178,27 @@ def problem_with(path: Path, contents: bool = True) -> str:
     contents: False checks sizes only, and reads only the manifest.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["schema"] not in READABLE_SCHEMAS:
+        manifest = load_manifest(path)
+        if manifest.format not in READABLE_SCHEMAS:
             known = " and ".join(map(str, READABLE_SCHEMAS))
-            return f"it is written in format {manifest['schema']}; this version reads {known}"
-        if manifest["step"] != step_in(path):
+            return f"it is written in format {manifest.format}; this version reads {known}"
+        if manifest.step != step_in(path):
             return f"{MANIFEST} belongs to another checkpoint"
-        if {file.name for file in path.iterdir()} != {*manifest["files"], MANIFEST}:
+        if {file.name for file in path.iterdir()} != {*manifest.files, MANIFEST}:
             return f"its files are not those that {MANIFEST} lists"
-        for name, expected in manifest["files"].items():
+        for name, expected in manifest.files.items():
             file = path / name
             if is_link(file) or not is_file(file):
                 return f"{name} is no file of its own"
             size = file.stat().st_size
-            if size != expected["bytes"]:
-                return f"{name} has {size} bytes instead of {expected['bytes']}"
-            if contents and sha256(file) != expected["sha256"]:
+            if size != expected.bytes:
+                return f"{name} has {size} bytes instead of {expected.bytes}"
+            if contents and sha256(file) != expected.sha256:
                 return f"{name} has other contents than were written"
     except OSError as error:
         return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{MANIFEST} is damaged"
+    except ValueError as error:
+        return f"{MANIFEST} is damaged: {error}"
     return ""
 
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,6 +31,8 @@ from planner.config.resume_rules import NO_LONGER_EQUAL
 from planner.config.run import RunConfig
 from planner.counts.run import resolve
 from planner.errors import CheckpointError
+from planner.files import ordinary_bytes
+from planner.json_input import checked_by, parsed_json
 from planner.log import Log
 from planner.memory.optimizer_state import optimizer_memory
 from planner.paths import exists
@@ -51,8 +54,8 @@ class State:
     version of PyTorch, on which the rounding depends.
     """
 
-    step: int
-    tokens: int
+    step: Annotated[int, Field(ge=0, le=10**15)]
+    tokens: Annotated[int, Field(ge=0, le=10**30)]
     seed: int
     data_fingerprint: str
     config_hash: str
@@ -119,24 +122,12 @@ def write(folder: Path, contents: Contents, state: State) -> Path:
 
 def read_state(path: Path) -> State:
     """The state of a checkpoint; one of an older format has no progress and no machine. Raises CheckpointError."""
-    known = {f.name for f in fields(State)}
     try:
-        values = json.loads((path / STATE).read_text(encoding="utf-8"))
-        state = State(**{key: value for key, value in values.items() if key in known})
-        kinds = {
-            "step": int,
-            "tokens": int,
-            "data_fingerprint": str,
-            "settings": dict,
-            "progress": dict,
-            "machine": dict,
-        }
-        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(state, name), kind)]
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)}: not of the kind that a run's state has")
+        values = parsed_json(ordinary_bytes(path / STATE))
+        state = replace(checked_by(TypeAdapter(State), values), settings=values["settings"])
         if hash_of(state.settings) != state.config_hash:
             raise ValueError("its settings do not give the hash that it states")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / STATE} cannot be used", why=str(error), remedy=_remedy(path)) from error
     return state
 

@@ -26,8 +26,9 @@ from planner.exports.huggingface import hf_type, hf_values
 from planner.inputs.run_toml import explain_validation
 from planner.log import Log
 from planner.paths import exists, is_file, is_folder
-from reference_trainer.checkpoint.atomic import MANIFEST, newest_valid, problem_with
+from reference_trainer.checkpoint.atomic import newest_valid, problem_with
 from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
+from reference_trainer.checkpoint.manifest import MANIFEST
 from reference_trainer.device.disk import sync
 
 NamedTensors = Iterator[tuple[str, Tensor]]

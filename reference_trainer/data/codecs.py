@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from planner.config.run import RunConfig
-from planner.errors import DataError
-from reference_trainer.data.corpus.directory import META, token_files
+from planner.errors import DataError, PlanError
+from planner.paths import exists
+from planner.runs.execution_file import load_execution
+from reference_trainer.data.corpus.directory import token_files
+from reference_trainer.data.corpus.meta_file import META, load_meta
 from reference_trainer.data.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, load_tokenizer
 
 NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
@@ -76,19 +78,18 @@ def _codec_named(name: str, made_by: dict[str, Any]) -> Codec:
 def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:
     """Whether the run recorded its data, and the path; None is the built-in text."""
     try:
-        data = json.loads((run_dir / "execution.json").read_text(encoding="utf-8"))["data"]
+        data = load_execution(run_dir).data
         return True, None if data is None else Path(data)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except PlanError:
         return False, None
 
 
 def tokenizer_in(data: Path | None) -> dict[str, Any]:
     """The tokenizer of prepared data: name, sha256, end_of_text; empty for other data."""
     try:
-        found = {} if data is None else json.loads((data / META).read_text(encoding="utf-8"))["tokenizer"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {} if data is None or not exists(data / META) else dict(load_meta(data)["tokenizer"])
+    except PlanError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def is_text(data: Path | None) -> bool:

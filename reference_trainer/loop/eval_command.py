@@ -27,12 +27,14 @@ from pathlib import Path
 from typing import IO
 
 from planner.counts.run import tokens_per_step
+from planner.json_input import parsed_json
 from planner.units import format_duration, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints
 from reference_trainer.loop.job import RunningJob
 
 TIMEOUT = 600.0  # seconds that training waits by default
 POLL = 0.05  # seconds between checks whether the command has ended
+MOST_NUMBERS = 1000  # of one evaluation
 STDOUT_TAIL_BYTES = 64 * 1024  # bytes at the end of stdout that are read
 
 
@@ -101,14 +103,16 @@ def numbers_in(text: str) -> dict[str, float]:
     """The numbers in the last line of `text`, a JSON object. Raises ValueError for anything else."""
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     try:
-        read = json.loads(last)
-    except (ValueError, RecursionError):
-        read = None
+        read = parsed_json(last, allow_nonfinite=True)  # so that the message names the number
+    except ValueError as error:
+        raise ValueError(f"the last line of stdout is not a JSON object: {last[:80]!r} ({error})") from None
     if not isinstance(read, dict):
         raise ValueError(f"the last line of stdout is not a JSON object: {last[:80]!r}")
+    if len(read) > MOST_NUMBERS:
+        raise ValueError(f"the last line of stdout has {len(read)} numbers, more than {MOST_NUMBERS}")
     for name, value in read.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{name!r} is not a finite number: {json.dumps(value)[:80]}")
+            raise ValueError(f"{name[:80]!r} is not a finite number: {json.dumps(value)[:80]}")
     return {name: float(value) for name, value in read.items()}
 
 

@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from planner.errors import FileError
 from planner.own_files import open_own
 from planner.paths import exists
-from planner.runs.directory import objects
+from planner.runs.rows import JsonObject, Rows
 
 MetricValue = float | int | bool | str | None
 
@@ -79,9 +78,14 @@ def append_whole(path: Path, lines: list[str]) -> str:
     return ""
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines, in order; a line that is none, torn by a crash, is passed over."""
+def read_rows(path: Path, rows: Rows | None = None) -> Iterator[JsonObject]:
+    """The rows of metrics.jsonl or events.jsonl, in order; a line that is none, torn by a crash, is passed over.
+
+    rows: counts these lines. Raises FileError for what cannot be read; a missing file has no rows.
+    """
     if not exists(path):
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        yield from objects(file)
+    try:
+        yield from (Rows(path.name) if rows is None else rows).read(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read", why=error.strerror or str(error), remedy="check it") from None

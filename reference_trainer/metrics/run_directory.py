@@ -24,8 +24,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from planner.errors import FileError
+from planner.json_input import parsed_json
 from planner.own_files import open_own, refuse_link
-from planner.runs.directory import CHECKPOINTS, EVENTS, LOCK, METRICS, objects
+from planner.runs.directory import CHECKPOINTS, LOCK
+from planner.runs.rows import EVENTS, LONGEST_LINE, METRICS
 from reference_trainer.metrics.metrics_file import append_whole
 
 _MOST_OF_A_LOCK = 64  # characters read of it: the id of a process has fewer
@@ -129,7 +131,12 @@ class RunDirectory:
 
 def keep_lines(path: Path, last_step: int | None) -> None:
     """Rewrite a JSONL file atomically, without broken lines and lines whose step is above `last_step`."""
-    rewrite_lines(path, lambda row, line: line if last_step is None or row.get("step", 0) <= last_step else None)
+
+    def change(row: dict[str, Any], line: str) -> str | None:
+        step = row.get("step")
+        return None if last_step is not None and isinstance(step, int) and step > last_step else line
+
+    rewrite_lines(path, change)
 
 
 def rewrite_lines(path: Path, change: Callable[[dict[str, Any], str], str | None]) -> None:
@@ -140,7 +147,7 @@ def rewrite_lines(path: Path, change: Callable[[dict[str, Any], str], str | None
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # a new name: nobody's link
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as new:
-                for line in old:
+                while line := old.readline(LONGEST_LINE + 1):  # what is longer comes in pieces, which are no objects
                     row = _object(line)
                     changed = None if row is None else change(row, line)
                     if changed is not None:
@@ -163,8 +170,12 @@ def _refuse_links(folder: Path, *files: Path) -> None:
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """The JSON object in a complete line, or None."""
-    return next(objects([line]), None) if line.endswith("\n") else None
+    """The JSON object in a complete line, or None. A row that no schema knows is kept: it is not ours to lose."""
+    try:
+        read = parsed_json(line, allow_nonfinite=True) if line.endswith("\n") and len(line) <= LONGEST_LINE else None
+    except ValueError:
+        return None
+    return read if isinstance(read, dict) else None
 
 
 @contextmanager

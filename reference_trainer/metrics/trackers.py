@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from planner.errors import InputError, MissingExtraError, nearest
+from planner.files import ordinary_bytes
 from planner.own_files import open_own, refuse_link
 
 QUEUED = 4096  # rows that may wait; enough for minutes of small steps
@@ -240,6 +241,6 @@ def _is_drawn(name: str, value: object) -> bool:
 def _number_in(path: Path) -> int:
     """The last step that an earlier call of the run recorded; 0 if unknown."""
     try:
-        return int(path.read_text(encoding="ascii"))
+        return int(ordinary_bytes(path, most=64))
     except (OSError, ValueError):
         return 0

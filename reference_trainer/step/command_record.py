@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import FileError
+from planner.json_input import parsed_json
 from planner.log import Log
 
-MOST_BYTES = 2**20  # of a record: no shell takes a longer command
+MOST_RECORD_BYTES = 2**20  # of a record: no shell takes a longer command
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
 
@@ -62,8 +63,8 @@ def recorded_command(directory: Path, run_id: str | None) -> str | None:
             found = os.fstat(handle)
             if not (_is_private(folder) and stat.S_ISREG(found.st_mode) and _is_private(found)):
                 return None
-            read = json.loads(file.read(MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
+            read = parsed_json(file.read(MOST_RECORD_BYTES))
+    except (OSError, ValueError):
         return None
     expected: dict[str, Any] = {"directory": os.path.realpath(directory), "run_id": run_id}
     if not isinstance(read, dict) or any(read.get(key) != value for key, value in expected.items()):

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from planner.errors import FileError
-from planner.files import read_text, write_atomically
+from planner.files import write_atomically
 from planner.log import Log
 from planner.paths import exists
 from planner.runs.directory import EXECUTION
+from planner.runs.execution_file import load_execution
 from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.step.command_record import confirmed_command, record_command
 
@@ -84,17 +84,12 @@ def as_before(directory: Path, options: RunOptions, log: Log) -> RunOptions:
     path = directory / EXECUTION
     if not exists(path):
         return replace(options, eval_command=confirmed_command(directory, {}, options.eval_command, log))
-    try:
-        kept = json.loads(read_text(path))
-        kept["data_path"] = None if kept["data"] is None else Path(kept["data"])
-        # files of older versions do not have these keys
-        kept["reading"] = ReadOptions(**kept.get("reading", {}))
-        kept["trackers"] = tuple(kept.get("trackers", ()))
-        defaults = {f.name: f.default for f in fields(RunOptions)}
-        unset = [name for name in KEPT if getattr(options, name) == defaults[name]]
-        before = replace(options, **{name: kept.get(name, defaults[name]) for name in unset})
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileError(
-            f"{path} is damaged", why=str(error), remedy="delete it, and give --data and the other run options again"
-        ) from None
+    record = load_execution(directory)
+    kept = record.model_dump() | {
+        "data_path": None if record.data is None else Path(record.data),
+        "reading": ReadOptions(**record.reading.model_dump()),
+    }
+    defaults = {f.name: f.default for f in fields(RunOptions)}
+    unset = [name for name in KEPT if getattr(options, name) == defaults[name]]
+    before = replace(options, **{name: kept[name] for name in unset})
     return replace(before, eval_command=confirmed_command(directory, kept, options.eval_command, log))

@@ -12,21 +12,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from planner.config.loop import GuardConfig
 from planner.errors import CheckpointError, PlanError
-from planner.files import read_text, write_atomically
+from planner.files import read_bytes, write_atomically
+from planner.json_input import checked_by, parsed_json
 from planner.paths import exists
+
+MOST_ROLLBACKS = 10_000
+_Steps = Annotated[int, Field(ge=0, le=10**15)]
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
     """One rollback: step of the spike, step returned to, steps of data skipped, factor on the later lr."""
 
-    spike_step: int
-    to_step: int
-    skipped_steps: int
-    rate_factor: float
+    spike_step: _Steps
+    to_step: _Steps
+    skipped_steps: _Steps
+    rate_factor: Annotated[float, Field(ge=0, le=1e6)]
 
 
 def data_step(rollbacks: Sequence[Rollback], step: int) -> int:
@@ -57,9 +64,10 @@ def load_rollbacks(path: Path) -> tuple[Rollback, ...]:
     """The rollbacks of a run so far, oldest first. Raises CheckpointError for a damaged file."""
     if not exists(path):
         return ()
+    schema = TypeAdapter(Annotated[tuple[Rollback, ...], Field(max_length=MOST_ROLLBACKS)])
     try:
-        return tuple(Rollback(**row) for row in json.loads(read_text(path)))
-    except (ValueError, TypeError, RecursionError) as error:
+        return checked_by(schema, parsed_json(read_bytes(path)))
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is damaged", why=str(error), remedy="restore it from a backup: the order of the data depends on it"
         ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import io
 import json
 import os
 import re
@@ -121,14 +120,14 @@ def test_fault_48_a_file_that_the_system_refuses(
     call: Call, run_toml: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Root may read everything: the refusal is made up; the next test has a real one."""
-    real = io.open
+    real = os.open
 
     def refused(file: Any, *args: Any, **named: Any) -> Any:
         if str(file).endswith("run.toml"):
             raise OSError(number, os.strerror(number), str(file))
         return real(file, *args, **named)
 
-    monkeypatch.setattr(io, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     call("estimate", "--config", "run.toml").refused(os.strerror(number))
 
 

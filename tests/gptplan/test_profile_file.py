@@ -172,7 +172,7 @@ BAD: dict[str, tuple[str, str]] = {
     "memory as text": (profile_text(quiet(memory_bytes="64 GB")), "memory_bytes is 64 GB"),
     "no name": (profile_text(quiet(device_name=3)), "not texts"),
     "busy": (profile_text(quiet(relative_noise=0.3)), "busy machine: its noise is 30%"),
-    "nested": ("[" * 100_000, "recursion"),
+    "nested": ("[" * 100_000, "nested deeper"),
     "not a time": (profile_text(quiet()).replace("[[1, ", "[[1, -", 1), "not above 0"),
 }
 

@@ -9,7 +9,6 @@ tests/planner/inputs/test_huggingface.py checks every family against the count o
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
 from planner.inputs.huggingface.constants import constants
-from planner.inputs.huggingface.initialisation import initialisation
 from planner.inputs.huggingface.kinds import left_out_of, refuse_kind, text_values
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
+from planner.json_input import parsed_json
 from planner.rules import rules
 
 FAMILIES = (
@@ -63,10 +62,10 @@ def hf_model(path: Path) -> HfModel:
     class that this version does not count exactly (a refusal, never a guess).
     """
     try:
-        values = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
-        why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise FileError(f"{path} is not JSON", why=why, remedy="give the model's config.json") from None
+        # transformers writes Infinity, such as in time_step_limit; where it would be counted, the key is refused
+        values = parsed_json(read_text(path), allow_nonfinite=True)
+    except ValueError as error:
+        raise FileError(f"{path} is not JSON", why=str(error), remedy="give the model's config.json") from None
     return hf_model_of(values, path)
 
 
@@ -100,7 +99,6 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
         fields = FAMILIES[kind](config)
         windowed = fields.get("sliding_window") is not None
         fields |= constants(config, rotary=fields["position"] == "rotary", windowed=windowed)
-        fields |= initialisation(config)
         refuse_other_class(config, kind, known, fields["tied_embeddings"])
         refuse_other_tensors(config, kind, known)
         alone = ", the text model alone" if outer is not values else ""

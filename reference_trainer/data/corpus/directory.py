@@ -6,7 +6,6 @@ Three kinds: one that `gptplan data` prepared (described by meta.json), nanoGPT'
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from typing import Any
 from planner.errors import DataError
 from planner.paths import exists, is_folder
 from reference_trainer.data.corpus.listing import SkippedFile, skipped_beside
+from reference_trainer.data.corpus.meta_file import FORMAT, META, VERSION, load_meta, unusable_meta
 
-META = "meta.json"
-FORMAT = "gptplan-data"
-VERSION = 1
 UNFINISHED = ".preparing"  # how the name of a directory ends while it is written
 TRAIN, VALIDATION = {"train", "training"}, {"val", "valid", "validation"}
 
@@ -101,24 +98,14 @@ def _plain(stem: str, words: set[str]) -> str:
 
 
 def _prepared(path: Path) -> TokenFiles:
-    try:
-        meta = json.loads((path / META).read_bytes())
-        right = meta["format"] == FORMAT and meta["version"] == VERSION
-        train, validation = (
-            tuple(path / shard["name"] for shard in meta[part]["shards"]) for part in ("train", "validation")
-        )
-        right = right and all(file.parent == path for file in (*train, *validation)) and len(train) > 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
-    if not right:
-        raise _unreadable(path, f"it is not {FORMAT} of version {VERSION} with at least one shard, all beside it")
+    meta = load_meta(path)
+    parts = (meta[part]["shards"] for part in ("train", "validation"))
+    train, validation = (tuple(path / shard["name"] for shard in shards) for shards in parts)
+    if not train:
+        raise unusable_meta(path, f"it is not {FORMAT} of version {VERSION} with at least one shard, all beside it")
     _refuse_twins([*train, *validation])
     known = {*train, *validation, path / META}
     return TokenFiles(train, validation, meta, skipped_beside(path, known, lambda _: f"{META} does not list it"))
-
-
-def _unreadable(path: Path, why: str) -> DataError:
-    return DataError(f"{str(path / META)!r} cannot be used", why=why, remedy="prepare the data again with gptplan data")
 
 
 def _refuse_twins(files: list[Path]) -> None:

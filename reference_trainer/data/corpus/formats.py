@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.errors import DataError
+from planner.files import open_ordinary
 from reference_trainer.data.corpus.file_tokens import FileTokens, OpenFile
 
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -44,7 +45,7 @@ def token_file(path: Path) -> TokenFile:
     Raises DataError for a damaged header, a wrong or odd size; OSError if it is unreadable.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
         start = file.read(HEADER_BYTES)
     words = np.frombuffer(start[: len(start) // 4 * 4], HEADER_WORD).tolist()
     if words and words[0] in SHARD_MAGICS:

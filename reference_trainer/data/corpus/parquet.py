@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import DataError, MissingExtraError, nearest
+from planner.files import open_ordinary
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 64  # in memory together
@@ -66,6 +67,7 @@ def _damaged(file: Path, where: str, error: Exception) -> DataError:
 def _arrow(file: Path) -> Any:
     if find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "parquet", f"reading {file.name}")
+    open_ordinary(file).close()  # pyarrow would wait for a pipe's other end
     import_module("pyarrow.parquet")  # 0.2 s
     return import_module("pyarrow")
 

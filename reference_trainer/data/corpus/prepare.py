@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from planner.errors import DataError, InputError
-from reference_trainer.data.corpus.directory import FORMAT, VERSION
 from reference_trainer.data.corpus.file_tokens import FileTokens, OpenFile
 from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS
 from reference_trainer.data.corpus.listing import Listing, ReadSummary, SkippedFile, summary_record, text_files
+from reference_trainer.data.corpus.meta_file import FORMAT, VERSION
 from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, scan
 from reference_trainer.data.corpus.texts import TextDocument, documents, source_bytes
 from reference_trainer.data.corpus.tokenizers import Tokenizer, load_tokenizer

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from planner.errors import DataError, MissingExtraError
+from planner.files import open_ordinary
 from planner.units import format_bytes
 
 READ_BYTES = 2**17  # bytes of a compressed file that are read together
@@ -71,16 +72,24 @@ def opened(file: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     kind = compression_of(file.name)
     if kind == ".zst" and find_spec("zstandard") is None:
         raise MissingExtraError("zstandard", "zstd", f"reading {file.name}")
-    with file.open("rb") as raw:
+    with open_ordinary(file) as raw:
         yield (raw if kind is None else OPENERS[kind](raw)), raw
 
 
 def contents(file: Path) -> bytes:
-    """All of it. Raises DataError where it is damaged."""
+    """All of it. Raises DataError where it is damaged, or longer than 1 GiB when it is decompressed."""
     parts: list[bytes] = []
+    size = 0
     with opened(file) as (stream, _), _damage_named(file, lambda: f"after {_bytes(parts)} of its contents"):
         while part := stream.read(READ_BYTES):
             parts.append(part)
+            size += len(part)
+            if size > MAX_LINE_BYTES:
+                raise DataError(
+                    f"{str(file)!r} cannot be used",
+                    why=f"it holds more than {format_bytes(MAX_LINE_BYTES)}, and a text file is one document in memory",
+                    remedy="write its documents as JSON-lines, or cut it into several files",
+                )
     return b"".join(parts)
 
 

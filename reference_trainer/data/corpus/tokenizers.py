@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.errors import DataError, MissingExtraError, UnknownNameError
+from planner.files import ordinary_bytes
 from reference_trainer.data.corpus.texts import TextDocument
 
 TokenIds = npt.NDArray[np.integer[Any]]
@@ -24,6 +25,7 @@ BYTE_VALUES = 256
 END_OF_TEXT = 256  # the first value that no byte has
 # what models call it: GPT-2 and its relatives, Llama 3, Llama 2 and Mistral, Gemma, Qwen's base models
 END_OF_TEXT_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>")
+MOST_TOKENIZER_BYTES = 256 << 20  # the largest there are have 40 MB
 TIKTOKEN = "tiktoken:"
 SAME_VOCABULARY = {"gpt2": "r50k_base"}  # one file instead of two, the same ids
 
@@ -108,7 +110,7 @@ def load_tokenizer(name: str, end_of_text: int | None = None) -> Tokenizer:
 
 def _hugging_face(path: Path, end_of_text: int | None) -> HuggingFaceTokenizer:
     try:
-        content = path.read_bytes()
+        content = ordinary_bytes(path, MOST_TOKENIZER_BYTES)
     except OSError as error:
         raise DataError(
             f"cannot read the tokenizer {str(path)!r}",
@@ -155,7 +157,7 @@ def _tiktoken(name: str, end_of_text: int | None) -> TiktokenTokenizer:
     digest = None
     try:
         if file:
-            digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            digest = hashlib.sha256(ordinary_bytes(Path(file), MOST_TOKENIZER_BYTES)).hexdigest()
             inner = tiktoken.Encoding(**_from_file(short, file))
         else:
             inner = tiktoken.get_encoding(short)
@@ -184,7 +186,7 @@ def _from_file(short: str, file: str) -> dict[str, Any]:
     from tiktoken.load import check_hash, load_tiktoken_bpe
 
     def load(address: str, expected_hash: str) -> dict[bytes, int]:
-        if not check_hash(Path(file).read_bytes(), expected_hash):
+        if not check_hash(ordinary_bytes(Path(file), MOST_TOKENIZER_BYTES), expected_hash):
             raise ValueError(f"{file!r} is not what {address} holds: its sha256 is not {expected_hash}")
         ranks: dict[bytes, int] = load_tiktoken_bpe(file)
         return ranks

@@ -17,8 +17,9 @@ import numpy as np
 
 from planner.errors import FileError
 from planner.own_files import empty_own_folder, not_ours, open_own, open_own_folder
-from reference_trainer.data.corpus.directory import META, UNFINISHED
+from reference_trainer.data.corpus.directory import UNFINISHED
 from reference_trainer.data.corpus.formats import HEADER_BYTES, header
+from reference_trainer.data.corpus.meta_file import META
 from reference_trainer.data.corpus.tokenizers import TokenIds
 from reference_trainer.device.disk import sync
 

@@ -45,7 +45,7 @@ def objects(lines):
             read = json.loads(line)
         except ValueError:
             continue
-        found += [read] if isinstance(read, dict) else []
+        found += [read] if isinstance(read, dict) and "step" in read else []
     return found
 
 
@@ -91,13 +91,13 @@ def test_a_rewritten_file_is_read_from_its_beginning(tmp_path_factory, before, k
 def test_a_torn_last_line_waits_for_its_end(tmp_path):
     path = tmp_path / "events.jsonl"
     assert follow(path, Place()).rows == ()  # not there yet
-    path.write_text('{"step": 1}\n{"st')
+    path.write_text('{"step": 1, "event": "a"}\n{"st')
     first = follow(path, Place())
-    assert first.rows == ({"step": 1},) and not first.more
+    assert first.rows == ({"step": 1, "event": "a"},) and not first.more
     with path.open("a") as file:
-        file.write('ep": 2}\n')
+        file.write('ep": 2, "event": "b"}\n')
     second = follow(path, first.place)
-    assert second.rows == ({"step": 2},) and not second.anew
+    assert second.rows == ({"step": 2, "event": "b"},) and not second.anew
     path.unlink()
     gone = follow(path, second.place)
     assert gone.anew and gone.rows == () and gone.place == Place()

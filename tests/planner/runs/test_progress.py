@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -15,6 +16,7 @@ from planner.inputs.flags import Flags
 from planner.inputs.run_toml import config_text
 from planner.plan import estimate
 from planner.report.run import STAGES, curve_lines, curves, event_lines, failure_lines, figure_lines, stage_text
+from planner.runs.comparison import Comparison, ComparisonRow
 from planner.runs.progress import POINTS, Record, Series, run_figures, stage
 
 TINY = Flags(layers="2", hidden="32", heads="2", vocab="64", seq="16", tokens="51200", global_batch_tokens="256",
@@ -87,7 +89,8 @@ def test_a_processor_has_its_tensors_peak_when_the_run_is_over(run, plan):
     (run / "comparison.json").write_text('{"rows": [{"key": "peak_requested_bytes", "measured": 12')
     record.read_on()
     assert by_label(record)["peak of tensors"].measured is None
-    (run / "comparison.json").write_text('{"rows": [{"key": "peak_requested_bytes", "measured": 12}]}')
+    compared = ComparisonRow("peak_requested_bytes", "bytes", 12, 12, 1.0, 0.0, "within")
+    (run / "comparison.json").write_text(json.dumps(asdict(Comparison(1, "cpu", "2.13", "datasheet", (compared,)))))
     record.read_on()
     assert by_label(record)["peak of tensors"].measured == 12 and not by_label(record)["peak of tensors"].note
 
@@ -117,11 +120,12 @@ def test_files_that_are_not_there_or_damaged_are_unknown_numbers(tmp_path):
     record.read_on()
     (tmp_path / "plan.json").write_text("{")
     (tmp_path / "config.toml").write_text("x")
-    write(tmp_path, [{"step": "x"}, {"loss": 1}, {"step": 3, "loss": None, "lr": "no"}])
+    write(tmp_path, [{"step": "x"}, {"loss": 1}, {"step": 3, "loss": None}, {"step": 4, "lr": "no"}])
     record.read_on()
     found = by_label(record)
     assert found["step"].measured == 3 and found["loss"].measured is None and found["learning rate"].predicted is None
     assert len(record.loss) == 0
+    assert record.skipped_lines == found["skipped lines"].measured == 3
     assert figure_lines(run_figures(record), 60) and curves(record, width=60, height=5)
 
 

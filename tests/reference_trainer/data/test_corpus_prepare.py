@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from planner.errors import DataError, FileError, InputError
-from reference_trainer.data.corpus.directory import META
+from reference_trainer.data.corpus.meta_file import META
 from reference_trainer.data.corpus.prepare import PrepareOptions, prepare
 from reference_trainer.data.corpus.report import tokens_report, tokens_report_text
 from reference_trainer.data.samples import open_data

@@ -89,7 +89,6 @@ def test_fault_46_a_typed_command_is_recorded_for_its_user_only(run_dir: Path, s
     "harm",
     [
         lambda run, file: change(run, run_id="0" * 32),  # another run at the same place
-        lambda run, file: change(run, run_id=["x"]),
         lambda run, file: file.unlink(),
         lambda run, file: file.write_text("[]"),
         lambda run, file: file.write_text("[" * 100_000),

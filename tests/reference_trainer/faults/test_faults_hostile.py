@@ -47,8 +47,8 @@ def test_fault_30_a_pickle_is_refused_and_not_run(finished: Finished, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"settings": []}, "settings: not of the kind"),
-        ({"step": "2"}, "step: not of the kind"),
+        ({"settings": []}, "settings: it must be an object"),
+        ({"step": "2"}, "step: it must be a valid integer"),
         ({"config_hash": "0"}, "its settings do not give the hash that it states"),
         (None, "state.json cannot be used"),
     ],

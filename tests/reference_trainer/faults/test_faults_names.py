@@ -18,7 +18,7 @@ from planner.runs.directory import log_of, owner_of
 from reference_trainer.checkpoint.atomic import MARK, delete_leftovers
 from reference_trainer.checkpoint.export import export
 from reference_trainer.checkpoint.retention import check_space
-from reference_trainer.data.corpus.directory import META
+from reference_trainer.data.corpus.meta_file import META
 from reference_trainer.data.corpus.prepare import PrepareOptions, prepare
 from reference_trainer.metrics.trackers import Background
 from reference_trainer.step.rollbacks import Rollback, save_rollbacks

@@ -142,8 +142,8 @@ def card_of(profile: dict[str, object]) -> str:
 
 def is_of(profile: dict[str, object], gpu: str) -> bool:
     """Whether a profile was measured on this hardware."""
-    if profile.get("device", CPU) == CPU or gpu == CPU:
-        return profile.get("device", CPU) == gpu == CPU
+    if profile.get("device", CPU) == CPU:
+        return gpu == CPU
     found = presets.gpu_by_driver_name(str(profile.get("device_name")))
     return found is not None and found.id == gpu
 

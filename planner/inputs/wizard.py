@@ -167,8 +167,8 @@ def _excluded(name: str, answers: Flags) -> bool:
 
 def _missing(error: PlanError) -> str | None:
     """The field that an error message calls missing, if the wizard has it."""
-    word, _, rest = error.what.partition(" is missing")
-    return next((name for name in OPTION_NAMES if flag(name) == word and not rest), None)
+    word, _, _ = error.what.partition(" is missing")
+    return next((name for name in OPTION_NAMES if flag(name) == word), None)
 
 
 def _effect(state: WizardState, name: str) -> tuple[str, str]:

@@ -131,6 +131,12 @@ def test_a_steep_part_is_drawn_without_gaps(rate: Callable[[int], float]) -> Non
     assert all("*" in line for line in lines)
 
 
+def test_curves_that_coincide_alternate_and_leave_no_gap() -> None:
+    line = plot([lambda k: 1.0] * 2, 100, width=30, height=5, plain=True)[0]
+    drawn = line[line.index("+") + 1 :]
+    assert drawn == ("*o" * len(drawn))[: len(drawn)]
+
+
 def test_the_legend_names_each_mark() -> None:
     assert legend(["a", "b"]) == f"{CURVE_MARKS[0]} a   {CURVE_MARKS[1]} b"
     assert legend(["a", "b"], plain=True) == "* a   o b"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from planner.analysis.findings import findings_with_remedies
 from planner.analysis.fitting import every_change, largest_change, what_fits
 from planner.config.run import RunConfig
-from planner.counts.run import gpu_of, recipe_of, resolve, steps_of, tokens_per_step
+from planner.counts.run import gpu_of, moments_dtype, recipe_of, resolve, steps_of, tokens_per_step
 from planner.errors import UnknownNameError
 from planner.formulas import batch
 from planner.formulas.recording import recorded
@@ -36,6 +36,16 @@ def test_a_plan_computes_its_steps_and_tokens_once() -> None:
     made = Counter(call.formula.name for call in calls)
     for name in ("sequences_per_step", "tokens_per_step", "whole_steps", "trained_tokens"):
         assert made[name] == 1, (name, made[name])
+
+
+def test_moments_have_the_chosen_type_else_the_recipes_else_that_of_the_weights() -> None:
+    def found(**words: str) -> str | None:
+        config = config_of(**words)
+        return moments_dtype(config, recipe_of(config))
+
+    assert found(recipe="mixed-bf16") is None
+    assert found(recipe="fp8-deepseek-v3", gpu="h100-80gb") == "bf16"
+    assert found(recipe="pure-bf16", optimizer="adamw", state_dtype="fp32") == "fp32"
 
 
 def questions(compute: Callable[[], object]) -> Counter[str]:

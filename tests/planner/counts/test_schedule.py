@@ -14,7 +14,7 @@ from planner.config.run import ScheduleConfig
 from planner.counts.schedule import KINDS, continuity, key_steps, schedule_rate
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.flags import Flags
-from planner.inputs.schedule import schedule_alone
+from planner.inputs.schedule import Horizon, schedule_alone
 
 P, TO_ZERO = {"peak_lr": 3e-4, "min_lr": 3e-5}, {"peak_lr": 3e-4, "min_lr": 0.0}
 LONG = {**P, "warmup_steps": 2000}
@@ -152,6 +152,12 @@ def test_defaults_and_their_rules() -> None:
     assert alone(steps="10", schedule="polynomial").decay_power == 2.0
     unused = schedule_alone(Flags(peak_lr="3e-4", steps="10_000", schedule="constant"))[2]
     assert "does not use it" in next(a.source for a in unused if a.key == "min_lr")
+
+
+def test_a_schedule_names_the_flag_that_lengthens_it() -> None:
+    by_tokens = Flags(peak_lr="3e-4", tokens="1M", global_batch_tokens="1000")
+    assert schedule_alone(by_tokens)[1] == Horizon(1000, 1000, "--tokens")
+    assert schedule_alone(Flags(peak_lr="3e-4", steps="10"))[1] == Horizon(10, None, "--steps")
 
 
 def test_a_floor_in_percent_is_a_share_of_the_peak() -> None:

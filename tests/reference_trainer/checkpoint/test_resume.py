@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
 from planner.errors import CheckpointError, ConfigError, DataError, FileError, InputError, PlanError
+from reference_trainer.loop.startup import last_step_of
 from reference_trainer.metrics.records import RunResult
+from reference_trainer.step.options import RunOptions
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -136,6 +138,10 @@ def test_a_start_that_failed_can_be_repeated(tiny: MakeConfig, train: Train, tmp
     with pytest.raises(DataError):
         train(tiny(), data_path=tmp_path / "missing.txt")
     assert train(tiny(steps=1)).finished
+
+
+def test_tokens_of_exactly_one_step_are_one_step(tiny: MakeConfig) -> None:
+    assert last_step_of(tiny(steps=None, tokens=128), RunOptions()) == 1
 
 
 @pytest.mark.parametrize(

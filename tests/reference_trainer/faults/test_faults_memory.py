@@ -125,6 +125,7 @@ def test_fault_26_on_a_gpu_the_change_fits_beside_what_others_hold(tiny: MakeCon
 def test_fault_26_a_prediction_that_would_have_fitted_is_doubted(tiny: MakeConfig) -> None:
     config = tiny(micro_batch=16, accumulation=1, vocab=4096)
     message = explain_shortage(config, 80 * GIB, "in step 1", "CUDA out of memory.", None).message()
+    assert "actual: unknown; the device has 80 GiB" in message
     assert "by the prediction it would have fitted" in message
     assert predicted_peak(resolve(change_in(message, config))) <= 0.9 * predicted_peak(resolve(config))
 

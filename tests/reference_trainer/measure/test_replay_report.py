@@ -23,6 +23,8 @@ def test_a_shallow_model_is_replayed_whole_and_equals_the_prediction(tiny: MakeC
     report, seen = traced(config), replay(config)
     assert (report.replayed_layers, report.extrapolated, report.allocator_events) == ((2,), False, "replay")
     assert {p.phase: p.replayed_bytes for p in report.phases} == seen.by_phase()
+    highest = max(seen.by_phase().values())
+    assert all(view.requested_bytes == pytest.approx(highest, abs=SCALARS) for view in report.allocator)
     assert {p.phase: p.predicted_bytes for p in report.phases} == {
         p.phase: p.peak_bytes for p in simulate_run(resolve(config)).phases
     }
@@ -42,7 +44,7 @@ def test_few_blocks_extrapolate_to_what_all_of_them_show(tiny: MakeConfig) -> No
     config = tiny(layers=8)
     few, whole = traced(config, whole=False), traced(config, whole=True)
     assert (few.replayed_layers, few.extrapolated, few.allocator_events) == (FEW, True, "walk")
-    assert (whole.replayed_layers, whole.extrapolated) == ((8,), False)
+    assert (whole.replayed_layers, whole.extrapolated, whole.allocator_events) == ((8,), False, "replay")
     assert [(p.phase, p.replayed_bytes) for p in few.phases] == [(p.phase, p.replayed_bytes) for p in whole.phases]
 
 

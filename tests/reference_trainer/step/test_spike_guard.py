@@ -45,6 +45,13 @@ def test_sigmas_are_those_of_the_last_window(losses: list[float]) -> None:
         entered.append(min(loss, mean + 6 * spread))
 
 
+def test_a_spike_is_above_the_limit_not_at_it() -> None:
+    guard = SpikeGuard(GuardConfig(spike_window=8, spike_sigmas=4), CPU)
+    for index in range(8):  # mean 4, deviation 2: all exact
+        judged(guard, 2.0 + 4.0 * (index % 2), 8.0)
+    assert judged(guard, 12.0, 8.0) == (True, False, 4.0)
+
+
 def test_fault_43_the_guard_stays_sharp_after_an_outlier() -> None:
     """One loss of 300 among 3s would raise the deviation to 26: nothing below 180 would be a spike for 128 steps."""
     guard = SpikeGuard(GuardConfig(spike_window=128), CPU)

@@ -233,5 +233,12 @@ def test_the_deterministic_run_gives_the_same_and_resets_the_switch(tiny: MakeCo
     with numerics(True):
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with numerics(False):  # a caller's own choice holds
+            assert torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert train(tiny(), deterministic=True).losses == train(tiny(), "again", deterministic=True).losses
     assert not torch.are_deterministic_algorithms_enabled()

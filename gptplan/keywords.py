@@ -90,6 +90,7 @@ class Keywords(TypedDict, total=False):
     software: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue
+    tokens_per_second: KeywordValue
     profile: KeywordValue
     checkpoint_every: KeywordValue
     keep_checkpoints: KeywordValue

@@ -57,6 +57,13 @@ def parse_count(text: str, *, name: str, allow_zero: bool = False) -> int:
     return int(value)
 
 
+def parse_rate(text: str, *, name: str) -> float:
+    """A finite real above zero: "1M", "48.5k", "812.5". Below 10^200. Raises UnitError."""
+    flags = Numeral(text, name, "a number per second", "1M, 48.5k or 812.5")
+    number, factor = flags.split(flags.body(), _COUNTS)
+    return float(flags.bounded(number * factor, False, 10**EDGE))
+
+
 def parse_number(text: str, *, name: str, allow_zero: bool = False) -> float:
     """A finite real without unit: "6e-4", "0.01", "150", "1%" (0.01). Below 10^200. Raises UnitError."""
     flags = Numeral(text, name, "a number", "150, 0.01, 6e-4 or 1%")

@@ -108,7 +108,10 @@ def _speed(plan: Plan) -> Iterator[Finding]:
         if plan.config.profile is not None:
             why = plan.throughput.why_unknown
             yield Finding(
-                "warning", "unpriced_parts", f"the speed is unknown: {why}", "give a measured --tflops or --mfu"
+                "warning",
+                "unpriced_parts",
+                f"the speed is unknown: {why}",
+                "give a measured --tokens-per-second, --tflops or --mfu",
             )
             return
         if hardware.gpu == CPU:
@@ -133,7 +136,7 @@ def _speed(plan: Plan) -> Iterator[Finding]:
             "warning",
             "unknown_speed",
             f"the published specs of {hardware.gpu} lack the peak or the bandwidth that the speed of {kind} needs",
-            "give a --tflops or --mfu measured on that GPU",
+            "give a --tokens-per-second, --tflops or --mfu measured on that GPU",
         )
 
 

@@ -269,7 +269,7 @@ def _more_often(config: RunConfig, mode: str, below: int) -> list[dict[str, Any]
 
 def _step_seconds_of(run: Resolved) -> float | None:
     """Predicted seconds of a step; None where the speed is unknown, or given for the config as it is."""
-    if run.config.hardware.tflops is not None or run.config.hardware.mfu is not None:
+    if run.config.hardware.speed_is_given:
         return None
     return throughput_of(run, flops_of(run)).step_seconds.value
 

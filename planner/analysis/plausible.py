@@ -45,13 +45,13 @@ def _speed(plan: Plan, bounds: dict[str, Any]) -> Iterator[Finding]:
         yield _odd(
             "mfu_above_one",
             f"an MFU of {format_fraction(mfu)}: it counts attention in full, of which a causal kernel does half",
-            "compare it with other runs of this sequence length only, or check --tflops",
+            "compare it with other runs of this sequence length only, or check --tflops and --tokens-per-second",
         )
     if mfu is not None and plan.throughput.basis == "given" and mfu < bounds["mfu"]:
         yield _odd(
             "odd_speed",
             f"an MFU of {format_number(100 * mfu)} %: no published run is below {format_fraction(bounds['mfu'])}",
-            "check --tflops (in TFLOP/s of one GPU) or --mfu",
+            "check --tflops (in TFLOP/s of one GPU), --mfu or --tokens-per-second (of all GPUs)",
         )
     if seconds is not None and seconds > bounds["seconds"]:
         most = format_duration(bounds["seconds"])

@@ -40,6 +40,7 @@ def _count(placeholder: str = "N") -> Kind:
 COUNT, COUNT_OR_ZERO, SEED = _count(), Kind("count or zero", "N"), Kind("seed", "N")
 COUNT_OR_NONE, NUMBER_OR_NONE = Kind("count, 0 for none", "N"), Kind("number, 0 for none", "X")
 NUMBER, LEARNING_RATE, TERAFLOPS = Kind("number", "X"), Kind("number", "LR"), Kind("teraflops", "X")
+RATE_PER_SECOND = Kind("rate", "X")
 FRACTION, PERCENTAGE_OF_PEAK = Kind("fraction", "FRACTION"), Kind("number or zero", "LR")
 MONEY, PATH, NAME = Kind("money", "USD"), Kind("text", "FILE"), Kind("text", "NAME")
 YES_NO = Kind("yes or no", "yes|no", ("yes", "no"))
@@ -242,6 +243,9 @@ OPTIONS: tuple[Option, ...] = (
            "hardware.tflops", on_resume.PREDICTION, "TFLOP/s per GPU"),
     Option("mfu", HARDWARE, Kind("fraction above zero", "FRACTION"), "Model FLOPs utilisation, if known, 0.4 or 40%.",
            "hardware.mfu", on_resume.PREDICTION, "MFU"),
+    Option("tokens_per_second", HARDWARE, RATE_PER_SECOND,
+           "Tokens per second of the whole run as measured, such as 1M; shown with the MFU that they mean.",
+           "hardware.tokens_per_second", on_resume.PREDICTION, "tokens per second"),
     Option("profile", HARDWARE, PATH, "Kernel times that gptplan calibrate measured, here or elsewhere.",
            label="machine profile"),
     Option("price_per_gpu_hour", HARDWARE, MONEY, "Your price, such as 2.50.", "hardware.usd_per_gpu_hour",
@@ -284,7 +288,7 @@ EITHER = (
     (("precision", "recipe"), "a recipe contains the precision"),
     (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
     (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
-    (("tflops", "mfu"), "each fixes the speed"),
+    (("tflops", "mfu", "tokens_per_second"), "each fixes the speed"),
 )
 
 

@@ -177,6 +177,9 @@ class ScheduleConfig(Section):
         return self
 
 
+SPEED = ("tflops", "mfu", "tokens_per_second")  # keys of [hardware]; one at most is given
+
+
 class HardwareConfig(Section):
     """What the run is planned for. `gpus` are data-parallel replicas; `gpu = "cpu"` is this machine's processor."""
 
@@ -194,15 +197,24 @@ class HardwareConfig(Section):
     mfu: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         default=None, description="model FLOPs utilisation, if known (attention counted in full, dense peak)"
     )
+    tokens_per_second: Positive | None = Field(
+        default=None, description="measured speed of the whole run on all its GPUs, if known"
+    )
     usd_per_gpu_hour: Annotated[float, Field(ge=0.0)] | None = Field(
         default=None, description="your price; absent: the price list's"
     )
 
     @model_validator(mode="after")
     def _one_speed(self) -> HardwareConfig:
-        if self.tflops is not None and self.mfu is not None:
-            raise ValueError("give tflops or mfu, not both: each alone fixes the speed")
+        given = [name for name in SPEED if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give {given[0]} or {given[1]}, not both: each alone fixes the speed")
         return self
+
+    @property
+    def speed_is_given(self) -> bool:
+        """Whether a measured speed takes the place of the predicted one."""
+        return any(getattr(self, name) is not None for name in SPEED)
 
 
 class Assumption(Section):

@@ -134,6 +134,12 @@ def step_seconds_from_rate(training_flops: Num, tokens_per_step: Num, tokens: Nu
     return seconds_from_rate(training_flops, gpus, flops_rate) * tokens_per_step / tokens
 
 
+@formula(gives="step_seconds", source="definition of the throughput, solved for the time")
+def step_seconds_from_tokens(tokens_per_step: Num, tokens_per_second: Num) -> Num:
+    """Time of one step at a measured throughput of the whole run."""
+    return tokens_per_step / tokens_per_second
+
+
 @formula(gives="step_seconds", source="Chowdhery et al. 2022 (arXiv 2204.02311), appendix B, solved for the time")
 def step_seconds_from_mfu(flops_per_step: Num, gpus: Num, mfu: Num, peak_flops_rate: Num) -> Num:
     """Time of one step at a given model FLOPs utilisation."""

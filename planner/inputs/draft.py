@@ -16,6 +16,7 @@ from planner.config.model import ModelConfig
 from planner.config.parallel import ParallelConfig
 from planner.config.run import (
     CPU,
+    SPEED,
     HardwareConfig,
     Provenance,
     RunConfig,
@@ -39,7 +40,6 @@ from planner.units import format_count_exact as spell
 DEFAULT_GPU = "a100-80gb"
 DEFAULT_SEQ = 1024
 LONGEST_FIRST, BEFORE_EXTENSION = 8192, 4096  # tokens: longest context trained at from the start; else this
-SPEED = ("tflops", "mfu")
 SOFTWARE = HardwareConfig.model_fields["software"].default
 LOOP_SECTIONS: dict[str, type[Section]] = {
     "evaluation": EvaluationConfig,
@@ -175,7 +175,7 @@ def _hardware(
     if other_card or flags.given(*SPEED):
         values |= {name: typed.get(name) for name in SPEED}
     if old is not None and other_card:  # speed and price belong to one card
-        if (old.tflops or old.mfu) and not flags.given(*SPEED):
+        if old.speed_is_given and not flags.given(*SPEED):
             assumptions.add("speed", "predicted", f"the speed in the file is that of another card, {old.gpu}")
         if old.usd_per_gpu_hour is not None and flags.price_per_gpu_hour is None:
             values["usd_per_gpu_hour"] = None

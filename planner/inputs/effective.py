@@ -24,6 +24,7 @@ WITHOUT_VALUE = (
 def effective(plan: Plan) -> dict[str, str]:
     """Option → text, in the table's order; those in WITHOUT_VALUE are left out."""
     config, price = plan.config, plan.cost.usd_per_gpu_hour
+    speed = plan.throughput.tokens_per_second.value
     momentum = MOMENTUM.get(config.optimizer.name)
     precision = {recipe: name for name, recipe in RECIPE_OF_PRECISION.items()}
     by_rule = {
@@ -39,6 +40,7 @@ def effective(plan: Plan) -> dict[str, str]:
         "state_dtype": config.optimizer.state_dtype or "the weights'",
         "tflops": "predicted",
         "mfu": "predicted" if plan.throughput.mfu.value is None else format_number(plan.throughput.mfu.value),
+        "tokens_per_second": "predicted" if speed is None else format_number(speed),
         "price_per_gpu_hour": "unknown" if price is None else format_number(price, CHOSEN),
     }
     shown = (option for option in OPTIONS if option.name not in WITHOUT_VALUE)

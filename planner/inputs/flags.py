@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from planner.config.options import EITHER, MAIN, OPTION, OPTIONS, Option, ended_by, flag, of_section
 from planner.config.run import Assumption, RunConfig
 from planner.errors import InputError, UnitError, UnknownNameError
-from planner.units import TERA, parse_count, parse_money, parse_number
+from planner.units import TERA, parse_count, parse_money, parse_number, parse_rate
 
 FROM_ZERO = ("number or zero", "number, 0 for none", "fraction")  # kinds of real numbers that may be 0
 LARGEST = 10**18  # the largest count in a config
@@ -110,6 +110,7 @@ _PARSERS: dict[str, Callable[[str, Option], Any]] = {
     "number, 0 for none": lambda text, option: _number(text, option) or None,
     "number": _number,
     "number or zero": _number,
+    "rate": lambda text, option: parse_rate(text, name=option.flag),
     "teraflops": lambda text, option: _number(text, option) * TERA,
     "fraction": _fraction,
     "fraction above zero": _fraction,

@@ -7,9 +7,9 @@ from planner.counts.flops import flops_of
 from planner.counts.run import recipe_of, resolve, tokens_per_step
 from planner.formulas.flops import training_flops_6nd
 from planner.inputs.key_names import with_flag
-from planner.units import CHOSEN, format_count_exact, format_flops_rate
+from planner.units import CHOSEN, format_count_exact, format_flops_rate, format_rate
 
-_TFLOPS = with_flag("hardware.tflops")
+_TFLOPS, _TOKENS = with_flag("hardware.tflops"), with_flag("hardware.tokens_per_second")
 _BATCH = " x ".join(map(with_flag, ("training.micro_batch", "training.accumulation", "hardware.gpus")))
 LARGEST_BATCH = 10**18  # tokens per step: as the other numbers of a config
 
@@ -30,22 +30,26 @@ def impossibility(config: RunConfig) -> tuple[str, str, str] | None:
 
 
 def impossible_speed(config: RunConfig) -> tuple[str, str, str] | None:
-    """What is wrong with a typed FLOP/s above the card's dense peak, why, and the remedy; None where nothing is.
+    """What is wrong with a typed speed above the card's dense peak, why, and the remedy; None where nothing is.
 
-    The typed rate is by 6·N·D, which leaves attention out: what the matrix products and the causal half of attention
+    A rate in FLOP/s is by 6·N·D, which leaves attention out: what the matrix products and the causal half of attention
     need at that speed may not exceed the peak either. Nothing is said of a card whose peak for the recipe's type is
     unknown. Raises UnknownNameError for an unknown card or recipe.
     """
-    typed = config.hardware.tflops
-    if typed is None:
+    typed, total = config.hardware.tflops, config.hardware.tokens_per_second
+    if typed is None and total is None:
         return None
     run = resolve(config)
     kind = recipe_of(config).compute_dtype
     peak = run.gpu.peak_dense_flops.get(kind) if run.gpu else None
     if not peak or not run.gpu:
         return None
+    per_token = flops_of(run).per_token_model_causal
+    if typed is None:
+        assert total is not None
+        return _too_many_tokens(total, per_token, config.hardware.gpus, run.gpu.id, kind, peak)
     by_rule = float(training_flops_6nd(run.compute_parameters, 1))
-    needed = typed * flops_of(run).per_token_model_causal / by_rule
+    needed = typed * per_token / by_rule
     if max(typed, needed) <= peak:
         return None
     said = f"{_TFLOPS}: {format_flops_rate(typed, CHOSEN)} per GPU is"
@@ -57,4 +61,20 @@ def impossible_speed(config: RunConfig) -> tuple[str, str, str] | None:
         f"{said} above the dense peak of {run.gpu.id} in {kind}, {format_flops_rate(peak, CHOSEN)}",
         "no program computes faster than its card: time and cost would be too low",
         f"give the speed of one GPU, below {most}, or --mfu, such as 40%",
+    )
+
+
+def _too_many_tokens(
+    total: float, per_token: int, gpus: int, card: str, kind: str, peak: float
+) -> tuple[str, str, str] | None:
+    """The same of tokens per second of the whole run."""
+    needed = total * per_token / gpus
+    if needed <= peak:
+        return None
+    on = f"{format_count_exact(gpus)} GPUs" if gpus > 1 else "one GPU"
+    return (
+        f"{_TOKENS}: {format_rate(total)} on {on} need {format_flops_rate(needed)} per GPU, above the dense peak of "
+        f"{card} in {kind}, {format_flops_rate(peak, CHOSEN)}",
+        "no program computes faster than its card: time and cost would be too low",
+        f"give the tokens per second of all GPUs together, below {format_rate(peak * gpus / per_token)}, or --mfu",
     )

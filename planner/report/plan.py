@@ -11,6 +11,7 @@ from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
 from planner.report.text import BASES, COMPONENT_NAMES, VERDICTS, WIDTH, Page, sections_text, why_fits_is_unknown
+from planner.step_time.throughput import Throughput
 from planner.units import (
     CHOSEN,
     format_bytes,
@@ -230,10 +231,21 @@ def _speed(plan: Plan, page: Page) -> str:
         page.line("throughput", *_within(format_rate, t.tokens_per_second)),
         page.line("step", *_within(format_duration, t.step_seconds)),
         page.line("MFU", *_within(format_fraction, t.mfu)),
+        *_other_mfus(t, page),
         page.line("HFU", format_fraction(t.hfu)),
         page.line("wall clock", *_within(format_duration, time.seconds)),
         page.line("GPU-hours", *_within(format_number, time.gpu_hours)),
     )
+
+
+def _other_mfus(t: Throughput, page: Page) -> list[str]:
+    """A speed that somebody measured is compared with others' MFU, whatever they count."""
+    if t.basis != "given" or t.mfu_causal is None:
+        return []
+    return [
+        page.line("MFU, causal", format_fraction(t.mfu_causal), "half of attention counted, as the mask leaves it"),
+        page.line("MFU by 6·N·D", format_fraction(t.mfu_6nd), "no attention counted"),
+    ]
 
 
 def _money(plan: Plan, page: Page) -> str:

@@ -23,12 +23,17 @@ MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, no
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Speed of the whole run; `basis` is given, profile, datasheet or unknown, for the reason `why_unknown`."""
+    """Speed of the whole run; `basis` is given, profile, datasheet or unknown, for the reason `why_unknown`.
+
+    mfu_causal counts the half of attention that a causal mask leaves (Megatron-LM, nanochat); mfu_6nd no attention.
+    """
 
     tokens_per_second: Interval[float]
     tokens_per_second_per_gpu: float | None
     step_seconds: Interval[float]
     mfu: Interval[float]
+    mfu_causal: float | None
+    mfu_6nd: float | None
     hfu: float | None
     mfu_convention: str
     basis: str
@@ -41,11 +46,11 @@ def throughput_of(run: Resolved, counted: Flops) -> Throughput:
     peak = peak_flops_rate(run)
     step = _step_seconds(run, counted, peak)
     if isinstance(step, str):
-        return Throughput(UNKNOWN, None, UNKNOWN, UNKNOWN, None, MFU_CONVENTION, "unknown", {}, step)
+        return Throughput(UNKNOWN, None, UNKNOWN, UNKNOWN, None, None, None, MFU_CONVENTION, "unknown", {}, step)
     gpus = run.config.hardware.gpus
     speed = step.seconds.map(lambda seconds: throughput.tokens_per_second(run.tokens_per_step, seconds))
 
-    def used(per_token: int) -> Interval[float]:
+    def used(per_token: float) -> Interval[float]:
         return speed.map(lambda rate: throughput.utilisation(per_token, rate, gpus, peak)) if peak else UNKNOWN
 
     return Throughput(
@@ -53,6 +58,8 @@ def throughput_of(run: Resolved, counted: Flops) -> Throughput:
         tokens_per_second_per_gpu=speed.map(lambda rate: throughput.tokens_per_second_per_gpu(rate, gpus)).value,
         step_seconds=step.seconds,
         mfu=used(counted.per_token_model),
+        mfu_causal=used(counted.per_token_model_causal).value,
+        mfu_6nd=used(counted.training_6nd / run.requested_tokens).value,
         hfu=used(counted.per_token_hardware).value,
         mfu_convention=MFU_CONVENTION,
         basis=step.basis,
@@ -73,6 +80,9 @@ def _step_seconds(run: Resolved, counted: Flops, peak: float | None) -> StepSeco
     if hardware.tflops is not None:
         work, requested = counted.training_6nd, run.requested_tokens
         seconds = throughput.step_seconds_from_rate(work, tokens, requested, hardware.gpus, hardware.tflops)
+        return StepSeconds(exactly(seconds), "given", {})
+    if hardware.tokens_per_second is not None:
+        seconds = throughput.step_seconds_from_tokens(tokens, hardware.tokens_per_second)
         return StepSeconds(exactly(seconds), "given", {})
     if hardware.mfu is not None:
         if peak is None:

@@ -39,7 +39,9 @@ def adapt_to_device(config: RunConfig, device: torch.device, log: Log, profile: 
 
 
 def _on_cpu(config: RunConfig, named: JsonProfile | None, log: Log) -> RunConfig:
-    hardware = config.hardware.model_copy(update={"gpu": CPU, "tflops": None, "mfu": None, "usd_per_gpu_hour": None})
+    hardware = config.hardware.model_copy(
+        update={"gpu": CPU, "tflops": None, "mfu": None, "tokens_per_second": None, "usd_per_gpu_hour": None}
+    )
     here = config.model_copy(update={"hardware": hardware})
     found = named or _current(config.profile) or _current(cached_profile(CPU, log))
     if found is None and CPU not in TRIED:

@@ -54,6 +54,20 @@ def test_a_file_is_refused_as_the_flag_is() -> None:
         config_from(values, "run.toml")
 
 
+def test_tokens_per_second_are_those_of_all_gpus_up_to_their_peak() -> None:
+    eight = {"gpus": "8", "accumulation": "1"}
+    most = 8 * 312e12 / estimate(drafted()).flops.per_token_model_causal
+    fastest = estimate(drafted(**eight, tokens_per_second=f"{most * 0.999:.2f}")).throughput
+    assert fastest.mfu_causal == pytest.approx(0.999) and fastest.tokens_per_second.value == pytest.approx(most * 0.999)
+    assert fastest.mfu_6nd is not None and fastest.mfu.value is not None
+    assert fastest.mfu_6nd < fastest.mfu_causal < fastest.mfu.value
+    with pytest.raises(InputError, match=r"--tokens-per-second.* on 8 GPUs need .* above the dense peak") as caught:
+        drafted(**eight, tokens_per_second=f"{most * 1.001:.2f}")
+    assert "below 3,130,000 tokens/s" in str(caught.value.remedy)
+    with pytest.raises(InputError, match="on one GPU need"):
+        drafted(tokens_per_second=f"{most * 0.5:.2f}")
+
+
 def test_a_step_holds_no_more_than_a_config_can_say() -> None:
     with pytest.raises(
         InputError, match=r"training\.micro_batch \(--micro-batch\) x .* make a step of 1\.02e21 tokens"

@@ -59,4 +59,6 @@ class CheckpointConfig(Section):
     keep_every: Count | None = Field(
         default=None, description="checkpoints of steps divisible by this are never deleted; absent: all may be"
     )
-    asynchronous: bool = Field(default=False, description="a thread writes checkpoints while training continues")
+    asynchronous: bool | None = Field(
+        default=None, description="a thread writes checkpoints while training continues; absent: on a GPU"
+    )

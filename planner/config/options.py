@@ -256,7 +256,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("keep_checkpoints", LOOP, COUNT, "Newest checkpoints kept.", "checkpoints.keep", on_resume.SAVING,
            default="3"),
     Option("async_save", LOOP, YES_NO, "Write checkpoints while training goes on.", "checkpoints.asynchronous",
-           on_resume.SAVING, "save in background", "no"),
+           on_resume.SAVING, "save in background", "on a GPU"),
     Option("eval_every", LOOP, _count("STEPS"), "Steps between evaluations on held-out data.", "evaluation.every",
            on_resume.EVALUATION, "evaluate every", "none"),
     Option("eval_tokens", LOOP, COUNT, "Validation tokens of one evaluation.", "evaluation.tokens",

@@ -82,6 +82,15 @@ def gpu_of(config: RunConfig) -> Gpu | None:
     return None if config.hardware.gpu == CPU else presets.gpu(config.hardware.gpu)
 
 
+def saves_in_background(config: RunConfig) -> bool:
+    """Whether a thread writes checkpoints: as the config says, else on a GPU.
+
+    A GPU has work queued while its host copies and writes; a processor would share its cores with the writer.
+    """
+    chosen = config.checkpoints.asynchronous
+    return config.hardware.gpu != CPU if chosen is None else chosen
+
+
 def recipe_of(config: RunConfig) -> Recipe:
     """The numeric recipe that the config names.
 

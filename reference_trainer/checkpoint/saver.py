@@ -5,13 +5,12 @@
 
 An asynchronous save copies every tensor to host memory before it returns, so the checkpoint has the weights of its step
 even while training continues. That memory, as large as a checkpoint, is allocated at the first save and reused; on CUDA
-it is pinned. A failed save is reported and training continues, because the disk may have room later; after
-`MAX_FAILURES` in a row training stops.
+it is page-locked. A failed save, also one for which there is no memory, is reported and training continues, since
+there may be room later. After `MAX_FAILURES` in a row training stops.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,18 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import torch
 from torch import Tensor
 
 from planner.config.loop import CheckpointConfig
 from planner.errors import FileError, PlanError
 from reference_trainer.checkpoint.atomic import stored_bytes
 from reference_trainer.checkpoint.checkpoint import Contents, State, contents_of, finite_flags, refuse_nonfinite, write
+from reference_trainer.checkpoint.host_copy import HostCopy
 from reference_trainer.checkpoint.retention import prune
+from reference_trainer.device.out_of_memory import is_shortage
 from reference_trainer.optim.updater import Updater
 
 MAX_FAILURES = 3  # in a row: by then a disk that was full for a moment has been emptied, or nobody is there to do it
-ALIGNMENT = 64  # bytes: of each tensor in the host copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class SaveReport:
     """The result of a save. `error`: why there is no checkpoint; None: it was written and verified.
 
     stalled_seconds: how long training waited. write_seconds: duration of the write, perhaps in the background.
-    notes: a message for each old checkpoint that could not be deleted.
+    notes: a message for each old checkpoint that could not be deleted, and for host memory that is not page-locked.
     """
 
     step: int
@@ -47,39 +46,6 @@ class SaveReport:
     write_seconds: float
     error: PlanError | None
     notes: tuple[str, ...] = ()
-
-
-class HostCopy:
-    """Host memory for the tensors of a checkpoint: one reused block, pinned if they are on a GPU."""
-
-    def __init__(self) -> None:
-        self._block = torch.empty(0, dtype=torch.uint8)
-
-    def of(self, contents: Contents, flags: Tensor) -> tuple[Contents, Tensor]:
-        """Copies of all tensors and of `flags`, complete on return; the copies of the previous call are overwritten."""
-        flat = [t for tensors in contents.values() for t in tensors.values()] + [flags]
-        places = _places(flat)
-        pinned = flags.is_cuda
-        if self._block.numel() < places[-1]:
-            self._block = torch.empty(places[-1], dtype=torch.uint8, pin_memory=pinned)
-        copies = [
-            self._block[at : at + t.numel() * t.element_size()].view(t.dtype).view(t.shape).copy_(t, non_blocking=True)
-            for at, t in zip(places, flat, strict=False)
-        ]
-        if pinned:
-            torch.cuda.current_stream(
-                flags.device
-            ).synchronize()  # the one wait: until here nothing waited for the device
-        rest = iter(copies)
-        return {file: {name: next(rest) for name in tensors} for file, tensors in contents.items()}, next(rest)
-
-
-def _places(tensors: list[Tensor]) -> list[int]:
-    """The aligned offset of each tensor in one block of bytes; the last entry is the block's size."""
-    places = [0]
-    for t in tensors:
-        places.append(places[-1] + math.ceil(t.numel() * t.element_size() / ALIGNMENT) * ALIGNMENT)
-    return places
 
 
 class Saver:
@@ -118,9 +84,15 @@ class Saver:
         """
         begin = time.perf_counter()
         self.wait()
-        contents, flags = contents_of(self.updater, self.extra()), finite_flags(self.updater.weights)
-        if self._pool is not None:
-            contents, flags = self._host.of(contents, flags)
+        try:
+            contents, flags = contents_of(self.updater, self.extra()), finite_flags(self.updater.weights)
+            if self._pool is not None:
+                contents, flags = self._host.of(contents, flags)
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
+            self._end(SaveReport(state.step, None, time.perf_counter() - begin, 0.0, self._no_memory(state, error)))
+            return
         refuse_nonfinite(self.updater.weights, f"the weights after step {state.step}", flags)
         self.requested_step = state.step
         if self._pool is None:
@@ -160,6 +132,14 @@ class Saver:
                 remedy="free space or mend the permissions, then continue with --resume; earlier ones are untouched",
             ) from report.error
 
+    def _no_memory(self, state: State, error: RuntimeError) -> FileError:
+        where = "with the weights" if self._pool is None else "in the background"
+        return FileError(
+            f"the checkpoint of step {state.step} could not be saved {where}",
+            why=str(error).strip().partition("\n")[0],
+            remedy="free memory of the host and the device; checkpoints.asynchronous = false needs no copy on the host",
+        )
+
     def _written(
         self, contents: Contents, state: State, best_step: int | None, begin: float, stalled: float | None
     ) -> SaveReport:
@@ -174,7 +154,9 @@ class Saver:
 
         try:
             size = stored_bytes(write(self.folder, contents, state))
-            return report(size, None, prune(self.folder, state.step, self.options, best_step).failed)
+            notes = prune(self.folder, state.step, self.options, best_step).failed
+            note, self._host.note = self._host.note, None
+            return report(size, None, notes if note is None else (*notes, note))
         except PlanError as error:
             return report(None, error)
         except Exception as error:  # whatever it is, it must not pass for a success nor end the training
@@ -185,6 +167,7 @@ class Saver:
         """Wait for the running save. Raises FileError if the last save failed."""
         if self._pool is not None:
             self._pool.shutdown(wait=True)
+        self._host.free()
         self.wait()
         if self._failed:
             error = self._failed[-1].error
@@ -200,6 +183,7 @@ class Saver:
             return
         if self._pool is not None:
             self._pool.shutdown(wait=True)
+        self._host.free()
         if self._pending is not None:  # the error on its way is the one to be shown
             self.on_report(self._pending.result())
             self._pending = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from planner.counts.run import tokens_per_step
+from planner.counts.run import saves_in_background, tokens_per_step
 from planner.counts.schedule_change import schedule_change
 from planner.errors import FileError, PlanError
 from planner.log import Log
@@ -58,7 +58,8 @@ class RunningJob:
         self.nonfinite_counter = NonFiniteCounter(self.context.config.guard.nonfinite_limit)
         self.saves = SaveLog(self.directory, self.log)
         context, folder = self.context, self.directory.checkpoints
-        tensors, options = context.spike_guard.tensors, context.config.checkpoints
+        tensors, background = context.spike_guard.tensors, saves_in_background(context.config)
+        options = context.config.checkpoints.model_copy(update={"asynchronous": background})
         self.saver = Saver(folder, context.optimizer, options, tensors, self.saves.report)
 
 

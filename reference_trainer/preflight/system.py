@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from planner.analysis.fitting import predicted_peak, smallest_change
-from planner.counts.run import recipe_of, steps_of, tokens_per_step
+from planner.counts.run import recipe_of, saves_in_background, steps_of, tokens_per_step
 from planner.formulas import cost
 from planner.paths import exists
 from planner.plan import Plan
@@ -149,7 +149,7 @@ def estimate_whole_run(plan: Plan, step_seconds: float, save_seconds: float | No
     """Time and cost of all steps and saves at the measured speed, compared with the prediction. Without evaluations."""
     config, steps = plan.config, steps_of(plan.config)
     saves = saves_ahead(config, 0, steps).saves
-    saving = 0.0 if config.checkpoints.asynchronous else saves * (save_seconds or 0.0)
+    saving = 0.0 if saves_in_background(config) else saves * (save_seconds or 0.0)
     seconds = steps * step_seconds + saving
     hours = float(cost.gpu_hours(seconds, config.hardware.gpus))
     price = plan.cost.usd_per_gpu_hour

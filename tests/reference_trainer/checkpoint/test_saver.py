@@ -24,7 +24,7 @@ from reference_trainer.checkpoint import checkpoint
 from reference_trainer.checkpoint.atomic import publish
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import SavesAhead, delete_after, prune, saves_ahead
-from reference_trainer.checkpoint.saver import MAX_FAILURES, HostCopy, Saver, SaveReport
+from reference_trainer.checkpoint.saver import MAX_FAILURES, Saver, SaveReport
 from reference_trainer.measure.measure import build_model
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.optim.updater import Updater, make_optimizer
@@ -224,21 +224,6 @@ def test_weights_that_are_not_finite_are_refused_at_once(tiny: MakeConfig, tmp_p
         with pytest.raises(CheckpointError, match=r"the weights after step 1: norm\.bias is not finite"):
             saver.save(state(tiny(), 1))
     assert names(tmp_path) == []
-
-
-def test_the_host_copy_is_one_block_used_again() -> None:
-    tensors = {"a": torch.arange(5, dtype=torch.int8), "b": torch.randn(3, 4).T, "c": torch.tensor(2.0).bfloat16()}
-    host, flags = HostCopy(), torch.tensor([True, False])
-    first, copied = host.of({"file": tensors}, flags)
-    block = host._block
-    second, _ = host.of({"file": tensors}, flags)
-    assert host._block is block and block.numel() == 4 * 64
-    assert copied.tolist() == [True, False]
-    for name, t in tensors.items():
-        assert (
-            torch.equal(second["file"][name], t) and second["file"][name].data_ptr() == first["file"][name].data_ptr()
-        )
-        assert second["file"][name].data_ptr() != t.data_ptr()
 
 
 def test_what_the_loop_keeps_comes_back(tiny: MakeConfig, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Keywords(TypedDict, total=False):
     norm: KeywordValue
     norm_bias: KeywordValue
     norm_eps: KeywordValue
+    init_std: KeywordValue
     norm_placement: KeywordValue
     qk_norm: KeywordValue
     mlp: KeywordValue
@@ -84,14 +85,26 @@ class Keywords(TypedDict, total=False):
     cooldown_tokens: KeywordValue
     cooldown_ratio: KeywordValue
     allocator: KeywordValue
-    fsdp: KeywordValue
-    reshard: KeywordValue
-    ddp_bucket_view: KeywordValue
+    nodes: KeywordValue
+    gpus_per_node: KeywordValue
     software: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue
     tokens_per_second: KeywordValue
     profile: KeywordValue
+    dp: KeywordValue
+    fsdp: KeywordValue
+    reshard: KeywordValue
+    hsdp: KeywordValue
+    zero: KeywordValue
+    ddp_bucket_view: KeywordValue
+    tp: KeywordValue
+    sp: KeywordValue
+    pp: KeywordValue
+    interleave: KeywordValue
+    pp_schedule: KeywordValue
+    cp: KeywordValue
+    ep: KeywordValue
     checkpoint_every: KeywordValue
     keep_checkpoints: KeywordValue
     async_save: KeywordValue

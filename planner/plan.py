@@ -16,6 +16,7 @@ from planner.counts.schedule import key_steps, schedule_rate
 from planner.counts.shape import Shape
 from planner.formulas import batch, cost
 from planner.formulas import throughput as speed
+from planner.formulas.collectives import replicas_of_gpus
 from planner.formulas.recording import real, whole
 from planner.interval import Interval, exactly
 from planner.memory.breakdown import Memory, memory_breakdown
@@ -155,7 +156,7 @@ def batch_plan(run: Resolved) -> Batch:
     return Batch(
         micro_batch=t.micro_batch,
         accumulation=t.accumulation,
-        data_parallel=run.config.hardware.gpus,
+        data_parallel=_replicas(run.config),
         sequences_per_step=run.sequences_per_step,
         tokens_per_step=run.tokens_per_step,
         steps=run.steps,
@@ -164,6 +165,12 @@ def batch_plan(run: Resolved) -> Batch:
         warmup_share=real(batch.warmup_share(warmup, run.steps)),
         epochs=real(batch.epochs(run.trained_tokens, known)) if known else None,
     )
+
+
+def _replicas(config: RunConfig) -> int:
+    """Replicas of the model: GPUs, where each has all of it."""
+    each = config.parallel.gpus_per_replica
+    return config.hardware.gpus if each == 1 else whole(replicas_of_gpus(config.hardware.gpus, each))
 
 
 def time_of(run: Resolved, throughput: Throughput) -> Time:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from planner.analysis.ranges import critical_batch_of
@@ -98,7 +99,7 @@ def facts_of_flags(flags: Flags) -> BatchFacts:
     facts = BatchFacts(
         micro_batch=flags.count("micro_batch"),
         accumulation=flags.count("accumulation"),
-        gpus=flags.count("gpus") or 1,
+        gpus=_replicas(flags),
         seq=seq,
         wanted_tokens=wanted,
         tokens=flags.count("tokens"),
@@ -119,6 +120,12 @@ def facts_of_flags(flags: Flags) -> BatchFacts:
     return replace(facts, warmup_steps=warmup)
 
 
+def _replicas(flags: Flags) -> int:
+    """Replicas as the flags give them: --dp, or all GPUs over those that share each sequence."""
+    each = math.prod(flags.count(name) or 1 for name in ("tp", "pp", "cp"))
+    return flags.count("dp") or max(1, (flags.count("gpus") or 1) // each)
+
+
 def facts_of(config: RunConfig) -> BatchFacts:
     """The facts of a run; its critical batch is that at the loss which Kaplan's law predicts."""
     run = resolve(config)
@@ -127,7 +134,7 @@ def facts_of(config: RunConfig) -> BatchFacts:
     return BatchFacts(
         micro_batch=t.micro_batch,
         accumulation=t.accumulation,
-        gpus=config.hardware.gpus,
+        gpus=config.data_parallel,
         seq=t.seq,
         wanted_tokens=run.tokens_per_step,
         tokens=t.tokens,

@@ -52,7 +52,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
         if of:
             of += f"; NCCL: {format_bytes(m.nccl_bytes.value)})" if m.nccl_bytes.value else ")"
         yield Finding("error", "does_not_fit", f"the plan needs {needs} in the phase {m.peak_phase}{of}", "")
-    elif m.fits_unknown is not None and m.fits_unknown.code in ("no_cuda_total", "upper_bound_only"):
+    elif m.fits_unknown is not None and m.fits_unknown.code in ("no_cuda_total", "upper_bound_only", "layout_interval"):
         most = ", or less" if not_covered(plan.run) else ""
         yield Finding(
             "warning",

@@ -230,7 +230,7 @@ def _allocators(config: RunConfig) -> list[dict[str, Any]]:
 def _layouts(config: RunConfig) -> list[dict[str, Any]]:
     """DDP without the second copy of the gradients, and FSDP2, for replicas that do not have them yet."""
     parallel = config.parallel
-    if config.hardware.gpus == 1 or parallel.fsdp:
+    if config.hardware.gpus == 1 or parallel.fsdp or not parallel.is_data_parallel:
         return [{}]
     view = [] if parallel.ddp_bucket_view else [{"ddp_bucket_view": True}]
     shardable = config.optimizer.name not in WITH_WHOLE_MATRICES

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from planner.config.rope import ROPE_BASE, RopeScalingConfig
 from planner.config.section import Count, Every, Layers, Natural, Positive, Section, Width
 
+INIT_STD = 0.02  # of initial weights, where nothing else is said: GPT-2's (Radford et al. 2019)
 NORM_EPS = 1e-5  # of norms, where nothing else is said: torch.nn.LayerNorm's
 
 
@@ -80,6 +81,14 @@ class ModelConfig(Section):
     norm_parameters: Literal["gain+bias", "gain", "none"] = Field(description="learned vectors of each norm")
     norm_eps: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         default=NORM_EPS, description="added to the variance, or mean square, that a norm divides by the root of"
+    )
+    init_std: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=INIT_STD, description="standard deviation of the initial matrices and tables"
+    )
+    init_residual: Literal["scaled", "same"] = Field(
+        default="scaled",
+        description="scaled: matrices that write to the residual stream have init_std / sqrt(2 layers) (GPT-2); "
+        "same: init_std like all others",
     )
     norm_placement: Literal["pre", "post", "both"] = Field(
         default="pre", description="before a sub-layer, on its output before the residual sum, or both"

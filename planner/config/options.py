@@ -13,7 +13,7 @@ from planner.config import resume_rules as on_resume
 from planner.config.resume_rules import Rule
 
 MODEL, RUN, BATCH, NUMERICS, RATE = "Model", "Run", "Batch", "Numerics", "Learning rate"
-HARDWARE, LOOP = "Hardware and price", "Training loop"
+HARDWARE, LAYOUT, LOOP = "Hardware and price", "Layout of several GPUs", "Training loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,8 @@ OPTIONS: tuple[Option, ...] = (
            label="norms' bias", ends=("norm_parameters",)),
     Option("norm_eps", MODEL, NUMBER, "Added inside the root that a norm divides by, such as 1e-5.", "model.norm_eps",
            _W, "norm epsilon"),
+    Option("init_std", MODEL, NUMBER, "Standard deviation of the initial weights, such as 0.006.", "model.init_std",
+           on_resume.INITIAL, "initial deviation"),
     Option("norm_placement", MODEL, _choice("pre", "post", "both"), "Before a sub-layer, on its output, or both.",
            "model.norm_placement", _W),
     Option("qk_norm", MODEL, _choice("none", "head", "each-head", "full"),
@@ -223,17 +225,15 @@ OPTIONS: tuple[Option, ...] = (
     # hardware
     Option("gpu", HARDWARE, NAME, "GPU preset, such as a100-80gb, or cpu for this machine's processor.",
            "hardware.gpu", on_resume.PREDICTION, "GPU", "this machine's, or a100-80gb"),
-    Option("gpus", HARDWARE, COUNT, "Data-parallel GPUs.", "hardware.gpus", on_resume.DEVICES, "number of GPUs", "1"),
+    Option("gpus", HARDWARE, COUNT, "All GPUs; those that --tp, --pp and --cp leave are data parallel.",
+           "hardware.gpus", on_resume.DEVICES, "number of GPUs", "1"),
+    Option("nodes", HARDWARE, COUNT, "Servers, instead of --gpus: with --gpus-per-node GPUs each.", label="servers",
+           ends=("gpus",)),
+    Option("gpus_per_node", HARDWARE, COUNT, "GPUs that the card's own links join.", "hardware.gpus_per_node",
+           on_resume.PREDICTION, "GPUs per server", "as the card is sold, mostly 8"),
     Option("allocator", HARDWARE, _choice("default", "expandable"),
            "PyTorch's caching allocator: fixed or expandable segments.", "hardware.allocator", on_resume.PREDICTION,
            default="default"),
-    Option("fsdp", HARDWARE, _switch("fsdp", "no_fsdp"),
-           "FSDP2: weights, gradients and optimizer state cut among the GPUs; else DDP.", "parallel.fsdp",
-           on_resume.ROUNDING, "data parallel", "no_fsdp"),
-    Option("reshard", HARDWARE, YES_NO, "FSDP2 frees a block's gathered weights after its forward pass.",
-           "parallel.reshard", on_resume.ROUNDING, "reshard", "yes"),
-    Option("ddp_bucket_view", HARDWARE, YES_NO, "DDP's buckets hold the gradients themselves, no second copy.",
-           "parallel.ddp_bucket_view", on_resume.ROUNDING, "bucket view of DDP", "no"),
     Option("software", HARDWARE,
            _choice("megatron-2021", "pytorch-2023", "pytorch-2024", "pytorch-2026", "transformer-engine-2024",
                    placeholder="GENERATION"),
@@ -250,6 +250,36 @@ OPTIONS: tuple[Option, ...] = (
            label="machine profile"),
     Option("price_per_gpu_hour", HARDWARE, MONEY, "Your price, such as 2.50.", "hardware.usd_per_gpu_hour",
            on_resume.PREDICTION, "USD per GPU-hour", "the price list's"),
+    # layout
+    Option("dp", LAYOUT, COUNT, "Data-parallel replicas, instead of --gpus.", label="replicas", ends=("gpus",)),
+    Option("fsdp", LAYOUT, _switch("fsdp", "no_fsdp"),
+           "FSDP2: weights, gradients and optimizer state cut among the GPUs; else DDP.", "parallel.fsdp",
+           on_resume.ROUNDING, "data parallel", "no_fsdp"),
+    Option("reshard", LAYOUT, YES_NO, "FSDP2 frees a block's gathered weights after its forward pass.",
+           "parallel.reshard", on_resume.ROUNDING, "reshard", "yes"),
+    Option("hsdp", LAYOUT, COUNT, "FSDP2 in groups of so many GPUs; the groups are replicas.", "parallel.hsdp",
+           on_resume.ROUNDING, "FSDP2 group", "one group of all"),
+    Option("zero", LAYOUT, Kind("count or zero", "0..3"),
+           "ZeRO: 1 cuts the optimizer state among replicas, 2 also gradients, 3 also weights.", "parallel.zero",
+           on_resume.ROUNDING, "ZeRO stage", "0"),
+    Option("ddp_bucket_view", LAYOUT, YES_NO, "DDP's buckets hold the gradients themselves, no second copy.",
+           "parallel.ddp_bucket_view", on_resume.ROUNDING, "bucket view of DDP", "no"),
+    Option("tp", LAYOUT, COUNT, "Tensor parallel: GPUs that share every matrix.", "parallel.tp", on_resume.ROUNDING,
+           "tensor parallel", "1"),
+    Option("sp", LAYOUT, _switch("sp", "no_sp"),
+           "Sequence parallel: the --tp GPUs share norms and the residual stream by token.", "parallel.sp",
+           on_resume.ROUNDING, "sequence parallel", "no_sp"),
+    Option("pp", LAYOUT, COUNT, "Pipeline parallel: stages that the blocks are cut into.", "parallel.pp",
+           on_resume.ROUNDING, "pipeline stages", "1"),
+    Option("interleave", LAYOUT, COUNT, "Chunks of blocks on each stage.", "parallel.interleave", on_resume.ROUNDING,
+           "chunks per stage", "1"),
+    Option("pp_schedule", LAYOUT, _choice("1f1b", "interleaved", "zero-bubble", "dualpipe"),
+           "Order of the micro-batches in the pipeline.", "parallel.pp_schedule", on_resume.ROUNDING,
+           "pipeline schedule", "1f1b"),
+    Option("cp", LAYOUT, COUNT, "Context parallel: GPUs that share every sequence.", "parallel.cp",
+           on_resume.ROUNDING, "context parallel", "1"),
+    Option("ep", LAYOUT, COUNT, "Expert parallel: GPUs among the replicas that share the experts.", "parallel.ep",
+           on_resume.ROUNDING, "expert parallel", "1"),
     # training loop
     Option("checkpoint_every", LOOP, _count("STEPS"), "Steps between checkpoints.", "training.checkpoint_every",
            on_resume.SAVING, "checkpoint every"),
@@ -289,6 +319,9 @@ EITHER = (
     (("warmup_steps", "warmup_tokens", "warmup_ratio"), "each fixes the warm-up"),
     (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
     (("tflops", "mfu", "tokens_per_second"), "each fixes the speed"),
+    (("nodes", "gpus"), "each fixes the number of GPUs"),
+    (("dp", "gpus"), "each fixes the number of GPUs"),
+    (("dp", "nodes"), "each fixes the number of GPUs"),
 )
 
 

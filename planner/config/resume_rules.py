@@ -17,6 +17,7 @@ class Rule:
 
 
 WEIGHTS = Rule("refused", "the stored weights have these shapes and this meaning")
+INITIAL = Rule("allowed", "the weights are drawn once, before the first step")
 TOKENIZER = Rule("refused", "the tokens would be another tokenizer's")
 DESCRIPTION = Rule("allowed", "a description, or read by the planner alone")
 SCHEDULE = Rule("on request", "the learning rate of every later step follows from it")
@@ -44,6 +45,7 @@ WITHOUT_FLAG: tuple[tuple[Rule, str, tuple[str, ...]], ...] = (
         "model.moe.expert_biases", "model.head_bias", "model.attention_sinks", "model.attention_chunk",
         "model.untrained", "model.rope_scaling", "model.local_rope_base",
     )),
+    (INITIAL, "part of a published model: it comes with --model or --hf-config", ("model.init_residual",)),
     (TOKENIZER, "kept by --pad-vocab", ("model.tokenizer_vocab",)),
     (DESCRIPTION, "written by the planner", ("model.name", "model.source", "model.nominal_parameters")),
     (ROUNDING, "describes other programs than the trainer", ("training.returns_logits",)),

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from planner.config.layout import refuse_layout
 from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.model import ModelConfig
 from planner.config.parallel import ParallelConfig
@@ -181,10 +182,13 @@ SPEED = ("tflops", "mfu", "tokens_per_second")  # keys of [hardware]; one at mos
 
 
 class HardwareConfig(Section):
-    """What the run is planned for. `gpus` are data-parallel replicas; `gpu = "cpu"` is this machine's processor."""
+    """What the run is planned for. `gpus` are all GPUs; `gpu = "cpu"` is this machine's processor."""
 
     gpu: str = Field(description="preset name of the GPU, or cpu")
-    gpus: Count = Field(description="data-parallel replicas")
+    gpus: Count = Field(description="all GPUs; those that [parallel] leaves are data-parallel replicas")
+    gpus_per_node: Count | None = Field(
+        default=None, description="GPUs that the card's own links join; absent: as the card is sold, mostly 8"
+    )
     allocator: Literal["default", "expandable"] = Field(
         default="default", description="PyTorch's caching allocator: fixed segments, or expandable ones"
     )
@@ -251,6 +255,11 @@ class RunConfig(Section):
         default=None, strict=False, description="measured kernel times of the machine; absent: published specs are used"
     )
 
+    @property
+    def data_parallel(self) -> int:
+        """Replicas of the model: GPUs over those that share each sequence."""
+        return self.hardware.gpus // self.parallel.gpus_per_replica
+
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, values: object) -> object:
@@ -264,12 +273,7 @@ class RunConfig(Section):
                 f"seq ({training.seq}) is longer than the model's {model.context} learned positions: "
                 "the table has no row for the rest"
             )
-        if self.parallel.fsdp and self.hardware.gpus == 1:
-            raise ValueError("fsdp = true on 1 GPU: there is nobody to share with; give more gpus, or leave fsdp out")
-        if self.parallel.fsdp and self.optimizer.name in WITH_WHOLE_MATRICES:
-            raise ValueError(
-                f'fsdp = true beside name = "{self.optimizer.name}": its update needs whole matrices, which no GPU has'
-            )
+        refuse_layout(self, WITH_WHOLE_MATRICES)
         if training.attention_kernel == "flex" and model.position == "alibi":
             raise ValueError('attention_kernel = "flex" beside position = "alibi": its scores get no biases here')
         return self

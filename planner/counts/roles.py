@@ -29,5 +29,5 @@ class Role(Enum):
 
     @property
     def residual_std(self) -> bool:
-        """Whether the initial standard deviation is divided by sqrt(2 layers) (GPT-2)."""
+        """Whether init_residual = "scaled" divides the initial standard deviation by sqrt(2 layers) (GPT-2)."""
         return self in (Role.RESIDUAL_MATRIX, Role.RESIDUAL_EXPERTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner import presets
 from planner.config.run import CPU, RunConfig
@@ -14,6 +14,9 @@ from planner.formulas import batch
 from planner.formulas.recording import whole
 from planner.presets import Gpu, Recipe
 
+if TYPE_CHECKING:
+    from planner.counts.ranks import Rank
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
@@ -22,7 +25,7 @@ class Resolved:
     gpu: None is this machine's processor. nominal_parameters: the number typed, or else the exact count.
     compute_parameters: the N of 6*N*D, the same but for a mixture of experts: those that one token uses.
     requested_tokens: the D of 6*N*D, the tokens asked for or else those of the steps asked for. trained_tokens: those
-    of the whole steps.
+    of the whole steps. rank: the kind of GPU that this is the run of (`counts/ranks.py`); None: the whole run.
     """
 
     config: RunConfig
@@ -37,6 +40,7 @@ class Resolved:
     steps: int
     requested_tokens: int
     trained_tokens: int
+    rank: Rank | None = None
 
     def computed_with(self, **sections: dict[str, Any]) -> Resolved:
         """The same training with a step that is computed another way: same model, global batch, recipe and GPU.
@@ -107,7 +111,7 @@ def moments_dtype(config: RunConfig, recipe: Recipe) -> str | None:
 def sequences_per_step(config: RunConfig) -> int:
     """Effective batch in sequences."""
     t = config.training
-    return whole(batch.sequences_per_step(t.micro_batch, t.accumulation, config.hardware.gpus))
+    return whole(batch.sequences_per_step(t.micro_batch, t.accumulation, config.data_parallel))
 
 
 def tokens_per_step(config: RunConfig) -> int:

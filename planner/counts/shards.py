@@ -1,7 +1,9 @@
-"""What one device holds of every parameter tensor: all of it, or under FSDP2 the largest shard.
+"""What one device stores of every parameter tensor: all of it, or its part under FSDP2 and ZeRO.
 
 `torch.distributed.fsdp.fully_shard` cuts each tensor along its first dimension into as many pieces as there are GPUs,
-and pads the last ones: every device stores ⌈rows / GPUs⌉ rows.
+and pads the last ones: every device stores ⌈rows / GPUs⌉ rows. ZeRO-1 and 2 cut flat buffers, whose padding is less
+than a number for each GPU and tensor. A tensor of experts lies on the GPUs of its expert-parallel group already, so
+that fewer GPUs share it.
 """
 
 from __future__ import annotations
@@ -9,19 +11,46 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from planner.counts.ranks import held_named_tensors
 from planner.counts.run import Resolved
-from planner.counts.tensors import ParameterTensor, named_tensors
+from planner.counts.tensors import ParameterTensor
+
+EXPERTS = "mlp.experts."
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Among how many GPUs tensors are cut, by rows or flat, and among how many those of experts."""
+
+    shards: int
+    of_experts: int
+    by_rows: bool = True
+
+    def shards_of(self, tensor: ParameterTensor) -> int:
+        """GPUs that share a tensor."""
+        return self.of_experts if EXPERTS in tensor.name else self.shards
+
+    def part(self, tensor: ParameterTensor) -> ParameterTensor:
+        """The part of a tensor that one device stores."""
+        shards = self.shards_of(tensor)
+        if self.by_rows or shards == 1:
+            return local_tensor(tensor, shards)
+        return replace(tensor, shape=(-(-tensor.count // shards),))
+
+    def count(self, tensors: Iterable[ParameterTensor]) -> int:
+        """Elements of all tensors that one device stores."""
+        return sum(t.times * self.part(t).count for t in tensors)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedGroup:
-    """Parameters that are gathered together: the elements of each, padded to a multiple of the shards, and the shards.
+    """Parameters that are gathered together: the elements of each, padded to a multiple of the shards.
 
-    last: elements of the last tensor without padding.
+    local: elements of one shard of all. last: elements of the last tensor without padding.
     """
 
     padded: tuple[int, ...]
-    shards: int
+    local: int
     last: int
 
     @property
@@ -29,19 +58,40 @@ class ShardedGroup:
         """Elements of all tensors, padded."""
         return sum(self.padded)
 
-    @property
-    def local(self) -> int:
-        """Elements of one shard of all tensors."""
-        return self.whole // self.shards
+
+def sharing_gpus(run: Resolved) -> int:
+    """GPUs that hold the same weights but for sharding: data-parallel and context-parallel ones."""
+    return run.config.hardware.gpus // (run.config.parallel.tp * run.config.parallel.pp)
+
+
+def _cut(run: Resolved, shards: int, by_rows: bool) -> Cut:
+    return Cut(shards, max(1, shards // run.config.parallel.ep), by_rows)
+
+
+def weights_cut(run: Resolved) -> Cut:
+    """How the weights are cut that the step computes with."""
+    p = run.config.parallel
+    shards = (p.hsdp or sharing_gpus(run)) if p.shards_weights else 1
+    return _cut(run, shards, True)
+
+
+def gradients_cut(run: Resolved) -> Cut:
+    """How the gradients of a step are cut once they are reduced."""
+    return _cut(run, sharing_gpus(run), False) if run.config.parallel.zero == 2 else weights_cut(run)
+
+
+def optimizer_cut(run: Resolved) -> Cut:
+    """How master weights and the optimizer's state are cut."""
+    return _cut(run, sharing_gpus(run), False) if run.config.parallel.zero in (1, 2) else weights_cut(run)
 
 
 def shards_of(run: Resolved) -> int:
     """Into how many shards weights, gradients and optimizer state are cut."""
-    return run.config.hardware.gpus if run.config.parallel.fsdp else 1
+    return weights_cut(run).shards
 
 
 def local_tensor(tensor: ParameterTensor, shards: int) -> ParameterTensor:
-    """The shard of a tensor that one device stores."""
+    """The shard of a tensor that one device stores: of its rows."""
     return tensor if shards == 1 else replace(tensor, shape=(-(-tensor.shape[0] // shards), *tensor.shape[1:]))
 
 
@@ -52,15 +102,15 @@ def local_count(tensors: Iterable[ParameterTensor], shards: int) -> int:
 
 def sharded_groups(run: Resolved) -> tuple[ShardedGroup, tuple[ShardedGroup, ...]]:
     """The group of what no block holds, and the group of each block, as `fully_shard` on every block and the model."""
-    shards = shards_of(run)
+    cut = weights_cut(run)
     outside: list[ParameterTensor] = []
     blocks: list[list[ParameterTensor]] = [[] for _ in range(run.shape.layers)]
-    for tensor in named_tensors(run.config.model):
+    for tensor in held_named_tensors(run):
         kind, _, rest = tensor.name.partition(".")
         (blocks[int(rest.partition(".")[0])] if kind == "blocks" else outside).append(replace(tensor, times=1))
-    return _group(outside, shards), tuple(_group(block, shards) for block in blocks)
+    return _group(outside, cut), tuple(_group(block, cut) for block in blocks)
 
 
-def _group(tensors: list[ParameterTensor], shards: int) -> ShardedGroup:
-    padded = tuple(shards * local_tensor(t, shards).count for t in tensors)
-    return ShardedGroup(padded, shards, tensors[-1].count)
+def _group(tensors: list[ParameterTensor], cut: Cut) -> ShardedGroup:
+    padded = tuple(cut.shards_of(t) * cut.part(t).count for t in tensors)
+    return ShardedGroup(padded, sum(cut.part(t).count for t in tensors), tensors[-1].count if tensors else 0)

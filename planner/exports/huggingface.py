@@ -212,6 +212,7 @@ def hf_values(m: ModelConfig, dtype: str) -> dict[str, Any]:
         "architectures": [TARGETS[kind].architecture],
         "vocab_size": m.vocab,
         "tie_word_embeddings": m.tied_embeddings,
+        "initializer_range": m.init_std,
         "torch_dtype": dtype,
         "bos_token_id": None,
         "eos_token_id": None,

@@ -19,6 +19,7 @@ CHECKED_AGAINST: dict[str, str] = {
     "planner.formulas.throughput": (
         "measured steps of the reference trainer, and published runs: inside the stated interval"
     ),
+    "planner.formulas.collectives": "published runs: inside the stated interval",
     "planner.formulas.cost": "none: a definition",
 }
 NOT_CHECKED = "none"

@@ -69,8 +69,9 @@ def _assumed(base: RunConfig) -> set[str]:
 
 def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro: int, assumptions: Assumptions) -> int:
     """Sequences of one step on each device; the default batch is rounded to a valid one, a chosen one is not."""
-    seq, gpus = whole.training.seq, whole.hardware.gpus
+    seq, gpus = whole.training.seq, whole.data_parallel
     unit = seq * gpus * micro
+    each = "GPUs" if whole.parallel.gpus_per_replica == 1 else "replicas"
     if wanted is None:
         usual = row_of_model(whole.model)
         found: int = max(1, round(usual["batch_tokens"] / unit))
@@ -89,7 +90,7 @@ def _sequences_per_device(wanted: int | None, name: str, whole: RunConfig, micro
         near = f"batches are {spelled}" if below else f"batch is {spelled}"
         raise InputError(
             f"{name} {spell(wanted)} tokens is not a whole number of sequences on every device",
-            why=f"sequence {spell(seq)} x micro-batch {spell(micro)} x {spell(gpus)} GPUs = {spell(unit)} tokens",
+            why=f"sequence {spell(seq)} x micro-batch {spell(micro)} x {spell(gpus)} {each} = {spell(unit)} tokens",
             remedy=f"give another --global-batch-tokens: the nearest legal {near} tokens, with an accumulation of "
             f"{accumulation} at that micro-batch",
         )

@@ -25,6 +25,7 @@ from planner.config.run import (
 )
 from planner.config.section import Section
 from planner.counts.groups import parameter_groups
+from planner.counts.nodes import gpus_per_domain
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.batch import batch_of
@@ -44,7 +45,6 @@ SOFTWARE = HardwareConfig.model_fields["software"].default
 LOOP_SECTIONS: dict[str, type[Section]] = {
     "evaluation": EvaluationConfig,
     "guard": GuardConfig,
-    "parallel": ParallelConfig,
     "checkpoints": CheckpointConfig,
 }
 RECIPE_OF_PRECISION = {"bf16": "mixed-bf16", "fp32": "fp32"}
@@ -74,7 +74,8 @@ def draft(
     if flags.profile is not None:
         asked = flags.gpu or (base.hardware.gpu if base else None)
         profile, machine_gpu = profile_for(Path(flags.profile).expanduser(), asked)
-    hardware = _hardware(flags, base, machine_gpu, assumptions)
+    parallel = _over(ParallelConfig, "parallel", flags, base)
+    hardware = _hardware(flags, base, machine_gpu, assumptions, parallel)
     if flags.profile is not None and flags.gpu is None and base is None:
         assumptions.add("gpu", hardware.gpu, "the card of the machine profile")
     if base is None and flags.seq is None and flags.given("model", "hf_config"):
@@ -90,6 +91,7 @@ def draft(
         optimizer=optimizer,
         schedule=ScheduleConfig(peak_lr=1.0, min_lr=0.0, warmup_steps=0),
         hardware=hardware,
+        parallel=parallel,
         **{name: _over(section, name, flags, base) for name, section in LOOP_SECTIONS.items()},
         provenance=Provenance(as_of=as_of, gptplan=version),
         profile=profile if profile is not None and is_of(profile, hardware.gpu) else None,
@@ -155,7 +157,7 @@ def _refuse_long_sequence(seq: int, model: ModelConfig) -> None:
 
 
 def _hardware(
-    flags: Flags, base: RunConfig | None, machine_gpu: str | None, assumptions: Assumptions
+    flags: Flags, base: RunConfig | None, machine_gpu: str | None, assumptions: Assumptions, parallel: ParallelConfig
 ) -> HardwareConfig:
     old = base.hardware if base else None
     gpu = flags.gpu
@@ -165,12 +167,14 @@ def _hardware(
         gpu = machine_gpu or DEFAULT_GPU
         rule = "this machine's GPU, as its driver names it" if machine_gpu else "default: the driver shows no GPU here"
         assumptions.add("gpu", gpu, rule)
-    typed = flags.keys("hardware")
+    typed = flags.keys("hardware") | _gpus(flags, base, parallel, gpu)
     if flags.software is None and old is None and gpu != CPU:
         assumptions.add("software", SOFTWARE, "default: the newest whose kernels were measured")
-    if flags.gpus is None and old is None:
-        assumptions.add("gpus", 1, "default")
-    values: dict[str, Any] = {"gpu": gpu, "gpus": 1} | (old.model_dump() if old else {}) | typed
+    if "gpus" not in typed and old is None:
+        typed["gpus"] = parallel.gpus_per_replica
+        each = "default" if parallel.gpus_per_replica == 1 else "one replica: tp x pp x cp"
+        assumptions.add("gpus", typed["gpus"], each)
+    values: dict[str, Any] = {"gpu": gpu} | (old.model_dump() if old else {}) | typed
     other_card = old is not None and gpu not in (None, old.gpu)
     if other_card or flags.given(*SPEED):
         values |= {name: typed.get(name) for name in SPEED}
@@ -183,6 +187,17 @@ def _hardware(
                 "price_per_gpu_hour", "price list", f"the price in the file is that of another card, {old.gpu}"
             )
     return _validated(HardwareConfig, "hardware", **values)
+
+
+def _gpus(flags: Flags, base: RunConfig | None, parallel: ParallelConfig, gpu: str | None) -> dict[str, int]:
+    """All GPUs from the flags: servers times GPUs in each, or replicas times GPUs in each; {} without such a flag."""
+    nodes, dp = flags.count("nodes"), flags.count("dp")
+    if nodes is not None:
+        old = base.hardware if base else None
+        card = gpu or (old.gpu if old else "")
+        own = flags.count("gpus_per_node") or (old.gpus_per_node if old else None)
+        return {"gpus": nodes * (own or gpus_per_domain(card))}
+    return {} if dp is None else {"gpus": dp * parallel.gpus_per_replica}
 
 
 def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assumptions) -> TrainingConfig:

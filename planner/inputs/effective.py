@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.config.options import COUNT_OR_NONE, NUMBER_OR_NONE, OPTION, OPTIONS, Option, value_at
+from planner.counts.nodes import domain_of
 from planner.inputs.draft import RECIPE_OF_PRECISION
 from planner.inputs.optimizer import MOMENTUM
 from planner.plan import Plan
@@ -18,6 +19,7 @@ WITHOUT_VALUE = (
     "warmup_ratio",
     "cooldown_tokens",
     "cooldown_ratio",
+    "nodes",
 )
 
 
@@ -36,6 +38,9 @@ def effective(plan: Plan) -> dict[str, str]:
         "tokens": spell_count(plan.tokens.requested),
         "steps": str(plan.batch.steps),
         "global_batch_tokens": str(plan.batch.tokens_per_step),
+        "gpus_per_node": str(domain_of(config)),
+        "dp": str(config.data_parallel),
+        "hsdp": str(config.parallel.hsdp or "one group of all"),
         "precision": precision.get(config.training.recipe, config.training.recipe),
         "state_dtype": config.optimizer.state_dtype or "the weights'",
         "tflops": "predicted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.config.layout import batch_problem
 from planner.config.run import RunConfig
 from planner.counts.flops import flops_of
 from planner.counts.run import recipe_of, resolve, tokens_per_step
@@ -26,7 +27,7 @@ def impossibility(config: RunConfig) -> tuple[str, str, str] | None:
             "a config holds no number above 10^18",
             "give smaller ones",
         )
-    return impossible_speed(config)
+    return batch_problem(config) or impossible_speed(config)
 
 
 def impossible_speed(config: RunConfig) -> tuple[str, str, str] | None:

@@ -16,6 +16,8 @@ SETS = {
     "pad_vocab": "model.vocab",
     "norm_bias": "model.norm_parameters",
     "profile": "the profile beside run.toml, and hardware.gpu where nothing else does",
+    "nodes": "hardware.gpus",
+    "dp": "hardware.gpus",
     "momentum": "optimizer.momentum of muon and optimizer.beta1 of sgd",
 }
 

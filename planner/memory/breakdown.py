@@ -5,28 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from planner.config.parallel import ParallelConfig
 from planner.config.run import RunConfig
+from planner.counts.ranks import Rank, held_tensors, ranks_of, run_of_rank
 from planner.counts.run import Resolved
-from planner.counts.shards import local_count, shards_of
-from planner.counts.tensors import parameter_tensors
+from planner.counts.shards import gradients_cut, optimizer_cut, weights_cut
 from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.formulas.recording import whole
 from planner.interval import UNKNOWN, Interval
-from planner.memory.coverage import not_covered
+from planner.memory.coverage import not_checked, not_covered
 from planner.memory.device import BY_STATE, Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
 from planner.presets import Gpu
+from planner.rules import rules
+from planner.units import format_bytes
 
 NO_PROFILE = "the memory of this machine is in no profile: gptplan calibrate measures it"
 PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
 
 
 @dataclass(frozen=True, slots=True)
+class RankMemory:
+    """Peak of one kind of GPU of a layout: its blocks, chunks of activations in flight, bytes by component at it."""
+
+    name: str
+    layers: int
+    in_flight: int
+    peak_requested_bytes: int
+    peak_allocated_bytes: int | None
+    peak_phase: str
+    at_peak: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes per device. A component's line is its own maximum; `at_peak` sums to `peak_requested_bytes`."""
+    """Bytes per device. A component's line is its own maximum; `at_peak` sums to `peak_requested_bytes`.
+
+    Where GPUs hold different parts, those of the one that needs most; `ranks` has all kinds.
+    """
 
     rule_14_bytes: int
     weights_bytes: int
@@ -54,6 +73,7 @@ class Memory:
     at_peak: dict[str, int]
     phases: tuple[Peak, ...]
     checkpoint_bytes: int
+    ranks: tuple[RankMemory, ...] = ()
 
     @property
     def outside_bytes(self) -> int:
@@ -71,7 +91,32 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     only the bound exceeds the card, it is not known whether the run fits. If the architecture has parts that the
     reference model does not (`untrained.py`), they are those without these parts: what the allocator needs is unknown,
     and so is whether it fits, unless weights, gradients and moments alone do not.
+
+    Of a layout whose GPUs hold different parts each kind is simulated, and the one that needs most is the answer; its
+    allocated bytes follow the rule, with an interval for a layout that no run was compared with (`coverage.py`).
     """
+    if run.rank is not None or run.config.parallel.is_data_parallel:
+        return _of_gpu(run, replay, run)
+    kinds = ranks_of(run.config)
+    found = [_of_gpu(run_of_rank(run, rank), False, run) for rank in kinds]
+    most = max(found, key=lambda memory: memory.peak_requested_bytes)
+    return replace(most, ranks=tuple(map(_rank_memory, kinds, found)))
+
+
+def _rank_memory(rank: Rank, memory: Memory) -> RankMemory:
+    return RankMemory(
+        rank.name,
+        rank.layers,
+        rank.in_flight,
+        memory.peak_requested_bytes,
+        memory.peak_allocated_bytes.value,
+        memory.peak_phase,
+        memory.at_peak,
+    )
+
+
+def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
+    """The memory of the GPUs that `run` is the run of; `whole_run`: with all that a checkpoint holds."""
     gpu, counts, recipe = run.gpu, run.parameters, run.recipe
     # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
     shown, simulated = _simulated(run, on_gpu=gpu is not None)
@@ -85,17 +130,21 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     if gpu and uncounted is not None:
         twice = whole(memory.gradients_bytes(counts.total, _gradient_bytes(run)))
         device = _bounded(device, simulated.phases, twice, gpu, uncounted)
+    if gpu and not_checked(run) is not None:
+        device = _of_layout(device, simulated.phases, gpu, not_checked(run) or "")
     if missing:
         least = _state_bytes(simulated.phases) + (device.context or 0) + (device.nccl.low or 0)
         device = _of_state(device, least, gpu.most_usable_bytes if gpu else usable)
-    held = local_count(parameter_tensors(run.config.model), shards_of(run))
-    weights = whole(memory.weights_bytes(held, recipe.weights_bytes_per_parameter))
-    master = whole(memory.master_weights_bytes(held, recipe.master_weights_bytes_per_parameter))
+    tensors = held_tensors(run)
+    weights = whole(memory.weights_bytes(weights_cut(run).count(tensors), recipe.weights_bytes_per_parameter))
+    updated = optimizer_cut(run).count(tensors)
+    master = whole(memory.master_weights_bytes(updated, recipe.master_weights_bytes_per_parameter))
+    reduced = gradients_cut(run).count(tensors)
     return Memory(
         rule_14_bytes=whole(memory.rule_14_bytes(run.nominal_parameters)),
         weights_bytes=largest["weights"] if recipe.held_casts_bytes_per_linear_weight or missing else weights,
         master_weights_bytes=master,
-        gradients_bytes=whole(memory.gradients_bytes(held, recipe.gradients_bytes_per_parameter)),
+        gradients_bytes=whole(memory.gradients_bytes(reduced, recipe.gradients_bytes_per_parameter)),
         optimizer_bytes=optimizer.state_bytes,
         activations_bytes=largest["activations"],
         logits_bytes=largest["logits"],
@@ -117,7 +166,7 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=simulated.phases,
-        checkpoint_bytes=_checkpoint_bytes(run, optimizer),
+        checkpoint_bytes=_checkpoint_bytes(whole_run, optimizer if run is whole_run else _unsharded(whole_run)),
     )
 
 
@@ -159,6 +208,35 @@ def _bounded(device: Device, phases: Sequence[Peak], gradients: int, gpu: Gpu, u
         return bounded
     why = f"only an upper bound exceeds the card; the memory of {uncounted} is not known"
     return replace(bounded, fits=None, fits_unknown=FitsUnknown("upper_bound_only", why))
+
+
+def _of_layout(device: Device, phases: Sequence[Peak], gpu: Gpu, part: str) -> Device:
+    """A layout that no run was compared with: the interval of published ones, which may leave the verdict open."""
+    rule = rules("roofline")["memory"]["layouts"]
+    outside = (device.context or 0) + (device.nccl.value or 0)
+    allocated, reserved = device.allocated, device.reserved
+    assert allocated.low is not None and allocated.value is not None and allocated.high is not None
+    assert reserved.low is not None and reserved.value is not None and reserved.high is not None
+    low = max(round(allocated.value * rule["low"]), min(_state_bytes(phases), allocated.low))
+    high = max(round(allocated.value * rule["high"]), allocated.high)
+    wide = replace(
+        device,
+        allocated=Interval(min(low, allocated.low), allocated.value, high),
+        reserved=Interval(min(low, reserved.low), reserved.value, max(high, reserved.high)),
+    )
+    if gpu.usable_bytes is None or gpu.most_usable_bytes is None or device.fits is None:
+        return wide
+    if min(low, allocated.low) + outside <= gpu.most_usable_bytes and high + outside > gpu.usable_bytes:
+        needs = f"between {format_bytes(min(low, allocated.low) + outside)} and {format_bytes(high + outside)}"
+        why = f"{part} was compared with no run here: it needs {needs}"
+        return replace(wide, fits=None, fits_unknown=FitsUnknown("layout_interval", why))
+    return wide
+
+
+def _unsharded(run: Resolved) -> OptimizerMemory:
+    """The optimizer's state of all GPUs, as a checkpoint holds it."""
+    whole_run = replace(run, config=run.config.model_copy(update={"parallel": ParallelConfig()}))
+    return optimizer_memory(whole_run)
 
 
 def _state_bytes(phases: Sequence[Peak]) -> int:

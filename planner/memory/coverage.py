@@ -17,7 +17,7 @@ Exclusion = tuple[str, Callable[[Resolved], bool]]
 _MAX_BLOCKS = 10_000  # every block is simulated; no model has a tenth of these
 # excluded from both closed forms
 _BOTH: tuple[Exclusion, ...] = (
-    ("FSDP2", lambda run: run.config.parallel.fsdp),
+    ("FSDP2", lambda run: run.config.parallel.shards_weights),
     (f"more than {_MAX_BLOCKS:,} blocks", lambda run: run.config.model.layers > _MAX_BLOCKS),
     ("experts", lambda run: run.config.model.moe is not None),
     ("latent attention", lambda run: run.config.model.mla is not None),
@@ -28,6 +28,9 @@ _BOTH: tuple[Exclusion, ...] = (
     ("a loss in chunks", lambda run: run.config.training.loss != "plain"),
 )
 _COMPILED: tuple[Exclusion, ...] = (
+    ("sequence parallelism", lambda run: run.config.parallel.sp),
+    ("a pipeline", lambda run: run.config.parallel.pp > 1),
+    ("context parallelism", lambda run: run.config.parallel.cp > 1),
     ("attention written out", lambda run: run.config.training.attention_kernel != "flash"),
     ("dropout", lambda run: run.config.training.dropout > 0),
     (
@@ -56,11 +59,11 @@ _FUSED: tuple[Exclusion, ...] = (
 _SHARDED: tuple[Exclusion, ...] = (
     (
         "a master copy of the weights",
-        lambda run: run.config.parallel.fsdp and run.recipe.master_weights_bytes_per_parameter > 0,
+        lambda run: run.config.parallel.shards_weights and run.recipe.master_weights_bytes_per_parameter > 0,
     ),
     (
         "casts of the weights that stay",
-        lambda run: run.config.parallel.fsdp and run.recipe.held_casts_bytes_per_linear_weight > 0,
+        lambda run: run.config.parallel.shards_weights and run.recipe.held_casts_bytes_per_linear_weight > 0,
     ),
 )
 
@@ -75,6 +78,21 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
     "compiled": _named("under torch.compile", _BOTH + _COMPILED),
     "fused": _named("in fused kernels", _BOTH + _FUSED),
 }
+
+
+# parts of a layout whose bytes no run of PyTorch was compared with: a plan with one of them is an interval
+UNCHECKED: tuple[Exclusion, ...] = (
+    ("tensor parallelism", lambda run: run.config.parallel.tp > 1),
+    ("a pipeline", lambda run: run.config.parallel.pp > 1),
+    ("context parallelism", lambda run: run.config.parallel.cp > 1),
+    ("expert parallelism", lambda run: run.config.parallel.ep > 1),
+    ("ZeRO", lambda run: run.config.parallel.zero > 0),
+)
+
+
+def not_checked(run: Resolved) -> str | None:
+    """The first part of the run's layout that no reference run has; None if all have one."""
+    return next((part for part, holds in UNCHECKED if holds(run)), None)
 
 
 def not_covered(run: Resolved) -> str | None:

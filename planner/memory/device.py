@@ -31,7 +31,9 @@ BY_RULE = "peak_allocated_bytes + context_bytes + nccl_bytes <= usable_bytes"
 class FitsUnknown:
     """Why it is not known whether a plan fits: a code for programs, a sentence for people."""
 
-    code: Literal["no_usable_bytes", "no_cuda_total", "nccl_buffers", "upper_bound_only", "not_simulated"]
+    code: Literal[
+        "no_usable_bytes", "no_cuda_total", "nccl_buffers", "upper_bound_only", "layout_interval", "not_simulated"
+    ]
     why: str
 
 

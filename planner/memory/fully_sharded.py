@@ -41,6 +41,8 @@ class FullySharded:
         self.previous: Storage | None = None  # of the last gather in forward, alive until the next is copied
         self.reducing: Storage | None = None  # the last buffer of gradients, alive until the next is needed
         self.reduced: list[Storage] = []  # this device's shards of the gradients
+        self.in_groups = run.config.parallel.hsdp is not None
+        self.added: list[Storage] = []  # shards that groups add up, kept until backward ends
         self.of_root: list[Storage] = []
         self.exist = False  # True: shards of the gradients of an earlier micro-batch exist and are added to
 
@@ -101,13 +103,18 @@ class FullySharded:
         self._reduce(self.groups[index], gradients)
         if index == ROOT:
             self.reducing = None
+            self.added.clear()
 
     def _reduce(self, group: ShardedGroup, gradients: list[Storage]) -> None:
         self.reducing = None
+        if not group.padded:  # a stage of a pipeline may hold nothing outside its blocks
+            return
         self.reducing = self.e.allocate(group.whole * self.reduced_itemsize, BUFFERS)
         last = next(g for g in reversed(gradients) if g.size == group.last * self.itemsize)
         gradients.clear()
         shard = self.e.allocate(group.local * self.reduced_itemsize, "gradients")
         if not self.exist:
             self.reduced.append(shard)
+        elif self.in_groups:
+            self.added.append(shard)
         del last, shard

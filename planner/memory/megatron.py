@@ -10,6 +10,8 @@ from planner.formulas.recording import whole
 from planner.memory.eager.context import SimulationContext
 from planner.memory.stages import Program, Stage
 
+NO_NORM = Stage(label="norm")  # of a stage of a pipeline that has no head
+
 
 def fused_program(ctx: SimulationContext) -> Program:
     """The program of one micro-batch."""
@@ -17,12 +19,13 @@ def fused_program(ctx: SimulationContext) -> Program:
     positions = (w * s.position_rows * s.hidden,) if s.learned_positions else ()
     block = _block(ctx)
     vectors = (w * s.hidden,) * s.norm_vectors
+    tables = Stage(label="dropout", saved=_mask(ctx), weight_gradients=(*positions, w * s.vocab * s.hidden))
     return Program(
-        embedding=Stage(label="dropout", saved=_mask(ctx), weight_gradients=(*positions, w * s.vocab * s.hidden)),
+        embedding=tables if ctx.rank.embeds else Stage(label="dropout"),
         blocks=(block,) * s.layers,
         recomputed=tuple(ctx.recomputes(i) for i in range(s.layers)),
-        norm=Stage(label="norm", saved=(_stream(ctx),), weight_gradients=vectors),
-        head=_head(ctx),
+        norm=Stage(label="norm", saved=(_stream(ctx),), weight_gradients=vectors) if ctx.rank.has_head else NO_NORM,
+        head=_head(ctx) if ctx.rank.has_head else Stage(label="head", saved=(0, 0, 0)),
         residual_bytes=_stream(ctx),
         accumulates_at_end=False,
         tied_gradients=None,
@@ -30,11 +33,11 @@ def fused_program(ctx: SimulationContext) -> Program:
 
 
 def _stream(ctx: SimulationContext) -> int:
-    return whole(terms.fused_norm(ctx.tokens, ctx.shape.hidden, ctx.compute_bytes))
+    return whole(terms.fused_norm(ctx.stream_tokens, ctx.shape.hidden, ctx.compute_bytes))
 
 
 def _mask(ctx: SimulationContext) -> tuple[int, ...]:
-    return (whole(terms.fused_dropout_mask(ctx.tokens, ctx.shape.hidden)),) if ctx.training.dropout else ()
+    return (whole(terms.fused_dropout_mask(ctx.stream_tokens, ctx.shape.hidden)),) if ctx.training.dropout else ()
 
 
 def _norm(ctx: SimulationContext, label: str) -> Stage:
@@ -46,9 +49,19 @@ def _norm(ctx: SimulationContext, label: str) -> Stage:
 
 
 def _linear(ctx: SimulationContext, label: str, inputs: int, outputs: int, bias: int) -> Stage:
-    saved = whole(terms.fused_linear(ctx.tokens, inputs, ctx.compute_bytes))
+    """A layer that reads the residual stream keeps this GPU's tokens of it, and gathers the others' again."""
+    whole_input = whole(terms.fused_linear(ctx.tokens, inputs, ctx.compute_bytes))
+    from_stream = inputs == ctx.shape.hidden and ctx.parallel.sp and not label.endswith(("proj", "down"))
+    saved = whole(terms.fused_linear(ctx.stream_tokens, inputs, ctx.compute_bytes)) if from_stream else whole_input
     weight_gradients = (ctx.weight_bytes * inputs * outputs, *((ctx.weight_bytes * outputs,) if bias else ()))
-    return Stage(label=label, saved=(saved,), input_gradient=saved, weight_gradients=weight_gradients)
+    gathered = whole_input if from_stream else 0
+    return Stage(
+        label=label,
+        saved=(saved,),
+        transient=gathered,
+        input_gradient=whole_input + gathered,
+        weight_gradients=weight_gradients,
+    )
 
 
 def _block(ctx: SimulationContext) -> tuple[Stage, ...]:
@@ -91,7 +104,7 @@ def _head(ctx: SimulationContext) -> Stage:
     s, n = ctx.shape, ctx.tokens
     narrow = n * s.vocab * ctx.compute_bytes
     logits = whole(terms.fused_logits(n, s.vocab))
-    hidden = whole(terms.fused_linear(n, s.hidden, ctx.compute_bytes))
+    hidden = whole(terms.fused_linear(ctx.stream_tokens, s.hidden, ctx.compute_bytes))
     weight_gradients = () if s.tied else (ctx.weight_bytes * s.vocab * s.hidden,)
     return Stage(
         label="head",

@@ -45,11 +45,25 @@ def simulate_micro_batch(
     loss = _forward(ctx, e, every_block, sharded)
     if e.returned_logits is not None:
         e.previous_logits, e.returned_logits = e.returned_logits, None
-    loss = scale(e, loss)  # by the tokens of the step
+    if ctx.rank.has_head:
+        loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
     e.backward(loss)
     if sharded is not None:
         sharded.after_backward(ROOT)
+
+
+def retained_by_forward(ctx: SimulationContext, e: Autograd) -> dict[str, int]:
+    """Bytes by component that one chunk of blocks keeps from its forward to its backward pass."""
+    before, saved = dict(e.ledger.live), dict(e.saved_by_operator)
+    if ctx.training.runtime in PROGRAMS:
+        kept: object = ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx.plain_chunk()), e).forward()
+    else:
+        kept = _forward(ctx.plain_chunk(), e, False, None)
+    found = {component: size - before[component] for component, size in e.ledger.live.items()}
+    del kept
+    e.saved_by_operator = saved
+    return {component: size for component, size in found.items() if size > 0}
 
 
 def simulate_evaluation(
@@ -65,7 +79,10 @@ def simulate_evaluation(
 
 
 def _forward(ctx: SimulationContext, e: Autograd, every_block: bool, sharded: FullySharded | None) -> Tensor:
-    """The loss. Under autocast the cached casts of all blocks' weights stay until it is made."""
+    """The loss, or what the next stage of a pipeline receives.
+
+    Under autocast the cached casts of all blocks' weights stay until it is made.
+    """
     ledger, network = e.ledger, Network(ctx)
     ids, targets = _inputs(ctx, ledger)
     if e.recording:
@@ -73,7 +90,7 @@ def _forward(ctx: SimulationContext, e: Autograd, every_block: bool, sharded: Fu
     if sharded is not None:
         sharded.before_forward(ROOT)
     e.masks = document_masks(e, ctx)
-    stream = [network.embed(e, ids)]
+    stream = [network.embed(e, ids) if ctx.rank.embeds else network.receive(e)]
     if sharded is None:
         stream[0] = gradient_hook(e, stream[0], lambda: ledger.phase("backward_end"))
     if sharded is None:
@@ -81,11 +98,13 @@ def _forward(ctx: SimulationContext, e: Autograd, every_block: bool, sharded: Fu
             _simulate_blocks(ctx, e, stream, run, every_block)
     else:
         _simulate_sharded_blocks(ctx, e, stream, sharded_blocks(ctx, every_block), sharded)
-    hidden = network.last_norm(e, stream[0])
-    stream.clear()
     e.masks = (None, None)
-    loss = network.loss(e, hidden, targets)
-    del hidden
+    if ctx.rank.has_head:
+        hidden = network.last_norm(e, stream.pop())
+        loss = network.loss(e, hidden, targets)
+        del hidden
+    else:
+        loss = gradient_hook(e, stream.pop(), lambda: ledger.phase("backward_block"))
     e.leave_autocast()
     if sharded is not None:
         sharded.after_forward(ROOT)

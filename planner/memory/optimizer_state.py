@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from planner.config.model import ModelConfig
 from planner.config.run import OptimizerConfig, RunConfig
 from planner.counts.groups import Key, key_of, rate_and_decay
+from planner.counts.ranks import end_norms, held_named_tensors, held_tensors
 from planner.counts.run import Resolved, moments_dtype
-from planner.counts.shape import shape_of
-from planner.counts.shards import local_tensor, shards_of
-from planner.counts.tensors import ParameterTensor, named_tensors, parameter_tensors
+from planner.counts.shards import optimizer_cut
+from planner.counts.tensors import ParameterTensor, parameter_tensors
 from planner.formulas.itemsize import BF16, FP32
 from planner.presets import Recipe
 
@@ -41,7 +40,8 @@ class OptimizerMemory:
 def optimizer_memory(run: Resolved) -> OptimizerMemory:
     """The state of the run's optimizer."""
     itemsize = moment_itemsize(run)
-    tensors = [local_tensor(t, shards_of(run)) for t in parameter_tensors(run.config.model)]
+    cut = optimizer_cut(run)
+    tensors = [cut.part(t) for t in held_tensors(run)]
     storages = [(size, t.times) for t in tensors for size in state_of_tensor(run.config.optimizer, itemsize, t)]
     storages += [(size, 1) for size in shared_state(run.config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
@@ -115,9 +115,9 @@ def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup
     """
     # a rule of optimizer.groups may take one block and leave its neighbour: then each tensor stands by itself
     config = run.config
-    order = named_tensors(config.model) if config.optimizer.groups else _in_order(config.model, every_block)
-    shards = shards_of(run)
-    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in (local_tensor(t, shards) for t in order)]
+    order = held_named_tensors(run) if config.optimizer.groups else _in_order(run, every_block)
+    cut = optimizer_cut(run)
+    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in map(cut.part, order)]
     keys = {t: key_of(config.optimizer, t.name, t.role) for t, _ in tensors}
 
     def decays(key: Key) -> bool:
@@ -137,21 +137,21 @@ def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup
     return (*matrices, *(group for group in groups if group[2]))
 
 
-def _in_order(model: ModelConfig, every_block: bool) -> Iterator[ParameterTensor]:
+def _in_order(run: Resolved, every_block: bool) -> Iterator[ParameterTensor]:
     """The model's own order: embedding tables, the blocks, the last norm, the head."""
-    tensors = parameter_tensors(model)
+    tensors = held_tensors(run)
     norms = [t for t in tensors if t.name.startswith("norm.")]
     inner = [*norms, *(t for t in tensors if t.name not in OUTSIDE_BLOCKS and t not in norms)]
-    ends, layers = shape_of(model).end_norms, shape_of(model).layers
+    ends, layers = end_norms(run), run.shape.layers
     yield from (t for t in tensors if t.name in OUTSIDE_BLOCKS[:2])
     seen = 0
-    for run in [1] * layers if every_block or layers < 3 else [1, layers - 2, 1]:
+    for alike in [1] * layers if every_block or layers < 3 else [1, layers - 2, 1]:
         for t in inner:
             inside = t.times - ends if t in norms else t.times
             # what only some blocks have is spread evenly: the order among alike tensors moves no peak
-            times = inside * (seen + run) // layers - inside * seen // layers
+            times = inside * (seen + alike) // layers - inside * seen // layers
             if times:
                 yield replace(t, times=times)
-        seen += run
-    yield from (replace(t, times=ends) for t in norms)
+        seen += alike
+    yield from (replace(t, times=ends) for t in norms if ends)
     yield from (t for t in tensors if t.name == OUTSIDE_BLOCKS[2])

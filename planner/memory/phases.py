@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
-from planner.counts.shards import local_count, local_tensor, shards_of
-from planner.counts.tensors import parameter_tensors
+from planner.counts.shards import gradients_cut, optimizer_cut, weights_cut
 from planner.counts.untrained import untrained_parts
 from planner.formulas.itemsize import FP32, INT64
 from planner.memory.coverage import not_covered
@@ -19,11 +19,17 @@ from planner.memory.eager.context import simulation_context
 from planner.memory.eager.graph import Storage
 from planner.memory.fully_sharded import FullySharded
 from planner.memory.ledger import COMPONENTS, Ledger, Peak
-from planner.memory.micro_batch import sharded_blocks, simulate_evaluation, simulate_micro_batch
+from planner.memory.micro_batch import (
+    retained_by_forward,
+    sharded_blocks,
+    simulate_evaluation,
+    simulate_micro_batch,
+)
 from planner.memory.optimizer_state import updated_itemsize
 from planner.memory.optimizer_step import Update
 from planner.memory.replicas import ddp_bucket_bytes
 
+IN_FLIGHT = "micro-batches in flight"
 FINITE_MASKS = 3  # bytes per element of the tensor being checked, in addition to its magnitude
 
 
@@ -58,13 +64,15 @@ class _Run:
         self.ctx = simulation_context(run, cuda=on_gpu)
         self.recipe = recipe
         self.counts = run.parameters
-        self.shards = shards_of(run)
+        self.tensors = held_tensors(run)
         self.sharded = None
-        if config.parallel.fsdp:
+        if config.parallel.shards_weights:
             units, _ = sharded_blocks(self.ctx, self.every_block)
             self.sharded = FullySharded(run, self.e, [index for unit in units for index in unit])
-        local = local_count(parameter_tensors(config.model), self.shards)
-        self.gradients = local * recipe.gradients_bytes_per_parameter
+        self.gradients = gradients_cut(run).count(self.tensors) * recipe.gradients_bytes_per_parameter
+        if config.parallel.zero == 2:
+            self.e.gradient_shards = gradients_cut(run).shards
+            self.e.made_itemsize = recipe.weights_bytes_per_parameter
         if self.sharded is None:
             self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
         self.update_of = Update(run, self.ledger, self.keep, self.every_block)
@@ -76,6 +84,9 @@ class _Run:
         ledger.phase("init")
         self.state()
         self.keep("activations", self.inputs())
+        if self.config.parallel.pp > 1:  # what a stage receives, and what it sends
+            stream = self.ctx.stream_tokens * self.ctx.shape.hidden * self.ctx.weight_bytes
+            self.keep("communication", stream, 2)
         if self.every_block:
             self.micro_batches()
         ledger.phase("first_optimizer_step")
@@ -107,12 +118,12 @@ class _Run:
     def state(self) -> None:
         """Allocate weights, and if the recipe has them master weights and permanent casts."""
         recipe = self.recipe
-        for itemsize, component in (
-            (recipe.weights_bytes_per_parameter, "weights"),
-            (recipe.master_weights_bytes_per_parameter, "master_weights"),
+        for itemsize, component, cut in (
+            (recipe.weights_bytes_per_parameter, "weights", weights_cut(self.run)),
+            (recipe.master_weights_bytes_per_parameter, "master_weights", optimizer_cut(self.run)),
         ):
-            for tensor in parameter_tensors(self.config.model):
-                self.keep(component, local_tensor(tensor, self.shards).count * itemsize, tensor.times)
+            for tensor in self.tensors:
+                self.keep(component, cut.part(tensor).count * itemsize, tensor.times)
         self.keep("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
         for bucket in ddp_bucket_bytes(self.run):
             self.keep("communication", bucket)
@@ -135,8 +146,10 @@ class _Run:
 
     def micro_batches(self) -> dict[str, int]:
         """Simulate the micro-batches of one step, up to one that adds to existing gradients; returns what it saved."""
-        e, accumulates, t = self.e, self.config.training.accumulation > 1, self.config.training
-        if t.returns_logits and not self.every_block:
+        e, t = self.e, self.config.training
+        # in a pipeline the gradients of the other chunks are there too
+        accumulates = t.accumulation > 1 or self.config.parallel.pp > 1
+        if t.returns_logits and not self.every_block and self.ctx.rank.has_head:
             logits = t.micro_batch * t.seq * self.ctx.shape.vocab * self.ctx.compute_bytes
             e.previous_logits = Storage(self.ledger, logits, "logits")  # of the previous micro-batch
         if accumulates and not self.every_block:
@@ -147,11 +160,28 @@ class _Run:
             if self.sharded is not None:
                 self.sharded.exist = exist
             e.saved_by_operator = {}
+            waiting = self.in_flight()
             simulate_micro_batch(self.ctx, e, self.every_block, self.sharded)
+            if self.sharded is not None and self.sharded.in_groups and exist:  # those of the blocks added at once
+                self.ledger.release("gradients", self.ledger.live["gradients"] - self.gradients)
+            for component, size in waiting.items():
+                self.ledger.release(component, size)
+                e.saved_by_operator[IN_FLIGHT] = e.saved_by_operator.get(IN_FLIGHT, 0) + size
         if untrained_parts(self.config.model):  # their parameters are in no simulated layer
             self.ledger.allocate("gradients", self.gradients - self.ledger.live["gradients"])
         assert self.ledger.live["gradients"] == self.gradients
         return e.saved_by_operator
+
+    def in_flight(self) -> dict[str, int]:
+        """Allocate what the chunks of a pipeline keep that have run forward and wait for their backward pass."""
+        waiting = self.ctx.rank.in_flight - 1
+        if not waiting:
+            return {}
+        self.ledger.phase("forward_end")
+        found = {c: size * waiting for c, size in retained_by_forward(self.ctx, self.e).items()}
+        for component, size in found.items():
+            self.ledger.allocate(component, size)
+        return found
 
     def clip(self) -> None:
         """Simulate clipping: a norm per tensor, stacked, and the norm of them all; clip_value works in place."""
@@ -171,7 +201,8 @@ class _Run:
     def check_finite(self) -> None:
         """Simulate the check that all weights are finite: a mask of one tensor at a time."""
         each = updated_itemsize(self.run) + FINITE_MASKS
-        largest = max(local_tensor(t, self.shards).count for t in parameter_tensors(self.config.model))
+        cut = optimizer_cut(self.run) if self.run.recipe.master_weights_bytes_per_parameter else weights_cut(self.run)
+        largest = max(cut.part(t).count for t in self.tensors)
         mask = Storage(self.ledger, each * largest, "temporary")
         del mask
 

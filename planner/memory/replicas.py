@@ -9,26 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from planner.counts.ranks import held_named_tensors, held_tensors
 from planner.counts.run import Resolved
-from planner.counts.tensors import named_tensors
+from planner.counts.shards import sharing_gpus
 from planner.interval import Interval, exactly
 from planner.rules import rules
 
 FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20  # bytes: defaults of DDP
+ZERO_BUCKET = 500_000_000  # elements: default of DeepSpeed
 
 
 def ddp_bucket_bytes(run: Resolved) -> tuple[int, ...]:
-    """The bytes of each bucket, in the order in which backward fills them; none for one GPU, or with views.
+    """The bytes of each bucket, in the order in which backward fills them; none for one replica, or with views.
+
+    ZeRO-2 has one bucket, which it fills, reduces and fills again (DeepSpeed's reduce_bucket_size).
 
     A bucket has the dtype of the weights, because autograd's new gradients have. A loop that adds into wider gradients
     of its own, such as Megatron's (the runtime `fused`), reduces these where they lie, and has no buckets.
     """
-    config = run.config
-    replicas = config.hardware.gpus > 1 and not config.parallel.fsdp
-    if not replicas or config.parallel.ddp_bucket_view or config.training.runtime == "fused":
+    config, itemsize = run.config, run.recipe.weights_bytes_per_parameter
+    if sharing_gpus(run) == 1 or config.parallel.shards_weights:
         return ()
-    itemsize = run.recipe.weights_bytes_per_parameter
-    sizes = [itemsize * t.count for t in named_tensors(config.model) for _ in range(t.times)]
+    if config.parallel.zero == 2:
+        return (itemsize * min(ZERO_BUCKET, sum(t.times * t.count for t in held_tensors(run))),)
+    if config.parallel.ddp_bucket_view or config.training.runtime == "fused":
+        return ()
+    sizes = [itemsize * t.count for t in held_named_tensors(run) for _ in range(t.times)]
     return tuple(filled(reversed(sizes)))
 
 
@@ -45,8 +51,13 @@ def filled(sizes: Iterable[int], first: int = FIRST_BUCKET, limit: int = BUCKET)
 
 
 def nccl_bytes(run: Resolved) -> Interval[int]:
-    """Bytes that NCCL takes from the driver for one communicator of all GPUs; 0 for one GPU, which needs none."""
+    """Bytes that NCCL takes from the driver; 0 for one GPU, which needs no communicator.
+
+    One communicator of all GPUs; where a layout has several, the upper end counts each.
+    """
     if run.config.hardware.gpus == 1:
         return exactly(0)
     rule = rules("roofline")["memory"]["nccl"]
-    return Interval(rule["low_bytes"], rule["bytes"], rule["high_bytes"])
+    p = run.config.parallel
+    groups = max(1, sum(size > 1 for size in (sharing_gpus(run), p.tp, p.pp, p.cp, p.ep, p.hsdp or 1)))
+    return Interval(rule["low_bytes"], rule["bytes"], groups * rule["high_bytes"])

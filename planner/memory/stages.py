@@ -131,7 +131,7 @@ class ProgramSimulation:
         if self.program.accumulates_at_end:
             self.made += [e.allocate(size, "gradients") for size in sizes]
         elif not e.gradients_exist:
-            e.gradients += [e.allocate(size * e.gradient_widening, "gradients") for size in sizes]
+            e.gradients += [e.allocate(e.kept_bytes(size), "gradients") for size in sizes]
 
     def _backward_head(self, saved: list[Storage]) -> Storage | None:
         """The logits' gradient overwrites the logits. Returns a tied table's gradient, which waits for the look-up's.
@@ -203,9 +203,8 @@ class ProgramSimulation:
         e = self.e
         for i, made in enumerate(self.made):
             if not e.gradients_exist:
-                e.gradients.append(
-                    e.allocate(made.size * e.gradient_widening, "gradients") if e.gradient_widening > 1 else made
-                )
+                kept = e.kept_bytes(made.size)
+                e.gradients.append(made if kept == made.size else e.allocate(kept, "gradients"))
             self.made[i] = e.allocate(0)
             del made
         self.made.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.analysis.fitting import needed_bytes
+from planner.config.run import RunConfig
 from planner.finding import Finding
 from planner.interval import Interval
 from planner.memory.breakdown import Memory
@@ -140,10 +141,12 @@ def _compute(plan: Plan, page: Page) -> str:
 
 def _batch(plan: Plan, page: Page) -> str:
     b = plan.batch
-    devices = _counted(b.data_parallel, "device")
+    devices = _counted(b.data_parallel, "device" if plan.config.parallel.gpus_per_replica == 1 else "replica")
     parts = f"micro-batch {spell(b.micro_batch)} x accumulation {spell(b.accumulation)} x {devices}"
+    shared = layout(plan.config)
     return page.section(
         "Batch",
+        *([page.line("layout", shared)] * bool(shared and not plan.config.parallel.is_data_parallel)),
         page.line("effective batch", f"{spell(b.sequences_per_step)} sequences", f"= {parts}"),
         page.line("tokens per step", format_count_exact(b.tokens_per_step)),
         page.line("steps", format_count_exact(b.steps), trained(plan)),
@@ -178,10 +181,36 @@ def component_rows(m: Memory) -> list[tuple[str, ...]]:
     return rows
 
 
+def layout(config: RunConfig) -> str:
+    """A layout in one line, such as "tp 8 with sp, pp 4 x 2 interleaved, dp 16 ZeRO-1"; "" of one GPU."""
+    p = config.parallel
+    if config.hardware.gpus == 1:
+        return ""
+    parts = []
+    if p.tp > 1:
+        parts.append(f"tp {p.tp}{' with sp' if p.sp else ''}")
+    if p.pp > 1:
+        parts.append(f"pp {p.pp}{f' x {p.interleave} chunks' if p.interleave > 1 else ''}, {p.pp_schedule}")
+    parts += [f"{name} {size}" for name, size in (("cp", p.cp), ("ep", p.ep)) if size > 1]
+    sharing = "FSDP2" if p.fsdp else f"ZeRO-{p.zero}" if p.zero else "DDP"
+    groups = f" in groups of {p.hsdp}" if p.hsdp else ""
+    return ", ".join([*parts, f"dp {spell(config.data_parallel)} {sharing}{groups}"])
+
+
+def _kinds_of_gpus(m: Memory, page: Page) -> list[str]:
+    """A table of the kinds of GPUs where there are several; [] where all hold the same."""
+    if len(m.ranks) < 2:
+        return []
+    rows = [("GPUs", "blocks", "in flight", "peak")]
+    rows += [(r.name, spell(r.layers), spell(r.in_flight), format_bytes(r.peak_requested_bytes)) for r in m.ranks]
+    return [*page.table(rows, {1, 2, 3}), ""]
+
+
 def _memory(plan: Plan, page: Page) -> str:
     m = plan.memory
     phases = [("phase", "peak")] + [(p.phase, format_bytes(p.peak_bytes)) for p in m.phases]
     lines = [
+        *_kinds_of_gpus(m, page),
         *page.table(component_rows(m), {1, 2, 3}),
         "",
         *page.table(phases, {1}),

@@ -6,9 +6,9 @@ once and backward twice; a block that is recomputed runs forward once more.
 
 from __future__ import annotations
 
+from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shape import has_window
-from planner.counts.tensors import parameter_tensors
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
@@ -42,7 +42,7 @@ def products_seconds(run: Resolved, rates: Rates) -> float:
     """All matrix products of all blocks, forward and backward."""
     n, moe = run.config.training.micro_batch * run.config.training.seq, run.config.model.moe
     forward = 0.0
-    for tensor in parameter_tensors(run.config.model):
+    for tensor in held_tensors(run):
         if tensor.name.startswith(("embedding", "position", "head")):
             continue
         if len(tensor.shape) == 2:
@@ -60,14 +60,15 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
     """Attention of all blocks, forward and backward; a flash kernel's forward 1, backward 2.5, recomputed 1."""
     s, t, model = run.shape, run.config.training, run.config.model
     n, width = t.micro_batch * t.seq, (s.query_width + s.value_width) / 2
+    seq = t.seq * run.config.parallel.cp if run.rank else t.seq  # keys come from all GPUs of a ring
     again = recomputed_fraction(run) + (t.activation_checkpointing == "selective")
     rate = rates.attention_flops * head_width_share(s.head_dim)
     masks, seconds = rules("time")["masks"], 0.0
     window = model.sliding_window or model.attention_chunk
-    with_windows = sum(has_window(model, block) for block in range(s.layers)) if window and window < t.seq else 0
+    with_windows = sum(has_window(model, block) for block in range(s.layers)) if window and window < seq else 0
     if t.attention_kernel == "math" or rates.software["attention"] == "math":
-        scores = throughput.attention_forward_seconds(n, 2 * t.seq, width, rates.head_flops * MATH_SHARE)
-        moved = throughput.traffic_seconds(rates.score_bytes * float(n) * t.seq * s.heads, rates.bandwidth)
+        scores = throughput.attention_forward_seconds(n, 2 * seq, width, rates.head_flops * MATH_SHARE)
+        moved = throughput.traffic_seconds(rates.score_bytes * float(n) * seq * s.heads, rates.bandwidth)
         return real(throughput.blocks_seconds(s.layers, real(scores), 3 + again)) + s.layers * real(moved) * (
             1 + again / 3
         )
@@ -76,7 +77,7 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
         if not blocks:
             continue
         slower = masks["full_scores"] / masks["kernel_share"] if masked or seen else 1.0
-        forward = real(throughput.attention_forward_seconds(n, t.seq, width, rate / slower))
+        forward = real(throughput.attention_forward_seconds(n, seq, width, rate / slower))
         seconds += real(throughput.blocks_seconds(blocks, forward, 3.5 + again))
     return seconds
 
@@ -98,7 +99,7 @@ def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
     unit = rates.software["traffic_unit"] * rates.runtime["traffic"]
     width = _mlp_width(run)
     gate = 1.6 if s.gated else 1.0
-    block = real(throughput.elementwise_seconds(n, s.hidden, width, gate, unit, rates.bandwidth))
+    block = real(throughput.elementwise_seconds(n, s.hidden / _stream_parts(run), width, gate, unit, rates.bandwidth))
     more = 0.0
     if model.mlp == "gelu-written-out":
         more += rates.runtime["gelu_bytes"] * n * width
@@ -115,6 +116,12 @@ def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
     return real(throughput.blocks_seconds(s.layers, block, 1 + recomputed_fraction(run) / 3))
 
 
+def _stream_parts(run: Resolved) -> int:
+    """GPUs that share the residual stream by token."""
+    p = run.config.parallel
+    return p.tp if p.sp and run.rank else 1
+
+
 def _mlp_width(run: Resolved) -> float:
     """Inner channels per token and block, on average: of a mixture those of the experts that a token uses."""
     s, moe = run.shape, run.config.model.moe
@@ -129,6 +136,8 @@ def offload_seconds(run: Resolved, rates: Rates) -> float:
     t = run.config.training
     if t.activation_checkpointing != "offloaded":
         return 0.0
-    itemsize = run.recipe.compute_bytes if run.config.parallel.fsdp else run.recipe.weights_bytes_per_parameter
+    itemsize = (
+        run.recipe.compute_bytes if run.config.parallel.shards_weights else run.recipe.weights_bytes_per_parameter
+    )
     moved = 2 * float(t.micro_batch * t.seq) * run.shape.hidden * itemsize
     return real(throughput.traffic_seconds(moved * run.shape.layers * recomputed_fraction(run), rates.host_link))

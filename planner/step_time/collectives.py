@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from planner.counts.nodes import domain_of
+from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
-from planner.counts.shards import local_count, shards_of
-from planner.counts.tensors import parameter_tensors
-from planner.formulas import throughput
+from planner.counts.shards import sharing_gpus, weights_cut
+from planner.formulas import collectives, throughput
 from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.rates import Rates
-
-GPUS_PER_NODE = 8  # as in the servers that the cards are sold in
-DOMAINS = {"gb200": 72, "gb300": 72}  # GPUs that NVLink joins, where it is more than a server
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +25,126 @@ class Communication:
 
 
 def communication_of(run: Resolved, rates: Rates, micro_seconds: float) -> Communication | str:
-    """The communication of a step; the reason in words where the link between GPUs is unknown.
+    """The communication of a step among replicas; the reason in words where the link between GPUs is unknown.
 
     micro_seconds: time of one micro-batch, s, behind whose work communication hides.
     """
     assert run.gpu is not None
-    gpus, domain = run.config.hardware.gpus, DOMAINS.get(run.gpu.id, GPUS_PER_NODE)
+    gpus, domain, p = run.config.hardware.gpus, domain_of(run.config), run.config.parallel
     if gpus == 1:
         return Communication(0.0, 0.0, 1.0)
     if rates.link is None:
         return f"the data sheet of {run.gpu.id} has no bandwidth of its links"
-    # a ring over nodes enters each of them once, through all of its network cards
-    link = rates.link if gpus <= domain else min(rates.link, domain * rates.network)
     straggling = 1 + rules("time")["straggler"]["per_doubling"] * max(0.0, math.log2(gpus / domain))
-    if run.config.parallel.fsdp:
-        return Communication(0.0, _sharding_seconds(run, link, micro_seconds), straggling)
+    sharing = sharing_gpus(run)
+    if p.shards_weights:
+        return Communication(
+            _replicated_seconds(run, rates, micro_seconds), _sharding_seconds(run, rates, micro_seconds), straggling
+        )
+    link = group_bandwidth(run, rates, sharing, p.tp)
     moved = run.parameters.total * run.recipe.gradients_bytes_per_parameter
-    whole = real(throughput.all_reduce_seconds(moved, gpus, link))
+    if p.zero == 2:  # gradients of every micro-batch are reduced to shards and freed
+        each = real(throughput.gather_seconds(moved, sharing, link))
+        reduced = real(throughput.micro_batches_seconds(_left(each, micro_seconds), run.config.training.accumulation))
+        weights = run.parameters.total * run.recipe.weights_bytes_per_parameter
+        return Communication(real(throughput.gather_seconds(weights, sharing, link)), reduced, straggling)
+    if p.zero == 1 and run.recipe.weights_bytes_per_parameter != run.recipe.gradients_bytes_per_parameter:
+        # gradients are reduced to shards, the weights that follow are gathered
+        moved = run.parameters.total * (
+            run.recipe.gradients_bytes_per_parameter + run.recipe.weights_bytes_per_parameter
+        )
+        whole = real(throughput.gather_seconds(moved, sharing, link))
+    else:
+        whole = real(throughput.all_reduce_seconds(moved, sharing, link))
     return Communication(real(throughput.exposed_seconds(whole, micro_seconds)), 0.0, straggling)
 
 
-def _sharding_seconds(run: Resolved, link: float, micro_seconds: float) -> float:
+def group_bandwidth(run: Resolved, rates: Rates, gpus: int, stride: int) -> float:
+    """Byte/s of a ring among `gpus` GPUs that stand `stride` apart: the links of a server, or its network cards.
+
+    A ring over servers enters each of them once for every of its GPUs there, through their network cards.
+    """
+    assert rates.link is not None
+    domain = domain_of(run.config)
+    if gpus * stride <= domain:
+        return rates.link
+    return min(rates.link, max(1, domain // stride) * rates.network)
+
+
+def _sharding_seconds(run: Resolved, rates: Rates, micro_seconds: float) -> float:
     """Every micro-batch gathers the weights in forward, again in backward if they were freed, and reduces gradients."""
-    t, gpus = run.config.training, run.config.hardware.gpus
-    whole = gpus * local_count(parameter_tensors(run.config.model), shards_of(run))
+    t, cut = run.config.training, weights_cut(run)
+    whole = sum(each.times * cut.shards_of(each) * cut.part(each).count for each in held_tensors(run))
     gathers = 2 if run.config.parallel.reshard else 1
     each = gathers * run.recipe.compute_bytes + run.recipe.gradients_bytes_per_parameter
-    seconds = real(throughput.gather_seconds(whole * each, gpus, link))
+    link = group_bandwidth(run, rates, cut.shards, run.config.parallel.tp)
+    seconds = real(throughput.gather_seconds(whole * each, cut.shards, link))
+    return real(throughput.micro_batches_seconds(_left(seconds, micro_seconds), t.accumulation))
+
+
+def _left(seconds: float, micro_seconds: float) -> float:
     table = rules("time")["sharding"]
-    left = throughput.unhidden_seconds(seconds, micro_seconds, table["hidden"], table["exposed"])
-    return real(throughput.micro_batches_seconds(real(left), t.accumulation))
+    return real(throughput.unhidden_seconds(seconds, micro_seconds, table["hidden"], table["exposed"]))
+
+
+def _replicated_seconds(run: Resolved, rates: Rates, micro_seconds: float) -> float:
+    """Groups of GPUs that each hold all shards add up the gradients of a step, shard by shard."""
+    cut, tp = weights_cut(run), run.config.parallel.tp
+    groups = sharing_gpus(run) // cut.shards
+    if groups == 1:
+        return 0.0
+    link = group_bandwidth(run, rates, groups, tp * cut.shards)
+    moved = cut.count(held_tensors(run)) * run.recipe.gradients_bytes_per_parameter
+    whole = real(throughput.all_reduce_seconds(moved, groups, link))
+    return real(throughput.exposed_seconds(whole, micro_seconds))
+
+
+def tensor_parallel_seconds_of(run: Resolved, rates: Rates, blocks: float) -> float:
+    """Exposed all-reduces of one micro-batch on one stage; blocks: those of the stage, recomputed ones half again."""
+    p, t, table = run.config.parallel, run.config.training, rules("time")["layouts"]
+    if p.tp == 1:
+        return 0.0
+    rank = run.rank
+    ends = (int(rank.embeds) + int(rank.has_head)) / 2 if rank else 1.0
+    stream = t.micro_batch * t.seq * run.shape.hidden * run.recipe.compute_bytes
+    one = real(collectives.ring_seconds(stream, p.tp, group_bandwidth(run, rates, p.tp, 1), table["latency"]))
+    exposed = table["tensor_exposed"].get(run.config.hardware.software, table["tensor_exposed"]["all"])
+    return real(collectives.tensor_parallel_seconds(4 * blocks + 2 * ends, one, exposed))
+
+
+def context_parallel_seconds(run: Resolved, rates: Rates, attention: float) -> float:
+    """Exposed exchange of keys and values of one micro-batch, and of their gradients; attention: its seconds."""
+    p, t, table = run.config.parallel, run.config.training, rules("time")["layouts"]
+    if p.cp == 1:
+        return 0.0
+    bytes_each = 2 * t.micro_batch * t.seq * run.shape.key_width * run.recipe.compute_bytes
+    bandwidth = group_bandwidth(run, rates, p.cp, p.tp)
+    one = real(collectives.key_ring_seconds(bytes_each, p.cp, bandwidth, table["latency"]))
+    whole = 3 * run.shape.layers * one  # once forward; keys, values and their gradients in backward
+    return real(throughput.unhidden_seconds(whole, attention, table["context_hidden"], table["context_exposed"]))
+
+
+def expert_parallel_seconds(run: Resolved, rates: Rates) -> float:
+    """Exposed exchange of tokens with the experts of other GPUs in one micro-batch: there and back, both ways."""
+    p, t, moe, table = run.config.parallel, run.config.training, run.config.model.moe, rules("time")
+    if p.ep == 1 or moe is None:
+        return 0.0
+    tokens = t.micro_batch * t.seq * moe.top_k / p.tp * table["experts"]["imbalance"]
+    bandwidth = group_bandwidth(run, rates, p.ep, p.tp)
+    moved = tokens * run.shape.hidden * run.recipe.compute_bytes
+    one = real(collectives.ring_seconds(moved, p.ep, bandwidth, table["layouts"]["latency"]))
+    overlapped = p.pp_schedule == "dualpipe"
+    exposed = table["layouts"]["dualpipe_exposed" if overlapped else "expert_exposed"]
+    return float(4 * (run.shape.layers - run.shape.dense_layers) * one * exposed)
+
+
+def stage_transfer_seconds(run: Resolved, rates: Rates) -> float:
+    """Exposed transfers between stages in one micro-batch; each tensor-parallel GPU sends its part of the stream."""
+    p, t, table = run.config.parallel, run.config.training, rules("time")["layouts"]
+    if p.pp == 1:
+        return 0.0
+    stream = t.micro_batch * t.seq * run.shape.hidden * run.recipe.compute_bytes / p.tp
+    apart = run.config.hardware.gpus // p.pp
+    bandwidth = group_bandwidth(run, rates, 2, apart)
+    exposed = table["interleaved_exposed" if p.interleave > 1 else "transfer_exposed"]
+    return real(collectives.transfers_seconds(stream, p.interleave, bandwidth, table["latency"], exposed))

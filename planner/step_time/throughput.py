@@ -10,11 +10,10 @@ from planner.counts.run import Resolved
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.interval import UNKNOWN, Interval, exactly
-from planner.step_time.blocks import attention_seconds, block_traffic_seconds, offload_seconds, products_seconds
 from planner.step_time.collectives import communication_of
-from planner.step_time.head import head_and_loss_seconds
-from planner.step_time.host import launching_seconds
-from planner.step_time.rates import rates_of
+from planner.step_time.device import device_seconds, with_launches
+from planner.step_time.pipeline import layout_seconds
+from planner.step_time.rates import Rates, rates_of
 from planner.step_time.step_seconds import StepSeconds, sum_of_parts
 from planner.step_time.update import update_seconds
 
@@ -146,16 +145,17 @@ def _from_datasheet(run: Resolved, counted: Flops) -> StepSeconds | str:
     rates = rates_of(run)
     if isinstance(rates, str):
         return rates
-    device = {
-        "matrix products": products_seconds(run, rates),
-        "attention": attention_seconds(run, rates),
-        "element-wise": block_traffic_seconds(run, rates),
-        "head and loss": head_and_loss_seconds(run, rates),
-        "offloading": offload_seconds(run, rates),
-    }
-    busy = sum(device.values())
-    micro = real(throughput.with_host_seconds(busy, launching_seconds(run, rates)))
-    device["launch overhead"] = throughput.launch_seconds(micro, busy)
+    parts = _replica_seconds(run, rates) if run.config.parallel.is_data_parallel else layout_seconds(run, rates)
+    if isinstance(parts, str):
+        return parts
+    least = counted.per_token_model_causal * run.tokens_per_step / (run.config.hardware.gpus * rates.peak)
+    return sum_of_parts(parts, "datasheet", rates.width, least)
+
+
+def _replica_seconds(run: Resolved, rates: Rates) -> dict[str, float] | str:
+    """Seconds of a step of DDP or FSDP2 by part, or why they are unknown."""
+    device = with_launches(device_seconds(run, rates), run, rates)
+    micro = sum(device.values())
     times = run.config.training.accumulation
     parts = {name: real(throughput.micro_batches_seconds(part, times)) for name, part in device.items()}
     parts["optimizer"] = update_seconds(run, rates)
@@ -164,5 +164,4 @@ def _from_datasheet(run: Resolved, counted: Flops) -> StepSeconds | str:
         return shared
     parts["all-reduce"], parts["sharding"] = shared.all_reduce, shared.sharding
     parts["stragglers"] = real(throughput.straggler_seconds(sum(parts.values()), shared.straggling))
-    least = counted.per_token_model_causal * run.tokens_per_step / (run.config.hardware.gpus * rates.peak)
-    return sum_of_parts(parts, "datasheet", rates.width, least)
+    return parts

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
-from planner.counts.shards import local_count, local_tensor, shards_of
-from planner.counts.tensors import ParameterTensor, parameter_tensors
+from planner.counts.shards import local_count, optimizer_cut
+from planner.counts.tensors import ParameterTensor
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
@@ -16,7 +17,8 @@ MUON_STEPS = 5  # Newton-Schulz iterations: Jordan et al. 2024
 def update_seconds(run: Resolved, rates: Rates) -> float:
     """One update of this device's parameters, clipping included."""
     optimizer, table = run.config.optimizer, rules("time")["optimizer"]
-    tensors = [local_tensor(t, shards_of(run)) for t in parameter_tensors(run.config.model)]
+    cut = optimizer_cut(run)
+    tensors = [cut.part(t) for t in held_tensors(run)]
     muon = [t for t in tensors if optimizer.name == "muon" and t.role.has_muon]
     rest = [t for t in tensors if t not in muon]
     kind = "adamw" if optimizer.name == "muon" else optimizer.name

@@ -31,8 +31,6 @@ from reference_trainer.model.mlp import MoE, make_mlp
 from reference_trainer.model.positions import PositionTables, make_tables
 from reference_trainer.model.roles import parameter_roles
 
-INIT_STD = 0.02  # GPT-2's initialisation (Radford et al. 2019); projections into the residual are scaled down
-
 
 class TransformerBlock(nn.Module):
     """A transformer block: attention and MLP, each with the configured norms before and after it.
@@ -132,14 +130,14 @@ class GPT(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """N(0, 0.02) everywhere, residual projections divided by sqrt(2 layers), biases 0, gains 1 (GPT-2)."""
-        roles = parameter_roles(self)
+        """N(0, init_std²) everywhere, residual projections as init_residual says, biases 0, gains 1."""
+        roles, usual = parameter_roles(self), self.model.init_std
+        residual = usual / math.sqrt(2 * self.model.layers) if self.model.init_residual == "scaled" else usual
         for name, parameter in self.named_parameters():
             if roles[name] is Role.BIAS:
                 nn.init.zeros_(parameter)
             elif roles[name] is not Role.GAIN:
-                std = INIT_STD / math.sqrt(2 * self.model.layers) if roles[name].residual_std else INIT_STD
-                nn.init.normal_(parameter, mean=0.0, std=std)
+                nn.init.normal_(parameter, mean=0.0, std=residual if roles[name].residual_std else usual)
 
     def make_tables(self, length: int, device: torch.device) -> PositionTables:
         """Rotary angles and masks of scores for `length` positions, computed once and kept."""

@@ -17,7 +17,7 @@ from planner.runs.preflight import Check
 from planner.units import format_duration, format_number
 from reference_trainer.data.samples import MicroBatch, TokenData, batch
 from reference_trainer.loop.startup import build
-from reference_trainer.model.gpt import GPT, INIT_STD
+from reference_trainer.model.gpt import GPT
 from reference_trainer.model.losses import IGNORED_TARGET
 from reference_trainer.preflight.steps import steps_on
 from reference_trainer.step.step import StepContext
@@ -47,12 +47,13 @@ def expected_first_loss(model: ModelConfig, targets: int, repeated: float) -> Fi
 
     targets: number of distinct target tokens. repeated: fraction of targets equal to their input.
 
-    The last hidden states are normalised, so a logit is a sum of h unit terms with weights N(0, 0.02²). Its standard
-    deviation is s = 0.02 √h, and the mean of ln Σ exp over V logits is ln V + s²/2. The standard error over d distinct
-    targets is s/√d; the tolerance is three of these plus 2 % of ln V. With a tied head the logit of the input token is
-    up to s √h: this raises the loss of targets that differ from the input and lowers that of targets that repeat it.
+    The last hidden states are normalised, so a logit is a sum of h unit terms with weights N(0, σ²), σ = init_std. Its
+    standard deviation is s = σ √h, and the mean of ln Σ exp over V logits is ln V + s²/2. The standard error over d
+    distinct targets is s/√d; the tolerance is three of these plus 2 % of ln V. With a tied head the logit of the input
+    token is up to s √h: this raises the loss of targets that differ from the input and lowers that of targets that
+    repeat it.
     """
-    deviation = INIT_STD * math.sqrt(model.hidden)
+    deviation = model.init_std * math.sqrt(model.hidden)
     own = deviation * math.sqrt(model.hidden)
     if model.logit_softcap is not None:
         deviation, own = min(deviation, model.logit_softcap), min(own, model.logit_softcap)

@@ -29,6 +29,8 @@ CONTRACT = frozenset(
 --runtime --attention --document-masking --loss-kind --loss-chunks --dropout --activation-checkpointing-every
 --allocator --keep-checkpoints --async-save --eval-every --eval-tokens --patience --on-spike --clip-norm --momentum
 --norm-bias --clip-value --profile --software --fsdp --reshard --ddp-bucket-view
+--init-std
+--dp --hsdp --zero --tp --sp --pp --interleave --pp-schedule --cp --ep --nodes --gpus-per-node
 """.split()  # noqa: SIM905 (65 names read better as text)
 )
 

@@ -82,6 +82,8 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("words", READS.values(), ids=READS)
 def test_fault_48_a_path_that_cannot_be_read(call: Call, hostile: Path, words: tuple[str, ...], kind: str) -> None:
+    if words[:2] == ("preflight", "run.toml") and kind not in ("name too long", "loop"):
+        pytest.skip("builds a whole model each time, and reads the path as run --data does")
     path = HOSTILE[kind]
     before = sorted(os.listdir(hostile))
     said = call(*(path if word == "PATH" else word for word in words))

@@ -15,6 +15,12 @@ from typing import Any
 from unittest.mock import patch
 
 REASONS = ("fits_unknown",)  # keys that say a verdict again in words: left out like sentences
+# keys with a value of their own that came after the answers were drawn: at these values they are left out like a null
+SINCE: dict[str, Any] = {
+    **dict.fromkeys((f".config.parallel.{name}" for name in ("tp", "pp", "interleave", "cp", "ep")), 1),
+    **{".config.parallel.zero": 0, ".config.parallel.sp": False, ".config.parallel.pp_schedule": "1f1b"},
+    ".memory.ranks#": 0,
+}
 COMMANDS = ("estimate", "schedule", "batch", "flops")
 NOT_OF = {"schedule": ("--as-of",), "batch": ("--as-of",)}  # flags that a command does not have
 
@@ -48,13 +54,13 @@ def answer(name: str, words: list[str]) -> Any | None:
 def digest(value: Any | None) -> list[Any]:
     """[hash of keys, whole numbers and single words; sum of the logarithms of all real numbers].
 
-    A null is left out with its key, so that a new option that nobody chose moves nothing. Sentences are left out: they
-    may be said better. The sum moves by 1e-9 when one number moves by a part in 10^9, while the last bit of a number,
-    which differs between mathematics libraries, moves it by 1e-16.
+    A null is left out with its key, so that a new option that nobody chose moves nothing; so is a later key at its
+    default. Sentences are left out: they may be said better. The sum moves by 1e-9 when one number moves by a part in
+    10^9, while the last bit of a number, which differs between mathematics libraries, moves it by 1e-16.
     """
     exact, real = hashlib.sha256(), []
     for path, leaf in _leaves(value, ""):
-        if leaf is None:
+        if leaf is None or (path in SINCE and leaf == SINCE[path]):
             continue
         if isinstance(leaf, float):
             real.append(math.log(abs(leaf)) if leaf else 0.0)

@@ -108,7 +108,7 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
     "flops.per_token_hardware": (Called(("hardware_flops_per_token",)),),
     "flops.*": (Called(("total_flops",)),),
     **_chosen("micro_batch", "accumulation", section="training"),
-    "batch.data_parallel": (Same("config.hardware.gpus"),),
+    "batch.data_parallel": (Same("config.hardware.gpus"), Called(("replicas_of_gpus",))),
     "batch.steps": (Same("config.training.steps"), Called(("whole_steps",))),
     "batch.warmup_steps": (Same("config.schedule.warmup_steps"),),
     "batch.*": (Called(("{0}",)),),

@@ -21,6 +21,7 @@ from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
 from planner.inputs.huggingface.constants import constants
+from planner.inputs.huggingface.initialisation import initialisation
 from planner.inputs.huggingface.kinds import left_out_of, refuse_kind, text_values
 from planner.inputs.huggingface.reading import HfConfig
 from planner.inputs.run_toml import explain_validation
@@ -99,6 +100,7 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
         fields = FAMILIES[kind](config)
         windowed = fields.get("sliding_window") is not None
         fields |= constants(config, rotary=fields["position"] == "rotary", windowed=windowed)
+        fields |= initialisation(config)
         refuse_other_class(config, kind, known, fields["tied_embeddings"])
         refuse_other_tensors(config, kind, known)
         alone = ", the text model alone" if outer is not values else ""

@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any
 
+from planner.formulas.itemsize import FP32
 from planner.memory.eager.graph import (
     Backward,
     CheckpointFrame,
@@ -58,6 +59,8 @@ class Autograd:
         self.saved_by_operator: dict[str, int] = {}
         self.gradients_exist = False  # True: gradients of an earlier micro-batch exist and are added to
         self.gradients: list[Storage] = []  # the parameters' `.grad`
+        self.gradient_shards = 1  # ZeRO-2: only this part of a gradient stays once it is reduced
+        self.made_itemsize = FP32  # of the gradients that backward makes
         self.gradient_widening = 1  # `.grad` is this many times as wide as the gradients that backward makes
         self._forward_frame: CheckpointFrame | None = None
         self._rerun_frame: CheckpointFrame | None = None
@@ -255,10 +258,16 @@ class Autograd:
         assert grads is not None
         gradient = grads[0]
         if gradient is not None and not self.gradients_exist:
-            if self.gradient_widening > 1:
-                gradient = self.allocate(gradient.size * self.gradient_widening)
+            kept = self.kept_bytes(gradient.size)
+            if kept != gradient.size:
+                gradient = self.allocate(kept)
             gradient.relabel("gradients")
             self.gradients.append(gradient)
+
+    def kept_bytes(self, made: int) -> int:
+        """Bytes that stay of a gradient of `made` bytes: widened, and under ZeRO-2 this device's part."""
+        count = -(-made // self.made_itemsize // self.gradient_shards) if self.gradient_shards > 1 else 0
+        return (count * self.made_itemsize if count else made) * self.gradient_widening
 
 
 def _dependencies(root: Node) -> dict[Node, int]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 from planner.config.model import ModelConfig
+from planner.config.parallel import ParallelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.ranks import WHOLE_MODEL, Rank
 from planner.counts.run import Resolved
 from planner.counts.shape import Shape, has_experts, has_rotary, has_window
+
+ONE_GPU = ParallelConfig()
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationContext:
     """What a simulated step needs to know. compute_bytes: itemsize of the compute type; weight_bytes: itemsize of the
-    weights and of the residual stream."""
+    weights and of the residual stream. model and shape are those of one GPU: its blocks, its part of each width."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -22,11 +26,27 @@ class SimulationContext:
     compute_bytes: int
     weight_bytes: int
     cuda: bool = False
+    parallel: ParallelConfig = ONE_GPU
+    rank: Rank = WHOLE_MODEL
 
     @property
     def tokens(self) -> int:
-        """Tokens of one micro-batch."""
+        """Tokens of one micro-batch that a sub-layer reads."""
         return self.training.micro_batch * self.training.seq
+
+    @property
+    def stream_tokens(self) -> int:
+        """Tokens of the residual stream: with sequence parallelism a part of the micro-batch's."""
+        return self.tokens // self.parallel.tp if self.parallel.sp else self.tokens
+
+    @property
+    def routed_experts(self) -> int:
+        """Experts that a router scores, wherever they are."""
+        return self.model.moe.experts * self.parallel.ep if self.model.moe else 0
+
+    def plain_chunk(self) -> SimulationContext:
+        """The same chunk of blocks without what only the ends of a pipeline have."""
+        return replace(self, rank=replace(self.rank, embeds=False, has_head=False))
 
     @property
     def autocast(self) -> bool:
@@ -91,5 +111,10 @@ def simulation_context(run: Resolved, cuda: bool = False) -> SimulationContext:
     """The context of a run's simulation; cuda: whether a GPU's kernels run, else a CPU's."""
     config, recipe = run.config, run.recipe
     # FSDP2 gathers the weights in the compute type, and the residual stream follows the embedding table
-    weights = recipe.compute_bytes if config.parallel.fsdp else recipe.weights_bytes_per_parameter
-    return SimulationContext(config.model, config.training, run.shape, recipe.compute_bytes, weights, cuda)
+    weights = recipe.compute_bytes if config.parallel.shards_weights else recipe.weights_bytes_per_parameter
+    rank, model, shape = run.rank or WHOLE_MODEL, config.model, run.shape
+    if run.rank is not None and rank.chunk_layers != model.layers:
+        model = model.model_copy(update={"layers": rank.chunk_layers})
+        shape = replace(shape, layers=rank.chunk_layers)
+    compute = recipe.compute_bytes
+    return SimulationContext(model, config.training, shape, compute, weights, cuda, config.parallel, rank)

@@ -39,8 +39,8 @@ class Block:
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if self.ctx.model.residual == "parallel-one-norm":
             normed = self.into(e, x, self.attention_norm)
-            both = op.add(e, x, dropout(e, self.ctx, self.attention(e, normed), DROPOUT))
-            return op.add(e, both, dropout(e, self.ctx, self.mlp(e, normed), DROPOUT))
+            both = op.add(e, x, dropout(e, self.ctx, leaving(e, self.ctx, self.attention(e, normed)), DROPOUT))
+            return op.add(e, both, dropout(e, self.ctx, leaving(e, self.ctx, self.mlp(e, normed)), DROPOUT))
         if self.ctx.model.residual == "parallel":
             return op.add(e, op.add(e, x, self.attention_branch(e, x)), self.mlp_branch(e, x))
         x = op.add(e, x, self.attention_branch(e, x))
@@ -48,22 +48,40 @@ class Block:
 
     def into(self, e: Autograd, x: Tensor, norm: Norm | None) -> Tensor:
         """The input of a sub-layer: the normed residual stream in the compute type."""
-        return op.cast(e, _normed(e, norm, x), self.ctx.cast_to)
+        return entering(e, self.ctx, op.cast(e, _normed(e, norm, x), self.ctx.cast_to))
 
     def attention_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What attention adds to the residual stream."""
-        y = dropout(e, self.ctx, self.attention(e, self.into(e, x, self.attention_norm)), DROPOUT)
+        y = leaving(e, self.ctx, self.attention(e, self.into(e, x, self.attention_norm)))
+        y = dropout(e, self.ctx, y, DROPOUT)
         return _normed(e, self.attention_post_norm, y)
 
     def mlp_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What the MLP adds to the residual stream."""
-        y = dropout(e, self.ctx, self.mlp(e, self.into(e, x, self.mlp_norm)), DROPOUT)
+        y = leaving(e, self.ctx, self.mlp(e, self.into(e, x, self.mlp_norm)))
+        y = dropout(e, self.ctx, y, DROPOUT)
         return _normed(e, self.mlp_post_norm, y)
 
 
 def _normed(e: Autograd, norm: Norm | None, x: Tensor) -> Tensor:
     """x after a norm, or x itself if there is none."""
     return x if norm is None else norm(e, x)
+
+
+def entering(e: Autograd, ctx: SimulationContext, x: Tensor) -> Tensor:
+    """What the tensor-parallel GPUs read together: all tokens of x, or x itself, whose gradient they sum."""
+    tp = ctx.parallel.tp
+    if tp == 1:
+        return x
+    return op.gather(e, x, tp) if ctx.parallel.sp else op.reduce_gradient(e, x)
+
+
+def leaving(e: Autograd, ctx: SimulationContext, x: Tensor) -> Tensor:
+    """The sum of what the tensor-parallel GPUs made: of all tokens, or of this GPU's."""
+    tp = ctx.parallel.tp
+    if tp == 1:
+        return x
+    return op.scatter(e, x, tp) if ctx.parallel.sp else op.all_reduce(e, x)
 
 
 class Network:
@@ -94,11 +112,18 @@ class Network:
             del positions
             x = op.add(e, x, looked_up, broadcast=True)
             del looked_up
-        return dropout(e, ctx, x, "dropout")
+        return dropout(e, ctx, leaving(e, ctx, x), "dropout")
+
+    def receive(self, e: Autograd) -> Tensor:
+        """The output of the stage before, which wants its gradient back."""
+        count = self.ctx.stream_tokens * self.ctx.shape.hidden
+        received = e.empty(count, self.ctx.weight_bytes, "activations")
+        received.node = e.node((), lambda grads, saved: [])
+        return received
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
         """The input of the head."""
-        hidden = op.cast(e, self.norm(e, x), self.ctx.cast_to)
+        hidden = entering(e, self.ctx, op.cast(e, self.norm(e, x), self.ctx.cast_to))
         return op.gradient_hook(e, hidden, lambda: e.ledger.phase("backward_block"))
 
     def loss(self, e: Autograd, hidden: Tensor, targets: Tensor) -> Tensor:

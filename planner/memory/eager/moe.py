@@ -47,7 +47,7 @@ class MoE:
         moe, hidden = ctx.model.moe, ctx.shape.hidden
         assert moe is not None
         self.ctx, self.moe = ctx, moe
-        self.router = Linear(ctx, "blocks.mlp.router", hidden, moe.experts)
+        self.router = Linear(ctx, "blocks.mlp.router", hidden, ctx.routed_experts)
         self.experts = Experts(ctx)
         self.shared = MLP(ctx, moe.shared_ffn, 0, "blocks.mlp.shared") if moe.shared_ffn else None
         self.shared_gate = Linear(ctx, "blocks.mlp.shared_gate", hidden, 1) if moe.shared_gate else None

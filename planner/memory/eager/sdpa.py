@@ -63,16 +63,36 @@ def flash_attention(
     e: Autograd, ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor, mask: Mask
 ) -> Tensor:
     """Flash attention: saves q, k, v, the mask, output and fp32 log-sum-exp; on CUDA also the random state."""
+    scratch = _cuda_scratch(ctx, query, key, value) if ctx.cuda else ()
     backward = op.new_gradients(
-        e, query.nbytes, key.nbytes, value.nbytes, after=_cuda_scratch(ctx, query, key, value) if ctx.cuda else ()
+        e, query.nbytes, key.nbytes, value.nbytes, after=(*scratch, *_ring_in_backward(ctx, key, value))
     )
     save = (query, key, value, mask) if isinstance(mask, Tensor) else (query, key, value)
+    ring = [e.allocate(size) for size in _ring_in_forward(ctx, query, key, value)]
     out = op.operator(e, (query, key, value), backward, query.count, query.itemsize, save=save)
+    del ring
     lse = e.empty(ctx.tokens * ctx.shape.heads, FP32)
     e.save(out.node, out, lse)
     if ctx.cuda:
         e.save(out.node, e.empty(RANDOM_STATE, 1))
     return out
+
+
+def _ring_in_forward(ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
+    """Context parallelism: keys and values that are read and those that arrive, the sum of outputs in fp32.
+
+    Source: Liu et al. 2023 (ring attention, arXiv 2310.01889), two blocks in flight.
+    """
+    if ctx.parallel.cp == 1:
+        return ()
+    return 2 * (key.nbytes + value.nbytes), query.count * FP32, ctx.tokens * ctx.shape.heads * FP32
+
+
+def _ring_in_backward(ctx: SimulationContext, key: Tensor, value: Tensor) -> tuple[int, ...]:
+    """Keys and values in flight, and their gradients in fp32, which travel with them."""
+    if ctx.parallel.cp == 1:
+        return ()
+    return 2 * (key.nbytes + value.nbytes), 2 * (key.count + value.count) * FP32
 
 
 def _cuda_scratch(ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:

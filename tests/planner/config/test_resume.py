@@ -83,6 +83,10 @@ def test_a_checkpoint_from_before_the_models_constants_has_those_that_it_was_tra
     assert changes(older, SETTINGS) == ()
     (change,) = changes(older, SETTINGS | {"model.rope_base": 500_000.0})
     assert (change.before, change.verdict) == (10_000.0, "refused")
+    undrawn = {key: value for key, value in SETTINGS.items() if not key.startswith("model.init_")}
+    assert changes(undrawn, SETTINGS | {"model.init_std": 0.006}) == ()  # drawn once, long ago
+    (change,) = changes(SETTINGS, SETTINGS | {"model.init_std": 0.006})
+    assert (change.before, change.verdict) == (0.02, "allowed")
     (change,) = changes(older, SETTINGS | {"model.norm_eps": 1e-6})
     assert (change.before, change.verdict) == (1e-5, "refused")
 

@@ -203,6 +203,27 @@ def test_a_file_without_them_has_those_of_transformers(kind: str) -> None:
     assert model.rope_base == rope.get("full_attention", rope).get("rope_theta", 1e4)
 
 
+def test_initial_weights_are_those_of_the_file_or_of_the_type() -> None:
+    def drawn(kind: str, **more: Any) -> tuple[float, str]:
+        config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+        kept = {key: value for key, value in config.items() if key not in ("initializer_range", "init_std")}
+        model = model_of_hf_values(kept | more, HERE)
+        return model.init_std, model.init_residual
+
+    typed = {
+        "gpt2": (0.02, "scaled"),
+        "llama": (0.02, "same"),
+        "minicpm3": (0.1, "same"),
+        "deepseek_v3": (0.02, "same"),
+    }
+    assert {kind: drawn(kind) for kind in typed} == typed
+    assert drawn("deepseek_v2", initializer_range=0.006) == (0.006, "same")
+    assert drawn("opt", init_std=0.006) == (0.006, "same")
+    for wrong in (0, -0.02, "0.02", True, 2):
+        with pytest.raises(InputError, match="initializer_range"):
+            drawn("llama", initializer_range=wrong)
+
+
 def test_defaults_of_transformers_typed_by_hand() -> None:
     gone = {*EPS_KEYS, *BASE_KEYS, "rope_parameters", "rope_scaling"}
     for kind, typed in {

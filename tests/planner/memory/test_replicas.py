@@ -137,6 +137,7 @@ MANY_BLOCKS: dict[str, dict[str, str]] = {
     "accumulated": {"accumulation": "4"},
     "experts": {"experts": "4", "top_k": "2"},
     "fp32": {"recipe": "fp32"},
+    "accumulated in groups": {"hsdp": "2", "accumulation": "4"},
 }
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from planner import presets
+from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
 from planner.counts.tensors import named_tensors
@@ -102,6 +104,33 @@ def test_initial_values_follow_the_role(case: str) -> None:
             std = 0.02 / math.sqrt(2 * 3) if role.residual_std else 0.02  # GPT-2's, by its numbers and not by ours
             assert values.mean().item() == pytest.approx(0, abs=4 * std / math.sqrt(values.numel())), name
             assert values.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * values.numel())), name
+
+
+@pytest.mark.parametrize(
+    ("id", "std", "residual"),
+    [
+        # arXiv 2405.04434, section 3.1.2: "all learnable parameters are randomly initialized with a standard deviation
+        # of 0.006"; transformers' Mixtral draws every matrix with initializer_range
+        ("deepseek-v2-lite", 0.006, 0.006),
+        ("mixtral-8x7b", 0.02, 0.02),
+        ("gpt2", 0.02, 0.02 / math.sqrt(2 * 3)),
+    ],
+)
+def test_a_shrunk_preset_is_drawn_as_published(id: str, std: float, residual: float) -> None:
+    shape = dict(presets.model(id).shape) | {"layers": 3, "hidden": 96, "heads": 2, "vocab": 512, "ffn": 128}
+    shape |= {"kv_heads": 2, "context": 32}
+    if "mla" in shape:
+        shape["moe"] = {**shape["moe"], "experts": 4, "top_k": 2, "expert_ffn": 64, "shared_ffn": 96}
+        shape["mla"] = dict.fromkeys(shape["mla"], 64)
+        shape["head_dim"] = 128
+    elif "moe" in shape:
+        shape["moe"] = {**shape["moe"], "expert_ffn": 64}
+    gpt = GPT(ModelConfig(name=id, source="", **shape), TrainingConfig(**dict(TRAINING)), torch.float32)
+    for name, role in parameter_roles(gpt).items():
+        values = gpt.get_parameter(name).detach()
+        if role not in (Role.GAIN, Role.BIAS):
+            expected = residual if role.residual_std else std
+            assert values.std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * values.numel())), name
 
 
 def test_a_tied_head_has_one_role_and_an_untied_one_its_own() -> None:

@@ -82,7 +82,9 @@ def sharded_model(config: RunConfig, tracker: SweepingTracker) -> tuple[GPT, lis
     """The model of a config, each block and the rest sharded, and the handles of the phases' hooks."""
     model = build_model(config)
     handles = watch_phases(model, tracker)
-    mesh = init_device_mesh("cpu", (config.hardware.gpus,))
+    gpus, group = config.hardware.gpus, config.parallel.hsdp
+    names = ("groups", "shards") if group else ("shards",)
+    mesh = init_device_mesh("cpu", (gpus // group, group) if group else (gpus,), mesh_dim_names=names)
     narrow = {"mixed-bf16": torch.bfloat16}.get(config.training.recipe)
     # positions stay as they are: FSDP2 would cast the rotary angles, which are an input of every block
     policy = MixedPrecisionPolicy(param_dtype=narrow, cast_forward_inputs=False)

@@ -30,6 +30,8 @@ CASES: dict[str, dict[str, str]] = {
     "2 ranks": {"gpus": "2"},
     "7 ranks, padded": {"gpus": "7"},
     "64 ranks": {"gpus": "64"},
+    "groups of 4 in 8 ranks": {"gpus": "8", "hsdp": "4"},
+    "groups of 2, accumulated, fp32": {"hsdp": "2", "accumulation": "2", "recipe": "fp32"},
     "kept gathered": {"reshard": "no"},
     "gpt2": {"family": "gpt2"},
     "gpt2, 3 ranks, kept": {"family": "gpt2", "gpus": "3", "reshard": "no"},

@@ -1,0 +1,144 @@
+"""Which layouts a model, a batch and a number of GPUs allow: what does not divide is refused with the nearest valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planner.config.run import RunConfig
+
+
+def refuse_layout(config: RunConfig, whole_matrices: tuple[str, ...]) -> None:
+    """Raises ValueError with the first reason why a config has no such layout.
+
+    whole_matrices: optimizers whose update needs whole matrices.
+    """
+    wrong = next(_problems(config, whole_matrices), None)
+    if wrong is not None:
+        raise ValueError(wrong)
+
+
+def divisors_near(number: int, wanted: int) -> str:
+    """The divisors of a number just below and above a degree that is none, in words."""
+    below = next((d for d in range(min(wanted, number), 0, -1) if number % d == 0), 1)
+    above = next((d for d in range(wanted, number + 1) if number % d == 0), None)
+    return f"{below}" if above is None else f"{below} or {above}"
+
+
+def _problems(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str]:
+    yield from _of_gpus(config, whole_matrices)
+    if config.parallel.is_data_parallel:
+        return
+    yield from _of_tensors(config, whole_matrices)
+    yield from _of_sequences(config)
+    yield from _of_stages(config)
+    yield from _of_experts(config)
+
+
+def _of_gpus(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str]:
+    p, gpus, name = config.parallel, config.hardware.gpus, config.optimizer.name
+    if gpus % p.gpus_per_replica:
+        each = p.gpus_per_replica
+        near = " or ".join(str(n) for n in (gpus // each * each, (gpus // each + 1) * each) if n)
+        yield (
+            f"gpus ({gpus}) is not divisible by tp x pp x cp = {p.tp} x {p.pp} x {p.cp} = {each}: "
+            f"every replica has as many; nearest gpus: {near}"
+        )
+        return
+    replicas = gpus // (p.tp * p.pp)
+    if p.fsdp and replicas == 1:
+        alone = "on 1 GPU" if gpus == 1 else "with 1 replica"
+        yield f"fsdp = true {alone}: there is nobody to share with; give more gpus, or leave fsdp out"
+    if p.zero and replicas == 1:
+        yield f"zero = {p.zero} with 1 replica: there is nobody to share with; give more gpus, or leave zero out"
+    if p.hsdp is not None and (replicas % p.hsdp or p.hsdp == 1):
+        near = divisors_near(replicas, max(p.hsdp, 2))
+        yield f"hsdp ({p.hsdp}) is no group of the {replicas} GPUs that share weights: nearest hsdp: {near}"
+    if name in whole_matrices and (p.fsdp or p.zero or p.tp > 1):
+        way = "fsdp = true" if p.fsdp else f"zero = {p.zero}" if p.zero else f"tp = {p.tp}"
+        yield f'{way} beside name = "{name}": its update needs whole matrices, which no GPU has'
+
+
+def _of_tensors(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str]:
+    tp, model, t = config.parallel.tp, config.model, config.training
+    if tp == 1:
+        return
+    sides = {"heads": model.heads, "ffn": model.ffn, "vocab": model.vocab}
+    if model.moe is not None:
+        sides |= {"expert_ffn": model.moe.expert_ffn, "shared_ffn": model.moe.shared_ffn}
+    for name, side in sides.items():
+        if side % tp:
+            more = f", or vocab {-(-side // tp) * tp}" if name == "vocab" else ""
+            yield f"tp ({tp}) does not divide {name} ({side}): nearest tp: {divisors_near(side, tp)}{more}"
+    if model.mla is None and model.kv_heads % tp and tp % model.kv_heads:
+        near = divisors_near(model.kv_heads, tp)
+        yield f"tp ({tp}) and kv_heads ({model.kv_heads}): neither divides the other; nearest tp: {near}"
+    if model.qk_norm == "full":
+        yield f'qk_norm = "full" with tp = {tp}: a norm over heads on several GPUs is not counted'
+    if config.parallel.sp and t.seq % (tp * config.parallel.cp):
+        each = tp * config.parallel.cp
+        yield f"sp = true needs seq ({t.seq}) divisible by tp x cp = {each}: nearest seq: {_multiples(t.seq, each)}"
+
+
+def _multiples(number: int, of: int) -> str:
+    return " or ".join(str(n) for n in (number // of * of, -(-number // of) * of) if n)
+
+
+def _of_sequences(config: RunConfig) -> Iterator[str]:
+    cp, model, t = config.parallel.cp, config.model, config.training
+    if cp == 1:
+        return
+    if t.seq % (2 * cp):
+        near = _multiples(t.seq, 2 * cp)
+        yield f"cp ({cp}) does not cut seq ({t.seq}) into 2 x {cp} equal pieces: nearest seq: {near}"
+    if t.attention_kernel != "flash":
+        yield f'attention_kernel = "{t.attention_kernel}" with cp = {cp}: a ring of keys is counted with flash only'
+    missing = {
+        "document_masking = true": t.document_masking,
+        "sliding_window": model.sliding_window is not None,
+        "attention_chunk": model.attention_chunk is not None,
+        'position = "alibi"': model.position == "alibi",
+        "mla": model.mla is not None,
+    }
+    for name in (name for name, there in missing.items() if there):
+        yield f"{name} with cp = {cp}: a ring of keys with it is not counted"
+
+
+def _of_stages(config: RunConfig) -> Iterator[str]:
+    p, layers = config.parallel, config.model.layers
+    if p.pp == 1:
+        return
+    # embedding and head may stand in chunks of their own, as in Llama 3 405B (arXiv 2407.21783, section 3.3.2)
+    if p.pp * p.interleave > layers + 2 or (p.interleave == 1 and p.pp > layers):
+        most = layers // p.interleave if p.interleave == 1 else (layers + 2) // p.interleave
+        yield f"pp x interleave = {p.pp} x {p.interleave} is above layers ({layers}): nearest pp: {max(1, most)}"
+
+
+def _of_experts(config: RunConfig) -> Iterator[str]:
+    p, moe = config.parallel, config.model.moe
+    if p.ep == 1:
+        return
+    if moe is None:
+        yield f"ep = {p.ep} without experts: a dense model has nothing to share so"
+        return
+    if moe.experts % p.ep:
+        yield f"ep ({p.ep}) does not divide experts ({moe.experts}): nearest ep: {divisors_near(moe.experts, p.ep)}"
+    replicas = config.hardware.gpus // (p.tp * p.pp)
+    if replicas % p.ep:
+        near = divisors_near(replicas, p.ep)
+        yield f"ep ({p.ep}) does not divide dp x cp ({replicas}), whose GPUs share the experts: nearest ep: {near}"
+
+
+def batch_problem(config: RunConfig) -> tuple[str, str, str] | None:
+    """What is wrong with the micro-batches of a step for the pipeline's schedule, why, the remedy; None: nothing."""
+    p, micro_batches = config.parallel, config.training.accumulation
+    if p.pp_schedule == "interleaved" and micro_batches % p.pp:
+        near = _multiples(micro_batches, p.pp)
+        what = f"--accumulation: {micro_batches} micro-batches are not divisible by --pp {p.pp}"
+        return what, "an interleaved schedule runs as many as there are stages in turn", f"give --accumulation {near}"
+    if p.pp_schedule == "dualpipe" and (micro_batches < 2 * p.pp or micro_batches % 2):
+        least = max(2 * p.pp, micro_batches + micro_batches % 2)
+        what = f"--accumulation: {micro_batches} micro-batches are too few, or odd, for dualpipe with --pp {p.pp}"
+        return what, "each of its two directions needs one for every stage", f"give --accumulation {least}"
+    return None

@@ -264,7 +264,21 @@ def _speed(plan: Plan, page: Page) -> str:
         page.line("HFU", format_fraction(t.hfu)),
         page.line("wall clock", *_within(format_duration, time.seconds)),
         page.line("GPU-hours", *_within(format_number, time.gpu_hours)),
+        *_parts(t, page),
     )
+
+
+def _parts(t: Throughput, page: Page) -> list[str]:
+    """Where the time of a step goes, the longest part first, and what would make the prediction narrower."""
+    seconds = t.step_seconds.value
+    lines: list[str] = []
+    if seconds and len(t.parts) > 1:
+        rows = [("part of a step", "time", "share", "bound by" if t.bounds else "")]
+        for name, part in sorted(t.parts.items(), key=lambda row: -row[1]):
+            if part > 0:
+                rows.append((name, format_duration(part), format_fraction(part / seconds), t.bounds.get(name, "")))
+        lines = ["", *page.table(rows, {1, 2})]
+    return [*lines, page.line("narrowed by", t.narrowed_by)] if t.narrowed_by else lines
 
 
 def _other_mfus(t: Throughput, page: Page) -> list[str]:

@@ -10,6 +10,7 @@ from planner.counts.run import Resolved
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.interval import UNKNOWN, Interval, exactly
+from planner.step_time.bounds import bounds_of, narrowed_by
 from planner.step_time.collectives import communication_of
 from planner.step_time.device import device_seconds, with_launches
 from planner.step_time.pipeline import layout_seconds
@@ -24,7 +25,9 @@ MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, no
 class Throughput:
     """Speed of the whole run; `basis` is given, profile, datasheet or unknown, for the reason `why_unknown`.
 
-    mfu_causal counts the half of attention that a causal mask leaves (Megatron-LM, nanochat); mfu_6nd no attention.
+    parts add up to the seconds of a step; bounds: what each of them waits for. narrowed_by: what would make the
+    interval narrower. mfu_causal counts the half of attention that a causal mask leaves (Megatron-LM, nanochat),
+    mfu_6nd no attention.
     """
 
     tokens_per_second: Interval[float]
@@ -37,6 +40,8 @@ class Throughput:
     mfu_convention: str
     basis: str
     parts: dict[str, float]
+    bounds: dict[str, str]
+    narrowed_by: str = ""
     why_unknown: str = ""
 
 
@@ -45,7 +50,9 @@ def throughput_of(run: Resolved, counted: Flops) -> Throughput:
     peak = peak_flops_rate(run)
     step = _step_seconds(run, counted, peak)
     if isinstance(step, str):
-        return Throughput(UNKNOWN, None, UNKNOWN, UNKNOWN, None, None, None, MFU_CONVENTION, "unknown", {}, step)
+        return Throughput(
+            UNKNOWN, None, UNKNOWN, UNKNOWN, None, None, None, MFU_CONVENTION, "unknown", {}, {}, why_unknown=step
+        )
     gpus = run.config.hardware.gpus
     speed = step.seconds.map(lambda seconds: throughput.tokens_per_second(run.tokens_per_step, seconds))
 
@@ -63,6 +70,8 @@ def throughput_of(run: Resolved, counted: Flops) -> Throughput:
         mfu_convention=MFU_CONVENTION,
         basis=step.basis,
         parts=step.parts,
+        bounds=bounds_of(step.parts, run.config) if step.basis == "datasheet" else {},
+        narrowed_by=narrowed_by(run.config, step.basis),
     )
 
 

@@ -40,6 +40,7 @@ CHOSEN = 12  # of a value that somebody chose, which is not rounded
 LOSS_DIGITS = 4  # of a loss that is watched: it falls by less than a percent between two lines of a log
 # for people: beyond these a number is written with an exponent, so that no text has more than fifteen digits
 LARGEST_PLAIN, SMALLEST_PLAIN = 1e15, 1e-6
+READ_BACK = 10  # significant digits of a number that is typed again, or whose digits are too many to read
 LARGEST_SCALED = 1e6  # of a ladder's last rung
 
 TERA = _DECIMAL["T"]  # of FLOP/s

@@ -106,6 +106,8 @@ def draft(
     horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
     old = base.schedule if base else None
     schedule = schedule_of(flags, old, horizon, assumptions, lambda: default_peak(model, assumptions))
+    if whole.profile is not None:
+        assumptions.found.pop("profile", None)  # why an older plan had none
     provenance = Provenance(as_of=as_of, gptplan=version, assumptions=tuple(assumptions.found.values()))
     return whole.model_copy(update={"schedule": schedule, "provenance": provenance})
 

@@ -35,6 +35,14 @@ def is_noisy(profile: dict[str, object]) -> bool:
     return noise_of(profile) > NOISY
 
 
+def states_noise(profile: dict[str, object]) -> bool:
+    """`is_noisy` of a profile that nobody has checked yet: False where it states no number."""
+    try:
+        return is_noisy(profile)
+    except (KeyError, ValueError):
+        return False
+
+
 def profile_text(profile: dict[str, object]) -> str:
     """The file of a profile; equal profiles give equal text."""
     return json.dumps(profile, sort_keys=True, allow_nan=False) + "\n"

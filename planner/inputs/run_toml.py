@@ -18,7 +18,16 @@ from planner.errors import ConfigError, UnknownNameError
 from planner.files import read_text, write_atomically
 from planner.inputs.impossible import impossibility
 from planner.inputs.key_names import flags_named, meant_by_key, with_flag
-from planner.inputs.profile_file import profile_beside, profile_name, profile_text, write_with_profile
+from planner.inputs.profile_cache import without_profile
+from planner.inputs.profile_file import (
+    NOISY,
+    noise_of,
+    profile_beside,
+    profile_name,
+    profile_text,
+    states_noise,
+    write_with_profile,
+)
 from planner.units import format_count_exact as spell
 
 if TYPE_CHECKING:
@@ -80,7 +89,17 @@ def config_from(values: dict[str, Any], name: str) -> RunConfig:
         raise ConfigError(f"{name}: {what}", why=why, remedy=remedy) from None
     _refuse_unknown_names(config, name)
     _refuse_impossible_run(config, name)
-    return config
+    return _without_noise(config)
+
+
+def _without_noise(config: RunConfig) -> RunConfig:
+    """The config without a machine profile of a busy machine, which older versions kept; its plans say why."""
+    if config.profile is None or not states_noise(config.profile):
+        return config
+    why = (
+        f"that of the file was taken on a busy machine: its noise is {noise_of(config.profile):.0%}, above {NOISY:.0%}"
+    )
+    return without_profile(config, why)
 
 
 def _refuse_unknown_names(config: RunConfig, name: str) -> None:

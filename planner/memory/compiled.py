@@ -27,8 +27,13 @@ def compiled_program(ctx: SimulationContext) -> Program:
         blocks = tuple(tuple(_recomputed(ctx, stage) for stage in stages) for stages in blocks)
     table = w * s.vocab * s.hidden
     positions = (w * s.position_rows * s.hidden,) if s.learned_positions else ()
+    gains = (w * s.hidden,) * s.norm_vectors if ctx.model.embedding_norm else ()
     return Program(
-        embedding=Stage(label="embedding", saved=_position_bytes(ctx), weight_gradients=(*positions, table)),
+        embedding=Stage(
+            label="embedding",
+            saved=(*_position_bytes(ctx), *(_statistics(ctx, True) if ctx.model.embedding_norm else ())),
+            weight_gradients=(*gains, *positions, table),
+        ),
         blocks=blocks,
         recomputed=tuple(ctx.recomputes(i) for i in range(s.layers)),
         norm=_last_norm(ctx),
@@ -46,8 +51,16 @@ def _recomputes_blocks(ctx: SimulationContext) -> bool:
 
 
 def _from_rows(ctx: SimulationContext) -> bool:
-    """Whether the first norm is recomputed from the embedding's rows and not saved: the partitioner compares bytes."""
-    return not ctx.shape.learned_positions or ctx.weight_bytes != FP32 or ctx.training.micro_batch >= TABLE_FROM
+    """Whether the first norm is recomputed from the embedding's rows and not saved: the partitioner compares bytes.
+
+    A norm of the embedding needs the rows itself.
+    """
+    return (
+        ctx.model.embedding_norm
+        or not ctx.shape.learned_positions
+        or ctx.weight_bytes != FP32
+        or ctx.training.micro_batch >= TABLE_FROM
+    )
 
 
 def _position_bytes(ctx: SimulationContext) -> tuple[int, ...]:
@@ -55,7 +68,8 @@ def _position_bytes(ctx: SimulationContext) -> tuple[int, ...]:
     s = ctx.shape
     if not s.learned_positions:
         return ()
-    again = ctx.training.micro_batch > 1 and (_from_rows(ctx) or _recomputes_blocks(ctx))
+    again = ctx.model.embedding_norm
+    again |= ctx.training.micro_batch > 1 and (_from_rows(ctx) or _recomputes_blocks(ctx))
     return ctx.training.seq * INT64, ctx.training.seq * s.hidden * ctx.weight_bytes if again else 0
 
 
@@ -65,10 +79,13 @@ def _statistics(ctx: SimulationContext, with_mean: bool) -> tuple[int, ...]:
 
 
 def _inputs_kept(ctx: SimulationContext) -> int:
-    """How many norms, counted from the first, are recomputed from what was added to the residual stream."""
+    """How many norms, counted from the first, are recomputed from what was added to the residual stream.
+
+    A normed embedding is not narrowed a second time: the second norm then saves its own input.
+    """
     if ctx.shape.learned_positions:
         return int(_from_rows(ctx))
-    return 2
+    return 1 if ctx.model.embedding_norm else 2
 
 
 def _recomputed(ctx: SimulationContext, stage: Stage) -> Stage:

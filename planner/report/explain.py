@@ -12,8 +12,10 @@ from planner.analysis.textbook.catalogue import calculations
 from planner.analysis.textbook.register import Calculation
 from planner.analysis.textbook.vocabulary import quantity
 from planner.report.text import WIDTH, Page
+from planner.units import LARGEST_PLAIN, READ_BACK
 
 LABEL, DEEPEST = 14, 4  # columns of a label; levels of parts below a number
+MOST_DIGITS = 15  # of an exact number: nobody reads more
 
 
 def explanation_text(found: Explanation, width: int = WIDTH) -> str:
@@ -24,7 +26,7 @@ def explanation_text(found: Explanation, width: int = WIDTH) -> str:
     if pretty:
         lines += _labelled("formula", f"{found.formula or 'sum'}", *pretty.splitlines())
         lines += _unwrapped("LaTeX", latex)
-        lines += _unwrapped("numbers", f"{with_numbers(found)} = {_number(found.value)}")
+        lines += _unwrapped("numbers", f"{with_numbers(found, _number)} = {_number(found.value)}")
         lines += _labelled("where", *_where(found.arguments, width - LABEL))
     lines += _labelled("source", found.source, width=width)
     lines += _labelled("defaults", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
@@ -131,7 +133,7 @@ def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
     """An argument that is itself a result, in two lines, with its own parts below."""
     indent = "  " * depth
     yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
-    text = with_numbers(found) if len(found.arguments) > 1 or found.function else found.meaning
+    text = with_numbers(found, _number) if len(found.arguments) > 1 or found.function else found.meaning
     said = f"{text if len(text) <= width else found.meaning} ({found.source})"
     yield from Page(width).sentence(said, len(indent) + 4)
     if depth < DEEPEST:
@@ -178,7 +180,11 @@ def _unit(unit: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else repr(value)
+    """All digits, up to MOST_DIGITS."""
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) < LARGEST_PLAIN else f"{value:.{READ_BACK}g}"
+    digits = repr(value).partition("e")[0].replace(".", "").lstrip("-0")
+    return repr(value) if len(digits) <= MOST_DIGITS else f"{value:.{MOST_DIGITS}g}"
 
 
 def shown(value: Any) -> str:
@@ -189,7 +195,8 @@ def shown(value: Any) -> str:
         return ("; " if value and isinstance(value[0], list | tuple) else ", ").join(shown(v) for v in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    long = isinstance(value, int) and abs(value) >= LARGEST_PLAIN
+    return f"{value:.{READ_BACK}g}" if isinstance(value, float) or long else str(value)
 
 
 def _plain(value: Any) -> Any:

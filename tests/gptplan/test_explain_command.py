@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,21 @@ def test_sympy_is_loaded_for_explanations_only(extra: tuple[str, ...], loaded: b
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stderr == str(loaded)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("1.11", "--set", "parameters=123456789012345678"),
+        ("3.11", "--set", "at=1e17"),
+        ("4.7", "--set", "given=1e17"),
+        ("4.1", "--set", "target=1e17"),
+        ("memory.weights_bytes", "--params", "100T", "--tokens", "1e18", "--gpu", "h100-80gb"),
+        ("flops.training_model", "--params", "125M", "--tokens", "1e16", "--gpu", "h100-80gb"),
+    ],
+)
+def test_no_number_has_more_than_fifteen_digits(call: Call, words: tuple[str, ...]) -> None:
+    said = call("explain", *words)
+    text = said.out + said.err
+    long = [n for n in re.findall(r"\d[\d,.]*", text) if len(re.sub(r"\D", "", n).lstrip("0")) > 15]
+    assert text and not long

@@ -68,6 +68,30 @@ def test_an_old_file_with_the_whole_profile_still_loads_and_gets_a_file_when_it_
     assert len(list(tmp_path.glob("new.profile-*.json"))) == 1
 
 
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_noisy_profile_of_an_older_file_is_not_used_and_the_plan_says_so(
+    call: Call, tmp_path: Path, inline: bool
+) -> None:
+    keep_profile(tmp_path / "cache")
+    old = gptplan.plan(**{word.strip("-").replace("-", "_"): value for word, value in pairs(FOR_CPU)})
+    busy = old.model_copy(update={"profile": quiet(relative_noise=0.4)})
+    if inline:
+        (tmp_path / "old.toml").write_text(config_text(busy))
+    else:
+        write_config(tmp_path / "old.toml", busy)
+    loaded = load_config(tmp_path / "old.toml")
+    assert loaded.profile is None
+    assert "its noise is 40%" in next(a.source for a in loaded.provenance.assumptions if a.key == "profile")
+    said = json.loads(call("estimate", "--config", "old.toml", "--json").out)
+    assert said["throughput"]["basis"] == "unknown"
+    assert any("its noise is 40%" in f["message"] for f in said["findings"] if f["code"] == "no_profile")
+    again = json.loads(
+        call("estimate", "--config", "old.toml", "--seq", "16", "--json").out
+    )  # over the file: this machine's
+    assert again["throughput"]["basis"] == "profile"
+    assert not [a for a in again["config"]["provenance"]["assumptions"] if a["key"] == "profile"]
+
+
 def pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
     return list(zip(words[::2], words[1::2], strict=True))
 

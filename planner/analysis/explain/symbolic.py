@@ -6,12 +6,13 @@ sympy takes 0.25 s to import, which `explain`, `estimate --why` and the document
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from planner.analysis.explain.explanation import Explanation, quantity_of
 from planner.formulas.formula import FORMULAS, Formula
 from planner.formulas.quantities import QUANTITIES
+from planner.units import LARGEST_PLAIN, READ_BACK
 
 DIGITS = 30  # of the second evaluation: more than a float has
 
@@ -58,18 +59,19 @@ def rendered(left: str, right: Any) -> tuple[str, str]:
     for largest in right.atoms(sympy.Max):
         if len(largest.args) > 2 and all(entry.is_Symbol for entry in largest.args):  # of a whole vector
             right = right.subs(largest, sympy.Symbol(f"{largest.args[0].name.partition('_')[0]}_max", real=True))
-    equation = sympy.Eq(sympy.Symbol(left), right, evaluate=False)
+    long = {n: sympy.Float(n, READ_BACK) for n in right.atoms(sympy.Integer) if abs(n) >= LARGEST_PLAIN}
+    equation = sympy.Eq(sympy.Symbol(left), right.xreplace(long), evaluate=False)
     pretty = sympy.pretty(equation, use_unicode=True, wrap_line=False)
     return "\n".join(line.rstrip() for line in pretty.splitlines()), sympy.latex(equation)
 
 
-def with_numbers(found: Explanation) -> str:
-    """The expression with each argument's number in its place."""
+def with_numbers(found: Explanation, shown: Callable[[float], str] = repr) -> str:
+    """The expression with each argument's number in its place, as `shown` writes it."""
     text = str(expression_of(found))
 
     def number(match: re.Match[str]) -> str:
         name = match.group()
-        return repr(found.arguments[name]) if name in found.arguments else name
+        return shown(found.arguments[name]) if name in found.arguments else name
 
     return re.sub(r"[A-Za-z_]\w*", number, text)
 

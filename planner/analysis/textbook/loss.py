@@ -7,11 +7,17 @@ from typing import Any
 
 from planner.analysis.textbook.register import Matrix, Vector, calculation
 from planner.formulas.ops import Num, exp, log, maximum
+from planner.units import LARGEST_PLAIN, format_count_exact
 
 _DEFINITION = "definition of softmax and cross-entropy"
 _TORCH = "torch.nn.functional.cross_entropy and its gradient"
 # the smallest positive fp16 number: 10 mantissa bits below the smallest exponent, -14
 FP16_SMALLEST = 2.0**-24
+
+
+def _spelled(index: int) -> str:
+    """An index in a text: its digits, or an exponent where nobody would read them."""
+    return str(index) if index < LARGEST_PLAIN else format_count_exact(index)
 
 
 def log_sum_exp(logits: Vector) -> Num:
@@ -30,7 +36,7 @@ def softmax(logits: Vector) -> list[Num]:
 def cross_entropy(logits: Vector, target: int) -> Num:
     """Minus the log-probability of the class `target`. Raises IndexError for a class that is not there."""
     if not 0 <= target < len(logits):
-        raise IndexError(f"class {target} of {len(logits)}")
+        raise IndexError(f"class {_spelled(target)} of {len(logits)}")
     return log_sum_exp(logits) - logits[target]
 
 
@@ -55,7 +61,7 @@ def softmax_loss(logits: Vector = (2.0, 1.0, 0.1), target: int = 0) -> dict[str,
 def loss_gradient(logits: Vector = (2.0, 1.0, 0.1), target: int = 0) -> dict[str, Any]:
     """The probabilities, less 1 at the true class: what is taken from the others is given to it, so they sum to 0."""
     if not 0 <= target < len(logits):
-        raise IndexError(f"class {target} of {len(logits)}")
+        raise IndexError(f"class {_spelled(target)} of {len(logits)}")
     found = [p - (1 if i == target else 0) for i, p in enumerate(softmax(logits))]
     return {"logit_gradient": found, "total": sum(found)}
 
@@ -110,8 +116,8 @@ def next_token_shift(given: int = 1025) -> dict[str, Any]:
         raise ValueError("a target needs two tokens at least")
     return {
         "signals": given - 1,
-        "inputs_seen": f"x_1 … x_{given - 1}",
-        "targets_seen": f"x_2 … x_{given}",
+        "inputs_seen": f"x_1 … x_{_spelled(given - 1)}",
+        "targets_seen": f"x_2 … x_{_spelled(given)}",
     }
 
 

@@ -75,7 +75,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "yarn": ("llama", LLAMA | {"context": 96, "rope_scaling": YARN}),
     "yarn, by exact channels": ("qwen3", LLAMA | {"qk_norm": "head", "head_dim": 24, "rope_scaling": YARN_EXACT}),
     "yarn, neox": ("gpt_neox", NEOX | {"rope_scaling": {"kind": "yarn", "factor": 4.0, "original_context": 8}}),
-    "dynamic, within its context": ("llama", LLAMA | {"rope_scaling": {"kind": "dynamic", "factor": 4.0}}),
     "dynamic, beyond its context": ("mistral", DYNAMIC),
     "longrope, short": ("llama", LLAMA | {"rope_scaling": LONGROPE | {"original_context": 20}}),
     "longrope, long": ("qwen2", LLAMA | {"biases": "qkv", "rope_scaling": LONGROPE}),

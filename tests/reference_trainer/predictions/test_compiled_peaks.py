@@ -33,6 +33,7 @@ PEAKS: dict[str, tuple[dict[str, Any], float, float]] = {
         0.04,
     ),
     "recomputed": (FULL | {"layers": 3, "micro_batch": 16, "seq": 128}, 0.0, 0.04),
+    "embedding norm": (LLAMA | {"embedding_norm": True, "layers": 2, "micro_batch": 4, "seq": 128}, 0.0, 0.003),
     "recomputed llama": (LLAMA | FULL | {"layers": 3, "micro_batch": 8, "seq": 128}, 0.01, 0.04),
 }
 

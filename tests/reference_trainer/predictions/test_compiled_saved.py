@@ -20,6 +20,10 @@ from tests.reference_trainer.predictions.compiled_program import (
 
 pytestmark = WARNINGS
 FULL = {"activation_checkpointing": "full"}
+NANOCHAT: dict[str, Any] = {
+    "position": "rotary", "norm": "rmsnorm", "norm_parameters": "none", "qk_norm": "head", "mlp": "relu2",
+    "biases": "none", "embedding_norm": True, "logit_softcap": 15.0, "tied_embeddings": False,
+}  # fmt: skip
 
 # options, types, blocks, sequences
 KEPT: dict[str, tuple[dict[str, Any], tuple[torch.dtype, torch.dtype], int, int]] = {
@@ -51,6 +55,10 @@ KEPT: dict[str, tuple[dict[str, Any], tuple[torch.dtype, torch.dtype], int, int]
     "window": (CASES["gemma window"], MIXED, 2, 2),
     "no position every": (CASES["smollm3"], MIXED, 2, 2),
     "no gains": (CASES["olmo"], MIXED, 2, 2),
+    "nanochat": (NANOCHAT, MIXED, 2, 2),
+    "embedding norm, narrow": ({"embedding_norm": True, "position": "alibi"}, NARROW, 2, 2),
+    "embedding norm, learned, one sequence": ({"embedding_norm": True}, MIXED, 2, 1),
+    "embedding norm, recomputed": ({"embedding_norm": True, "position": "alibi"} | FULL, MIXED, 2, 2),
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def explanation_text(found: Explanation, width: int = WIDTH) -> str:
     if pretty:
         lines += _labelled("formula", f"{found.formula or 'sum'}", *pretty.splitlines())
         lines += _unwrapped("LaTeX", latex)
-        lines += _unwrapped("numbers", f"{with_numbers(found, _number)} = {_number(found.value)}")
+        lines += _unwrapped("numbers", f"{with_numbers(found, _digits)} = {_number(found.value)}")
         lines += _labelled("where", *_where(found.arguments, width - LABEL))
     lines += _labelled("source", found.source, width=width)
     lines += _labelled("defaults", *(f"{a.key} = {a.value} ({a.source})" for a in found.assumptions), width=width)
@@ -133,7 +133,7 @@ def _part(found: Explanation, depth: int, width: int) -> Iterator[str]:
     """An argument that is itself a result, in two lines, with its own parts below."""
     indent = "  " * depth
     yield f"{indent}└ {found.key} = {_number(found.value)} {_unit(found.unit)}   {found.formula or found.origin}"
-    text = with_numbers(found, _number) if len(found.arguments) > 1 or found.function else found.meaning
+    text = with_numbers(found, _digits) if len(found.arguments) > 1 or found.function else found.meaning
     said = f"{text if len(text) <= width else found.meaning} ({found.source})"
     yield from Page(width).sentence(said, len(indent) + 4)
     if depth < DEEPEST:
@@ -180,9 +180,14 @@ def _unit(unit: str) -> str:
 
 
 def _number(value: float) -> str:
+    """`_digits`, a whole number with commas."""
+    return f"{value:,}" if isinstance(value, int) and abs(value) < LARGEST_PLAIN else _digits(value)
+
+
+def _digits(value: float) -> str:
     """All digits, up to MOST_DIGITS."""
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) < LARGEST_PLAIN else f"{value:.{READ_BACK}g}"
+        return str(value) if abs(value) < LARGEST_PLAIN else f"{value:.{READ_BACK}g}"
     digits = repr(value).partition("e")[0].replace(".", "").lstrip("-0")
     return repr(value) if len(digits) <= MOST_DIGITS else f"{value:.{MOST_DIGITS}g}"
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planner.config.run import RunConfig
 from planner.counts.run import recipe_of, tokens_per_step
+from planner.counts.shape import has_window
 from reference_trainer.model.gpt import GPT
 from reference_trainer.step.precision import compute_type, weights_type
 
@@ -83,7 +84,8 @@ def _module_stack(model: GPT) -> Iterator[list[str]]:
 def model_flops_per_step(config: RunConfig) -> int:
     """Model FLOPs of one optimizer step, forward and backward, counted by PyTorch on the meta device.
 
-    On that device attention is decomposed and counted in full: T^2 scores with or without a window, forward x 3.
+    On that device attention is decomposed and counted in full: T^2 scores, forward x 3. Of a block with a sliding
+    window, which computes them all here and hides most, the keys in the window are counted, as a plan does.
     Checkpointing and chunked losses are turned off, because model FLOPs do not include recomputation; so is
     autocast, which the device does not support. Document masking changes nothing.
     """
@@ -102,4 +104,15 @@ def model_flops_per_step(config: RunConfig) -> int:
         with FlopCounterMode(display=False) as counter:
             model(ids, targets).backward()
     sequences = tokens_per_step(config) // config.training.seq
-    return int(counter.get_total_flops()) * sequences
+    counted = counter.get_total_flops() - _hidden_by_windows(config, counter)
+    return int(counted) * sequences
+
+
+def _hidden_by_windows(config: RunConfig, counter: FlopCounterMode) -> int:
+    """FLOPs of the scores that no key of a window has, in one sequence."""
+    model, seq = config.model, config.training.seq
+    hidden = max(0, seq - (model.sliding_window or seq))
+    found = counter.get_flop_counts()
+    blocks = [i for i in range(model.layers) if hidden and has_window(model, i)]
+    scores = sum(found[f"GPT.blocks.{i}.attention"][torch.ops.aten.bmm] for i in blocks)
+    return scores * hidden // seq

@@ -180,8 +180,7 @@ def test_it_is_as_large_as_the_planner_says(case: str) -> None:
 def test_it_computes_what_the_planner_says(case: str) -> None:
     model, training = sections(CASES[case])
     config = config_of().model_copy(update={"model": model, "training": training})
-    # the meta device counts all scores, whatever the mask hides
-    shape, keys = shape_of(model), attended_keys(model.model_copy(update={"sliding_window": None}), training.seq)
+    shape, keys = shape_of(model), attended_keys(model, training.seq)
     per_token = model_flops_per_token(parameters_of(model).active_linear, shape.query_width, shape.value_width, keys)
     assert model_flops_per_step(config) == per_token * 2 * 2 * 32
 

@@ -19,7 +19,14 @@ import numpy as np
 from planner.errors import DataError, InputError
 from reference_trainer.data.corpus.file_tokens import FileTokens, OpenFile
 from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS
-from reference_trainer.data.corpus.listing import Listing, ReadSummary, SkippedFile, summary_record, text_files
+from reference_trainer.data.corpus.listing import (
+    Listing,
+    ReadSummary,
+    SkippedFile,
+    skipped_lines,
+    summary_record,
+    text_files,
+)
 from reference_trainer.data.corpus.meta_file import FORMAT, VERSION
 from reference_trainer.data.corpus.shards import FileStart, FileStarts, Shards, scan
 from reference_trainer.data.corpus.texts import TextDocument, documents, source_bytes
@@ -74,11 +81,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
                 part.close()
             texts = 1 if rule == SINGLE_DOCUMENT else train.documents + validation.documents
             if not train.tokens:
-                raise DataError(
-                    "no document is left to train on",
-                    why=f"{validation.documents} documents were read, and {share:.2g} of them are held out",
-                    remedy="give more text, or a smaller --val-share",
-                )
+                raise _nothing_to_train_on(found, validation.documents, share)
             meta = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -110,6 +113,19 @@ def _summary(sources: tuple[Path, ...], found: list[Listing], texts: int) -> Rea
         above = f"{source.name}/" if len(sources) > 1 else ""
         skipped += [replace(one, path=above + one.path) for one in listing.skipped]
     return ReadSummary(sum(len(listing.files) for listing in found), texts, size, tuple(skipped))
+
+
+def _nothing_to_train_on(found: list[Listing], held_out: int, share: float) -> DataError:
+    """The refusal of sources without a document to train on, to be raised; it names what was not read."""
+    why = f"{sum(len(one.files) for one in found)} files were read, and hold no document"
+    if held_out:
+        why = f"{held_out} documents were read, and {share:.2g} of them are held out"
+    skipped = [file for one in found for file in one.skipped]
+    return DataError(
+        "no document is left to train on",
+        why=why + "".join(f"; {line}" for line in skipped_lines(skipped)),
+        remedy="give more text, or a smaller --val-share",
+    )
 
 
 def _refuse(options: PrepareOptions) -> None:

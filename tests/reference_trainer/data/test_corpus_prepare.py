@@ -289,3 +289,15 @@ def test_a_report_reads_every_token(lines: Path, tmp_path: Path) -> None:
     assert (plain["train"]["tokens"], plain["train"]["largest_token"], plain["tokenizer"]) == (3, 700, None)
     with pytest.raises(DataError, match="holds no tokens"):
         tokens_report(lines)
+
+
+def test_a_folder_without_a_document_names_what_was_not_read(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "empty.jsonl").write_text("")
+    (source / ".hidden.txt").write_text("text")
+    (source / "table.csv").write_text("a,b")
+    with pytest.raises(DataError, match="no document is left to train on") as caught:
+        prepared(source, tmp_path / "out")
+    for words in ("1 files were read, and hold no document", ".hidden.txt (it is hidden)", "table.csv"):
+        assert words in caught.value.why

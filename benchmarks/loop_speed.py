@@ -27,7 +27,8 @@ from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
 from reference_trainer.data.samples import open_data
 from reference_trainer.device.device import device_name, pick_device
-from reference_trainer.loop.job import RunningJob, handle_results
+from reference_trainer.loop.job import RunningJob
+from reference_trainer.loop.results import handle_results
 from reference_trainer.loop.startup import build
 from reference_trainer.measure.replay import StorageTracker
 from reference_trainer.metrics.run_directory import RunDirectory

@@ -28,14 +28,8 @@ from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.loop.catch_up import catch_up, owes_evaluation
 from reference_trainer.loop.eval_command import run_eval_command
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
-from reference_trainer.loop.job import (
-    RunningJob,
-    handle_results,
-    resume,
-    save_checkpoint,
-    save_last_checkpoint,
-    stops_early,
-)
+from reference_trainer.loop.job import RunningJob, resume, save_checkpoint, save_last_checkpoint
+from reference_trainer.loop.results import handle_results, stops_early
 from reference_trainer.loop.startup import build, check_directory, last_step_of
 from reference_trainer.metrics.records import RunResult, result_of, start_details
 from reference_trainer.metrics.run_directory import RunDirectory

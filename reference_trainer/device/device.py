@@ -91,9 +91,23 @@ def read_memory(device: torch.device) -> DeviceMemory:
     return DeviceMemory(allocated, reserved, requested, total - free, _peak_rss())
 
 
-def alloc_retries(device: torch.device) -> int | None:
-    """How often the allocator freed its cache to find memory, since the process began; None on a CPU."""
-    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0)) if device.type == "cuda" else None
+@dataclass(frozen=True, slots=True)
+class AllocatorState:
+    """Bytes allocated and reserved now, and how often the allocator freed its cache to find memory since the process
+    began; None on a CPU."""
+
+    allocated: int | None = None
+    reserved: int | None = None
+    retries: int | None = None
+
+
+def read_allocator(device: torch.device) -> AllocatorState:
+    """The allocator's counters now, by one call: each builds a table of some hundred numbers on the host."""
+    if device.type != "cuda":
+        return AllocatorState()
+    stats = torch.cuda.memory_stats(device)
+    allocated, reserved = (int(stats.get(f"{kind}_bytes.all.current", 0)) for kind in ("allocated", "reserved"))
+    return AllocatorState(allocated, reserved, int(stats.get("num_alloc_retries", 0)))
 
 
 def _peak_rss() -> int:

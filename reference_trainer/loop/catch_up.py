@@ -12,7 +12,8 @@ from typing import Any
 
 from planner.counts.run import steps_of
 from reference_trainer.loop.eval_command import run_eval_command
-from reference_trainer.loop.job import RunningJob, evaluate_now, log_evaluation, save_checkpoint
+from reference_trainer.loop.job import RunningJob, save_checkpoint
+from reference_trainer.loop.results import evaluate_now, log_evaluation
 from reference_trainer.metrics.metrics_file import read_rows
 from reference_trainer.metrics.records import finite_or_none
 from reference_trainer.metrics.run_directory import file_error_of, rewrite_lines

@@ -1,9 +1,7 @@
-"""A running job: reads step results, logs them, applies the spike policy, evaluates, saves, rolls back."""
+"""A running job: its state, how it resumes, rolls back and saves. results.py reads, judges and records its steps."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -11,17 +9,15 @@ from planner.counts.run import saves_in_background, tokens_per_step
 from planner.counts.schedule_change import schedule_change
 from planner.errors import FileError, PlanError
 from planner.log import Log
-from planner.units import LOSS_DIGITS, format_number
-from reference_trainer.checkpoint.atomic import list_checkpoints, newest_valid
+from reference_trainer.checkpoint.atomic import newest_valid
 from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import delete_after
 from reference_trainer.checkpoint.saver import Saver
-from reference_trainer.device.device import Show, device_name
-from reference_trainer.loop.evaluation import EvaluationProgress, evaluate
+from reference_trainer.device.device import device_name
+from reference_trainer.loop.evaluation import EvaluationProgress
 from reference_trainer.loop.save_log import SaveLog
 from reference_trainer.metrics.log_window import LogWindow
 from reference_trainer.metrics.metrics_file import MetricsFile
-from reference_trainer.metrics.records import finite_or_none
 from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import Trackers
 from reference_trainer.step.options import RunOptions
@@ -98,120 +94,10 @@ def _state(job: RunningJob, step: int) -> State:
     return state_of(config, context.data.fingerprint, step, tokens, asdict(job.progress), device)
 
 
-# --- step results -----------------------------------------------------------------------------------------------------
-
-
-def handle_results(job: RunningJob, show: Show, evaluating: Callable[[], bool] | None) -> bool:
-    """Read the pending steps and judge them; then roll back, or evaluate and log. Returns False after a rollback.
-
-    evaluating: None if no evaluation is due; else a function that returns True when the evaluation must stop.
-    Raises PlanError if the model has diverged or the rollback budget is spent.
-    """
-    results = job.pending.read()
-    if any(_handle_spike(job, result) for result in results if result.spike) or _left_nonfinite(job, results):
-        return False
-    evaluation = evaluate_now(job, evaluating) if evaluating is not None and results else None
-    _log_results(job, results, evaluation, show)
-    for result in results:
-        _stop_if_diverged(job, result)
-    if evaluation is not None:
-        log_evaluation(job, evaluation)
-    return True
-
-
-def _handle_spike(job: RunningJob, spike: StepResult) -> bool:
-    """Log a spike. Returns True if it led to a rollback.
-
-    Only a loss spike does: a spike of the gradient norm alone was clipped.
-    """
-    guard = job.context.config.guard
-    numbers = f"loss {format_number(spike.loss)}, gradient norm {format_number(spike.grad_norm)}"
-    update = "applied" if spike.updated else "skipped"
-    job.directory.event("spike", step=spike.step, loss_sigmas=spike.loss_sigmas, norm_sigmas=spike.norm_sigmas)
-    job.log(f"step {spike.step}: spike ({numbers}); the update was {update}, policy: {guard.on_spike}")
-    return guard.on_spike == "rollback" and spike.loss_sigmas > guard.spike_sigmas and _roll_back(job, spike.step)
-
-
-def _left_nonfinite(job: RunningJob, results: Sequence[StepResult]) -> bool:
-    """Whether so many steps in a row were not finite that the policy `rollback` led back past their data."""
-    if job.context.config.guard.on_spike != "rollback":
-        return False
-    step = job.nonfinite_counter.limit_reached(results)
-    if step is None or not _roll_back(job, step):
-        return False
-    job.nonfinite_counter.in_a_row = job.progress.nonfinite_in_a_row = 0  # a checkpoint may lie among these steps
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Validation loss in nats per token, and the seconds it took."""
-
-    loss: float
-    seconds: float
-
-
-def evaluate_now(job: RunningJob, evaluating: Callable[[], bool]) -> Evaluation | None:
-    """The validation loss after the last step; None if a signal stopped the evaluation."""
-    begin = time.perf_counter()
-    with job.pending.outside_window():
-        loss = evaluate(job.context, evaluating)
-    return None if loss is None else Evaluation(loss, time.perf_counter() - begin)
-
-
-def _log_results(job: RunningJob, results: Sequence[StepResult], evaluation: Evaluation | None, show: Show) -> None:
-    """Write one row per step to metrics.jsonl and the trackers; the validation loss is in the last step's row."""
-    loss = None if evaluation is None else evaluation.loss
-    rows = job.log_window.rows(results, job.pending.window_seconds, loss)
-    for result, row in zip(results, rows, strict=True):
-        job.results.append(result)
-        job.metrics_file.add(row)
-        for message in job.trackers.log(row) if job.trackers is not None else ():
-            job.log(message)
-        show(result.step, result.loss, result.seconds)
-    refused = job.metrics_file.write()
-    if refused and not job.metrics_file.refused:
-        job.log(f"metrics.jsonl cannot be written ({refused}); the rows stay in memory and training continues")
-    job.metrics_file.refused = refused
-
-
-def _stop_if_diverged(job: RunningJob, result: StepResult) -> None:
-    """Log an update that was skipped. Raises PlanError after too many steps in a row that were not finite."""
-    step = result.step
-    if not result.updated and not result.spike:
-        job.directory.event("update skipped", step=step, loss=str(result.loss), grad_norm=str(result.grad_norm))
-        job.log(f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}; the update was skipped")
-    try:
-        job.nonfinite_counter.add(step, result.loss, result.grad_norm, result.scale)
-    except PlanError as error:
-        job.diverged = True
-        job.directory.event("diverged", step=step, message=error.what)
-        if not job.saves.step and not list_checkpoints(job.directory.checkpoints):
-            error.why = "none of these updates was applied, but no checkpoint was written: nothing can be resumed"
-            error.remedy = "start again with a lower --peak-lr or a longer warm-up, and with --checkpoint-every STEPS"
-        raise
-    job.progress.nonfinite_in_a_row = job.nonfinite_counter.in_a_row
-
-
-def log_evaluation(job: RunningJob, evaluation: Evaluation) -> None:
-    loss, seconds = evaluation.loss, evaluation.seconds
-    best = job.progress.add(job.done, loss)
-    job.directory.event("evaluation", step=job.done, loss=finite_or_none(loss), best=best, seconds=seconds)
-    job.log(f"step {job.done}: validation loss {format_number(loss, LOSS_DIGITS)}{', the best so far' if best else ''}")
-    if best:
-        save_checkpoint(job)
-
-
-def stops_early(job: RunningJob) -> bool:
-    """Whether `evaluation.patience` evaluations in a row brought no better loss."""
-    patience = job.context.config.evaluation.patience
-    return patience is not None and job.progress.since_best >= patience
-
-
 # --- rollback and saving ----------------------------------------------------------------------------------------------
 
 
-def _roll_back(job: RunningJob, spike_step: int) -> bool:
+def roll_back(job: RunningJob, spike_step: int) -> bool:
     """Return to the newest valid checkpoint before `spike_step`; False if there is none.
 
     Raises PlanError if the rollback budget is spent.

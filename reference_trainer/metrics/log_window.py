@@ -16,11 +16,11 @@ import torch
 from planner.counts.run import steps_of, tokens_per_step
 from planner.log import Log
 from planner.units import format_duration
-from reference_trainer.device.device import alloc_retries
+from reference_trainer.device.device import AllocatorState, read_allocator
 from reference_trainer.device.power import PowerMeter, power_meter
 from reference_trainer.metrics.metrics_file import MetricValue, read_rows
 from reference_trainer.metrics.noise_scale import SCALE, SmoothedNoise, smoothed_noise
-from reference_trainer.metrics.records import finite_or_none, row_of
+from reference_trainer.metrics.records import row_of
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
 from reference_trainer.step.step_results import StepResult
@@ -40,27 +40,25 @@ class LogWindow:
         self.recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self.noise = SmoothedNoise()
         self.power: PowerMeter = power_meter(context.device)
-        self._retries = self._retries_at_start = alloc_retries(context.device)
+        self._retries = self._retries_at_start = read_allocator(context.device).retries
 
     def restore(self, metrics: Path) -> None:
         """Restore the averages from the rows in `metrics`, after a resume or a rollback."""
         if self.options.noise_scale:
             self.noise = smoothed_noise(read_rows(metrics))
 
-    def rows(
-        self, steps: Sequence[StepResult], window_seconds: float, validation_loss: float | None
-    ) -> list[MetricsRow]:
-        """One row per step; the last one also has the numbers of the whole window.
-
-        validation_loss: nats per token, after the last step.
-        """
-        rows = [self._of_step(step) for step in steps]
-        if rows:
-            rows[-1] |= self._of_window(steps, window_seconds, validation_loss)
+    def rows(self, steps: Sequence[StepResult], window_seconds: float) -> list[MetricsRow]:
+        """One row per step; the last one also has the numbers of the whole window."""
+        if not steps:
+            return []
+        memory = read_allocator(self.context.device)  # once: the steps have been launched, it is the same for all
+        rows = [self._of_step(step, memory) for step in steps]
+        rows[-1] |= self._of_window(steps, window_seconds)
+        rows[-1]["alloc_retries"] = self._count_retries(steps[-1].step, memory.retries)
         return rows
 
-    def _of_step(self, step: StepResult) -> MetricsRow:
-        row = row_of(self.context, self.options, step)
+    def _of_step(self, step: StepResult, memory: AllocatorState) -> MetricsRow:
+        row = row_of(self.context, self.options, step, memory)
         limit = self.context.config.optimizer.clip_norm
         row["clipped"] = None if limit is None or row["grad_norm"] is None else step.grad_norm > limit
         row["slow"] = self._is_slow(step)
@@ -87,14 +85,14 @@ class LogWindow:
             "or something else used the machine; do not trust this speed"
         )
 
-    def _of_window(self, steps: Sequence[StepResult], seconds: float, validation_loss: float | None) -> MetricsRow:
+    def _of_window(self, steps: Sequence[StepResult], seconds: float) -> MetricsRow:
         tokens, busy = len(steps) * tokens_per_step(self.context.config), sum(step.seconds for step in steps)
         idle = max(0.0, seconds - busy)
         if len(self.recent) >= SETTLED and idle > max(busy, SLOW_SECONDS):
             what = f"up to step {steps[-1].step} the device waited {format_duration(idle)} between steps"
             self._report_gap(what, steps[-1].step, idle, median(self.recent))
         watts = self.power.watts()
-        row: MetricsRow = {
+        return {
             "window_steps": len(steps),
             "window_seconds": seconds,
             "window_tokens_per_second": tokens / seconds,
@@ -102,15 +100,10 @@ class LogWindow:
             "power_watts": watts,
             "joules_per_token": None if watts is None else watts * seconds / tokens,
             "device_used_bytes": _device_used(self.context.device),
-            "alloc_retries": self._count_retries(steps[-1].step),
         }
-        if validation_loss is not None:
-            row["validation_loss"] = finite_or_none(validation_loss)
-        return row
 
-    def _count_retries(self, step: int) -> int | None:
+    def _count_retries(self, step: int, now: int | None) -> int | None:
         """Allocator retries since the start of this call: it emptied its cache and asked the driver again."""
-        now = alloc_retries(self.context.device)
         if now is None or self._retries is None or self._retries_at_start is None:
             return None
         if now > self._retries:

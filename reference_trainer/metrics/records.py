@@ -11,7 +11,7 @@ from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import PlanError
 from planner.step_time.throughput import MFU_CONVENTION
 from reference_trainer.data.corpus.listing import summary_record
-from reference_trainer.device.device import device_name, read_memory
+from reference_trainer.device.device import AllocatorState, device_name, read_memory
 from reference_trainer.metrics.metrics_file import MetricValue
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
@@ -71,10 +71,11 @@ def start_details(context: StepContext, options: RunOptions) -> dict[str, object
     }
 
 
-def row_of(context: StepContext, options: RunOptions, done: StepResult) -> dict[str, MetricValue]:
-    """The row of a step in metrics.jsonl; unknown or not finite is null. Bytes are those allocated at the reading."""
-    tokens, cuda = tokens_per_step(context.config), context.device.type == "cuda"
-    peak = options.peak_flops
+def row_of(
+    context: StepContext, options: RunOptions, done: StepResult, memory: AllocatorState
+) -> dict[str, MetricValue]:
+    """The row of a step in metrics.jsonl; unknown or not finite is null."""
+    tokens, peak = tokens_per_step(context.config), options.peak_flops
 
     def utilization(flops: int | None) -> float | None:
         return None if flops is None or peak is None else flops / (done.seconds * peak)
@@ -93,8 +94,8 @@ def row_of(context: StepContext, options: RunOptions, done: StepResult) -> dict[
         "tokens_per_second": tokens / done.seconds,
         "mfu": utilization(options.flops_per_step),
         "hfu": utilization(options.hardware_flops_per_step),
-        "allocated_bytes": torch.cuda.memory_allocated(context.device) if cuda else None,
-        "reserved_bytes": torch.cuda.memory_reserved(context.device) if cuda else None,
+        "allocated_bytes": memory.allocated,
+        "reserved_bytes": memory.reserved,
         "updated": done.updated,
         "spike": done.spike,
         "loss_sigmas": finite_or_none(done.loss_sigmas),

@@ -14,7 +14,7 @@ from planner.config.run import RunConfig
 from reference_trainer.data.prefetch import Prefetcher
 from reference_trainer.data.samples import open_data
 from reference_trainer.device.cuda_setup import apply_allocator, overruled_environment
-from reference_trainer.device.device import alloc_retries, device_name, pick_device, read_memory
+from reference_trainer.device.device import device_name, pick_device, read_allocator, read_memory
 from reference_trainer.loop import startup
 from tests.reference_trainer.fake_cuda import FakeCuda
 
@@ -38,7 +38,7 @@ def test_the_device_of_a_run_has_a_number_and_is_current(fake_cuda: FakeCuda, as
 
 def test_names_and_counters_are_those_of_the_cards_number(fake_cuda: FakeCuda) -> None:
     device = pick_device("cuda:1")
-    read_memory(device), alloc_retries(device), device_name(device)
+    read_memory(device), read_allocator(device), device_name(device)
     assert fake_cuda.indices == {(name, 1) for name in ("memory_stats", "mem_get_info", "get_device_name")}
 
 

@@ -13,7 +13,7 @@ import pytest
 from planner.config.loop import EvaluationConfig
 from planner.config.run import RunConfig
 from reference_trainer.loop import eval_command
-from reference_trainer.loop import job as loop_job
+from reference_trainer.loop import results as loop_results
 from reference_trainer.loop.eval_command import CommandResult
 from tests.reference_trainer.run_records import events
 from tests.reference_trainer.step.spikes import MakeConfig, Train, garbage, guarded
@@ -62,10 +62,10 @@ def test_fault_41_a_broken_off_evaluation_is_made_up(
     if broken[0] * every >= steps:
         pytest.skip("the run has no such evaluation")
     config = evaluating(tiny(steps=steps, checkpoint_every=every), every=every, patience=patience)
-    monkeypatch.setattr(loop_job, "evaluate", Evaluations())
+    monkeypatch.setattr(loop_results, "evaluate", Evaluations())
     whole = train(config, "whole")
     broken = tuple(one for one in broken if (one + 1) * every <= steps)
-    monkeypatch.setattr(loop_job, "evaluate", Evaluations(*broken))
+    monkeypatch.setattr(loop_results, "evaluate", Evaluations(*broken))
     codes = [train(config).exit_code]
     while codes[-1] and len(codes) < 9:
         result = train(config, resume=True)
@@ -125,7 +125,7 @@ def test_fault_41_a_step_that_is_trained_again_is_judged_again(
     """The spike of step 10 leads back to step 8; step 9 was evaluated, and has other data now."""
     garbage(monkeypatch, {9 * 2})
     losses = iter(range(1, 20))
-    monkeypatch.setattr(loop_job, "evaluate", lambda *_: float(next(losses)))
+    monkeypatch.setattr(loop_results, "evaluate", lambda *_: float(next(losses)))
     config = guarded(tiny(steps=12, accumulation=1, checkpoint_every=4), on_spike="rollback")
     train(evaluating(config, every=3), eval_command="judge")
     assert len(events(tmp_path / "run", "rollback")) == 1

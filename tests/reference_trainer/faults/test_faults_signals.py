@@ -18,6 +18,7 @@ import pytest
 
 from planner.config.run import RunConfig
 from planner.errors import InputError, MissingExtraError
+from reference_trainer.device.device import AllocatorState
 from reference_trainer.metrics import log_window, metrics_file, trackers
 from reference_trainer.metrics.records import RunResult
 
@@ -121,7 +122,9 @@ def test_fault_27_a_thrashing_allocator_is_told_once_and_counted(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter([5, 5, 7, 7, 9, 9])  # before the run the process had 5
-    monkeypatch.setattr("reference_trainer.metrics.log_window.alloc_retries", lambda _: next(counts))
+    monkeypatch.setattr(
+        "reference_trainer.metrics.log_window.read_allocator", lambda _: AllocatorState(retries=next(counts))
+    )
     said: list[str] = []
     train(tiny(steps=5), said=said)
     assert [row["alloc_retries"] for row in objects(tmp_path / "run/metrics.jsonl")] == [0, 2, 2, 4, 4]
@@ -134,10 +137,11 @@ def test_fault_27_a_thrashing_allocator_is_told_once_and_counted(
 def test_fault_27_the_count_is_the_allocators_own(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from reference_trainer.device.device import alloc_retries
+    from reference_trainer.device.device import read_allocator
 
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: {"num_alloc_retries": 3})
-    assert alloc_retries(torch.device("cuda")) == 3 and alloc_retries(torch.device("cpu")) is None
+    assert read_allocator(torch.device("cuda")).retries == 3
+    assert read_allocator(torch.device("cpu")).retries is None
 
 
 class Bad:

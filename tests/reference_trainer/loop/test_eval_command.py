@@ -45,7 +45,7 @@ def test_it_runs_once_per_step_and_sees_the_checkpoint(
     opened = module.open_data
     monkeypatch.setattr(module, "open_data", lambda *a, **_: replace(opened(*a), validation=opened(*a)))
     losses = iter([3.0, 4.0])  # the second evaluation is not the best: no checkpoint is written for it
-    monkeypatch.setattr("reference_trainer.loop.job.evaluate", lambda *_: next(losses))
+    monkeypatch.setattr("reference_trainer.loop.results.evaluate", lambda *_: next(losses))
     script = tmp_path / "echo.py"
     script.write_text(ECHO)
     config = tiny(steps=8, checkpoint_every=4)

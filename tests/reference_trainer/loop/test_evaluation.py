@@ -83,7 +83,7 @@ def test_training_stops_when_no_evaluation_is_better(
     tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
-    monkeypatch.setattr("reference_trainer.loop.job.evaluate", lambda *_: next(losses))
+    monkeypatch.setattr("reference_trainer.loop.results.evaluate", lambda *_: next(losses))
     said: list[str] = []
     config = evaluated(tiny(steps=20, checkpoint_every=None), every=2, patience=2)
     result = train(config, said=said)

@@ -17,9 +17,14 @@ import torch
 
 from planner.config.loop import EvaluationConfig
 from planner.config.run import RunConfig
-from reference_trainer.metrics.log_window import RECENT_STEPS
+from reference_trainer.data.samples import open_data
+from reference_trainer.loop.startup import build
+from reference_trainer.metrics.log_window import RECENT_STEPS, LogWindow
 from reference_trainer.metrics.metrics_file import read_rows
 from reference_trainer.metrics.records import RunResult
+from reference_trainer.step.options import RunOptions
+from reference_trainer.step.step_results import StepResult
+from tests.reference_trainer.fake_cuda import FakeCuda
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -54,6 +59,21 @@ def test_the_host_waits_once_per_log_interval(
     train(config, log_every=5, statistics_every=1, noise_scale=True)
     assert asked == {"step_results.py: tolist": 2}
     assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl") if "window_steps" in row] == [5, 10]
+
+
+def test_memory_is_asked_for_once_in_a_window(
+    tiny: MakeConfig, text: Path, fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = build(tiny(), torch.device("cpu"), open_data(text, 256, 32))
+    context.device = torch.device("cuda", 1)
+    monkeypatch.setattr("reference_trainer.metrics.log_window.power_meter", lambda _: SimpleNamespace(watts=lambda: 1))
+    window = LogWindow(context, RunOptions(), lambda *_, **__: None, lambda line: None)
+    steps = [StepResult(number, 5.0, 1.0, 1e-3, 0.1, True) for number in range(1, 11)]
+    fake_cuda.calls.clear()
+    rows = window.rows(steps, 1.0)
+    assert fake_cuda.calls == {"memory_stats": 1, "mem_get_info": 1}
+    assert {(row["allocated_bytes"], row["reserved_bytes"]) for row in rows} == {(2**30, 2**30)}
+    assert rows[-1]["alloc_retries"] == 0 and "alloc_retries" not in rows[0]
 
 
 def test_joules_per_token_are_watts_over_speed(
@@ -104,7 +124,7 @@ def test_fault_35_the_meters_are_recomputed_from_the_log(
         time.sleep(0.15)  # as long as many steps: in no step's or window's time
         return 3.0
 
-    monkeypatch.setattr("reference_trainer.loop.job.evaluate", slowly)
+    monkeypatch.setattr("reference_trainer.loop.results.evaluate", slowly)
     config = tiny(steps=12, accumulation=3, checkpoint_every=None)
     config = config.model_copy(update={"evaluation": EvaluationConfig(every=4)})
     known = {"flops_per_step": 10**9, "hardware_flops_per_step": 4 * 10**9 // 3, "peak_flops": peak, "log_every": 2}

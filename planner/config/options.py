@@ -97,6 +97,8 @@ _MODEL_ENDS = (
     "hf_unread",
     "hf_text",
     "hf_simplified",
+    "norm_eps",
+    "rope_base",
 )
 _W, _R, _S = on_resume.WEIGHTS, on_resume.ROUNDING, on_resume.SCHEDULE
 

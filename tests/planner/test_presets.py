@@ -92,6 +92,8 @@ def test_a_constant_that_no_source_states_is_marked_and_the_plan_says_so() -> No
     assert "not confirmed" in found["norm_eps"] and "not confirmed" in found["rope_base"]
     typed = draft(Flags(**flags, norm_eps="1e-5"), as_of="2026-11-21", version="0")
     assert "norm_eps" not in {a.key for a in typed.provenance.assumptions} and typed.model.norm_eps == 1e-5
+    other = draft(Flags(model="llama-2-7b"), as_of="2026-11-21", version="0", base=config)
+    assert not {"norm_eps", "rope_base"} & {a.key for a in other.provenance.assumptions}
     usual = draft(Flags(**flags | {"model": "llama-2-7b"}), as_of="2026-11-21", version="0")
     assert not {"norm_eps", "rope_base"} & {a.key for a in usual.provenance.assumptions}
 

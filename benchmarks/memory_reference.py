@@ -84,7 +84,7 @@ def pytorch_allocations(config: RunConfig) -> Made:
         optimizer = make_optimizer(model, config)
         tracker = StorageTracker()
         tracker.events = events = []
-        tracker.add(list(model.parameters()), optimizer.weights, model.tables, inputs)
+        tracker.add(list(model.parameters()), optimizer.weights, list(model.buffers()), model.tables, inputs)
         watch_phases(model, tracker)
         for _ in range(min(2, training.accumulation)):
             events.clear()

@@ -58,6 +58,8 @@ class Keywords(TypedDict, total=False):
     top_k: KeywordValue
     expert_ffn: KeywordValue
     shared_ffn: KeywordValue
+    balancing: KeywordValue
+    balancing_rate: KeywordValue
     steps: KeywordValue
     dataset_tokens: KeywordValue
     seed: KeywordValue

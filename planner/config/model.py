@@ -10,6 +10,8 @@ from planner.config.rope import ROPE_BASE, RopeScalingConfig
 from planner.config.section import Count, Every, Layers, Natural, Positive, Section, Width
 
 INIT_STD = 0.02  # of initial weights, where nothing else is said: GPT-2's (Radford et al. 2019)
+LOSS_COEFFICIENT = 0.01  # of a loss that balances experts (Switch Transformer, arXiv 2101.03961, section 2.2)
+BIAS_STEP = 0.001  # of a bias that balances experts, per optimizer step (DeepSeek-V3, arXiv 2412.19437, section 4.2)
 NORM_EPS = 1e-5  # of norms, where nothing else is said: torch.nn.LayerNorm's
 
 
@@ -37,6 +39,14 @@ class MoeConfig(Section):
     )
     router_bias: bool = Field(default=False, description="the router has a bias")
     expert_biases: bool = Field(default=False, description="the routed experts' matrices have biases")
+    balancing: Literal["none", "loss-pooled", "loss-mean", "loss-sum", "bias"] = Field(
+        default="none",
+        description="what spreads tokens over the experts: a loss of all blocks pooled (transformers), averaged "
+        "(MegaBlocks) or summed (Switch) over the blocks, or a bias of the choice (DeepSeek-V3)",
+    )
+    balancing_rate: Positive | None = Field(
+        default=None, description="coefficient of that loss, or step of that bias; absent: 0.01, 0.001"
+    )
 
     @model_validator(mode="after")
     def _enough_experts(self) -> MoeConfig:
@@ -44,7 +54,20 @@ class MoeConfig(Section):
             raise ValueError(f"top_k ({self.top_k}) is above experts ({self.experts}): a token uses each at most once")
         if self.shared_gate and not self.shared_ffn:
             raise ValueError("shared_gate needs shared experts: give shared_ffn")
+        if self.balancing_rate is not None and self.balancing == "none":
+            raise ValueError('balancing_rate needs a balancing other than "none"')
         return self
+
+    @property
+    def has_balancing_loss(self) -> bool:
+        """Whether a loss balances the experts."""
+        return self.balancing.startswith("loss")
+
+    @property
+    def balancing_strength(self) -> float:
+        """The coefficient of the balancing loss, or the step of the bias; 0 without either."""
+        default = {"none": 0.0, "bias": BIAS_STEP}.get(self.balancing, LOSS_COEFFICIENT)
+        return default if self.balancing_rate is None else self.balancing_rate
 
 
 class ModelConfig(Section):

@@ -82,8 +82,12 @@ def _experts(values: dict[str, Any], flags: Flags, assumptions: Assumptions) -> 
         if "expert_ffn" not in numbers:
             assumptions.add("expert_ffn", width, "default: each expert is as wide as the MLP it replaces (Mixtral)")
         old = {"top_k": min(DEFAULT_TOP_K, numbers["experts"]), "expert_ffn": width}
+        if "balancing" not in numbers:
+            assumptions.add("balancing", "none", "default: nothing evens out the experts' loads; give --balancing bias")
     if numbers.get("shared_ffn") == 0:
         numbers["shared_gate"] = False
+    if "balancing" in numbers and "balancing_rate" not in numbers:
+        numbers["balancing_rate"] = None  # the old one's is another quantity
     return {"moe": old | numbers}
 
 

@@ -16,6 +16,7 @@ from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Storage, Tensor
 from planner.memory.eager.model import Block, Network
+from planner.memory.eager.moe import balanced_loss
 from planner.memory.eager.operators import gradient_hook, scale
 from planner.memory.eager.sdpa import document_masks
 from planner.memory.fully_sharded import ROOT, FullySharded
@@ -106,6 +107,7 @@ def _forward(ctx: SimulationContext, e: Autograd, every_block: bool, sharded: Fu
     else:
         loss = gradient_hook(e, stream.pop(), lambda: ledger.phase("backward_block"))
     e.leave_autocast()
+    loss = balanced_loss(e, ctx, loss, targets)
     if sharded is not None:
         sharded.after_forward(ROOT)
         if e.recording:

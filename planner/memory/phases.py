@@ -17,6 +17,7 @@ from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.eager.graph import Storage
+from planner.memory.eager.moe import balance_bytes
 from planner.memory.fully_sharded import FullySharded
 from planner.memory.ledger import COMPONENTS, Ledger, Peak
 from planner.memory.micro_batch import (
@@ -129,7 +130,7 @@ class _Run:
             self.keep("communication", bucket)
 
     def inputs(self) -> int:
-        """Bytes of token ids, targets, document ids (document masking), rotary angles and permanent masks."""
+        """Bytes of ids of tokens, targets and documents (document masking), rotary angles, masks that stay, loads."""
         t, model = self.config.training, self.config.model
         tables = (model.position == "rotary") + (model.local_rope_base is not None)
         rotary = FP32 * t.seq * model.rope_dim * tables
@@ -142,7 +143,7 @@ class _Run:
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * itemsize
         per_token = 3 if t.document_masking else 2
-        return per_token * INT64 * t.micro_batch * t.seq + rotary + masks
+        return per_token * INT64 * t.micro_batch * t.seq + rotary + masks + balance_bytes(model)
 
     def micro_batches(self) -> dict[str, int]:
         """Simulate the micro-batches of one step, up to one that adds to existing gradients; returns what it saved."""

@@ -1,7 +1,8 @@
 """The contents of a checkpoint, and how a run resumes from one.
 
     checkpoints/step-00000123/model.safetensors       the weights that are updated (fp32 where there is a master) by
-                                                      name, a tied weight once
+                                                      name, a tied weight once; balance.bias [L, E] if a bias
+                                                      balances the experts
                               optimizer.safetensors   <name>.<what>, such as exp_avg and step; the loss's scale
                               extra.safetensors       small tensors of the loop: the guard's window and counters
                               state.json              step, tokens, progress, data fingerprint, machine, settings
@@ -83,7 +84,7 @@ def state_of(
 
 def bytes_needed(updater: Updater, config: RunConfig) -> int:
     """Size of one checkpoint: the weights, the optimizer's state, and room for headers."""
-    weights = sum(w.numel() * w.element_size() for w in updater.weights.values())
+    weights = sum(w.numel() * w.element_size() for w in (*updater.weights.values(), *updater.buffers.values()))
     return weights + optimizer_memory(resolve(config)).state_bytes + HEADROOM_BYTES
 
 
@@ -92,7 +93,8 @@ def bytes_needed(updater: Updater, config: RunConfig) -> int:
 
 def contents_of(updater: Updater, extra: Mapping[str, Tensor] | None = None) -> Contents:
     """The tensors of a checkpoint by file; they are not copied."""
-    files = {MODEL: dict(updater.weights), OPTIMIZER: updater.state()} | ({EXTRA: dict(extra)} if extra else {})
+    files = {MODEL: updater.weights | updater.buffers, OPTIMIZER: updater.state()}
+    files |= {EXTRA: dict(extra)} if extra else {}
     return {file: {name: t.detach() for name, t in tensors.items()} for file, tensors in files.items()}
 
 
@@ -166,7 +168,7 @@ def load(
         log(line)
     _check_origin(path, state, expected, log)
     stored = {file: _read_tensors(path / file) for file in (MODEL, OPTIMIZER)}
-    weights: dict[str, Tensor] = {name: w.data for name, w in updater.weights.items()}
+    weights: dict[str, Tensor] = {name: w.data for name, w in (updater.weights | updater.buffers).items()}
     _check_tensors(path / MODEL, stored[MODEL], weights)
     for name in updater.without_state():
         stored[OPTIMIZER].pop(f"{name}.momentum_buffer", None)  # written by older versions, and never read

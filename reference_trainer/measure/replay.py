@@ -177,7 +177,7 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
     optimizer = make_optimizer(model, config)
     tokens = tokens_per_step(config)
     tracker.phase("init")
-    tracker.add(list(model.parameters()), optimizer.weights, model.tables, batches[0])
+    tracker.add(list(model.parameters()), optimizer.weights, list(model.buffers()), model.tables, batches[0])
     good = torch.ones((), dtype=torch.bool)
     handles = watch_phases(model, tracker)
     for phase in ("first_optimizer_step", "optimizer_step"):

@@ -66,6 +66,12 @@ METRICS: dict[str, tuple[str, str, str]] = {
         "times that the allocator emptied its cache to find memory, in this call; null on a CPU",
     ),
     "validation_loss": ("nat/token", "after an evaluation", "of the weights after the step, on held-out data"),
+    "expert_load": (
+        "1",
+        "with experts",
+        "largest number of tokens of an expert / mean of its block, in the block where that is largest",
+    ),
+    "balancing_loss": ("1", "with a balancing loss", "what it adds to the loss that is minimised; not in `loss`"),
     "noise_gradient_sq": ("1", OPTIONAL, "unbiased estimate of the squared norm of the true gradient; --noise-scale"),
     "noise_trace": ("token", OPTIONAL, "unbiased estimate of the trace of one token's gradient covariance"),
     "noise_scale_tokens": ("token", OPTIONAL, "gradient-noise scale: average noise_trace / average noise_gradient_sq"),

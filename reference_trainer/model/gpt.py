@@ -24,6 +24,7 @@ from planner.counts.roles import Role
 from planner.counts.shape import has_experts, shape_of
 from planner.counts.untrained import refuse_untrained
 from reference_trainer.model.attention import Attention, LatentAttention
+from reference_trainer.model.balancing import ExpertBalance
 from reference_trainer.model.document_masks import needs_dense_mask, window_kinds, with_block_masks, with_document_masks
 from reference_trainer.model.layers import Dropout, make_linear, make_norm, make_table
 from reference_trainer.model.losses import make_loss, soft_capped
@@ -38,7 +39,14 @@ class TransformerBlock(nn.Module):
     A missing norm is an identity. The input of each sub-layer is cast to the compute dtype once.
     """
 
-    def __init__(self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, index: int) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        compute: torch.dtype,
+        index: int,
+        balance: ExpertBalance | None = None,
+    ) -> None:
         super().__init__()
         self.compute, self.residual = compute, model.residual
         self.autocast = training.runtime == "autocast"
@@ -54,7 +62,8 @@ class TransformerBlock(nn.Module):
         if not has_experts(model, index):
             self.mlp = make_mlp(model, training, model.ffn, bool(shape_of(model).mlp_bias))
         else:
-            self.mlp = MoE(model, training, compute)
+            assert balance is not None, "experts share what balances them"
+            self.mlp = MoE(model, training, compute, balance, index)
         self.mlp_post_norm = norm(after)
         self.dropout = Dropout(training.dropout)
 
@@ -118,7 +127,10 @@ class GPT(nn.Module):
                 make_table(model.position_rows or model.context, model.hidden) if model.position == "learned" else None
             )
             self.dropout = Dropout(training.dropout)
-            self.blocks = nn.ModuleList(TransformerBlock(model, training, compute, i) for i in range(model.layers))
+            self.balance = None if model.moe is None else ExpertBalance(model)
+            self.blocks = nn.ModuleList(
+                TransformerBlock(model, training, compute, i, self.balance) for i in range(model.layers)
+            )
             self.norm = make_norm(model, model.hidden)
             self.head = make_linear(training, model.hidden, model.vocab, role=Role.HEAD)
             if model.tied_embeddings:
@@ -198,8 +210,15 @@ class GPT(nn.Module):
     def forward(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """Summed cross-entropy in nats over the targets [B, T] that are not -100.
 
+        In training a loss that balances experts is added, times the number of these targets.
         documents: int64 [B, T], the document of each position, under document masking.
         """
+        if self.balance is None:
+            return self.language_loss(ids, targets, documents)
+        return self.balance.add(self.language_loss(ids, targets, documents), targets)
+
+    def language_loss(self, ids: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy alone, as `forward` takes its arguments."""
         assert documents is not None or not self.options.document_masking, "which documents to cut apart?"
         with self.autocast_region(ids.device):
             hidden = self.hidden_states(ids, documents)

@@ -16,6 +16,7 @@ from planner.config.model import ModelConfig, MoeConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
 from planner.counts.shape import GATED
+from reference_trainer.model.balancing import ExpertBalance
 from reference_trainer.model.layers import make_linear
 from reference_trainer.model.roles import assign_roles
 
@@ -133,13 +134,20 @@ class MoE(nn.Module):
     """Token-choice mixture of experts; no token is dropped (Mixtral, arXiv 2401.04088, section 2.1).
 
     The router's product is in the compute type, its softmax in fp32; the weights of the chosen experts are divided by
-    their sum. Shared experts see every token, weighed by the sigmoid of a gate where there is one. There is no loss
-    that balances the experts: it would add terms in n E only, and memory figures leave it out. The experts' products
-    are cast to the compute type in every runtime.
+    their sum. Shared experts see every token, weighed by the sigmoid of a gate where there is one. What balances the
+    experts is in `balance`, of which this is block number `block`. The experts' products are cast to the compute type
+    in every runtime.
     """
 
-    def __init__(self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype) -> None:
+    balance: ExpertBalance
+
+    def __init__(
+        self, model: ModelConfig, training: TrainingConfig, compute: torch.dtype, balance: ExpertBalance, index: int
+    ) -> None:
         super().__init__()
+        # the model's, not this module's own: registered here it would be saved once for each block
+        object.__setattr__(self, "balance", balance)
+        self.block = balance.blocks.index(index)
         moe = model.moe
         assert moe is not None
         self.top_k, self.count, self.compute = moe.top_k, moe.experts, compute
@@ -151,7 +159,8 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, h] to [B, T, h]."""
         flat = x.flatten(0, 1)
-        weights, tokens, rows = self.route(flat)
+        weights, tokens, ends = self.route(flat)
+        rows = rows_per_expert(ends, tokens.shape[0])
         out = torch.zeros_like(flat, dtype=self.compute).index_add_(
             0, tokens, self.experts(flat.to(self.compute).index_select(0, tokens), rows) * weights
         )
@@ -161,20 +170,39 @@ class MoE(nn.Module):
             out = out + self.shared(flat)
         return out.view_as(x)
 
-    def route(self, x: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-        """Of n k pairs of token and expert, sorted by expert: weights [n k, 1], tokens [n k]; pairs per expert."""
-        weights, chosen = self.router(x).float().softmax(-1).topk(self.top_k)
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of n k pairs of token and expert, sorted by expert: weights [n k, 1], tokens [n k]; ends [E] of each expert's
+        pairs."""
+        probabilities, trains = self.router(x).float().softmax(-1), self.training and torch.is_grad_enabled()
+        if trains and self.balance.has_loss:
+            probabilities = self.balance.attach(self.block, probabilities)
+        weights, chosen = self.choose(probabilities)
         weights = weights / weights.sum(-1, keepdim=True)
-        order = chosen.flatten().argsort(stable=True)
-        rows = rows_per_expert(chosen, self.count)
+        in_order, order = chosen.flatten().sort(stable=True)
+        ends = torch.searchsorted(in_order, torch.arange(self.count, device=x.device), right=True)
+        del in_order
+        if trains:
+            self.balance.observe(self.block, probabilities, ends)
         sorted_weights = weights.flatten().index_select(0, order)[:, None].to(self.compute)
-        return sorted_weights, order // self.top_k, rows
+        return sorted_weights, order // self.top_k, ends
+
+    def choose(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability and number of the k experts of each token, [n, k] both; a bias counts in the choice alone."""
+        if not self.balance.has_bias:
+            weights, chosen = probabilities.topk(self.top_k)
+            return weights, chosen
+        with torch.no_grad():
+            chosen = (probabilities + self.balance.bias[self.block]).topk(self.top_k).indices
+        return probabilities.gather(-1, chosen), chosen
 
 
-def rows_per_expert(chosen: Tensor, experts: int) -> list[int]:
-    """How often each expert was chosen, read on the host; on fake tensors as evenly as possible."""
-    if chosen.is_meta or isinstance(chosen, FakeTensor):
-        least, more = divmod(chosen.numel(), experts)
-        return [least + (expert < more) for expert in range(experts)]
-    counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
-    return counts
+def rows_per_expert(ends: Tensor, pairs: int) -> list[int]:
+    """How often each expert was chosen, read on the host; on fake tensors as evenly as possible.
+
+    ends [E]: how many of the `pairs` choices, sorted by expert, are of experts up to each.
+    """
+    if ends.is_meta or isinstance(ends, FakeTensor):
+        least, more = divmod(pairs, ends.shape[0])
+        return [least + (expert < more) for expert in range(ends.shape[0])]
+    counted: list[int] = ends.tolist()
+    return [end - begin for begin, end in zip([0, *counted], counted, strict=False)]

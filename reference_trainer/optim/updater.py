@@ -28,6 +28,7 @@ class Updater:
     """Everything between backward and the next forward, for one model.
 
     weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
+    buffers: what else a checkpoint of the model has, by name: the bias that balances experts.
     rate: the schedule's learning rate, that of every group with factor 1.
     reads_the_gate: whether `step` waits for the device's decision; nothing else here waits.
     """
@@ -36,6 +37,8 @@ class Updater:
         recipe = recipe_of(config)
         self.parameters = dict(model.named_parameters())
         self.weights: dict[str, Tensor] = dict(self.parameters)
+        kept = model.state_dict(keep_vars=True).items()
+        self.buffers: dict[str, Tensor] = {name: t for name, t in kept if not isinstance(t, nn.Parameter)}
         self.roles = parameter_roles(model)
         self.wide_gradients = recipe.gradients_bytes_per_parameter == torch.float32.itemsize
         self.has_master = recipe.master_weights_bytes_per_parameter > 0

@@ -85,7 +85,9 @@ def train_step(context: StepContext, step: int) -> PendingStep:
     config, optimizer = context.config, context.optimizer
     clock, valid = Clock(context.device), context.source.valid_targets(step)
     optimizer.set_lr(rate_at(config, step) * rate_factor(context.rollbacks, step))
-    total = torch.zeros((), device=context.device)
+    total, balance = torch.zeros((), device=context.device), context.model.balance
+    if balance is not None:
+        balance.begin_step()
     for watcher in context.watchers:
         watcher.before_step(context, step)
     with explained(config, context.device, f"in step {step}"):
@@ -98,12 +100,17 @@ def train_step(context: StepContext, step: int) -> PendingStep:
             total += loss.detach()
             for watcher in context.watchers:
                 watcher.after_micro(context, step, micro)
+        if balance is not None and balance.has_loss:
+            total = balance.language / max(valid, 1)
         scale, norm = optimizer.scale_tensor, optimizer.clip(config.optimizer.clip_norm)
         judgement = context.spike_guard.judge(total, norm)
         for watcher in context.watchers:
             watcher.before_update(context, step)
         optimizer.step(judgement.good)
-    signals = {name: value for w in context.watchers for name, value in w.after_update(context, step).items()}
+        if balance is not None:
+            balance.move_bias(judgement.good)
+    signals = {} if balance is None else balance.metrics(valid)
+    signals |= {name: value for w in context.watchers for name, value in w.after_update(context, step).items()}
     optimizer.zero_grad()
     clock.stop()
     core = {"loss": total, "grad_norm": norm, "scale": scale, "good": judgement.good, "spike": judgement.spike}

@@ -31,6 +31,7 @@ CONTRACT = frozenset(
 --norm-bias --clip-value --profile --software --fsdp --reshard --ddp-bucket-view
 --init-std
 --dp --hsdp --zero --tp --sp --pp --interleave --pp-schedule --cp --ep --nodes --gpus-per-node
+--balancing --balancing-rate
 """.split()  # noqa: SIM905 (65 names read better as text)
 )
 

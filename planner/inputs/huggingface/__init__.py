@@ -19,6 +19,7 @@ from planner.config.model import ModelConfig
 from planner.errors import FileError, InputError
 from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
+from planner.inputs.huggingface.balancing import balancing
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
 from planner.inputs.huggingface.constants import constants
 from planner.inputs.huggingface.initialisation import initialisation
@@ -101,6 +102,8 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
         windowed = fields.get("sliding_window") is not None
         fields |= constants(config, rotary=fields["position"] == "rotary", windowed=windowed)
         fields |= initialisation(config)
+        if fields.get("moe"):
+            fields["moe"] = fields["moe"] | balancing(config)
         refuse_other_class(config, kind, known, fields["tied_embeddings"])
         refuse_other_tensors(config, kind, known)
         alone = ", the text model alone" if outer is not values else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from planner.config.model import ModelConfig
+from planner.counts.shape import has_experts
 from planner.formulas.itemsize import FP32, INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
@@ -54,8 +56,8 @@ class MoE:
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = "blocks.mlp"
-        weights, tokens = self.route(e, x)
-        out = self.routed(e, x, weights, tokens)  # weights and tokens keep their names to the end
+        weights, tokens, _ends = self.route(e, x)
+        out = self.routed(e, x, weights, tokens)  # these three keep their names to the end
         if self.shared is not None and self.shared_gate is not None:
             gate = self.shared_gate(e, x)
             gate = op.relu(e, gate)  # sigmoid: saves its output too
@@ -80,27 +82,85 @@ class MoE:
         e.save(node, tokens, product)
         return zeros.view(zeros.count, node)
 
-    def route(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Routing weight and token index of each of the n k pairs of token and expert, sorted by expert."""
+    def route(self, e: Autograd, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Routing weight and token index of each of the n k pairs of token and expert, sorted by expert; their ends."""
         n, pairs = self.ctx.tokens, self.ctx.tokens * self.moe.top_k
         logits = self.router(e, x)
         wide = op.cast(e, logits, FP32)
         del logits
-        probabilities = op.relu(e, wide)  # softmax: saves its output too
+        probabilities = op.relu(e, wide)  # softmax: saves its output too; its name keeps it alive to the end
         del wide
-        backward = op.new_gradients(e, probabilities.nbytes, before=(probabilities.nbytes,))
-        chosen_weights = op.operator(e, (probabilities,), backward, pairs, FP32)
-        chosen = e.empty(pairs, INT64)  # its name keeps it alive to the end
-        e.save(chosen_weights.node, chosen)
-        del probabilities
+        if self.moe.has_balancing_loss and e.recording:  # its gradient has the balancing loss's added
+            probabilities = op.view(e, probabilities, probabilities.count)
+        chosen_weights, _chosen = self.choose(e, probabilities)  # whose name keeps it alive too
         chosen_weights = divide(e, chosen_weights, summed(e, chosen_weights, n))
         in_order, order = e.empty(pairs, INT64), e.empty(pairs, INT64)
-        del in_order
+        numbers = e.empty(self.moe.experts, INT64)
+        ends = e.empty(self.moe.experts, INT64)
+        del in_order, numbers
         picked = index_select(e, chosen_weights, order, 1)
         weights = op.cast(e, picked, self.ctx.compute_bytes)
         del picked
         tokens = e.empty(pairs, INT64)
-        return weights, tokens
+        return weights, tokens, ends
+
+    def choose(self, e: Autograd, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability and number of each token's experts; a bias is added for the choice alone."""
+        pairs = self.ctx.tokens * self.moe.top_k
+        backward = op.new_gradients(e, probabilities.nbytes, before=(probabilities.nbytes,))
+        if self.moe.balancing == "bias":
+            biased, values = e.empty(probabilities.count, FP32), e.empty(pairs, FP32)
+            chosen = e.empty(pairs, INT64)
+            del biased, values
+            return op.operator(e, (probabilities,), backward, pairs, FP32, save=(chosen,)), chosen
+        weights = op.operator(e, (probabilities,), backward, pairs, FP32)
+        chosen = e.empty(pairs, INT64)
+        e.save(weights.node, chosen)
+        return weights, chosen
+
+
+def balance_bytes(model: ModelConfig) -> int:
+    """Bytes of `ExpertBalance`'s tensors, which stay from start to end; 0 without experts."""
+    moe = model.moe
+    if moe is None:
+        return 0
+    blocks = sum(has_experts(model, block) for block in range(model.layers))
+    tables = 4 if moe.has_balancing_loss else 3 if moe.balancing == "bias" else 2
+    return FP32 * (tables * blocks * moe.experts + (2 if moe.has_balancing_loss else 0))
+
+
+def balanced_loss(e: Autograd, ctx: SimulationContext, loss: Tensor, targets: Tensor) -> Tensor:
+    """`ExpertBalance.add`: the summed loss with the balancing loss of each target."""
+    moe = ctx.model.moe
+    if moe is None or not moe.has_balancing_loss or not e.recording:
+        return loss
+    blocks = sum(has_experts(ctx.model, block) for block in range(ctx.model.layers))
+    pooled = moe.balancing == "loss-pooled"
+    valid = e.allocate(targets.count)
+    count = e.empty(1, INT64)
+    del valid
+    means = [e.allocate(moe.experts * FP32) for _ in range(2)] if pooled else []
+    products = e.allocate((1 if pooled else blocks) * moe.experts * FP32)
+    total = e.allocate(FP32)
+    del products
+    value = e.allocate(FP32)
+    del total, means
+    value = e.allocate(FP32)
+    node = e.node((loss,), partial(_balanced_loss_backward, e, count, moe.experts * FP32 if pooled else 0))
+    out = e.empty(1, FP32)
+    del value
+    out.node = node
+    return out
+
+
+def _balanced_loss_backward(e: Autograd, count: Tensor, mean: int, grads: list[Gradient], saved: Saved) -> list[Any]:
+    """The slopes are filled in place, from the mean over the blocks where they are pooled."""
+    counted = e.allocate(FP32)
+    means = e.allocate(mean) if mean else None
+    del means
+    scaled = e.allocate(FP32)
+    del counted, scaled
+    return list(grads)
 
 
 def grouped_linear(e: Autograd, x: Tensor, weight: Parameter, inputs: int, outputs: int) -> Tensor:

@@ -224,6 +224,22 @@ def test_initial_weights_are_those_of_the_file_or_of_the_type() -> None:
             drawn("llama", initializer_range=wrong)
 
 
+def test_balancing_is_what_the_type_publishes() -> None:
+    def balanced(kind: str, **more: Any) -> tuple[str, float]:
+        config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+        moe = model_of_hf_values({k: v for k, v in config.items() if k != "router_aux_loss_coef"} | more, HERE).moe
+        assert moe is not None
+        return moe.balancing, moe.balancing_strength
+
+    typed = {"mixtral": ("loss-pooled", 0.001), "olmoe": ("loss-pooled", 0.01), "deepseek_v3": ("bias", 0.001)}
+    assert {kind: balanced(kind) for kind in typed} == typed  # defaults of transformers; DeepSeek's report
+    assert balanced("mixtral", router_aux_loss_coef=0.02) == ("loss-pooled", 0.02)
+    assert balanced("mixtral", router_aux_loss_coef=0) == balanced("deepseek_v2") == ("none", 0.0)
+    assert balanced("deepseek_v2", aux_loss_alpha=0.001) == ("loss-sum", 0.001)
+    with pytest.raises(InputError, match="router_aux_loss_coef"):
+        balanced("mixtral", router_aux_loss_coef=-1)
+
+
 def test_defaults_of_transformers_typed_by_hand() -> None:
     gone = {*EPS_KEYS, *BASE_KEYS, "rope_parameters", "rope_scaling"}
     for kind, typed in {

@@ -14,6 +14,7 @@ from planner.config.model import ModelConfig
 from planner.config.rope import RopeScalingConfig
 from planner.errors import ConfigError
 from reference_trainer.model.attention import Attention, LatentAttention
+from reference_trainer.model.balancing import ExpertBalance
 from reference_trainer.model.gpt import TransformerBlock
 from reference_trainer.model.layers import Dropout, make_norm
 from reference_trainer.model.mlp import ACTIVATIONS, MoE
@@ -176,7 +177,7 @@ def test_latent_attention(more: dict[str, int], kernel: str) -> None:
 @pytest.mark.parametrize("mlp", ["swiglu", "relu2"])
 def test_experts(mlp: str, shared: dict[str, Any]) -> None:
     model, training = sections(LLAMA | {"mlp": mlp, "moe": MOE | shared})
-    moe = randomised(MoE(model, training, torch.float32))
+    moe = randomised(MoE(model, training, torch.float32, ExpertBalance(model), 0))
     assert isinstance(moe, MoE)
     x = stream().requires_grad_()
     slow = torch.zeros(2, LENGTH, 32)
@@ -217,7 +218,7 @@ def test_one_expert_is_the_dense_mlp() -> None:
 
 def test_an_expert_without_tokens_has_no_gradient() -> None:
     model, training = sections(LLAMA | {"moe": MOE})
-    moe = MoE(model, training, torch.float32)
+    moe = MoE(model, training, torch.float32, ExpertBalance(model), 0)
     with torch.no_grad():
         moe.experts.up.fill_(0.1), moe.experts.down.fill_(0.1)
         moe.router.weight.copy_(torch.tensor([3.0, 2.0, 1.0, 0.0])[:, None].expand(4, 32))

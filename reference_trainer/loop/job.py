@@ -43,6 +43,7 @@ class RunningJob:
     log_window: LogWindow = field(init=False)
     trackers: Trackers | None = None
     eval_command_step: int = 0
+    kernels_logged: bool = False
     diverged: bool = False  # the error that ends the run is about its loss, so that what was measured is worth a report
     nonfinite_counter: NonFiniteCounter = field(init=False)
     saves: SaveLog = field(init=False)

@@ -14,6 +14,8 @@ from reference_trainer.loop.evaluation import evaluate
 from reference_trainer.loop.job import RunningJob, roll_back, save_checkpoint
 from reference_trainer.metrics.log_window import MetricsRow
 from reference_trainer.metrics.records import finite_or_none
+from reference_trainer.model.attention import AttentionCore
+from reference_trainer.model.attention_kernels import kernel_lines
 from reference_trainer.step.step_results import StepResult
 
 
@@ -49,6 +51,7 @@ def handle_results(job: RunningJob, show: Show, evaluating: Callable[[], bool] |
     judgement = judge(job, results)
     if _rolled_back(job, judgement):
         return False
+    _log_kernels(job)
     rows = job.log_window.rows(results, job.pending.window_seconds)
     if evaluating is None or not results or judgement.diverges:
         _record(job, results, rows, show)
@@ -94,6 +97,16 @@ def _rolled_back(job: RunningJob, judgement: WindowJudgement) -> bool:
         if spike.step > back_from:
             _log_spike(job, spike)
     return False
+
+
+def _log_kernels(job: RunningJob) -> None:
+    """Log once which attention kernels the first steps used; a compiled program chose its own."""
+    if job.kernels_logged:
+        return
+    job.kernels_logged = True
+    cores = [core for core in job.context.model.modules() if isinstance(core, AttentionCore)]
+    for line in kernel_lines(core.kernels[True] for core in cores if True in core.kernels):
+        job.log(line)
 
 
 def _log_spike(job: RunningJob, spike: StepResult) -> None:

@@ -1,6 +1,7 @@
 """A tracker of tensor storages, and the replay of one step on fake tensors: which bytes are alive when.
 
-The replay needs no weights, no GPU and no memory: it runs the trainer's own step under `FakeTensorMode`, whose
+The replay needs no weights, no GPU and no memory: it runs the trainer's model, loss and optimizer, in the order of
+a step (`tracked_steps`), under `FakeTensorMode`, whose
 tensors have shapes and storages but no data, so a model of any size is replayed in seconds. It shows
 the allocations of a CPU run; docs/why/memory.md says where CUDA differs.
 """

@@ -19,6 +19,7 @@ from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
 from planner.counts.shape import has_rotary, has_window, shape_of
+from reference_trainer.model.attention_kernels import ChosenKernel, choose_kernel, with_all_heads
 from reference_trainer.model.document_masks import flexible_attention
 from reference_trainer.model.layers import RMSNorm, make_linear, make_norm, rotate
 from reference_trainer.model.positions import PositionTables
@@ -27,10 +28,11 @@ from reference_trainer.model.positions import PositionTables
 class AttentionCore(nn.Module):
     """Attention between its projections: the options that all kinds of attention share.
 
-    attention_kernel "flash" is PyTorch's own choice: the flash kernel on a CPU, without dropout; on CUDA flash, or the
-    memory-efficient one if a mask is added. It saves queries, keys, values, output and a log-sum-exp per head
-    and token. "math" is softmax(Q K^T) V in separate operators, in fp32: it saves the T x T weights of every head, and
-    queries, keys and values widened to fp32 and to all heads. "flex" is FlexAttention, for document masking on CUDA.
+    attention_kernel "flash" is PyTorch's own choice (attention_kernels.py). On a CPU it is the flash kernel, with
+    or without a mask; "math" with dropout; on CUDA cuDNN's or flash, and with a mask cuDNN's or memory-efficient.
+    It saves queries, keys, values, the mask, output and a log-sum-exp per head and token. "math" is softmax(Q K^T) V in
+    separate operators, in fp32: it saves the T x T weights of every head, and queries, keys and values widened to fp32
+    and to all heads. "flex" is FlexAttention, for document masking on CUDA.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
@@ -39,6 +41,7 @@ class AttentionCore(nn.Module):
         self.math = training.attention_kernel == "math"
         self.dropout = training.dropout
         self.recomputed = training.activation_checkpointing == "selective"
+        self.kernels: dict[bool, ChosenKernel] = {}  # in training or not: dropout is in training only
         self.score_scale: float | None = None  # PyTorch's own: 1 / sqrt(d)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, tables: PositionTables) -> Tensor:
@@ -47,18 +50,30 @@ class AttentionCore(nn.Module):
         if blocks is not None:
             parts = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
             return flexible_attention(*parts, blocks, self.score_scale).transpose(1, 2)
-        mask = tables.windowed if self.windowed else tables.full
+        mask, dropout = tables.windowed if self.windowed else tables.full, self.dropout if self.training else 0.0
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         with sdpa_kernel(SDPBackend.MATH) if self.math else nullcontext():
+            if self.kernel(query, key, value, mask, dropout).repeats:
+                key, value = (with_all_heads(t, query.shape[1]) for t in (key, value))
             return F.scaled_dot_product_attention(
-                query.transpose(1, 2),
-                key.transpose(1, 2),
-                value.transpose(1, 2),
+                query,
+                key,
+                value,
                 attn_mask=mask,
-                dropout_p=self.dropout if self.training else 0.0,
+                dropout_p=dropout,
                 is_causal=mask is None,
                 scale=self.score_scale,
-                enable_gqa=key.shape[2] != query.shape[2],
+                enable_gqa=key.shape[1] != query.shape[1],
             ).transpose(1, 2)
+
+    def kernel(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> ChosenKernel:
+        """The kernel for these tensors, asked for once: their shapes do not change during a run."""
+        found = self.kernels.get(self.training)
+        if found is None:
+            found = choose_kernel(query, key, value, mask, dropout)
+            if found.name is not None:
+                self.kernels[self.training] = found
+        return found
 
     def rotated(self, x: Tensor, tables: PositionTables) -> Tensor:
         """[B, T, heads, d] with rotary embedding, in the blocks that have it."""

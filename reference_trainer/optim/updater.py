@@ -30,7 +30,7 @@ class Updater:
     weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
     buffers: what else a checkpoint of the model has, by name: the bias that balances experts.
     rate: the schedule's learning rate, that of every group with factor 1.
-    reads_the_gate: whether `step` waits for the device's decision; nothing else here waits.
+    decides_on_host: whether `step` waits to read if the step is good; nothing else here waits.
     """
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:

@@ -71,7 +71,7 @@ def wait_until_stopped(process: int) -> bool:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("reference_trainer.step.step", "batch"),  # in a step
+        ("reference_trainer.step.batch_source", "batch"),  # in a step
         ("reference_trainer.train", "train_step"),  # between two steps
         ("reference_trainer.step.step_results", "PendingSteps.read"),  # at the end of a log window
         ("reference_trainer.metrics.metrics_file", "MetricsFile.write"),  # between two log windows

@@ -1,8 +1,9 @@
 """Predicted GPU-hours of whole runs against published ones.
 
-A table of GPU-hours names model, tokens and card, rarely the layout. So a row asks what a user would ask: the plan of
-`gptplan estimate --model M --tokens D --gpu G --gpus N --seq T`, its batch by the planner's own defaults, its layout
-data parallel. What a row does not say is in `mapping` as assumed.
+A table of GPU-hours names model, tokens and card, rarely the layout. Where the run's own config is public, its layout,
+software and batch are in benchmarks/data/hours_layouts.toml; tensor and pipeline parallel runs are left out. Any other
+row asks what a user would ask: the plan of `gptplan estimate --model M --tokens D --gpu G --gpus N --seq T`, its batch
+by the planner's own defaults, data parallel. What a row does not say is in `mapping` as assumed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from benchmarks.accuracy_setup import DATA, Excluded, gpu_of_name
+from benchmarks.accuracy_setup import DATA, Excluded, gpu_of_name, read_table
 from benchmarks.accuracy_speed import interval_scores
 from benchmarks.accuracy_summary import counted_reasons, error_groups
 from benchmarks.hours_rows import HoursRow
@@ -83,21 +84,29 @@ def _config_of_run(row: HoursRow) -> tuple[RunConfig, tuple[str, ...]]:
     if row.gpu_hours is None or row.tokens is None:
         raise Excluded("hours or tokens not stated")
     model = _preset(row)
+    layout = _layout(row)
+    cut = {name: layout[name] for name in ("tensor", "pipeline") if layout.get(name, 1) > 1}
+    if cut:
+        raise Excluded("layout not expressible", ", ".join(f"{name} parallel {size}" for name, size in cut.items()))
     gpu = gpu_of_name(row.gpu)
     tokens = 1e12 if "per trillion" in include else row.tokens
-    notes = ["batch by the planner's defaults", "data parallel assumed"]
-    if row.n_gpus is None:
+    known: dict[str, str] = layout.get("flags", {})
+    notes = [f"{name} {value}" for name, value in known.items()]
+    notes += [] if "micro_batch" in known else ["batch by the planner's defaults"]
+    notes += [] if known else ["data parallel assumed"]
+    gpus = row.n_gpus or layout.get("gpus")
+    if gpus is None:
         notes.append(f"{WITHOUT_GPUS} GPUs assumed")
     half = any(gpu.startswith(card) for card in FP16_ONLY)
-    flags = Flags(
-        model=model,
-        tokens=str(int(tokens)),
-        gpu=gpu,
-        gpus=str(row.n_gpus or WITHOUT_GPUS),
-        seq=None if row.seq_len is None else str(row.seq_len),
-        recipe="mixed-fp16" if half else None,
-    )
-    config = draft(flags, as_of="2026-11-21", version="benchmarks.accuracy")
+    words: dict[str, str | None] = {
+        "model": model,
+        "tokens": str(int(tokens)),
+        "gpu": gpu,
+        "gpus": str(gpus or WITHOUT_GPUS),
+        "seq": None if row.seq_len is None else str(row.seq_len),
+        "recipe": "mixed-fp16" if half else None,
+    }
+    config = draft(Flags(**words | known), as_of="2026-11-21", version="benchmarks.accuracy")
     return config, (model, gpu, *notes)
 
 
@@ -108,8 +117,18 @@ def _preset_names() -> dict[str, str]:
     return own | {str(name): str(id) for name, id in table.items()}
 
 
+def _name(row: HoursRow) -> str:
+    return re.sub(r"\s*\(.*\)", "", row.model).strip().lower()
+
+
+def _layout(row: HoursRow) -> dict[str, Any]:
+    """What the run's own config says, by benchmarks/data/hours_layouts.toml; empty where nothing is known."""
+    entries = read_table("hours_layouts")["layout"]
+    return next((entry for entry in entries if _name(row) in entry["models"]), {})
+
+
 def _preset(row: HoursRow) -> str:
-    name = re.sub(r"\s*\(.*\)", "", row.model).strip().lower()
+    name = _name(row)
     found = _preset_names().get(name)
     if found is None:
         raise Excluded("no preset of this model", row.model)

@@ -32,9 +32,8 @@ def product_seconds(run: Resolved, rates: Rates, tokens: float, inputs: int, out
     odd = (inputs % ALIGNED or outputs % ALIGNED) and run.config.training.runtime != "compiled"
     if odd and run.recipe.compute_dtype != "fp32":
         rate *= rates.unaligned
-    small = rules("time")["products"]["small"]
     return float(
-        throughput.gemm_seconds(tokens, inputs, outputs, run.recipe.compute_bytes, rate, rates.bandwidth, small)
+        throughput.gemm_seconds(tokens, inputs, outputs, run.recipe.compute_bytes, rate, rates.bandwidth, rates.small)
     )
 
 
@@ -67,7 +66,8 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
     window = model.sliding_window or model.attention_chunk
     with_windows = sum(has_window(model, block) for block in range(s.layers)) if window and window < seq else 0
     if t.attention_kernel == "math" or rates.software["attention"] == "math":
-        scores = throughput.attention_forward_seconds(n, 2 * seq, width, rates.head_flops * MATH_SHARE)
+        batched = rates.head_flops * rules("time")["products"]["batched"]
+        scores = throughput.attention_forward_seconds(n, 2 * seq, width, batched)
         moved = throughput.traffic_seconds(rates.score_bytes * float(n) * seq * s.heads, rates.bandwidth)
         return real(throughput.blocks_seconds(s.layers, real(scores), 3 + again)) + s.layers * real(moved) * (
             1 + again / 3
@@ -80,9 +80,6 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
         forward = real(throughput.attention_forward_seconds(n, seq, width, rate / slower))
         seconds += real(throughput.blocks_seconds(blocks, forward, 3.5 + again))
     return seconds
-
-
-MATH_SHARE = 0.5  # of large products' rate: batches of small products (0.36 of the peak)
 
 
 def head_width_share(head_dim: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from planner.config.run import RunConfig
 from planner.counts.run import Resolved
 from planner.presets import Gpu
 from planner.rules import rules
@@ -19,7 +20,7 @@ class Rates:
     """Reachable rates of one GPU: FLOP/s of the dense peak, of block products, of the head's, of attention; byte/s of
     memory, of the link between GPUs, of the network per GPU, of the bus to the host. unaligned: fraction of a product's
     rate that stays where its width is no multiple of 8. width: factor of the interval. score_bytes: traffic of a score
-    that is stored. Tables: as in the file."""
+    that is stored. small: smallest dimension at which a product has half its rate. Tables: as in the file."""
 
     peak: float
     block_flops: float
@@ -32,12 +33,13 @@ class Rates:
     host_link: float
     width: float
     score_bytes: float
+    small: float
     software: Mapping[str, Any]
     runtime: Mapping[str, Any]
 
 
 def family_of(gpu_id: str) -> dict[str, Any]:
-    """The constants of a card's family; of a card that no family names those for any, with the wider interval."""
+    """The constants of a card's family; of a card that no family names those for any."""
     table = rules("time")
     return dict(next((family for family in table["family"] if gpu_id in family["gpus"]), table["any"]))
 
@@ -54,7 +56,8 @@ def rates_of(run: Resolved) -> Rates | str:
     if gpu.memory_bandwidth is None:
         return f"the data sheet of {gpu.id} has no memory bandwidth"
     family = family_of(gpu.id)
-    software, runtime = table["software"][generation], table["runtime"][run.config.training.runtime]
+    software = table["software"][generation]
+    runtime = table["runtime"][run.config.training.runtime] | software.get(run.config.training.runtime, {})
     gemm = table["products"]["fp32_share"] if kind == "fp32" else _share(family["gemm"], generation)
     return Rates(
         peak=peak,
@@ -66,17 +69,32 @@ def rates_of(run: Resolved) -> Rates | str:
         link=None if gpu.link_bandwidth is None else gpu.link_bandwidth * family["link"],
         network=family["network"],
         host_link=_host_link(gpu, family) * table["offload"]["link_share"],
-        width=_width(run, family["width"]),
+        width=_width(run),
         score_bytes=software.get("score_bytes", runtime["score_bytes"]) * (0.6 if narrow in WIDE else 1.0),
+        small=software["small"],
         software=software,
         runtime=runtime,
     )
 
 
-def _width(run: Resolved, width: float) -> float:
-    """Wider where the generation of software is an assumption."""
+def interval_class(config: RunConfig) -> str:
+    """The class of a plan's interval: one or many devices, eager or compiled; fused kernels count as compiled."""
+    devices = "one" if config.hardware.gpus == 1 else "many"
+    return f"{devices}-{'compiled' if config.training.runtime in ('compiled', 'fused') else 'eager'}"
+
+
+def _width(run: Resolved) -> float:
+    """The factor of the interval: wider where the generation of software is an assumption or the card has no family.
+
+    A layout that no row of the fit has, tensor parallel or the like, counts as a card without a family.
+    """
     assumed = any(a.key == "software" for a in run.config.provenance.assumptions)
-    return float(width ** rules("time")["interval"]["unknown_software"] if assumed else width)
+    assert run.gpu is not None
+    layout = run.config.parallel
+    seen = all(degree == 1 for degree in (layout.tp, layout.pp, layout.cp, layout.ep))
+    listed = seen and any(run.gpu.id in family["gpus"] for family in rules("time")["family"])
+    situation = ("neither" if assumed else "card") if not listed else "software" if assumed else "known"
+    return float(rules("time")["interval"][situation][interval_class(run.config)])
 
 
 def _share(by_generation: Mapping[str, float], generation: str) -> float:

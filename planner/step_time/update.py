@@ -41,10 +41,10 @@ def update_seconds(run: Resolved, rates: Rates) -> float:
 
 def _muon_seconds(muon: list[ParameterTensor], run: Resolved, rates: Rates) -> float:
     """Newton-Schulz in bf16, five times: of a matrix a x b, a <= b, two products of 2 a^2 b FLOPs and one of 2 a^3."""
-    small, seconds = rules("time")["products"]["small"], 0.0
+    seconds = 0.0
     for tensor in muon:
         a, b = sorted(tensor.shape)
         for sizes in ((a, b, a), (a, a, a), (a, a, b)):
-            one = throughput.gemm_seconds(*sizes, 2, rates.head_flops, rates.bandwidth, small)
+            one = throughput.gemm_seconds(*sizes, 2, rates.head_flops, rates.bandwidth, rates.small)
             seconds += MUON_STEPS * tensor.times * float(one)
     return seconds

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks.accuracy_hours import LeftHours, ScoredHours, score_hours
+from benchmarks.accuracy_setup import read_table
 from benchmarks.hours_rows import HOURS_COLUMNS, HoursRow, read_hours_rows
 from planner import presets
 from planner.inputs.draft import draft
@@ -45,12 +46,28 @@ def row(folder: Path, **changes: str) -> HoursRow:
     return read_hours_rows(written(folder, LLAMA | changes))[0]
 
 
-def test_hours_are_those_of_the_plan_that_a_user_would_ask_for(tmp_path: Path) -> None:
-    found = score_hours(row(tmp_path, n_gpus="512"))
-    flags = Flags(model="llama-7b", tokens="1000000000000", gpu="a100-80gb", gpus="512", seq="2048")
+def test_hours_of_an_unknown_layout_are_those_of_the_plan_that_a_user_would_ask_for(tmp_path: Path) -> None:
+    changes = {"model": "OLMo-2-7B", "params": ""}
+    found = score_hours(row(tmp_path, n_gpus="512", **changes))
+    flags = Flags(model="olmo-2-7b", tokens="1000000000000", gpu="a100-80gb", gpus="512", seq="2048")
     hours = estimate(draft(flags, as_of="2026-11-21", version="test")).time.gpu_hours
     assert isinstance(found, ScoredHours) and found.predicted == hours
     assert hours.value is not None and found.error == pytest.approx(math.log(hours.value / 82432))
+
+
+def test_a_known_layout_is_planned_as_it_ran(tmp_path: Path) -> None:
+    changes = {"model": "Pythia-410M", "params": "", "gpu": "A100 SXM 40GB", "n_gpus": "32", "tokens": "3e11"}
+    found = score_hours(row(tmp_path, **changes))
+    assert isinstance(found, ScoredHours)
+    assert {"micro_batch 32", "activation_checkpointing full", "recipe mixed-fp16"} <= set(found.mapping)
+    assert not any("assumed" in note or "default" in note for note in found.mapping)
+
+
+def test_every_layout_has_a_source_and_is_expressible_or_cut_up() -> None:
+    for layout in read_table("hours_layouts")["layout"]:
+        assert len(layout["source"]) > 10 and layout["models"]
+        cut = max(layout.get("tensor", 1), layout.get("pipeline", 1)) > 1
+        assert cut != bool(layout.get("flags")), layout["models"]
 
 
 def test_hours_per_trillion_tokens_are_read_as_such(tmp_path: Path) -> None:
@@ -66,6 +83,7 @@ EXCLUSIONS = {
     "hours or tokens not stated": {"gpu_hours": ""},
     "no preset of this model": {"model": "WeLM-10B"},
     "parameter count contradicts the preset": {"params": "13000000000"},
+    "layout not expressible": {"model": "LLaMA-65B", "params": ""},
     "GPU not mapped": {"gpu": "TPU v4"},
 }
 
@@ -78,7 +96,7 @@ def test_hours_that_cannot_be_scored_are_counted_under_their_reason(tmp_path: Pa
 
 
 def test_a_file_of_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path, LLAMA, LLAMA | {"gpu_hours": "1"}, LLAMA | {"model": "WeLM-10B"})
+    path = written(tmp_path, LLAMA | {"gpu_hours": "64000"}, LLAMA | {"gpu_hours": "1"}, LLAMA | {"model": "WeLM-10B"})
     assert accuracy.main(["--gpu-hours", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["read"], found["scored"], found["coverage"]) == (3, 2, 0.5)

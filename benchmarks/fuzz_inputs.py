@@ -146,9 +146,9 @@ def main() -> int:
     with multiprocessing.pool.ThreadPool(options.jobs) as pool:
         for (part, _, numbers), part_found in zip(work, pool.imap(tried_apart, work), strict=True):
             found[part].add(part_found)
+            keep({part: part_found}, options.corpus)  # at once: hours of inputs are left
             failed = found[part].outcomes["failed"]
             print(f"{part}: {numbers.stop}, {failed} failed; {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    keep(found, options.corpus)
     whole = sum((one.outcomes for one in found.values()), Counter[str]())
     result = {"seed": options.seed, "inputs": whole.total(), "failed": whole["failed"]}
     seconds = {"seconds": round(time.monotonic() - begin)}

@@ -7,18 +7,18 @@ end and a device may have no end at all; and no more is read than a file of that
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 from planner.errors import FileError, nearest
 
 MOST_BYTES = 4 << 20  # of a file that is read whole: a config or a record has a hundredth of it
 
 
-def open_ordinary(path: Path) -> BinaryIO:
+def open_ordinary(path: Path) -> io.BufferedReader:
     """An ordinary file, open for reading bytes; links are followed.
 
     Raises OSError for a pipe, a device or a directory, none of which is waited for, and where the system refuses.
@@ -27,7 +27,7 @@ def open_ordinary(path: Path) -> BinaryIO:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         _refuse_other_kinds(os.fstat(handle), path)
-        return os.fdopen(handle, "rb")
+        return open(handle, "rb")
     except BaseException:
         os.close(handle)
         raise

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from planner.config.run import RunConfig
@@ -24,6 +22,7 @@ from planner.printable import printable
 from planner.runs.directory import CONFIG
 from planner.units import format_duration, format_rate
 from reference_trainer.checkpoint.atomic import newest_valid, problem_with, step_in
+from reference_trainer.checkpoint.tensor_file import TensorFile
 from reference_trainer.data.codecs import decoder_for
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
@@ -190,10 +189,7 @@ def located(path: Path, log: Log) -> tuple[Path, Path]:
 def weights_of(path: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint by name, on the CPU. Raises CheckpointError if they cannot be read."""
     files = sorted(path.glob("model*.safetensors"))
-    try:
-        found = {name: weight for file in files for name, weight in load_file(file).items()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"the weights in {path} cannot be read", why=str(error)) from error
+    found = {name: weight for file in files for name, weight in TensorFile(file).items()}
     if not found:
         raise CheckpointError(f"{path} has no weights", why="it contains no model*.safetensors")
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ BITS = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a file."""
+    """One tensor of a file. begin: the byte of the file that its data begins at."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    begin: int = field(default=0, compare=False)
 
     @property
     def elements(self) -> int:
@@ -99,7 +100,8 @@ def _of_file(path: Path) -> Iterator[StoredTensor]:
         raise _refusal(path, f"its tensors take {end:,} bytes and {size:,} are there")
     for name, entry in header.items():
         if name != "__metadata__":
-            yield StoredTensor(name, entry["dtype"], tuple(entry["shape"]))
+            begin = PREFIX + length + entry["data_offsets"][0]
+            yield StoredTensor(name, entry["dtype"], tuple(entry["shape"]), begin)
 
 
 def _span(entry: Any, name: str, path: Path) -> tuple[int, int]:

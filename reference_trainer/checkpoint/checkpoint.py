@@ -23,8 +23,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field, TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from planner.config.resume import NEW_SCHEDULE, Change, changes, hash_of, needs_request, settings_of
@@ -38,6 +37,7 @@ from planner.log import Log
 from planner.memory.optimizer_state import optimizer_memory
 from planner.paths import exists
 from reference_trainer.checkpoint.atomic import list_checkpoints, publish
+from reference_trainer.checkpoint.tensor_file import TensorFile
 from reference_trainer.optim.updater import Updater
 
 HEADROOM_BYTES = 2**20  # bytes: JSON files, headers, the loop's small tensors
@@ -167,13 +167,13 @@ def load(
     for line in _check_changes(path, changes(state.settings, expected.settings, new_schedule)):
         log(line)
     _check_origin(path, state, expected, log)
-    stored = {file: _read_tensors(path / file) for file in (MODEL, OPTIMIZER)}
+    stored = {file: TensorFile(path / file, _remedy(path)) for file in (MODEL, OPTIMIZER)}
     weights: dict[str, Tensor] = {name: w.data for name, w in (updater.weights | updater.buffers).items()}
     _check_tensors(path / MODEL, stored[MODEL], weights)
-    for name in updater.without_state():
-        stored[OPTIMIZER].pop(f"{name}.momentum_buffer", None)  # written by older versions, and never read
     slots = updater.new_state()
-    _check_tensors(path / OPTIMIZER, stored[OPTIMIZER], slots)
+    # written by older versions, and never read
+    unread = frozenset(f"{name}.momentum_buffer" for name in updater.without_state())
+    _check_tensors(path / OPTIMIZER, stored[OPTIMIZER], slots, unread)
     for names, target in ((stored[MODEL], weights), (stored[OPTIMIZER], slots)):
         for name, slot in target.items():
             slot.copy_(names[name])  # into PyTorch's own memory: aligned, on the right device
@@ -207,16 +207,11 @@ def _check_origin(path: Path, state: State, expected: State, log: Log) -> None:
             log(f"warned: {key} was {state.machine[key]}, is now {expected.machine[key]}: {NO_LONGER_EQUAL}")
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(file))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read", why=str(error), remedy=_remedy(file.parent)) from error
-
-
-def _check_tensors(file: Path, stored: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
+def _check_tensors(
+    file: Path, stored: TensorFile, slots: dict[str, Tensor], unread: frozenset[str] = frozenset()
+) -> None:
     """Raises CheckpointError for tensors that are missing, unknown, of another shape or dtype, or not finite."""
-    for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots))):
+    for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots) - unread)):
         if names:
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             raise CheckpointError(
@@ -225,22 +220,24 @@ def _check_tensors(file: Path, stored: dict[str, Tensor], slots: dict[str, Tenso
                 remedy=_remedy(file.parent),
             )
     for name, slot in slots.items():
-        if (stored[name].shape, stored[name].dtype) != (slot.shape, slot.dtype):
+        found, wanted = stored.kind(name), (slot.shape, slot.dtype)
+        if found != wanted:
             raise CheckpointError(
                 f"{file} does not fit this model",
-                why=f"{name} is {_described(stored[name])}, and must be {_described(slot)}: nothing is converted",
+                why=f"{name} is {_described(*found)}, and must be {_described(*wanted)}: nothing is converted",
                 remedy=_remedy(file.parent),
             )
-    refuse_nonfinite(stored, str(file))
+    for name in slots:  # read one at a time, and again when it is copied: memory has no room for a second model
+        refuse_nonfinite({name: stored[name]}, str(file))
 
 
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _described(shape: torch.Size, dtype: torch.dtype) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
 def _load_extra(path: Path, extra: Mapping[str, Tensor], log: Log) -> None:
     """All of them, or none: half a state, such as an old count for a new window, would be a wrong one."""
-    stored = _read_tensors(path / EXTRA) if exists(path / EXTRA) else {}
+    stored = dict(TensorFile(path / EXTRA, _remedy(path))) if exists(path / EXTRA) else {}
     fresh = sorted(
         name
         for name, t in extra.items()

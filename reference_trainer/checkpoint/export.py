@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from planner.config.model import ModelConfig
@@ -29,6 +29,7 @@ from planner.paths import exists, is_file, is_folder
 from reference_trainer.checkpoint.atomic import newest_valid, problem_with
 from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
 from reference_trainer.checkpoint.manifest import MANIFEST
+from reference_trainer.checkpoint.tensor_file import TensorFile
 from reference_trainer.device.disk import sync
 
 NamedTensors = Iterator[tuple[str, Tensor]]
@@ -60,10 +61,7 @@ def export(source: Path, out: Path, log: Log) -> Exported:
     state = read_state(path)
     model = _model(path, state)
     kind = hf_type(model)
-    try:
-        weights = dict(load_file(path / MODEL))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path / MODEL} cannot be read", why=str(error)) from error
+    weights = dict(TensorFile(path / MODEL))
     refuse_nonfinite(weights, str(path / MODEL))
     named = {name: t.contiguous() for name, t in LAYOUTS[kind](weights, model)}
     dtype = str(next(iter(named.values())).dtype).removeprefix("torch.")

@@ -163,6 +163,20 @@ def test_an_end_of_text_ends_the_sample(tiny: MakeConfig, monkeypatch: pytest.Mo
     assert continued(model, [1], Sampling(tokens=3), 0, 256) == ([65], True)
 
 
+def write_meta(directory: Path, name: str, sha256: str | None = None) -> None:
+    """The meta.json of data that the tokenizer of that name made."""
+    part = {"documents": 1, "tokens": 9, "bytes": 9, "bytes_per_token": 1.0, "fingerprint": "0", "shards": []}
+    meta = {
+        "format": "gptplan-data",
+        "version": 1,
+        "tokenizer": {"name": name, "vocab": 257, "end_of_text": 256, "sha256": sha256},
+        "split": {"rule": "hash", "share": 0.1},
+        "train": part,
+        "validation": part,
+    }
+    (directory / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
 def test_codecs(tiny: MakeConfig, tmp_path: Path) -> None:
     codec = decoder_for(tiny(vocab=257), tmp_path)
     assert codec is not None and codec.end == 256 and codec.decode(codec.encode("é\n")) == "é\n"
@@ -170,7 +184,7 @@ def test_codecs(tiny: MakeConfig, tmp_path: Path) -> None:
     small = decoder_for(tiny(vocab=256), tmp_path)
     assert small is not None and small.end == ord("\n")
     assert decoder_for(tiny(vocab=300), tmp_path) is None  # unknown data: ids
-    (tmp_path / "meta.json").write_text(json.dumps({"tokenizer": {"name": "byte", "end_of_text": 256}}), "utf-8")
+    write_meta(tmp_path, "byte")
     (tmp_path / "book.txt").write_text("text", encoding="utf-8")
     (tmp_path / "tokens.bin").write_bytes(b"\0\0" * 9)
     for data, known in ((None, True), ("book.txt", True), ("tokens.bin", False), (".", True)):
@@ -179,7 +193,7 @@ def test_codecs(tiny: MakeConfig, tmp_path: Path) -> None:
         assert (decoder_for(tiny(vocab=300), tmp_path) is not None) is known, data
     named = decoder_for(tiny(vocab=300), tmp_path, "byte")
     assert named is not None and named.stop == 256
-    (tmp_path / "meta.json").write_text(json.dumps({"tokenizer": {"name": "x.json", "sha256": "1" * 64}}), "utf-8")
+    write_meta(tmp_path, "x.json", "1" * 64)
     assert decoder_for(tiny(vocab=300), tmp_path) is None
     with pytest.raises(DataError, match="not the one that made the data"):
         decoder_for(tiny(vocab=300), tmp_path, "byte")

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from planner.errors import FileError
 from planner.inputs.flags import OPTION_NAMES, Flags
+from planner.json_input import parsed_json
 from planner.printable import printable
 from tui.private_files import lock, open_private, state_directory, write_private
 from tui.session import FormState, Session
@@ -62,6 +64,7 @@ class FormKeeper:
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._latest: FormState | None = None
         self._descriptor: int | None = None
+        self._is_written = True  # whether the latest state is on the disk, or needs no file
         self._ended = False
         self._changed, self._writing = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -76,26 +79,30 @@ class FormKeeper:
             self._thread = threading.Thread(target=self._write_on, name="kept-form", daemon=True)
             self._thread.start()
 
-    def flush(self) -> None:
-        """Write the latest state now."""
+    def flush(self) -> bool:
+        """Write the latest state now, if it is not written; return whether it is on the disk, or needs no file."""
         with self._writing:
-            if not self._changed.is_set():
-                return
+            if self._ended or (self._is_written and not self._changed.is_set()):
+                return self._is_written
             self._changed.clear()  # first: a key meanwhile is another change
             state = self._latest
             if state is None:
                 self._remove()
-                return
+                self._is_written = True
+                return True
+            self._is_written = False
             try:
                 directory = state_directory(FORMS)
                 descriptor = write_private(directory, self._name, _document(state))
             except (OSError, FileError) as error:
                 refused, self.refused = self.refused, lambda message: None
                 refused(error.message() if isinstance(error, FileError) else error.strerror or str(error))
-                return
+                return False
             if self._descriptor is not None:
                 os.close(self._descriptor)  # of the file that was replaced
             self.path, self._descriptor = directory / self._name, descriptor
+            self._is_written = True
+            return True
 
     def end(self) -> None:
         """A clean end: remove the file, and write no other."""
@@ -106,7 +113,7 @@ class FormKeeper:
 
     def _remove(self) -> None:
         if self._descriptor is not None and self.path is not None:
-            self.path.unlink(missing_ok=True)
+            _delete(self.path)
             os.close(self._descriptor)
         self.path = self._descriptor = None
 
@@ -142,9 +149,14 @@ class KeptForm:
         os.close(self.descriptor)
 
     def remove(self) -> None:
-        """Remove the file."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file; one that the disk keeps is offered again."""
+        _delete(self.path)
         os.close(self.descriptor)
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):  # gone, or a disk that cannot be written
+        path.unlink()
 
 
 def left_forms() -> tuple[list[KeptForm], list[str]]:
@@ -161,10 +173,13 @@ def left_forms() -> tuple[list[KeptForm], list[str]]:
                 form = _taken(path)
             except FileNotFoundError:
                 continue  # its process has just ended
-            except (OSError, ValueError, RecursionError) as error:
+            except (OSError, ValueError) as error:
                 aside = path.with_suffix(".damaged")
-                os.replace(path, aside)
-                messages.append(f"the kept form {aside} is left alone: {error}")
+                try:
+                    os.replace(path, aside)
+                except OSError:
+                    aside = path  # of a disk that cannot be written; it is said again at the next start
+                messages.append(f"the kept form {aside} is left alone: {getattr(error, 'strerror', None) or error}")
             else:
                 found += [form] if form is not None else []
     return sorted(found, key=lambda form: form.saved, reverse=True), messages
@@ -176,7 +191,7 @@ def _taken(path: Path) -> KeptForm | None:
     try:
         if path.suffix == ".new":  # killed while it was written, if it is not new at all; the whole one is beside it
             if time.time() - os.fstat(descriptor).st_mtime > _NEW_SECONDS:
-                path.unlink()
+                _delete(path)
         elif lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.lstat(path)):  # else it was replaced
             with os.fdopen(os.dup(descriptor), "rb") as file:
                 read = file.read(_LARGEST + 1)
@@ -192,7 +207,7 @@ def _form_of(path: Path, read: bytes, descriptor: int) -> KeptForm:
     """The form in a file's bytes. Raises ValueError."""
     if len(read) > _LARGEST:
         raise ValueError("it is too large")
-    kept: Any = json.loads(read)
+    kept: Any = parsed_json(read)
     if not isinstance(kept, dict) or kept.get("format") != _FORMAT:
         raise ValueError("it is not a form of this version")
     fields, file, saved, directory = (kept.get(key) for key in ("fields", "file", "saved", "directory"))

@@ -104,11 +104,10 @@ class KeptPlan(LivePlan):
     def _replace_kept(self, taken: KeptForm) -> None:
         """The form taken is this process's now; the old file goes only when there is a new one."""
         assert self.keeper is not None
-        self.keeper.flush()
-        if self.keeper.path is None:
-            taken.leave()
-        else:
+        if self.keeper.flush():
             taken.remove()
+        else:
+            taken.leave()
 
     def _end_at_signals(self) -> None:
         """End with 128 + number, the form kept and the terminal restored. An ignored signal stays ignored."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from textual import events, work
 from textual.app import App
+from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.timer import Timer
 from textual.worker import get_current_worker
@@ -19,7 +20,7 @@ from planner.analysis.difference import Difference
 from planner.errors import PlanError
 from planner.inputs.effective import effective
 from planner.inputs.flags import Flags
-from planner.printable import printable
+from planner.printable import message_text, printable
 from tui.history import History
 from tui.session import (
     FormState,
@@ -89,6 +90,19 @@ class LivePlan(App[None]):
                 return
             event.text = printable(event.text)
         await super().on_event(event)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Show a notification, without what a terminal would execute: it may quote a file or a name."""
+        message, title = message_text(message), message_text(title)
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     def on_mount(self) -> None:
         self._compute()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from pathlib import Path
 
 from planner.errors import FileError
+from planner.own_files import open_own
 from planner.paths import is_link
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither this flag nor modes
@@ -58,12 +59,11 @@ def write_private(directory: Path, name: str, content: bytes) -> int:
 
 
 def open_private(path: Path) -> int:
-    """The descriptor of a file that is ordinary and ours, through no link, without waiting. Raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | NO_LINK | getattr(os, "O_NONBLOCK", 0))
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+    """The descriptor, for reading, of a file that is ordinary and ours, through no link. Raises OSError."""
+    descriptor = open_own(path, os.O_RDONLY)  # a lock needs no right to write, which the disk may refuse
+    if hasattr(os, "getuid") and os.fstat(descriptor).st_uid != os.getuid():
         os.close(descriptor)
-        raise OSError(f"{path} is not an ordinary file of this user")
+        raise OSError(errno.EPERM, "it belongs to another user", str(path))
     return descriptor
 
 

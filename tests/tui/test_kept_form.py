@@ -18,6 +18,7 @@ from planner.inputs.flags import Flags
 from planner.inputs.run_toml import config_text
 from tests.processes import at_terminal
 from tests.tui.conftest import User
+from tui import kept_form
 from tui.app import PlannerApp
 from tui.kept_form import FormKeeper, left_forms
 from tui.private_files import state_directory
@@ -165,7 +166,48 @@ def test_a_directory_that_is_a_link_is_not_used(tmp_path, session):
     for _ in range(3):
         keeper.keep(FormState(session, EDITED))
         keeper.flush()
+    keeper.end()  # its thread would try again, in the directory of the next test
     assert len(said) == 1 and "it is a link" in said[0] and list(tmp_path.iterdir()) == []
+
+
+def test_a_form_whose_copy_the_disk_refuses_is_not_counted_as_taken(session, monkeypatch):
+    """Its file stays until the state that took it over is on the disk: an older state there is not enough."""
+    keeper = FormKeeper(lambda message: None)
+    keeper.keep(FormState(session, EDITED))
+    assert keeper.flush() and len(forms()) == 1
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_form, "write_private", refuse)
+        keeper.keep(FormState(session, Flags(params="350M")))
+        assert not keeper.flush() and not keeper.flush()
+    assert json.loads(forms()[0].read_text())["fields"] != {"params": "350M"}
+    assert keeper.flush() and json.loads(forms()[0].read_text())["fields"] == {"params": "350M"}
+    keeper.end()
+    assert forms() == []
+
+
+def test_a_disk_that_cannot_be_written_offers_its_forms_all_the_same(monkeypatch):
+    """Also for root, whom no mode stops: the refusal of each change is made up."""
+    directory = state_directory("forms")
+    whole = {"format": 1, "saved": "x", "directory": "", "file": None, "fields": {"params": "350M"}}
+    (directory / "1-00.json").write_text(json.dumps(whole))
+    (directory / "2-00.json").write_text("{")
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for owner, name in ((os, "replace"), (os, "unlink"), (Path, "unlink")):
+        monkeypatch.setattr(owner, name, refuse)
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda p, f, *m, **k: refuse() if f & os.O_RDWR else real(p, f, *m, **k))
+    (form,), messages = left_forms()
+    assert form.flags.params == "350M" and len(messages) == 1 and "2-00.json" in messages[0]
+    form.remove()
+    (again,), _ = left_forms()
+    again.leave()
 
 
 def test_the_offer_is_taken_thrown_away_or_left(session):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from textual.events import Paste, Resize
 from textual.geometry import Size
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from tui.panes.run import RunPane
+from tui.widgets.results import Results
+from tui.widgets.row import FieldRow
 
 RUN = Path(__file__).parents[2] / "docs" / "looks" / "run"
 
@@ -31,6 +33,28 @@ def test_a_paste_puts_no_control_character_on_the_screen(planner_app):
         user.app.post_message(Paste("350M\nmore"))
         await user.settle()
         assert user.app.flags.params == "350M"
+
+    planner_app(play)
+
+
+def test_names_and_notifications_put_no_control_character_on_the_screen(planner_app, tmp_path, monkeypatch):
+    """A run's folder may have any name, and a message may quote a file."""
+    name = "a\x1b]0;owned\x07b\u202e"
+    shutil.copytree(RUN, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+
+    async def play(user):
+        user.app.notify(f"cannot read {name}", title=name, markup=False)
+        await user.settle()
+        (note,) = user.app._notifications
+        assert note.message == "cannot read a\ufffd]0;owned\ufffdb\ufffd" and note.title == note.message[12:]
+        await user.app.query_one(Results).show("compare")
+        await user.until(lambda: user.app.query_one("#compare-runs", OptionList).option_count == 1)
+        await user.settle()
+        user.app.query_one("#row-model", FieldRow).show_text(name)
+        assert user.app.query_one("#model", Input).value == note.title
+        await user.settle()
+        assert "owned" in user.seen() and not any(ord(c) < 32 for c in user.seen().replace("\n", ""))
 
     planner_app(play)
 

@@ -16,6 +16,7 @@ from textual.worker import get_current_worker
 from planner.errors import PlanError
 from planner.files import read_text
 from planner.paths import is_file
+from planner.printable import printable
 from planner.report.comparison import comparison_within
 from planner.report.text import wrap
 from planner.runs.comparison_file import load_comparison
@@ -73,7 +74,7 @@ class ComparePane(Pane, can_focus=False):
         if names != [option.id for option in place.options]:
             with self.prevent(OptionList.OptionHighlighted):
                 place.clear_options()
-                place.add_options(Option(name, id=name) for name in names)
+                place.add_options(Option(printable(name), id=name) for name in names)
         self._chosen = self._chosen or (found[0] if found else None)
         if self._chosen is None:
             self.query_one("#compared", Text).put("No finished run below this directory: train one on the tab Run.")
@@ -109,7 +110,7 @@ class ComparePane(Pane, can_focus=False):
             self.app.call_from_thread(self._show_comparison, str(directory), text)
 
     def _show_comparison(self, name: str, text: str) -> None:
-        self.query_one("#comparison").border_title = Content(name)
+        self.query_one("#comparison").border_title = Content(printable(name))
         self.query_one("#compared", Text).put(text)
 
 

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from planner.errors import FileError, PlanError
+from planner.printable import printable
 from tui.files import file_named
 from tui.session import Session
 
@@ -28,7 +29,7 @@ class OpenScreen(ModalScreen[Session | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Open a run.toml"
-            yield Input(str(self.session.file or ""), id="path", placeholder="run.toml", compact=True)
+            yield Input(printable(str(self.session.file or "")), id="path", placeholder="run.toml", compact=True)
             yield Static(id="refusal", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Open", id="open", variant="primary", compact=True)

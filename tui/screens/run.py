@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 
 from planner.errors import FileError, PlanError
 from planner.paths import is_folder
+from planner.printable import printable
 from planner.runs.directory import is_run, owner_of
 from tui.files import file_named
 from tui.trainer import StartRequest
@@ -45,7 +46,7 @@ class StartScreen(ModalScreen[None]):
             for name, label, placeholder in self.FIELDS:
                 with Horizontal(classes="line"):
                     yield Label(label)
-                    first = str(self.directory) if name == "directory" else ""
+                    first = printable(str(self.directory)) if name == "directory" else ""
                     yield Input(first, id=f"run-{name}", placeholder=placeholder, compact=True)
             yield Static(id="refusal", markup=False)
             with Horizontal(classes="buttons"):
@@ -99,7 +100,7 @@ class AttachScreen(ModalScreen[Path | None]):
         self.app.call_from_thread(self._listed, marked)
 
     def _listed(self, marked: list[tuple[str, str]]) -> None:
-        self.query_one("#runs", OptionList).add_options(Option(text, id=run) for text, run in marked)
+        self.query_one("#runs", OptionList).add_options(Option(printable(text), id=run) for text, run in marked)
 
     def on_key(self) -> None:
         """Remove the message about the old text."""

@@ -15,6 +15,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from planner.errors import FileError
 from planner.paths import is_file
+from planner.printable import printable
 from tui.files import file_named
 
 
@@ -33,7 +34,7 @@ class SaveScreen(ModalScreen[Path | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = f"Save {self.what} as"
-            yield Input(self.file_name, id="path", placeholder=self.file_name, compact=True)
+            yield Input(printable(self.file_name), id="path", placeholder=printable(self.file_name), compact=True)
             yield Static(id="refusal", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Save", id="save", variant="primary", compact=True)

@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 from planner.config.options import OPTION
 from planner.errors import PlanError
 from planner.inputs.field_names import names_of
+from planner.printable import printable
 from tui.messages import form_message
 
 
@@ -95,7 +96,8 @@ class FieldRow(Container):
         self.post_message(self.Edited(self.field, event.value.strip() or None))
 
     def show_text(self, text: str) -> None:
-        """Fill in a text."""
+        """Fill in a text, such as a file's, without what a terminal would execute."""
+        text = printable(text)
         if self.text.strip() != text:
             self.text = text
             self.input.value = text

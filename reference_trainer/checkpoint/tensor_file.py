@@ -16,7 +16,7 @@ from planner.errors import CheckpointError, FileError
 from planner.files import open_ordinary
 from planner.inputs.safetensors import StoredTensor, stored_tensors
 
-DTYPES = {
+_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -45,7 +45,7 @@ class TensorFile(Mapping[str, Tensor]):
             self._stored = {tensor.name: tensor for tensor in stored_tensors(path)}
         except FileError as error:
             raise self._refusal(f"{error.what}: {error.why}" if error.why else error.what) from error
-        unknown = sorted({tensor.dtype for tensor in self._stored.values()} - set(DTYPES))
+        unknown = sorted({tensor.dtype for tensor in self._stored.values()} - set(_DTYPES))
         if unknown:
             raise self._refusal(f"it has tensors of the type {unknown[0]}, which PyTorch has not")
 
@@ -61,11 +61,11 @@ class TensorFile(Mapping[str, Tensor]):
     def kind(self, name: str) -> tuple[torch.Size, torch.dtype]:
         """Shape and type of a tensor, which is not read."""
         stored = self._stored[name]
-        return torch.Size(stored.shape), DTYPES[stored.dtype]
+        return torch.Size(stored.shape), _DTYPES[stored.dtype]
 
     def __getitem__(self, name: str) -> Tensor:
         stored = self._stored[name]
-        tensor = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+        tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
         if tensor.numel():
             self._read_into(tensor.view(-1).view(torch.uint8).numpy().data, stored)
         return tensor

@@ -16,7 +16,8 @@ from reference_trainer.checkpoint.tensor_file import _DTYPES, TensorFile
 def test_what_is_read_is_what_the_library_reads(tmp_path: Path) -> None:
     path, bytes_of = tmp_path / "m.safetensors", torch.arange(64, dtype=torch.uint8)
     tensors = {
-        str(dtype): (bytes_of % 2 if dtype is torch.bool else bytes_of).clone().view(dtype) for dtype in _DTYPES.values()
+        str(dtype): (bytes_of % 2 if dtype is torch.bool else bytes_of).clone().view(dtype)
+        for dtype in _DTYPES.values()
     }
     tensors |= {"scalar": torch.tensor(1.5), "none": torch.empty(0, 3), "2-D": torch.randn(5, 7)}
     save_file(tensors, path)

@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from gptplan import __version__
 from gptplan.flags import refuse_old_command, refuse_other_names, with_shared_flags
 from gptplan.os_signals import quiet_signals
 from gptplan.standard_streams import guarded_streams, unguarded
 from planner.errors import PlanError
+from planner.printable import message_text
 
 ABOUT = "Plan a GPT training run, train it, and compare every prediction with the measurement."
 # each is the function of that name in gptplan/commands/; True: it takes the shared flags
@@ -60,10 +62,25 @@ def root(
     """Options before the command."""
 
 
+class CleanGroup(typer.core.TyperGroup):
+    """The commands; what typer quotes of a command line in its own messages is fit for a terminal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises typer's own errors, their words cleaned."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # typer's errors have no public base class: they are known by a text and an exit code
+            if isinstance(said := getattr(error, "message", None), str) and hasattr(error, "exit_code"):
+                error.message = message_text(said)  # type: ignore[attr-defined]
+            raise
+
+
 def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     """The Typer app with these commands; building them all takes 40 ms, one of them a quarter."""
     app = typer.Typer(
         name="gptplan",
+        cls=CleanGroup,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

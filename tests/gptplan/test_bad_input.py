@@ -242,3 +242,9 @@ def test_unknown_commands_and_flags(call: Call, line: str, nearest: str) -> None
 def test_a_flag_without_its_value(call: Call) -> None:
     assert call("estimate", "--params").code == 2
     assert call("estimate", "surplus").code == 2
+
+
+@pytest.mark.parametrize("words", [("estimate", *BASE, "x\u202ey"), ("x\u202ey",), ("flops", "--x\u202ey")], ids=len)
+def test_what_typer_quotes_of_a_command_line_is_fit_for_a_terminal(call: Call, words: tuple[str, ...]) -> None:
+    said = call(*words)
+    assert said.code == 2 and "\u202e" not in said.err and "y" in said.err

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.accuracy_layouts import with_layout
 from benchmarks.accuracy_setup import (
     Excluded,
     config_of_setup,
@@ -22,6 +23,7 @@ from planner.config.run import RunConfig
 from planner.errors import PlanError
 from planner.interval import Interval
 from planner.plan import Plan, estimate
+from planner.report.plan import layout
 
 REPLICATED = ("", "none", "ddp", "zero0", "zero1", "ddp/zero1")
 SHARDED = ("fsdp", "fsdp2")
@@ -67,9 +69,6 @@ class LeftSpeed:
 def speed_case(row: SpeedRow) -> SpeedCase:
     """The case of a row. Raises Excluded, with the first reason met."""
     refuse_other_tasks(row)
-    why = is_cut_up(row)
-    if why:
-        raise Excluded(why, row.sharding)
     refuse_other_models(row)
     if row.quality == "C":
         raise Excluded("flagged by the table (quality C)", row.flags)
@@ -82,6 +81,9 @@ def speed_case(row: SpeedRow) -> SpeedCase:
     gpu = gpu_of_row(row)
     mapped = config_of_setup(row, gpu)
     notes = list(mapped.notes)
+    if is_cut_up(row):
+        cut, more = with_layout(mapped.config, row)
+        return SpeedCase(row, cut, (*mapped.options, *notes, layout(cut), *more))
     replicas = row.dp or row.n_gpus or 1
     if replicas > 1 and "zero1" in row.sharding.lower():
         notes.append("ZeRO-1 read as data parallel: as many bytes are sent")
@@ -172,12 +174,19 @@ def _replicas(result: ScoredSpeed) -> str:
     return "1 GPU" if gpus == 1 else "2-8 GPUs" if gpus <= 8 else "> 8 GPUs"
 
 
+def _layout(result: ScoredSpeed) -> str:
+    p = result.case.config.parallel
+    names = [name for name, size in (("tp", p.tp), ("pp", p.pp), ("cp", p.cp)) if size > 1]
+    return " + ".join(names) or ("zero" if p.zero else "hsdp" if p.hsdp else "fsdp" if p.fsdp else "replicas")
+
+
 CLASSES: dict[str, Callable[[ScoredSpeed], str]] = {
     "gpu": lambda result: str(result.case.config.hardware.gpu),
     "size": lambda result: _class(SIZES, float(result.case.row.params_total or 0)),
     "sequence": lambda result: _class(LENGTHS, result.case.config.training.seq),
     "runtime": lambda result: result.case.config.training.runtime,
     "replicas": _replicas,
+    "layout": _layout,
 }
 
 

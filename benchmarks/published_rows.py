@@ -22,7 +22,7 @@ SETUP_TEXTS = (
 )
 SETUP_COUNTS = (
     *("params_total", "n_layers", "hidden", "n_heads", "n_kv_heads", "head_dim", "ffn", "vocab", "seq_len"),
-    *("n_gpus", "dp", "tp", "pp", "cp", "micro_batch", "grad_accum"),
+    *("n_gpus", "dp", "tp", "pp", "vp", "cp", "micro_batch", "grad_accum"),
 )
 SETUP_COLUMNS = (*SETUP_TEXTS, *SETUP_COUNTS, "tied")
 
@@ -64,6 +64,7 @@ class Setup:
     dp: int | None
     tp: int | None
     pp: int | None
+    vp: int | None
     cp: int | None
     micro_batch: int | None
     grad_accum: int | None

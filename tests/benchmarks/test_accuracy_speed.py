@@ -74,8 +74,9 @@ def test_a_compiled_program_is_timed_as_compiled_whatever_it_holds(tmp_path: Pat
 
 EXCLUSIONS = {
     "not pre-training": {"task": "lora"},
-    "tensor, pipeline or context parallel": {"tp": "2", "n_gpus": "2"},
-    "sharded in another way (ZeRO-2 or 3, in groups)": {"sharding": "zero3", "dp": "8", "n_gpus": "8"},
+    "sharded in another way": {"sharding": "zero1 (group=4)", "tp": "2", "n_gpus": "16"},
+    "layout refused": {"tp": "5", "n_gpus": "5", "global_batch_seqs": "8"},
+    "batch contradicts the layout": {"tp": "2", "n_gpus": "6", "global_batch_seqs": "8"},
     "layout of several GPUs not stated": {"sharding": "", "n_gpus": "8"},
     "not a dense model": {"arch": "moe"},
     "flagged by the table (quality C)": {"quality": "C"},
@@ -99,6 +100,25 @@ def test_a_layout_that_is_not_replicas_is_cut_up(tmp_path: Path, cells: dict[str
     assert is_cut_up(row(tmp_path, n_gpus="8", dp="8", **cells))
     for kind in ("zero1 (group=8)", "ddp", "none", "ddp/zero1"):
         assert not is_cut_up(row(tmp_path, n_gpus="8", dp="8", sharding=kind))
+
+
+LAYOUTS: dict[str, tuple[dict[str, str], dict[str, object]]] = {
+    "tensor": ({"tp": "2", "n_gpus": "8", "sharding": "zero1"}, {"tp": 2, "zero": 1, "sp": False}),
+    "pipeline": ({"pp": "2", "n_gpus": "4"}, {"pp": 2, "pp_schedule": "1f1b"}),
+    "chunks": ({"pp": "2", "vp": "3", "n_gpus": "2"}, {"interleave": 3, "pp_schedule": "interleaved"}),
+    "groups": ({"sharding": "fsdp4", "dp": "8", "n_gpus": "8"}, {"fsdp": True, "hsdp": 4}),
+    "zero": ({"sharding": "zero3", "dp": "8", "n_gpus": "8"}, {"zero": 3}),
+}
+
+
+@pytest.mark.parametrize(("cells", "keys"), LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_a_layout_becomes_that_of_the_config(tmp_path: Path, cells: dict[str, str], keys: dict[str, object]) -> None:
+    case = speed_case(row(tmp_path, **{"dp": "", "global_batch_seqs": "64"} | cells))
+    config = case.config
+    assert {name: getattr(config.parallel, name) for name in keys} == keys
+    assert config.training.accumulation * config.training.micro_batch * config.data_parallel == 64
+    assert config.model.vocab % config.parallel.tp == 0
+    assert isinstance(score_speed(case.row), ScoredSpeed)
 
 
 def test_errors_intervals_and_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,8 @@ def retained_by_forward(ctx: SimulationContext, e: Autograd) -> dict[str, int]:
         kept = _forward(ctx.plain_chunk(), e, False, None)
     found = {component: size - before[component] for component, size in e.ledger.live.items()}
     del kept
+    for component, size in before.items():  # those of the blocks added at once, which only a backward pass frees
+        e.ledger.release(component, e.ledger.live[component] - size)
     e.saved_by_operator = saved
     return {component: size for component, size in found.items() if size > 0}
 

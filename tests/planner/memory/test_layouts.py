@@ -236,3 +236,11 @@ def test_context_parallelism_keeps_two_blocks_of_keys() -> None:
     saved = {k: v for k, v in ring.saved_by_operator.items() if k != "position"}
     assert saved == plain.saved_by_operator
     assert ring.max_by_component["temporary"] > plain.max_by_component["temporary"]
+
+
+def test_each_chunk_in_flight_adds_what_it_retains_and_nothing_stays_of_measuring_it() -> None:
+    # as many micro-batches as are in flight on the first stage of four; blocks added at once left theirs behind
+    steps = [memory(pp="4", layers="16", accumulation=str(n)).ranks[0] for n in (1, 2, 3, 4)]
+    assert [rank.in_flight for rank in steps] == [1, 2, 3, 4]
+    added = {later.peak_requested_bytes - earlier.peak_requested_bytes for earlier, later in pairwise(steps)}
+    assert len(added) == 1 and min(added) > 0

@@ -86,9 +86,9 @@ class Keywords(TypedDict, total=False):
     cooldown_steps: KeywordValue
     cooldown_tokens: KeywordValue
     cooldown_ratio: KeywordValue
-    allocator: KeywordValue
     nodes: KeywordValue
     gpus_per_node: KeywordValue
+    allocator: KeywordValue
     software: KeywordValue
     tflops: KeywordValue
     mfu: KeywordValue

@@ -101,12 +101,14 @@ def _forward(ctx: SimulationContext, e: Autograd, every_block: bool, sharded: Fu
             _simulate_blocks(ctx, e, stream, run, every_block)
     else:
         _simulate_sharded_blocks(ctx, e, stream, sharded_blocks(ctx, every_block), sharded)
-    e.masks = (None, None)
     if ctx.rank.has_head:
-        hidden = network.last_norm(e, stream.pop())
+        hidden = network.last_norm(e, stream[0])
+        stream.clear()
+        e.masks = (None, None)  # the trainer holds the tables of positions until here
         loss = network.loss(e, hidden, targets)
         del hidden
     else:
+        e.masks = (None, None)
         loss = gradient_hook(e, stream.pop(), lambda: ledger.phase("backward_block"))
     e.leave_autocast()
     loss = balanced_loss(e, ctx, loss, targets)

@@ -82,7 +82,7 @@ def test_garbage_is_answered_with_messages(wizard, tmp_path):
 
 
 def test_saving_overwrites_only_on_a_second_word(wizard, tmp_path):
-    rest = [""] * (12 + 7)
+    rest = [""] * (12 + 8)
     said = wizard("gpt2", *rest[1:], "run.toml")
     assert "wrote run.toml" in said.err and load_config(tmp_path / "run.toml").model.name == "gpt2"
     (tmp_path / "run.toml").write_text("mine")

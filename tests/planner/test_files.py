@@ -20,6 +20,7 @@ def test_a_file_that_cannot_be_read_says_why(
     def fail(*_: object, **__: object) -> None:
         raise error
 
+    (tmp_path / "x").write_text("text")
     for function in ("read_text", "read_bytes", "open"):
         monkeypatch.setattr(Path, function, fail)
     monkeypatch.setattr(os, "open", fail)

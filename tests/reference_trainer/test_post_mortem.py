@@ -96,7 +96,7 @@ def test_how_it_ended_comes_first(tmp_path: Path, end: str) -> None:
 def test_peaks_stand_beside_their_prediction(tmp_path: Path) -> None:
     log(tmp_path), events(tmp_path)
     row = ComparisonRow("peak_allocated_bytes", "byte", 2**30, 2**31, 2.0, 0.05, "outside")
-    comparison = {"schema_version": 1, "device_name": "d", "torch": "t", "basis": "b", "rows": [asdict(row)]}
+    comparison = {"schema_version": 1, "device_name": "d", "torch": "t", "basis": "given", "rows": [asdict(row)]}
     (tmp_path / "comparison.json").write_text(json.dumps(comparison))
     text = write_post_mortem(tmp_path).read_text()
     assert "| peak_allocated_bytes | 1 GiB | 2 GiB | outside |" in text

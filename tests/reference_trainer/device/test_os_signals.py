@@ -31,11 +31,11 @@ CHILD = textwrap.dedent(
     from pathlib import Path
     from planner.config.run import RunConfig
     from reference_trainer import train
-    from reference_trainer.step import step
+    from reference_trainer.step import batch_source
     from reference_trainer.step.options import RunOptions
 
     config, out, text, *names = sys.argv[1:]
-    real, calls = step.batch, []
+    real, calls = batch_source.batch, []
 
     def batch(data, config, start, count):
         calls.append(start)
@@ -44,7 +44,7 @@ CHILD = textwrap.dedent(
                 os.kill(os.getpid(), signal.Signals[name])
         return real(data, config, start, count)
 
-    step.batch = batch
+    batch_source.batch = batch
     options = RunOptions(device="cpu", data_path=Path(text))
     result = train.run(RunConfig.model_validate_json(config), Path(out), options, lambda line: print(line, flush=True))
     sys.exit(result.exit_code)

@@ -64,7 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fused, capped": {"loss": "fused", "logit_softcap": 3.0},
     "chunked, autocast": {"loss": "chunked", "runtime": "autocast", "recipe": "mixed-bf16"},
     "fused, autocast": {"loss": "fused", "runtime": "autocast", "recipe": "mixed-bf16"},
-    "deepseek v2 lite": LLAMA | {"mla": MLA},
+    "deepseek v2 lite": LLAMA | {"mla": MLA, "init_residual": "same"},
     "deepseek v3": LLAMA
     | {"mla": MLA | {"q_lora_rank": 20}, "moe": MOE | {"shared_ffn": 24, "first_dense_layers": 1}},
     "latent, math": LLAMA | {"mla": MLA, "attention_kernel": "math"},

@@ -32,6 +32,10 @@ def garbage(monkeypatch: pytest.MonkeyPatch, samples: set[int], factor: float = 
             super().__init__()
             self.inner = inner
 
+        @property
+        def balance(self) -> Any:
+            return self.inner.balance
+
         def forward(self, *args: Any) -> torch.Tensor:
             loss: torch.Tensor = self.inner(*args)
             return loss * factor if seen[-1] in samples else loss

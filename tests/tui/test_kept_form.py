@@ -119,8 +119,8 @@ def test_a_file_that_is_gone_is_a_message_and_the_form_stays(session, small, tmp
         assert "run.toml does not exist" in user.dialog("#refusal")
         file.write_text(config_text(flags_result(small, session).plan.config))
         await user.press("enter")
-        await user.settle()
-        assert user.app.session.file == file and user.app.flags == Flags(params="350M")
+        await user.until(lambda: user.app.session.file == file)
+        assert user.app.flags == Flags(params="350M")
 
     play(session, steps)
 

@@ -104,7 +104,7 @@ def peaks_of_one_rank(config: RunConfig) -> dict[str, int]:
         model, handles = sharded_model(config, tracker)
         model.make_tables(training.seq, torch.device("cpu"))
         inputs = zero_inputs(config, (training.micro_batch, training.seq))
-        tracker.add(list(model.parameters()), model.tables, inputs)
+        tracker.add(list(model.parameters()), list(model.buffers()), model.tables, inputs)
         for _ in range(min(2, training.accumulation)):
             with tracker:
                 loss = model(*inputs) / tokens_per_step(config)

@@ -12,6 +12,7 @@ from planner.units import CHOSEN, format_count_exact, format_flops_rate, format_
 
 _TFLOPS, _TOKENS = with_flag("hardware.tflops"), with_flag("hardware.tokens_per_second")
 _BATCH = " x ".join(map(with_flag, ("training.micro_batch", "training.accumulation", "hardware.gpus")))
+_TOO_FAST = "no program computes faster than its card: time and cost would be too low"
 LARGEST_BATCH = 10**18  # tokens per step: as the other numbers of a config
 
 
@@ -60,7 +61,7 @@ def impossible_speed(config: RunConfig) -> tuple[str, str, str] | None:
     most = format_flops_rate(peak * min(1.0, typed / needed))
     return (
         f"{said} above the dense peak of {run.gpu.id} in {kind}, {format_flops_rate(peak, CHOSEN)}",
-        "no program computes faster than its card: time and cost would be too low",
+        _TOO_FAST,
         f"give the speed of one GPU, below {most}, or --mfu, such as 40%",
     )
 
@@ -76,6 +77,6 @@ def _too_many_tokens(
     return (
         f"{_TOKENS}: {format_rate(total)} on {on} need {format_flops_rate(needed)} per GPU, above the dense peak of "
         f"{card} in {kind}, {format_flops_rate(peak, CHOSEN)}",
-        "no program computes faster than its card: time and cost would be too low",
+        _TOO_FAST,
         f"give the tokens per second of all GPUs together, below {format_rate(peak * gpus / per_token)}, or --mfu",
     )

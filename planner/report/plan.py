@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from planner.analysis.fitting import needed_bytes
 from planner.config.run import RunConfig
 from planner.finding import Finding
-from planner.interval import Interval
 from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
 from planner.plan import Plan
-from planner.report.text import BASES, COMPONENT_NAMES, VERDICTS, WIDTH, Page, sections_text, why_fits_is_unknown
-from planner.step_time.throughput import Throughput
+from planner.report.speed import speed_section
+from planner.report.text import (
+    COMPONENT_NAMES,
+    VERDICTS,
+    WIDTH,
+    Page,
+    sections_text,
+    why_fits_is_unknown,
+    with_interval,
+)
 from planner.units import (
     CHOSEN,
     format_bytes,
@@ -29,8 +36,6 @@ from planner.units import (
 )
 from planner.units import format_count_exact as spell
 
-Spell = Callable[[float | None], str]
-
 
 def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> str:
     """The plan as a summary that can be pasted into a review, `width` columns wide; its tables need 60.
@@ -45,7 +50,7 @@ def summary(plan: Plan, found: Sequence[Finding] | None, width: int = WIDTH) -> 
         _batch(plan, page),
         _memory(plan, page),
         _schedule(plan, page),
-        _speed(plan, page),
+        speed_section(plan, page),
         _money(plan, page),
         "" if found is None else page.section("Findings", *(page.findings(found) or ["  ✓ no findings"])),
         page.defaults((a.key, _readable(a.value), a.source) for a in plan.config.provenance.assumptions),
@@ -68,12 +73,6 @@ def announcement(plan: Plan) -> str:
 
 def _counted(number: int, thing: str) -> str:
     return f"{spell(number)} {thing}" if number == 1 else f"{spell(number)} {thing}s"
-
-
-def _within(spell: Spell, number: Interval[int] | Interval[float]) -> tuple[str, str]:
-    """A number and its interval, which is "" if both ends read the same."""
-    low, high = spell(number.low), spell(number.high)
-    return spell(number.value), f"({low} … {high})" if low != high else ""
 
 
 def title(plan: Plan) -> str:
@@ -223,8 +222,8 @@ def _memory(plan: Plan, page: Page) -> str:
         if m.nccl_bytes.value:
             context += f" and {format_bytes(m.nccl_bytes.value)} of NCCL buffers"
         lines += [
-            page.line("allocated", *_within(format_bytes, m.peak_allocated_bytes)),
-            page.line("reserved", *_within(format_bytes, m.peak_reserved_bytes)),
+            page.line("allocated", *with_interval(format_bytes, m.peak_allocated_bytes)),
+            page.line("reserved", *with_interval(format_bytes, m.peak_reserved_bytes)),
             page.line("device used", format_bytes(m.device_used_bytes), context),
         ]
     lines.append(page.line("usable", format_bytes(m.usable_bytes)))
@@ -250,53 +249,12 @@ def _schedule(plan: Plan, page: Page) -> str:
     return page.section(f"Schedule ({plan.schedule.kind})", *page.table(rows, {0, 1, 2}))
 
 
-def _speed(plan: Plan, page: Page) -> str:
-    t, time = plan.throughput, plan.time
-    basis = BASES[t.basis]
-    if t.step_seconds.width:
-        basis += f", ±{100 * t.step_seconds.width:.0f} %"
-    return page.section(
-        f"Speed ({basis})",
-        page.line("throughput", *_within(format_rate, t.tokens_per_second)),
-        page.line("step", *_within(format_duration, t.step_seconds)),
-        page.line("MFU", *_within(format_fraction, t.mfu)),
-        *_other_mfus(t, page),
-        page.line("HFU", format_fraction(t.hfu)),
-        page.line("wall clock", *_within(format_duration, time.seconds)),
-        page.line("GPU-hours", *_within(format_number, time.gpu_hours)),
-        *_parts(t, page),
-    )
-
-
-def _parts(t: Throughput, page: Page) -> list[str]:
-    """Where the time of a step goes, the longest part first, and what would make the prediction narrower."""
-    seconds = t.step_seconds.value
-    lines: list[str] = []
-    if seconds and len(t.parts) > 1:
-        rows = [("part of a step", "time", "share", "bound by" if t.bounds else "")]
-        for name, part in sorted(t.parts.items(), key=lambda row: -row[1]):
-            if part > 0:
-                rows.append((name, format_duration(part), format_fraction(part / seconds), t.bounds.get(name, "")))
-        lines = ["", *page.table(rows, {1, 2})]
-    return [*lines, page.line("narrowed by", t.narrowed_by)] if t.narrowed_by else lines
-
-
-def _other_mfus(t: Throughput, page: Page) -> list[str]:
-    """A speed that somebody measured is compared with others' MFU, whatever they count."""
-    if t.basis != "given" or t.mfu_causal is None:
-        return []
-    return [
-        page.line("MFU, causal", format_fraction(t.mfu_causal), "half of attention counted, as the mask leaves it"),
-        page.line("MFU by 6·N·D", format_fraction(t.mfu_6nd), "no attention counted"),
-    ]
-
-
 def _money(plan: Plan, page: Page) -> str:
     c = plan.cost
     return page.section(
         "Cost",
         page.line("price per GPU-hour", format_money(c.usd_per_gpu_hour), c.price_source.partition(";")[0]),
-        page.line("cost", *_within(format_money, c.usd)),
+        page.line("cost", *with_interval(format_money, c.usd)),
         page.line("energy", "unknown" if c.energy_kwh is None else f"{format_number(c.energy_kwh)} kWh", "GPUs x PUE"),
         page.line("CO2e", "unknown" if c.co2e_kg is None else f"{format_number(c.co2e_kg)} kg"),
     )

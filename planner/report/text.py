@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from planner.finding import Finding
+from planner.interval import Interval
 from planner.memory.breakdown import Memory
 
 LABEL = 26
@@ -107,6 +108,12 @@ class Page(NamedTuple):
 def sections_text(*sections: str) -> str:
     """The sections with lines, separated by empty lines."""
     return "\n\n".join(section for section in sections if section)
+
+
+def with_interval(spell: Callable[[float | None], str], number: Interval[int] | Interval[float]) -> tuple[str, str]:
+    """A number and its interval, which is "" if both ends read the same."""
+    low, high = spell(number.low), spell(number.high)
+    return spell(number.value), f"({low} … {high})" if low != high else ""
 
 
 def wrap(text: str, *, indent: int, width: int = WIDTH) -> list[str]:

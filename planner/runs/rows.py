@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from planner.files import open_ordinary
 from planner.json_input import parsed_json
@@ -98,7 +98,7 @@ class Rows:
                 return None
             read = parsed_json(line)
             self._schema.model_validate(read)
-        except (ValueError, ValidationError):
+        except ValueError:  # pydantic's own is one
             return None
         found: JsonObject = read
         return found

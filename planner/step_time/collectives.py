@@ -59,6 +59,17 @@ def communication_of(run: Resolved, rates: Rates, micro_seconds: float) -> Commu
     return Communication(real(throughput.exposed_seconds(whole, micro_seconds)), 0.0, straggling)
 
 
+def with_communication(
+    parts: dict[str, float], run: Resolved, rates: Rates, micro_seconds: float
+) -> dict[str, float] | str:
+    """The parts of a step with what replicas exchange and what waiting for the slowest adds; or why it is unknown."""
+    shared = communication_of(run, rates, micro_seconds)
+    if isinstance(shared, str):
+        return shared
+    whole = parts | {"all-reduce": shared.all_reduce, "sharding": shared.sharding}
+    return whole | {"stragglers": real(throughput.straggler_seconds(sum(whole.values()), shared.straggling))}
+
+
 def group_bandwidth(run: Resolved, rates: Rates, gpus: int, stride: int) -> float:
     """Byte/s of a ring among `gpus` GPUs that stand `stride` apart: the links of a server, or its network cards.
 

@@ -9,11 +9,11 @@ from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.blocks import recomputed_fraction
 from planner.step_time.collectives import (
-    communication_of,
     context_parallel_seconds,
     expert_parallel_seconds,
     stage_transfer_seconds,
     tensor_parallel_seconds_of,
+    with_communication,
 )
 from planner.step_time.device import device_seconds, with_launches
 from planner.step_time.rates import Rates
@@ -36,12 +36,7 @@ def layout_seconds(run: Resolved, rates: Rates) -> dict[str, float] | str:
     waiting = table["bubble"][p.pp_schedule]
     parts["pipeline bubble"] = real(collectives.bubble_seconds(filled, p.interleave, micro, waiting))
     parts["optimizer"] = max(update_seconds(stage, rates) for stage in stages)
-    shared = communication_of(local, rates, micro)
-    if isinstance(shared, str):
-        return shared
-    parts["all-reduce"], parts["sharding"] = shared.all_reduce, shared.sharding
-    parts["stragglers"] = real(throughput.straggler_seconds(sum(parts.values()), shared.straggling))
-    return parts
+    return with_communication(parts, local, rates, micro)
 
 
 def _micro_seconds(stage: Resolved, rates: Rates) -> dict[str, float]:

@@ -11,7 +11,7 @@ from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.interval import UNKNOWN, Interval, exactly
 from planner.step_time.bounds import bounds_of, narrowed_by
-from planner.step_time.collectives import communication_of
+from planner.step_time.collectives import with_communication
 from planner.step_time.device import device_seconds, with_launches
 from planner.step_time.pipeline import layout_seconds
 from planner.step_time.rates import Rates, rates_of
@@ -168,9 +168,4 @@ def _replica_seconds(run: Resolved, rates: Rates) -> dict[str, float] | str:
     times = run.config.training.accumulation
     parts = {name: real(throughput.micro_batches_seconds(part, times)) for name, part in device.items()}
     parts["optimizer"] = update_seconds(run, rates)
-    shared = communication_of(run, rates, micro)
-    if isinstance(shared, str):
-        return shared
-    parts["all-reduce"], parts["sharding"] = shared.all_reduce, shared.sharding
-    parts["stragglers"] = real(throughput.straggler_seconds(sum(parts.values()), shared.straggling))
-    return parts
+    return with_communication(parts, run, rates, micro)

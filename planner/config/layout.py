@@ -47,16 +47,14 @@ def _of_gpus(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str
         )
         return
     replicas = gpus // (p.tp * p.pp)
-    if p.fsdp and replicas == 1:
-        alone = "on 1 GPU" if gpus == 1 else "with 1 replica"
-        yield f"fsdp = true {alone}: there is nobody to share with; give more gpus, or leave fsdp out"
-    if p.zero and replicas == 1:
-        yield f"zero = {p.zero} with 1 replica: there is nobody to share with; give more gpus, or leave zero out"
+    way = "fsdp = true" if p.fsdp else f"zero = {p.zero}" if p.zero else f"tp = {p.tp}"
+    if (p.fsdp or p.zero) and replicas == 1:
+        alone = "on 1 GPU" if gpus == 1 and p.fsdp else "with 1 replica"
+        yield f"{way} {alone}, gpus = {gpus}: there is nobody to share with; give more gpus, or leave it out"
     if p.hsdp is not None and (replicas % p.hsdp or p.hsdp == 1):
         near = divisors_near(replicas, max(p.hsdp, 2))
         yield f"hsdp ({p.hsdp}) is no group of the {replicas} GPUs that share weights: nearest hsdp: {near}"
     if name in whole_matrices and (p.fsdp or p.zero or p.tp > 1):
-        way = "fsdp = true" if p.fsdp else f"zero = {p.zero}" if p.zero else f"tp = {p.tp}"
         yield f'{way} beside name = "{name}": its update needs whole matrices, which no GPU has'
 
 

@@ -165,7 +165,7 @@ def explain_validation(error: ValidationError, section: str = "") -> tuple[str, 
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":
         what, _, why = message.partition(": ")
-        return f"{where}: {what}{more}" if where else f"{what}{more}", why, _remedy_of(message, where)
+        return f"{where}: {what}{more}" if where else f"{what}{more}", why, _remedy_of(what, where)
     message = _readable(message.replace("Input should be", "it must be"))
     return f"{where}: {message}{more}", f"found {_readable(repr(first['input'])[:60])}", "give a value of that kind"
 
@@ -175,9 +175,12 @@ def _readable(text: str) -> str:
     return re.sub(r"\d{16,}", lambda digits: spell(int(digits[0])), text)
 
 
-def _remedy_of(message: str, section: str) -> str:
-    """What to change about keys that contradict each other, with their flags."""
-    keys = flags_named(message, section)
+def _remedy_of(what: str, section: str) -> str:
+    """What to change about the keys that `what` says contradict each other, with their flags.
+
+    The reason that follows it is prose, whose words may be those of other keys.
+    """
+    keys = flags_named(what, section)
     return f"change {' or '.join(keys)}" if keys else "change one of the two"
 
 

@@ -61,6 +61,15 @@ def test_what_does_not_divide_is_refused_by_name(texts: dict[str, str], message:
     assert message in str(error.value), str(error.value)
 
 
+def test_the_remedy_names_the_keys_that_contradict_and_no_word_of_the_reason() -> None:
+    with pytest.raises(InputError) as error:
+        drafted(tp="4", gpus="6")  # "every replica has as many": evaluation.every is another key
+    assert error.value.remedy == "change gpus (--gpus) or tp (--tp) or pp (--pp) or cp (--cp)"
+    with pytest.raises(InputError) as error:
+        drafted(fsdp="fsdp")
+    assert error.value.remedy == "change fsdp (--fsdp) or gpus (--gpus)"
+
+
 def test_gpus_are_what_replicas_need_and_replicas_what_is_left() -> None:
     assert drafted(tp="2", pp="3").hardware.gpus == 6
     assert drafted(tp="2", pp="3", dp="4").hardware.gpus == 24

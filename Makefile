@@ -17,9 +17,12 @@ demo: $(VENV)/.ready
 	$(BIN)/gptplan estimate --params 125M --tokens 10B
 	$(BIN)/gptplan demo --minutes $(MINUTES)
 
-# long repeats: random kills and harm; the last result is committed
+# long repeats: random kills and harm, and every option of the model against PyTorch, the last results are committed;
+# then the cases that `make test` leaves out
 soak: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.soak --json benchmarks/results/soak.json
+	$(BIN)/python -m benchmarks.drift
+	$(BIN)/python -m pytest -m soak
 
 # 100,000 random command lines, files and run directories, then every property with 20 times the examples of `make test`;
 # the last results are committed, and what fails becomes a file of tests/corpus

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from tests.machine_profile import shared_cache
 from tests.processes import restore_for_children
 
 # One thread in every test process and its children, before any of them loads PyTorch: there is a worker for each core,
@@ -23,3 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # not the process that starts the workers: they are its children, and go on ignoring what it ignores
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         restore_for_children()
+
+
+@pytest.fixture(scope="session")
+def machine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For XDG_CACHE_HOME: a cache with a profile of this machine, one for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return shared_cache(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,3 +25,16 @@ def quiet(**changes: object) -> dict[str, Any]:
 def keep_profile(cache_home: Path) -> None:
     """Put such a profile where the program looks for it if XDG_CACHE_HOME is `cache_home`."""
     save_profile(quiet(), cache_home / "gptplan" / "profile-cpu.json")
+
+
+def shared_cache(folder: Path) -> Path:
+    """A cache directory in `folder` with such a profile, made by the first process of the tests that asks for it.
+
+    Without one every run on a machine that is busy with tests would measure for half a minute, in vain.
+    """
+    home = folder / "machine"
+    with (folder / "machine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "gptplan" / "profile-cpu.json").exists():
+            keep_profile(home)
+    return home

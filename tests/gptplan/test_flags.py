@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ CONTRACT = frozenset(
 )
 
 
+@cache
 def flags_of(command: str) -> dict[str, Any]:
     commands = typer.main.get_command(application()).commands
     return {name: parameter for parameter in commands[command].params for name in parameter.opts}

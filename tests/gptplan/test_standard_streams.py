@@ -45,8 +45,11 @@ def test_a_result_that_nobody_got_is_an_error(tmp_path: Path) -> None:
 
 @FULL
 @pytest.mark.parametrize("streams", BROKEN)
-def test_fault_40_training_goes_on(streams: str, tmp_path: Path) -> None:
+def test_fault_40_training_goes_on(
+    streams: str, tmp_path: Path, machine_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Messages, the comparison and the error of another run: none can be written."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(machine_cache))
     (tmp_path / "text.txt").write_text("the quick brown fox " * 40)
     shape = ["--layers", "1", "--hidden", "16", "--heads", "1", "--vocab", "256", "--seq", "16", "--steps", "3"]
     plan = ["plan", *shape, "--micro-batch", "1", "--accumulation", "1", "--gpu", "cpu", "--peak-lr", "1e-3"]

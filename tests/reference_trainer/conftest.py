@@ -78,10 +78,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def child_environment() -> dict[str, str]:
+def child_environment(machine_cache: Path) -> dict[str, str]:
     """For a process that trains: it finds the packages, and has as many threads as this one, for the same bits."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(machine_cache)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_machine(machine_cache: Path) -> Iterator[None]:
+    """A run in this process finds a profile of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(machine_cache))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,8 @@ def is_at(pane, stage):
     return lambda: pane.status is not None and pane.status.stage == stage
 
 
-def test_start_detach_attach_stop_with_the_real_trainer(planner_app, tmp_path):
+def test_start_detach_attach_stop_with_the_real_trainer(planner_app, tmp_path, machine_cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(machine_cache))
     out = tmp_path / "runs/real"
 
     async def play(user):

@@ -24,6 +24,7 @@ from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.report.explain import explanation_text
 from tests.planner.step_time.test_kernels import made_up
+from tests.soak import some
 
 PLANS: dict[str, dict[str, str]] = {
     "data sheet": {"params": "125M", "tokens": "10B", "gpu": "a100-80gb", "gpus": "8", "dataset_tokens": "9B"},
@@ -64,7 +65,10 @@ def all_numbers(value: Any, path: str = "") -> dict[str, float]:
     return {path.removeprefix("."): value} if number else {}
 
 
-@pytest.mark.parametrize("name", PLANS)
+WHOLE = ("data sheet", "selective", "given tflops and price", "cooldown", "profile")
+
+
+@pytest.mark.parametrize("name", some(PLANS, WHOLE.__contains__))
 def test_every_number_is_explained_and_made_again(name: str) -> None:
     explains = explainer(name)
     plan = estimate(explains.config, replay=True)

@@ -72,8 +72,8 @@ def wait_until_stopped(process: int) -> bool:
     ("module", "name"),
     [
         ("reference_trainer.step.batch_source", "batch"),  # in a step
-        ("reference_trainer.train", "train_step"),  # between two steps
-        ("reference_trainer.step.step_results", "PendingSteps.read"),  # at the end of a log window
+        pytest.param("reference_trainer.train", "train_step", marks=pytest.mark.soak),  # between two steps
+        pytest.param("reference_trainer.step.step_results", "PendingSteps.read", marks=pytest.mark.soak),  # at the end
         ("reference_trainer.metrics.metrics_file", "MetricsFile.write"),  # between two log windows
     ],
 )

@@ -34,8 +34,9 @@ def test_a_shallow_model_is_replayed_whole_and_equals_the_prediction(tiny: MakeC
 def test_a_phase_that_occurs_twice_has_its_highest_peak(tiny: MakeConfig) -> None:
     """Two micro-batches go through forward and backward twice a step, the second with gradients there already."""
     config = tiny(accumulation=2)
-    names = [p.phase for p in replay(config).phases]
-    peaks = {name: max(p.peak_bytes for p in replay(config).phases if p.phase == name) for name in names}
+    phases = replay(config).phases
+    names = [p.phase for p in phases]
+    peaks = {name: max(p.peak_bytes for p in phases if p.phase == name) for name in names}
     assert len(names) > len(peaks)
     assert {p.phase: p.replayed_bytes for p in traced(config).phases} == peaks
 

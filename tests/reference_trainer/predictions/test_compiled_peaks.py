@@ -11,6 +11,7 @@ from planner.memory.ledger import Ledger
 from planner.memory.micro_batch import simulate_micro_batch
 from tests.reference_trainer.model.test_gpt import LLAMA
 from tests.reference_trainer.predictions.compiled_program import MIXED, WARNINGS, context, replayed_peaks
+from tests.soak import some
 
 pytestmark = WARNINGS
 FULL = {"activation_checkpointing": "full"}
@@ -38,7 +39,7 @@ PEAKS: dict[str, tuple[dict[str, Any], float, float]] = {
 }
 
 
-@pytest.mark.parametrize("case", PEAKS)
+@pytest.mark.parametrize("case", some(PEAKS, ("gpt2", "few words", "embedding norm", "recomputed").__contains__))
 def test_peaks_are_those_of_the_generated_program(case: str) -> None:
     options, of_forward, of_backward = PEAKS[case]
     f = context(options | {"context": options.get("seq", 64)}, MIXED)

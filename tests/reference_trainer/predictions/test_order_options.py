@@ -22,7 +22,7 @@ from benchmarks.memory_reference import (
     saved_bytes,
     simulated_allocations,
 )
-from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, config_of, rows
+from benchmarks.option_cases import CHECKPOINTING, PLAIN, Row, cases, config_of, rows
 from planner.counts.run import resolve
 from planner.memory.eager.context import simulation_context
 from planner.memory.phases import simulate_run
@@ -30,17 +30,26 @@ from reference_trainer.model import mlp
 
 
 def is_new(row: Row) -> bool:
-    """Whether a row checks something that no other row does; the plain cases run in every variant.
+    """Whether `make test` replays a row; `python -m benchmarks.drift` replays them all.
 
-    On a processor "offloaded" runs the very code of "full", in the trainer and in the planner. What fp32 changes is a
-    block's operators, and recomputing them is the same program in any recipe.
+    The plain cases run in every recipe and way of checkpointing. Each other case runs eagerly, where nothing of it is
+    recomputed or cast by autocast, and in one more variant, a different one from case to case. On a processor
+    "offloaded" runs the very code of "full", in the trainer and in the planner.
     """
-    again = row.checkpointing == "offloaded" or (row.recipe, row.checkpointing) == ("fp32", "full")
-    return row.case in PLAIN or not again
+    if row.case in PLAIN:
+        return row.checkpointing != "offloaded"
+    if row.checkpointing == "offloaded":
+        return False
+    variant = (row.runtime, row.recipe, row.checkpointing)
+    variants = [v for v in OTHERS if v[2] in cases()[row.case].get("checkpointing", CHECKPOINTING)]
+    return variant in (EAGER, variants[list(cases()).index(row.case) % len(variants)])
 
 
+EAGER = ("eager", "mixed-bf16", "none")
+OTHERS = [(*EAGER[:2], "selective"), (*EAGER[:2], "full"), ("eager", "fp32", "none")]
+OTHERS += [("autocast", "mixed-bf16", mode) for mode in ("none", "selective", "full")]
 ROWS = [row for row in rows() if is_new(row)]
-OFFLOADED = [row for row in rows() if row.checkpointing == "offloaded" and not is_new(row)]
+OFFLOADED = [row for row in rows() if row.checkpointing == "offloaded"][::5]
 
 
 def known_difference(row: Row) -> str:

@@ -28,6 +28,7 @@ from reference_trainer.data.samples import open_data
 from reference_trainer.measure.measure import build_model, model_flops_per_step
 from reference_trainer.measure.probe import probe
 from reference_trainer.measure.replay import StorageTracker, Track, replay, track_steps
+from tests.soak import some
 
 FAMILIES = ("gpt2", "llama")
 CHECKPOINTING = ("none", "selective", "full")
@@ -35,6 +36,8 @@ PRECISIONS = ("bf16", "fp32")
 # layers, sequence, micro-batch, vocabulary, accumulation
 SIZES = ((2, 64, 3, 256, 1), (3, 128, 1, 50257, 2), (5, 32, 8, 256, 2))
 GRID = list(itertools.product(FAMILIES, CHECKPOINTING, PRECISIONS, SIZES))
+# each family, checkpointing and precision, with a size that goes round
+SOME = [case for n, case in enumerate(GRID) if case[3] == SIZES[n // len(SIZES) % len(SIZES)]]
 
 
 def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]) -> RunConfig:
@@ -65,7 +68,7 @@ def assert_peaks_agree(config: RunConfig, track: Track) -> None:
     assert max(simulated, key=lambda p: p.peak_bytes).phase == track.peak.phase
 
 
-@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), some(GRID, SOME.__contains__))
 def test_peaks_of_every_phase(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:
@@ -100,7 +103,7 @@ def test_every_allocation_of_a_micro_batch_in_order(
     assert difference_of(seen, [made for made in recorder.made if made[0] > SCALAR]) == ""
 
 
-@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), GRID)
+@pytest.mark.parametrize(("family", "checkpointing", "precision", "size"), some(GRID, SOME.__contains__))
 def test_saved_bytes_of_every_operator(
     family: str, checkpointing: str, precision: str, size: tuple[int, int, int, int, int]
 ) -> None:

@@ -4,4 +4,5 @@ from __future__ import annotations
 
 FP32 = 4
 BF16 = 2
+INT32 = 4  # where the rows of each expert end
 INT64 = 8  # token ids, positions, indices

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from planner.config.model import ModelConfig, MoeConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
 from planner.counts.shape import GATED
 from reference_trainer.model.balancing import ExpertBalance
+from reference_trainer.model.grouped import grouped_linear
 from reference_trainer.model.layers import make_linear
 from reference_trainer.model.roles import assign_roles
 
@@ -81,29 +80,6 @@ def make_mlp(model: ModelConfig, training: TrainingConfig, ffn: int, bias: bool)
     return (GatedMLP if model.mlp in GATED else MLP)(model, training, ffn, bias)
 
 
-class _GroupedLinearFunction(torch.autograd.Function):
-    """x [m, K] times weight [E, K, M]: the first rows[0] rows by the first matrix, the next rows[1] by the second, …"""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rows: list[int]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.rows = rows
-        out = x.new_empty(x.shape[0], weight.shape[2])
-        for part, matrix, into in zip(torch.split(x, rows), weight, torch.split(out, rows), strict=True):
-            torch.mm(part, matrix, out=into)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        to_x, to_weight = torch.empty_like(x), torch.empty_like(weight)
-        parts = (torch.split(t, ctx.rows) for t in (x, grads[0], to_x))
-        for part, grad, into, matrix, into_matrix in zip(*parts, weight, to_weight, strict=True):
-            torch.mm(grad, matrix.t(), out=into)
-            torch.mm(part.t(), grad, out=into_matrix)  # of no rows: zeros
-        return to_x, to_weight, None
-
-
 class Experts(nn.Module):
     """The routed experts' MLPs, without biases; each matrix of all experts is one tensor [E, inputs, outputs]."""
 
@@ -116,18 +92,17 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(moe.experts, moe.expert_ffn, model.hidden))
         assign_roles(self, gate=Role.EXPERTS, up=Role.EXPERTS, down=Role.RESIDUAL_EXPERTS)
 
-    def forward(self, x: Tensor, rows: list[int]) -> Tensor:
-        """x [m, h], sorted by expert, to [m, h]; rows: how many of them each expert has."""
+    def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+        """x [m, h], sorted by expert, to [m, h]; ends [E] int32: where the rows of each expert end."""
         if self.gate is None:
-            return self.linear(self.activation(self.linear(x, self.up, rows)), self.down, rows)
+            return self.linear(self.activation(self.linear(x, self.up, ends)), self.down, ends)
         return self.linear(
-            self.activation(self.linear(x, self.gate, rows)) * self.linear(x, self.up, rows), self.down, rows
+            self.activation(self.linear(x, self.gate, ends)) * self.linear(x, self.up, ends), self.down, ends
         )
 
-    def linear(self, x: Tensor, weight: Tensor, rows: list[int]) -> Tensor:
+    def linear(self, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         """Each expert's product, in the type of x."""
-        out: Tensor = _GroupedLinearFunction.apply(x, weight.to(x.dtype), rows)  # type: ignore[no-untyped-call]
-        return out
+        return grouped_linear(x, weight.to(x.dtype), ends)
 
 
 class MoE(nn.Module):
@@ -160,9 +135,8 @@ class MoE(nn.Module):
         """x [B, T, h] to [B, T, h]."""
         flat = x.flatten(0, 1)
         weights, tokens, ends = self.route(flat)
-        rows = rows_per_expert(ends, tokens.shape[0])
         out = torch.zeros_like(flat, dtype=self.compute).index_add_(
-            0, tokens, self.experts(flat.to(self.compute).index_select(0, tokens), rows) * weights
+            0, tokens, self.experts(flat.to(self.compute).index_select(0, tokens), ends) * weights
         )
         if self.shared_gate is not None and self.shared is not None:
             out = out + self.shared_gate(flat).sigmoid() * self.shared(flat)
@@ -179,7 +153,7 @@ class MoE(nn.Module):
         weights, chosen = self.choose(probabilities)
         weights = weights / weights.sum(-1, keepdim=True)
         in_order, order = chosen.flatten().sort(stable=True)
-        ends = torch.searchsorted(in_order, torch.arange(self.count, device=x.device), right=True)
+        ends = torch.searchsorted(in_order, torch.arange(self.count, device=x.device), right=True, out_int32=True)
         del in_order
         if trains:
             self.balance.observe(self.block, probabilities, ends)
@@ -194,15 +168,3 @@ class MoE(nn.Module):
         with torch.no_grad():
             chosen = (probabilities + self.balance.bias[self.block]).topk(self.top_k).indices
         return probabilities.gather(-1, chosen), chosen
-
-
-def rows_per_expert(ends: Tensor, pairs: int) -> list[int]:
-    """How often each expert was chosen, read on the host; on fake tensors as evenly as possible.
-
-    ends [E]: how many of the `pairs` choices, sorted by expert, are of experts up to each.
-    """
-    if ends.is_meta or isinstance(ends, FakeTensor):
-        least, more = divmod(pairs, ends.shape[0])
-        return [least + (expert < more) for expert in range(ends.shape[0])]
-    counted: list[int] = ends.tolist()
-    return [end - begin for begin, end in zip([0, *counted], counted, strict=False)]

@@ -1,7 +1,8 @@
 """One optimizer step: forward, backward, clip, judge, update. Nothing in this file waits for the device.
 
-What it calls waits in two cases: a mixture of experts reads how many tokens each expert has, once in a block and
-pass (mlp.py), and an optimizer that counts on the host reads whether the step is good, once (conditional_step.py).
+What it calls waits in two cases: a mixture of experts without a grouped kernel reads how many tokens each expert has,
+once in a product and pass (grouped.py), and an optimizer that counts on the host reads whether the step is good, once
+(conditional_step.py).
 
 Do not use `tolist`, `item`, `numpy` or `bool` of a tensor here: each makes the host wait until the device is done. The
 numbers of a step stay on the device in a `PendingStep` until the loop reads many steps at once.

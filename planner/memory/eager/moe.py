@@ -7,7 +7,7 @@ from typing import Any
 
 from planner.config.model import ModelConfig
 from planner.counts.shape import has_experts
-from planner.formulas.itemsize import FP32, INT64
+from planner.formulas.itemsize import FP32, INT32, INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
@@ -27,17 +27,17 @@ class Experts:
         self.gate = Parameter(size, ctx.weight_bytes) if s.gated else None
         self.up, self.down = Parameter(size, ctx.weight_bytes), Parameter(size, ctx.weight_bytes)
 
-    def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+    def __call__(self, e: Autograd, x: Tensor, ends: Tensor) -> Tensor:
         e.label = "blocks.mlp.experts"
         if self.gate is None:
-            act = self.activation(e, grouped_linear(e, x, self.up, self.width, self.ffn))
+            act = self.activation(e, grouped_linear(e, x, self.up, ends, self.ffn))
         else:
             act = op.multiply(
                 e,
-                self.activation(e, grouped_linear(e, x, self.gate, self.width, self.ffn)),
-                grouped_linear(e, x, self.up, self.width, self.ffn),
+                self.activation(e, grouped_linear(e, x, self.gate, ends, self.ffn)),
+                grouped_linear(e, x, self.up, ends, self.ffn),
             )
-        out = grouped_linear(e, act, self.down, self.ffn, self.width)
+        out = grouped_linear(e, act, self.down, ends, self.width)
         e.label = "blocks.mlp"
         return out
 
@@ -56,8 +56,8 @@ class MoE:
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = "blocks.mlp"
-        weights, tokens, _ends = self.route(e, x)
-        out = self.routed(e, x, weights, tokens)  # these three keep their names to the end
+        weights, tokens, ends = self.route(e, x)
+        out = self.routed(e, x, weights, tokens, ends)  # these three keep their names to the end
         if self.shared is not None and self.shared_gate is not None:
             gate = self.shared_gate(e, x)
             gate = op.relu(e, gate)  # sigmoid: saves its output too
@@ -70,12 +70,14 @@ class MoE:
             return op.add(e, out, self.shared(e, x))
         return out
 
-    def routed(self, e: Autograd, x: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
+    def routed(self, e: Autograd, x: Tensor, weights: Tensor, tokens: Tensor, ends: Tensor) -> Tensor:
         """The routed experts' outputs, weighted and added into zeros."""
         ctx = self.ctx
         zeros = e.empty(x.count, ctx.compute_bytes)
-        product = multiply_rows(
-            e, self.experts(e, index_select(e, op.cast(e, x, ctx.compute_bytes), tokens, ctx.shape.hidden)), weights
+        product = multiply_rows(  # one expression: a name would keep the sorted rows alive
+            e,
+            self.experts(e, index_select(e, op.cast(e, x, ctx.compute_bytes), tokens, ctx.shape.hidden), ends),
+            weights,
         )
         e.label = "blocks.mlp"
         node = e.node((product,), op.new_gradients(e, product.nbytes))
@@ -96,7 +98,7 @@ class MoE:
         chosen_weights = divide(e, chosen_weights, summed(e, chosen_weights, n))
         in_order, order = e.empty(pairs, INT64), e.empty(pairs, INT64)
         numbers = e.empty(self.moe.experts, INT64)
-        ends = e.empty(self.moe.experts, INT64)
+        ends = e.empty(self.moe.experts, INT32)
         del in_order, numbers
         picked = index_select(e, chosen_weights, order, 1)
         weights = op.cast(e, picked, self.ctx.compute_bytes)
@@ -163,12 +165,13 @@ def _balanced_loss_backward(e: Autograd, count: Tensor, mean: int, grads: list[G
     return list(grads)
 
 
-def grouped_linear(e: Autograd, x: Tensor, weight: Parameter, inputs: int, outputs: int) -> Tensor:
-    """Rows sorted by expert, times each expert's matrix; the weight is cast each time."""
+def grouped_linear(e: Autograd, x: Tensor, weight: Parameter, ends: Tensor, outputs: int) -> Tensor:
+    """Rows sorted by expert, times each expert's matrix [E, inputs, outputs]; the weight is cast each time."""
     narrow = op.cast(e, weight, x.itemsize)
+    inputs = weight.count // ends.count // outputs
     rows = x.count // inputs
     out = op.operator(e, (x, narrow), op.new_gradients(e, x.nbytes, narrow.nbytes), rows * outputs, x.itemsize)
-    e.save(out.node, x, narrow)
+    e.save(out.node, x, narrow, ends)
     return out
 
 

@@ -29,7 +29,7 @@ def loss_of(kind: str, softcap: float | None) -> torch.Tensor:
 
 def peak_of_allocator(kind: str, softcap: float | None) -> int:
     """Peak of what PyTorch's CPU allocator handed out, operators' inner tensors included, bytes."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         loss_of(kind, softcap).backward()
     now = peak = 0
     assert seen.profiler is not None and seen.profiler.kineto_results is not None

@@ -111,11 +111,19 @@ def config_of(name: str, run: str = "none") -> RunConfig:
     return whole.model_copy(update={"model": ModelConfig(**(whole.model.model_dump() | model)), "training": training})
 
 
+def _of_grouped_product(a: tuple[int, ...], b: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """FLOPs of rows [m, K] by [E, K, M], or of [K, m] by [m, M] to [E, K, M]: PyTorch's counter does not know them."""
+    return 2 * a[0] * a[1] * b[-1]
+
+
+COUNTED_TOO = {torch.ops.aten._grouped_mm: _of_grouped_product}
+
+
 def counted_on_cpu(config: RunConfig, *, backward: bool) -> tuple[int, dict[str, int]]:
     """FLOPs of one micro-batch: in all, and by operator, the blocks' numbers left out."""
     model: GPT = build_model(config)
     ids, targets = (torch.zeros((MICRO, SEQ), dtype=torch.long) for _ in range(2))
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED_TOO) as counter:
         with torch.set_grad_enabled(backward):
             loss = model(ids, targets)
         if backward:

@@ -29,7 +29,7 @@ from reference_trainer.loop.catch_up import catch_up, owes_evaluation
 from reference_trainer.loop.eval_command import run_eval_command
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
 from reference_trainer.loop.job import RunningJob, resume, save_checkpoint, save_last_checkpoint
-from reference_trainer.loop.results import handle_results, stops_early
+from reference_trainer.loop.results import handle_results, is_due, stops_early
 from reference_trainer.loop.startup import build, check_directory, last_step_of
 from reference_trainer.metrics.records import RunResult, result_of, start_details
 from reference_trainer.metrics.run_directory import RunDirectory
@@ -120,9 +120,9 @@ def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
         job.done += 1
         job.pending.add(train_step(job.context, job.done))
         job.saver.check()
-        evaluates = _is_due(config.evaluation.every, job.done)
-        saves = signals.take_save() or (_is_due(config.training.checkpoint_every, job.done) and job.done < last)
-        if evaluates or saves or job.done == last or _is_due(log_every, job.done):
+        evaluates = is_due(config.evaluation.every, job.done)
+        saves = signals.take_save() or (is_due(config.training.checkpoint_every, job.done) and job.done < last)
+        if evaluates or saves or job.done == last or is_due(log_every, job.done):
             continues = handle_results(job, show, signals.stopping if evaluates else None)  # False after a rollback
             if continues and saves:
                 save_checkpoint(job)
@@ -140,10 +140,6 @@ def log_interval(options: RunOptions, device: torch.device) -> int:
 
 def _time_is_up(options: RunOptions, begin: float) -> bool:
     return options.time_limit is not None and time.monotonic() - begin >= options.time_limit
-
-
-def _is_due(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0
 
 
 def _finish(job: RunningJob, signals: StopSignals) -> RunResult:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from planner.config.model import ModelConfig
+from planner.config.run import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,17 @@ BIASED = {  # of the places qkv, proj, mlp
 def is_kth_block(block: int, every: int | None) -> bool:
     """Whether block `block`, counted from 0, is one of "every k-th block", which counts from 1; False without a k."""
     return every is not None and (block + 1) % every == 0
+
+
+def is_recomputed(training: TrainingConfig, block: int) -> bool:
+    """Whether block `block`, counted from 0, keeps only its input: the first of every k blocks, so that block 0 is."""
+    whole = training.activation_checkpointing in ("full", "offloaded")
+    return whole and block % training.activation_checkpointing_every == 0
+
+
+def recomputed_blocks(training: TrainingConfig, layers: int) -> int:
+    """Number of blocks, of `layers`, for which `is_recomputed`."""
+    return -(-layers // training.activation_checkpointing_every) if is_recomputed(training, 0) else 0
 
 
 def has_window(model: ModelConfig, block: int) -> bool:

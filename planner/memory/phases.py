@@ -185,11 +185,11 @@ class _Run:
         return found
 
     def clip(self) -> None:
-        """Simulate clipping: a norm per tensor, stacked, and the norm of them all; clip_value works in place."""
-        if self.config.optimizer.clip_norm is not None or self.config.optimizer.clip_value is not None:
-            itemsize = self.recipe.gradients_bytes_per_parameter
-            norms = Storage(self.ledger, itemsize * (2 * self.counts.tensors + 1), "temporary")
-            del norms
+        """Simulate the gradient norm, which is logged and judged with or without clipping: one of each tensor, stacked,
+        and the norm of them all. Clipping itself works in place."""
+        itemsize = self.recipe.gradients_bytes_per_parameter
+        norms = Storage(self.ledger, itemsize * (2 * self.counts.tensors + 1), "temporary")
+        del norms
 
     def update(self, first: bool = False) -> None:
         """Simulate the update (the first one makes the state), then free the gradients."""

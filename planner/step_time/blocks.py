@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
-from planner.counts.shape import has_window
+from planner.counts.shape import has_window, recomputed_blocks
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
@@ -19,10 +19,7 @@ ALIGNED = 8  # elements: a matmul kernel for tensor cores reads 16 bytes at a ti
 
 def recomputed_fraction(run: Resolved) -> float:
     """The fraction of blocks whose forward pass runs again in backward."""
-    t = run.config.training
-    whole = t.activation_checkpointing in ("full", "offloaded")
-    layers = run.shape.layers
-    return -(-layers // t.activation_checkpointing_every) / layers if whole else 0.0
+    return recomputed_blocks(run.config.training, run.shape.layers) / run.shape.layers
 
 
 def product_seconds(run: Resolved, rates: Rates, tokens: float, inputs: int, outputs: int, head: bool = False) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from planner.counts.run import steps_of
 from reference_trainer.loop.eval_command import run_eval_command
 from reference_trainer.loop.job import RunningJob, save_checkpoint
-from reference_trainer.loop.results import evaluate_now, log_evaluation
+from reference_trainer.loop.results import evaluate_now, is_due, log_evaluation
 from reference_trainer.metrics.metrics_file import read_rows
 from reference_trainer.metrics.records import finite_or_none
 from reference_trainer.metrics.run_directory import file_error_of, rewrite_lines
@@ -23,7 +23,7 @@ COMMAND_EVENTS = ("eval command", "eval command failed")
 
 def owes_evaluation(job: RunningJob) -> bool:
     """Whether the evaluation of the last step is due and was not finished."""
-    return _is_due(job.context.config.evaluation.every, job.done) and job.progress.evaluated_step != job.done
+    return is_due(job.context.config.evaluation.every, job.done) and job.progress.evaluated_step != job.done
 
 
 def catch_up(job: RunningJob, stopping: Callable[[], bool]) -> bool:
@@ -51,7 +51,7 @@ def catch_up(job: RunningJob, stopping: Callable[[], bool]) -> bool:
 
 def _owes_command(job: RunningJob) -> bool:
     config = job.context.config
-    due = _is_due(config.evaluation.every, job.done) or _is_due(config.training.checkpoint_every, job.done)
+    due = is_due(config.evaluation.every, job.done) or is_due(config.training.checkpoint_every, job.done)
     if job.options.eval_command is None or not job.done or not (due or job.done == steps_of(config)):
         return False
     ran = False
@@ -61,10 +61,6 @@ def _owes_command(job: RunningJob) -> bool:
         elif event.get("event") == "rollback" and event.get("step", 0) < job.done:
             ran = False  # what it judged was trained again, with other data
     return not ran
-
-
-def _is_due(every: int | None, step: int) -> bool:
-    return every is not None and step > 0 and step % every == 0
 
 
 def _add_to_row(path: Path, step: int, key: str, value: float | None) -> None:

@@ -170,6 +170,11 @@ def log_evaluation(job: RunningJob, evaluation: Evaluation) -> None:
         save_checkpoint(job)
 
 
+def is_due(every: int | None, step: int) -> bool:
+    """Whether something that is done every `every` steps is due after step `step`; nothing is before the first."""
+    return every is not None and step > 0 and step % every == 0
+
+
 def stops_early(job: RunningJob) -> bool:
     """Whether `evaluation.patience` evaluations in a row brought no better loss."""
     patience = job.context.config.evaluation.patience

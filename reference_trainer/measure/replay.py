@@ -1,9 +1,8 @@
 """A tracker of tensor storages, and the replay of one step on fake tensors: which bytes are alive when.
 
-The replay needs no weights, no GPU and no memory: it runs the trainer's model, loss and optimizer, in the order of
-a step (`tracked_steps`), under `FakeTensorMode`, whose
-tensors have shapes and storages but no data, so a model of any size is replayed in seconds. It shows
-the allocations of a CPU run; docs/why/memory.md says where CUDA differs.
+The replay needs no weights, no GPU and no memory: it runs the trainer's own step, `optimizer_step`, under
+`FakeTensorMode`, whose tensors have shapes and storages but no data, so a model of any size is replayed in seconds. It
+shows the allocations of a CPU run; docs/why/memory.md says where CUDA differs.
 """
 
 from __future__ import annotations
@@ -24,9 +23,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
 from reference_trainer.checkpoint.checkpoint import all_finite
+from reference_trainer.data.samples import MicroBatch
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import make_optimizer
+from reference_trainer.step.optimizer_step import optimizer_step
 
 StorageEvent = tuple[str, int, int]  # operator, bytes (negative: freed), bytes alive after it
 Allocation = tuple[int, int]  # number of the storage, bytes (0: freed): what `planner.memory.allocator` replays
@@ -176,24 +177,13 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
     Then the loss of a batch without gradients, and the check before a save.
     """
     optimizer = make_optimizer(model, config)
-    tokens = tokens_per_step(config)
     tracker.phase("init")
     tracker.add(list(model.parameters()), optimizer.weights, list(model.buffers()), model.tables, batches[0])
-    good = torch.ones((), dtype=torch.bool)
+    parts = _TrackedParts([micro_batch_of(inputs) for inputs in batches], tracker)
     handles = watch_phases(model, tracker)
-    for phase in ("first_optimizer_step", "optimizer_step"):
-        for inputs in batches:
-            with tracker:
-                loss = model(*inputs) / tokens
-                tracker.phase("backward_start")
-                optimizer.backward(loss)
-                del loss
-        tracker.phase(phase)
+    for parts.update_phase in ("first_optimizer_step", "optimizer_step"):
         with tracker:
-            if config.optimizer.clip_norm is not None or config.optimizer.clip_value is not None:
-                optimizer.clip(config.optimizer.clip_norm)
-            optimizer.step(good)
-            optimizer.zero_grad()
+            optimizer_step(model, optimizer, config.optimizer.clip_norm, tokens_per_step(config), parts)
     for handle in handles:
         handle.remove()
     tracker.phase("evaluation")
@@ -206,6 +196,42 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
         with tracker:
             for weight in optimizer.weights.values():
                 all_finite(weight)
+
+
+class _TrackedParts:
+    """The step's parts for a tracker: the same micro-batches in every step, every step good, phases marked."""
+
+    def __init__(self, batches: Sequence[MicroBatch], tracker: PhaseTracker) -> None:
+        self.batches, self.tracker, self.update_phase = batches, tracker, ""
+        self.micro_batches = len(batches)
+        self.good = torch.ones((), dtype=torch.bool)
+
+    def inputs(self, micro: int) -> MicroBatch:
+        """The given micro-batch."""
+        return self.batches[micro]
+
+    def before_backward(self) -> None:
+        """Forward ends here."""
+        self.tracker.phase("backward_start")
+
+    def after_backward(self, micro: int, loss: Tensor) -> None:
+        """Nothing is added up."""
+
+    def before_clip(self) -> None:
+        """Backward ends here."""
+        self.tracker.phase(self.update_phase)
+
+    def judged(self, norm: Tensor) -> Tensor:
+        """Always good."""
+        return self.good
+
+    def after_update(self) -> None:
+        """Nothing is measured."""
+
+
+def micro_batch_of(inputs: tuple[Tensor, ...]) -> MicroBatch:
+    """Ids, targets and, if given, documents, as the step takes them."""
+    return MicroBatch(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None, inputs[1].numel())
 
 
 def zero_inputs(config: RunConfig, shape: tuple[int, int]) -> tuple[Tensor, ...]:

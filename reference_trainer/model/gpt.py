@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
-from planner.counts.shape import has_experts, shape_of
+from planner.counts.shape import has_experts, is_recomputed, shape_of
 from planner.counts.untrained import refuse_untrained
 from reference_trainer.model.attention import Attention, LatentAttention
 from reference_trainer.model.balancing import ExpertBalance
@@ -178,14 +178,10 @@ class GPT(nn.Module):
             x = x + self.position(torch.arange(length, device=ids.device))
         x = self.dropout(x)
         for index, block in enumerate(self.blocks):
-            x = self.recomputed(block, x, tables) if self.recomputes(index) else block(x, tables)
+            recomputed = is_recomputed(self.options, index)
+            x = self.recomputed(block, x, tables) if recomputed else block(x, tables)
         out: Tensor = self.norm(x)
         return out if self.autocast else out.to(self.compute)
-
-    def recomputes(self, index: int) -> bool:
-        """Whether block `index` saves its input only, and is recomputed in backward."""
-        mode, every = self.options.activation_checkpointing, self.options.activation_checkpointing_every
-        return mode in ("full", "offloaded") and index % every == 0
 
     def recomputed(self, block: nn.Module, x: Tensor, tables: PositionTables) -> Tensor:
         """The block under checkpointing; "offloaded" moves its input to pinned host memory until backward.

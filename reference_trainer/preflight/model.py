@@ -20,6 +20,7 @@ from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT
 from reference_trainer.model.losses import IGNORED_TARGET
 from reference_trainer.preflight.steps import steps_on
+from reference_trainer.step.optimizer_step import loss_part
 from reference_trainer.step.step import StepContext
 
 OVERFIT_STEPS = 100
@@ -109,8 +110,8 @@ def check_first_loss(model: GPT, config: RunConfig, given: MicroBatch) -> Check:
 def check_gradients(context: StepContext, given: MicroBatch) -> tuple[Check, Check]:
     """Check after one backward pass that the gradient norm is finite and every parameter has a nonzero gradient."""
     scale = FP16_SCALE if context.model.compute == torch.float16 else 1.0
-    loss = context.model(given.ids, given.targets, given.documents) / max(given.valid, 1) * scale
-    loss.backward()
+    loss = loss_part(context.model, given, given.valid) * scale
+    loss.backward()  # type: ignore[no-untyped-call]
     found = {name: _gradient(context, name, scale) for name, _ in context.model.named_parameters()}
     context.optimizer.zero_grad()
     return _norm_check(context.config, found), _all_check(found)

@@ -24,12 +24,13 @@ from planner.config.run import RunConfig
 from planner.counts.run import rate_at
 from planner.errors import PlanError
 from reference_trainer.data.prefetch import Prefetcher
-from reference_trainer.data.samples import TokenData
+from reference_trainer.data.samples import MicroBatch, TokenData
 from reference_trainer.device.device import device_name
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import Updater
 from reference_trainer.step.batch_source import BatchSource
+from reference_trainer.step.optimizer_step import optimizer_step
 from reference_trainer.step.rollbacks import Rollback, rate_factor
 from reference_trainer.step.spike_guard import SpikeGuard
 from reference_trainer.step.step_results import Clock, PendingStep
@@ -82,44 +83,75 @@ class StepContext:
 
 
 def train_step(context: StepContext, step: int) -> PendingStep:
-    """Train one optimizer step: all micro-batches forward and backward, then clip, judge and update.
+    """Train one optimizer step of the run: all micro-batches forward and backward, then clip, judge and update.
 
     Raises PlanError if the device runs out of memory.
     """
     config, optimizer = context.config, context.optimizer
     clock, valid = Clock(context.device), context.source.valid_targets(step)
     optimizer.set_lr(rate_at(config, step) * rate_factor(context.rollbacks, step))
-    total, balance = torch.zeros((), device=context.device), context.model.balance
+    parts, balance = _TrainingParts(context, step, valid), context.model.balance
     if balance is not None:
         balance.begin_step()
     for watcher in context.watchers:
         watcher.before_step(context, step)
     with explained(config, context.device, f"in step {step}"):
-        for micro in range(config.training.accumulation):
-            inputs = context.prefetcher.take(step, micro)
-            seed_dropout(config, step, micro)
-            # the model returns a sum: divided by the targets of the whole step, every target has the same weight
-            loss = context.model(inputs.ids, inputs.targets, inputs.documents) / max(valid, 1)
-            optimizer.backward(loss)
-            total += loss.detach()
-            for watcher in context.watchers:
-                watcher.after_micro(context, step, micro)
-        if balance is not None and balance.has_loss:
-            total = balance.language / max(valid, 1)
-        scale, norm = optimizer.scale_tensor, optimizer.clip(config.optimizer.clip_norm)
-        judgement = context.spike_guard.judge(total, norm)
-        for watcher in context.watchers:
-            watcher.before_update(context, step)
-        optimizer.step(judgement.good)
-        if balance is not None:
-            balance.move_bias(judgement.good)
-    signals = {} if balance is None else balance.metrics(valid)
-    signals |= {name: value for w in context.watchers for name, value in w.after_update(context, step).items()}
-    optimizer.zero_grad()
+        optimizer_step(context.model, optimizer, config.optimizer.clip_norm, valid, parts)
     clock.stop()
-    core = {"loss": total, "grad_norm": norm, "scale": scale, "good": judgement.good, "spike": judgement.spike}
-    core |= {"loss_sigmas": judgement.loss_sigmas, "norm_sigmas": judgement.norm_sigmas}
-    return PendingStep(step, optimizer.lr, clock, context.prefetcher.waited(), valid, core | signals)
+    return PendingStep(step, optimizer.lr, clock, context.prefetcher.waited(), valid, parts.numbers)
+
+
+class _TrainingParts:
+    """What a step of a run has in `optimizer_step`: its data, the guard, watchers, the balance of experts.
+
+    numbers: of the step, scalars on the device, by name; complete after the step.
+    """
+
+    def __init__(self, context: StepContext, step: int, valid: int) -> None:
+        self.context, self.step, self.valid = context, step, valid
+        self.micro_batches = context.config.training.accumulation
+        self.total = torch.zeros((), device=context.device)
+        self.numbers: dict[str, Tensor] = {}
+
+    def inputs(self, micro: int) -> MicroBatch:
+        """The run's next micro-batch, copied to the device ahead of its use; dropout is seeded for it."""
+        taken = self.context.prefetcher.take(self.step, micro)
+        seed_dropout(self.context.config, self.step, micro)
+        return taken
+
+    def before_backward(self) -> None:
+        """Nothing happens between forward and backward."""
+
+    def after_backward(self, micro: int, loss: Tensor) -> None:
+        """Add up the loss; call the watchers."""
+        self.total += loss
+        for watcher in self.context.watchers:
+            watcher.after_micro(self.context, self.step, micro)
+
+    def before_clip(self) -> None:
+        """The loss that is judged: of the language alone, if experts are balanced by a loss too."""
+        balance = self.context.model.balance
+        if balance is not None and balance.has_loss:
+            self.total = balance.language / max(self.valid, 1)
+
+    def judged(self, norm: Tensor) -> Tensor:
+        """Whether the guard lets the step pass."""
+        found = self.context.spike_guard.judge(self.total, norm)
+        self.numbers |= {"loss": self.total, "grad_norm": norm, "scale": self.context.optimizer.scale_tensor}
+        self.numbers |= {"good": found.good, "spike": found.spike}
+        self.numbers |= {"loss_sigmas": found.loss_sigmas, "norm_sigmas": found.norm_sigmas}
+        for watcher in self.context.watchers:
+            watcher.before_update(self.context, self.step)
+        return found.good
+
+    def after_update(self) -> None:
+        """Move the bias of experts, collect what balance and watchers measured."""
+        balance = self.context.model.balance
+        if balance is not None:
+            balance.move_bias(self.numbers["good"])
+            self.numbers |= balance.metrics(self.valid)
+        for watcher in self.context.watchers:
+            self.numbers |= watcher.after_update(self.context, self.step)
 
 
 def seed_dropout(config: RunConfig, step: int, micro: int) -> None:

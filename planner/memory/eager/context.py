@@ -10,7 +10,7 @@ from planner.config.parallel import ParallelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.ranks import WHOLE_MODEL, Rank
 from planner.counts.run import Resolved
-from planner.counts.shape import Shape, has_experts, has_rotary, has_window
+from planner.counts.shape import Shape, has_experts, has_rotary, has_window, is_recomputed
 
 ONE_GPU = ParallelConfig()
 
@@ -68,9 +68,7 @@ class SimulationContext:
 
     def recomputes(self, block: int) -> bool:
         """Whether block `block` keeps only its input and is recomputed in backward."""
-        t = self.training
-        whole = t.activation_checkpointing in ("full", "offloaded")
-        return whole and block % t.activation_checkpointing_every == 0
+        return is_recomputed(self.training, block)
 
     @property
     def masks_documents(self) -> bool:

@@ -22,7 +22,7 @@ from planner.counts.flops import (
 )
 from planner.counts.parameters import parameters_of
 from planner.counts.run import resolve
-from planner.counts.shape import attended_keys, shape_of
+from planner.counts.shape import attended_keys, is_recomputed, recomputed_blocks, shape_of
 from planner.formulas import flops
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
@@ -214,3 +214,10 @@ def test_a_typed_count_has_its_own_line() -> None:
     by_id = {c.id: c for c in flops_report(plan.config).conventions}
     assert by_id["6n-typed"].run_flops == 7.5e18
     assert by_id["6n-total"].run_flops == 6 * plan.parameters.total * 10e9
+
+
+@pytest.mark.parametrize(("mode", "every"), [("none", 1), ("full", 1), ("full", 3), ("offloaded", 5)])
+def test_as_many_blocks_are_recomputed_as_are_named(mode: str, every: int) -> None:
+    training = config_of(activation_checkpointing=mode, activation_checkpointing_every=every).training
+    for layers in (1, 6, 7):
+        assert recomputed_blocks(training, layers) == sum(is_recomputed(training, block) for block in range(layers))

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from planner.config.attention import refuse_attention
 from planner.config.layout import refuse_layout
 from planner.config.loop import CheckpointConfig, EvaluationConfig, GuardConfig
 from planner.config.model import ModelConfig
@@ -38,9 +39,10 @@ class TrainingConfig(Section):
         default="eager",
         description="how the model's code runs: eager with explicit casts, under autocast, compiled, or fused kernels",
     )
-    attention_kernel: Literal["flash", "math", "flex"] = Field(
+    attention_kernel: Literal["flash", "flash-only", "efficient", "cudnn", "math", "flex"] = Field(
         default="flash",
-        description="flash: scores are not stored; math: they are stored; flex: FlexAttention block mask, CUDA only",
+        description="flash: no scores stored, PyTorch chooses; flash-only, efficient, cudnn: this kernel; "
+        "math: scores stored; flex: FlexAttention block mask, CUDA only",
     )
     document_masking: bool = Field(
         default=False,
@@ -274,6 +276,5 @@ class RunConfig(Section):
                 "the table has no row for the rest"
             )
         refuse_layout(self, WITH_WHOLE_MATRICES)
-        if training.attention_kernel == "flex" and model.position == "alibi":
-            raise ValueError('attention_kernel = "flex" beside position = "alibi": its scores get no biases here')
+        refuse_attention(self, self.hardware.gpu == CPU)
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.config.attention import WITHOUT_SCORES
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved
@@ -159,7 +160,7 @@ def _operator(product: Product, config: RunConfig) -> Operator:
 
 def _flash(product: Product, config: RunConfig) -> int:
     """Flash attention's backward forms the scores again: it never stored them."""
-    wanted = config.training.attention_kernel == "flash" and product.name == SCORES
+    wanted = config.training.attention_kernel in WITHOUT_SCORES and product.name == SCORES
     return sum(product.forward) if wanted else 0
 
 
@@ -168,7 +169,7 @@ def _selective(product: Product, config: RunConfig) -> int:
     t = config.training
     if t.activation_checkpointing != "selective":
         return 0
-    core = (SCORES, VALUES) if t.attention_kernel == "flash" else (SCORES,)
+    core = (SCORES, VALUES) if t.attention_kernel in WITHOUT_SCORES else (SCORES,)
     return sum(product.forward) if product.name in core else 0
 
 

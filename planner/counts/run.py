@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from planner import presets
 from planner.config.run import CPU, RunConfig
+from planner.counts.attention import refuse_wide_attention
 from planner.counts.parameters import Parameters, parameters_of
 from planner.counts.schedule import schedule_rate
 from planner.counts.shape import Shape, shape_of
@@ -54,9 +55,11 @@ class Resolved:
 def resolve(config: RunConfig) -> Resolved:
     """The answers for a validated config.
 
-    Raises UnknownNameError for a GPU or recipe that is not a preset.
+    Raises UnknownNameError for a GPU or recipe that is not a preset, ConfigError for a kernel without their types.
     """
     training, parameters = config.training, parameters_of(config.model)
+    recipe, gpu = recipe_of(config), gpu_of(config)
+    refuse_wide_attention(training, recipe, gpu)
     nominal = config.model.nominal_parameters or parameters.total
     sequences = sequences_per_step(config)
     per_step = whole(batch.tokens_per_step(sequences, training.seq))
@@ -64,8 +67,8 @@ def resolve(config: RunConfig) -> Resolved:
     trained = whole(batch.trained_tokens(steps, per_step))
     return Resolved(
         config=config,
-        gpu=gpu_of(config),
-        recipe=recipe_of(config),
+        gpu=gpu,
+        recipe=recipe,
         shape=shape_of(config.model),
         parameters=parameters,
         nominal_parameters=nominal,

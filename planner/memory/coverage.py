@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from planner.config.attention import WITHOUT_SCORES
+from planner.counts.attention import repeating_blocks
 from planner.counts.run import Resolved
 from planner.formulas.itemsize import FP32
 
@@ -27,10 +29,11 @@ _BOTH: tuple[Exclusion, ...] = (
     ("a loss in chunks", lambda run: run.config.training.loss != "plain"),
 )
 _COMPILED: tuple[Exclusion, ...] = (
+    ("keys and values repeated for all query heads", lambda run: repeating_blocks(run) > 0),
     ("sequence parallelism", lambda run: run.config.parallel.sp),
     ("a pipeline", lambda run: run.config.parallel.pp > 1),
     ("context parallelism", lambda run: run.config.parallel.cp > 1),
-    ("attention written out", lambda run: run.config.training.attention_kernel != "flash"),
+    ("attention written out", lambda run: run.config.training.attention_kernel not in WITHOUT_SCORES),
     ("dropout", lambda run: run.config.training.dropout > 0),
     (
         "selective or offloaded checkpointing",
@@ -86,18 +89,21 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
 }
 
 
-# parts of a layout whose bytes no run of PyTorch was compared with: a plan with one of them is an interval
+# parts of a layout, and kernels, whose bytes no run of PyTorch was compared with: a plan with one is an interval
 UNCHECKED: tuple[Exclusion, ...] = (
     ("tensor parallelism", lambda run: run.config.parallel.tp > 1),
     ("a pipeline", lambda run: run.config.parallel.pp > 1),
     ("context parallelism", lambda run: run.config.parallel.cp > 1),
     ("expert parallelism", lambda run: run.config.parallel.ep > 1),
     ("ZeRO", lambda run: run.config.parallel.zero > 0),
+    # scratch of their backward: in no meta function, and no GPU was here
+    ("the memory-efficient attention kernel", lambda run: run.config.training.attention_kernel == "efficient"),
+    ("cuDNN's attention kernel", lambda run: run.config.training.attention_kernel == "cudnn"),
 )
 
 
 def not_checked(run: Resolved) -> str | None:
-    """The first part of the run's layout that no reference run has; None if all have one."""
+    """The first part of the run's layout, or kernel, that no reference run has; None if all have one."""
     return next((part for part, holds in UNCHECKED if holds(run)), None)
 
 

@@ -5,6 +5,7 @@ The matmul itself adds weight gradients to the main gradients. Weights have the 
 
 from __future__ import annotations
 
+from planner.config.attention import WITHOUT_SCORES
 from planner.formulas import megatron as terms
 from planner.formulas.recording import whole
 from planner.memory.eager.context import SimulationContext
@@ -94,7 +95,7 @@ def _attention(ctx: SimulationContext) -> tuple[int, ...]:
     t, heads = ctx.training, ctx.shape.heads
     if t.activation_checkpointing == "selective":
         return (_queries(ctx),)
-    if t.attention_kernel == "flash":
+    if t.attention_kernel in WITHOUT_SCORES:
         return _queries(ctx), whole(terms.fused_flash_statistics(ctx.tokens, heads))
     return _queries(ctx), whole(terms.fused_scores(ctx.tokens, t.seq, heads, ctx.compute_bytes, int(t.dropout > 0)))
 

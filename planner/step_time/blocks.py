@@ -6,6 +6,7 @@ once and backward twice; a block that is recomputed runs forward once more.
 
 from __future__ import annotations
 
+from planner.counts.attention import repeating_blocks
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shape import has_window, recomputed_blocks
@@ -73,10 +74,19 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
     for blocks, seen in ((with_windows, True), (s.layers - with_windows, False)):
         if not blocks:
             continue
-        slower = masks["full_scores"] / masks["kernel_share"] if masked or seen else 1.0
+        slower = masks["full_scores"] if masked or seen else 1.0
+        # the memory-efficient kernel; a mask is taken to cost cuDNN's as much
+        slower /= masks["kernel_share"] if masked or seen or t.attention_kernel == "efficient" else 1.0
         forward = real(throughput.attention_forward_seconds(n, seq, width, rate / slower))
         seconds += real(throughput.blocks_seconds(blocks, forward, 3.5 + again))
-    return seconds
+    return seconds + _repeated_seconds(run, rates, again)
+
+
+def _repeated_seconds(run: Resolved, rates: Rates, again: float) -> float:
+    """Keys and values repeated for all query heads: read and written in forward, their gradients summed in backward."""
+    s, t = run.shape, run.config.training
+    moved = 2.0 * (s.key_width + s.query_width) * run.recipe.compute_bytes * t.micro_batch * t.seq
+    return real(throughput.traffic_seconds(moved * repeating_blocks(run), rates.bandwidth)) * (2 + again)
 
 
 def head_width_share(head_dim: int) -> float:

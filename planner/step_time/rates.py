@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.config.run import RunConfig
+from planner.counts.attention import unknown_speed
 from planner.counts.run import Resolved
 from planner.presets import Gpu
 from planner.rules import rules
@@ -48,6 +49,9 @@ def rates_of(run: Resolved) -> Rates | str:
     """The rates of a run on its GPU; the reason in words where a number of its data sheet is missing."""
     gpu, table = run.gpu, rules("time")
     assert gpu is not None, "a processor has no data sheet here"
+    untimed = unknown_speed(run.config.training, gpu)
+    if untimed:
+        return untimed
     kind, generation = run.recipe.compute_dtype, run.config.hardware.software
     narrow = "bf16" if kind == "fp8" else kind  # what fp8 recipes leave in bf16: attention and the head
     peak, other = gpu.peak_dense_flops.get(kind), gpu.peak_dense_flops.get(narrow)

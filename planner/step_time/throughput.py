@@ -135,7 +135,7 @@ def not_timed(config: RunConfig) -> str:
         "this position encoding": model.position not in ("learned", "rotary") or model.rotary_dim is not None,
         "a sliding window": model.sliding_window is not None or model.attention_chunk is not None,
         f"the runtime {t.runtime}": t.runtime != "eager",
-        f"the attention kernel {t.attention_kernel}": t.attention_kernel != "flash",
+        f"the attention kernel {t.attention_kernel}": t.attention_kernel not in ("flash", "flash-only"),
         f"the loss kind {t.loss}": t.loss != "plain",
         "dropout": t.dropout > 0.0,
         "document masking": t.document_masking,

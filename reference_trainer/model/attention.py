@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
 from planner.counts.roles import Role
 from planner.counts.shape import has_rotary, has_window, shape_of
-from reference_trainer.model.attention_kernels import ChosenKernel, choose_kernel, with_all_heads
+from reference_trainer.model.attention_kernels import ChosenKernel, choose_kernel, only_kernel, with_all_heads
 from reference_trainer.model.document_masks import flexible_attention
 from reference_trainer.model.layers import RMSNorm, make_linear, make_norm, rotate
 from reference_trainer.model.positions import PositionTables
@@ -29,16 +27,18 @@ class AttentionCore(nn.Module):
     """Attention between its projections: the options that all kinds of attention share.
 
     attention_kernel "flash" is PyTorch's own choice (attention_kernels.py). On a CPU it is the flash kernel, with
-    or without a mask; "math" with dropout; on CUDA cuDNN's or flash, and with a mask cuDNN's or memory-efficient.
-    It saves queries, keys, values, the mask, output and a log-sum-exp per head and token. "math" is softmax(Q K^T) V in
-    separate operators, in fp32: it saves the T x T weights of every head, and queries, keys and values widened to fp32
-    and to all heads. "flex" is FlexAttention, for document masking on CUDA.
+    or without a mask, and "math" with dropout. On CUDA it is cuDNN's where PyTorch prefers it, else flash; with a mask
+    or in fp32, which flash does not take, the memory-efficient one. "flash-only", "efficient" and "cudnn" are this one.
+    All save queries, keys, values, the mask, output and a log-sum-exp per head and token; keys and values may have been
+    repeated for all query heads. "math" is softmax(Q K^T) V in separate operators, in fp32: it saves the T x T weights
+    of every head, and queries, keys and values widened to fp32 and to all heads. "flex" is FlexAttention, for document
+    masking on CUDA.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, block: int) -> None:
         super().__init__()
         self.rotary, self.windowed = has_rotary(model, block), has_window(model, block)
-        self.math = training.attention_kernel == "math"
+        self.kernel_name, self.math = training.attention_kernel, training.attention_kernel == "math"
         self.dropout = training.dropout
         self.recomputed = training.activation_checkpointing == "selective"
         self.kernels: dict[bool, ChosenKernel] = {}  # in training or not: dropout is in training only
@@ -52,7 +52,7 @@ class AttentionCore(nn.Module):
             return flexible_attention(*parts, blocks, self.score_scale).transpose(1, 2)
         mask, dropout = tables.windowed if self.windowed else tables.full, self.dropout if self.training else 0.0
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        with sdpa_kernel(SDPBackend.MATH) if self.math else nullcontext():
+        with only_kernel(self.kernel_name):
             if self.kernel(query, key, value, mask, dropout).repeats:
                 key, value = (with_all_heads(t, query.shape[1]) for t in (key, value))
             return F.scaled_dot_product_attention(
@@ -70,7 +70,7 @@ class AttentionCore(nn.Module):
         """The kernel for these tensors, asked for once: their shapes do not change during a run."""
         found = self.kernels.get(self.training)
         if found is None:
-            found = choose_kernel(query, key, value, mask, dropout)
+            found = choose_kernel(query, key, value, mask, dropout, self.kernel_name)
             if found.name is not None:
                 self.kernels[self.training] = found
         return found

@@ -12,6 +12,7 @@ from planner.counts.untrained import refuse_untrained
 from planner.errors import ConfigError, PlanError
 from planner.presets import Recipe
 from reference_trainer.device.dtypes import DTYPES
+from reference_trainer.model.attention_kernels import refuse_kernel
 from reference_trainer.model.document_masks import refuse_flex
 from reference_trainer.model.rotary import refuse_scaling
 from reference_trainer.optim.optimizers import optimizers_for
@@ -50,6 +51,7 @@ def refuse_unrunnable(config: RunConfig, device: torch.device) -> None:
     compute_type(recipe)
     _refuse_runtime(config, device)
     refuse_flex(config, device)
+    refuse_kernel(config, device)
     refuse_scaling(config.model.rope_scaling)
     updated = torch.float32 if recipe.master_weights_bytes_per_parameter else weights_type(recipe)
     # built for one number, only to raise for options that no optimizer has and for missing packages

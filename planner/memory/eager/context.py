@@ -8,6 +8,7 @@ from math import lcm
 from planner.config.model import ModelConfig
 from planner.config.parallel import ParallelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.attention import gpu_attention
 from planner.counts.ranks import WHOLE_MODEL, Rank
 from planner.counts.run import Resolved
 from planner.counts.shape import Shape, has_experts, has_rotary, has_window, is_recomputed
@@ -28,6 +29,7 @@ class SimulationContext:
     cuda: bool = False
     parallel: ParallelConfig = ONE_GPU
     rank: Rank = WHOLE_MODEL
+    gpu: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -89,6 +91,12 @@ class SimulationContext:
         """Whether a mask is added to the scores of block `block`."""
         return self.masks_documents or self.model.position == "alibi" or (self.windowed(block) and self.window_binds)
 
+    def kernel(self, masked: bool) -> str:
+        """The kernel of an attention that stores no scores, with a mask or without; a CPU has the flash kernel only."""
+        if not self.cuda:
+            return "flash"
+        return gpu_attention(self.model, self.training, self.compute_bytes, self.gpu, masked)
+
     @property
     def period(self) -> int:
         """Number of blocks after which the kinds of blocks repeat."""
@@ -115,4 +123,6 @@ def simulation_context(run: Resolved, cuda: bool = False) -> SimulationContext:
         model = model.model_copy(update={"layers": rank.chunk_layers})
         shape = replace(shape, layers=rank.chunk_layers)
     compute = recipe.compute_bytes
-    return SimulationContext(model, config.training, shape, compute, weights, cuda, config.parallel, rank)
+    return SimulationContext(
+        model, config.training, shape, compute, weights, cuda, config.parallel, rank, config.hardware.gpu
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from planner.counts.attention import repeats_keys
 from planner.formulas.itemsize import FP32
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
@@ -15,6 +16,7 @@ from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Tensor
 
 RANDOM_STATE = 16  # bytes: seed and offset
+MASK_ALIGNMENT = 8  # elements
 
 
 Mask = Tensor | bool  # the mask of this micro-batch, or whether a permanent mask exists
@@ -32,6 +34,7 @@ def document_masks(e: Autograd, ctx: SimulationContext) -> tuple[Tensor | None, 
     windowed = (full if same else e.empty(count, ctx.compute_bytes, "activations")) if True in windows else None
     del apart
     keeps = e.recording and t.activation_checkpointing != "selective" and not by_math(e, ctx)
+    keeps = keeps and (t.seq % MASK_ALIGNMENT == 0 or ctx.kernel(masked=True) != "efficient")  # else copies are saved
     e.label = "blocks.attention"
     for block in range(ctx.shape.layers):
         mask = windowed if ctx.windowed(block) else full
@@ -62,7 +65,17 @@ def in_rows(e: Autograd, ctx: SimulationContext, out: Tensor, sliced: bool = Fal
 def flash_attention(
     e: Autograd, ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor, mask: Mask
 ) -> Tensor:
-    """Flash attention: saves q, k, v, the mask, output and fp32 log-sum-exp; on CUDA also the random state."""
+    """Flash attention: saves q, k, v, the mask, output and fp32 log-sum-exp; on CUDA also the random state.
+
+    The memory-efficient and cuDNN's kernel are alike; where the first has grouped heads, keys and values are repeated
+    for all query heads, and the copies are saved.
+    """
+    kernel = ctx.kernel(mask is not False)
+    if repeats_keys(kernel) and key.count < query.count:
+        groups = ctx.shape.heads // ctx.shape.kv_heads
+        key, value = repeated(e, key, groups), repeated(e, value, groups)
+    if kernel == "efficient" and mask is not False:
+        mask = _aligned(e, ctx, mask)
     scratch = _cuda_scratch(ctx, query, key, value) if ctx.cuda else ()
     backward = op.new_gradients(
         e, query.nbytes, key.nbytes, value.nbytes, after=(*scratch, *_ring_in_backward(ctx, key, value))
@@ -71,11 +84,33 @@ def flash_attention(
     ring = [e.allocate(size) for size in _ring_in_forward(ctx, query, key, value)]
     out = op.operator(e, (query, key, value), backward, query.count, query.itemsize, save=save)
     del ring
-    lse = e.empty(ctx.tokens * ctx.shape.heads, FP32)
+    lse = e.empty(_log_sum_exps(ctx, kernel), FP32)
     e.save(out.node, out, lse)
-    if ctx.cuda:
+    if ctx.cuda and (kernel != "efficient" or ctx.training.dropout):  # else its two numbers are on the host
         e.save(out.node, e.empty(RANDOM_STATE, 1))
     return out
+
+
+def _aligned(e: Autograd, ctx: SimulationContext, mask: Mask) -> Mask:
+    """The mask as the memory-efficient kernel reads it: a copy with longer rows if they are no multiple of 8 elements.
+
+    Source: `pad_bias` in aten/src/ATen/native/transformers/attention.cpp. Each block copies and saves its own.
+    """
+    t = ctx.training
+    if t.seq % MASK_ALIGNMENT == 0:
+        return mask
+    batch, heads = t.micro_batch if ctx.masks_documents else 1, ctx.shape.heads if ctx.model.position == "alibi" else 1
+    longer = -(-t.seq // MASK_ALIGNMENT) * MASK_ALIGNMENT
+    return e.empty(batch * heads * t.seq * longer, ctx.compute_bytes)
+
+
+def _log_sum_exps(ctx: SimulationContext, kernel: str) -> int:
+    """How many a kernel saves: one of each head and token; the memory-efficient kernel rounds sequences up to 32.
+
+    Source: torch/_meta_registrations.py, which a test asks.
+    """
+    t, unit = ctx.training, 32 if kernel == "efficient" else 1
+    return t.micro_batch * ctx.shape.heads * (-(-t.seq // unit) * unit)
 
 
 def _ring_in_forward(ctx: SimulationContext, query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:

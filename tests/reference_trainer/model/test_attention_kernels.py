@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend
 
 from planner.config.run import RunConfig
+from planner.errors import ConfigError
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model import attention, attention_kernels
 from reference_trainer.model.attention_kernels import ChosenKernel, kernel_lines
 from reference_trainer.model.gpt import GPT
+from reference_trainer.step.precision import refuse_unrunnable
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., Any]
@@ -103,6 +106,66 @@ def test_a_mask_with_grouped_heads_stays_on_a_fast_kernel_with_the_same_numbers(
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     assert set(gpu.heads) == {heads} and chosen(model, True) == [kernel] * 2
     assert gpu.calls == 2 * (2 if kernel.repeats else 1), "each block asks once, not in every step"
+
+
+@pytest.mark.parametrize("document_masking", [False, True])
+def test_the_memory_efficient_kernel_has_its_keys_repeated(
+    tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch, document_masking: bool
+) -> None:
+    config = tiny(**GROUPED, document_masking=document_masking)
+    named = config.training.model_copy(update={"attention_kernel": "efficient"})
+    model = build_model(config.model_copy(update={"training": named}))
+    monkeypatch.setattr(attention, "only_kernel", lambda name: nullcontext())  # the CPU has no such kernel
+    monkeypatch.setattr(attention_kernels, "only_kernel", lambda name: nullcontext())
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: SDPBackend.EFFICIENT_ATTENTION.value)
+    assert chosen(passed(model), True) == [ChosenKernel("memory-efficient", repeats=True)] * 2
+    assert kernel_lines(chosen(model, True)) == [
+        "attention kernel of 2 blocks: memory-efficient; keys and values are repeated for all query heads"
+    ]
+
+
+def test_grouped_heads_in_fp32_stay_on_a_fast_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch, SDPBackend.MATH)
+    monkeypatch.setattr(
+        torch,
+        "_fused_sdp_choice",
+        lambda *_, enable_gqa: (SDPBackend.MATH if enable_gqa else SDPBackend.EFFICIENT_ATTENTION).value,
+    )
+    for dtype, kernel in ((torch.float32, ChosenKernel("memory-efficient", True)), (torch.bfloat16, None)):
+        query, key = torch.zeros(1, 4, 8, 8, dtype=dtype), torch.zeros(1, 2, 8, 8, dtype=dtype)
+        found = attention_kernels.choose_kernel(query, key, key, None, 0.0)
+        assert found == (kernel or ChosenKernel("written out (math)"))
+    assert gpu.calls == 0
+
+
+@pytest.mark.parametrize("name", ["flash", "flash-only", "efficient", "cudnn", "math"])
+def test_only_the_named_kernel_is_there_while_attention_runs(name: str) -> None:
+    cuda = torch.backends.cuda
+    with attention_kernels.only_kernel(name):
+        enabled = {
+            "flash-only": cuda.flash_sdp_enabled(),
+            "efficient": cuda.mem_efficient_sdp_enabled(),
+            "cudnn": cuda.cudnn_sdp_enabled(),
+            "math": cuda.math_sdp_enabled(),
+        }
+    assert enabled == {kernel: name in ("flash", kernel) for kernel in enabled}
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("efficient", 0.0), ("cudnn", 0.0), ("flash-only", 0.1)])
+def test_a_device_without_the_named_kernel_refuses_it_before_training(
+    tiny: MakeConfig, name: str, dropout: float
+) -> None:
+    config = tiny(dropout=dropout)  # planned for a GPU, started on a CPU
+    named = config.training.model_copy(update={"attention_kernel": name})
+    with pytest.raises(ConfigError, match=f'attention_kernel = "{name}" does not run on') as refused:
+        refuse_unrunnable(config.model_copy(update={"training": named}), torch.device("cpu"))
+    assert refused.value.why and "Triggered" not in refused.value.why
+
+
+def test_the_flash_kernel_by_name_runs_where_it_is(tiny: MakeConfig, train: Train) -> None:
+    said: list[str] = []
+    train(tiny(steps=2, attention_kernel="flash-only"), said=said)
+    assert [line for line in said if "attention kernel" in line] == ["attention kernel of 2 blocks: flash"]
 
 
 def test_fake_tensors_are_not_asked_about(tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

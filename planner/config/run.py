@@ -93,7 +93,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "lion": ("for-loop",),
     "adafactor": ("foreach", "for-loop"),
     "sgd": ("fused", "foreach", "for-loop"),
-    "muon": ("fused", "foreach", "for-loop"),  # of the AdamW beside it; Muon itself goes through its matrices in turn
+    "muon": ("fused", "foreach", "for-loop"),  # of the AdamW beside it; Muon itself stacks its matrices
 }
 WITH_WHOLE_MATRICES = ("adamw8bit", "adafactor", "muon")  # blocks, rows or products over a whole tensor
 WITH_OWN_STATE_TYPE = ("adamw", "lion")  # optimizers whose moments may have another type than the weights

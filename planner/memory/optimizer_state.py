@@ -125,16 +125,13 @@ def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup
 
     if has_narrow_gradients(run.recipe):
         return tuple((kind, decays(keys[t]), (t,)) for t, kind in tensors)
-    kinds = ("adamw",) if config.optimizer.name == "muon" else (config.optimizer.name,)
+    kinds = ("muon", "adamw") if config.optimizer.name == "muon" else (config.optimizer.name,)
     groups = [
         (kind, decays(key), tuple(t for t, its in tensors if its == kind and keys[t] == key))
         for kind in kinds
         for key in sorted(set(keys.values()))
     ]
-    matrices = [
-        ("muon", decays(keys[t]), (t,)) for t, its in tensors if its == "muon"
-    ]  # each has an optimizer of its own
-    return (*matrices, *(group for group in groups if group[2]))
+    return tuple(group for group in groups if group[2])
 
 
 def _in_order(run: Resolved, every_block: bool) -> Iterator[ParameterTensor]:

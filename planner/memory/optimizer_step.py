@@ -1,6 +1,6 @@
 """Simulates an optimizer update, allocation by allocation: what each implementation allocates, and for how long.
 
-It follows `reference_trainer/optim/updater.py` and torch.optim (adamw.py, adam.py, sgd.py, _adafactor.py, _muon.py of
+It follows `reference_trainer/optim/updater.py` and torch.optim (adamw.py, adam.py, sgd.py, _adafactor.py of
 PyTorch 2.13): names that PyTorch keeps alive are kept alive here. Scalars that are read back (norms, learning rates,
 step counts) are left out; step counters that stay are not.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from planner.counts.run import Resolved
+from planner.counts.stacks import stack_sizes
 from planner.formulas.itemsize import FP32
 from planner.memory.eager.graph import Storage
 from planner.memory.ledger import Ledger
@@ -154,23 +155,21 @@ class Update:
             del estimates
 
     def _muon(self, group: Group) -> None:
-        """Newton-Schulz in bf16 on one matrix; copies of weight and momentum allow a conditional step."""
-        (tensor,) = group
-        copies = [self.temporary(self.itemsize * tensor.count) for _ in ("weight", "momentum")]
-        update = self.temporary(self.itemsize * tensor.count)
-        update = self._orthogonal(update, tensor)
-        del update, copies
+        """Stacks of equal matrices, one after the other; stacks of one size need the same, so each size comes once."""
+        numbers: dict[tuple[int, ...], int] = {}
+        for tensor in group:
+            numbers[tensor.shape] = numbers.get(tensor.shape, 0) + (1 if self.one_by_one else tensor.times)
+        for (rows, columns), number in numbers.items():
+            for size in sorted(set(stack_sizes(rows * columns, number))):
+                self._muon_stack(size, rows * columns, min(rows, columns))
 
-    def _orthogonal(self, update: Storage, tensor: UpdatedTensor) -> Storage:
-        side = min(tensor.shape)
-        found = update if self.itemsize == MUON_ITEMSIZE else self.temporary(MUON_ITEMSIZE * tensor.count)
-        gram = polynomial = None
-        for _ in range(NEWTON_SCHULZ_STEPS):
-            gram = self.temporary(MUON_ITEMSIZE * side * side)
-            polynomial = self.temporary(MUON_ITEMSIZE * side * side)
-            found = self.temporary(MUON_ITEMSIZE * tensor.count)
-        del gram, polynomial
-        return found
-
-
-NEWTON_SCHULZ_STEPS = 5  # Jordan et al. 2024; torch.optim.Muon's default
+    def _muon_stack(self, number: int, count: int, side: int) -> None:
+        """New momenta and the stack in bf16; a second stack and two of products; then the new matrices."""
+        momenta = self.temporary(self.itemsize * number * count)
+        stack = self.temporary(MUON_ITEMSIZE * number * count)
+        del momenta
+        others = [self.temporary(MUON_ITEMSIZE * number * size) for size in (count, side * side, side * side)]
+        directions = others[0]
+        del stack, others
+        made = self.temporary(self.itemsize * number * count)
+        del made, directions

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from math import prod
+
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shards import local_count, optimizer_cut
+from planner.counts.stacks import NEWTON_SCHULZ_STEPS, stack_sizes
 from planner.counts.tensors import ParameterTensor
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.rates import Rates
-
-MUON_STEPS = 5  # Newton-Schulz iterations: Jordan et al. 2024
 
 
 def update_seconds(run: Resolved, rates: Rates) -> float:
@@ -34,9 +36,20 @@ def update_seconds(run: Resolved, rates: Rates) -> float:
     # the trainer's own loops over tensors read nothing back; torch.optim's reads every step counter
     own = kind == "lion" or optimizer.state_dtype == "bf16"
     how = "lion" if own else optimizer.implementation
-    host = table[f"host-{how}"] * sum(t.times for t in rest) + table["host-muon"] * sum(t.times for t in muon)
+    host = table[f"host-{how}"] * sum(t.times for t in rest)
+    # a stack's products, and some calls for each of its matrices
+    host += table["host-muon"] * _stacks(muon, run) + table["host-lion"] * sum(t.times for t in muon)
     host += table["host-clip"] * sum(t.times for t in tensors)
     return real(throughput.with_host_seconds(device, host))
+
+
+def _stacks(muon: list[ParameterTensor], run: Resolved) -> int:
+    """Number of stacks in which Muon updates its matrices; narrow gradients are widened one by one."""
+    alone = 0 < run.recipe.gradients_bytes_per_parameter < run.recipe.master_weights_bytes_per_parameter
+    numbers = Counter[tuple[int, ...]]()
+    for tensor in muon:
+        numbers[tensor.shape] += tensor.times
+    return sum(n if alone else len(stack_sizes(prod(shape), n)) for shape, n in numbers.items())
 
 
 def _muon_seconds(muon: list[ParameterTensor], run: Resolved, rates: Rates) -> float:
@@ -46,5 +59,5 @@ def _muon_seconds(muon: list[ParameterTensor], run: Resolved, rates: Rates) -> f
         a, b = sorted(tensor.shape)
         for sizes in ((a, b, a), (a, a, a), (a, a, b)):
             one = throughput.gemm_seconds(*sizes, 2, rates.head_flops, rates.bandwidth, rates.small)
-            seconds += MUON_STEPS * tensor.times * float(one)
+            seconds += NEWTON_SCHULZ_STEPS * tensor.times * float(one)
     return seconds

@@ -3,8 +3,7 @@
 | optimizer | how | waits for the device |
 |---|---|---|
 | torch.optim.AdamW and SGD, fused | the kernel reads `found_inf`, as it does for a GradScaler | no |
-| our own Lion and AdamW | new values are selected on the device | no |
-| torch.optim.Muon, one for each matrix | matrix and momentum are copied before, and selected after | no |
+| our own Lion, AdamW and Muon | new values are selected on the device | no |
 | AdamW and SGD, foreach and for-loop; Adafactor; bitsandbytes | the host reads the bool, once a step | yes |
 
 The last ones count their updates or read norms on the host, so no value on the device can stop them.
@@ -19,11 +18,12 @@ import torch
 from torch import Tensor
 
 from reference_trainer.optim.lion_adamw import PerTensorOptimizer
+from reference_trainer.optim.muon import StackedMuon
 
 
 def decides_on_host(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the host must know before `optimizer` steps."""
-    return not (isinstance(optimizer, PerTensorOptimizer | torch.optim.Muon) or _is_fused(optimizer))
+    return not (isinstance(optimizer, PerTensorOptimizer | StackedMuon) or _is_fused(optimizer))
 
 
 def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
@@ -31,10 +31,8 @@ def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
 
     One that reads the gate must be asked only where it is.
     """
-    if isinstance(optimizer, PerTensorOptimizer):
+    if isinstance(optimizer, PerTensorOptimizer | StackedMuon):
         optimizer.step(good=good)
-    elif isinstance(optimizer, torch.optim.Muon):
-        _step_and_select(optimizer, good)
     elif _is_fused(optimizer):
         _step_with_found_inf(optimizer, good)
     else:
@@ -57,22 +55,9 @@ def _step_with_found_inf(optimizer: Any, good: Tensor) -> None:
         del optimizer.grad_scale, optimizer.found_inf
 
 
-def _step_and_select(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
-    """For an optimizer of few tensors: everything that it changes is copied first."""
-    _create_momentum(optimizer)
-    weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    held = [t for p in weights for t in (p, optimizer.state[p]["momentum_buffer"])]
-    before = [t.clone() for t in held]
-    optimizer.step()
-    for now, old in zip(held, before, strict=True):
-        torch.where(good, now, old, out=now)
-
-
 def _create_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Create the state of the first update; a momentum of 0 gives the same numbers."""
     for group in optimizer.param_groups:
         for p in group["params"]:
-            # an SGD without momentum has no buffer; a Muon always has one
-            wanted = group["momentum"] != 0 or isinstance(optimizer, torch.optim.Muon)
-            if p.grad is not None and wanted and "momentum_buffer" not in optimizer.state[p]:
+            if p.grad is not None and group["momentum"] != 0 and "momentum_buffer" not in optimizer.state[p]:
                 optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

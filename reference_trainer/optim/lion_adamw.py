@@ -1,7 +1,7 @@
 """Optimizers that PyTorch does not have: Lion, and AdamW whose moments have another dtype than the weights.
 
 Both update one tensor after the other and compute in the wider of the two dtypes; `planner/memory/optimizer_step.py`
-predicts their memory. New values replace the old ones only if the step is good, which the device decides: nothing here
+predicts their memory. New values replace the old ones only if the step is good, which the device decides: no update
 waits for it.
 """
 
@@ -59,10 +59,10 @@ class Lion(PerTensorOptimizer):
         made = momentum.lerp(grad, 1 - beta1).sign_()
         # the rate multiplies inside the sum: by itself it would be rounded to the weights' type
         torch.add(p, made, alpha=-group["lr"], out=made).add_(p, alpha=-group["lr"] * group["weight_decay"])
-        _store_where(made, p, good)
+        store_where(made, p, good)
         torch.lerp(momentum, grad, 1 - beta2, out=made)
         del momentum
-        _store_where(made, kept, good)
+        store_where(made, kept, good)
 
 
 class AdamW(PerTensorOptimizer):
@@ -82,18 +82,18 @@ class AdamW(PerTensorOptimizer):
         _first_moment(state["exp_avg"], grad, beta1, good)
         root = state["exp_avg_sq"].to(torch.float32, copy=True).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         del grad
-        _store_where(root, state["exp_avg_sq"], good)
+        store_where(root, state["exp_avg_sq"], good)
         root.sqrt_().div_((1 - beta2**count).sqrt_()).add_(group["eps"])
         torch.div(state["exp_avg"], root, out=root).div_(1 - beta1**count)
         root.mul_(-group["lr"]).add_(p, alpha=1 - group["lr"] * group["weight_decay"])
-        _store_where(root, p, good)
+        store_where(root, p, good)
 
 
 def _first_moment(kept: Tensor, grad: Tensor, beta: float, good: Tensor) -> None:
     """Update the first moment; its fp32 copy is freed on return."""
-    _store_where(kept.to(torch.float32, copy=True).lerp_(grad, 1 - beta), kept, good)
+    store_where(kept.to(torch.float32, copy=True).lerp_(grad, 1 - beta), kept, good)
 
 
-def _store_where(computed: Tensor, kept: Tensor, good: Tensor) -> None:
+def store_where(computed: Tensor, kept: Tensor, good: Tensor) -> None:
     """Round the computed value into the stored tensor if the step is good; else nothing changes, even with NaN."""
     torch.where(good, computed.to(kept.dtype), kept, out=kept)

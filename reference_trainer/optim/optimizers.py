@@ -7,7 +7,7 @@
 | lion | own | for-loop |
 | adafactor | torch.optim.Adafactor | foreach, for-loop |
 | sgd | torch.optim.SGD; its decay is L2, added to the gradient; no state without momentum | fused, foreach, for-loop |
-| muon | torch.optim.Muon on the blocks' matrices, torch.optim.AdamW on the rest | AdamW's three |
+| muon | own, stacked by shape, on the blocks' matrices; torch.optim.AdamW on the rest | AdamW's three |
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from planner.counts.roles import Role
 from planner.errors import ConfigError, PlanError
 from reference_trainer.device.dtypes import DTYPES
 from reference_trainer.optim import lion_adamw as own_optimizers
+from reference_trainer.optim.muon import StackedMuon
 
 Groups = list[dict[str, Any]]
 OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.optim.Optimizer]
@@ -33,7 +34,7 @@ OptimizerMaker = Callable[[Groups, OptimizerConfig, torch.dtype | None], torch.o
 def optimizers_for(
     weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: OptimizerConfig, moments: str | None
 ) -> list[torch.optim.Optimizer]:
-    """One optimizer, or a Muon for each matrix and an AdamW for the rest; the lr is 0 until the loop sets it.
+    """One optimizer, or a Muon for the blocks' matrices and an AdamW for the rest; the lr is 0 until the loop sets it.
 
     weights: the tensors to update, by name, all of one dtype. roles: of at least these names. moments: dtype of the
     state; None: that of the weights.
@@ -50,8 +51,8 @@ def optimizers_for(
     if config.name == "muon":
         matrices = {name: w for name, w in weights.items() if roles[name].has_muon}
         rest = {name: w for name, w in weights.items() if name not in matrices}
-        made = [(_muon, {name: w}) for name, w in matrices.items()] + ([(_adamw, rest)] if rest else [])
-        return [make(_groups(some, roles, config), config, None) for make, some in made]
+        made: list[tuple[OptimizerMaker, Mapping[str, Tensor]]] = [(_muon, matrices), (_adamw, rest)]
+        return [make(_groups(some, roles, config), config, None) for make, some in made if some]
     return [MAKERS[config.name](_groups(weights, roles, config), config, state_dtype)]
 
 
@@ -90,8 +91,7 @@ def _sgd(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torc
 
 
 def _muon(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
-    # the rate scaled so that an update is as large as AdamW's: one peak rate serves both (Liu et al. 2025, 2502.16982)
-    return torch.optim.Muon(groups, lr=0.0, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+    return StackedMuon(groups, lr=0.0, momentum=config.momentum)
 
 
 def _adamw8bit(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
@@ -130,11 +130,11 @@ def has_no_state(optimizer: torch.optim.Optimizer) -> bool:
 
 def initial_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
     """The state of `p` before its first update, as `optimizer` creates it; a checkpoint is loaded into it."""
-    if isinstance(optimizer, own_optimizers.PerTensorOptimizer):
+    if isinstance(optimizer, own_optimizers.PerTensorOptimizer | StackedMuon):
         return optimizer.initial_state(p)
     if has_no_state(optimizer):
         return {}
-    if isinstance(optimizer, torch.optim.SGD | torch.optim.Muon):
+    if isinstance(optimizer, torch.optim.SGD):
         return {"momentum_buffer": torch.zeros_like(p)}
     if isinstance(optimizer, torch.optim.Adafactor):
         step = {"step": torch.zeros((), dtype=torch.float32)}

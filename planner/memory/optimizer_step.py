@@ -8,6 +8,7 @@ step counts) are left out; step counters that stay are not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from planner.counts.run import Resolved
 from planner.counts.stacks import stack_sizes
@@ -63,11 +64,11 @@ class Update:
         if kind == "muon":
             self._muon(group)
         elif kind == "lion":
-            self._one_at_a_time(group, self._lion_bytes())
+            self._in_stacks(group, *self._lion_bytes())
         elif kind == "adafactor":
             self._adafactor_foreach(group) if way == "foreach" else self._adafactor(group)
         elif self.custom_adamw:
-            self._one_at_a_time(group, self._own_adamw_bytes())
+            self._in_stacks(group, *self._own_adamw_bytes())
         elif kind == "adamw":
             self._adamw(way, group)
 
@@ -77,21 +78,29 @@ class Update:
             for size in state_of_tensor(self.config.optimizer, self.moment, tensor):
                 self.keep("optimizer", size, tensor.times)
 
-    def _one_at_a_time(self, group: Group, each: int) -> None:
-        """The trainer's own optimizers: `each` scratch bytes per element of one tensor, freed before the next."""
+    def _in_stacks(self, group: Group, each: int, narrow: int) -> None:
+        """The trainer's own: scratch bytes `each` per element of a stack, and `narrow` of the tensor being rounded."""
+        for shape, number in self._numbers(group).items():
+            for size in sorted(set(stack_sizes(prod(shape), number))):
+                copies = self.temporary((each * size + narrow) * prod(shape))
+                del copies
+
+    def _numbers(self, group: Group) -> dict[tuple[int, ...], int]:
+        """How many tensors of each shape are updated together; stacks of one size need the same bytes."""
+        numbers: dict[tuple[int, ...], int] = {}
         for tensor in group:
-            copies = self.temporary(each * tensor.count)
-            del copies
+            numbers[tensor.shape] = numbers.get(tensor.shape, 0) + (1 if self.one_by_one else tensor.times)
+        return numbers
 
-    def _lion_bytes(self) -> int:
-        """Bytes per element: new values; with mixed types also the widened narrow operand and narrow new weights."""
+    def _lion_bytes(self) -> tuple[int, int]:
+        """New values; with mixed types also the widened narrow operand, and narrow new weights."""
         if self.moment == self.itemsize:
-            return self.itemsize
-        return 2 * FP32 + (self.itemsize if self.itemsize < self.moment else 0)
+            return self.itemsize, 0
+        return 2 * FP32, self.itemsize if self.itemsize < self.moment else 0
 
-    def _own_adamw_bytes(self) -> int:
-        """Bytes per element: a new fp32 moment, an fp32 copy of a narrow gradient, a narrow copy of the moment."""
-        return FP32 + (FP32 if self.itemsize < FP32 else 0) + (self.moment if self.moment < FP32 else 0)
+    def _own_adamw_bytes(self) -> tuple[int, int]:
+        """A new fp32 moment, an fp32 copy of a narrow gradient; a narrow copy of the moment."""
+        return FP32 + (FP32 if self.itemsize < FP32 else 0), self.moment if self.moment < FP32 else 0
 
     def _adamw(self, way: str, group: Group) -> None:
         """fused: no scratch. foreach: roots of all second moments. for-loop: root, quotient and the last quotient."""
@@ -156,10 +165,7 @@ class Update:
 
     def _muon(self, group: Group) -> None:
         """Stacks of equal matrices, one after the other; stacks of one size need the same, so each size comes once."""
-        numbers: dict[tuple[int, ...], int] = {}
-        for tensor in group:
-            numbers[tensor.shape] = numbers.get(tensor.shape, 0) + (1 if self.one_by_one else tensor.times)
-        for (rows, columns), number in numbers.items():
+        for (rows, columns), number in self._numbers(group).items():
             for size in sorted(set(stack_sizes(rows * columns, number))):
                 self._muon_stack(size, rows * columns, min(rows, columns))
 

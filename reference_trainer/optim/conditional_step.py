@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_trainer.optim.lion_adamw import PerTensorOptimizer
-from reference_trainer.optim.muon import StackedMuon
+from reference_trainer.optim.lion_adamw import StackedOptimizer
 
 
 def decides_on_host(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the host must know before `optimizer` steps."""
-    return not (isinstance(optimizer, PerTensorOptimizer | StackedMuon) or _is_fused(optimizer))
+    return not (isinstance(optimizer, StackedOptimizer) or _is_fused(optimizer))
 
 
 def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
@@ -31,7 +30,7 @@ def conditional_step(optimizer: torch.optim.Optimizer, good: Tensor) -> None:
 
     One that reads the gate must be asked only where it is.
     """
-    if isinstance(optimizer, PerTensorOptimizer | StackedMuon):
+    if isinstance(optimizer, StackedOptimizer):
         optimizer.step(good=good)
     elif _is_fused(optimizer):
         _step_with_found_inf(optimizer, good)

@@ -8,61 +8,44 @@ A stack has at most `STACK_ELEMENTS` elements (planner/counts/stacks.py), or one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from planner.counts.stacks import NEWTON_SCHULZ_STEPS, stack_size
-from reference_trainer.optim.lion_adamw import store_where
+from planner.counts.stacks import NEWTON_SCHULZ_STEPS
+from reference_trainer.optim.lion_adamw import StackedOptimizer, Tensors, present_gradients, store_where
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024; torch.optim.Muon's defaults
 SMALLEST_NORM = 1e-7  # torch.optim.Muon's eps
 
 
-class StackedMuon(torch.optim.Optimizer):
+class StackedMuon(StackedOptimizer):
     """Momentum, then the nearest orthogonal matrix as update (Jordan et al. 2024); decay decoupled.
 
     The rate is scaled so that an update is as large as AdamW's: one peak rate serves both (Liu et al. 2025,
     arXiv 2502.16982).
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], **defaults: Any) -> None:
-        super().__init__(groups, defaults)
-
     def initial_state(self, p: Tensor) -> dict[str, Tensor]:
         """A momentum of 0."""
-        return {"momentum_buffer": torch.zeros_like(p)}
+        return {"momentum_buffer": torch.zeros_like(p, dtype=self.state_dtype)}
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, good: Tensor | None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient; if `good`, a bool on the device, is false, no bit changes."""
-        for group in self.param_groups:
-            ready = [p for p in group["params"] if p.grad is not None]
-            for p in ready:
-                if not self.state[p]:
-                    self.state[p] = self.initial_state(p)
-            for stack in stacks_of(ready):
-                yes = torch.ones((), dtype=torch.bool, device=stack[0].device) if good is None else good
-                self._update(stack, group, yes)
-
-    def _update(self, stack: list[Tensor], group: dict[str, Any], good: Tensor) -> None:
-        momenta = [self.state[p]["momentum_buffer"] for p in stack]
-        rows, columns = stack[0].shape
-        rate = 0.2 * math.sqrt(max(rows, columns)) * group["lr"]
+    def update(self, stack: Tensors, states: Sequence[dict[str, Tensor]], group: dict[str, Any], good: Tensor) -> None:
+        """One batched iteration for the stack, then the decay and its step."""
+        momenta = [state["momentum_buffer"] for state in states]
+        rate = 0.2 * math.sqrt(max(stack[0].shape)) * group["lr"]
         directions = orthogonal(self._nesterov(stack, momenta, 1 - group["momentum"], good))
         made = torch._foreach_mul(stack, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(made, directions.unbind(), alpha=-rate)
-        for new, p in zip(made, stack, strict=True):
-            store_where(new, p, good)
+        store_where(made, stack, good)
 
-    def _nesterov(self, stack: list[Tensor], momenta: list[Tensor], part: float, good: Tensor) -> Tensor:
+    def _nesterov(self, stack: Tensors, momenta: Tensors, part: float, good: Tensor) -> Tensor:
         """The matrices to orthogonalise, bf16 [n, rows, columns]: `part` of each gradient, the rest momentum."""
-        gradients = [p.grad for p in stack if p.grad is not None]
+        gradients = present_gradients(stack)
         made = torch._foreach_lerp(momenta, gradients, part)
-        for new, momentum in zip(made, momenta, strict=True):
-            store_where(new, momentum, good)
+        store_where(made, momenta, good)
         torch._foreach_lerp_(made, gradients, part)
         found = torch.empty((len(stack), *stack[0].shape), dtype=torch.bfloat16, device=stack[0].device)
         torch._foreach_copy_(found.unbind(), made)
@@ -83,13 +66,3 @@ def orthogonal(matrices: Tensor) -> Tensor:
         torch.baddbmm(found, polynomial, found, beta=a, out=other)
         found, other = other, found
     return found if wide else found.mT
-
-
-def stacks_of(matrices: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Matrices of one shape, in order, in lists as long as `stack_size` says."""
-    by_shape: dict[torch.Size, list[Tensor]] = {}
-    for matrix in matrices:
-        by_shape.setdefault(matrix.shape, []).append(matrix)
-    for alike in by_shape.values():
-        size = stack_size(alike[0].numel())
-        yield from (alike[i : i + size] for i in range(0, len(alike), size))

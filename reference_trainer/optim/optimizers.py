@@ -4,7 +4,7 @@
 |---|---|---|
 | adamw | torch.optim.AdamW; own if its moments have another dtype than the weights | fused, foreach, for-loop |
 | adamw8bit | bitsandbytes' AdamW8bit | fused |
-| lion | own | for-loop |
+| lion | own, tensors of one shape together | for-loop |
 | adafactor | torch.optim.Adafactor | foreach, for-loop |
 | sgd | torch.optim.SGD; its decay is L2, added to the gradient; no state without momentum | fused, foreach, for-loop |
 | muon | own, stacked by shape, on the blocks' matrices; torch.optim.AdamW on the rest | AdamW's three |
@@ -45,7 +45,7 @@ def optimizers_for(
     if state_dtype is not None and config.name == "adamw" and config.implementation != "for-loop":
         raise ConfigError(
             f"optimizer.implementation = {config.implementation} needs moments of the weights' type, not {moments}",
-            why="torch.optim.AdamW has no others; our own goes through one tensor after the other",
+            why="torch.optim.AdamW has no others; our own has one implementation, which is called for-loop",
             remedy='set implementation = "for-loop", or leave state_dtype out',
         )
     if config.name == "muon":
@@ -91,7 +91,7 @@ def _sgd(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torc
 
 
 def _muon(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
-    return StackedMuon(groups, lr=0.0, momentum=config.momentum)
+    return StackedMuon(groups, None, lr=0.0, momentum=config.momentum)
 
 
 def _adamw8bit(groups: Groups, config: OptimizerConfig, _: torch.dtype | None) -> torch.optim.Optimizer:
@@ -130,7 +130,7 @@ def has_no_state(optimizer: torch.optim.Optimizer) -> bool:
 
 def initial_state(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
     """The state of `p` before its first update, as `optimizer` creates it; a checkpoint is loaded into it."""
-    if isinstance(optimizer, own_optimizers.PerTensorOptimizer | StackedMuon):
+    if isinstance(optimizer, own_optimizers.StackedOptimizer):
         return optimizer.initial_state(p)
     if has_no_state(optimizer):
         return {}

@@ -17,7 +17,8 @@ from planner.counts.run import resolve
 from planner.counts.stacks import NEWTON_SCHULZ_STEPS, stack_sizes
 from planner.memory.phases import simulate_run
 from reference_trainer.measure.measure import build_model
-from reference_trainer.optim.muon import StackedMuon, stacks_of
+from reference_trainer.optim.lion_adamw import stacks_of
+from reference_trainer.optim.muon import StackedMuon
 from reference_trainer.optim.updater import make_optimizer
 
 MakeConfig = Callable[..., RunConfig]
@@ -43,7 +44,7 @@ def steps(make: Callable[[list[Tensor]], Any], count: int) -> list[Tensor]:
 def test_stacks_give_what_torch_gives_matrix_by_matrix(monkeypatch: pytest.MonkeyPatch, largest: int) -> None:
     monkeypatch.setattr(stacks, "STACK_ELEMENTS", largest)
     group = {"lr": RATE, "weight_decay": DECAY, "momentum": 0.95}
-    found = steps(lambda weights: StackedMuon([{"params": weights, **group}]), 4)
+    found = steps(lambda weights: StackedMuon([{"params": weights, **group}], None), 4)
     wanted = steps(lambda weights: torch.optim.Muon(weights, **group, adjust_lr_fn="match_rms_adamw"), 4)  # type: ignore[arg-type]
     for mine, its in zip(found, wanted, strict=True):
         update = 0.2 * max(its.shape) ** 0.5 * RATE  # root mean square, of singular values near 1

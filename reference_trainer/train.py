@@ -113,7 +113,8 @@ def run_measured(
 
 
 def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
-    """Train from step `job.done` + 1 to `last`. The host waits for the device only in `handle_results`."""
+    """Train from step `job.done` + 1 to `last`. The host waits for the device in `handle_results`
+    and where a checkpoint is saved; within a step only where step.py says."""
     config, begin = job.context.config, time.monotonic()
     log_every = log_interval(job.options, job.context.device)
     while job.done < last and not (signals.stopping() or _time_is_up(job.options, begin) or stops_early(job)):

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from planner import presets
 from planner.config.run import IMPLEMENTATIONS, WITH_OWN_STATE_TYPE, OptimizerConfig, RunConfig
 from planner.errors import InputError
+from planner.formulas.itemsize import ITEMSIZES
 from planner.inputs.flags import Assumptions, Flags
 from planner.inputs.run_toml import explain_validation
 from planner.rules import rules
 
 CLIP_NORM = 1.0
 MOMENTUM = {"sgd": "beta1", "muon": "momentum"}  # optimizers with a momentum: the key that holds it
-BYTES = {"fp32": 4, "bf16": 2}
 
 
 def optimizer_of(flags: Flags, base: RunConfig | None, recipe: str, assumptions: Assumptions) -> OptimizerConfig:
@@ -111,6 +111,6 @@ def _ways(name: str, state_dtype: str | None, recipe: presets.Recipe) -> tuple[s
     """Implementations that there are; PyTorch's own AdamW keeps moments of the weights' type only."""
     updated = recipe.master_weights_bytes_per_parameter or recipe.weights_bytes_per_parameter
     moments = state_dtype or recipe.moments_dtype
-    if name == "adamw" and moments is not None and BYTES[moments] != updated:
+    if name == "adamw" and moments is not None and ITEMSIZES[moments] != updated:
         return ("for-loop",)
     return IMPLEMENTATIONS[name]

@@ -15,7 +15,7 @@ from planner.counts.ranks import end_norms, held_named_tensors, held_tensors
 from planner.counts.run import Resolved, moments_dtype
 from planner.counts.shards import optimizer_cut
 from planner.counts.tensors import ParameterTensor, parameter_tensors
-from planner.formulas.itemsize import BF16, FP32
+from planner.formulas.itemsize import BF16, FP32, ITEMSIZES
 from planner.presets import Recipe
 
 COUNTER = FP32  # torch keeps the number of updates of every tensor as an fp32 scalar
@@ -54,7 +54,8 @@ def updated_itemsize(run: Resolved) -> int:
 
 def moment_itemsize(run: Resolved) -> int:
     """Itemsize of the moments."""
-    return {None: updated_itemsize(run), "fp32": FP32, "bf16": BF16}[moments_dtype(run.config, run.recipe)]
+    chosen = moments_dtype(run.config, run.recipe)
+    return updated_itemsize(run) if chosen is None else ITEMSIZES[chosen]
 
 
 def is_custom_adamw(run: Resolved) -> bool:

@@ -13,6 +13,7 @@ from planner.errors import ConfigError
 from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.data.samples import TokenData, batch, open_data
 from reference_trainer.device.out_of_memory import explained
+from reference_trainer.step.optimizer_step import summed_loss
 from reference_trainer.step.step import StepContext
 
 
@@ -80,7 +81,7 @@ def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None
                 host = batch(validation, config, index * size, size)
                 inputs = host.moved(lambda t: t.to(context.device))
                 valid += host.valid
-                total += model(inputs.ids, inputs.targets, inputs.documents)
+                total += summed_loss(model, inputs)
         return float(total) / max(valid, 1)
     finally:
         model.train()

@@ -87,7 +87,7 @@ def refuse_kernel(config: RunConfig, device: torch.device) -> None:
     name, model, t = config.training.attention_kernel, config.model, config.training
     if name not in ("flash-only", "efficient", "cudnn"):
         return
-    dtype = DTYPES.get(recipe_of(config).compute_dtype, torch.float32)
+    dtype = DTYPES[recipe_of(config).compute_dtype]
     kv_heads = model.heads if model.mla is not None else model.kv_heads
     masks = (
         [None]

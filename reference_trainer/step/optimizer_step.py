@@ -40,10 +40,15 @@ class StepParts(Protocol):
         """Called after the update; the gradients are still there."""
 
 
+def summed_loss(model: nn.Module, inputs: MicroBatch) -> Tensor:
+    """The loss of all valid targets of a micro-batch, added up."""
+    total: Tensor = model(inputs.ids, inputs.targets, inputs.documents)
+    return total
+
+
 def loss_part(model: nn.Module, inputs: MicroBatch, valid: int) -> Tensor:
     """The micro-batch's part of the mean loss of `valid` targets: every target of a step has the same weight."""
-    total: Tensor = model(inputs.ids, inputs.targets, inputs.documents)  # a sum
-    return total / max(valid, 1)
+    return summed_loss(model, inputs) / max(valid, 1)
 
 
 def optimizer_step(model: nn.Module, optimizer: Updater, clip_norm: float | None, valid: int, parts: StepParts) -> None:

@@ -18,7 +18,6 @@ from reference_trainer.model.rotary import refuse_scaling
 from reference_trainer.optim.optimizers import optimizers_for
 
 # tf32 is not a dtype: operands are fp32, and tensor cores read 10 bits of the mantissa
-MATMUL_TYPES = DTYPES | {"tf32": torch.float32}
 UPDATE_8BIT = "bitsandbytes::optimizer_update_8bit_blockwise"
 
 
@@ -31,7 +30,7 @@ def compute_type(recipe: Recipe) -> torch.dtype:
             why=f"it has no {recipe.compute_dtype} matmuls; the recipe is for planning only",
             remedy=f"plan with one of: {', '.join(known)}",
         )
-    return MATMUL_TYPES[recipe.compute_dtype]
+    return DTYPES[recipe.compute_dtype]
 
 
 def weights_type(recipe: Recipe) -> torch.dtype:

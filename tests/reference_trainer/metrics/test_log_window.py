@@ -35,8 +35,8 @@ def objects(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_host_waits_once_per_log_interval(
-    tiny: MakeConfig, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_host_waits_once_per_log_interval_and_evaluation(
+    tiny: MakeConfig, train: Train, tmp_path: Path, held_out: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted where our code asks a tensor for its value."""
     ours, asked = Path(__file__).parents[3] / "reference_trainer", Counter[str]()
@@ -56,8 +56,10 @@ def test_the_host_waits_once_per_log_interval(
         monkeypatch.setattr(torch.Tensor, name, counted(name))
     monkeypatch.setattr("reference_trainer.train.save_last_checkpoint", lambda *_: None)
     config = tiny(steps=10, checkpoint_every=None, accumulation=3)
+    config = config.model_copy(update={"evaluation": EvaluationConfig(every=5, tokens=256)})  # four batches
     train(config, log_every=5, statistics_every=1, noise_scale=True)
-    assert asked == {"step_results.py: tolist": 2}
+    # each evaluation is the best so far, and its checkpoint is looked through before it is written
+    assert asked == {"step_results.py: tolist": 2, "evaluation.py: __float__": 2, "checkpoint.py: tolist": 2}
     assert [row["step"] for row in objects(tmp_path / "run/metrics.jsonl") if "window_steps" in row] == [5, 10]
 
 

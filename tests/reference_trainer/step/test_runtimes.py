@@ -6,13 +6,15 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 
 from planner.config.model import MoeConfig
 from planner.config.rope import RopeScalingConfig
 from planner.errors import ConfigError, PlanError
 from reference_trainer.step import precision
 from reference_trainer.step.precision import refuse_unrunnable
-from tests.reference_trainer.conftest import MakeConfig, Train
+from tests.reference_trainer.conftest import MakeConfig, Train, evaluated
 
 CPU = torch.device("cpu")
 
@@ -57,3 +59,24 @@ def test_a_compiled_run_learns_what_an_eager_one_learns(tiny: MakeConfig, train:
     )
     assert compiled.steps_done == 2 and all(math.isfinite(loss) for loss in compiled.losses)
     assert compiled.losses == pytest.approx(eager.losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["flash", "flash-only", "math"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_run_has_one_graph_for_training_and_one_for_evaluation(
+    tiny: MakeConfig, train: Train, held_out: None, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """Counted over accumulation and two evaluations: no graph breaks, and nothing is compiled a second time."""
+    counter, compile_in_place = CompileCounter(), torch.nn.Module.compile
+    monkeypatch.setattr(precision, "_can_compile", lambda device: True)  # the counter takes the place of the compiler
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile_in_place(self, backend=counter, **options)
+    )
+    torch._dynamo.reset()
+    counters.clear()
+    config = tiny(runtime="compiled", layers=2, steps=4, accumulation=2, checkpoint_every=None, attention_kernel=kernel)
+    config = evaluated(config, every=2, tokens=128)
+    done = train(config)
+    assert done.steps_done == 4
+    assert counter.frame_count == 2
+    assert counters["graph_break"] == {} and counters["stats"]["unique_graphs"] == 2

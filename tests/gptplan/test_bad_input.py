@@ -102,7 +102,10 @@ MISTAKES = {
     f"{RUN} --attention flsh": ("unknown --attention", "flash", "in run.toml: training.attention_kernel"),
     f"{RUN} --schedule cosin": ("unknown schedule", "cosine", "inverse_sqrt"),
     # keys of run.toml as flags
-    f"{RUN} --attention-kernel flash": ("no flag --attention-kernel", "write --attention flash|math|flex"),
+    f"{RUN} --attention-kernel flash": (
+        "no flag --attention-kernel",
+        "write --attention flash|flash-only|efficient|cudnn|math|flex",
+    ),
     f"{RUN} --usd-per-gpu-hour=2": ("no flag --usd-per-gpu-hour", "write --price-per-gpu-hour USD"),
     f"{RUN} --training.micro_batch 4": ("write --micro-batch N for training.micro_batch",),
     f"{RUN} --spike-window 50": ("no flag --spike-window", "guard.spike_window can be set in run.toml only"),

@@ -26,6 +26,11 @@ def test_every_table_has_a_source_and_a_date(name: str) -> None:
             assert sourced and all(len(s["source"]) > 10 for s in sourced), section
 
 
+def test_the_cards_of_attention_kernels_exist() -> None:
+    for key in ("cudnn_first", "efficient_measured"):
+        assert set(rules("attention")[key]["gpus"]) <= set(presets.gpu_ids())
+
+
 def test_roofline_shares_are_shares_and_their_gpus_exist() -> None:
     for family in [*rules("roofline")["family"], rules("roofline")["any"]]:
         assert set(family.get("gpus", [])) <= set(presets.gpu_ids())

@@ -55,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gemma window": LLAMA | {"sliding_window": 8, "full_attention_every": 2},
     "window and alibi": {"position": "alibi", "sliding_window": 8, "full_attention_every": 2},
     "math": {"attention_kernel": "math"},
+    "flash by name": {"attention_kernel": "flash-only"},
     "dropout": {"dropout": 0.1},
     "selective": {"activation_checkpointing": "selective"},
     "full": {"activation_checkpointing": "full"},
@@ -131,7 +132,11 @@ def assert_same(a: tuple[float, dict[str, Tensor]], b: tuple[float, dict[str, Te
 
 
 # compiled and fused kernels are tested with the trainer: the model is the same; UNTRAINED is refused
-ELSEWHERE = {"runtime": {"compiled", "fused"}, "attention_kernel": {"flex"}, "qk_norm": {"each-head"}}
+ELSEWHERE = {
+    "runtime": {"compiled", "fused"},
+    "attention_kernel": {"flex", "efficient", "cudnn"},  # on CUDA only: test_attention_kernels.py
+    "qk_norm": {"each-head"},
+}
 
 
 def test_the_table_holds_every_choice() -> None:

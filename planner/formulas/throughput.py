@@ -91,14 +91,6 @@ _SUM = "sum of a step's parts: eager kernels do not overlap"
 
 
 @formula(gives="seconds", source=_SUM)
-def block_product_seconds(
-    qkv_seconds: Num, proj_seconds: Num, up_seconds: Num, down_seconds: Num, mlp_matrices: Num
-) -> Num:
-    """Matrix products of one block, forward: into attention, out of it, into the MLP (twice if gated), out of it."""
-    return qkv_seconds + proj_seconds + (mlp_matrices - 1) * up_seconds + down_seconds
-
-
-@formula(gives="seconds", source=_SUM)
 def blocks_seconds(layers: Num, block_seconds: Num, passes: Num) -> Num:
     """All blocks: a block's forward time as often as forward, backward and recomputation are worth."""
     return layers * block_seconds * passes

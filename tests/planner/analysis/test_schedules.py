@@ -140,3 +140,10 @@ def test_curves_that_coincide_alternate_and_leave_no_gap() -> None:
 def test_the_legend_names_each_mark() -> None:
     assert legend(["a", "b"]) == f"{CURVE_MARKS[0]} a   {CURVE_MARKS[1]} b"
     assert legend(["a", "b"], plain=True) == "* a   o b"
+
+
+def test_curves_that_do_not_coincide_have_a_mark_in_every_column() -> None:
+    """Marks take turns only where curves lie on each other."""
+    high, low = plot([lambda k: 1.0, lambda k: 0.25], 100, width=40, height=5, plain=True), ASCII_MARKS[1]
+    assert high[0].count(ASCII_MARKS[0]) >= 30
+    assert max(line.count(low) for line in high) >= 30

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from planner.formulas.collectives import key_ring_seconds, transfers_seconds
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import Plan, estimate
@@ -128,3 +129,10 @@ def test_more_stages_or_ways_never_make_one_gpu_do_more() -> None:
 def test_a_card_without_links_has_no_speed_in_a_layout() -> None:
     plan = planned(**LLAMA | {"gpu": "t4", "recipe": "mixed-fp16"}, tp="2")
     assert plan.throughput.basis == "unknown" or plan.throughput.step_seconds.value
+
+
+def test_a_ring_passes_keys_and_values_to_all_other_gpus() -> None:
+    assert key_ring_seconds(4e9, 4, 2e9, 0.5) == 3 * (2.0 + 0.5)
+    assert key_ring_seconds(4e9, 1, 2e9, 0.5) == 0
+    # each chunk's input one way and its gradient the other, of which a quarter is waited for
+    assert transfers_seconds(4e9, 3, 2e9, 0.5, 0.25) == 2 * 3 * (2.0 + 0.5) * 0.25

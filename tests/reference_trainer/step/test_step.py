@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
 from planner.counts.run import rate_at
 from planner.errors import PlanError
@@ -242,3 +243,25 @@ def test_the_deterministic_run_gives_the_same_and_resets_the_switch(tiny: MakeCo
         torch.use_deterministic_algorithms(False)
     assert train(tiny(), deterministic=True).losses == train(tiny(), "again", deterministic=True).losses
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("balancing", ["none", "bias", "loss-mean"])
+def test_the_loss_of_a_step_is_that_of_the_language(
+    tiny: MakeConfig, train: Train, balancing: str, tmp_path: Path
+) -> None:
+    """However experts are balanced: the first step of the same weights on the same data has one loss."""
+    moe = {"experts": 4, "top_k": 2, "expert_ffn": 24, "balancing": balancing}
+    moe |= {} if balancing == "none" else {"balancing_rate": 0.5}
+    plain = tiny(steps=1)
+    config = plain.model_copy(update={"model": ModelConfig.model_validate(plain.model.model_dump() | {"moe": moe})})
+    result = train(config, balancing)
+    without = train(with_balancing(config, "none"), f"{balancing}, without")
+    assert result.losses == pytest.approx(without.losses, rel=1e-6)
+    row = json.loads((tmp_path / balancing / "metrics.jsonl").read_text())
+    assert (row.get("balancing_loss") or 0) > 0 if balancing == "loss-mean" else row.get("balancing_loss") is None
+
+
+def with_balancing(config: RunConfig, balancing: str) -> RunConfig:
+    assert config.model.moe is not None
+    moe = config.model.moe.model_copy(update={"balancing": balancing, "balancing_rate": None})
+    return config.model_copy(update={"model": config.model.model_copy(update={"moe": moe})})

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from planner.bounds import MOST_SAMPLED_TOKENS, refuse_more_than
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
 from planner.inputs.run_toml import load_config
@@ -101,6 +102,7 @@ def sample(
     kept = ids[-context:]
     if len(kept) < len(ids):
         log(f"the prompt has {len(ids):,} tokens: the model sees the last {context:,}, the length it was trained with")
+    log(f"drawing {choice.samples} × up to {choice.tokens:,} tokens on {device}")
     begin = time.perf_counter()
     continuations = [
         continued(model, kept, choice, choice.seed + i, codec.stop if codec else None) for i in range(choice.samples)
@@ -126,6 +128,9 @@ def sample(
 
 def refuse_invalid(choice: Sampling) -> None:
     """Raises InputError if options contradict each other or are out of range."""
+    refuse_more_than(MOST_SAMPLED_TOKENS, choice.tokens, "--tokens", "every new token is a pass through the model")
+    together = choice.tokens * choice.samples
+    refuse_more_than(MOST_SAMPLED_TOKENS, together, "--samples times --tokens", "all texts are kept until the end")
     if choice.seed + choice.samples > SEEDS:
         raise InputError(
             f"--seed {str(choice.seed)!r} is out of range",

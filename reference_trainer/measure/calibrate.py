@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from planner.bounds import MOST_CALIBRATION_SECONDS, MOST_CALIBRATION_TRIES, refuse_more_than
 from planner.errors import PlanError
 from planner.inputs.profile_file import NOISY, is_noisy, noise_of
 from planner.log import Log
@@ -45,7 +46,10 @@ def quiet_profile(device: str, seconds: float, tries: int, log: Log = lambda lin
     """A profile that was not disturbed: measured again, up to `tries` times in all, while the machine is busy.
 
     None if it was busy each time: such a profile is neither kept nor used. Otherwise as `measure_profile`.
+    Raises InputError for more than an hour, or a hundred tries.
     """
+    refuse_more_than(MOST_CALIBRATION_SECONDS, seconds, "--seconds", "a minute is enough for every kernel")
+    refuse_more_than(MOST_CALIBRATION_TRIES, tries, "--tries", "a machine that stays busy is measured another day")
     for attempt in range(1, tries + 1):
         profile = measure_profile(device, seconds, log)
         if not is_noisy(profile):

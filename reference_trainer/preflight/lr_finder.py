@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from planner.bounds import MOST_RANGE_STEPS, refuse_more_than
 from planner.config.run import RunConfig
 from planner.errors import InputError
 from planner.log import Log
@@ -58,7 +59,8 @@ def find_learning_rate(
 
 
 def refuse_span(low: float, high: float, steps: int) -> None:
-    """Raises InputError if low is not below high, or for fewer than ten steps."""
+    """Raises InputError if low is not below high, or for fewer than ten or too many steps."""
+    refuse_more_than(MOST_RANGE_STEPS, steps, "--steps", "each step is one of training, and a row of the result")
     if low >= high:
         raise InputError(
             f"--from {low:g} is not below --to {high:g}",

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from planner.bounds import MOST_SHARDS, refuse_more_than
 from planner.errors import FileError
 from planner.own_files import empty_own_folder, not_ours, open_own, open_own_folder
 from reference_trainer.data.corpus.directory import UNFINISHED
@@ -57,6 +58,9 @@ class SplitWriter:
                 self.close()
 
     def _begin(self) -> None:
+        refuse_more_than(
+            MOST_SHARDS, len(self.shards) + 1, f"shards of --shard-tokens {self.shard_tokens:,}", "each is a file"
+        )
         name = f"{self.name}_{len(self.shards):06d}.bin"
         self.shards.append({"name": name, "tokens": 0, "largest": 0, "sha256": ""})
         self._room, self._digest = self.shard_tokens, hashlib.sha256()

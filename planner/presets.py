@@ -99,7 +99,7 @@ class ModelPreset:
 
     `parameters_check`: "published" where the source prints that count, "computed" where it prints a rounded label, or a
     count of something else (the notes say of what), and this is the shape counted out. `unconfirmed`: keys of the shape
-    whose value no source states; a plan says so.
+    whose value no source settles; a plan says so.
     """
 
     id: str

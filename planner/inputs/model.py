@@ -108,7 +108,7 @@ def _whole(values: dict[str, Any]) -> ModelConfig:
 def _from_preset(name: str, assumptions: Assumptions) -> dict[str, Any]:
     found = presets.model(name)
     for key in found.unconfirmed:
-        assumptions.add(key, found.shape[key], f"of the preset {found.id}, and not confirmed: no source states it")
+        assumptions.add(key, found.shape[key], f"of the preset {found.id}, and not confirmed: no source settles it")
     return {"name": found.id, "source": found.source, **found.shape}
 
 

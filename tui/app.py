@@ -21,8 +21,10 @@ from textual.widgets import Footer, Tab, Tabs
 from textual.worker import get_current_worker
 
 from planner.config.options import OPTION
+from planner.config.run import RunConfig
 from planner.files import write_atomically
 from planner.inputs.run_toml import write_config
+from planner.report.after_saving import how_to_train
 from tui.actions import ACTIONS, ONE_PANE, bindings
 from tui.dialogs import is_dialog_open, open_dialog
 from tui.files import is_served
@@ -210,12 +212,12 @@ class PlannerApp(KeptPlan):
             def write(path: Path, overwrite: bool) -> None:
                 write_config(path, config, overwrite=overwrite)
 
-            open_dialog(self, SaveScreen("the configuration", self.saved_as, write), self._saved)
+            open_dialog(self, SaveScreen("the configuration", self.saved_as, write), partial(self._saved, config))
 
-    def _saved(self, path: Path | None) -> None:
+    def _saved(self, config: RunConfig, path: Path | None) -> None:
         if path is not None:
             self.saved_as = str(path)
-            self.notify(f"train it with: gptplan run {path} --out RUN_DIR", title=f"✓ wrote {path}", markup=False)
+            self.notify(how_to_train(config, path), title=f"✓ wrote {path}", markup=False)
 
     def action_export(self) -> None:
         """Write the plan itself, with the simulated allocator, as JSON or Markdown."""

@@ -34,13 +34,14 @@ def plan(
     from planner.document import document
     from planner.inputs.run_toml import config_text, write_config
     from planner.plan import estimate as plan_of
+    from planner.report.after_saving import how_to_train
 
     whole = config_of(flags, config, as_of)
     estimated = plan_of(whole, replay=True)
     found = all_findings(estimated, safetensors)
     if output is not None and str(output) != "-":
         write_config(output, whole, overwrite=force)
-        log_line(f"wrote {output}; train it with: gptplan run {output} --out RUN_DIR")
+        log_line(f"wrote {output}; {how_to_train(whole, output)}")
     elif not json:
         show(config_text(whole).rstrip("\n"))
     for finding in found:

@@ -102,6 +102,7 @@ def _saved(result: PlanResult) -> bool:
     from gptplan.output import log_line
     from planner.errors import FileError
     from planner.inputs.wizard import BACK
+    from planner.report.after_saving import how_to_train
 
     log_line("\nFile for the configuration, such as run.toml.")
     while True:
@@ -112,7 +113,7 @@ def _saved(result: PlanResult) -> bool:
                 return name == ""
             path = Path(os.path.expanduser(name))
             if _written(path, result.plan.config):
-                log_line(f"wrote {path}; train it with: gptplan run {path} --out RUN_DIR")
+                log_line(f"wrote {path}; {how_to_train(result.plan.config, path)}")
                 return True
         except FileError as error:
             log_line(error.message())

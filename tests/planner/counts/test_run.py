@@ -15,7 +15,7 @@ from planner.analysis.findings import findings_with_remedies
 from planner.analysis.fitting import every_change, largest_change, what_fits
 from planner.config.run import RunConfig
 from planner.counts.run import gpu_of, moments_dtype, recipe_of, resolve, steps_of, tokens_per_step
-from planner.errors import UnknownNameError
+from planner.errors import ConfigError, UnknownNameError
 from planner.formulas import batch
 from planner.formulas.recording import recorded
 from planner.inputs.draft import draft
@@ -149,3 +149,11 @@ def test_everything_about_a_short_run_comes_from_its_whole_steps(of_a_step: floa
     assert plan.cost.usd.value == pytest.approx(2 * 8 * seconds / 3600, rel=1e-12)
     if plan.tokens.trained != plan.tokens.requested:
         assert f"tokens trained of {format_count(plan.tokens.requested, CHOSEN)} asked for" in summary(plan, None)
+
+
+@pytest.mark.parametrize("kernel", ["flash-only", "cudnn"])
+def test_a_kernel_of_16_bits_is_refused_under_fp32_on_a_gpu(kernel: str) -> None:
+    fp32 = {"params": "125M", "steps": "10", "recipe": "fp32", "attention": kernel}
+    with pytest.raises(ConfigError, match="with the recipe fp32"):
+        resolve(draft(Flags(**fp32, gpu="h100-80gb"), as_of="2026-11-21", version="test"))
+    resolve(draft(Flags(**fp32 | {"attention": "efficient"}, gpu="h100-80gb"), as_of="2026-11-21", version="test"))

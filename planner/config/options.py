@@ -94,6 +94,7 @@ _MODEL_ENDS = (
     "top_k",
     "expert_ffn",
     "balancing",
+    "balancing_rate",
     "hf_defaults",
     "hf_unread",
     "hf_text",
@@ -157,7 +158,7 @@ OPTIONS: tuple[Option, ...] = (
            _W, "shared expert width"),
     Option("balancing", MODEL, _choice("none", "loss-pooled", "loss-mean", "loss-sum", "bias"),
            "How experts are balanced: a loss of the blocks pooled, averaged or summed, or a bias of the choice.",
-           "model.moe.balancing", _W, default="the model's, or none"),
+           "model.moe.balancing", _W, default="the model's, or none", ends=("balancing", "balancing_rate")),
     Option("balancing_rate", MODEL, NUMBER, "Coefficient of the balancing loss, or step of the bias.",
            "model.moe.balancing_rate", _W, default="0.01 of a loss, 0.001 of a bias"),
     # run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.config.model import MoeConfig
+from planner.config.model import BIAS_STEP, LOSS_COEFFICIENT, MoeConfig
 from planner.config.options import OPTIONS, flag
 from planner.config.rope import ROPE_BASE
 from planner.counts.shape import GATED
@@ -88,7 +88,17 @@ def _experts(values: dict[str, Any], flags: Flags, assumptions: Assumptions) -> 
         numbers["shared_gate"] = False
     if "balancing" in numbers and "balancing_rate" not in numbers:
         numbers["balancing_rate"] = None  # the old one's is another quantity
+        _assume_rate(numbers["balancing"], assumptions)
     return {"moe": old | numbers}
+
+
+def _assume_rate(method: str, assumptions: Assumptions) -> None:
+    """Notes the rate of a balancing method that was typed without one."""
+    if method == "bias":
+        assumptions.add("balancing_rate", BIAS_STEP, "default: DeepSeek-V3's step (arXiv 2412.19437, section 4.2)")
+    elif method != "none":
+        source = "default: Switch Transformer's coefficient (arXiv 2101.03961, section 2.2)"
+        assumptions.add("balancing_rate", LOSS_COEFFICIENT, source)
 
 
 def padded_vocab(values: dict[str, Any], flags: Flags) -> dict[str, Any]:

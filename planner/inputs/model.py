@@ -49,7 +49,8 @@ def model_of(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assump
 
         read = hf_model(Path(flags.hf_config))
         for note in read.notes:
-            assumptions.add(note.key, note.value, note.reason)
+            if note.key != "balancing_rate" or flags.balancing is None:  # else it is that of another method
+                assumptions.add(note.key, note.value, note.reason)
         values = read.model.model_dump()
     elif base is not None and flags.family is None:
         values = base.model.model_dump()

@@ -19,7 +19,7 @@ from planner.config.model import ModelConfig
 from planner.errors import FileError, InputError
 from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
-from planner.inputs.huggingface.balancing import balancing
+from planner.inputs.huggingface.balancing import assumed_rate, balancing
 from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
 from planner.inputs.huggingface.constants import constants
 from planner.inputs.huggingface.initialisation import initialisation
@@ -112,6 +112,9 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
         what, why, remedy = explain_validation(error)
         raise InputError(f"{path}: {what}", why=why, remedy=remedy) from None
     notes = _notes(config, kind, known)
+    rate = assumed_rate(config) if model.moe else None
+    if rate is not None:
+        notes.append(Note("balancing_rate", str(rate[0]), rate[1]))
     less = left_out_of(kind, values)
     if less is not None:
         notes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from planner.config.model import BIAS_STEP
 from planner.inputs.huggingface.reading import HfConfig
 
 POOLED_KEY = "router_aux_loss_coef"  # of transformers' load_balancing_loss_func, which pools the blocks
@@ -27,3 +28,13 @@ def balancing(c: HfConfig) -> dict[str, Any]:
             raise c.unsupported(key, "a number, 0 or more")
         return {"balancing": method, "balancing_rate": float(found)}
     return {}
+
+
+def assumed_rate(c: HfConfig) -> tuple[float, str] | None:
+    """The rate of `balancing` that the file does not say, and whose it is; None where it does, or nothing balances."""
+    kind, found = c.values["model_type"], balancing(c)
+    if found.get("balancing") == "bias":
+        return BIAS_STEP, "step of the bias, of which config.json says nothing: DeepSeek-V3's (arXiv 2412.19437, 4.2)"
+    if found.get("balancing") != "loss-pooled" or POOLED_KEY in c.values:  # of the other key no type has a default
+        return None
+    return found["balancing_rate"], f"{POOLED_KEY} is absent from the file: the default of {kind} in transformers"

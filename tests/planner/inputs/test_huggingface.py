@@ -12,6 +12,8 @@ from planner.analysis.stored_weights import weights_findings
 from planner.counts.parameters import parameters_of
 from planner.counts.tensors import named_tensors
 from planner.errors import FileError, InputError, PlanError, UnknownNameError
+from planner.inputs.draft import draft
+from planner.inputs.flags import Flags
 from planner.inputs.huggingface import FAMILIES, hf_model, hf_model_of, model_of_hf_values
 from planner.inputs.huggingface.constants import BASE_KEYS, EPS_KEYS
 from planner.inputs.huggingface.kinds import MULTIMODAL, OTHER_KINDS
@@ -50,7 +52,7 @@ def test_parameters_are_those_that_transformers_builds(name: str, tmp_path: Path
     found = hf_model(path)
     assert parameters_of(found.model).total == CASES[name]["numel"]
     assert sum(t.count for t in named_tensors(found.model)) == CASES[name]["numel"]
-    assert {note.key for note in found.notes} <= {"hf_simplified"}
+    assert {note.key for note in found.notes} <= {"hf_simplified", "balancing_rate"}
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("5")])
@@ -238,6 +240,35 @@ def test_balancing_is_what_the_type_publishes() -> None:
     assert balanced("deepseek_v2", aux_loss_alpha=0.001) == ("loss-sum", 0.001)
     with pytest.raises(InputError, match="router_aux_loss_coef"):
         balanced("mixtral", router_aux_loss_coef=-1)
+
+
+def test_a_balancing_rate_that_the_file_does_not_state_is_an_assumption(tmp_path: Path) -> None:
+    def assumed(kind: str, file: dict[str, Any], **typed: str) -> tuple[str, str] | None:
+        config = next(c["config"] for c in CASES.values() if c["config"]["model_type"] == kind)
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({k: v for k, v in config.items() if k != "router_aux_loss_coef"} | file))
+        drawn = draft(
+            Flags(hf_config=str(path), steps="1000", seq="8", gpu="cpu", **typed), as_of="2026-11-21", version="0"
+        )
+        found = {a.key: (a.value, a.source) for a in drawn.provenance.assumptions}.get("balancing_rate")
+        moe = drawn.model.moe
+        assert moe is not None and (found is None or float(found[0]) == moe.balancing_strength)
+        again = draft(Flags(balancing="none"), as_of="2026-11-21", version="0", base=drawn)
+        assert "balancing_rate" not in {a.key for a in again.provenance.assumptions}
+        return found
+
+    for kind, said in {"mixtral": "default of mixtral in transformers", "deepseek_v3": "DeepSeek-V3"}.items():
+        found = assumed(kind, {})
+        assert found is not None and found[0] == "0.001" and said in found[1]
+        assert assumed(kind, {}, balancing_rate="0.02") is None  # typed
+        assert assumed(kind, {}, balancing="none") is None
+        other = assumed(kind, {}, balancing="loss-mean")  # the file's rate was that of another method
+        assert other is not None and other[0] == "0.01" and "Switch" in other[1]
+    assert assumed("mixtral", {"router_aux_loss_coef": 0.001}) is None  # stated
+    assert assumed("mixtral", {"router_aux_loss_coef": 0}) is None and assumed("deepseek_v2", {}) is None
+    assert assumed("llama", {}, experts="4", top_k="2") is None  # nothing balances
+    step = assumed("llama", {}, experts="4", top_k="2", balancing="bias")
+    assert step is not None and step[0] == "0.001" and "DeepSeek-V3" in step[1]
 
 
 def test_defaults_of_transformers_typed_by_hand() -> None:

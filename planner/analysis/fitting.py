@@ -18,6 +18,7 @@ from planner.config.run import CPU, IMPLEMENTATIONS, WITH_WHOLE_MATRICES, RunCon
 from planner.counts.flops import flops_of
 from planner.counts.run import Resolved
 from planner.finding import Finding
+from planner.formulas.itemsize import INT64
 from planner.inputs.flags import Flags
 from planner.memory.breakdown import Memory, memory_breakdown
 from planner.memory.coverage import not_covered
@@ -179,12 +180,28 @@ def smallest_change(run: Resolved, capacity_bytes: int, peak_of: PeakOf | None =
     Where times are the same to half a percent, the one whose time is predicted, then the one with fewer flags. None
     where nothing fits; a change without flags where the config fits as it is. peak_of: `close_peak` by default.
     """
-    fits = peak_of or close_peak(capacity_bytes)
+    fits, resident = peak_of or close_peak(capacity_bytes), dict[object, int]()
     for change in sorted(every_change(run), key=_order):
+        # micro-batch, loss and checkpointing cannot make room for what is always there
+        alike = change.run.config.parallel, change.run.config.optimizer
+        if alike not in resident:  # of a peak that somebody else defines nothing is known
+            resident[alike] = always_there(change.run) if peak_of in (None, _peak_with_retries) else 0
+        if resident[alike] > capacity_bytes:
+            continue
         peak = fits(change.run)
         if peak <= capacity_bytes:
             return replace(change, peak_bytes=peak)
     return None
+
+
+def always_there(run: Resolved) -> int:
+    """Bytes of the update without the micro-batch's tokens: no peak is below it, whatever is recomputed or accumulated.
+
+    Of a micro-batch its tokens, targets and document numbers are alive then, and nothing else.
+    """
+    tokens = run.config.training.micro_batch * run.config.training.seq
+    peaks = (p.peak_bytes for p in memory_breakdown(run, replay=False).phases if p.phase == "optimizer_step")
+    return max(peaks) - 3 * tokens * INT64
 
 
 def every_change(run: Resolved) -> Iterator[FittingChange]:

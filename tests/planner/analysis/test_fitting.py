@@ -13,11 +13,13 @@ from planner import presets
 from planner.analysis.findings import findings
 from planner.analysis.fitting import (
     FittingChange,
+    always_there,
     every_change,
     largest_micro_batch,
     needed_bytes,
     predicted_peak,
     smallest_change,
+    what_fits,
     with_micro_batch,
     with_remedies,
 )
@@ -211,3 +213,33 @@ def test_the_remedy_of_a_plan_that_does_not_fit_makes_it_fit() -> None:
         )
         refused += 1
     assert typed >= 5 and refused >= 2, (typed, refused)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"params": "350M", "micro_batch": "2", "gpus": "8", "activation_checkpointing": "full"},
+        {"params": "1.3B", "micro_batch": "2", "recipe": "master-bf16"},
+        {"params": "125M", "micro_batch": "2", "optimizer": "muon"},
+        {"params": "125M", "micro_batch": "2", "optimizer": "adafactor", "recipe": "pure-bf16"},
+    ],
+)
+def test_the_update_needs_the_same_whatever_is_recomputed(flags: dict[str, str]) -> None:
+    run = resolve(draft(Flags(tokens="1B", gpu="a100-40gb", **flags), as_of="2026-11-21", version="0"))
+    found: dict[object, int] = {}
+    for change in every_change(run):
+        alike = change.run.config.parallel, change.run.config.optimizer
+        peak, least = predicted_peak(change.run), found.setdefault(alike, always_there(change.run))
+        assert least <= peak and abs(always_there(change.run) - least) < 1e-3 * least, change.flags
+    assert all(least > 0 for least in found.values())
+
+
+def test_a_plan_whose_moments_alone_are_too_much_is_not_tried_change_by_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = draft(Flags(model="mixtral-8x7b", tokens="1B", gpu="h100-80gb", gpus="8"), as_of="2026-11-21", version="0")
+    calls = list[object]()
+    monkeypatch.setattr(
+        "planner.analysis.fitting.memory_breakdown", lambda *a, **k: calls.append(a) or memory_breakdown(*a, **k)
+    )
+    found = what_fits(resolve(config))
+    assert found is None
+    assert len(calls) < 20, len(calls)

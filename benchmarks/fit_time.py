@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy_setup import source_facts
-from benchmarks.accuracy_speed import ScoredSpeed, score_speed
+from benchmarks.accuracy_speed import ScoredSpeed, is_cut_up, score_speed
 from benchmarks.accuracy_summary import error_groups
 from benchmarks.accuracy_text import aligned, percent
 from benchmarks.fit_constants import Constant, fitted_constants, logarithms, rounded, values_set, write_values
@@ -77,8 +77,12 @@ class Rows:
 
 
 def rows_of(speeds: Sequence[SpeedRow]) -> Rows:
-    """The rows that can be predicted; each config is resolved once in each situation."""
-    scored = [one for one in (score_speed(row) for row in speeds) if isinstance(one, ScoredSpeed)]
+    """The rows that can be predicted, on one device or as replicas; each config is resolved once in each situation.
+
+    Tensor, pipeline and context parallel rows stay unseen: they score the layouts, and are nearly all one program's.
+    """
+    whole = [row for row in speeds if not is_cut_up(row)]
+    scored = [one for one in (score_speed(row) for row in whole) if isinstance(one, ScoredSpeed)]
     runs = {}
     for situation in SITUATIONS:
         resolved = [resolve(in_situation(one.case.config, situation, NEWEST)) for one in scored]

@@ -209,11 +209,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error.message(), file=sys.stderr)
         return 2
     print(text_of_fit(found))
+    if options.out:  # before the values: the header names the commit that the constants came from
+        write(found, options.out)
     if options.write:
         write_values(fitted_constants(), at)
         write_widths(widths)
-    if options.out:
-        write(found, options.out)
     return 0
 
 

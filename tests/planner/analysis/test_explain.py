@@ -65,7 +65,7 @@ def all_numbers(value: Any, path: str = "") -> dict[str, float]:
     return {path.removeprefix("."): value} if number else {}
 
 
-WHOLE = ("data sheet", "selective", "given tflops and price", "cooldown", "profile")
+WHOLE = ("data sheet", "given tflops and price", "profile")
 
 
 @pytest.mark.parametrize("name", some(PLANS, WHOLE.__contains__))

@@ -70,11 +70,8 @@ def agree(kept: int, seen: int) -> None:
     assert kept == seen
 
 
-# one of each structure; the other rows differ from one of these by a type, a count or one operator
-ALWAYS = (
-    "gpt2", "gpt2, fp32", "gpt2, recomputed, one sequence", "llama, narrow", "llama, recomputed", "gelu written out",
-    "qwen3", "nanochat", "embedding norm, learned, one sequence",
-)  # fmt: skip
+# each compiles for seconds: a structure of each kind, the others in `make soak`
+ALWAYS = ("gpt2", "gpt2, recomputed, one sequence", "llama, narrow", "nanochat")
 
 
 @pytest.mark.parametrize("case", some(KEPT, ALWAYS.__contains__))
@@ -85,7 +82,7 @@ def test_the_partitioner_keeps_these_bytes(case: str) -> None:
     agree(kept, partitioned_bytes(f.model, f.training, types))
 
 
-@pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
+@pytest.mark.parametrize("options", [{}, pytest.param(LLAMA, marks=pytest.mark.soak)], ids=["gpt2", "llama"])
 def test_autocast_keeps_what_explicit_casts_keep(options: dict[str, Any]) -> None:
     f = context(options | {"layers": 2, "micro_batch": 3}, MIXED)
     under_autocast = f.training.model_copy(update={"runtime": "autocast"})

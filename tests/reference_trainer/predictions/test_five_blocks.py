@@ -34,7 +34,7 @@ def is_new(row: Row) -> bool:
 REPLAYED = [row for row in LONG if is_new(row)]
 
 
-@pytest.mark.parametrize("row", one_in(3, REPLAYED), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", one_in(6, REPLAYED), ids=lambda row: row.id)
 def test_peaks_of_five_blocks(row: Row) -> None:
     found = phase_peaks(long_config_of(row))
     assert {"forward_end", "backward_block", "optimizer_step", "evaluation"} <= {phase.phase for phase in found}
@@ -42,7 +42,7 @@ def test_peaks_of_five_blocks(row: Row) -> None:
         assert abs(phase.difference) <= SCALARS, phase
 
 
-@pytest.mark.parametrize("row", one_in(3, REPLAYED[1:]), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", one_in(6, REPLAYED[1:]), ids=lambda row: row.id)
 def test_saved_bytes_of_five_blocks(row: Row) -> None:
     config = long_config_of(row)
     assert simulate_run(resolve(config)).saved_by_operator == saved_bytes(config)

@@ -92,7 +92,8 @@ class Laboratory:
         test, files = self.noticed_by(mutation, closest, LIMIT)
         if test is None:
             wider = wider_tests(self.copy, mutation.file)
-            test, more = self.noticed_by(mutation, wider, WIDER_LIMIT)
+            # a file that no test imports by name, such as one that a package collects, has these alone
+            test, more = self.noticed_by(mutation, wider, WIDER_LIMIT if closest else LIMIT)
             files += more
         row = {key: value for key, value in asdict(mutation).items() if key not in ("begin", "end")}
         seconds = round(time.monotonic() - begin, 1)

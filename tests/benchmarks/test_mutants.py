@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.header import ROOT
 from benchmarks.mutant_tests import closest_tests, wider_tests
-from benchmarks.mutants import EXPLAINED, PACKAGES, earlier_rows, key_of, summed_up
+from benchmarks.mutants import EXPLAINED, PACKAGES, WANTED, earlier_rows, key_of, summed_up
 from benchmarks.mutations import mutations, sample
 
 SOURCE = '''"""Doc."""
@@ -110,10 +110,10 @@ def test_rows_are_counted_and_survivors_need_an_explanation(tmp_path: Path) -> N
     assert earlier_rows(path, 6, again=False) == {}
 
 
-def test_the_last_result_is_of_sixty_mutants_and_names_every_survivor() -> None:
+def test_the_last_result_notices_95_of_100_and_explains_every_survivor() -> None:
     result = json.loads((ROOT / "benchmarks/results/mutants.json").read_text(encoding="utf-8"))
     rows, explained = result["rows"], json.loads(EXPLAINED.read_text(encoding="utf-8"))
     again = summed_up(result["seed"], rows, explained)
     assert again == {key: value for key, value in result.items() if key != "header"}
     assert len({key_of(row) for row in rows}) == len(rows) >= 60
-    assert set(result["unexplained"]) == {key_of(r) for r in rows if not r["noticed_by"]} - set(explained)
+    assert result["fraction_noticed"] >= WANTED and result["unexplained"] == []

@@ -17,6 +17,7 @@ import typer.core
 from gptplan import __version__
 from gptplan.flags import refuse_old_command, refuse_other_names, with_shared_flags
 from gptplan.os_signals import quiet_signals
+from gptplan.silence import no_silence
 from gptplan.standard_streams import guarded_streams, unguarded
 from planner.errors import PlanError
 from planner.printable import message_text
@@ -101,7 +102,8 @@ def _flags_of(app: Any, command: str) -> frozenset[str]:
 
 def main() -> None:
     """Run the program; a user's mistake is one message on stderr and exit code 2."""
-    with guarded_streams(), quiet_signals(sys.argv[1] if len(sys.argv) > 1 else ""):
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    with guarded_streams(), quiet_signals(command), no_silence(command):
         _main()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
@@ -13,16 +14,18 @@ class GuardedStream:
     """A text stream whose failures are swallowed: a full disk, a pipe whose reader left, a closed terminal.
 
     `inner` is the stream itself, for a result that must not be lost in silence. All else is the inner stream's.
+    `written`: when something was last written, in seconds of the monotonic clock.
     """
 
     def __init__(self, inner: TextIO) -> None:
-        self.inner = inner
+        self.inner, self.written = inner, time.monotonic()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def write(self, text: str) -> int:
         """The length of the text, written or not."""
+        self.written = time.monotonic()
         try:
             return self.inner.write(text)
         except UnicodeError:

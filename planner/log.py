@@ -5,3 +5,4 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Log = Callable[[str], None]
+LOG_EVERY_SECONDS = 10.0  # between lines about the progress of long work

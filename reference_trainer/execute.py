@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
+from planner.activity import doing
 from planner.analysis.findings import findings_with_remedies
 from planner.config.run import CPU, RunConfig
 from planner.counts.run import tokens_per_step
@@ -77,7 +78,9 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         _refuse_occupied(directory)
         named = {} if options.profile is None else {"profile": options.profile}
         config = adapt_to_device(config, device, log, **named)
-    plan = estimate(config, replay=True)
+    with doing("predicting what the run will need"):
+        plan = estimate(config, replay=True)
+        plan_findings = findings_with_remedies(plan)
     hardware = plan.flops.per_token_hardware * tokens_per_step(config)
     given_options, options = (
         options,
@@ -89,7 +92,6 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
             peak_flops=_peak(plan),
         ),
     )
-    plan_findings = findings_with_remedies(plan)
     with RunDirectory(directory) as held:  # until the report is written: nobody else works here
         if resume:  # the config may have changed
             write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)

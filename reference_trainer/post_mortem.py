@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from planner.activity import doing
 from planner.errors import FileError
 from planner.files import write_atomically
 from planner.paths import exists
@@ -71,6 +72,7 @@ class Summary:
         return self.evaluation_seconds + self.saving_seconds + self.eval_command_seconds
 
 
+@doing("reading the logs of the run")
 def summary_of(directory: Path) -> Summary:
     """The summary of a run from its metrics.jsonl, events.jsonl and comparison.json.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from planner.activity import doing
 from planner.bounds import MOST_SAMPLED_TOKENS, refuse_more_than
 from planner.config.run import RunConfig
 from planner.errors import CheckpointError, FileError, InputError
@@ -94,7 +95,8 @@ def sample(
                 why="the run was trained on tokens of an unknown tokenizer",
                 remedy="give the tokenizer with --tokenizer, or omit --prompt",
             )
-    model = loaded_model(config, checkpoint, device)
+    with doing("loading the model"):
+        model = loaded_model(config, checkpoint, device)
     ids = codec.encode(prompt) if codec and prompt else [codec.end if codec else 0]
     _refuse_large(ids, config.model.vocab)
     # positions past the trained length were never trained

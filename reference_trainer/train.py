@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from planner.activity import doing
 from planner.config.run import RunConfig
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import PlanError
@@ -99,7 +100,7 @@ def run_measured(
             job.trackers = Trackers(options.trackers, out, start_details(job.context, options), job.done + 1)
         with progress(job.done, last, tokens_per_step(config), log, options.progress) as show:
             try:
-                with explained_breakdown(device), job.saver:
+                with explained_breakdown(device), job.saver, doing(_training(config)):
                     _loop(job, last, signals, show)
             except PlanError as error:
                 if not job.diverged:
@@ -132,6 +133,11 @@ def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
     handle_results(job, show, None)
     save_last_checkpoint(job)
     run_eval_command(job, signals.stopping)
+
+
+def _training(config: RunConfig) -> str:
+    compiles = config.training.runtime == "compiled"
+    return "compiling the model, for which the first step waits" if compiles else "training"
 
 
 def log_interval(options: RunOptions, device: torch.device) -> int:

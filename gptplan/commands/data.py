@@ -63,7 +63,7 @@ def data(
 
     One document is in memory at a time. The directory appears when it is complete. Describing reads every token.
     """
-    from gptplan.output import show, show_json
+    from gptplan.output import log_line, show, show_json
     from planner.errors import InputError
     from planner.units import parse_count, parse_number
     from reference_trainer.data.corpus.prepare import PrepareOptions, prepare
@@ -85,7 +85,7 @@ def data(
     }
     given = {name: value for name, value in flags.items() if value is not None}
     if out is not None:
-        prepare(PrepareOptions(sources=tuple(sources), out=out, **given))  # type: ignore[arg-type]
+        prepare(PrepareOptions(sources=tuple(sources), out=out, **given), log_line)  # type: ignore[arg-type]
         sources = [out]
     elif given:
         spelled = ", ".join("--eot" if name == "end_of_text" else "--" + name.replace("_", "-") for name in given)

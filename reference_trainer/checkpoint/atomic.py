@@ -24,6 +24,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from planner.activity import doing
 from planner.errors import CheckpointError, FileError
 from planner.log import Log
 from planner.own_files import delete_own_folder, not_ours, open_own_folder, refuse_link
@@ -172,6 +173,7 @@ def stored_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir())
 
 
+@doing("reading the checkpoint to the end, to see that it is whole")
 def problem_with(path: Path, contents: bool = True) -> str:
     """The fault of a checkpoint in one sentence; empty if every file has the size and hash of the manifest.
 

@@ -26,6 +26,7 @@ from pydantic import Field, TypeAdapter
 from safetensors.torch import save_file
 from torch import Tensor
 
+from planner.activity import doing
 from planner.config.resume import NEW_SCHEDULE, Change, changes, hash_of, needs_request, settings_of
 from planner.config.resume_rules import NO_LONGER_EQUAL
 from planner.config.run import RunConfig
@@ -148,6 +149,7 @@ def refuse_other_config(folder: Path, config: RunConfig, new_schedule: bool = Fa
         return
 
 
+@doing("loading the checkpoint")
 def load(
     path: Path,
     updater: Updater,

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from planner.activity import doing
 from planner.config.model import ModelConfig
 from planner.errors import CheckpointError, FileError
 from planner.exports.huggingface import hf_type, hf_values
@@ -49,6 +50,7 @@ class Exported:
     size_bytes: int
 
 
+@doing("reading the checkpoint and writing the model")
 def export(source: Path, out: Path, log: Log) -> Exported:
     """Write the newest valid checkpoint of the run `source`, or the checkpoint `source`, to the new directory `out`.
 

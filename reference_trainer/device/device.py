@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 
 from planner.errors import InputError, PlanError
-from planner.log import Log
+from planner.log import LOG_EVERY_SECONDS, Log
 from planner.paths import exists
 from planner.units import LOSS_DIGITS, format_duration, format_number, format_rate
 from reference_trainer.device.cuda_setup import use_device
-
-LOG_EVERY_SECONDS = 10.0  # seconds between lines where there is no bar
 
 
 def pick_device(asked: str | None) -> torch.device:

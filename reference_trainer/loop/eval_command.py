@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from planner.activity import doing
 from planner.counts.run import tokens_per_step
 from planner.json_input import parsed_json
 from planner.units import format_duration, format_number
@@ -47,6 +48,7 @@ class CommandResult:
     seconds: float
 
 
+@doing("running the eval command")
 def run_command(command: str, root: Path, step: int, tokens: int, stop: Callable[[float], str]) -> CommandResult:
     """Run `command` in the current directory.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from planner.activity import doing
 from planner.config.run import RunConfig
 from planner.errors import ConfigError
 from reference_trainer.data.corpus.sources import ReadOptions
@@ -50,6 +51,7 @@ def refuse_unevaluated(config: RunConfig, data: TokenData) -> None:
         )
 
 
+@doing("reading the data")
 def opened_for(config: RunConfig, path: Path | None, reading: ReadOptions | None = None) -> TokenData:
     """The data of a run, with a held-out part if the config wants evaluations. Raises DataError."""
     hold_out = config.evaluation.every is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from planner.activity import doing
 from planner.counts.run import saves_in_background, tokens_per_step
 from planner.counts.schedule_change import schedule_change
 from planner.errors import FileError, PlanError
@@ -137,6 +138,7 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
     job.log(f"rolled back to step {to_step}; the data of {rollback.skipped_steps} steps is skipped")
 
 
+@doing("saving a checkpoint")
 def save_checkpoint(job: RunningJob) -> None:
     """Save the last step, unless that was already requested. A save that fails is logged later, by `SaveLog`.
 
@@ -154,6 +156,7 @@ def save_checkpoint(job: RunningJob) -> None:
         job.saver.save(_state(job, job.done), job.progress.best_step)
 
 
+@doing("saving the last checkpoint")
 def save_last_checkpoint(job: RunningJob) -> None:
     """Save the last step; one more try if its save failed. The saver raises when it ends if this fails too."""
     job.saver.wait()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from planner.activity import doing
 from planner.errors import PlanError
 from planner.units import LOSS_DIGITS, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints
@@ -135,6 +136,7 @@ def _record(job: RunningJob, results: Sequence[StepResult], rows: Sequence[Metri
         _stop_if_diverged(job, result)
 
 
+@doing("evaluating on held-out data")
 def evaluate_now(job: RunningJob, evaluating: Callable[[], bool]) -> Evaluation | None:
     """The validation loss after the last step; None if a signal stopped the evaluation."""
     begin = time.perf_counter()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from planner.activity import doing
 from planner.config.run import RunConfig
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import CheckpointError, ConfigError, FileError, InputError
@@ -56,6 +57,7 @@ def check_directory(directory: Path, resume: bool) -> None:
         )
 
 
+@doing("building the model and its optimizer")
 def build(config: RunConfig, device: torch.device, data: TokenData) -> StepContext:
     """Model and optimizer. The weights are drawn on the CPU, so that they are the same for every device.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from planner.activity import doing
 from planner.config.run import RunConfig
 from planner.log import Log
 from planner.units import format_bytes
@@ -44,6 +45,7 @@ def probe_if_possible(config: RunConfig, data: TokenData, device: torch.device, 
     return NOTHING_PROBED
 
 
+@doing("measuring the memory of two steps")
 def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) -> Probe:
     """Measure saved bytes and the phases' peaks of `config` on `device`, on a temporary model.
 

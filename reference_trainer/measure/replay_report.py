@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from planner.activity import doing
 from planner.analysis.replay import Replayed, TraceReport, few_layers, trace_report, with_layers
 from planner.config.run import RunConfig
 from planner.errors import ConfigError
@@ -12,6 +13,7 @@ from reference_trainer.measure.replay import Allocation, Track, replay
 REPLAYED = ("eager", "autocast")
 
 
+@doing("replaying two steps on fake tensors")
 def traced(config: RunConfig, whole: bool | None = None) -> TraceReport:
     """The report of `config`. For a deep model two shallow ones are replayed and extrapolated linearly.
 

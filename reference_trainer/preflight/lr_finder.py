@@ -13,14 +13,16 @@ from pathlib import Path
 
 import torch
 
+from planner.activity import doing
 from planner.bounds import MOST_RANGE_STEPS, refuse_more_than
 from planner.config.run import RunConfig
+from planner.counts.run import tokens_per_step
 from planner.errors import InputError
 from planner.log import Log
 from planner.runs.rate_search import RateSearch, has_exploded, rates_between, search_of
 from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.corpus.sources import ReadOptions
-from reference_trainer.device.device import pick_device
+from reference_trainer.device.device import pick_device, progress
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
@@ -55,7 +57,9 @@ def find_learning_rate(
     for line in () if tokens.summary is None else summary_lines(tokens.summary):
         log(line)
     with numerics(False, uses_tf32(config)), explained(config, where, "in the range test"):
-        return lr_range_test(build(config, where, tokens), *span)
+        context = build(config, where, tokens)
+        with doing("taking steps at rising learning rates"):
+            return lr_range_test(context, *span, log)
 
 
 def refuse_span(low: float, high: float, steps: int) -> None:
@@ -74,14 +78,19 @@ def refuse_span(low: float, high: float, steps: int) -> None:
         )
 
 
-def lr_range_test(context: StepContext, low: float, high: float, steps: int) -> RateSearch:
+def lr_range_test(
+    context: StepContext, low: float, high: float, steps: int, log: Log = lambda line: None
+) -> RateSearch:
     """The range test from the current state of `context`, which it restores. It stops when the loss explodes."""
     rates = rates_between(low, high, steps)
     losses: list[float] = []
-    with untouched(context) as tried:
+    told = progress(0, steps, tokens_per_step(context.config), log, bar=False)
+    with untouched(context) as tried, told as show:
         for step, rate in enumerate(rates, start=1):
             tried.config = at_rate(context.config, rate)
-            losses += [loss for loss, _ in steps_on(tried, step, step)]
+            for loss, seconds in steps_on(tried, step, step):
+                losses.append(loss)
+                show(step, loss, seconds)
             if has_exploded(losses):
                 break
     return search_of(rates, losses)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from planner.activity import doing
 from planner.analysis.ranges import repetition_findings, schedule_findings
 from planner.config.run import RunConfig
 from planner.counts.run import rate_at, steps_of
@@ -105,7 +106,8 @@ def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflig
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, device)
     config = adapt_to_device(config, device, log)
-    plan = estimate(config, replay=True)
+    with doing("predicting what the run will need"):
+        plan = estimate(config, replay=True)
     state = PreflightState(config, plan, device, options, log, begin)
     with numerics(False, uses_tf32(config)):
         data = _data(state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from planner.activity import doing
 from planner.errors import DataError, InputError
+from planner.log import LOG_EVERY_SECONDS, Log
+from planner.units import format_bytes, format_count
 from reference_trainer.data.corpus.file_tokens import FileTokens, OpenFile
 from reference_trainer.data.corpus.formats import HEADER_BYTES, MAX_SHARD_TOKENS
 from reference_trainer.data.corpus.listing import (
@@ -56,8 +60,8 @@ class PrepareOptions:
     shard_tokens: int = SHARD_TOKENS
 
 
-def prepare(options: PrepareOptions) -> dict[str, Any]:
-    """Write the directory `options.out` and return its meta.json.
+def prepare(options: PrepareOptions, log: Log = lambda line: None) -> dict[str, Any]:
+    """Write the directory `options.out` and return its meta.json. `log` gets a line every 10 s.
 
     Raises InputError for contradictions, DataError for sources that cannot be used, FileError if `out` exists or
     cannot be written; then no files are left.
@@ -76,7 +80,8 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
             SplitWriter(work, "val", dtype, options.shard_tokens) as validation,
         ):
             parts = {"train": train, "val": validation}
-            rule = _write(documents(files, options.text_key), tokenizer, parts, share)
+            with doing("tokenizing"):
+                rule = _write(documents(files, options.text_key), tokenizer, parts, share, _Lines(log))
             for part in parts.values():
                 part.close()
             texts = 1 if rule == SINGLE_DOCUMENT else train.documents + validation.documents
@@ -192,7 +197,23 @@ def _whole_characters(content: bytes) -> bytes:
     return content[: end - 1] if end and content[end - 1] >= 0xC0 else content
 
 
-def _write(texts: Iterator[TextDocument], tokenizer: Tokenizer, parts: dict[str, SplitWriter], share: float) -> str:
+class _Lines:
+    """A line every `LOG_EVERY_SECONDS` with what was written until then."""
+
+    def __init__(self, log: Log) -> None:
+        self.log, self.last = log, time.monotonic()
+
+    def show(self, parts: dict[str, SplitWriter]) -> None:
+        """To be called whenever something was written."""
+        if time.monotonic() - self.last >= LOG_EVERY_SECONDS:
+            self.last = time.monotonic()
+            size, tokens = sum(p.text_bytes for p in parts.values()), sum(p.tokens for p in parts.values())
+            self.log(f"tokenized {format_bytes(size)} of text, {format_count(tokens)} tokens so far")
+
+
+def _write(
+    texts: Iterator[TextDocument], tokenizer: Tokenizer, parts: dict[str, SplitWriter], share: float, lines: _Lines
+) -> str:
     """Write every document into its split; return the rule of the split."""
     first = list(_some(texts, 2))
     lone = len(first) == 1 and share > 0
@@ -205,6 +226,7 @@ def _write(texts: Iterator[TextDocument], tokenizer: Tokenizer, parts: dict[str,
         if size >= TOKENIZE_BYTES:
             _flush(waiting, tokenizer, parts)
             waiting, size = [], 0
+            lines.show(parts)
     _flush(waiting, tokenizer, parts)
     return SINGLE_DOCUMENT if lone else SPLIT_RULE
 

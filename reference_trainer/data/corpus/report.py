@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.activity import doing
 from planner.errors import DataError
 from planner.units import format_bytes, format_count_exact, format_fraction, format_number
 from reference_trainer.data.corpus.directory import TokenFiles, token_files
@@ -18,6 +19,7 @@ from reference_trainer.data.corpus.listing import SkippedFile, recorded_lines, s
 from reference_trainer.data.corpus.shards import READ_TOKENS
 
 
+@doing("reading every token")
 def tokens_report(path: Path) -> dict[str, Any]:
     """The tokens at `path`, every one of them read.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.activity import doing
 from planner.errors import DataError
 from reference_trainer.data.corpus.file_tokens import FileTokens
 from reference_trainer.data.corpus.formats import Array
@@ -90,6 +91,7 @@ def is_scanned_fully(tokens: TokenArray) -> bool:
     return len(tokens) * tokens.itemsize <= FULL_SCAN_BYTES
 
 
+@doing("reading tokens for the fingerprint")
 def scan(tokens: TokenArray, file_starts: FileStarts, vocab: int) -> str:
     """The fingerprint, sha256 in hex. Raises DataError at the first checked token that is not below `vocab`.
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from planner.activity import doing
 from planner.errors import DataError, MissingExtraError, UnknownNameError
 from planner.files import ordinary_bytes
 from reference_trainer.data.corpus.texts import TextDocument
@@ -92,6 +93,7 @@ class TiktokenTokenizer:
         return [np.array(ids, np.uint32) for ids in found]
 
 
+@doing("loading the tokenizer")
 def load_tokenizer(name: str, end_of_text: int | None = None) -> Tokenizer:
     """`byte`, the path of a tokenizer.json, `tiktoken:NAME`, or `tiktoken:NAME:FILE` with a local vocabulary file.
 

@@ -15,6 +15,7 @@ import typer
 from planner.config.options import BY_KEY, MODEL, OPTION, OPTIONS, RUN, Option, flag
 from planner.config.renamed import OLD_NAMES
 from planner.errors import InputError
+from planner.files import refuse_unexpanded
 from planner.inputs.flags import Flags
 
 # old spelling of a flag: the option that it is today
@@ -89,6 +90,12 @@ def _annotation(option: Option) -> Any:
         spelling = "/".join(map(flag, option.kind.choices))
         return Annotated[bool | None, typer.Option(spelling, **shown)]
     return Annotated[str | None, typer.Option(option.flag, metavar=option.kind.placeholder, **shown)]
+
+
+def path_to_write(text: str | Path) -> Path:
+    """The path of what a command will write. Raises FileError for one with a ~ in it that no shell has read."""
+    refuse_unexpanded(path := Path(text))
+    return path
 
 
 ConfigFile = Annotated[

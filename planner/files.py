@@ -95,13 +95,37 @@ def refuse_existing(path: Path) -> None:
         )
 
 
+def _refuse_special(path: Path) -> None:
+    """Raises FileError for a pipe, a device or a socket: renaming a file to its name would destroy it."""
+    try:
+        kind = os.lstat(path).st_mode
+    except (OSError, ValueError):  # not there; who writes it gets the reason for anything else
+        return
+    if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+        why = "a file would take its place, for every program of this machine"
+        raise FileError(f"{path} is no ordinary file", why=why, remedy="give another name")
+
+
+def refuse_unexpanded(path: Path) -> None:
+    """Raises FileError for a path that begins with somebody's ~: a folder of that name would be made."""
+    first = (*path.parts, "")[0]
+    if first.startswith("~") and os.path.expanduser(first) != first:
+        raise FileError(
+            f"{path} begins with {first}, which the shell has left as it is",
+            why="it does so in quotes and behind =; a folder of that name would be made here",
+            remedy=f"write {os.path.expanduser(path)}",
+        )
+
+
 def write_atomically(path: Path, content: str | bytes, *, overwrite: bool = False) -> None:
     """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed.
 
-    Raises FileError when the path exists already (unless `overwrite`), is a directory, or cannot be written.
+    Raises FileError when the path exists already (unless `overwrite`), is a directory, a pipe or a device, or cannot be
+    written. A link is replaced, and not what it leads to.
     """
     if not overwrite or os.path.isdir(path):
         refuse_existing(path)
+    _refuse_special(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
 
 import torch
 
 from planner.config.run import CPU, RunConfig
+from planner.errors import FileError
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.inputs.run_toml import write_config
@@ -15,7 +17,7 @@ from planner.log import Log
 from planner.plan import estimate
 from planner.presets import UNLISTED_GPU
 from reference_trainer.device.device import pick_device
-from reference_trainer.execute import Outcome, execute
+from reference_trainer.execute import Outcome, execute, refuse_occupied
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.step.options import RunOptions
 
@@ -77,12 +79,24 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
 
 
 def demo(minutes: float, directory: Path, version: str, log: Log) -> Outcome:
-    """Plan, run and compare. Writes run.toml and the run directory `run` in `directory`."""
+    """Plan, run and compare. Writes run.toml and the run directory `run` in `directory`.
+
+    Raises FileError, before this machine is measured, if the directory is there already or cannot be made.
+    """
+    refuse_occupied(directory)
+    if os.path.lexists(directory):
+        raise FileError(
+            f"{directory} exists already", why="nothing is overwritten unasked", remedy="give another --out"
+        )
     device = pick_device(None)
     config = sized_config(minutes, device, version, log)
     # if the machine is busier than when it was measured, the run stops early instead of taking an hour
     limit = TIME_LIMIT_FACTOR * minutes * SECONDS_PER_MINUTE
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise FileError(f"{directory} cannot be made", why=why, remedy="give another --out") from None
     write_config(directory / "run.toml", config)
     return execute(
         config, directory / "run", False, RunOptions(device=device.type, progress=True, time_limit=limit), log

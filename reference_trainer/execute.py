@@ -75,7 +75,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
     refuse_unrunnable(config, device)
     data = opened_for(config, options.data_path, options.reading)
     if not resume:
-        _refuse_occupied(directory)
+        refuse_occupied(directory)
         named = {} if options.profile is None else {"profile": options.profile}
         config = adapt_to_device(config, device, log, **named)
     with doing("predicting what the run will need"):
@@ -96,7 +96,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         if resume:  # the config may have changed
             write_atomically(directory / PLAN, _plan_text(plan, plan_findings), overwrite=True)
         else:
-            _refuse_occupied(directory)  # again, now that it is locked
+            refuse_occupied(directory)  # again, now that it is locked
             _write_plan(plan, plan_findings, directory)
             write_options(directory, given_options, log)
             log(announcement(plan))
@@ -130,7 +130,7 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         return Outcome(result.exit_code, comparison)
 
 
-def _refuse_occupied(directory: Path) -> None:
+def refuse_occupied(directory: Path) -> None:
     """Raises FileError unless the run directory can be written, and is new, empty, or left by a refused start."""
     try:
         with suppress(FileNotFoundError):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, path_to_write
 
 
 def calibrate(
@@ -15,7 +15,10 @@ def calibrate(
     seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="About how long one try may take.")] = "15",
     tries: Annotated[str, typer.Option("--tries", metavar="N", help="Measurements while the machine is busy.")] = "3",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there, for --profile elsewhere.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=path_to_write, help="Write it there, for --profile elsewhere."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json: AsJson = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, path_to_write
 
 PREPARE = "Preparing"
 
@@ -19,7 +19,9 @@ def data(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Write the tokens into this new directory."),
+        typer.Option(
+            "-o", "--output", metavar="DIR", parser=path_to_write, help="Write the tokens into this new directory."
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None,

@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson
+from gptplan.flags import AsJson, path_to_write
 
 
 def export(
     source: Annotated[
         Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run (its newest checkpoint), or one checkpoint.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="New directory for the two files.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", parser=path_to_write, help="New directory for the two files."),
+    ],
     json: AsJson = False,
 ) -> None:
     """Export a checkpoint as model.safetensors and config.json for Hugging Face transformers.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName
+from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName, path_to_write
 
 
 def lr_find(
@@ -22,7 +22,8 @@ def lr_find(
     high: Annotated[str, typer.Option("--to", metavar="RATE", help="Learning rate of the last step.")] = "1e-1",
     steps: Annotated[str, typer.Option("--steps", metavar="N", help="Number of steps.")] = "100",
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write every step as CSV; - is stdout.")
+        Path | None,
+        typer.Option("--csv", metavar="FILE", parser=path_to_write, help="Write every step as CSV; - is stdout."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json: AsJson = False,

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, AsOf, ConfigFile, Weights
+from gptplan.flags import AsJson, AsOf, ConfigFile, Weights, path_to_write
 from planner.inputs.flags import Flags
 
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Output file; - is stdout.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", parser=path_to_write, help="Output file; - is stdout.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName
+from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName, path_to_write
 
 
 def preflight(
@@ -18,7 +18,10 @@ def preflight(
     eot: EndOfText = None,
     device: DeviceName = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="RUN_DIR", help="Directory of the planned run; its disk is checked.")
+        Path,
+        typer.Option(
+            "--out", metavar="RUN_DIR", parser=path_to_write, help="Directory of the planned run; its disk is checked."
+        ),
     ] = Path(),
     time_limit: Annotated[
         str, typer.Option("--time-limit", metavar="3m", help="Approximate time limit; later checks are skipped.")

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName
+from gptplan.flags import AsJson, DataPath, DeviceName, EndOfText, TextKey, TokenizerName, path_to_write
 
 
 def run(
     config: Annotated[Path | None, typer.Argument(metavar="RUN_TOML", help="The config to train.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN_DIR", help="Directory of the new run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN_DIR", parser=path_to_write, help="Directory of the new run.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Continue this run.")] = None,
     device: DeviceName = None,
     data: DataPath = None,

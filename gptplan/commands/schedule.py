@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptplan.flags import AsJson, ConfigFile
+from gptplan.flags import AsJson, ConfigFile, path_to_write
 from planner.inputs.flags import Flags
 
 if TYPE_CHECKING:
@@ -39,10 +39,19 @@ Continuity = Annotated[
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option("--csv", metavar="FILE", help="Write the rates as CSV; - is stdout.", rich_help_panel=SHOWN),
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        parser=path_to_write,
+        help="Write the rates as CSV; - is stdout.",
+        rich_help_panel=SHOWN,
+    ),
 ]
 Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot as .png or .svg.", rich_help_panel=SHOWN)
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE", parser=path_to_write, help="Write a plot as .png or .svg.", rich_help_panel=SHOWN
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=SHOWN)]
 

@@ -57,7 +57,11 @@ def export(source: Path, out: Path, log: Log) -> Exported:
     Raises FileError for a path that is neither or cannot be written, CheckpointError for a damaged checkpoint,
     InputError if no Hugging Face model type can express the model.
     """
-    if exists(out) and (not is_folder(out) or any(out.iterdir())):
+    try:
+        occupied = exists(out) and (not is_folder(out) or any(out.iterdir()))
+    except OSError as error:
+        raise FileError(f"{out} cannot be used", why=error.strerror or str(error), remedy="give another -o") from None
+    if occupied:
         raise FileError(f"{out} exists already", why="nothing is overwritten unasked", remedy="give another -o")
     path = _checkpoint(source, log)
     state = read_state(path)

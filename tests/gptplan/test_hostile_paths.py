@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
 import gptplan
+from gptplan.app import application
 from gptplan.output import log_line
 from planner.errors import FileError, InputError
 from planner.files import read_text
@@ -54,10 +56,15 @@ READS = {
     "export": ("export", "PATH", "-o", "out"),
     "tui": ("tui", "PATH"),
 }
+CURVE = ("schedule", "--kind", "cosine", "--peak-lr", "1e-3", "--steps", "100", "--warmup-steps", "10")
 WRITES = {
     "plan -o": ("plan", *BASE, "-o", "PATH"),
     "plan --force": ("plan", *BASE, "-o", "PATH", "--force"),
+    "schedule --csv --force": (*CURVE, "--csv", "PATH", "--force"),
     "data -o": ("data", "text.txt", "-o", "PATH"),
+    "run --out": ("run", "run.toml", "--out", "PATH", "--data", "text.txt", "--device", "cpu"),
+    "demo --out": ("demo", "--out", "PATH"),
+    "export -o": ("export", "run", "-o", "PATH"),
 }
 
 
@@ -66,6 +73,7 @@ def hostile(call: Call, run_toml: Path, tmp_path: Path) -> Path:
     """A folder with everything that is hostile in it, a good run.toml and a text."""
     (tmp_path / "text.txt").write_text("to be or not to be\n" * 100)
     (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
     return tmp_path
 
 
@@ -100,14 +108,41 @@ def test_fault_48_a_path_that_cannot_be_read(call: Call, hostile: Path, command:
     assert sorted(os.listdir(hostile)) == before
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind != "not UTF-8"])  # a good name, to the system
+NOT_WRITTEN = {kind: path for kind, path in HOSTILE.items() if kind != "not UTF-8"}  # a good name, to the system
+NOT_WRITTEN |= {"pipe": "pipe", "below a pipe": "pipe/x", "below a device": "/dev/null/x"}
+
+
 @pytest.mark.parametrize("words", WRITES.values(), ids=WRITES)
-def test_fault_48_a_path_that_cannot_be_written(call: Call, hostile: Path, words: tuple[str, ...], kind: str) -> None:
-    if kind == "loop" and "--force" in words:
-        return  # the link itself is replaced, as asked
+def test_fault_48_a_path_that_cannot_be_written(
+    call: Call, hostile: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work: neither is this machine measured nor a model built."""
+    monkeypatch.setattr("reference_trainer.demo.sized_config", None)
+    monkeypatch.setattr("reference_trainer.execute.adapt_to_device", None)
     before = sorted(os.listdir(hostile))
-    call(*(HOSTILE[kind] if word == "PATH" else word for word in words)).refused()
-    assert sorted(os.listdir(hostile)) == before
+    for kind, path in NOT_WRITTEN.items():
+        if not (kind == "loop" and "--force" in words):  # the link itself is replaced, as asked
+            call(*(path if word == "PATH" else word for word in words)).refused()
+    assert sorted(os.listdir(hostile)) == before and (hostile / "pipe").is_fifo()
+
+
+def test_fault_48_every_path_that_is_written_is_refused_with_a_sign_of_the_shell_in_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out=~/x` and `"~/x"` are not expanded by a shell: a folder called ~ is a trap."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for path in ("~", "~/run.toml"):
+        call("plan", *BASE, "-o", path).refused("the shell", "/home/somebody")
+    assert call("plan", *BASE, "-o", "~nobody-of-this-name").code == 0
+    written = {
+        (name, option)
+        for name, command in typer.main.get_command(application()).commands.items()  # type: ignore[attr-defined]
+        for parameter in command.params
+        for option in {"--out", "--output", "--csv", "--plot"} & set(parameter.opts)
+    }
+    assert len(written) == 10
+    for command, option in written:
+        call(command, option, "~/x").refused("the shell", "/home/somebody/x")
 
 
 def test_fault_48_a_long_name_that_the_system_takes(call: Call, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
-from planner.analysis.fitting import needed_bytes, with_remedies
+from planner.analysis.fitting import needs, with_remedies
 from planner.analysis.plausible import plausibility_findings
 from planner.analysis.ranges import batch_findings, outside, precision_findings, schedule_findings
 from planner.config.run import CPU
@@ -15,9 +15,11 @@ from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.presets import UNLISTED_GPU
 from planner.rules import rules
-from planner.units import format_bytes, format_count, format_fraction, told_apart
+from planner.units import format_bytes, format_count, format_fraction
 
 NOMINAL_TOLERANCE = 0.05
+# reasons why it is unknown whether a plan fits that no other finding gives
+OPEN = ("no_cuda_total", "nccl_buffers", "upper_bound_only", "layout_interval")
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
 
 
@@ -45,36 +47,33 @@ def findings(plan: Plan) -> tuple[Finding, ...]:
 
 def _memory(plan: Plan) -> Iterator[Finding]:
     """Findings about memory; `fitting.with_remedies` adds the remedy of the first three."""
-    m = plan.memory
-    needs = " of ".join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))
+    m, needed = plan.memory, needs(plan)
+    bound = not_covered(plan.run) is not None
     if m.fits is False:
-        of = "" if m.context_bytes is None else f" (CUDA context: {format_bytes(m.context_bytes)}"
-        if of:
+        in_phase = "" if needed.startswith("at least") else f" in the phase {m.peak_phase}"
+        of = in_phase if m.context_bytes is None else f"{in_phase} (CUDA context: {format_bytes(m.context_bytes)}"
+        if m.context_bytes is not None:
             of += f"; NCCL: {format_bytes(m.nccl_bytes.value)})" if m.nccl_bytes.value else ")"
-        yield Finding("error", "does_not_fit", f"the plan needs {needs} in the phase {m.peak_phase}{of}", "")
-    elif m.fits_unknown is not None and m.fits_unknown.code in ("no_cuda_total", "upper_bound_only", "layout_interval"):
-        most = ", or less" if not_covered(plan.run) else ""
-        yield Finding(
-            "warning",
-            "fits_unknown",
-            f"the plan needs {needs}{most}; whether it fits is unknown: {m.fits_unknown.why}",
-            "",
-        )
+        yield Finding("error", "does_not_fit", f"the plan needs {needed}{of}", "")
+    elif m.fits_unknown is not None and m.fits_unknown.code in OPEN:
+        why = f"whether it fits is unknown: {m.fits_unknown.why}"
+        yield Finding("warning", "fits_unknown", f"the plan needs {needed}; {why}", "")
     elif m.fits and m.usable_bytes and m.device_used_bytes:
         used = m.device_used_bytes / m.usable_bytes
         if used > 1:
             yield Finding(
                 "warning",
                 "allocator_thrash",
-                f"the plan needs {needs}: it fits only because the allocator frees unused segments and tries again, "
-                "and each retry stops the GPU",
+                f"the plan needs {needed}: it fits{', perhaps' * bound} only because the allocator frees unused "
+                "segments and tries again, and each retry stops the GPU",
                 "",
             )
         elif used > rules("roofline")["memory"]["nearly_full"]:
             yield Finding(
                 "warning",
                 "nearly_full",
-                f"the plan needs {needs}: it fits, but leaves no room for another process or a prediction error",
+                f"the plan needs {needed}: it fits, but {'may leave' if bound else 'leaves'} no room for another "
+                "process or a prediction error",
                 "",
             )
     parts = untrained_parts(plan.config.model)

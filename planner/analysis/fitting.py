@@ -22,6 +22,7 @@ from planner.formulas.itemsize import INT64
 from planner.inputs.flags import Flags
 from planner.memory.breakdown import Memory, memory_breakdown
 from planner.memory.coverage import not_covered
+from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.rules import rules
 from planner.step_time.throughput import throughput_of
@@ -102,13 +103,27 @@ def _remedy(memory: Memory, change: FittingChange | None) -> str:
         return f"no micro-batch, loss kind or checkpointing fits: {LARGER}"
     if not change.flags:
         return f"no micro-batch, loss kind or checkpointing leaves more room: {LARGER}"
-    needs = " of ".join(told_apart(format_bytes, change.peak_bytes + memory.outside_bytes, memory.usable_bytes))
-    return f"{change.command_line} needs {needs}, {change.price}"
+    of = " of ".join(told_apart(format_bytes, change.peak_bytes + memory.outside_bytes, memory.usable_bytes))
+    most = "at most " if not_covered(change.run) is not None else ""
+    return f"{change.command_line} needs {most}{of}, {change.price}"
 
 
 def needed_bytes(memory: Memory) -> int:
     """Bytes that a plan takes of `usable_bytes`: reserved, context and NCCL on a GPU, the tensors' on a processor."""
     return memory.peak_requested_bytes if memory.device_used_bytes is None else memory.device_used_bytes
+
+
+def needs(plan: Plan) -> str:
+    """What a plan needs of the usable bytes, in words: the number that its verdict is about.
+
+    An upper bound is at most, and what the state alone takes is at least.
+    """
+    memory = plan.memory
+    bound = not_covered(plan.run) is not None and memory.fits_by != BY_STATE
+    by_state = memory.fits is False and (bound or memory.fits_by == BY_STATE)
+    shown = memory.least_bytes if by_state else needed_bytes(memory)
+    of = " of ".join(told_apart(format_bytes, shown, memory.usable_bytes))
+    return f"at least {of}" if by_state else f"at most {of}" if bound else of
 
 
 def predicted_peak(run: Resolved, replay: bool = False) -> int:

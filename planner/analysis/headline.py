@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from planner.analysis.fitting import needed_bytes
+from planner.analysis.fitting import needs
 from planner.interval import Interval, exactly
 from planner.plan import Plan
 from planner.units import (
@@ -16,7 +16,6 @@ from planner.units import (
     format_money,
     format_number,
     format_rate,
-    told_apart,
 )
 
 HEADLINE = ("tokens_per_second", "seconds", "usd")
@@ -62,9 +61,9 @@ def headline(plan: Plan, settled: bool) -> list[tuple[str, str]]:
     """Label and text of speed, time, cost, memory, steps and active parameters; … marks memory not simulated yet."""
     found = [(figure.label, figure.text()) for figure in figures(plan) if figure.key in HEADLINE]
     m = plan.memory
-    needs, usable = told_apart(format_bytes, needed_bytes(m), m.usable_bytes)
-    needs = f"{needs}{'' if settled else ' …'} of {usable}"
-    rows = [*found, ("memory", f"{needs}, peak in {m.peak_phase}"), ("steps", _steps(plan))]
+    needed, of, usable = needs(plan).partition(" of ")
+    needed = f"{needed}{'' if settled else ' …'}{of}{usable}"
+    rows = [*found, ("memory", f"{needed}, peak in {m.peak_phase}"), ("steps", _steps(plan))]
     if plan.config.model.moe is not None:
         active, total = format_count(plan.parameters.active), format_count(plan.parameters.total)
         rows.append(("params", f"{active} active of {total}"))

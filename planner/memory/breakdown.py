@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.config.parallel import ParallelConfig
@@ -13,18 +12,15 @@ from planner.counts.shards import gradients_cut, optimizer_cut, weights_cut
 from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.formulas.recording import whole
-from planner.interval import UNKNOWN, Interval
+from planner.interval import Interval
 from planner.memory.coverage import not_checked, not_covered
-from planner.memory.device import BY_STATE, Device, FitsUnknown, device_memory
+from planner.memory.device import Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
-from planner.presets import Gpu
-from planner.rules import rules
-from planner.units import format_bytes
+from planner.memory.verdicts import bounded, least_bytes, of_layout, of_state
 
 NO_PROFILE = "the memory of this machine is in no profile: gptplan calibrate measures it"
-PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +76,11 @@ class Memory:
         """Bytes of the device that are not PyTorch's: CUDA context and NCCL's buffers; 0 if unknown."""
         return (self.context_bytes or 0) + (self.nccl_bytes.value or 0)
 
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the device that the state alone takes: weights, gradients, optimizer, and what is not PyTorch's."""
+        return least_bytes(self.phases, self.workspace_bytes, self.context_bytes, self.nccl_bytes)
+
 
 def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     """The memory breakdown of a run on one of its devices.
@@ -117,7 +118,7 @@ def _rank_memory(rank: Rank, memory: Memory) -> RankMemory:
 
 def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
     """The memory of the GPUs that `run` is the run of; `whole_run`: with all that a checkpoint holds."""
-    gpu, counts, recipe = run.gpu, run.parameters, run.recipe
+    gpu, recipe = run.gpu, run.recipe
     # a GPU adds gradients in place; on a CPU the reference replay uses a dispatch mode, under which PyTorch does not
     shown, simulated = _simulated(run, on_gpu=gpu is not None)
     largest, saved = simulated.max_by_component, simulated.saved_by_operator
@@ -126,16 +127,15 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
     usable = gpu.usable_bytes if gpu else _host_memory(run.config)
     missing, uncounted = bool(untrained_parts(run.config.model)), not_covered(run)
     replay = replay and not missing
-    device = device_memory(shown, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
-    if gpu and uncounted is not None:
-        twice = whole(memory.gradients_bytes(counts.total, _gradient_bytes(run)))
-        device = _bounded(device, simulated.phases, twice, gpu, uncounted)
-    if gpu and not_checked(run) is not None:
-        device = _of_layout(device, simulated.phases, gpu, not_checked(run) or "")
-    if missing:
-        least = _state_bytes(simulated.phases) + (device.context or 0) + (device.nccl.low or 0)
-        device = _of_state(device, least, gpu.most_usable_bytes if gpu else usable)
     tensors = held_tensors(run)
+    device = device_memory(shown, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    limits = (gpu.usable_bytes, gpu.most_usable_bytes) if gpu else (usable, usable)
+    if uncounted is not None:
+        device = bounded(device, simulated.phases, _second_gradients(run), limits, uncounted)
+    if gpu and not_checked(run) is not None:
+        device = of_layout(device, simulated.phases, limits, not_checked(run) or "")
+    if missing:
+        device = of_state(device, simulated.phases, limits[1])
     weights = whole(memory.weights_bytes(weights_cut(run).count(tensors), recipe.weights_bytes_per_parameter))
     updated = optimizer_cut(run).count(tensors)
     master = whole(memory.master_weights_bytes(updated, recipe.master_weights_bytes_per_parameter))
@@ -170,9 +170,12 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
     )
 
 
-def _gradient_bytes(run: Resolved) -> int:
-    """Itemsize of a new gradient that is alive together with the accumulated one; 0 without accumulation."""
-    return run.recipe.weights_bytes_per_parameter if run.config.training.accumulation > 1 else 0
+def _second_gradients(run: Resolved) -> int:
+    """Bytes of all new gradients, if they are alive together with the accumulated ones; 0 without accumulation."""
+    if run.config.training.accumulation == 1:
+        return 0
+    count = weights_cut(run).count(held_tensors(run))
+    return whole(memory.gradients_bytes(count, run.recipe.weights_bytes_per_parameter))
 
 
 def _simulated(run: Resolved, on_gpu: bool) -> tuple[Resolved, Simulation]:
@@ -194,62 +197,10 @@ def _peak(simulated: Simulation) -> Peak:
     return max(simulated.phases, key=lambda p: p.peak_bytes)
 
 
-def _bounded(device: Device, phases: Sequence[Peak], gradients: int, gpu: Gpu, uncounted: str) -> Device:
-    """Options not covered: from the bytes that no runtime changes, to the upper bound with all gradients twice.
-
-    A bound that fits is a verdict; so are bytes of the state alone that do not. Anything between is unknown.
-    """
-    state = _state_bytes(phases)
-    allocated = device.allocated
-    assert allocated.high is not None
-    bounded = replace(device, allocated=Interval(state, allocated.value, allocated.high + gradients))
-    at_least = state + (device.workspace or 0) + (device.context or 0) + (device.nccl.low or 0)
-    if device.fits is not False or (gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes):
-        return bounded
-    why = f"only an upper bound exceeds the card; the memory of {uncounted} is not known"
-    return replace(bounded, fits=None, fits_unknown=FitsUnknown("upper_bound_only", why))
-
-
-def _of_layout(device: Device, phases: Sequence[Peak], gpu: Gpu, part: str) -> Device:
-    """A layout that no run was compared with: the interval of published ones, which may leave the verdict open."""
-    rule = rules("roofline")["memory"]["layouts"]
-    outside = (device.context or 0) + (device.nccl.value or 0)
-    allocated, reserved = device.allocated, device.reserved
-    assert allocated.low is not None and allocated.value is not None and allocated.high is not None
-    assert reserved.low is not None and reserved.value is not None and reserved.high is not None
-    low = max(round(allocated.value * rule["low"]), min(_state_bytes(phases), allocated.low))
-    high = max(round(allocated.value * rule["high"]), allocated.high)
-    wide = replace(
-        device,
-        allocated=Interval(min(low, allocated.low), allocated.value, high),
-        reserved=Interval(min(low, reserved.low), reserved.value, max(high, reserved.high)),
-    )
-    if gpu.usable_bytes is None or gpu.most_usable_bytes is None or device.fits is None:
-        return wide
-    if min(low, allocated.low) + outside <= gpu.most_usable_bytes and high + outside > gpu.usable_bytes:
-        needs = f"between {format_bytes(min(low, allocated.low) + outside)} and {format_bytes(high + outside)}"
-        why = f"{part} was compared with no run here: it needs {needs}"
-        return replace(wide, fits=None, fits_unknown=FitsUnknown("layout_interval", why))
-    return wide
-
-
 def _unsharded(run: Resolved) -> OptimizerMemory:
     """The optimizer's state of all GPUs, as a checkpoint holds it."""
     whole_run = replace(run, config=run.config.model_copy(update={"parallel": ParallelConfig()}))
     return optimizer_memory(whole_run)
-
-
-def _state_bytes(phases: Sequence[Peak]) -> int:
-    """Bytes of an update: weights, gradients and optimizer state, which no activation changes."""
-    return max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
-
-
-def _of_state(device: Device, least: int, usable: int | None) -> Device:
-    """A model with parts that are not simulated: only what it needs at least is known."""
-    fits = False if usable is not None and least > usable else None
-    unknown = None if fits is False else FitsUnknown("not_simulated", PARTS_MISSING)
-    found = replace(device, allocated=UNKNOWN, reserved=UNKNOWN, used=None)
-    return replace(found, fits=fits, fits_by=BY_STATE, fits_unknown=unknown)
 
 
 def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:

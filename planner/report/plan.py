@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from planner.analysis.fitting import needed_bytes
+from planner.analysis.fitting import needs
 from planner.config.run import RunConfig
 from planner.finding import Finding
 from planner.memory.breakdown import Memory
@@ -32,7 +32,6 @@ from planner.units import (
     format_money,
     format_number,
     format_rate,
-    told_apart,
 )
 from planner.units import format_count_exact as spell
 
@@ -227,20 +226,24 @@ def _memory(plan: Plan, page: Page) -> str:
             page.line("device used", format_bytes(m.device_used_bytes), context),
         ]
     lines.append(page.line("usable", format_bytes(m.usable_bytes)))
-    lines.append(page.line("verdict", *_verdict(m)))
+    lines.append(page.line("verdict", *_verdict(plan)))
     return page.section("Memory per device", *lines)
 
 
-def _verdict(m: Memory) -> tuple[str, str]:
+def _verdict(plan: Plan) -> tuple[str, str]:
     """Whether it fits, with the bytes, as in the finding."""
+    m = plan.memory
     if m.fits is None:
         return VERDICTS[None], why_fits_is_unknown(m)
-    needs = f"needs {' of '.join(told_apart(format_bytes, needed_bytes(m), m.usable_bytes))}"
-    if m.device_used_bytes is None:
-        return VERDICTS[m.fits], f"the step's tensors: {needs}"
-    how = "simulated allocator" if m.fits_by == BY_REPLAY else "allocator estimated by a rule:"
+    needed = f"needs {needs(plan)}"
     with_nccl = " and NCCL" if m.nccl_bytes.value else ""
-    return VERDICTS[m.fits], f"{how} {needs}, CUDA context{with_nccl} included"
+    included = "" if m.context_bytes is None else f", CUDA context{with_nccl} included"
+    if needed.startswith("needs at least"):
+        return VERDICTS[m.fits], f"the state without activations {needed}{included}"
+    if m.device_used_bytes is None:
+        return VERDICTS[m.fits], f"the step's tensors: {needed}"
+    how = "simulated allocator" if m.fits_by == BY_REPLAY else "allocator estimated by a rule:"
+    return VERDICTS[m.fits], f"{how} {needed}{included}"
 
 
 def _schedule(plan: Plan, page: Page) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from planner.config.run import CPU
 from planner.counts.run import rate_at
 from planner.interval import Interval
+from planner.memory.coverage import not_covered
 from planner.plan import Plan
 
 # the bounds are those of a comparison that is read back
@@ -26,6 +27,7 @@ RESERVED = 0.05
 DEVICE_USED = 0.05
 CHECKPOINT = 0.01
 TIME = 0.10
+UPPER_BOUND = "an upper bound is predicted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,25 @@ class Comparison:
 def compare(plan: Plan, measured: Measurement) -> Comparison:
     """The comparison of a plan with the run of its config."""
     m, seen = plan.memory, measured
-    mode = plan.config.training.activation_checkpointing
     time = _time_tolerance(plan)
-    requested = REQUESTED if mode == "none" else REQUESTED_CHECKPOINTED
     rows = [
         _row("parameters", "1", plan.parameters.total, seen.parameters, EXACT),
         _row("model_flops_per_step", "FLOP", plan.flops.per_step_model, seen.flops_per_step, EXACT),
+        *_memory_rows(plan, seen),
+        _rates(plan, seen),
+        _row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
+        _row("step_seconds", "s", plan.throughput.step_seconds.value, seen.step_seconds.value, time, timing=True),
+        _row("tokens_per_second", "token/s", plan.throughput.tokens_per_second.value, seen.tokens_per_second, time,
+             timing=True),
+    ]  # fmt: skip
+    return Comparison(1, seen.device_name, seen.torch, plan.throughput.basis, tuple(rows))
+
+
+def _memory_rows(plan: Plan, seen: Measurement) -> list[ComparisonRow]:
+    """The rows of bytes. Where the plan has an upper bound of them, what was measured below it is no difference."""
+    m, mode = plan.memory, plan.config.training.activation_checkpointing
+    requested = REQUESTED if mode == "none" else REQUESTED_CHECKPOINTED
+    rows = [
         _row("saved_activation_bytes", "byte", m.saved_bytes, seen.saved_bytes, EXACT),
         *(_row(f"saved.{op}", "byte", m.saved_by_operator.get(op, 0), seen.saved_by_operator.get(op, 0), EXACT)
           for op in {**m.saved_by_operator, **seen.saved_by_operator} if seen.saved_by_operator),
@@ -111,13 +126,15 @@ def compare(plan: Plan, measured: Measurement) -> Comparison:
         _row("peak_allocated_bytes", "byte", m.peak_allocated_bytes.value, seen.peak_allocated_bytes, ALLOCATED),
         _row("peak_reserved_bytes", "byte", m.peak_reserved_bytes.value, seen.peak_reserved_bytes, RESERVED),
         _row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE_USED),
-        _rates(plan, seen),
-        _row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
-        _row("step_seconds", "s", plan.throughput.step_seconds.value, seen.step_seconds.value, time, timing=True),
-        _row("tokens_per_second", "token/s", plan.throughput.tokens_per_second.value, seen.tokens_per_second, time,
-             timing=True),
     ]  # fmt: skip
-    return Comparison(1, seen.device_name, seen.torch, plan.throughput.basis, tuple(rows))
+    return rows if not_covered(plan.run) is None else [_of_bound(row) for row in rows]
+
+
+def _of_bound(row: ComparisonRow) -> ComparisonRow:
+    """A row whose prediction is an upper bound: only a measured number above it is a difference."""
+    below = isinstance(row.predicted, str) or row.ratio is None or row.ratio <= 1 + row.tolerance
+    verdict: ComparisonVerdict = "unknown" if row.verdict == "unknown" or below else row.verdict
+    return replace(row, verdict=verdict, note="; ".join(filter(None, (row.note, UPPER_BOUND))))
 
 
 def _requested(plan: Plan, seen: Measurement, tolerance: float) -> ComparisonRow:

@@ -149,7 +149,7 @@ def test_an_upper_bound_alone_is_no_verdict() -> None:
     assert found["1"] == (True, [])
     verdict, said = found["32"]
     assert verdict is None and [f.code for f in said] == ["fits_unknown"]
-    assert "only an upper bound exceeds the card" in said[0].message and "a loss in chunks" in said[0].message
+    assert "only an upper bound exceeds the device" in said[0].message and "a loss in chunks" in said[0].message
 
 
 @pytest.mark.parametrize(

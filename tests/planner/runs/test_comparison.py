@@ -23,6 +23,7 @@ from planner.runs.comparison import (
     REQUESTED_CHECKPOINTED,
     RESERVED,
     TIME,
+    UPPER_BOUND,
     ComparisonRow,
     Measurement,
     compare,
@@ -114,6 +115,22 @@ def test_bytes_have_a_tolerance_on_both_sides(key: str, field: str, tolerance: f
         near, far = (rows_of(plan, **{field: just + sign * more})[key] for more in (0, 2))
         assert (near.verdict, far.verdict, near.tolerance) == ("within", "outside", tolerance)
         assert near.ratio == just / predicted
+
+
+def test_what_is_measured_below_an_upper_bound_is_no_difference() -> None:
+    """Dropout in a compiled program: the plan has a bound, and the run needs less, or more, which is a difference."""
+    plan = plan_of(runtime="compiled", dropout="0.1")
+    allocated = plan.memory.peak_allocated_bytes.value
+    assert allocated is not None
+    for factor, verdict in ((0.5, "unknown"), (1.0, "unknown"), (1.1, "outside")):
+        changes = {
+            "peak_allocated_bytes": round(factor * allocated),
+            "saved_bytes": round(factor * plan.memory.saved_bytes),
+        }
+        rows = rows_of(plan, **changes, peak_phase="backward_end")
+        assert {rows[key].verdict for key in ("peak_allocated_bytes", "saved_activation_bytes")} == {verdict}
+        assert rows["peak_phase"].verdict == "unknown" and rows["peak_allocated_bytes"].note == UPPER_BOUND
+        assert rows["parameters"].verdict == "within"
 
 
 def test_the_allocator_of_a_gpu_counts_workspaces_and_a_processor_has_none() -> None:

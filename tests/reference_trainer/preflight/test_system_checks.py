@@ -63,6 +63,19 @@ def test_memory_that_fits_only_with_retries_is_a_warning(tiny: MakeConfig) -> No
     assert preflight_system.check_device_peak(plan, 2 * allocated, reserved).verdict == "warning"
 
 
+def test_memory_of_which_only_a_bound_is_known_fails_no_check(tiny: MakeConfig) -> None:
+    config = tiny(micro_batch=64, accumulation=1, vocab=8192, seq=256, context=256, runtime="compiled", dropout=0.1)
+    plan = estimate(config.model_copy(update={"hardware": HardwareConfig(gpu="a100-80gb", gpus=1)}), replay=True)
+    m = plan.memory
+    low, bound, reserved = m.peak_allocated_bytes.low, m.peak_allocated_bytes.value, m.peak_reserved_bytes.value
+    assert low is not None and bound is not None and reserved is not None and low < 0.9 * bound
+    checks = [check_memory(plan, free) for free in (reserved, bound - 1, low, low - 1)]
+    assert [check.verdict for check in checks] == ["ok", "warning", "warning", "failed"]
+    assert "dropout under torch.compile" in checks[1].why
+    peaks = (round(0.9 * bound), "ok"), (2 * bound, "warning")
+    assert all(preflight_system.check_device_peak(plan, size, size).verdict == verdict for size, verdict in peaks)
+
+
 def test_time_money_and_disk(tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(steps=8, checkpoint_every=2)
     plan = estimate(config)

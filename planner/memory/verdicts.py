@@ -1,0 +1,96 @@
+"""What can be said of a plan whose bytes are not simulated exactly: an interval, and whether it fits, or why not known.
+
+An upper bound that fits is a verdict, and so is a lower one that does not. Whatever lies between is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from planner.interval import UNKNOWN, Interval
+from planner.memory.device import BY_STATE, Device, FitsUnknown
+from planner.memory.ledger import Peak
+from planner.rules import rules
+from planner.units import format_bytes
+
+PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
+Limits = tuple[int | None, int | None]  # bytes that the device can give for certain, and at most; None is unknown
+
+
+def least_bytes(phases: Sequence[Peak], workspace: int | None, context: int | None, nccl: Interval[int]) -> int:
+    """Bytes of a device without any activation: of an update, workspaces, context, and NCCL's fewest."""
+    return _state_bytes(phases) + (workspace or 0) + (context or 0) + (nccl.low or 0)
+
+
+def _state_bytes(phases: Sequence[Peak]) -> int:
+    """Bytes of an update: weights, gradients and optimizer state, which no activation changes."""
+    return max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
+
+
+def bounded(device: Device, phases: Sequence[Peak], gradients: int, limits: Limits, uncounted: str) -> Device:
+    """Options not covered: from the bytes that no runtime changes, to the upper bound, which has `gradients` more.
+
+    gradients: all new gradients, which a compiled program returns together while the accumulated ones are alive.
+    """
+    usable, most_usable = limits
+    found = _raised(device, _state_bytes(phases), gradients)
+    if usable is None or most_usable is None:
+        return found
+    if least_bytes(phases, device.workspace, device.context, device.nccl) > most_usable:
+        return replace(found, fits=False, fits_unknown=None)
+    # a processor has no allocator: there the peak of the tensors is the bound
+    bound = max(p.peak_bytes for p in phases) + gradients if found.allocated.value is None else found.allocated.value
+    if device.fits and bound + (device.context or 0) + (device.nccl.high or 0) <= usable:
+        return found
+    why = f"only an upper bound exceeds the device; the memory of {uncounted} is not known"
+    return replace(found, fits=None, fits_unknown=FitsUnknown("upper_bound_only", why))
+
+
+def _raised(device: Device, low: int, more: int) -> Device:
+    """Allocated and reserved bytes with `more`, and `low` as the lower end of what is allocated."""
+    allocated, reserved = device.allocated, device.reserved
+    if allocated.value is None or allocated.high is None:
+        return device
+    assert reserved.low is not None and reserved.value is not None and reserved.high is not None
+    assert device.used is not None
+    return replace(
+        device,
+        allocated=Interval(low, allocated.value + more, allocated.high + more),
+        reserved=Interval(reserved.low, reserved.value + more, reserved.high + more),
+        used=device.used + more,
+    )
+
+
+def of_layout(device: Device, phases: Sequence[Peak], limits: Limits, part: str) -> Device:
+    """A layout that no run was compared with: the interval of published ones, which may leave the verdict open."""
+    rule, (usable, most_usable) = rules("roofline")["memory"]["layouts"], limits
+    context = device.context or 0
+    allocated, reserved = device.allocated, device.reserved
+    assert allocated.low is not None and allocated.value is not None and allocated.high is not None
+    assert reserved.low is not None and reserved.value is not None and reserved.high is not None
+    low = max(round(allocated.value * rule["low"]), min(_state_bytes(phases), allocated.low))
+    high = max(round(allocated.value * rule["high"]), allocated.high)
+    low = min(low, allocated.low)
+    wide = replace(
+        device,
+        allocated=Interval(low, allocated.value, high),
+        reserved=Interval(min(low, reserved.low), reserved.value, max(high, reserved.high)),
+    )
+    if usable is None or most_usable is None or device.fits is None:
+        return wide
+    least, most = low + context + (device.nccl.low or 0), high + context + (device.nccl.high or 0)
+    if least <= most_usable and most > usable:
+        needs = f"between {format_bytes(least)} and {format_bytes(most)}"
+        why = f"{part} was compared with no run here: it needs {needs}"
+        return replace(wide, fits=None, fits_unknown=FitsUnknown("layout_interval", why))
+    return wide
+
+
+def of_state(device: Device, phases: Sequence[Peak], usable: int | None) -> Device:
+    """A model with parts that are not simulated: only what it needs at least is known. usable: at most, bytes."""
+    least = least_bytes(phases, device.workspace, device.context, device.nccl)
+    fits = False if usable is not None and least > usable else None
+    unknown = None if fits is False else FitsUnknown("not_simulated", PARTS_MISSING)
+    found = replace(device, allocated=UNKNOWN, reserved=UNKNOWN, used=None)
+    return replace(found, fits=fits, fits_by=BY_STATE, fits_unknown=unknown)

@@ -18,7 +18,7 @@ from planner.memory.device import Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
-from planner.memory.verdicts import bounded, least_bytes, of_layout, of_state
+from planner.memory.verdicts import least_bytes, of_layout, of_state, of_upper_bound
 
 NO_PROFILE = "the memory of this machine is in no profile: gptplan calibrate measures it"
 
@@ -131,7 +131,7 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
     device = device_memory(shown, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
     limits = (gpu.usable_bytes, gpu.most_usable_bytes) if gpu else (usable, usable)
     if uncounted is not None:
-        device = bounded(device, simulated.phases, _second_gradients(run), limits, uncounted)
+        device = of_upper_bound(device, simulated.phases, _second_gradients(run), limits, uncounted)
     if gpu and not_checked(run) is not None:
         device = of_layout(device, simulated.phases, limits, not_checked(run) or "")
     if missing:

@@ -28,7 +28,7 @@ def _state_bytes(phases: Sequence[Peak]) -> int:
     return max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
 
 
-def bounded(device: Device, phases: Sequence[Peak], gradients: int, limits: Limits, uncounted: str) -> Device:
+def of_upper_bound(device: Device, phases: Sequence[Peak], gradients: int, limits: Limits, uncounted: str) -> Device:
     """Options not covered: from the bytes that no runtime changes, to the upper bound, which has `gradients` more.
 
     gradients: all new gradients, which a compiled program returns together while the accumulated ones are alive.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
@@ -23,6 +23,7 @@ from reference_trainer.measure.clocks import DeviceClock, clock_of
 from reference_trainer.measure.kernel_pool import TIMED_DTYPES, Kernel, TensorPool
 from reference_trainer.measure.kernel_timings import kernels_on, pool_elements
 from reference_trainer.measure.machine import machine_facts
+from reference_trainer.measure.waiting import longest_wait, waits_of_threads
 
 TimingKey = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
 
@@ -66,7 +67,8 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
     It takes about `seconds` (s), up to twice as long if it has to wait for other work on the machine.
 
     `kernels` is {name: {"fp32" | "bf16": [[size, …, seconds], …]}}; `relative_noise` the median over all
-    kernels of half the interquartile range divided by the median; `memory_bytes` the device's total memory.
+    kernels of half the interquartile range divided by the median, or what they waited for a processor (`Sweep.noise`);
+    `memory_bytes` the device's total memory.
     Raises PlanError if the device is missing. `log` gets two lines.
     """
     target = pick_device(device)
@@ -110,6 +112,7 @@ class Sweep:
         begin = time.perf_counter()
         self.first_deadline, self.deadline = begin + FIRST_ROUND_FRACTION * seconds, begin + seconds
         self.samples: dict[TimingKey, list[float]] = {}
+        self.waits: dict[TimingKey, list[float]] = {}  # for a processor, as a fraction of a sample's time
 
     def run(self) -> None:
         """One round to find the sizes that fit into the time limit, then more rounds until it is over."""
@@ -153,7 +156,15 @@ class Sweep:
         timed = self.clock.host_seconds if kernel.on_host else self.clock.seconds
         with torch.set_grad_enabled(name == "dispatch"):
             warm = timed(call, 1)
-            return timed(call, max(1, min(MOST_CALLS, int(BATCH_SECONDS / max(warm, MIN_SECONDS)))))
+            calls = max(1, min(MOST_CALLS, int(BATCH_SECONDS / max(warm, MIN_SECONDS))))
+            if self.pool.device.type != "cpu":  # a GPU's own clock, which does not run for the host's other work
+                return timed(call, calls)
+            before = waits_of_threads()
+            found = timed(call, calls)
+            waited = longest_wait(before, waits_of_threads())
+            if waited is not None:
+                self.waits.setdefault(key, []).append(min(1.0, waited / max(calls * found, MIN_SECONDS)))
+            return found
 
     def _wait_for_quiet(self) -> None:
         """Wait while a small addition takes as long as another process's time slice; at most the time limit in total.
@@ -190,13 +201,18 @@ class Sweep:
         return found
 
     def noise(self) -> float:
-        """Half the interquartile range of a kernel's times divided by their median; the median over all kernels."""
+        """Half the interquartile range of a kernel's times divided by their median; the median over all kernels.
+
+        At least the mean over all kernels of what they waited for a processor, in the median of their samples: steady
+        other work stretches all times alike.
+        """
         spreads = [
             (_quantile(times, 0.75) - _quantile(times, 0.25)) / 2 / median(times)
             for times in self.samples.values()
             if len(times) > 1
         ]
-        return median(spreads) if spreads else UNKNOWN_NOISE
+        waited = fmean(map(median, self.waits.values())) if self.waits else 0.0
+        return max(median(spreads) if spreads else UNKNOWN_NOISE, waited)
 
 
 def _not_above_larger(times: dict[TimingKey, float]) -> dict[TimingKey, float]:

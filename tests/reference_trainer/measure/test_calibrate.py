@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from planner.config.run import RunConfig
 from planner.counts.run import resolve
@@ -20,6 +21,7 @@ from planner.step_time.kernels import step_seconds_from_profile
 from reference_trainer.measure import calibrate
 from reference_trainer.measure.calibrate import Sweep, is_current, measure_profile, quiet_profile
 from reference_trainer.measure.machine import driver_facts_in, processor_clocks
+from reference_trainer.measure.waiting import longest_wait, waits_of_threads
 from tests.machine_profile import quiet
 
 MakeConfig = Callable[..., RunConfig]
@@ -146,6 +148,38 @@ def test_a_machine_that_stays_busy_gives_no_profile(monkeypatch: pytest.MonkeyPa
     profile, said, taken = tried(monkeypatch, 0.4, 0.4, 0.151, 0.01)
     assert profile is None and taken == 3  # no fourth try
     assert "noise 15%" in said[-1] and said[-1].endswith("not kept and not used")
+
+
+def test_steady_other_work_is_noise_although_no_time_scatters() -> None:
+    """Three kernels, one of which waited in one sample of three: only what half of its samples waited counts."""
+    sweep = object.__new__(Sweep)
+    keys = [("add", "fp32", (size,)) for size in (1, 2, 3)]
+    sweep.samples = {key: [1e-3] * 3 for key in keys}
+    sweep.waits = dict(zip(keys, ([0.9, 0.9, 0.0], [0.6, 0.6, 0.6], [0.0, 0.0, 0.9]), strict=True))
+    assert sweep.noise() == pytest.approx(0.5)
+    sweep.waits = {}  # a system that does not count waits
+    assert sweep.noise() == 0.0
+
+
+def test_a_time_comes_with_what_its_threads_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, waits = object.__new__(Sweep), iter(({"1": 0, "2": 5_000_000}, {"1": 0, "2": 11_000_000, "3": 1_000_000}))
+    monkeypatch.setattr(calibrate, "waits_of_threads", lambda: next(waits))
+    pool = SimpleNamespace(device=torch.device("cpu"), reset=lambda: None)
+    kernel = SimpleNamespace(on_host=False, prepare=lambda *_: lambda: None)
+    sweep.pool, sweep.kernels, sweep.wait_budget, sweep.waits = pool, {"add": kernel}, 0.0, {}  # type: ignore[assignment]
+    sweep.clock = SimpleNamespace(seconds=lambda call, calls: 0.01, host_seconds=None)  # type: ignore[assignment]
+    assert sweep._time(("add", "fp32", (1,))) == 0.01 and sweep.waits == {("add", "fp32", (1,)): [pytest.approx(0.6)]}
+
+
+def test_what_threads_waited_is_read_where_the_system_counts_it(tmp_path: Path) -> None:
+    for name, text in (("7", "12 3000 1\n"), ("8", "5 4500 2\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "schedstat").write_text(text)
+    assert waits_of_threads(tmp_path) == {"7": 3000, "8": 4500}
+    assert longest_wait({"7": 1000}, {"7": 3000, "8": 4500}) == 4.5e-6
+    (tmp_path / "9").mkdir()  # a thread that ends while it is read
+    assert waits_of_threads(tmp_path) is None and waits_of_threads(tmp_path / "none") is None
+    assert longest_wait(None, {"7": 1}) is None
 
 
 # --- what a profile says of its machine -------------------------------------------------------------------------------

@@ -94,12 +94,14 @@ def memory_breakdown(run: Resolved, replay: bool = True) -> Memory:
     and so is whether it fits, unless weights, gradients and moments alone do not.
 
     Of a layout whose GPUs hold different parts each kind is simulated, and the one that needs most is the answer; its
-    allocated bytes follow the rule, with an interval for a layout that no run was compared with (`coverage.py`).
+    allocated bytes follow the rule, with an interval for a layout that no run was compared with (`coverage.py`). Where
+    all GPUs hold alike parts and a run was compared, the allocator is simulated as for one GPU.
     """
     if run.rank is not None or run.config.parallel.is_data_parallel:
         return _of_gpu(run, replay, run)
     kinds = ranks_of(run.config)
-    found = [_of_gpu(run_of_rank(run, rank), False, run) for rank in kinds]
+    replay = replay and len(kinds) == 1 and not_checked(run) is None
+    found = [_of_gpu(run_of_rank(run, rank), replay, run) for rank in kinds]
     most = max(found, key=lambda memory: memory.peak_requested_bytes)
     return replace(most, ranks=tuple(map(_rank_memory, kinds, found)))
 

@@ -7,7 +7,7 @@ the options excluded here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from planner.config.attention import WITHOUT_SCORES
 from planner.counts.attention import repeating_blocks
@@ -64,6 +64,15 @@ _FUSED: tuple[Exclusion, ...] = (
         lambda run: run.recipe.compute_bytes == FP32 or run.recipe.weights_bytes_per_parameter == FP32,
     ),
 )
+_BESIDE_TENSORS: tuple[Exclusion, ...] = (
+    ("under torch.compile", lambda run: run.config.training.runtime == "compiled"),
+    ("in fused kernels", lambda run: run.config.training.runtime == "fused"),
+    ("beside FSDP2", lambda run: run.config.parallel.shards_weights),
+    ("of experts", lambda run: run.config.model.moe is not None),
+    ("of latent attention", lambda run: run.config.model.mla is not None),
+    ("with a fused loss", lambda run: run.config.training.loss == "fused"),
+    ("with logits that are returned", lambda run: run.config.training.returns_logits),
+)
 # FSDP2 casts the weights as it gathers them and keeps no second copy
 _SHARDED: tuple[Exclusion, ...] = (
     (
@@ -89,9 +98,15 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
 }
 
 
+def _of_tensors() -> Iterator[Exclusion]:
+    """Tensor parallelism is compared under eager and autocast, by itself or beside DDP."""
+    for name, holds in _BESIDE_TENSORS:
+        yield f"tensor parallelism {name}", lambda run, holds=holds: run.config.parallel.tp > 1 and holds(run)  # type: ignore[misc]
+
+
 # parts of a layout, and kernels, whose bytes no run of PyTorch was compared with: a plan with one is an interval
 UNCHECKED: tuple[Exclusion, ...] = (
-    ("tensor parallelism", lambda run: run.config.parallel.tp > 1),
+    *_of_tensors(),
     ("a pipeline", lambda run: run.config.parallel.pp > 1),
     ("context parallelism", lambda run: run.config.parallel.cp > 1),
     ("expert parallelism", lambda run: run.config.parallel.ep > 1),

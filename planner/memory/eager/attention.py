@@ -6,7 +6,7 @@ from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Tensor
-from planner.memory.eager.layers import Linear, Norm, rms_norm_of, rotate
+from planner.memory.eager.layers import Linear, Norm, RowLinear, rms_norm_of, rotate
 from planner.memory.eager.sdpa import Mask, attend, in_rows
 
 
@@ -38,7 +38,7 @@ class Attention(Core):
         self.qkv = Linear(ctx, "blocks.attention.qkv", s.hidden, s.query_width + 2 * s.key_width, s.qkv_bias)
         self.query_norm = Norm(ctx, "blocks.attention.query_norm", s.normed_query) if s.normed_query else None
         self.key_norm = Norm(ctx, "blocks.attention.key_norm", s.normed_key) if s.normed_key else None
-        self.proj = Linear(ctx, "blocks.attention.proj", s.query_width, s.hidden, s.proj_bias)
+        self.proj = RowLinear(ctx, "blocks.attention.proj", s.query_width, s.hidden, s.proj_bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = "blocks.attention"
@@ -81,7 +81,7 @@ class LatentAttention(Core):
         self.kv_up = Linear(
             ctx, "blocks.attention.kv_up", mla.kv_lora_rank, s.heads * (mla.qk_nope_head_dim + mla.v_head_dim)
         )
-        self.proj = Linear(ctx, "blocks.attention.proj", s.value_width, s.hidden)
+        self.proj = RowLinear(ctx, "blocks.attention.proj", s.value_width, s.hidden)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = "blocks.attention"

@@ -10,6 +10,7 @@ from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Parameter, Saved, Storage, Tensor
+from planner.memory.eager.tensor_parallel import leaving
 
 
 class Linear:
@@ -33,6 +34,24 @@ class Linear:
             return autocast_linear(e, x, self.weight, self.bias, self.inputs, self.autocast)
         narrow_bias = None if self.bias is None else op.cast(e, self.bias, x.itemsize)
         return op.linear(e, x, op.cast(e, self.weight, x.itemsize), narrow_bias, self.inputs)
+
+
+class RowLinear(Linear):
+    """A linear layer whose input channels tensor-parallel GPUs share: it ends with the sum of their outputs."""
+
+    __slots__ = ("ctx",)
+
+    def __init__(self, ctx: SimulationContext, label: str, inputs: int, outputs: int, bias: int = 0) -> None:
+        super().__init__(ctx, label, inputs, outputs, bias)
+        self.ctx = ctx
+
+    def _linear(self, e: Autograd, x: Tensor) -> Tensor:
+        divided = None
+        if self.bias is not None and self.ctx.parallel.tp > 1:
+            divided = e.empty(self.bias.count, self.ctx.compute_bytes)  # each GPU adds its part of the bias
+        out = super()._linear(e, x)
+        del divided
+        return leaving(e, self.ctx, out)
 
 
 def autocast_linear(

@@ -8,11 +8,18 @@ from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Saved, Tensor
 from planner.memory.eager.layers import Linear
+from planner.memory.eager.tensor_parallel import entering, parallel_cross_entropy_sum
 
 
 def plain_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
     """Head, fp32 logits, cross-entropy: all logits at once."""
-    logits = head(e, hidden)
+    return _head_loss(e, ctx, head, hidden, targets, True)
+
+
+def _head_loss(
+    e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor, enters: bool
+) -> Tensor:
+    logits = head(e, entering(e, ctx, hidden) if enters else hidden)
     logits.relabel("logits")
     wide = op.cast(e, logits, FP32)
     if ctx.training.returns_logits and e.recording:
@@ -20,21 +27,22 @@ def plain_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor
     del logits
     e.label = "loss"
     wide.relabel("logits")
+    capped = wide  # whose name stays: in evaluation nothing else keeps the logits that were overwritten
     if ctx.model.logit_softcap is not None:
-        wide = op.soft_cap(e, wide)
-        wide.relabel("logits")
-    return op.cross_entropy_sum(e, wide, targets)
+        capped = op.soft_cap(e, wide)
+        capped.relabel("logits")
+    return (op.cross_entropy_sum if ctx.parallel.tp == 1 else parallel_cross_entropy_sum)(e, capped, targets)
 
 
 def chunked_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
     """Head and cross-entropy, one chunk of tokens after the other, each chunk checkpointed."""
     e.label = "loss"
     total = e.empty(1, FP32)
-    counts = chunk_sizes(ctx)
+    counts, hidden = chunk_sizes(ctx), entering(e, ctx, hidden)
     parts = op.split(e, hidden, tuple(n * ctx.shape.hidden for n in counts))
     for part, tokens in zip(parts, counts, strict=True):
         chunk_targets = targets.view(tokens, None)
-        loss = e.checkpoint("loss", lambda e, x, y: plain_loss(e, ctx, head, x, y), part, chunk_targets)
+        loss = e.checkpoint("loss", lambda e, x, y: _head_loss(e, ctx, head, x, y, False), part, chunk_targets)
         total = op.add(e, total, loss)
         del loss
     return total
@@ -50,7 +58,7 @@ def chunk_sizes(ctx: SimulationContext) -> tuple[int, ...]:
 def fused_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:
     """Fused loss: forward makes and saves the gradients of hidden states and head weight, chunk by chunk."""
     e.label = "loss"
-    total = e.empty(1, FP32)
+    total, hidden = e.empty(1, FP32), entering(e, ctx, hidden)
     node = e.node((hidden, head.weight), _made_in_forward)
     gradients: list[Tensor] = []
     if node is not None:

@@ -10,7 +10,7 @@ from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Tensor
-from planner.memory.eager.layers import Linear
+from planner.memory.eager.layers import Linear, RowLinear
 
 Activation = Callable[[Autograd, Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {
@@ -34,11 +34,11 @@ class MLP:
     """Two matrices around an activation, or three with a gate."""
 
     def __init__(self, ctx: SimulationContext, ffn: int, bias: int, label: str = "blocks.mlp") -> None:
-        s = ctx.shape
+        s, last = ctx.shape, RowLinear if label == "blocks.mlp" else Linear  # shared experts are summed with others
         self.label, self.activation = label, activation_of(ctx)
         self.gate = Linear(ctx, f"{label}.gate", s.hidden, ffn, bias) if s.gated else None
         self.up = Linear(ctx, f"{label}.up", s.hidden, ffn, bias)
-        self.down = Linear(ctx, f"{label}.down", ffn, s.hidden, bias)
+        self.down = last(ctx, f"{label}.down", ffn, s.hidden, bias)
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         e.label = self.label

@@ -6,6 +6,8 @@ object keeps its arguments alive until the call returns, as calling a PyTorch mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from planner.formulas.itemsize import INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.attention import Attention, LatentAttention
@@ -16,6 +18,7 @@ from planner.memory.eager.layers import Linear, Norm, dropout
 from planner.memory.eager.losses import LOSS_FUNCTIONS
 from planner.memory.eager.mlp import MLP
 from planner.memory.eager.moe import MoE
+from planner.memory.eager.tensor_parallel import entering, leaving, rows_of_table
 
 DROPOUT = "blocks.dropout"
 
@@ -39,8 +42,8 @@ class Block:
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
         if self.ctx.model.residual == "parallel-one-norm":
             normed = self.into(e, x, self.attention_norm)
-            both = op.add(e, x, dropout(e, self.ctx, leaving(e, self.ctx, self.attention(e, normed)), DROPOUT))
-            return op.add(e, both, dropout(e, self.ctx, leaving(e, self.ctx, self.mlp(e, normed)), DROPOUT))
+            both = op.add(e, x, dropout(e, self.ctx, self.sub_layer(e, self.attention, normed), DROPOUT))
+            return op.add(e, both, dropout(e, self.ctx, self.sub_layer(e, self.mlp, normed), DROPOUT))
         if self.ctx.model.residual == "parallel":
             return op.add(e, op.add(e, x, self.attention_branch(e, x)), self.mlp_branch(e, x))
         x = op.add(e, x, self.attention_branch(e, x))
@@ -48,17 +51,21 @@ class Block:
 
     def into(self, e: Autograd, x: Tensor, norm: Norm | None) -> Tensor:
         """The input of a sub-layer: the normed residual stream in the compute type."""
-        return entering(e, self.ctx, op.cast(e, _normed(e, norm, x), self.ctx.cast_to))
+        return op.cast(e, _normed(e, norm, x), self.ctx.cast_to)
+
+    def sub_layer(self, e: Autograd, layer: Callable[[Autograd, Tensor], Tensor], x: Tensor) -> Tensor:
+        """A sub-layer of the tokens of all tensor-parallel GPUs, of which x has this GPU's or all."""
+        return layer(e, entering(e, self.ctx, x))
 
     def attention_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What attention adds to the residual stream."""
-        y = leaving(e, self.ctx, self.attention(e, self.into(e, x, self.attention_norm)))
+        y = self.sub_layer(e, self.attention, self.into(e, x, self.attention_norm))
         y = dropout(e, self.ctx, y, DROPOUT)
         return _normed(e, self.attention_post_norm, y)
 
     def mlp_branch(self, e: Autograd, x: Tensor) -> Tensor:
         """What the MLP adds to the residual stream."""
-        y = leaving(e, self.ctx, self.mlp(e, self.into(e, x, self.mlp_norm)))
+        y = self.sub_layer(e, self.mlp, self.into(e, x, self.mlp_norm))
         y = dropout(e, self.ctx, y, DROPOUT)
         return _normed(e, self.mlp_post_norm, y)
 
@@ -66,22 +73,6 @@ class Block:
 def _normed(e: Autograd, norm: Norm | None, x: Tensor) -> Tensor:
     """x after a norm, or x itself if there is none."""
     return x if norm is None else norm(e, x)
-
-
-def entering(e: Autograd, ctx: SimulationContext, x: Tensor) -> Tensor:
-    """What the tensor-parallel GPUs read together: all tokens of x, or x itself, whose gradient they sum."""
-    tp = ctx.parallel.tp
-    if tp == 1:
-        return x
-    return op.gather(e, x, tp) if ctx.parallel.sp else op.reduce_gradient(e, x)
-
-
-def leaving(e: Autograd, ctx: SimulationContext, x: Tensor) -> Tensor:
-    """The sum of what the tensor-parallel GPUs made: of all tokens, or of this GPU's."""
-    tp = ctx.parallel.tp
-    if tp == 1:
-        return x
-    return op.scatter(e, x, tp) if ctx.parallel.sp else op.all_reduce(e, x)
 
 
 class Network:
@@ -102,17 +93,19 @@ class Network:
         """Token embedding, its norm, positions, dropout."""
         ctx = self.ctx
         e.label = "embedding"
-        x = op.embedding(e, ids, self.embedding, ctx.shape.hidden)
+        look_up = op.embedding if ctx.parallel.tp == 1 else rows_of_table
+        x = leaving(e, ctx, look_up(e, ids, self.embedding, ctx.shape.hidden))
         if self.embedding_norm is not None:
             x = self.embedding_norm(e, x)
         if self.position is not None:
             e.label = "position"
             positions = e.empty(ctx.training.seq, INT64)
+            positions = positions.view(ctx.stream_tokens // ctx.training.micro_batch, None)
             looked_up = op.embedding(e, positions, self.position, ctx.shape.hidden)
             del positions
             x = op.add(e, x, looked_up, broadcast=True)
             del looked_up
-        return dropout(e, ctx, leaving(e, ctx, x), "dropout")
+        return dropout(e, ctx, x, "dropout")
 
     def receive(self, e: Autograd) -> Tensor:
         """The output of the stage before, which wants its gradient back."""
@@ -122,8 +115,8 @@ class Network:
         return received
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
-        """The input of the head."""
-        hidden = entering(e, self.ctx, op.cast(e, self.norm(e, x), self.ctx.cast_to))
+        """The input of the head, of this GPU's tokens."""
+        hidden = op.cast(e, self.norm(e, x), self.ctx.cast_to)
         return op.gradient_hook(e, hidden, lambda: e.ledger.phase("backward_block"))
 
     def loss(self, e: Autograd, hidden: Tensor, targets: Tensor) -> Tensor:

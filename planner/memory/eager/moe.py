@@ -14,6 +14,7 @@ from planner.memory.eager.context import SimulationContext
 from planner.memory.eager.graph import Gradient, Parameter, Reduced, Saved, Tensor
 from planner.memory.eager.layers import Linear
 from planner.memory.eager.mlp import ACTIVATIONS, MLP
+from planner.memory.eager.tensor_parallel import leaving
 
 
 class Experts:
@@ -55,6 +56,10 @@ class MoE:
         self.shared_gate = Linear(ctx, "blocks.mlp.shared_gate", hidden, 1) if moe.shared_gate else None
 
     def __call__(self, e: Autograd, x: Tensor) -> Tensor:
+        return leaving(e, self.ctx, self.mixed(e, x))
+
+    def mixed(self, e: Autograd, x: Tensor) -> Tensor:
+        """The sum of a token's experts, of this GPU's channels."""
         e.label = "blocks.mlp"
         weights, tokens, ends = self.route(e, x)
         out = self.routed(e, x, weights, tokens, ends)  # these three keep their names to the end

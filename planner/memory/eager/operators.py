@@ -211,26 +211,6 @@ def matmul_backward(
     return [None if left is None else e.allocate_view(left), weight]
 
 
-def gather(e: Autograd, x: Tensor, parts: int) -> Tensor:
-    """All parts of x by token, one after the other; backward reduces and scatters the gradient."""
-    return operator(e, (x,), new_gradients(e, x.nbytes), x.count * parts, x.itemsize)
-
-
-def scatter(e: Autograd, x: Tensor, parts: int) -> Tensor:
-    """This GPU's tokens of the sum of x over the GPUs; backward gathers the gradient."""
-    return operator(e, (x,), new_gradients(e, x.nbytes), x.count // parts, x.itemsize)
-
-
-def all_reduce(e: Autograd, x: Tensor) -> Tensor:
-    """The sum of x over the GPUs, a new tensor as functional collectives make it; its gradient is passed on."""
-    return copy(e, x)
-
-
-def reduce_gradient(e: Autograd, x: Tensor) -> Tensor:
-    """x itself; backward sums its gradient over the GPUs."""
-    return view(e, x, x.count)
-
-
 def join(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
     """torch.cat: a copy of both; the gradients are views of one."""
     return operator(e, (x, y), _join_backward, x.count + y.count, x.itemsize)

@@ -218,15 +218,19 @@ def test_shards_of_experts_are_shared_by_fewer_gpus() -> None:
 
 
 def test_a_layout_without_a_reference_is_an_interval_and_may_leave_the_verdict_open() -> None:
-    m = memory(model="llama-3-8b", tp="2", seq="8192", micro_batch="1", accumulation="1", **BARE)
+    long = {"model": "llama-3-8b", "tp": "4", "cp": "2", "micro_batch": "1", "accumulation": "1", **BARE}
+    m = memory(seq="8192", **long)
     allocated = m.peak_allocated_bytes
     assert allocated.low is not None and allocated.value is not None and allocated.high is not None
     assert allocated.low < 0.9 * allocated.value and allocated.high > 1.1 * allocated.value
-    found = {
-        memory(model="llama-3-8b", tp="2", seq=str(n), micro_batch="1", accumulation="1", **BARE).fits
-        for n in (256, 2048, 4096, 8192, 16384)
-    }
-    assert found == {True, None, False}
+    assert {memory(seq=str(n), **long).fits for n in (256, 32768, 131072)} == {True, None, False}
+
+
+def test_tensor_parallelism_is_as_sure_as_one_gpu() -> None:
+    m = memory_breakdown(resolve(drafted(tp="2", seq="512")))
+    allocated, reserved = m.peak_allocated_bytes, m.peak_reserved_bytes
+    assert allocated.high is not None and allocated.value is not None and allocated.high <= 1.006 * allocated.value
+    assert reserved.value is not None and m.fits is True and "simulated allocator" in m.fits_by
 
 
 def test_context_parallelism_keeps_two_blocks_of_keys() -> None:

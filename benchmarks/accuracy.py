@@ -1,6 +1,6 @@
 """Predicted memory, speed and GPU-hours against published measurements.
 
-    python -m benchmarks.accuracy [--memory FILE | --throughput FILE | --gpu-hours FILE] [--rows] [--json]
+    python -m benchmarks.accuracy [--memory FILE | --throughput FILE | --gpu-hours FILE] [--rows] [--json] [--out FILE]
 
 FILE is a CSV. Memory has the columns of benchmarks/data/memory_rows.csv, which is scored when no file is given. The
 error of a row is 0 inside the two readings of an ambiguous unit, else |ln(predicted / nearer end)|. Out-of-memory rows
@@ -29,6 +29,7 @@ from benchmarks.accuracy_speed import score_speed, speed_row, speed_summary
 from benchmarks.accuracy_speed_text import speed_report
 from benchmarks.accuracy_summary import counted_reasons, error_groups
 from benchmarks.accuracy_text import report
+from benchmarks.header import write
 from benchmarks.hours_rows import read_hours_rows
 from benchmarks.memory_rows import Row, read_rows
 from benchmarks.speed_rows import read_speed_rows
@@ -158,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     which.add_argument("--gpu-hours", type=Path, metavar="FILE", help="GPU-hours of whole runs, CSV")
     parser.add_argument("--rows", action="store_true", help="every row with its prediction")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables")
+    parser.add_argument("--out", type=Path, metavar="RESULT.json", help="the result as JSON, with its header")
     options = parser.parse_args(argv)
     try:
         found, every, text = _scored_file(options)
@@ -166,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if options.rows:
         found["rows"] = every
+    if options.out:
+        write(found, options.out)
     print(json.dumps(found, indent=1) if options.json else text(found))
     return 0
 

@@ -1,7 +1,7 @@
 """Predicted GPU-hours of whole runs against published ones.
 
 A table of GPU-hours names model, tokens and card, rarely the layout. Where the run's own config is public, its layout,
-software and batch are in benchmarks/data/hours_layouts.toml; tensor and pipeline parallel runs are left out. Any other
+software and batch are in benchmarks/data/hours_layouts.toml; runs of which only a part is known are left out. Any other
 row asks what a user would ask: the plan of `gptplan estimate --model M --tokens D --gpu G --gpus N --seq T`, its batch
 by the planner's own defaults, data parallel. What a row does not say is in `mapping` as assumed.
 """
@@ -31,6 +31,7 @@ from planner.plan import estimate
 WITHOUT_GPUS = 256  # a table that does not say how many: hours of replicas hardly depend on it
 COUNT_TOLERANCE = 0.03  # printed sizes are rounded
 FP16_ONLY = ("v100", "p100")  # cards without bf16
+PARTLY = "layout in part assumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,13 @@ def _config_of_run(row: HoursRow) -> tuple[RunConfig, tuple[str, ...]]:
         raise Excluded("hours or tokens not stated")
     model = _preset(row)
     layout = _layout(row)
-    cut = {name: layout[name] for name in ("tensor", "pipeline") if layout.get(name, 1) > 1}
-    if cut:
-        raise Excluded("layout not expressible", ", ".join(f"{name} parallel {size}" for name, size in cut.items()))
+    if "left_out" in layout:
+        raise Excluded(layout["left_out"], layout["source"])
     gpu = gpu_of_name(row.gpu)
     tokens = 1e12 if "per trillion" in include else row.tokens
     known: dict[str, str] = layout.get("flags", {})
     notes = [f"{name} {value}" for name, value in known.items()]
+    notes += [] if layout.get("published") else [PARTLY]
     notes += [] if "micro_batch" in known else ["batch by the planner's defaults"]
     notes += [] if known else ["data parallel assumed"]
     gpus = row.n_gpus or layout.get("gpus")
@@ -148,10 +149,17 @@ def hours_summary(rows: Sequence[HoursRow], results: Sequence[ScoredHours | Left
         **error_groups([(_group(result.row), result.error) for result in scored]),
         "median": error_groups([("all", result.error) for result in scored])["median_of_group_medians"],
         "within_10_percent": sum(error <= 0.1 for error in errors),
+        "published_layouts": _of_published_layouts(scored),
         **interval_scores([(result.predicted, result.inside) for result in scored]),
         "excluded": counted_reasons([left.reason for left in results if isinstance(left, LeftHours)]),
         "outside": [hours_row(result) for result in scored if not result.inside],
     }
+
+
+def _of_published_layouts(scored: Sequence[ScoredHours]) -> dict[str, Any]:
+    """How many rows have a layout from the run's own config, and the median of their errors."""
+    mine = [("all", result.error) for result in scored if PARTLY not in result.mapping]
+    return {"n": len(mine), "median": error_groups(mine)["median_of_group_medians"]}
 
 
 def _group(row: HoursRow) -> str:

@@ -24,6 +24,8 @@ def _intervals(found: Mapping[str, Any]) -> str:
     lines = [f"inside the interval: {percent(found['coverage'])}; median half-width {percent(found['median_width'])}"]
     if "median" in found:
         lines.append(f"median of all rows {percent(found['median'])}; {found['within_10_percent']} within 10 %")
+        own = found["published_layouts"]
+        lines.append(f"rows whose layout the run's own config says: {own['n']}, median {percent(own['median'])}")
     core = found.get("quality_a_dense_pretraining")
     if core:
         lines.append(

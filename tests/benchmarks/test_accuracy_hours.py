@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import accuracy
-from benchmarks.accuracy_hours import LeftHours, ScoredHours, score_hours
+from benchmarks.accuracy_hours import LeftHours, ScoredHours, hours_summary, score_hours
 from benchmarks.accuracy_setup import read_table
 from benchmarks.hours_rows import HOURS_COLUMNS, HoursRow, read_hours_rows
 from planner import presets
@@ -59,15 +59,24 @@ def test_a_known_layout_is_planned_as_it_ran(tmp_path: Path) -> None:
     changes = {"model": "Pythia-410M", "params": "", "gpu": "A100 SXM 40GB", "n_gpus": "32", "tokens": "3e11"}
     found = score_hours(row(tmp_path, **changes))
     assert isinstance(found, ScoredHours)
-    assert {"micro_batch 32", "activation_checkpointing full", "recipe mixed-fp16"} <= set(found.mapping)
+    assert {"micro_batch 32", "activation_checkpointing full", "zero 1"} <= set(found.mapping)
     assert not any("assumed" in note or "default" in note for note in found.mapping)
 
 
-def test_every_layout_has_a_source_and_is_expressible_or_cut_up() -> None:
+def test_a_run_that_was_cut_up_is_planned_with_its_own_layout(tmp_path: Path) -> None:
+    changes = {"model": "GPT-NeoX-20B", "params": "", "gpu": "A100 SXM 40GB", "tokens": "472473600000", "n_gpus": ""}
+    found = score_hours(row(tmp_path, **changes))
+    assert isinstance(found, ScoredHours) and {"tp 2", "pp 4", "accumulation 32"} <= set(found.mapping)
+    summary = hours_summary([found.row], [found, score_hours(row(tmp_path))])
+    assert summary["published_layouts"]["n"] == 1  # the layout of LLaMA-7B is in part assumed
+
+
+def test_every_layout_has_a_source_and_flags_or_a_reason() -> None:
     for layout in read_table("hours_layouts")["layout"]:
         assert len(layout["source"]) > 10 and layout["models"]
-        cut = max(layout.get("tensor", 1), layout.get("pipeline", 1)) > 1
-        assert cut != bool(layout.get("flags")), layout["models"]
+        assert ("left_out" in layout) != bool(layout.get("flags")), layout["models"]
+        known = {"micro_batch", "accumulation", "activation_checkpointing", "software"}
+        assert not layout.get("published") or known <= set(layout["flags"]), layout["models"]
 
 
 def test_hours_per_trillion_tokens_are_read_as_such(tmp_path: Path) -> None:
@@ -83,7 +92,7 @@ EXCLUSIONS = {
     "hours or tokens not stated": {"gpu_hours": ""},
     "no preset of this model": {"model": "WeLM-10B"},
     "parameter count contradicts the preset": {"params": "13000000000"},
-    "layout not expressible": {"model": "LLaMA-65B", "params": ""},
+    "layout not published": {"model": "LLaMA-65B", "params": ""},
     "GPU not mapped": {"gpu": "TPU v4"},
 }
 
@@ -97,8 +106,10 @@ def test_hours_that_cannot_be_scored_are_counted_under_their_reason(tmp_path: Pa
 
 def test_a_file_of_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, LLAMA | {"gpu_hours": "64000"}, LLAMA | {"gpu_hours": "1"}, LLAMA | {"model": "WeLM-10B"})
-    assert accuracy.main(["--gpu-hours", str(path), "--json"]) == 0
+    assert accuracy.main(["--gpu-hours", str(path), "--json", "--out", str(tmp_path / "result.json")]) == 0
     found = json.loads(capsys.readouterr().out)
+    kept = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert kept.pop("header")["command"] and kept == found
     assert (found["read"], found["scored"], found["coverage"]) == (3, 2, 0.5)
     assert found["excluded"] == {"no preset of this model": 1} and len(found["outside"]) == 1
     assert accuracy.main(["--gpu-hours", str(path), "--rows"]) == 0

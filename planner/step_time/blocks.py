@@ -13,9 +13,7 @@ from planner.counts.shape import has_window, recomputed_blocks
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
-from planner.step_time.rates import Rates
-
-ALIGNED = 8  # elements: a matmul kernel for tensor cores reads 16 bytes at a time
+from planner.step_time.rates import ALIGNED, Rates
 
 
 def recomputed_fraction(run: Resolved) -> float:
@@ -64,8 +62,7 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
     window = model.sliding_window or model.attention_chunk
     with_windows = sum(has_window(model, block) for block in range(s.layers)) if window and window < seq else 0
     if t.attention_kernel == "math" or rates.software["attention"] == "math":
-        batched = rates.head_flops * rules("time")["products"]["batched"]
-        scores = throughput.attention_forward_seconds(n, 2 * seq, width, batched)
+        scores = throughput.attention_forward_seconds(n, 2 * seq, width, rates.batched_flops)
         moved = throughput.traffic_seconds(rates.score_bytes * float(n) * seq * s.heads, rates.bandwidth)
         return real(throughput.blocks_seconds(s.layers, real(scores), 3 + again)) + s.layers * real(moved) * (
             1 + again / 3

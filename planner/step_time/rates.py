@@ -12,21 +12,24 @@ from planner.counts.run import Resolved
 from planner.presets import Gpu
 from planner.rules import rules
 
+ALIGNED = 8  # elements: a matmul kernel for tensor cores reads 16 bytes at a time
 WIDE = ("fp32", "tf32")  # nothing is cast: of the traffic of narrow scores, that of the casts is missing
 ANY = "all"  # the key of a share that holds for all generations without one of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Reachable rates of one GPU: FLOP/s of the dense peak, of block products, of the head's, of attention; byte/s of
-    memory, of the link between GPUs, of the network per GPU, of the bus to the host. unaligned: fraction of a product's
-    rate that stays where its width is no multiple of 8. width: factor of the interval. score_bytes: traffic of a score
-    that is stored. small: smallest dimension at which a product has half its rate. Tables: as in the file."""
+    """Reachable rates of one GPU: FLOP/s of the dense peak, of block products, of the head's, of attention, of the batched
+    products of written-out attention; byte/s of memory, of the link between GPUs, of the network per GPU, of the bus to
+    the host. unaligned: fraction of a product's rate that stays where its width is no multiple of 8. width: factor of
+    the interval. score_bytes: traffic of a score that is stored. small: smallest dimension at which a product has half
+    its rate. Tables: as in the file."""
 
     peak: float
     block_flops: float
     head_flops: float
     attention_flops: float
+    batched_flops: float
     unaligned: float
     bandwidth: float
     link: float | None
@@ -68,6 +71,7 @@ def rates_of(run: Resolved) -> Rates | str:
         block_flops=peak * gemm,
         head_flops=other * gemm,
         attention_flops=other * _attention_share(family, generation, kind),
+        batched_flops=_batched_flops(run, gpu, other * gemm, family["unaligned"]),
         unaligned=family["unaligned"],
         bandwidth=gpu.memory_bandwidth * family["bandwidth"],
         link=None if gpu.link_bandwidth is None else gpu.link_bandwidth * family["link"],
@@ -108,6 +112,21 @@ def _share(by_generation: Mapping[str, float], generation: str) -> float:
 def _attention_share(family: Mapping[str, Any], generation: str, kind: str) -> float:
     """Of the peak of the type: outside the tensor cores the products' own."""
     return float(rules("time")["products"]["fp32_share"] if kind == "fp32" else _share(family["attention"], generation))
+
+
+def _batched_flops(run: Resolved, gpu: Gpu, product_flops: float, unaligned: float) -> float:
+    """FLOP/s of the batch of small products that written-out attention is; less for heads that are no multiple of 8.
+
+    cuBLAS 11 took such batches outside the tensor cores: there they have the card's rate in fp32.
+    """
+    table, generation = rules("time")["products"], run.config.hardware.software
+    rate = float(product_flops * table["batched"])
+    if run.shape.head_dim % ALIGNED == 0 or run.recipe.compute_dtype == "fp32":
+        return rate
+    outside = gpu.peak_dense_flops.get("fp32")
+    if rules("time")["software"][generation].get("odd_batches_in_fp32") and outside:
+        return min(rate, float(outside * table["fp32_share"]))
+    return rate * unaligned
 
 
 def _host_link(gpu: Gpu, family: Mapping[str, Any]) -> float:

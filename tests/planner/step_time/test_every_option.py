@@ -84,6 +84,18 @@ def test_what_executes_or_moves_more_takes_longer(pair: tuple[dict[str, str], di
     assert seconds(**less) < seconds(**more)
 
 
+def test_written_out_attention_left_the_tensor_cores_with_odd_heads_until_2022() -> None:
+    def attention(head_dim: int, **texts: str) -> float:
+        heads = {"heads": "12", "kv_heads": "12", "head_dim": str(head_dim), "attention": "math"}
+        return planned(**heads, **texts).throughput.parts["attention"] / head_dim
+
+    old, new = {"software": "megatron-2021", "runtime": "fused"}, {"software": "pytorch-2026", "runtime": "compiled"}
+    assert attention(150, **old) > 2.5 * attention(152, **old)
+    assert attention(152, **new) < attention(150, **new) < 1.5 * attention(152, **new)
+    fp32 = {"recipe": "fp32", "software": "pytorch-2026"}
+    assert attention(150, **fp32) == pytest.approx(attention(152, **fp32), rel=0.02)  # no tensor cores to leave
+
+
 def test_compiled_programs_pad_their_products() -> None:
     odd, padded = seconds(runtime="compiled", vocab="50257"), seconds(runtime="compiled")
     assert odd == pytest.approx(padded, rel=0.01)

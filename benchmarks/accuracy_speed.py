@@ -184,6 +184,7 @@ CLASSES: dict[str, Callable[[ScoredSpeed], str]] = {
     "gpu": lambda result: str(result.case.config.hardware.gpu),
     "size": lambda result: _class(SIZES, float(result.case.row.params_total or 0)),
     "sequence": lambda result: _class(LENGTHS, result.case.config.training.seq),
+    "software": lambda result: result.case.config.hardware.software,
     "runtime": lambda result: result.case.config.training.runtime,
     "replicas": _replicas,
     "layout": _layout,

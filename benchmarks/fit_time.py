@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy_setup import source_facts
+from benchmarks.accuracy_speed import CLASSES as KINDS
 from benchmarks.accuracy_speed import ScoredSpeed, is_cut_up, score_speed
-from benchmarks.accuracy_summary import error_groups
+from benchmarks.accuracy_summary import error_groups, percentile
 from benchmarks.accuracy_text import aligned, percent
 from benchmarks.fit_constants import Constant, fitted_constants, logarithms, rounded, values_set, write_values
 from benchmarks.fit_intervals import (
@@ -151,6 +153,7 @@ def fit(speeds: Sequence[SpeedRow]) -> tuple[dict[str, Any], Vector, Table]:
             "scores": {
                 name: error_groups(list(zip(rows.groups, e.tolist(), strict=True))) for name, e in errors.items()
             },
+            "by": {kind: _by(rows, kind, errors) for kind in KINDS if kind != "layout"},
             "coverage": held_out_coverage(rows.classes, rows.groups, unseen["known"]),
             "widths": widths,
             "constants": [
@@ -173,6 +176,20 @@ def fit(speeds: Sequence[SpeedRow]) -> tuple[dict[str, Any], Vector, Table]:
         at,
         widths,
     )
+
+
+def _by(rows: Rows, kind: str, errors: dict[str, Vector]) -> list[dict[str, Any]]:
+    """Median and 90th percentile of the errors of each class of rows, the largest class first."""
+    names = [KINDS[kind](one) for one in rows.scored]
+    found = []
+    for name, n in Counter(names).most_common():
+        mine = [i for i, other in enumerate(names) if other == name]
+        line: dict[str, Any] = {"class": name, "n": n}
+        for choice, signed in errors.items():
+            values = [abs(float(signed[i])) for i in mine]
+            line[choice] = {"median": round(percentile(values, 0.5), 4), "p90": round(percentile(values, 0.9), 4)}
+        found.append(line)
+    return found
 
 
 def text_of_fit(found: dict[str, Any]) -> str:

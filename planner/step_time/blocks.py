@@ -9,7 +9,7 @@ from __future__ import annotations
 from planner.counts.attention import repeating_blocks
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
-from planner.counts.shape import has_window, recomputed_blocks
+from planner.counts.shape import has_rotary, has_window, recomputed_blocks
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
@@ -104,8 +104,14 @@ def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
     more = 0.0
     if model.mlp == "gelu-written-out":
         more += rates.runtime["gelu_bytes"] * n * width
+    if model.mlp == "relu2":
+        more += rates.runtime["square_bytes"] * n * width
     if t.dropout:
         more += rates.runtime["dropout_bytes"] * n * 2 * s.hidden
+    more += rates.runtime["rotary_bytes"] * n * _turned_channels(run)
+    if model.moe is not None and model.moe.has_balancing_loss:
+        routed = (s.layers - s.dense_layers) / s.layers
+        more += rules("time")["experts"]["balance_bytes"] * n * model.moe.experts * routed
     if model.qk_norm != "none":  # as much for each channel as for one of a norm of the stream
         more += unit / 126 * 16 * n * (s.query_width + s.key_width)
     if model.norm_placement == "both":
@@ -115,6 +121,14 @@ def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
     block += real(throughput.traffic_seconds(more, rates.bandwidth))
     # the forward pass has a third of the traffic
     return real(throughput.blocks_seconds(s.layers, block, 1 + recomputed_fraction(run) / 3))
+
+
+def _turned_channels(run: Resolved) -> float:
+    """Channels of queries and keys per token and block, on average, that rotary embedding turns."""
+    s, model = run.shape, run.config.model
+    turned = sum(has_rotary(model, block) for block in range(s.layers)) / s.layers
+    # the keys of latent attention share one head of turned channels
+    return turned * model.rope_dim * (s.heads + (1 if model.mla else s.kv_heads))
 
 
 def _stream_parts(run: Resolved) -> int:

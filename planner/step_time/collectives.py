@@ -56,7 +56,14 @@ def communication_of(run: Resolved, rates: Rates, micro_seconds: float) -> Commu
         whole = real(throughput.gather_seconds(moved, sharing, link))
     else:
         whole = real(throughput.all_reduce_seconds(moved, sharing, link))
-    return Communication(real(throughput.exposed_seconds(whole, micro_seconds)), 0.0, straggling)
+    exposed = real(throughput.exposed_seconds(whole, micro_seconds)) + _copying_seconds(run, rates, moved)
+    return Communication(exposed, 0.0, straggling)
+
+
+def _copying_seconds(run: Resolved, rates: Rates, moved: float) -> float:
+    """DDP copies gradients into its buckets and the sums out of them, unless the buckets hold the gradients."""
+    p = run.config.parallel
+    return 0.0 if p.ddp_bucket_view or p.zero else real(throughput.traffic_seconds(4 * moved, rates.bandwidth))
 
 
 def with_communication(

@@ -96,6 +96,17 @@ def test_written_out_attention_left_the_tensor_cores_with_odd_heads_until_2022()
     assert attention(150, **fp32) == pytest.approx(attention(152, **fp32), rel=0.02)  # no tensor cores to leave
 
 
+def test_experts_of_a_grouped_kernel_are_called_at_once() -> None:
+    def launches(**texts: str) -> float:
+        few, many = ({"experts": n, "top_k": "2", "micro_batch": "1", "expert_ffn": "512"} | texts for n in ("8", "64"))
+        return planned(**many).throughput.parts["launch overhead"] / planned(**few).throughput.parts["launch overhead"]
+
+    assert launches(software="pytorch-2024") > 4
+    assert launches(software="pytorch-2026") < 1.5
+    assert launches(software="pytorch-2026", recipe="mixed-fp16") > 4  # the kernel is for bf16
+    assert launches(software="pytorch-2026", expert_ffn="508") > 4  # and for rows of whole 16 bytes
+
+
 def test_compiled_programs_pad_their_products() -> None:
     odd, padded = seconds(runtime="compiled", vocab="50257"), seconds(runtime="compiled")
     assert odd == pytest.approx(padded, rel=0.01)

@@ -19,11 +19,11 @@ ANY = "all"  # the key of a share that holds for all generations without one of 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Reachable rates of one GPU: FLOP/s of the dense peak, of block products, of the head's, of attention, of the batched
-    products of written-out attention; byte/s of memory, of the link between GPUs, of the network per GPU, of the bus to
-    the host. unaligned: fraction of a product's rate that stays where its width is no multiple of 8. width: factor of
-    the interval. score_bytes: traffic of a score that is stored. small: smallest dimension at which a product has half
-    its rate. Tables: as in the file."""
+    """Reachable rates of one GPU: FLOP/s of the dense peak, of block products, of the head's, of attention, of the
+    batched products of written-out attention; byte/s of memory, of the link between GPUs, of the network per GPU, of
+    the bus to the host. unaligned: fraction of a product's rate that stays where its width is no multiple of 8. width:
+    factor of the interval. score_bytes: traffic of a score that is stored. small: smallest dimension at which a product
+    has half its rate. Tables: as in the file."""
 
     peak: float
     block_flops: float

@@ -94,6 +94,7 @@ class Keywords(TypedDict, total=False):
     mfu: KeywordValue
     tokens_per_second: KeywordValue
     profile: KeywordValue
+    write_bandwidth: KeywordValue
     dp: KeywordValue
     fsdp: KeywordValue
     reshard: KeywordValue

@@ -47,6 +47,12 @@ class Interval(Generic[Real]):
 UNKNOWN: Interval[Any] = Interval()
 
 
+def known(value: Real | None) -> Real:
+    """An end of an interval that is known."""
+    assert value is not None, "the interval is unknown"
+    return value
+
+
 def exactly(value: Real | None) -> Interval[Real]:
     """A number without uncertainty; of None, unknown."""
     return Interval(value, value, value)

@@ -14,15 +14,15 @@ from planner.counts.parameters import Parameters
 from planner.counts.run import Resolved, resolve
 from planner.counts.schedule import key_steps, schedule_rate
 from planner.counts.shape import Shape
-from planner.formulas import batch, cost
-from planner.formulas import throughput as speed
+from planner.formulas import batch, cost, duration
 from planner.formulas.collectives import replicas_of_gpus
 from planner.formulas.recording import real, whole
-from planner.interval import Interval, exactly
-from planner.memory.breakdown import Memory, memory_breakdown
+from planner.interval import UNKNOWN, Interval, exactly, known
+from planner.memory.breakdown import Memory, checkpoint_bytes_of, memory_breakdown
 from planner.presets import Price
 from planner.rules import rules
 from planner.step_time.throughput import Throughput, throughput_of
+from planner.step_time.whole_run import parts_of_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,20 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Wall-clock time of the whole steps, without interruptions."""
+    """Wall-clock time of the whole run, without interruptions: its steps and what it does beside them.
+
+    parts add up to its seconds, parts_low and parts_high to the ends of the interval; times: how often each is done;
+    bounds: what each waits for; sources: what each rests on. All are empty where the time of a step is unknown.
+    """
 
     seconds: Interval[float]
     gpu_hours: Interval[float]
+    parts: dict[str, float]
+    parts_low: dict[str, float]
+    parts_high: dict[str, float]
+    times: dict[str, int]
+    bounds: dict[str, str]
+    sources: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +145,14 @@ def estimate(config: RunConfig, *, replay: bool = False) -> Plan:
     run = resolve(config)
     flops = flops_of(run)
     throughput = throughput_of(run, flops)
-    time = time_of(run, throughput)
+    memory = memory_breakdown(run, replay)
+    time = time_of(run, throughput, memory.checkpoint_bytes)
     return Plan(
         run=run,
         tokens=Tokens(run.requested_tokens, run.trained_tokens),
         flops=flops,
         batch=batch_plan(run),
-        memory=memory_breakdown(run, replay),
+        memory=memory,
         throughput=throughput,
         time=time,
         cost=cost_of(run, time),
@@ -173,10 +184,29 @@ def _replicas(config: RunConfig) -> int:
     return config.hardware.gpus if each == 1 else whole(replicas_of_gpus(config.hardware.gpus, each))
 
 
-def time_of(run: Resolved, throughput: Throughput) -> Time:
-    """Time of the whole steps at the predicted speed."""
-    seconds = throughput.tokens_per_second.map(lambda rate: speed.run_seconds(run.trained_tokens, rate))
-    return Time(seconds, seconds.map(lambda s: cost.gpu_hours(s, run.config.hardware.gpus)))
+def time_of(run: Resolved, throughput: Throughput, checkpoint_bytes: int | None = None) -> Time:
+    """Time of the whole run at the predicted speed. checkpoint_bytes: size of a checkpoint; None: it is computed."""
+    size = checkpoint_bytes_of(run) if checkpoint_bytes is None else checkpoint_bytes
+    parts = parts_of_run(run, throughput, size)
+    seconds = _sum_of_run({name: part.seconds for name, part in parts.items()})
+    return Time(
+        seconds=seconds,
+        gpu_hours=seconds.map(lambda s: cost.gpu_hours(s, run.config.hardware.gpus)),
+        parts={name: known(part.seconds.value) for name, part in parts.items()},
+        parts_low={name: known(part.seconds.low) for name, part in parts.items()},
+        parts_high={name: known(part.seconds.high) for name, part in parts.items()},
+        times={name: part.times for name, part in parts.items()},
+        bounds={name: part.bound for name, part in parts.items()},
+        sources={name: part.source for name, part in parts.items()},
+    )
+
+
+def _sum_of_run(parts: dict[str, Interval[float]]) -> Interval[float]:
+    """The run's seconds: its parts, one after the other; unknown without them."""
+    if not parts:
+        return UNKNOWN
+    ends = ([known(getattr(part, end)) for part in parts.values()] for end in ("low", "value", "high"))
+    return Interval(*(real(duration.duration(*each)) for each in ends))
 
 
 def cost_of(run: Resolved, time: Time) -> Cost:

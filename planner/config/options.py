@@ -258,6 +258,9 @@ OPTIONS: tuple[Option, ...] = (
            "hardware.tokens_per_second", on_resume.PREDICTION, "tokens per second"),
     Option("profile", HARDWARE, PATH, "Kernel times that gptplan calibrate measured, here or elsewhere.",
            label="machine profile"),
+    Option("write_bandwidth", HARDWARE, RATE_PER_SECOND,
+           "Bytes per second that a server writes to its disk, such as 2G; a checkpoint's size over it is its time.",
+           "hardware.write_bandwidth", on_resume.PREDICTION, "disk bandwidth", "1G, 0.3G to 3G"),
     Option("price_per_gpu_hour", HARDWARE, MONEY, "Your price, such as 2.50.", "hardware.usd_per_gpu_hour",
            on_resume.PREDICTION, "USD per GPU-hour", "the price list's"),
     # layout

@@ -206,6 +206,9 @@ class HardwareConfig(Section):
     tokens_per_second: Positive | None = Field(
         default=None, description="measured speed of the whole run on all its GPUs, if known"
     )
+    write_bandwidth: Positive | None = Field(
+        default=None, description="byte/s that a server writes to its disk; absent: not known, a usual range is assumed"
+    )
     usd_per_gpu_hour: Annotated[float, Field(ge=0.0)] | None = Field(
         default=None, description="your price; absent: the price list's"
     )

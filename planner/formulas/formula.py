@@ -20,6 +20,7 @@ CHECKED_AGAINST: dict[str, str] = {
         "measured steps of the reference trainer, and published runs: inside the stated interval"
     ),
     "planner.formulas.collectives": "published runs: inside the stated interval",
+    "planner.formulas.duration": "evaluations and saves of the reference trainer: their number exactly; seconds: none",
     "planner.formulas.cost": "none: a definition",
 }
 NOT_CHECKED = "none"

@@ -36,6 +36,7 @@ from planner.inputs.optimizer import optimizer_of
 from planner.inputs.profile_file import is_of, profile_for
 from planner.inputs.run_toml import explain_validation
 from planner.inputs.schedule import Horizon, default_peak, schedule_of
+from planner.rules import rules
 from planner.units import format_count_exact as spell
 
 DEFAULT_GPU = "a100-80gb"
@@ -106,6 +107,9 @@ def draft(
     horizon = Horizon(steps_of(whole), tokens_per_step(whole), "--tokens" if training.steps is None else "--steps")
     old = base.schedule if base else None
     schedule = schedule_of(flags, old, horizon, assumptions, lambda: default_peak(model, assumptions))
+    if whole.hardware.write_bandwidth is None and (whole.evaluation.every or whole.training.checkpoint_every):
+        disk = rules("time")["run"]["disk"]
+        assumptions.add("write_bandwidth", f"{spell(int(disk['write_bandwidth']))} byte/s", disk["source"])
     if whole.profile is not None:
         assumptions.found.pop("profile", None)  # why an older plan had none
     provenance = Provenance(as_of=as_of, gptplan=version, assumptions=tuple(assumptions.found.values()))

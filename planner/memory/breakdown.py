@@ -16,7 +16,7 @@ from planner.interval import Interval
 from planner.memory.coverage import not_checked, not_covered
 from planner.memory.device import Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
-from planner.memory.optimizer_state import OptimizerMemory, optimizer_memory, updated_itemsize
+from planner.memory.optimizer_state import optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
 from planner.memory.verdicts import least_bytes, of_layout, of_state, of_upper_bound
 
@@ -168,7 +168,7 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
         peak_phase=peak.phase,
         at_peak=peak.at_peak,
         phases=simulated.phases,
-        checkpoint_bytes=_checkpoint_bytes(whole_run, optimizer if run is whole_run else _unsharded(whole_run)),
+        checkpoint_bytes=checkpoint_bytes_of(whole_run),
     )
 
 
@@ -199,14 +199,10 @@ def _peak(simulated: Simulation) -> Peak:
     return max(simulated.phases, key=lambda p: p.peak_bytes)
 
 
-def _unsharded(run: Resolved) -> OptimizerMemory:
-    """The optimizer's state of all GPUs, as a checkpoint holds it."""
-    whole_run = replace(run, config=run.config.model_copy(update={"parallel": ParallelConfig()}))
-    return optimizer_memory(whole_run)
-
-
-def _checkpoint_bytes(run: Resolved, optimizer: OptimizerMemory) -> int:
-    """Bytes of a checkpoint's files: the updated weights and the optimizer state, without what all tensors share."""
+def checkpoint_bytes_of(run: Resolved) -> int:
+    """Bytes of a checkpoint's files: the updated weights and the optimizer state of all GPUs."""
+    on_one = replace(run, config=run.config.model_copy(update={"parallel": ParallelConfig()}))
+    optimizer = optimizer_memory(on_one)
     weights = whole(memory.weights_bytes(run.parameters.total, updated_itemsize(run)))
     entries = run.parameters.tensors + sum(times for _, times in optimizer.storages)
     return whole(memory.checkpoint_bytes(weights, optimizer.state_bytes, entries))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from planner.plan import Plan
+from planner.plan import Plan, Time
 from planner.report.text import BASES, Page, with_interval
 from planner.step_time.throughput import Throughput
-from planner.units import format_duration, format_fraction, format_number, format_rate
+from planner.units import format_count_exact, format_duration, format_fraction, format_number, format_rate
+
+COUNTED = ("steps", "evaluations", "checkpoints")  # parts of a run that are done so and so often
 
 
 def speed_section(plan: Plan, page: Page) -> str:
@@ -24,7 +26,21 @@ def speed_section(plan: Plan, page: Page) -> str:
         page.line("wall clock", *with_interval(format_duration, time.seconds)),
         page.line("GPU-hours", *with_interval(format_number, time.gpu_hours)),
         *_parts(t, page),
+        *_run_parts(time, page),
     )
+
+
+def _run_parts(time: Time, page: Page) -> list[str]:
+    """Where the time of the run goes, with the interval of each part, and what those beside its steps rest on."""
+    taken = [name for name, seconds in time.parts_high.items() if seconds > 0]
+    if len(taken) < 2:
+        return []
+    rows: list[tuple[str, ...]] = [("of the run", "time", "from", "to", "bound by")]
+    for name in taken:
+        ends = (time.parts[name], time.parts_low[name], time.parts_high[name])
+        often = f"{format_count_exact(time.times[name])} " if name in COUNTED else ""
+        rows.append((f"{often}{name}", *map(format_duration, ends), time.bounds[name]))
+    return ["", *page.table(rows, {1, 2, 3}), *(page.line(name, time.sources[name]) for name in taken[1:])]
 
 
 def _parts(t: Throughput, page: Page) -> list[str]:

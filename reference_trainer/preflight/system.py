@@ -160,11 +160,17 @@ def check_step_time(context: StepContext, plan: Plan, seconds: float) -> tuple[C
 
 
 def estimate_whole_run(plan: Plan, step_seconds: float, save_seconds: float | None) -> Check:
-    """Time and cost of all steps and saves at the measured speed, compared with the prediction. Without evaluations."""
+    """Time and cost of all steps and saves at the measured speed, compared with the prediction.
+
+    Evaluations, start, compilation, and saves in the background, which nothing here times, are those of the plan.
+    """
     config, steps = plan.config, steps_of(plan.config)
     saves = saves_ahead(config, 0, steps).saves
-    saving = 0.0 if saves_in_background(config) else saves * (save_seconds or 0.0)
-    seconds = steps * step_seconds + saving
+    not_timed = {name: part for name, part in plan.time.parts.items() if name not in ("steps", "checkpoints")}
+    saving = saves * (save_seconds or 0.0)
+    if saves_in_background(config):
+        saving = plan.time.parts.get("checkpoints", 0.0)
+    seconds = steps * step_seconds + saving + sum(not_timed.values())
     hours = float(cost.gpu_hours(seconds, config.hardware.gpus))
     price = plan.cost.usd_per_gpu_hour
     usd = None if price is None else float(cost.cost_of_hours(hours, price))

@@ -101,7 +101,10 @@ def test_length_time_and_cost_come_from_the_same_whole_steps(seed: int) -> None:
     assert b.steps * b.tokens_per_step == tokens.trained and 100 * tokens.trained >= 99 * tokens.requested
     assert tokens.trained - tokens.requested < b.tokens_per_step
     if plan.throughput.step_seconds.value is not None:
-        assert time.seconds.value == pytest.approx(b.steps * plan.throughput.step_seconds.value, rel=1e-9)
+        assert time.parts["steps"] == pytest.approx(b.steps * plan.throughput.step_seconds.value, rel=1e-9)
+        for end, parts in (("low", time.parts_low), ("value", time.parts), ("high", time.parts_high)):
+            assert getattr(time.seconds, end) == pytest.approx(sum(parts.values()), rel=1e-12)
+            assert min(parts.values()) >= 0
         assert time.gpu_hours.value == pytest.approx(gpus * time.seconds.value / 3600, rel=1e-9)
     if cost.usd.value is not None:
         assert cost.usd_per_gpu_hour is not None and time.gpu_hours.value is not None

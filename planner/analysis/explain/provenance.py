@@ -191,7 +191,38 @@ KEY_RULES: dict[str, tuple[KeyRule, ...]] = {
             ("shape", "seq", "micro_batch", "accumulation"),
         ),
     ),
-    "time.seconds*": (Called(("run_seconds",)),),
+    "time.seconds*": (Called(("duration",)),),
+    "time.times.*": (
+        Read(
+            "chosen",
+            "how often this is done in the run; saves: the most, if every evaluation is the best so far",
+            "planner/step_time/whole_run.py",
+            "evaluations and saves that a run of the reference trainer counts: exact",
+            "1",
+            ("steps",),
+        ),
+    ),
+    **{
+        f"time.{parts}.{name}": (
+            Called(formulas),
+            Read(
+                "constant",
+                "there is nothing of it in this run, or it is in the speed given",
+                "time.sources",
+                "none",
+                "s",
+            ),
+        )
+        for parts in ("parts", "parts_low", "parts_high")
+        for name, formulas in (
+            ("steps", ("run_seconds",)),
+            ("evaluations", ("evaluations_seconds",)),
+            ("checkpoints", ("background_saves_seconds", "waited_saves_seconds")),
+            ("data", ("data_wait_seconds",)),
+            ("start", ("start_seconds",)),
+            ("compilation", ("compile_seconds",)),
+        )
+    },
     "time.gpu_hours*": (Called(("gpu_hours",)),),
     "cost.usd_per_gpu_hour": (
         Same("config.hardware.usd_per_gpu_hour"),

@@ -47,7 +47,10 @@ PLANS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 # where a number may be itself: what somebody chose or measured, and what the tape or a preset says
 READ_OFF = {"chosen", "assumed", "default", "preset", "constant", "measured", "account"}
-READ_IN = ("config.", "memory.", "schedule.points.", "throughput.parts.", "schema_version", "cost.usd_per_gpu_hour")
+READ_IN = (
+    *("config.", "memory.", "schedule.points.", "throughput.parts.", "time.times.", "time.parts"),
+    *("schema_version", "cost.usd_per_gpu_hour"),
+)
 
 
 def explainer(name: str) -> Explainer:

@@ -145,7 +145,10 @@ def test_everything_about_a_short_run_comes_from_its_whole_steps(of_a_step: floa
     assert plan.batch.steps == steps and plan.tokens.trained == steps * per_step
     assert plan.tokens.requested == round(of_a_step * per_step)
     seconds, one = plan.time.seconds.value, plan.throughput.step_seconds.value
-    assert seconds is not None and one is not None and seconds == pytest.approx(steps * one, rel=1e-12)
+    assert (
+        seconds is not None and one is not None and seconds == pytest.approx(sum(plan.time.parts.values()), rel=1e-12)
+    )
+    assert plan.time.parts["steps"] == pytest.approx(steps * one, rel=1e-12) and plan.time.times["steps"] == steps
     assert plan.cost.usd.value == pytest.approx(2 * 8 * seconds / 3600, rel=1e-12)
     if plan.tokens.trained != plan.tokens.requested:
         assert f"tokens trained of {format_count(plan.tokens.requested, CHOSEN)} asked for" in summary(plan, None)

@@ -12,7 +12,7 @@ import pytest
 import sympy
 
 # importing the topics registers their formulas
-from planner.formulas import activations, batch, cost, flops, memory, params, schedule, throughput  # noqa: F401
+from planner.formulas import activations, batch, cost, duration, flops, memory, params, schedule, throughput  # noqa: F401
 from planner.formulas.formula import FORMULAS, Formula
 from planner.formulas.quantities import QUANTITIES
 

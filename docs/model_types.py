@@ -9,7 +9,8 @@ from typing import Any
 from docs.shell import ROOT
 from planner.counts.untrained import untrained_parts
 from planner.inputs.huggingface import FAMILIES, hf_model_of
-from planner.inputs.huggingface.kinds import MULTIMODAL, OTHER_KINDS, SIMPLIFIED
+from planner.inputs.huggingface.kinds import MULTIMODAL, OTHER_KINDS
+from planner.inputs.huggingface.simplified import SIMPLIFIED
 
 DATA = ROOT / "tests" / "published" / "data"
 HERE = Path("config.json")

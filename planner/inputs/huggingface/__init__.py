@@ -2,8 +2,8 @@
 
 Keys are read under the names of transformers 4 and 5; an absent key has the model type's own default there. What
 changes a count and has no place in `ModelConfig` is refused, never guessed, as is a class that is not the type's own
-(`classes.py`). Of what changes none, epsilon of the norms, rotary base and
-scaling are read (`constants.py`), the rest (initialisation, dropout, token ids) is not looked at.
+(`classes.py`). Of what changes none, epsilon of the norms, rotary base and scaling are read (`constants.py`), what else
+the trainer leaves out is noted (`simplified.py`); dropout and token ids are not looked at.
 tests/planner/inputs/test_huggingface.py checks every family against the count of transformers itself.
 """
 
@@ -20,11 +20,18 @@ from planner.errors import FileError, InputError
 from planner.files import read_text
 from planner.inputs.huggingface import experts, gpt, llama, newer, newer_experts, remote
 from planner.inputs.huggingface.balancing import assumed_rate, balancing
-from planner.inputs.huggingface.classes import canonical, refuse_other_class, refuse_other_tensors, unusual_keys
+from planner.inputs.huggingface.classes import (
+    PUBLISHED_NAMES,
+    canonical,
+    refuse_other_class,
+    refuse_other_tensors,
+    unusual_keys,
+)
 from planner.inputs.huggingface.constants import constants
 from planner.inputs.huggingface.initialisation import initialisation
-from planner.inputs.huggingface.kinds import left_out_of, refuse_kind, text_values
+from planner.inputs.huggingface.kinds import refuse_kind, text_values
 from planner.inputs.huggingface.reading import HfConfig
+from planner.inputs.huggingface.simplified import left_out_of
 from planner.inputs.run_toml import explain_validation
 from planner.json_input import parsed_json
 from planner.rules import rules
@@ -115,7 +122,7 @@ def hf_model_of(values: Any, path: Path) -> HfModel:
     rate = assumed_rate(config) if model.moe else None
     if rate is not None:
         notes.append(Note("balancing_rate", str(rate[0]), rate[1]))
-    less = left_out_of(kind, values)
+    less = None if model.untrained else left_out_of(config, kind, model.head_dim)
     if less is not None:
         notes.append(
             Note("hf_simplified", f"without {less}", "in memory and `gptplan run`; all parameters are counted")
@@ -134,7 +141,8 @@ def known_keys(kind: str) -> dict[str, Any]:
     """Classes, keys, their other names and defaults of a model type."""
     table, others = rules("huggingface"), rules("huggingface-remote")
     own = table["type"].get(kind) or others["type"][kind]
-    return {**own, "keys": [*own["keys"], *table["shared_keys"]]}
+    names = {**own["names"], **PUBLISHED_NAMES.get(kind, {})}
+    return {**own, "names": names, "keys": [*own["keys"], *table["shared_keys"]]}
 
 
 def _notes(c: HfConfig, kind: str, known: dict[str, Any]) -> list[Note]:

@@ -14,12 +14,31 @@ from planner.inputs.huggingface.reading import MAY_BE_LONG, HfConfig
 
 # other names of the same class: conversions of the first LLaMA; code published by MosaicML and by Microsoft
 PUBLISHED_CLASSES = {"llama": ("LLaMAForCausalLM",), "mpt": ("MPTForCausalLM",), "phimoe": ("PhiMoEForCausalLM",)}
+# names that published files have for a key of their type beside transformers' own
+PUBLISHED_NAMES = {"gpt_oss": {"experts_per_token": "num_experts_per_tok"}}
+_ANY = object()
+# keys in published files of these types that speak of tensors and name none: the values with which they do not. The
+# module for multi-token prediction is not counted, as in other types
+PUBLISHED_VALUES: dict[str, dict[str, Any]] = {
+    "cohere": {"use_embedding_sharing": True, "use_gated_activation": True},
+    "cohere2": {"use_embedding_sharing": True, "use_gated_activation": True},
+    "dots1": {"moe_layer_freq": 1},
+    "ernie4_5": {"num_nextn_predict_layers": _ANY},
+    "ernie4_5_moe": {
+        "moe_capacity": _ANY, "moe_gate": "topk", "moe_gate_act": _ANY, "moe_use_aux_free": _ANY,
+        "num_nextn_predict_layers": _ANY,
+    },
+    "hunyuan_v1_dense": {"cla_share_factor": _ANY, "num_experts": 1, "num_shared_expert": _ANY, "moe_topk": _ANY},
+}  # fmt: skip
+# keys without which those of the same type mean nothing, or which switch them on
+SWITCHES = {"hunyuan_v1_dense": {"use_cla": (None, False), "num_experts": (None, 1)}}
 CAUSAL, HEADLESS = "AutoModelForCausalLM", "AutoModel"
 LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 # words in the names of keys that come with other tensors, where the model type does not read the key
 OTHER_TENSORS = re.compile(
     r"draft|medusa|eagle|hydra|specul|lora|adapter|head_type|multi_?query|experts?(_|$)|moe|(^|_)mtp(_|$)|nextn"
     r"|mamba|ssm|conv(_|$)|linear_attention|rwkv|cross_attention|bias(es)?(_|$)|qk_?(layer)?_?norm|qk_ln|sinks?(_|$)"
+    r"|(^|_)gat(e|ed|ing)(_|$)|future_tokens|hyper_conn|^index_(topk|n_heads|head_dim)"
     r"|per_layer|altup|laurel|memory|shar(e|ed|ing)(_|$)|value_residual|prefix_(lm|projection)|embed_proj|embedding_size|head_hidden"
 )
 NOT_TENSORS = re.compile(
@@ -83,13 +102,22 @@ def refuse_other_tensors(c: HfConfig, kind: str, known: dict[str, Any]) -> None:
         raise c.unsupported("layer_types", "one of full_attention, sliding_attention for each layer")
     for key in unread_keys(c, known):
         speaks_of_tensors = OTHER_TENSORS.search(key) and not NOT_TENSORS.search(key)
-        if speaks_of_tensors and c.values[key] not in (None, False, 0, "", [], {}):
+        if speaks_of_tensors and not _is_harmless(c, kind, key) and c.values[key] not in (None, False, 0, "", [], {}):
             raise InputError(
                 f"{c.path}: {key} = {repr(c.values[key])[:MAY_BE_LONG]} is not counted",
                 why=f"a {kind} model has no such key: its parameters may be others",
                 remedy="if it changes no tensor, take it out of the file, and check the count against the weights with "
                 "--safetensors model.safetensors",
             )
+
+
+def _is_harmless(c: HfConfig, kind: str, key: str) -> bool:
+    """Whether a key of published files of a type has the value, and its switches, with which it names no tensor."""
+    harmless = PUBLISHED_VALUES.get(kind, {})
+    switches = SWITCHES.get(kind, {})
+    if key not in harmless or any(c.values.get(switch) not in off for switch, off in switches.items()):
+        return False
+    return harmless[key] is _ANY or c.values[key] == harmless[key]
 
 
 def unread_keys(c: HfConfig, known: dict[str, Any]) -> list[str]:

@@ -39,22 +39,7 @@ MULTIMODAL = {
     "idefics3": "Idefics3ForConditionalGeneration",
     "smolvlm": "SmolVLMForConditionalGeneration",
 }
-_SCALED = "the embeddings' factor of the square root of the width"
-_ROUTER = "the router's own rule (groups, sigmoids, a factor)"
-_SUM = "a router whose weights do not sum to 1"
-# what these types compute that the reference trainer leaves out, without a parameter or a FLOP that is counted
-SIMPLIFIED = {
-    "gemma": _SCALED, "gemma2": f"{_SCALED}, and soft-capped attention scores", "gemma3_text": _SCALED,
-    "deepseek_v2": _ROUTER, "deepseek_v3": _ROUTER, "qwen2_moe": _SUM, "olmoe": _SUM,
-}  # fmt: skip
 TIED = "tie_word_embeddings"
-
-
-def left_out_of(kind: str, values: dict[str, Any]) -> str | None:
-    """What the reference trainer leaves out of a type that it otherwise trains; None for most."""
-    if SIMPLIFIED.get(kind) == _SUM and values.get("norm_topk_prob") is True:
-        return None
-    return SIMPLIFIED.get(kind)
 
 
 def refuse_kind(kind: object, outer: object, known: Iterable[str], path: Path) -> InputError:

@@ -109,7 +109,10 @@ class HfConfig:
         return whole // parts
 
     def flag(self, key: str, default: bool) -> bool:
-        """A true or false. Raises InputError for anything else."""
+        """A true or false; null is false, as transformers takes it. Raises InputError for anything else."""
+        if key in self.values and self.values[key] is None:
+            self.read.add(key)
+            return False
         self.only(key, default, (True, False))
         return bool(self.get(key, default))
 

@@ -91,6 +91,8 @@ def test_heads_cut_off_and_layers_that_are_no_attention_are_refused() -> None:
         (LLAMA, {"qk_norm": True}),
         (LLAMA, {"lora_rank": 8}),
         (LLAMA, {"share_embedding": True}),
+        (LLAMA, {"attn_output_gate": True}),
+        (LLAMA, {"num_experts": 1}),
         (CASES["5.23.0 granitemoe plain"]["config"], {"shared_intermediate_size": 64}),
         (CASES["5.23.0 mistral head"]["config"], {"attention_bias": True}),
     ],
@@ -102,6 +104,45 @@ def test_a_key_of_tensors_that_the_type_does_not_have_is_refused(base: dict[str,
     assert "--safetensors" in caught.value.remedy
     for off in (None, False, 0):
         assert hf_model_of(base | {key: off}, HERE).model == hf_model_of(base, HERE).model
+
+
+@pytest.mark.parametrize(
+    ("case", "published", "other"),
+    [
+        ("gpt_oss plain", {"experts_per_token": 4}, {"experts_per_token": 2}),
+        ("cohere plain", {"use_embedding_sharing": True, "use_gated_activation": True}, {"use_gated_activation": "no"}),
+        ("ernie4_5_moe plain", {"moe_capacity": [64, 64], "moe_gate": "topk"}, {"moe_gate": "x"}),
+        ("ernie4_5_moe plain", {"num_nextn_predict_layers": 1}, {"moe_gate": "x"}),
+        ("hunyuan_v1_dense plain", {"use_cla": False, "cla_share_factor": 2}, {"use_cla": True, "cla_share_factor": 2}),
+        ("hunyuan_v1_dense plain", {"num_experts": 1, "moe_topk": 1}, {"num_experts": 2, "moe_topk": 1}),
+    ],
+)  # fmt: skip
+def test_keys_of_published_files_are_counted_only_with_values_that_name_no_tensor(
+    case: str, published: dict[str, Any], other: dict[str, Any]
+) -> None:
+    config = CASES[f"5.23.0 {case}"]["config"]
+    assert hf_model_of(config | published, HERE).model == hf_model_of(config, HERE).model
+    with pytest.raises(InputError, match=r"is not counted|contradict"):
+        hf_model_of(config | other, HERE)
+
+
+@pytest.mark.parametrize(
+    ("case", "said", "words"),
+    [
+        ("gpt2 plain", {"scale_attn_by_inverse_layer_idx": True}, "scores divided by another number"),
+        ("olmo plain", {"clip_qkv": 8.0}, "clipped queries, keys and values"),
+        ("mpt plain", {"attn_config": {"alibi": True, "clip_qkv": 6}}, "clipped queries, keys and values"),
+        ("gemma3_text plain", {"query_pre_attn_scalar": 168}, "scores divided by another number"),
+        ("mixtral plain", {"router_jitter_noise": 0.1, "router_z_loss_coef": 0.001}, "the z-loss of the router"),
+        ("qwen3_moe plain", {"norm_topk_prob": False}, "a router whose weights do not sum to 1"),
+    ],
+)
+def test_what_the_trainer_leaves_out_of_a_file_is_a_note(case: str, said: dict[str, Any], words: str) -> None:
+    config = CASES[f"5.23.0 {case}"]["config"] | {"norm_topk_prob": True}
+    head_dim = hf_model_of(config, HERE).model.head_dim
+    quiet = config | ({"query_pre_attn_scalar": head_dim} if "query_pre_attn_scalar" in said else {})
+    found = [{note.key: note.value for note in hf_model_of(values, HERE).notes} for values in (quiet, config | said)]
+    assert words not in found[0].get("hf_simplified", "") and words in found[1]["hf_simplified"]
 
 
 def test_a_key_that_nobody_reads_is_named() -> None:
@@ -123,6 +164,8 @@ def test_null_is_no_value_and_has_no_default() -> None:
     absent = {key: value for key, value in mistral.items() if key != "sliding_window"}
     assert hf_model_of(absent, HERE).model.sliding_window == 4096  # the type's own default
     assert hf_model_of(mistral | {"sliding_window": None}, HERE).model.sliding_window is None
+    starcoder = CASES["5.23.0 starcoder2 plain"]["config"]
+    assert not hf_model_of(starcoder | {"tie_word_embeddings": None}, HERE).model.tied_embeddings  # null is false
 
 
 @pytest.mark.parametrize("odd", ["text", True, 7, [1]])

@@ -33,7 +33,9 @@ class Gpu:
     out-of-memory message names; None where nobody printed it. `multiprocessors`: streaming multiprocessors in use.
     `peak_dense_flops`: FLOP/s by element type (bf16, fp16, tf32,
     fp32 outside the tensor cores, fp8), without sparsity; a type that is absent is unknown or not supported.
-    `memory_bandwidth`: byte/s. `link_bandwidth`: byte/s per GPU in one direction. `power_watts`: W, board limit.
+    `memory_bandwidth`: byte/s. `link_bandwidth`: byte/s per GPU in one direction. `link_domain`: GPUs that this
+    link joins as the card is sold, `network_cards`: of all these together; None: not stated. `power_watts`: W, board
+    limit.
     `best_matmul_bf16`: FLOP/s, the best bf16 matrix product that the source measured. `as_of`: ISO date on which the
     row was carried over. `provenance`: "read" in the source, "memory", or both.
     """
@@ -52,6 +54,8 @@ class Gpu:
     memory_bandwidth: int | None = None
     link_bandwidth: int | None = None
     link_name: str | None = None
+    link_domain: int | None = None
+    network_cards: int | None = None
     power_watts: int | None = None
     best_matmul_bf16: int | None = None
     source: str

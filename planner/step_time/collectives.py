@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from planner.counts.nodes import domain_of
+from planner.counts.nodes import domain_of, network_cards_of
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shards import sharing_gpus, weights_cut
@@ -80,13 +80,14 @@ def with_communication(
 def group_bandwidth(run: Resolved, rates: Rates, gpus: int, stride: int) -> float:
     """Byte/s of a ring among `gpus` GPUs that stand `stride` apart: the links of a server, or its network cards.
 
-    A ring over servers enters each of them once for every of its GPUs there, through their network cards.
+    A ring over servers enters each of them once for every of its GPUs there, through the network cards that it has.
     """
     assert rates.link is not None
     domain = domain_of(run.config)
     if gpus * stride <= domain:
         return rates.link
-    return min(rates.link, max(1, domain // stride) * rates.network)
+    entries = min(max(1, domain // stride), network_cards_of(run.config))
+    return min(rates.link, entries * rates.network)
 
 
 def _sharding_seconds(run: Resolved, rates: Rates, micro_seconds: float) -> float:

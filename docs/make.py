@@ -56,6 +56,15 @@ def batch() -> str:
     return console(f"$ gptplan batch {words}", command("batch", *words.split()))
 
 
+def search() -> str:
+    """Eight cards of two kinds, in a week."""
+    words = (
+        "--model llama-3-8b --tokens 20B --global-batch-tokens 1Mi --gpu h100-80gb,a100-80gb --gpus 8..16 --within 7d"
+    )
+    shown = command("search", *words.split(), "--top", "5", "--as-of", AS_OF)
+    return console(f"$ gptplan search {words} --top 5", shown)
+
+
 def data() -> str:
     """A text prepared into a new directory."""
     with TemporaryDirectory() as folder:
@@ -223,6 +232,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schedule": schedule,
     "continuity": continuity,
     "batch": batch,
+    "search": search,
     "data": data,
     "run-toml": run_toml,
     "presets": presets,

@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # of typing, which takes milliseconds; a type checker kno
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gptplan.functions import compare, estimate, findings, plan, save_config
+    from gptplan.functions import compare, estimate, findings, plan, save_config, search
     from gptplan.results import Comparison, Plan
     from planner.config.run import RunConfig
     from planner.errors import InputError, PlanError
@@ -32,6 +32,7 @@ __all__ = [
     "load_config",
     "plan",
     "save_config",
+    "search",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every other name for one of this module, too
@@ -48,6 +49,7 @@ if not TYPE_CHECKING:  # a type checker would take every other name for one of t
         "load_config": "planner.inputs.run_toml",
         "plan": "gptplan.functions",
         "save_config": "gptplan.functions",
+        "search": "gptplan.functions",
     }
 
     def __getattr__(name):

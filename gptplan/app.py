@@ -31,6 +31,7 @@ COMMANDS = {
     "flops": True,
     "schedule": True,
     "batch": True,
+    "search": True,
     "groups": False,
     "data": False,
     "trace": False,

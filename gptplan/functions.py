@@ -1,25 +1,30 @@
-"""The functions of `import gptplan`: the commands `estimate`, `plan` and `compare`, called from Python."""
+"""The functions of `import gptplan`: the commands `estimate`, `plan`, `search` and `compare`, called from Python."""
 
 from __future__ import annotations
 
 from inspect import Parameter, Signature
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from gptplan.drafting import config_over
-from gptplan.keywords import Keywords, flags_of
+from gptplan.keywords import Keywords, KeywordValue, flags_of
 from gptplan.results import Comparison, Plan
 from planner import presets
 from planner.analysis.findings import findings_with_remedies
 from planner.config.run import RunConfig
 from planner.errors import InputError
 from planner.finding import Finding
+from planner.inputs.flags import Flags
 from planner.inputs.run_toml import load_config, write_config
+from planner.inputs.search import RankedBy, SearchLimits, limits_of, one_of_each, ranking_of, searched_config, space_of
 from planner.paths import exists
 from planner.plan import Plan as LibraryPlan
 from planner.plan import estimate as plan_of
 from planner.runs.comparison_file import load_comparison
+
+if TYPE_CHECKING:
+    from planner.analysis.search.search import SearchResult
 
 Config = RunConfig | str | PathLike[str]
 
@@ -43,6 +48,41 @@ def plan(config: Config | None = None, *, as_of: str | None = None, **keywords: 
     """The whole config of a run, every default recorded in its provenance. Arguments and errors as in `estimate`."""
     flags = flags_of(keywords)
     return config_over(flags, config if config is None or isinstance(config, RunConfig) else _read(config), as_of)
+
+
+def search(
+    config: Config | None = None,
+    *,
+    as_of: str | None = None,
+    max_cost: KeywordValue = None,
+    within: str | None = None,
+    head_room: KeywordValue = None,
+    by: str = "time",
+    top: int = 10,
+    **keywords: Unpack[Keywords],
+) -> SearchResult:
+    """The best layouts of a run with the same steps, the best of each placement, and the front of time and cost.
+
+    gpu="h100-80gb,h200" and gpus="8..64" are lists here; other keywords of the layout stay as they are given.
+    max_cost: dollars of the run; within: its time, such as "7d"; head_room: fraction of the memory that stays free.
+    by: "time", "cost", "energy" or "head-room". top: number of layouts. Other arguments as in `estimate`.
+
+    Raises PlanError: InputError where nothing is found, with the limit that binds and the nearest layout.
+    """
+    base = config if config is None or isinstance(config, RunConfig) else _read(config)
+    limits = limits_of(*(None if value is None else str(value) for value in (max_cost, within, head_room)))
+    return searched(flags_of(keywords), base, as_of, limits, ranking_of(by), top)
+
+
+def searched(
+    flags: Flags, config: RunConfig | Path | None, as_of: str | None, limits: SearchLimits, by: RankedBy, top: int
+) -> SearchResult:
+    """The search of these flags, lists of cards and of numbers of GPUs among them, over a config or its file."""
+    from planner.analysis.search.search import search as best_layouts  # numpy: 0.1 s, wanted for a search only
+
+    base = load_config(config) if isinstance(config, Path) else config
+    whole = searched_config(config_over(one_of_each(flags, base), base, as_of), flags, base)
+    return best_layouts(whole, space_of(flags, whole, limits), by, top)
 
 
 def findings(plan: LibraryPlan) -> tuple[Finding, ...]:
@@ -74,8 +114,8 @@ def _read(path: str | PathLike[str]) -> RunConfig:
 
 
 def _show_keywords() -> None:
-    """Give both functions a signature with every keyword, which help() and completion in a notebook show."""
-    functions: tuple[Any, ...] = (estimate, plan)
+    """Give these functions a signature with every keyword, which help() and completion in a notebook show."""
+    functions: tuple[Any, ...] = (estimate, plan, search)
     for function in functions:
         own = [p for p in Signature.from_callable(function).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
         flags = [

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from planner.units import format_count_exact as spell
+
 if TYPE_CHECKING:
+    from planner.config.parallel import ParallelConfig
     from planner.config.run import RunConfig
 
 
@@ -130,7 +133,11 @@ def _of_experts(config: RunConfig) -> Iterator[str]:
 
 def batch_problem(config: RunConfig) -> tuple[str, str, str] | None:
     """What is wrong with the micro-batches of a step for the pipeline's schedule, why, the remedy; None: nothing."""
-    p, micro_batches = config.parallel, config.training.accumulation
+    return micro_batches_problem(config.parallel, config.training.accumulation)
+
+
+def micro_batches_problem(p: ParallelConfig, micro_batches: int) -> tuple[str, str, str] | None:
+    """What is wrong with so many micro-batches of a step for the schedule, why, the remedy; None: nothing."""
     if p.pp_schedule == "interleaved" and micro_batches % p.pp:
         near = _multiples(micro_batches, p.pp)
         what = f"--accumulation: {micro_batches} micro-batches are not divisible by --pp {p.pp}"
@@ -140,3 +147,28 @@ def batch_problem(config: RunConfig) -> tuple[str, str, str] | None:
         what = f"--accumulation: {micro_batches} micro-batches are too few, or odd, for dualpipe with --pp {p.pp}"
         return what, "each of its two directions needs one for every stage", f"give --accumulation {least}"
     return None
+
+
+def layout_in_words(config: RunConfig) -> str:
+    """A layout in one line, such as "tp 8 with sp, pp 4 x 2 interleaved, dp 16 ZeRO-1"; "" of one GPU."""
+    p = config.parallel
+    if config.hardware.gpus == 1:
+        return ""
+    parts = []
+    if p.tp > 1:
+        parts.append(f"tp {p.tp}{' with sp' if p.sp else ''}")
+    if p.pp > 1:
+        parts.append(f"pp {p.pp}{f' x {p.interleave} chunks' if p.interleave > 1 else ''}, {p.pp_schedule}")
+    parts += [f"{name} {size}" for name, size in (("cp", p.cp), ("ep", p.ep)) if size > 1]
+    sharing = "FSDP2" if p.fsdp else f"ZeRO-{p.zero}" if p.zero else "DDP"
+    groups = f" in groups of {p.hsdp}" if p.hsdp else ""
+    return ", ".join([*parts, f"dp {spell(config.data_parallel)} {sharing}{groups}"])
+
+
+def layout_in_full(config: RunConfig) -> str:
+    """As `layout_in_words`, with what is kept gathered, bucket views and the loss, where they are not the defaults."""
+    p, loss = config.parallel, config.training.loss
+    parts = [layout_in_words(config) or "one GPU"]
+    parts += ["not resharded"] if not p.reshard else []
+    parts += ["bucket view"] if p.ddp_bucket_view else []
+    return ", ".join([*parts, f"{loss} loss"] if loss != "plain" else parts)

@@ -76,7 +76,8 @@ def is_recomputed(training: TrainingConfig, block: int) -> bool:
 
 def recomputed_blocks(training: TrainingConfig, layers: int) -> int:
     """Number of blocks, of `layers`, for which `is_recomputed`."""
-    return -(-layers // training.activation_checkpointing_every) if is_recomputed(training, 0) else 0
+    whole = training.activation_checkpointing in ("full", "offloaded")
+    return -(-layers // training.activation_checkpointing_every) if whole else 0
 
 
 def has_window(model: ModelConfig, block: int) -> bool:

@@ -40,8 +40,10 @@ def whole(result: Num) -> int:
 
 
 def real(result: Num) -> float:
-    """What a formula just returned, as a float."""
-    return _owned(result, float) if is_recording() else float(result)
+    """What a formula just returned, as a float; an array of many stays one."""
+    if is_recording():
+        return _owned(result, float)
+    return result if getattr(result, "ndim", 0) else float(result)
 
 
 def _owned(result: Num, kind: type[Result]) -> Result:

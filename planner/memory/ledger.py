@@ -47,6 +47,7 @@ class Ledger:
         self._peak = Peak("start", 0, dict(self.live))
         self._rising = False
         self._keys = 0
+        self.maxima: list[tuple[str, int]] | None = None  # if a list: every local maximum, as (phase, bytes)
 
     @property
     def phases(self) -> list[Peak]:
@@ -58,6 +59,8 @@ class Ledger:
         """Record a peak before the bytes alive fall: once per climb, not at every allocation."""
         if self._rising:
             self._rising = False
+            if self.maxima is not None:
+                self.maxima.append((self._phase, self.total))
             if self.total > self._peak.peak_bytes:
                 self._peak = Peak(self._phase, self.total, dict(self.live))
 

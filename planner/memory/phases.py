@@ -53,6 +53,29 @@ def simulate_run(run: Resolved, *, on_gpu: bool = False, events: list[tuple[int,
     return _Run(run, on_gpu, events).simulate()
 
 
+def local_maxima(run: Resolved) -> tuple[list[tuple[str, int]], int]:
+    """Every local maximum of the bytes alive, as (phase, bytes) on a GPU, and what a chunk of blocks retains.
+
+    retains: from its forward to its backward pass. Chunks of a pipeline beside the running one are not simulated.
+    """
+    assert run.rank is None or run.rank.in_flight == 1
+    whole = _Run(run, True, None)
+    whole.ledger.maxima = []
+    whole.simulate()
+    found = whole.ledger.maxima
+    whole.ledger.maxima = None
+    return found, sum(retained_by_forward(whole.ctx, whole.e).values())
+
+
+def retained_bytes(run: Resolved) -> int:
+    """Bytes that a chunk of blocks keeps from forward to backward, without what only the ends of a model have.
+
+    No peak of a step is below them and what stays, once for each chunk in flight.
+    """
+    whole = _Run(run, True, None)
+    return sum(retained_by_forward(whole.ctx, whole.e).values())
+
+
 class _Run:
     def __init__(self, run: Resolved, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
         if not_covered(run) is not None:

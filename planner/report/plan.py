@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.analysis.fitting import needs
-from planner.config.run import RunConfig
+from planner.config.layout import layout_in_words
 from planner.finding import Finding
 from planner.memory.breakdown import Memory
 from planner.memory.device import BY_REPLAY
@@ -141,7 +141,7 @@ def _batch(plan: Plan, page: Page) -> str:
     b = plan.batch
     devices = _counted(b.data_parallel, "device" if plan.config.parallel.gpus_per_replica == 1 else "replica")
     parts = f"micro-batch {spell(b.micro_batch)} x accumulation {spell(b.accumulation)} x {devices}"
-    shared = layout(plan.config)
+    shared = layout_in_words(plan.config)
     return page.section(
         "Batch",
         *([page.line("layout", shared)] * bool(shared and not plan.config.parallel.is_data_parallel)),
@@ -177,22 +177,6 @@ def component_rows(m: Memory) -> list[tuple[str, ...]]:
             rows.append((COMPONENT_NAMES[name], *cells))
     rows.append(("requested at the peak", "", format_bytes(m.peak_requested_bytes), "100 %"))
     return rows
-
-
-def layout(config: RunConfig) -> str:
-    """A layout in one line, such as "tp 8 with sp, pp 4 x 2 interleaved, dp 16 ZeRO-1"; "" of one GPU."""
-    p = config.parallel
-    if config.hardware.gpus == 1:
-        return ""
-    parts = []
-    if p.tp > 1:
-        parts.append(f"tp {p.tp}{' with sp' if p.sp else ''}")
-    if p.pp > 1:
-        parts.append(f"pp {p.pp}{f' x {p.interleave} chunks' if p.interleave > 1 else ''}, {p.pp_schedule}")
-    parts += [f"{name} {size}" for name, size in (("cp", p.cp), ("ep", p.ep)) if size > 1]
-    sharing = "FSDP2" if p.fsdp else f"ZeRO-{p.zero}" if p.zero else "DDP"
-    groups = f" in groups of {p.hsdp}" if p.hsdp else ""
-    return ", ".join([*parts, f"dp {spell(config.data_parallel)} {sharing}{groups}"])
 
 
 def _kinds_of_gpus(m: Memory, page: Page) -> list[str]:

@@ -17,6 +17,7 @@ def schemas() -> dict[str, Any]:
     from planner.analysis.schedules import CurvesDocument
     from planner.config.run import RunConfig
     from planner.document import Document
+    from planner.report.search import SearchDocument
     from planner.runs.comparison import Comparison
     from planner.runs.preflight import Preflight
     from planner.runs.rate_search import RateSearch
@@ -31,6 +32,7 @@ def schemas() -> dict[str, Any]:
         "comparison": TypeAdapter(Comparison).json_schema(),
         "preflight": TypeAdapter(Preflight).json_schema(),
         "lr-find": TypeAdapter(RateSearch).json_schema(),
+        "search": TypeAdapter(SearchDocument).json_schema(),
     }
 
 

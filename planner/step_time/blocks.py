@@ -11,6 +11,7 @@ from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shape import has_rotary, has_window, recomputed_blocks
 from planner.formulas import throughput
+from planner.formulas.ops import maximum
 from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.rates import ALIGNED, Rates
@@ -28,7 +29,7 @@ def product_seconds(run: Resolved, rates: Rates, tokens: float, inputs: int, out
     odd = (inputs % ALIGNED or outputs % ALIGNED) and run.config.training.runtime != "compiled"
     if odd and run.recipe.compute_dtype != "fp32":
         rate *= rates.unaligned
-    return float(
+    return real(
         throughput.gemm_seconds(tokens, inputs, outputs, run.recipe.compute_bytes, rate, rates.bandwidth, rates.small)
     )
 
@@ -46,7 +47,7 @@ def products_seconds(run: Resolved, rates: Rates) -> float:
         elif len(tensor.shape) == 3:
             assert moe is not None
             experts, inputs, outputs = tensor.shape
-            rows = max(1.0, n * moe.top_k / experts * rules("time")["experts"]["imbalance"])
+            rows = maximum(1.0, n * moe.top_k / experts * rules("time")["experts"]["imbalance"])
             forward += tensor.times * experts * product_seconds(run, rates, rows, inputs, outputs)
     return real(throughput.blocks_seconds(1, forward, 3 + recomputed_fraction(run)))
 
@@ -63,7 +64,7 @@ def attention_seconds(run: Resolved, rates: Rates) -> float:
     with_windows = sum(has_window(model, block) for block in range(s.layers)) if window and window < seq else 0
     if t.attention_kernel == "math" or rates.software["attention"] == "math":
         scores = throughput.attention_forward_seconds(n, 2 * seq, width, rates.batched_flops)
-        moved = throughput.traffic_seconds(rates.score_bytes * float(n) * seq * s.heads, rates.bandwidth)
+        moved = throughput.traffic_seconds(rates.score_bytes * 1.0 * n * seq * s.heads, rates.bandwidth)
         return real(throughput.blocks_seconds(s.layers, real(scores), 3 + again)) + s.layers * real(moved) * (
             1 + again / 3
         )
@@ -154,5 +155,5 @@ def offload_seconds(run: Resolved, rates: Rates) -> float:
     itemsize = (
         run.recipe.compute_bytes if run.config.parallel.shards_weights else run.recipe.weights_bytes_per_parameter
     )
-    moved = 2 * float(t.micro_batch * t.seq) * run.shape.hidden * itemsize
+    moved = 2.0 * t.micro_batch * t.seq * run.shape.hidden * itemsize
     return real(throughput.traffic_seconds(moved * run.shape.layers * recomputed_fraction(run), rates.host_link))

@@ -154,7 +154,7 @@ def expert_parallel_seconds(run: Resolved, rates: Rates) -> float:
     one = real(collectives.ring_seconds(moved, p.ep, bandwidth, table["layouts"]["latency"]))
     overlapped = p.pp_schedule == "dualpipe"
     exposed = table["layouts"]["dualpipe_exposed" if overlapped else "expert_exposed"]
-    return float(4 * (run.shape.layers - run.shape.dense_layers) * one * exposed)
+    return real(4 * (run.shape.layers - run.shape.dense_layers) * one * exposed)
 
 
 def stage_transfer_seconds(run: Resolved, rates: Rates) -> float:

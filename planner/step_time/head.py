@@ -16,5 +16,5 @@ def head_and_loss_seconds(run: Resolved, rates: Rates) -> float:
     n, loss = t.micro_batch * t.seq, rules("time")["loss"]
     product = product_seconds(run, rates, n, s.hidden, s.vocab, head=True)
     per_logit = rates.software["logit_bytes"] * rates.runtime["logits"] * loss[t.loss]
-    logits = real(throughput.traffic_seconds(per_logit * float(n) * s.vocab, rates.bandwidth))
+    logits = real(throughput.traffic_seconds(per_logit * 1.0 * n * s.vocab, rates.bandwidth))
     return real(throughput.head_seconds(product, logits)) + (product if t.loss == "chunked" else 0.0)

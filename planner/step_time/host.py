@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.counts.run import Resolved
+from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.blocks import recomputed_fraction
 from planner.step_time.rates import ALIGNED, Rates
@@ -14,9 +15,9 @@ def launching_seconds(run: Resolved, rates: Rates) -> float:
     each = rates.software["host_seconds"] * rates.runtime["host"]
     blocks = s.layers * each * (1 + recomputed_fraction(run) / 3)
     if moe is None:
-        return float(blocks)
+        return real(blocks)
     called = (s.layers - s.dense_layers) * (1 if _grouped(run, rates) else moe.experts)
-    return float(blocks + called * rules("time")["experts"]["host_seconds"])
+    return real(blocks + called * rules("time")["experts"]["host_seconds"])
 
 
 def _grouped(run: Resolved, rates: Rates) -> bool:

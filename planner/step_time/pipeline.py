@@ -41,11 +41,15 @@ def layout_seconds(run: Resolved, rates: Rates) -> dict[str, float] | str:
 
 def _micro_seconds(stage: Resolved, rates: Rates) -> dict[str, float]:
     """One micro-batch on one stage: its work, and what it waits for."""
+    return work_seconds(stage, rates) | {"stage transfers": stage_transfer_seconds(stage, rates)}
+
+
+def work_seconds(stage: Resolved, rates: Rates) -> dict[str, float]:
+    """One micro-batch on one stage without what it receives from its neighbours."""
     device = with_launches(device_seconds(stage, rates), stage, rates)
     again = stage.shape.layers * (1 + recomputed_fraction(stage) / 2)
     return device | {
         "tensor parallel": tensor_parallel_seconds_of(stage, rates, again),
         "context parallel": context_parallel_seconds(stage, rates, device["attention"]),
         "expert parallel": expert_parallel_seconds(stage, rates),
-        "stage transfers": stage_transfer_seconds(stage, rates),
     }

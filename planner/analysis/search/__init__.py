@@ -1,0 +1,1 @@
+"""Search of layouts: the space, a quick account of each, the ranking."""

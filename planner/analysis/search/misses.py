@@ -1,0 +1,125 @@
+"""What a search says where nothing is found: the limit that binds, and the layout that comes nearest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.analysis.search.area import Area, Layout
+from planner.config.layout import layout_in_full
+from planner.errors import InputError
+from planner.inputs.search import SearchLimits
+from planner.units import format_bytes, format_duration, format_fraction, format_money, told_apart
+
+
+class Misses:
+    """The layouts that come nearest while none is found. left_out: why placements could not be looked at."""
+
+    def __init__(self, limits: SearchLimits) -> None:
+        self.limits = limits
+        self.left_out: set[str] = set()
+        self.nearest: tuple[float, Area] | None = None
+        self.fastest: Layout | None = None
+        self.cheapest: Layout | None = None
+
+    def see(self, area: Area, most: float) -> None:
+        """Remember the placement that may use least, and where layouts fit, the fastest and the cheapest of them."""
+        every = np.ones(area.used.shape, dtype=bool)
+        least = float(area.used.min()) / area.usable
+        if self.nearest is None or least < self.nearest[0]:
+            self.nearest = least, area
+        if self.limits.seconds is None and self.limits.usd is None:
+            return
+        rough = area.first_rough(every, most)
+        if rough is None or not (self._is_faster(rough) or self._is_cheaper(rough)):
+            return
+        found = area.first(SearchLimits(), most)
+        if found is not None and self._is_faster(found):
+            self.fastest = found
+        if found is not None and self._is_cheaper(found):
+            self.cheapest = found
+
+    def _is_faster(self, layout: Layout) -> bool:
+        return self.fastest is None or layout.seconds < self.fastest.seconds
+
+    def _is_cheaper(self, layout: Layout) -> bool:
+        if layout.usd is None:
+            return False
+        return self.cheapest is None or self.cheapest.usd is None or layout.usd < self.cheapest.usd
+
+    def error(self) -> InputError:
+        """The error of a search without a result."""
+        if self.nearest is None:
+            return self._empty()
+        if self.fastest is not None:
+            return self._too_slow(self.fastest)
+        area = self.nearest[1]
+        smallest = area.first(SearchLimits(), np.inf, by_room=True)
+        assert smallest is not None
+        return self._too_large(smallest)
+
+    def _empty(self) -> InputError:
+        if self.left_out:
+            return InputError(
+                "no layout can be ranked",
+                why="; ".join(sorted(self.left_out)),
+                remedy="give a --gpu whose data sheet is complete, or --runtime eager",
+            )
+        return InputError(
+            "no layout divides the batch and the model among these GPUs",
+            why="sequences of a step, heads, widths and blocks are shared evenly",
+            remedy="give other --gpus, or another --global-batch-tokens",
+        )
+
+    def _too_large(self, nearest: Layout) -> InputError:
+        needs = " of ".join(told_apart(format_bytes, nearest.used_bytes, nearest.usable_bytes))
+        room = self.limits.head_room
+        if room and nearest.fraction_used <= 1:
+            return InputError(
+                f"--head-room {format_fraction(room)} binds: no layout leaves so much memory free",
+                why=f"nearest: {described(nearest)} needs {needs}",
+                remedy="give a smaller --head-room, more --gpus, or a --gpu with more memory",
+            )
+        return InputError(
+            "memory binds: no layout fits",
+            why=f"nearest: {described(nearest)} needs {needs}",
+            remedy="give more --gpus, a --gpu with more memory, or a smaller --seq",
+        )
+
+    def _too_slow(self, fastest: Layout) -> InputError:
+        limits, cheapest = self.limits, self.cheapest
+        quick = f"the fastest that fits, {described(fastest)}, takes {format_duration(fastest.seconds)}"
+        if limits.seconds is not None and fastest.seconds > limits.seconds:
+            return InputError(
+                f"--within {format_duration(limits.seconds)} binds: no layout is so fast",
+                why=quick,
+                remedy="give more --gpus, a faster --gpu, or more time",
+            )
+        if cheapest is None or cheapest.usd is None:
+            return InputError(
+                "--max-cost cannot be kept: no price list has these cards",
+                why="an unknown price is below no limit",
+                remedy="give --price-per-gpu-hour",
+            )
+        assert limits.usd is not None
+        low = f"the cheapest that fits, {described(cheapest)}, costs {format_money(cheapest.usd)}"
+        if cheapest.usd > limits.usd:
+            return InputError(
+                f"--max-cost {format_money(limits.usd)} binds: no layout is so cheap",
+                why=low,
+                remedy="give fewer or cheaper --gpus, or raise --max-cost",
+            )
+        dear, slow = format_money(fastest.usd), format_duration(cheapest.seconds)
+        return InputError(
+            "--max-cost and --within exclude each other",
+            why=f"{quick} and costs {dear}; {low} and takes {slow}",
+            remedy="raise one of the two",
+        )
+
+
+def described(layout: Layout) -> str:
+    """A layout in one line."""
+    c, t = layout.config, layout.config.training
+    how = layout_in_full(c)
+    mode = t.activation_checkpointing
+    again = "" if mode == "none" else f", {mode} checkpointing"
+    return f"{c.hardware.gpus:,} x {c.hardware.gpu}, {how}, micro-batch {t.micro_batch}{again}"

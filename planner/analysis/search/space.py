@@ -1,0 +1,182 @@
+"""The space of a search: every way to run the same steps on the cards and numbers of GPUs that are allowed.
+
+A placement is a card, a number of GPUs and a `[parallel]` section; in each, every micro-batch that divides the step is
+combined with every choice of loss and checkpointing. What the program refuses by name is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from planner.config.layout import micro_batches_problem, refuse_layout
+from planner.config.parallel import ParallelConfig
+from planner.config.run import WITH_WHOLE_MATRICES, RunConfig
+from planner.counts.nodes import gpus_per_domain
+from planner.inputs.search import SearchSpace
+
+MOST_TOKENS = 65_536  # of one micro-batch on a GPU: no product gets faster beyond
+EVERY = (1, 2, 3, 4, 6, 8)  # one block of so many is recomputed
+CHUNKS = (1, 2, 3, 4, 6)  # of an interleaved pipeline
+SHORTEST_PIECE = 4096  # tokens of a sequence that context parallelism leaves to a GPU
+MOST_EXPERT_PARALLEL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a micro-batch is computed: its loss, its activation checkpointing, and of how many blocks one."""
+
+    loss: str
+    mode: str
+    every: int = 1
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of [training]."""
+        return {
+            "loss": self.loss,
+            "activation_checkpointing": self.mode,
+            "activation_checkpointing_every": self.every,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A card, its number and a layout: the config with one micro-batch of one sequence, and the micro-batches of it."""
+
+    config: RunConfig
+    sequences: int
+    micro_batches: tuple[int, ...]
+
+    def with_steps(self, micro: int, choice: Choice) -> RunConfig:
+        """The config of one of its layouts."""
+        batch = {"micro_batch": micro, "accumulation": self.sequences // micro}
+        return self.config.model_copy(update={"training": self.config.training.model_copy(update=batch | choice.keys)})
+
+
+def placements(config: RunConfig, space: SearchSpace) -> Iterator[Placement]:
+    """Every placement whose step has the config's sequences."""
+    t = config.training
+    whole = t.micro_batch * t.accumulation * config.data_parallel
+    sizes = divisors(whole)
+    one = t.model_copy(update={"micro_batch": 1, "accumulation": 1})
+    for card, gpus in product(space.cards, space.gpus):
+        keys: dict[str, Any] = {"gpu": card, "gpus": gpus, "tflops": None, "mfu": None, "tokens_per_second": None}
+        if card != config.hardware.gpu:  # a price and a server belong to one card
+            keys |= {"usd_per_gpu_hour": None, "gpus_per_node": None}
+        hardware = config.hardware.model_copy(update=keys)
+        with_card = config.model_copy(update={"hardware": hardware, "profile": None, "training": one})
+        for parallel in _parallels(with_card, gpus, space):
+            placed = with_card.model_copy(update={"parallel": parallel})
+            replicas = placed.data_parallel
+            if whole % replicas or space.replicas not in (None, replicas) or not _is_allowed(placed):
+                continue
+            each = whole // replicas
+            found = [m for m in sizes if each % m == 0 and m * t.seq // parallel.cp <= max(MOST_TOKENS, t.seq)]
+            if "micro_batch" in space.kept:
+                found = [m for m in found if m == t.micro_batch]
+            found = [m for m in found if micro_batches_problem(parallel, each // m) is None]
+            if found:
+                yield Placement(placed, each, tuple(found))
+
+
+def _is_allowed(config: RunConfig) -> bool:
+    try:
+        refuse_layout(config, WITH_WHOLE_MATRICES)
+    except ValueError:
+        return False
+    return True
+
+
+def choices(config: RunConfig, space: SearchSpace) -> tuple[Choice, ...]:
+    """Every loss and checkpointing: what is typed, and what the config has, is among them."""
+    t = config.training
+    losses = ("plain", "fused", "chunked") if not t.returns_logits else ("plain",)
+    # selective saves scores that are stored: worth a look where they are, or in fused kernels
+    stored = t.attention_kernel == "math" or t.runtime == "fused"
+    modes = ("none", *(["selective"] if stored else []), "full")
+    everies = tuple(k for k in EVERY if k < config.model.layers or k == 1)
+    if "loss_kind" in space.kept:
+        losses = (t.loss,)
+    if "activation_checkpointing" in space.kept:
+        modes = (t.activation_checkpointing,)
+    if "activation_checkpointing_every" in space.kept:
+        modes = tuple(mode for mode in modes if mode in ("full", "offloaded"))
+        everies = (t.activation_checkpointing_every,)
+    return tuple(
+        Choice(loss, mode, every)
+        for loss, mode in product(losses, modes)
+        for every in (everies if mode in ("full", "offloaded") else (1,))
+    )
+
+
+def every_layout(config: RunConfig, space: SearchSpace) -> Iterator[RunConfig]:
+    """Every config of the space, one by one: what the arrays of a search are compared with."""
+    for placement in placements(config, space):
+        for micro, choice in product(placement.micro_batches, choices(config, space)):
+            yield placement.with_steps(micro, choice)
+
+
+def divisors(number: int) -> tuple[int, ...]:
+    """All divisors in order."""
+    low = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return tuple(sorted({*low, *(number // d for d in low)}))
+
+
+def powers_of_two(most: int) -> tuple[int, ...]:
+    """1, 2, 4 … up to `most`."""
+    return tuple(2**i for i in range(most.bit_length()) if 2**i <= most)
+
+
+def _parallels(config: RunConfig, gpus: int, space: SearchSpace) -> Iterator[ParallelConfig]:
+    """Every [parallel] section of so many GPUs; a degree that is typed stays."""
+    model, t, own = config.model, config.training, config.parallel
+    kept = [name for name in ParallelConfig.model_fields if name in space.kept]
+
+    def tried(name: str, values: Sequence[int]) -> Sequence[int]:
+        return (getattr(own, name),) if name in kept else values
+
+    domain = config.hardware.gpus_per_node or gpus_per_domain(config.hardware.gpu)
+    degrees = tried("tp", [n for n in powers_of_two(min(gpus, domain, model.heads)) if model.heads % n == 0])
+    stages = tried("pp", [n for n in divisors(gpus) if n <= model.layers])
+    rings = tried("cp", powers_of_two(max(1, t.seq // SHORTEST_PIECE)))
+    experts = tried("ep", powers_of_two(min(MOST_EXPERT_PARALLEL, model.moe.experts)) if model.moe else (1,))
+    for tp, pp, cp, ep in product(degrees, stages, rings, experts):
+        if gpus % (tp * pp * cp) or (gpus // (tp * pp)) % ep:
+            continue
+        sharings = _sharings(config, gpus // (tp * pp), pp, domain // tp, any(name in kept for name in SHARING))
+        chunked = tried("interleave", CHUNKS if pp > 1 else (1,))
+        for sp, chunks, shared in product((True, False) if tp > 1 else (False,), chunked, sharings):
+            order = own.pp_schedule if "pp_schedule" in kept else "interleaved" if chunks > 1 else "1f1b"
+            keys = {"tp": tp, "sp": sp, "pp": pp, "cp": cp, "ep": ep, "interleave": chunks, "pp_schedule": order}
+            try:
+                found = ParallelConfig(**keys | shared)
+            except ValidationError:
+                continue  # two keys that exclude each other
+            if all(getattr(found, name) == getattr(own, name) for name in kept):
+                yield found
+
+
+SHARING = ("fsdp", "reshard", "hsdp", "zero", "ddp_bucket_view")  # keys that say how replicas share their state
+
+
+def _sharings(config: RunConfig, sharing: int, pp: int, beside: int, typed: bool) -> list[dict[str, Any]]:
+    """Ways to share the state among replicas; beside: GPUs of a group that stand in one server."""
+    own = [{name: getattr(config.parallel, name) for name in SHARING}] if typed else []
+    if sharing == 1:
+        return [{}, *own]
+    found: list[dict[str, Any]] = [{}]
+    if config.training.runtime != "fused":
+        found.append({"ddp_bucket_view": True})
+    if config.optimizer.name not in WITH_WHOLE_MATRICES:
+        found += [one | {"zero": 1} for one in found]
+        if pp == 1:
+            found += [{"zero": 2}, {"fsdp": True}, {"fsdp": True, "reshard": False}]
+            if 1 < beside < sharing and sharing % beside == 0:
+                found.append({"fsdp": True, "hsdp": beside})
+    defaults = {name: field.default for name, field in ParallelConfig.model_fields.items()}
+    return [*found, *(one for one in own if all({**defaults, **f} != {**defaults, **one} for f in found))]

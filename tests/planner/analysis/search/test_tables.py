@@ -1,0 +1,65 @@
+"""Peaks and times over arrays: the same numbers as one plan after the other, to the byte and to 1e-9."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.analysis.search.envelope import undominated
+from planner.analysis.search.peaks import PeakTable
+from planner.analysis.search.space import choices, divisors, placements
+from planner.analysis.search.times import TimeTable
+from planner.counts.run import gpu_of, resolve
+from planner.inputs.search import SearchSpace
+from planner.memory.coverage import not_covered
+from planner.plan import estimate
+from tests.planner.analysis.search.runs import drafted_run
+
+DENSE = {"layers": "12", "hidden": "512", "heads": "8", "vocab": "8192", "seq": "1024"}
+CASES: dict[str, dict[str, Any]] = {
+    "dense, eager": DENSE,
+    "stored scores": DENSE | {"attention": "math"},
+    "autocast with dropout": DENSE | {"runtime": "autocast", "dropout": "0.1"},
+    "fused kernels": DENSE | {"runtime": "fused", "recipe": "master-bf16"},
+    "an update in lists": DENSE | {"optimizer_implementation": "foreach"},
+    "an update in stacks": DENSE | {"optimizer": "muon"},
+    "experts": DENSE | {"experts": "8", "top_k": "2"},
+    "windows": DENSE | {"sliding_window": "256"},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_peaks_and_times_of_a_placement_are_those_of_its_plans(name: str) -> None:
+    config = drafted_run(gpu="h100-80gb", gpus="16", global_batch_tokens="96Ki", tokens="1B", **CASES[name])
+    space, base = SearchSpace(("h100-80gb",), (16,)), resolve(config)
+    sizes, pick = divisors(base.sequences_per_step), random.Random(name)
+    peaks, times, every = PeakTable(sizes), TimeTable(sizes), choices(config, space)
+    compared = 0
+    for placement in pick.sample(list(placements(config, space)), 8):
+        run = replace(base, config=placement.config, gpu=gpu_of(placement.config))
+        known = [choice for choice in every if not_covered(run.computed_with(training=choice.keys)) is None]
+        if not known:
+            continue
+        micro = np.array(placement.micro_batches)
+        seconds = times.step_seconds(run, known, micro, placement.sequences)
+        bounds = peaks.bounds(run, known, micro, placement.sequences)
+        row, column = pick.randrange(len(micro)), pick.randrange(len(known))
+        plan = estimate(placement.with_steps(int(micro[row]), known[column]))
+        what = placement.config.parallel, int(micro[row]), known[column]
+        exact = peaks.peaks(run, known[column], micro, placement.sequences)
+        assert int(exact[row]) == plan.memory.peak_requested_bytes, what
+        assert (bounds[:, column] <= exact).all(), what
+        assert not isinstance(seconds, str)
+        assert seconds[row, column] == pytest.approx(plan.throughput.step_seconds.value, rel=1e-9), what
+        compared += 1
+    assert compared >= 4
+
+
+def test_rows_that_another_is_above_are_dropped_and_no_others() -> None:
+    rows = np.array([[5, 1, 0, 0, 0], [4, 1, 0, 0, 0], [1, 3, 0, 0, 0], [5, 1, 0, 0, 0], [4, 2, 0, 0, 1]])
+    kept = {tuple(row) for row in undominated(rows).tolist()}
+    assert kept == {(5, 1, 0, 0, 0), (1, 3, 0, 0, 0), (4, 2, 0, 0, 1)}

@@ -11,6 +11,7 @@ from planner.config.options import OPTION, flag
 from planner.errors import InputError, UnknownNameError
 from planner.inputs.flags import Flags
 from planner.inputs.key_names import meant_by_flag
+from planner.json_input import LARGEST_WHOLE
 
 KeywordValue = str | int | float | PathLike[str] | None
 
@@ -132,6 +133,9 @@ def _text(name: str, value: object) -> str | None:
     if isinstance(value, bool):
         return _choice(name, value)
     if isinstance(value, Integral):
+        if abs(int(value)) >= LARGEST_WHOLE:
+            size = f"a whole number of {int(value).bit_length()} bits"
+            raise InputError(f"{name}: {size}", why="no count of this field comes near it", remedy="give a smaller one")
         return str(int(value))
     if isinstance(value, Real):
         return repr(float(value))  # the shortest text that is this number

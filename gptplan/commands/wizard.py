@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from planner.inputs.wizard import WizardState
     from tui.session import PlanResult, Session
 
+LONGEST_ANSWER = 10_000  # characters
+
 
 def wizard(file: RunFile = None) -> None:
     """Plan by answering one prompt after the other, line by line; no full-screen terminal is needed.
@@ -42,6 +44,7 @@ def wizard(file: RunFile = None) -> None:
 
 def _ask_all(session: Session) -> None:
     from gptplan.output import columns, log_line, show
+    from planner.errors import InputError
     from planner.inputs.wizard import END, answer, begin
     from planner.report.plan import summary
     from tui.session import command_of, flags_result
@@ -62,9 +65,9 @@ def _ask_all(session: Session) -> None:
             _show(state)
             text = _line()
             state, message = answer(state, text, lambda flags: flags_result(flags, session, replay=False).plan)
-    except (EOFError, KeyboardInterrupt) as end:
+    except (EOFError, KeyboardInterrupt, InputError) as end:
         log_line(f"\nso far: {command_of(state.flags, session)}")
-        if isinstance(end, KeyboardInterrupt):
+        if not isinstance(end, EOFError):
             raise
         log_line("error: the input ended before the last answer; nothing was planned")
         raise typer.Exit(2) from None
@@ -90,8 +93,16 @@ def _prompt(text: str) -> None:
 
 
 def _line() -> str:
-    """A line of stdin. Raises EOFError at its end."""
-    line = sys.stdin.readline() if sys.stdin is not None else ""
+    """A line of stdin. Raises EOFError at its end, InputError for a line that is no answer but a file."""
+    from planner.errors import InputError
+
+    line = sys.stdin.readline(LONGEST_ANSWER) if sys.stdin is not None else ""
+    if len(line) == LONGEST_ANSWER:
+        raise InputError(
+            f"an answer has {LONGEST_ANSWER:,} characters or more",
+            why="each answer is a line of its own",
+            remedy="type it, or give a file with one answer on a line",
+        )
     if not line:
         raise EOFError
     return line.rstrip("\n")

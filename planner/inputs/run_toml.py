@@ -28,6 +28,7 @@ from planner.inputs.profile_file import (
     states_noise,
     write_with_profile,
 )
+from planner.json_input import LARGEST_WHOLE
 from planner.units import format_count_exact as spell
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def load_config(path: str | PathLike[str]) -> RunConfig:
     try:
         _refuse_long_keys(text)
         values = tomllib.loads(text)
+        _refuse_long_numbers(values)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays nested 1,000 deep
         raise ConfigError(f"{path} is not TOML", why=str(error), remedy="mend that line") from None
     if isinstance(values.get("profile"), str):
@@ -71,6 +73,19 @@ def _refuse_long_keys(text: str) -> None:
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") >= MOST_PARTS and _LONG_KEY.search(line):
             raise ValueError(f"line {number} has a key of more than {MOST_PARTS} parts")
+
+
+def _refuse_long_numbers(values: Any) -> None:
+    """Raises ValueError for a whole number that no message could show: `0xfff…` may have any length."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, int) and abs(value) >= LARGEST_WHOLE:
+            raise ValueError(f"it has a whole number of {value.bit_length()} bits, and TOML's have 64")
 
 
 def config_from(values: dict[str, Any], name: str) -> RunConfig:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from planner.paths import exists
 from planner.runs.execution_file import load_execution
 from reference_trainer.data.corpus.directory import token_files
 from reference_trainer.data.corpus.meta_file import META, load_meta
-from reference_trainer.data.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, load_tokenizer
+from reference_trainer.data.corpus.tokenizers import BYTE_VALUES, END_OF_TEXT, load_tokenizer, package_errors
 
 NEWLINE = ord("\n")  # stands between texts where the vocabulary has no room for an end of text
 
@@ -68,11 +70,33 @@ def _codec_named(name: str, made_by: dict[str, Any]) -> Codec:
         return _bytes_codec(found.end_of_text)
 
     def encode(text: str) -> list[int]:
-        if hasattr(found.inner, "encode_ordinary"):  # tiktoken's
-            return list(found.inner.encode_ordinary(text))
-        return list(found.inner.encode(text, add_special_tokens=False).ids)
+        with package_errors(f"{found.name} cannot read this text"):
+            if hasattr(found.inner, "encode_ordinary"):  # tiktoken's
+                return list(found.inner.encode_ordinary(text))
+            return list(found.inner.encode(text, add_special_tokens=False).ids)
 
-    return Codec(found.name, encode, found.inner.decode, found.end_of_text, found.end_of_text)
+    return Codec(found.name, encode, partial(decoded, found.inner), found.end_of_text, found.end_of_text)
+
+
+def decoded(inner: Any, tokens: list[int]) -> str:
+    """The text of the tokens. One that the tokenizer lacks, such as a padded row's, is the replacement character."""
+
+    def text(part: list[int]) -> str:
+        with package_errors("the tokens are not this tokenizer's"):
+            return str(inner.decode(part))
+
+    def is_known(token: int) -> bool:
+        try:
+            text([token])
+        except DataError:
+            return False
+        return True
+
+    try:
+        return text(tokens)
+    except DataError:
+        runs = groupby(tokens, key=is_known)
+        return "".join(text(list(run)) if known else "\ufffd" * len(list(run)) for known, run in runs)
 
 
 def recorded_data(run_dir: Path) -> tuple[bool, Path | None]:

@@ -29,7 +29,7 @@ from typing import IO
 from planner.activity import doing
 from planner.counts.run import tokens_per_step
 from planner.json_input import parsed_json
-from planner.units import format_duration, format_number
+from planner.units import format_bytes, format_duration, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints
 from reference_trainer.loop.job import RunningJob
 
@@ -37,6 +37,7 @@ TIMEOUT = 600.0  # seconds that training waits by default
 POLL = 0.05  # seconds between checks whether the command has ended
 MOST_NUMBERS = 1000  # of one evaluation
 STDOUT_TAIL_BYTES = 64 * 1024  # bytes at the end of stdout that are read
+MOST_OUTPUT_BYTES = 1 << 30  # of stdout or stderr: `yes` would fill the disk until the time limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def run_command(command: str, root: Path, step: int, tokens: int, stop: Callable
     try:
         # files, not pipes: a grandchild that outlives the command would keep a pipe open
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            problem = _finish(_start(command, environment, out, err), begin, stop)
+            problem = _finish(_start(command, environment, out, err), begin, lambda s: stop(s) or _too_much(out, err))
             if not problem:
                 return CommandResult(numbers_in(_tail(out)), "", time.monotonic() - begin)
             lines = _tail(err).strip().splitlines()
@@ -93,6 +94,12 @@ def _finish(child: subprocess.Popen[bytes], begin: float, stop: Callable[[float]
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     return why or (f"exit code {child.returncode}" if child.returncode else "")
+
+
+def _too_much(*files: IO[bytes]) -> str:
+    if any(os.fstat(file.fileno()).st_size > MOST_OUTPUT_BYTES for file in files):
+        return f"it printed more than {format_bytes(MOST_OUTPUT_BYTES)}"
+    return ""
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -40,6 +40,8 @@ EDITS = {
     "infinite": (r"\neps = \S+", "\neps = inf", ("optimizer.eps",)),
     "too large": (r"vocab = \d+", "vocab = 10_000_000_000_000_000_000", ("model.vocab",)),
     "5,000 digits": (r"vocab = \d+", "vocab = " + "9" * 5000, ("not TOML",)),
+    "5,000 digits in hex": (r"vocab = \d+", "vocab = 0x" + "f" * 5000, ("not TOML", "20000 bits")),
+    "5,000 digits in a list": (r"vocab = \d+", "vocab = [{a = 0b1" + "0" * 20_000 + "}]", ("not TOML", "20001 bits")),
     "version 2": (r"schema_version = 1", "schema_version = 2", ("schema_version is 2", "reads 1")),
     "version true": (r"schema_version = 1", "schema_version = true", ("schema_version is True",)),
     "no version": (r"schema_version = 1", "", ("schema_version is missing",)),

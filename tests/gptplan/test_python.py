@@ -128,6 +128,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": "gpt2", "tokens": "10X"}, "--tokens: '10X' is not a count(.|\n)*fix: known: k, M, B"),
     ({"model": "gpt2", "tokens": 1.5}, "a count is a whole number"),
     ({"model": "gpt2", "tokens": float("nan")}, "not a finite number"),
+    ({"model": "gpt2", "seq": -(10**5000)}, "a whole number of 16610 bits"),
     ({"model": "gpt2", "tokens": True}, "tokens: True is not a value of --tokens"),
     ({"model": "gpt2", "tokens": [1, 2]}, "is a list"),
     ({"model": "gpt2", "params": "1B", "tokens": "1B"}, "contradict each other"),

@@ -102,6 +102,12 @@ def test_the_end_of_the_answers_says_the_command_so_far(wizard):
     assert "the input ended" in said.err and "Traceback" not in said.err
 
 
+def test_a_line_without_end_is_not_read_into_memory(wizard):
+    said = wizard("gpt2", "x" * 10**6)
+    assert said.code == 2 and said.out == "" and "10,000 characters" in said.err
+    assert "so far: gptplan estimate --model gpt2" in said.err and len(said.err) < 5000
+
+
 def test_ctrl_c_at_a_terminal_is_130():
     with at_terminal([sys.executable, "-m", "gptplan", "wizard"]) as terminal:
         terminal.until(b"model [")

@@ -16,7 +16,8 @@ from planner.config.run import RunConfig
 from planner.errors import CheckpointError, DataError, FileError, InputError
 from planner.inputs.run_toml import config_text
 from planner.printable import printable
-from reference_trainer.data.codecs import decoder_for
+from reference_trainer.data.codecs import decoded, decoder_for
+from reference_trainer.data.corpus.tokenizers import package_errors
 from reference_trainer.measure.measure import build_model
 from reference_trainer.metrics.records import RunResult
 from reference_trainer.sampling import (
@@ -228,3 +229,15 @@ def test_a_tokenizer_that_is_named(tiny: MakeConfig, tmp_path: Path) -> None:
     assert codec is not None and codec.stop == codec.end == made.token_to_id("<|endoftext|>")
     ids = codec.encode("the fox é")
     assert codec.decode(ids) == "the fox é" and len(ids) < 9
+
+
+def test_a_token_that_the_tokenizer_lacks_is_shown_and_ends_nothing() -> None:
+    """The rows that pad a vocabulary are drawn as others are; tiktoken has no text for them, and panics of others."""
+    tiktoken = pytest.importorskip("tiktoken")
+    inner = tiktoken.Encoding("x", pat_str=".", mergeable_ranks={b"a": 0, b"b": 1}, special_tokens={"<e>": 3})
+    assert decoded(inner, [0, 1, 3]) == "ab<e>"
+    assert decoded(inner, [0, 2, 1, 99, 99]) == "a\ufffdb\ufffd\ufffd" and decoded(inner, [7]) == "\ufffd"
+    with pytest.raises(DataError, match="cannot read this text"), package_errors("it cannot read this text"):
+        inner.encode_ordinary("z")  # a PanicException, which is no Exception
+    with pytest.raises(KeyboardInterrupt), package_errors("Ctrl-C is not the package's"):
+        raise KeyboardInterrupt

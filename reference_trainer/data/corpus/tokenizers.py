@@ -6,7 +6,8 @@ Special tokens in a text are read as ordinary text; only `gptplan data` inserts 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,7 +74,9 @@ class HuggingFaceTokenizer:
 
     def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
         """The ids without the special tokens of the file's post-processor."""
-        found = self.inner.encode_batch_fast([document.text() for document in documents], add_special_tokens=False)
+        texts = [document.text() for document in documents]
+        with package_errors(f"{self.name} cannot read these texts"):
+            found = self.inner.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.uint32) for encoding in found]
 
 
@@ -89,8 +92,23 @@ class TiktokenTokenizer:
 
     def encode(self, documents: Sequence[TextDocument]) -> list[TokenIds]:
         """Ordinary tokens only."""
-        found = self.inner.encode_ordinary_batch([document.text() for document in documents], num_threads=4)
+        texts = [document.text() for document in documents]
+        with package_errors(f"{self.name} cannot read these texts"):
+            found = self.inner.encode_ordinary_batch(texts, num_threads=4)
         return [np.array(ids, np.uint32) for ids in found]
+
+
+@contextmanager
+def package_errors(what: str) -> Iterator[None]:
+    """Raises DataError in place of what a tokenizer's package raises: Exception itself, or a panic of its Rust code."""
+    try:
+        yield
+    except BaseException as error:
+        # pyo3's PanicException is no Exception, and no package exports it
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        why = str(error) or type(error).__name__
+        raise DataError(what, why=why, remedy="give the tokenizer.json of a model") from error
 
 
 @doing("loading the tokenizer")
@@ -123,12 +141,8 @@ def _hugging_face(path: Path, end_of_text: int | None) -> HuggingFaceTokenizer:
         raise MissingExtraError("tokenizers", "tokenizers", f"the tokenizer {path.name}")
     import tokenizers
 
-    try:
+    with package_errors(f"{str(path)!r} is not a tokenizer"):
         inner = tokenizers.Tokenizer.from_str(content.decode())
-    except Exception as error:  # the package raises Exception itself
-        raise DataError(
-            f"{str(path)!r} is not a tokenizer", why=str(error), remedy="give the tokenizer.json of a model"
-        ) from error
     inner.encode_special_tokens = True  # a text that spells "<|endoftext|>" does not end there
     inner.no_padding()
     inner.no_truncation()

@@ -140,6 +140,15 @@ def test_fault_16_a_tokenizer_that_cannot_be_used(lines: Path, tokenizer: Path, 
     for name, words in (("broken", "is not a tokenizer"), ("missing", "cannot read"), ("other", "is not clear")):
         with pytest.raises(DataError, match=words):
             prepared(lines, tmp_path / "out", tokenizer=str(tmp_path / f"{name}.json"))
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 2**32 - 1}, "merges": ["a b"]}
+    (tmp_path / "panic.json").write_text(json.dumps({"version": "1.0", "model": model}))  # its Rust code has no error
+    with pytest.raises(DataError, match="is not a tokenizer"):
+        prepared(lines, tmp_path / "no", tokenizer=str(tmp_path / "panic.json"), end_of_text=0)
+    words: dict[str, Any] = {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    words |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    (tmp_path / "unknown.json").write_text(json.dumps({"version": "1.0", "model": words}))
+    with pytest.raises(DataError, match="cannot read these texts"):
+        prepared(lines, tmp_path / "no", tokenizer=str(tmp_path / "unknown.json"), end_of_text=0)
     prepared(lines, tmp_path / "out", tokenizer=str(tmp_path / "other.json"), end_of_text=300)
     with pytest.raises(DataError, match="end of text 301 is not a token"):
         prepared(lines, tmp_path / "no", tokenizer=str(tokenizer), end_of_text=301)

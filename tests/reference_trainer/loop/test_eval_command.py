@@ -97,6 +97,17 @@ def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> No
     assert not _lives(int(pids.read_text()))
 
 
+def test_a_command_that_prints_without_end_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reference_trainer.loop.eval_command.MOST_OUTPUT_BYTES", 10_000)
+    for stream in ("", " >&2"):
+        found = run_command(f"(yes 0123456789 | head -c 1000000){stream}; sleep 20", tmp_path, 1, 2, lambda _: "")
+        assert found.problem.startswith("it printed more than") and not found.numbers
+    small = """yes | head -c 1000; echo; echo '{"a": 1}'"""
+    assert run_command(small, tmp_path, 1, 2, lambda _: "").numbers == {"a": 1.0}
+
+
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -164,7 +164,7 @@ def _labelled(label: str, *texts: str, width: int = WIDTH) -> list[str]:
     """A label and its lines, wrapped; nothing without text."""
     lines: list[str] = []
     beside = Page(width - LABEL, indent=0)
-    for text in texts:
+    for text in filter(None, texts):
         plain = len(text) <= beside.width or "  " in text
         lines += [text] if plain else beside.sentence(text)
     return [f"  {label if i == 0 else '':<{LABEL - 2}}{line}".rstrip() for i, line in enumerate(lines)]

@@ -50,8 +50,32 @@ def test_every_calculation_prints_text_and_json(call: Call) -> None:
     listed = json.loads(call("explain", "--list", "--json").out)
     assert len(listed["calculations"]) == 48 and "cost.usd" in listed["keys"]
     for entry in listed["calculations"]:
-        assert call("explain", entry["id"]).out.startswith(f"{entry['id']} {entry['name']}: ")
+        text = call("explain", entry["id"]).out
+        assert text.startswith(f"{entry['id']} {entry['name']}: ")
+        assert not [line for line in text.splitlines() if line.strip() == "formula"]  # a label without its text
         assert json.loads(call("explain", entry["name"], "--json").out)["id"] == entry["id"]
+
+
+@pytest.mark.parametrize(
+    ("calculation", "setting", "said"),
+    [
+        ("1.11", "parameters=-1", "negative"),
+        ("3.4", "norm=-5", "norm: -5 is negative"),
+        ("3.9", "rows=0.5", "whole number"),
+        ("3.10", "counts=4,4,4,-4", "counts: -4 is negative"),
+        ("3.12", "eps=-1", "eps: -1 is negative"),
+        ("5.18", "new_share=1.5", "above 1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(call: Call, calculation: str, setting: str, said: str) -> None:
+    found = call("explain", calculation, "--set", setting)
+    assert found.code == 2 and not found.out and said in found.err
+
+
+def test_values_at_the_edge_and_with_suffixes_are_taken(call: Call) -> None:
+    assert "weights_alone = 14000000000 byte" in call("explain", "1.11", "--set", "parameters=7B").out
+    settings = (("5.9", "eps=0"), ("3.12", "gradient=-0.5"), ("1.18", "gpu_hours=0.5"), ("5.18", "new_share=1"))
+    assert all(call("explain", number, "--set", setting).code == 0 for number, setting in settings)
 
 
 def test_the_list_is_of_the_plan_that_is_given(call: Call) -> None:

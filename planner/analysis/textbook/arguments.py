@@ -7,8 +7,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from planner.analysis.textbook.register import Calculation
+from planner.analysis.textbook.vocabulary import quantity
 from planner.errors import InputError, UnknownNameError
 from planner.units import parse_count, parse_number
+
+# whole in the question, and any number elsewhere
+MEASURED = ("gpu_hours", "ffn_factor", "passes")
+SIGNED = (
+    "gradient", "gradients", "upstream", "sums", "weight", "weights", "biases", "logits", "values", "gain", "shift",
+    "x", "slope", "offset", "wanted", "batch_means",
+)  # fmt: skip
+SHARES = ("beta1", "beta2", "momentum", "new_share")
 
 
 def arguments_of(calculation: Calculation, settings: Iterable[str]) -> dict[str, Any]:
@@ -53,7 +62,7 @@ def _example(known: dict[str, Any]) -> str:
 
 def _value(name: str, text: str, default: Any) -> Any:
     if not isinstance(default, tuple):
-        return _whole(name, text) if isinstance(default, int) and _is_counter(name) else _number(name, text)
+        return _entry(name, text, default)
     first = default[0]
     if isinstance(first, tuple):
         return tuple(_vector(name, row, first[0]) for row in text.split(";"))
@@ -61,13 +70,27 @@ def _value(name: str, text: str, default: Any) -> Any:
 
 
 def _vector(name: str, text: str, like: Any) -> tuple[Any, ...]:
-    read = _whole if isinstance(like, int) else _number
-    return tuple(read(name, entry) for entry in text.split(","))
+    return tuple(_entry(name, entry, like) for entry in text.split(","))
 
 
-def _is_counter(name: str) -> bool:
-    """Arguments that steer a loop or an index, and must be whole."""
-    return name in ("target", "targets", "at", "elements", "given")
+def _entry(name: str, text: str, like: Any) -> float | int:
+    """One number, in the range of what it means: counts are whole, norms and prices not negative, shares at most 1."""
+    if isinstance(like, int) and name not in MEASURED:
+        return _whole(name, text)
+    number = _number(name, text)
+    if name not in SIGNED and number < 0:
+        raise InputError(
+            f"--set {name}: {text.strip()} is negative",
+            why=f"{quantity(name).meaning}: it has no sign",
+            remedy=f"give {name} as 0 or more",
+        )
+    if name in SHARES and not number <= 1:
+        raise InputError(
+            f"--set {name}: {text.strip()} is above 1",
+            why=f"{quantity(name).meaning}: it is a share",
+            remedy=f"give {name} from 0 to 1",
+        )
+    return number
 
 
 def _whole(name: str, text: str) -> int:

@@ -56,7 +56,7 @@ FREE: dict[str, tuple[Texts, str, str]] = {
     "dataset_tokens": ({}, "1M", STEP), "checkpoint_every": ({}, "5", STEP), "keep_checkpoints": ({}, "2", STEP),
     "async_save": ({}, "no", STEP), "eval_every": ({}, "5", STEP), "eval_tokens": ({"eval_every": "5"}, "32768", STEP),
     "patience": ({"eval_every": "5"}, "2", STEP), "on_spike": ({}, "skip", STEP),
-    "price_per_gpu_hour": ({}, "2", "money per hour"),
+    "price_per_gpu_hour": ({}, "2", "money per hour"), "write_bandwidth": ({}, "2G", STEP),
     "allocator": ({}, "expandable", "segments are mapped in the first steps, then kept"),
     "loss_chunks": ({"loss_kind": "chunked"}, "16", "as many products and bytes; launches hide behind them"),
     "interleave": (LLAMA | {"tp": "8"}, "1", "one chunk is the default; more need pp_schedule interleaved, see below"),

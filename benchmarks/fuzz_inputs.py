@@ -87,7 +87,11 @@ def _child(part: str, seed: int, numbers: range, queue: Any) -> None:
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
     limit_memory()
-    queue.put(tried(part, seed, numbers))
+    try:
+        queue.put(tried(part, seed, numbers))
+    except Exception as error:  # of a generator: what goes wrong behind a door is counted there
+        how = f"{type(error).__name__} while inputs {numbers.start} to {numbers.stop - 1} of seed {seed} were made"
+        queue.put(Found(outcomes=Counter(failed=len(numbers)), failures=Counter({how: 1})))
 
 
 def tried_apart(work: tuple[str, int, range]) -> Found:

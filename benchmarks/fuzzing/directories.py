@@ -67,6 +67,6 @@ def _harmed(name: str, content: bytes, rng: random.Random) -> bytes | None:
             at = rng.randrange(len(lines))
             lines[at] = json_bytes(changed_json(json.loads(lines[at]), rng), rng).replace(b"\n", b" ")
             return b"\n".join(lines) + b"\n"
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON any more, or nested too deeply: the file was harmed before
         return changed_bytes(content, rng)
     return changed_text(content.decode("utf-8", "replace"), rng).encode("utf-8", "replace")

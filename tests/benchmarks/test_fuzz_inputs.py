@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import pytest
 
-from benchmarks.fuzz_inputs import COUNT, Found, keep, slices, tried
-from benchmarks.fuzzing import doors
+from benchmarks.fuzz_inputs import COUNT, Found, keep, slices, tried, tried_apart
+from benchmarks.fuzzing import directories, doors
 from benchmarks.fuzzing.doors import DOORS, Door, TooLongError, outcome
 from benchmarks.fuzzing.given import Given, from_json, to_json
 from benchmarks.header import ROOT
@@ -56,6 +56,20 @@ def entered(monkeypatch: pytest.MonkeyPatch, folder: Path, what: object) -> tupl
 def endless() -> NoReturn:
     while True:
         pass
+
+
+def test_a_generator_that_breaks_is_a_failure_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(rng: random.Random) -> Given:
+        raise KeyError("x")
+
+    monkeypatch.setitem(DOORS, "made up", Door(broken, lambda given, folder: "", 0.0))
+    found = tried_apart(("made up", 1, range(3)))
+    assert found.outcomes == {"failed": 3} and "KeyError while inputs 0 to 2 of seed 1" in next(iter(found.failures))
+
+
+def test_a_file_that_is_harmed_twice_may_be_nested_too_deeply() -> None:
+    for seed in range(20):
+        assert directories._harmed("meta.json", b"[" * 5000 + b"]" * 5000, random.Random(seed)) != b""
 
 
 def test_whatever_goes_wrong_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

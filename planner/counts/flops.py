@@ -6,6 +6,7 @@ embedding look-up and the optimizer are bandwidth, not FLOPs, and are left out h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.config.attention import WITHOUT_SCORES
@@ -95,28 +96,31 @@ def _block_products(model: ModelConfig, seq: int) -> list[Product]:
     """The operators of the blocks: attention's products stand before its output projection."""
     s = shape_of(model)
     keys = keys_by_block(model, seq)
+    with_experts = [has_experts(model, block) for block in range(s.layers)]
     found = []
     for tensor in parameter_tensors(model):
         if len(tensor.shape) < 2 or tensor.name in TABLES or tensor.name == "head.weight":
             continue
         if tensor.name == "attention.proj.weight":
-            scores = tuple(whole(flops.scores_forward_flops_per_token(s.query_width, k)) for k in keys)
-            values = tuple(whole(flops.values_forward_flops_per_token(s.value_width, k)) for k in keys)
-            found += [Product(SCORES, 0, scores), Product(VALUES, 0, values)]
-        found.append(_product(tensor, model))
+            scores = {k: whole(flops.scores_forward_flops_per_token(s.query_width, k)) for k in set(keys)}
+            values = {k: whole(flops.values_forward_flops_per_token(s.value_width, k)) for k in set(keys)}
+            found += [Product(SCORES, 0, tuple(scores[k] for k in keys))]
+            found += [Product(VALUES, 0, tuple(values[k] for k in keys))]
+        found.append(_product(tensor, model, with_experts))
     return found
 
 
-def _product(tensor: ParameterTensor, model: ModelConfig) -> Product:
+def _product(tensor: ParameterTensor, model: ModelConfig, with_experts: Sequence[bool]) -> Product:
     """A linear layer in the blocks that have it; of routed experts, those that a token uses."""
-    s, moe = shape_of(model), model.moe
-    met = tensor.count
+    moe, met = model.moe, tensor.count
     if moe is not None and len(tensor.shape) == 3:
         met = met // moe.experts * moe.top_k
     one = whole(flops.products_forward_flops_per_token(met))
     routed = tensor.name.startswith(_EXPERT_TENSORS)
-    here = [not tensor.name.startswith("mlp.") or routed == has_experts(model, block) for block in range(s.layers)]
-    return Product(tensor.name.removesuffix(".weight"), met * sum(here), tuple(one if h else 0 for h in here))
+    everywhere = not tensor.name.startswith("mlp.")
+    forward = tuple(one if everywhere or routed == experts else 0 for experts in with_experts)
+    blocks = len(forward) if everywhere else sum(routed == experts for experts in with_experts)
+    return Product(tensor.name.removesuffix(".weight"), met * blocks, forward)
 
 
 def keys_by_block(model: ModelConfig, seq: int) -> tuple[int, ...]:

@@ -188,8 +188,8 @@ def _simulate_blocks(
         ledger.repeat(before, added)
         for label, size in e.saved_by_operator.items():
             e.saved_by_operator[label] += (size - saved_before.get(label, 0)) * added
-    if times == 1:
-        return
+    if times == 1 or (not e.recording and not every_block and ledger.live == before):
+        return  # without a graph a block that leaves nothing behind repeats the first to the byte
     at_end: list[dict[str, int]] = []
     if added:
         stream[0] = gradient_hook(e, stream[0], lambda: ledger.repeat(at_end[0], added))

@@ -19,11 +19,11 @@ from benchmarks.accuracy_setup import (
 )
 from benchmarks.accuracy_summary import counted_reasons, error_groups
 from benchmarks.speed_rows import SpeedRow
+from planner.config.layout import layout_in_words
 from planner.config.run import RunConfig
 from planner.errors import PlanError
 from planner.interval import Interval
 from planner.plan import Plan, estimate
-from planner.report.plan import layout
 
 REPLICATED = ("", "none", "ddp", "zero0", "zero1", "ddp/zero1")
 SHARDED = ("fsdp", "fsdp2")
@@ -83,7 +83,7 @@ def speed_case(row: SpeedRow) -> SpeedCase:
     notes = list(mapped.notes)
     if is_cut_up(row):
         cut, more = with_layout(mapped.config, row)
-        return SpeedCase(row, cut, (*mapped.options, *notes, layout(cut), *more))
+        return SpeedCase(row, cut, (*mapped.options, *notes, layout_in_words(cut), *more))
     replicas = row.dp or row.n_gpus or 1
     if replicas > 1 and "zero1" in row.sharding.lower():
         notes.append("ZeRO-1 read as data parallel: as many bytes are sent")

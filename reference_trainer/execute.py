@@ -32,6 +32,7 @@ from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, CONFIG, PLAN, holds_steps, was_refused
 from planner.runs.rows import METRICS
 from planner.units import format_number
+from reference_trainer.checkpoint.atomic import list_checkpoints, stored_bytes
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import pick_device
 from reference_trainer.loop.device_adaptation import adapt_to_device
@@ -39,7 +40,8 @@ from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import last_step_of
 from reference_trainer.measure.measure import model_flops_per_step
 from reference_trainer.measure.probe import NOTHING_PROBED, Probe, probe_if_possible
-from reference_trainer.metrics.records import RunResult, finite_or_none
+from reference_trainer.metrics.metrics_file import read_rows
+from reference_trainer.metrics.records import RunResult, as_logged, finite_or_none
 from reference_trainer.metrics.run_directory import RunDirectory
 from reference_trainer.metrics.trackers import check_trackers
 from reference_trainer.post_mortem import write_post_mortem
@@ -118,8 +120,10 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
         if result.exit_code:
             _write_post_mortem(directory, log)
             return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
-        if not result.step_seconds and exists(directory / COMPARISON):
-            return Outcome(0, load_comparison(directory))  # the run was finished earlier: return its comparison
+        if not result.step_seconds:  # the run was finished earlier
+            if exists(directory / COMPARISON):
+                return Outcome(0, load_comparison(directory))
+            result = _as_logged(result, held)
         # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
         compiled = config.training.runtime == "compiled"
         probed = NOTHING_PROBED if compiled else probe_if_possible(config, data, device, log)
@@ -213,6 +217,13 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
         data=result.data,
         data_fingerprint=result.data_fingerprint,
     )
+
+
+def _as_logged(result: RunResult, directory: RunDirectory) -> RunResult:
+    """The result of a run that ended before its comparison was written: a kill, a full disk."""
+    saved = list_checkpoints(directory.checkpoints)
+    rows = read_rows(directory.metrics) if exists(directory.metrics) else ()
+    return as_logged(result, rows, stored_bytes(saved[-1]) if saved else None)
 
 
 def _timed(seconds: list[float]) -> Interval[float]:

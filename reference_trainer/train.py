@@ -86,7 +86,8 @@ def run_measured(
             made_up = catch_up(job, signals.stopping)
         if not made_up and (job.done >= last or stops_early(job)):
             log(f"the run in {out} is already at step {job.done}: nothing is left to do")
-            return result_of(job.context, [], job.done, 0, None)
+            done = result_of(job.context, [], job.done, 0, None)
+            return replace(done, finished=done.finished or stops_early(job))
         check_space(directory.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
         directory.event("resume" if options.resume else "start", step=job.done, **start_details(job.context, options))
         log(f"{data.description}; training on {device_name(device)}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -48,7 +50,7 @@ class RunResult:
     peak_reserved_bytes: int | None
     peak_requested_bytes: int | None
     device_used_bytes: int | None
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
     stopped: PlanError | None = None  # training diverged, and this says how
 
 
@@ -137,4 +139,29 @@ def result_of(
         peak_requested_bytes=memory.peak_requested,
         device_used_bytes=memory.device_used,
         peak_rss_bytes=memory.peak_rss,
+    )
+
+
+def as_logged(result: RunResult, rows: Iterable[Any], checkpoint_bytes: int | None) -> RunResult:
+    """The result of a run that an earlier call finished: its steps are those of the rows in metrics.jsonl.
+
+    What memory the training took is unknown: this process did not train. A loss that was not finite is NaN.
+    """
+    logged = [row for row in rows if row.get("step_seconds")]
+
+    def numbers(key: str) -> list[float]:
+        return [math.nan if row.get(key) is None else row[key] for row in logged]
+
+    return replace(
+        result,
+        step_seconds=[row["step_seconds"] for row in logged],
+        rates=[(row["step"], row["lr"]) for row in logged if row.get("lr") is not None],
+        losses=numbers("loss"),
+        grad_norms=numbers("grad_norm"),
+        checkpoint_bytes=checkpoint_bytes,
+        peak_allocated_bytes=None,
+        peak_reserved_bytes=None,
+        peak_requested_bytes=None,
+        device_used_bytes=None,
+        peak_rss_bytes=None,
     )

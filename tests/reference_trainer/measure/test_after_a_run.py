@@ -7,6 +7,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from planner.config.loop import CheckpointConfig
 from planner.config.run import RunConfig
+from planner.errors import FileError
 from reference_trainer import execute as execution
 from reference_trainer import train as training
 from reference_trainer.loop import startup
 from reference_trainer.measure import probe as probing
 from reference_trainer.step.options import RunOptions
+from tests.reference_trainer.conftest import evaluated
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")
@@ -93,6 +96,38 @@ def test_fault_26_a_probe_that_finds_no_memory_leaves_the_run_its_report(
     assert any("the probe ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)" in s for s in said), said
     measured = json.loads((tmp_path / "run/measurement.json").read_text())
     assert measured["finished"] and measured["phases"] == {} and measured["saved_by_operator"] == {}
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["all steps", "stopped early"])
+def test_fault_50_a_run_that_ended_before_its_report_has_it_when_it_is_resumed(
+    tiny: MakeConfig, text: Path, tmp_path: Path, held_out: None, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    """Killed, or the disk full, between the last step and the report: the steps are taken from the log."""
+    monkeypatch.setattr(execution, "adapt_to_device", lambda config, device, log, **named: config)
+    config = tiny(steps=30, checkpoint_every=4, peak_lr=0.5 if early else 3e-3)
+    config = evaluated(config, every=2, tokens=128, patience=2) if early else config
+    options = RunOptions(device="cpu", data_path=text)
+
+    def full(*_: Any) -> Any:
+        raise FileError("report.md cannot be written", why="No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(FileError, match="No space"):
+        patch.setattr(execution, "_write_report", full)
+        execution.execute(config, tmp_path / "run", False, options, lambda line: None)
+    outcome = execution.execute(config, tmp_path / "run", True, options, lambda line: None)
+    measured = json.loads((tmp_path / "run/measurement.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert outcome.exit_code == 0 and measured["finished"] and (len(rows) < 30) is early
+    assert measured["steps_done"] == len(rows) and measured["steps_timed"] == len(rows) - 2
+    assert measured["step_seconds"] == median([row["step_seconds"] for row in rows[2:]])
+    assert (measured["first_loss"], measured["last_loss"]) == (rows[0]["loss"], rows[-1]["loss"])
+    assert measured["rates"] == [[row["step"], row["lr"]] for row in rows]
+    assert measured["device_used_bytes"] is None, "this process did not train"
+    found = {row.key: row.verdict for row in outcome.comparison.rows} if outcome.comparison else {}
+    assert found["learning_rate_difference"] == found["checkpoint_bytes"] == "within"
+    before = (tmp_path / "run/measurement.json").read_bytes()
+    assert execution.execute(config, tmp_path / "run", True, options, lambda line: None).comparison is not None
+    assert (tmp_path / "run/measurement.json").read_bytes() == before
 
 
 def test_another_error_of_the_probe_is_no_shortage(

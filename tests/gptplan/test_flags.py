@@ -23,7 +23,7 @@ CONTRACT = frozenset(
 --steps --dataset-tokens --gpu --gpus --micro-batch --accumulation --global-batch-tokens --precision --recipe
 --activation-checkpointing --optimizer --optimizer-implementation --state-dtype --schedule --peak-lr --min-lr
 --warmup-steps --warmup-tokens --warmup-ratio --cooldown-steps --cooldown-tokens --cooldown-ratio --decay-power
---tflops --mfu --tokens-per-second --price-per-gpu-hour --seed --checkpoint-every --config --json
+--tflops --mfu --tokens-per-second --price-per-gpu-hour --write-bandwidth --seed --checkpoint-every --config --json
 --position --rotary-dim --rope-base --norm --norm-eps --norm-placement --qk-norm --mlp --biases --tied --sliding-window
 --pad-vocab --experts
 --top-k --expert-ffn --shared-ffn --safetensors

@@ -15,6 +15,7 @@ from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.presets import UNLISTED_GPU
 from planner.rules import rules
+from planner.step_time.throughput import not_timed
 from planner.units import format_bytes, format_count, format_fraction
 
 NOMINAL_TOLERANCE = 0.05
@@ -103,6 +104,13 @@ def _memory(plan: Plan) -> Iterator[Finding]:
 
 def _speed(plan: Plan) -> Iterator[Finding]:
     hardware = plan.config.hardware
+    if plan.config.profile is not None and plan.throughput.basis == "datasheet":
+        yield Finding(
+            "note",
+            "profile_left_aside",
+            f"{not_timed(plan.config)}: the speed is estimated from published specs",
+            "give a measured --tokens-per-second, or plan the step with options that the profile has kernels for",
+        )
     if plan.throughput.basis == "unknown":
         if plan.config.profile is not None:
             why = plan.throughput.why_unknown

@@ -45,6 +45,6 @@ def narrowed_by(config: RunConfig, basis: str) -> str:
     if basis == "datasheet" and any(a.key == "software" for a in config.provenance.assumptions):
         return f"name what runs with --software: {config.hardware.software} is assumed"
     measured = "the first 100 steps of this very run, given as --tokens-per-second"
-    if basis == "datasheet" and config.hardware.gpus == 1:
+    if basis == "datasheet" and config.hardware.gpus == 1 and config.profile is None:
         return f"gptplan calibrate on this GPU, its file given as --profile; best: {measured}"
     return measured

@@ -99,11 +99,12 @@ def _step_seconds(run: Resolved, counted: Flops, peak: float | None) -> StepSeco
         return StepSeconds(exactly(seconds), "given", {})
     if config.profile is not None:
         why = not_timed(config)
-        if why:
-            return why
-        from planner.step_time.kernels import step_seconds_from_profile  # its tables are needed with a profile only
+        if not why:
+            from planner.step_time.kernels import step_seconds_from_profile  # its tables are needed with a profile only
 
-        return step_seconds_from_profile(run, config.profile)
+            return step_seconds_from_profile(run, config.profile)
+        found = why if run.gpu is None else _from_datasheet(run, counted)  # a card has its published specs beside it
+        return f"{why}; {found}" if isinstance(found, str) and run.gpu is not None else found
     if run.gpu is None:
         return "this processor has no data sheet, and no profile of it was measured: gptplan calibrate"
     return _from_datasheet(run, counted)

@@ -38,6 +38,7 @@ RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("selective_saves_little", "note", {"activation_checkpointing": "selective"}, {"activation_checkpointing": "full"}),
     ("no_profile", "warning", {"gpu": "cpu"}, {"gpu": "cpu", "tflops": "0.1"}),
     ("unpriced_parts", "warning", {"gpu": "cpu", "loss_kind": "chunked"}, {"gpu": "cpu"}),
+    ("profile_left_aside", "note", {"runtime": "compiled"}, {"runtime": "eager"}),
     ("unlisted_gpu", "warning", {"gpu": "unlisted-gpu"}, {"gpu": "unlisted-gpu", "tflops": "50"}),
     ("unknown_speed", "warning", {"gpu": "v100-32gb", "precision": "bf16"}, {"gpu": "v100-32gb", "tflops": "50"}),
     ("rate_of_adamw", "warning", {"optimizer": "lion"}, {"optimizer": "lion", "peak_lr": "1e-4"}),
@@ -95,7 +96,7 @@ def found(code: str, flags: dict[str, str], has: bool) -> dict[str, Finding]:
         (name, _, key), odd, usual = IN_FILE[code][0].partition("."), *IN_FILE[code][1:]
         section = getattr(config, name).model_copy(update={key: odd if has else usual})
         config = config.model_copy(update={name: section})
-    if code == "unpriced_parts":  # a measured profile has no kernels for some options
+    if code in ("unpriced_parts", "profile_left_aside"):  # a measured profile has no kernels for some options
         config = config.model_copy(update={"profile": made_up()})
     simulated = code in ("does_not_fit", "fits_unknown", "allocator_thrash", "nearly_full")
     return {f.code: f for f in findings(estimate(config, replay=simulated))}

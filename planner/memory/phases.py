@@ -17,7 +17,7 @@ from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
 from planner.memory.eager.graph import Storage
-from planner.memory.eager.moe import balance_bytes
+from planner.memory.eager.moe import balance_bytes, bias_step_bytes
 from planner.memory.fully_sharded import FullySharded
 from planner.memory.ledger import COMPONENTS, Ledger, Peak
 from planner.memory.micro_batch import (
@@ -215,8 +215,10 @@ class _Run:
         del norms
 
     def update(self, first: bool = False) -> None:
-        """Simulate the update (the first one makes the state), then free the gradients."""
+        """Simulate the update (the first one makes the state) and the step of the experts' bias; free the gradients."""
         self.update_of.simulate(first)
+        bias = Storage(self.ledger, bias_step_bytes(self.config.model), "temporary")
+        del bias
         self.e.gradients.clear()
         if self.sharded is not None:
             self.sharded.reduced.clear()

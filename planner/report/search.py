@@ -9,7 +9,7 @@ from planner.analysis.search.area import Layout
 from planner.analysis.search.search import SearchResult, lost_seconds
 from planner.config.layout import layout_in_full
 from planner.report.scatter import scatter
-from planner.report.text import WIDTH, Page, sections_text
+from planner.report.text import WIDTH, Page, fits_in_words, sections_text
 from planner.units import HOUR, format_bytes, format_duration, format_fraction, format_money
 
 WHY_PARTS = 4
@@ -97,7 +97,8 @@ def search_text(result: SearchResult, width: int = WIDTH, plain: bool = False) -
             "Searched",
             page.line("layouts", f"{result.considered:,}", "timed, and their memory bounded from below"),
             page.line("placements", f"{result.placements:,}", "cards, GPUs and layouts; the best of each is ranked"),
-            page.line("memory", "exact peaks of what is shown, by the rule for allocated bytes, with context and NCCL"),
+            page.line("memory", "peaks of what is shown, by the rule for allocated bytes, with context and NCCL"),
+            page.line("verdict of the first", *fits_in_words(result.plans[0].memory)),
         ),
     )
 

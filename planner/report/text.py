@@ -125,6 +125,11 @@ def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
 
 
+def fits_in_words(memory: Memory) -> tuple[str, str]:
+    """Whether a plan fits, and where that is unknown why."""
+    return VERDICTS[memory.fits], "" if memory.fits is not None else why_fits_is_unknown(memory)
+
+
 def why_fits_is_unknown(memory: Memory) -> str:
     """The reason for a plan that is neither known to fit nor known not to."""
     assert memory.fits_unknown is not None, "it is known"

@@ -110,9 +110,10 @@ def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
     if t.dropout:
         more += rates.runtime["dropout_bytes"] * n * 2 * s.hidden
     more += rates.runtime["rotary_bytes"] * n * _turned_channels(run)
-    if model.moe is not None and model.moe.has_balancing_loss:
+    if model.moe is not None and (model.moe.has_balancing_loss or model.moe.balancing == "bias"):
         routed = (s.layers - s.dense_layers) / s.layers
-        more += rules("time")["experts"]["balance_bytes"] * n * model.moe.experts * routed
+        each = rules("time")["experts"]["balance_bytes" if model.moe.has_balancing_loss else "bias_bytes"]
+        more += each * n * model.moe.experts * routed
     if model.qk_norm != "none":  # as much for each channel as for one of a norm of the stream
         more += unit / 126 * 16 * n * (s.query_width + s.key_width)
     if model.norm_placement == "both":

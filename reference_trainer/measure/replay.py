@@ -25,6 +25,7 @@ from planner.counts.run import tokens_per_step
 from reference_trainer.checkpoint.checkpoint import all_finite
 from reference_trainer.data.samples import MicroBatch
 from reference_trainer.measure.measure import build_model
+from reference_trainer.model.balancing import ExpertBalance
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import make_optimizer
 from reference_trainer.step.optimizer_step import optimizer_step
@@ -179,7 +180,7 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
     optimizer = make_optimizer(model, config)
     tracker.phase("init")
     tracker.add(list(model.parameters()), optimizer.weights, list(model.buffers()), model.tables, batches[0])
-    parts = _TrackedParts([micro_batch_of(inputs) for inputs in batches], tracker)
+    parts = _TrackedParts([micro_batch_of(inputs) for inputs in batches], tracker, model.balance)
     handles = watch_phases(model, tracker)
     for parts.update_phase in ("first_optimizer_step", "optimizer_step"):
         with tracker:
@@ -201,10 +202,11 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
 class _TrackedParts:
     """The step's parts for a tracker: the same micro-batches in every step, every step good, phases marked."""
 
-    def __init__(self, batches: Sequence[MicroBatch], tracker: PhaseTracker) -> None:
+    def __init__(self, batches: Sequence[MicroBatch], tracker: PhaseTracker, balance: ExpertBalance | None) -> None:
         self.batches, self.tracker, self.update_phase = batches, tracker, ""
         self.micro_batches = len(batches)
         self.good = torch.ones((), dtype=torch.bool)
+        self.balance = balance
 
     def inputs(self, micro: int) -> MicroBatch:
         """The given micro-batch."""
@@ -226,7 +228,9 @@ class _TrackedParts:
         return self.good
 
     def after_update(self) -> None:
-        """Nothing is measured."""
+        """The bias of experts moves; nothing is measured."""
+        if self.balance is not None:
+            self.balance.move_bias(self.good)
 
 
 def micro_batch_of(inputs: tuple[Tensor, ...]) -> MicroBatch:

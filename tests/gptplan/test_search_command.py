@@ -29,7 +29,14 @@ WORDS = ["search", *RUN, *TYPED, "--gpu", "a100-40gb,h100-80gb", "--gpus", "1..2
 def test_the_table_shows_the_best_why_and_the_front(call: Call) -> None:
     said = call(*WORDS)
     assert (said.code, said.err) == (0, "")
-    for words in ("Best layouts by time", "2 h100-80gb", "What the second loses", "Time against cost", "Searched"):
+    for words in (
+        "Best layouts by time",
+        "2 h100-80gb",
+        "What the second loses",
+        "Time against cost",
+        "verdict of the first",
+        "✓ fits",
+    ):
         assert words in said.out, words
     assert max(map(len, said.out.splitlines())) <= 110
 

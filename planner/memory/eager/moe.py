@@ -136,6 +136,15 @@ def balance_bytes(model: ModelConfig) -> int:
     return FP32 * (tables * blocks * moe.experts + (2 if moe.has_balancing_loss else 0))
 
 
+def bias_step_bytes(model: ModelConfig) -> int:
+    """Bytes of `ExpertBalance.move_bias` at its peak: the direction, its product with the rate, the rate; else 0."""
+    moe = model.moe
+    if moe is None or moe.balancing != "bias":
+        return 0
+    blocks = sum(has_experts(model, block) for block in range(model.layers))
+    return FP32 * (2 * blocks * moe.experts + 1)
+
+
 def balanced_loss(e: Autograd, ctx: SimulationContext, loss: Tensor, targets: Tensor) -> Tensor:
     """`ExpertBalance.add`: the summed loss with the balancing loss of each target."""
     moe = ctx.model.moe

@@ -109,10 +109,7 @@ def test_what_chooses_model_batch_or_numbers_changes_the_step() -> None:
 ALIKE: dict[str, dict[str, tuple[str, ...]]] = {
     "norm_placement": {"as many norms": ("pre", "post")},
     "mlp": {"one element-wise kernel": ("gelu", "relu"), "one gate": ("swiglu", "geglu")},
-    "balancing": {
-        "the same probabilities are read": ("loss-pooled", "loss-mean", "loss-sum"),
-        "a bias is moved by counts that routing has": ("none", "bias"),
-    },
+    "balancing": {"the same probabilities are read": ("loss-pooled", "loss-mean", "loss-sum")},
     "runtime": {"as many casts, made by hand or by autocast": ("eager", "autocast")},
     "attention": {"one kernel": ("flash", "flash-only")},
 }

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from planner.config.model import MoeConfig
 from planner.config.run import RunConfig
+from planner.plan import estimate
 from reference_trainer.data.samples import open_data
 from reference_trainer.loop.startup import build
 from reference_trainer.measure.measure import build_model
+from reference_trainer.measure.replay import replay
 from reference_trainer.model.balancing import ExpertBalance
 from reference_trainer.step.step import StepContext, train_step
 from reference_trainer.step.step_results import read_one
@@ -24,6 +26,7 @@ from tests.reference_trainer.conftest import MakeConfig, Train
 from tests.reference_trainer.preflight.checks import CPU
 
 LOSSES = ("loss-pooled", "loss-mean", "loss-sum")
+UPDATES = ("first_optimizer_step", "optimizer_step")
 MOE = {"experts": 4, "top_k": 2, "expert_ffn": 16}
 
 
@@ -157,6 +160,18 @@ def test_the_bias_moves_by_the_sign_of_the_load_error_and_only_with_the_update(t
     assert not balance.bias.any()
     balance.move_bias(torch.tensor(True))
     assert balance.bias.tolist() == [[-0.25, 0.0, 0.0, 0.25]]
+
+
+@pytest.mark.parametrize("method", ["bias", "none"])
+def test_the_step_of_the_bias_is_in_the_plan(tiny: MakeConfig, method: str) -> None:
+    """SGD without momentum in one kernel has less scratch than the bias of 64 experts."""
+    moe = MoeConfig(experts=64, top_k=2, expert_ffn=8, balancing=method)
+    config = tiny(moe=moe, micro_batch=1, accumulation=1, hidden=16, heads=2, layers=4, vocab=64)
+    optimizer = config.optimizer.model_copy(update={"name": "sgd", "momentum": 0.0, "implementation": "fused"})
+    config = config.model_copy(update={"optimizer": optimizer})
+    planned = {p.phase: p.peak_bytes for p in estimate(config).memory.phases}
+    seen = replay(config).by_phase()
+    assert all(abs(seen[phase] - planned[phase]) <= 64 for phase in UPDATES), (seen, planned)
 
 
 def test_a_bias_changes_the_choice_and_no_weight(tiny: MakeConfig) -> None:

@@ -46,6 +46,8 @@ MIN_SECONDS = 1e-9  # a difference of two times is at least this
 def quiet_profile(device: str, seconds: float, tries: int, log: Log = lambda line: None) -> dict[str, object] | None:
     """A profile that was not disturbed: measured again, up to `tries` times in all, while the machine is busy.
 
+    Where the time was enough for one round only, the next try has twice as much.
+
     None if it was busy each time: such a profile is neither kept nor used. Otherwise as `measure_profile`.
     Raises InputError for more than an hour, or a hundred tries.
     """
@@ -55,9 +57,13 @@ def quiet_profile(device: str, seconds: float, tries: int, log: Log = lambda lin
         profile = measure_profile(device, seconds, log)
         if not is_noisy(profile):
             return profile
-        again = "measuring again" if attempt < tries else "the profile is not kept and not used"
-        busy = f"the machine was busy: noise {noise_of(profile):.0%} is above {NOISY:.0%}"
-        log(f"{busy} (try {attempt} of {tries}): {again}")
+        why = f"the machine was busy: noise {noise_of(profile):.0%} is above {NOISY:.0%}"
+        again = "measuring again"
+        if profile.get("rounds") == 1:  # of one time each nobody knows how it scatters
+            why = f"{seconds:g} s were enough to time each kernel once: their noise is unknown"
+            seconds = min(2 * seconds, MOST_CALIBRATION_SECONDS)
+            again = f"measuring for {seconds:g} s"
+        log(f"{why} (try {attempt} of {tries}): {again if attempt < tries else 'the profile is not kept and not used'}")
     return None
 
 
@@ -84,7 +90,7 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
     finally:
         torch.set_float32_matmul_precision(precision)
     noise = sweep.noise()
-    log(f"{len(sweep.samples)} times taken, noise {noise:.1%}")
+    log(f"{len(sweep.samples)} times taken, noise {'unknown' if sweep.rounds == 1 else f'{noise:.1%}'}")
     return {
         "schema": SCHEMA,
         "device": device,
@@ -92,6 +98,7 @@ def measure_profile(device: str = "cpu", seconds: float = 12.0, log: Log = lambd
         **machine_facts(target),
         "date": datetime.now(UTC).date().isoformat(),
         "relative_noise": noise,
+        "rounds": sweep.rounds,
         "kernels": sweep.tables(),
     }
 
@@ -180,6 +187,11 @@ class Sweep:
             self.wait_budget -= waited
             self.first_deadline += waited
             self.deadline += waited
+
+    @property
+    def rounds(self) -> int:
+        """How often the kernels were timed that were timed most."""
+        return max(map(len, self.samples.values()), default=0)
 
     def tables(self) -> dict[str, dict[str, list[list[float]]]]:
         """The profile's tables: the median of every sample list, minus the overhead of timing."""

@@ -150,6 +150,18 @@ def test_a_machine_that_stays_busy_gives_no_profile(monkeypatch: pytest.MonkeyPa
     assert "noise 15%" in said[-1] and said[-1].endswith("not kept and not used")
 
 
+def test_a_time_too_short_to_know_the_noise_is_doubled_and_not_called_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, said = list[float](), list[str]()
+
+    def measured(device: str, seconds: float, log: object) -> dict[str, object]:
+        given.append(seconds)
+        return {"relative_noise": 0.5, "rounds": 1} if len(given) < 3 else {"relative_noise": 0.05, "rounds": 2}
+
+    monkeypatch.setattr(calibrate, "measure_profile", measured)
+    assert quiet_profile("cpu", 2.0, 3, said.append) == {"relative_noise": 0.05, "rounds": 2}
+    assert given == [2.0, 4.0, 8.0] and "busy" not in "".join(said) and "measuring for 8 s" in said[1]
+
+
 def test_steady_other_work_is_noise_although_no_time_scatters() -> None:
     """Three kernels, one of which waited in one sample of three: only what half of its samples waited counts."""
     sweep = object.__new__(Sweep)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -210,6 +211,20 @@ def test_run_without_a_gpu(call: Call, run_toml: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
     call("run", "run.toml", "--out", "x", "--device", "cuda").refused("cuda", "--device cpu")
+
+
+@pytest.mark.parametrize("error", [OSError("libcudart.so.13: cannot open\nmore"), MemoryError(), SystemError("no")])
+def test_a_pytorch_that_cannot_be_loaded(
+    call: Call, run_toml: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A broken installation, or a limit of memory, in every command that trains, measures or draws."""
+    monkeypatch.setattr("gptplan.extras.import_module", Mock(side_effect=error))
+    for words in ("trace run.toml", "preflight run.toml", "lr-find run.toml", "run run.toml --out x", "sample x"):
+        call(*words.split()).refused("'torch' is installed, but cannot be loaded", type(error).__name__)
+    for words in ("export x -o y", "calibrate", "demo --out x"):
+        said = call(*words.split())
+        said.refused("cannot be loaded")
+        assert "more" not in said.err
 
 
 def test_other_commands(call: Call) -> None:

@@ -41,11 +41,10 @@ class Prefetcher:
         self._waited += time.perf_counter() - begin
         if self._thread is None:
             return found
-        # from pinned memory the copy does not wait for the kernels already queued
-        return found.moved(lambda t: t.to(self._device, non_blocking=True))
+        return _copied(found, self._device)
 
     def _pinned(self, step: int, micro: int) -> MicroBatch:
-        return self._make(step, micro).moved(lambda t: t.pin_memory())
+        return pinned(self._make(step, micro))
 
     def waited(self) -> float:
         """Seconds spent waiting since the last call."""
@@ -56,3 +55,18 @@ class Prefetcher:
         """End the thread."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
+
+
+def on_device(batch: MicroBatch, device: torch.device) -> MicroBatch:
+    """A micro-batch of the host on the device. On a GPU neither waits for the other."""
+    return _copied(pinned(batch), device) if device.type == "cuda" else batch.moved(lambda t: t.to(device))
+
+
+def pinned(batch: MicroBatch) -> MicroBatch:
+    """The micro-batch in memory that the system does not move: from there a GPU copies by itself."""
+    return batch.moved(lambda t: t.pin_memory())
+
+
+def _copied(batch: MicroBatch, device: torch.device) -> MicroBatch:
+    """The copy from pinned memory does not wait for the kernels already queued."""
+    return batch.moved(lambda t: t.to(device, non_blocking=True))

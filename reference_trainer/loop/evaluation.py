@@ -12,6 +12,7 @@ from planner.activity import doing
 from planner.config.run import RunConfig
 from planner.errors import ConfigError
 from reference_trainer.data.corpus.sources import ReadOptions
+from reference_trainer.data.prefetch import on_device
 from reference_trainer.data.samples import TokenData, batch, open_data
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.step.optimizer_step import summed_loss
@@ -81,7 +82,7 @@ def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None
                 if stopping():
                     return None
                 host = batch(validation, config, index * size, size)
-                inputs = host.moved(lambda t: t.to(context.device))
+                inputs = on_device(host, context.device)
                 valid += host.valid
                 total += summed_loss(model, inputs)
         return float(total) / max(valid, 1)

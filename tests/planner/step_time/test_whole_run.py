@@ -8,6 +8,8 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import Plan, estimate
 from planner.report.plan import summary
+from tests.planner.step_time.test_every_option import planned as of_a_step
+from tests.planner.step_time.test_options_priced import FREE
 
 BASE = {
     "model": "gpt2",
@@ -56,6 +58,17 @@ def test_what_a_run_does_beside_its_steps_has_a_price(less: dict[str, str], more
 def test_what_costs_nothing_is_free(free: dict[str, str]) -> None:
     every = {"eval_every": "100", "checkpoint_every": "50"}
     assert planned(**every, **free).time == planned(**every).time
+
+
+# of the options that leave a step as it is: what changes the run, and nothing else does
+OF_A_RUN = ("steps", "checkpoint_every", "async_save", "eval_every", "eval_tokens", "write_bandwidth")
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_leaves_a_step_as_it_is_changes_the_run_or_is_free(name: str) -> None:
+    beside, value, _ = FREE[name]
+    before, after = of_a_step(**beside).time, of_a_step(**beside | {name: value}).time
+    assert (before.parts != after.parts) == (name in OF_A_RUN)
 
 
 @pytest.mark.parametrize("texts", [{}, {"eval_every": "7", "checkpoint_every": "10", "gpus": "16"}, {"tflops": "100"}])

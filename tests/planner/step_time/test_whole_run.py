@@ -8,6 +8,7 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import Plan, estimate
 from planner.report.plan import summary
+from planner.rules import rules
 from tests.planner.step_time.test_every_option import planned as of_a_step
 from tests.planner.step_time.test_options_priced import FREE
 
@@ -157,3 +158,21 @@ def test_the_plan_shows_each_part_with_its_interval_and_the_disk_as_an_assumptio
 def test_an_unknown_speed_leaves_the_run_unknown() -> None:
     time = planned(gpu="cpu", eval_every="10").time
     assert time.seconds.value is None and time.parts == {} == time.sources
+
+
+def test_each_server_reads_its_own_data() -> None:
+    slow = {"write_bandwidth": "1k", "accumulation": "1"}
+    assert parts(**slow, gpus="64")["data"] == pytest.approx(parts(**slow, gpus="8")["data"], rel=0.01)
+
+
+def test_a_pipeline_fills_before_its_first_evaluation_and_compiles_its_own_blocks() -> None:
+    staged = {"model": "llama-3-8b", "gpus": "8", "pp": "4", "micro_batch": "1", "accumulation": "8", "seq": "4096"}
+    plan = planned(**staged, eval_every="100", eval_tokens="65536")  # 16 sequences, 8 for each of two replicas
+    once = ("optimizer", "all-reduce", "stragglers", "pipeline bubble")
+    micro = sum(seconds for name, seconds in plan.throughput.parts.items() if name not in once) / 8
+    share = plan.flops.per_token_model / 3 / plan.flops.per_token_hardware
+    assert plan.time.parts["evaluations"] == pytest.approx(10 * (8 + 4 - 1) * micro * share)
+    whole = {name: text for name, text in staged.items() if name != "pp"}
+    compiled, cut = (parts(**texts, runtime="compiled")["compilation"] for texts in (whole, staged))
+    blocks = rules("time")["run"]["compile"]["cold"]["block"]
+    assert compiled - cut == pytest.approx((32 - 8) * blocks)

@@ -118,19 +118,18 @@ def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup
     config = run.config
     order = held_named_tensors(run) if config.optimizer.groups else _in_order(run, every_block)
     cut = optimizer_cut(run)
-    tensors = [(t, _optimizer_of(config.optimizer.name, t)) for t in map(cut.part, order)]
-    keys = {t: key_of(config.optimizer, t.name, t.role) for t, _ in tensors}
+    name = config.optimizer.name
+    tensors = [(t, _optimizer_of(name, t), key_of(config.optimizer, t.name, t.role)) for t in map(cut.part, order)]
 
     def decays(key: Key) -> bool:
         return rate_and_decay(config.optimizer, key)[1] > 0
 
     if has_narrow_gradients(run.recipe):
-        return tuple((kind, decays(keys[t]), (t,)) for t, kind in tensors)
-    kinds = ("muon", "adamw") if config.optimizer.name == "muon" else (config.optimizer.name,)
+        return tuple((kind, decays(key), (t,)) for t, kind, key in tensors)
     groups = [
-        (kind, decays(key), tuple(t for t, its in tensors if its == kind and keys[t] == key))
-        for kind in kinds
-        for key in sorted(set(keys.values()))
+        (kind, decays(key), tuple(t for t, its, own in tensors if its == kind and own == key))
+        for kind in (("muon", "adamw") if name == "muon" else (name,))
+        for key in sorted({key for _, _, key in tensors})
     ]
     return tuple(group for group in groups if group[2])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import lcm
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
@@ -78,6 +79,12 @@ def recomputed_blocks(training: TrainingConfig, layers: int) -> int:
     """Number of blocks, of `layers`, for which `is_recomputed`."""
     whole = training.activation_checkpointing in ("full", "offloaded")
     return -(-layers // training.activation_checkpointing_every) if whole else 0
+
+
+def alternation(model: ModelConfig, training: TrainingConfig) -> int:
+    """Number of blocks after which the kinds of blocks repeat."""
+    everies = [model.no_position_every, model.full_attention_every, model.moe.every if model.moe else None]
+    return lcm(training.activation_checkpointing_every, *(every for every in everies if every))
 
 
 def has_window(model: ModelConfig, block: int) -> bool:

@@ -7,11 +7,12 @@ the options excluded here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from planner.config.attention import WITHOUT_SCORES
 from planner.counts.attention import repeating_blocks
 from planner.counts.run import Resolved
+from planner.counts.shape import alternation
 from planner.formulas.itemsize import FP32
 
 Exclusion = tuple[str, Callable[[Resolved], bool]]
@@ -64,14 +65,33 @@ _FUSED: tuple[Exclusion, ...] = (
         lambda run: run.recipe.compute_bytes == FP32 or run.recipe.weights_bytes_per_parameter == FP32,
     ),
 )
-_BESIDE_TENSORS: tuple[Exclusion, ...] = (
+# what a part of a layout was compared without
+_BESIDE_ANY: tuple[Exclusion, ...] = (
     ("under torch.compile", lambda run: run.config.training.runtime == "compiled"),
     ("in fused kernels", lambda run: run.config.training.runtime == "fused"),
     ("beside FSDP2", lambda run: run.config.parallel.shards_weights),
     ("of experts", lambda run: run.config.model.moe is not None),
+    ("with logits that are returned", lambda run: run.config.training.returns_logits),
+)
+_BESIDE_TENSORS: tuple[Exclusion, ...] = (
+    *_BESIDE_ANY,
     ("of latent attention", lambda run: run.config.model.mla is not None),
     ("with a fused loss", lambda run: run.config.training.loss == "fused"),
-    ("with logits that are returned", lambda run: run.config.training.returns_logits),
+)
+_BESIDE_PIPELINE: tuple[Exclusion, ...] = (
+    ("beside tensor parallelism", lambda run: run.config.parallel.tp > 1),
+    *(
+        (f"with the schedule {name}", lambda run, name=name: run.config.parallel.pp_schedule == name)  # type: ignore[misc]
+        for name in ("interleaved", "zero-bubble", "dualpipe")
+    ),
+    # the first stage runs all its forward passes before it has gradients, and is counted as if it had them
+    (
+        "with no more micro-batches than stages",
+        lambda run: run.config.training.accumulation <= run.config.parallel.pp,
+    ),
+    *_BESIDE_ANY,
+    ("with document masking", lambda run: run.config.training.document_masking),
+    ("of kinds of blocks that alternate", lambda run: alternation(run.config.model, run.config.training) > 1),
 )
 # FSDP2 casts the weights as it gathers them and keeps no second copy
 _SHARDED: tuple[Exclusion, ...] = (
@@ -98,16 +118,19 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
 }
 
 
-def _of_tensors() -> Iterator[Exclusion]:
-    """Tensor parallelism is compared under eager and autocast, by itself or beside DDP."""
-    for name, holds in _BESIDE_TENSORS:
-        yield f"tensor parallelism {name}", lambda run, holds=holds: run.config.parallel.tp > 1 and holds(run)  # type: ignore[misc]
+def _beside(part: str, has: Callable[[Resolved], bool], beside: tuple[Exclusion, ...]) -> tuple[Exclusion, ...]:
+    """A part of a layout that was compared, but not beside these."""
+
+    def both(other: Callable[[Resolved], bool]) -> Callable[[Resolved], bool]:
+        return lambda run: has(run) and other(run)
+
+    return tuple((f"{part} {name}", both(holds)) for name, holds in beside)
 
 
 # parts of a layout, and kernels, whose bytes no run of PyTorch was compared with: a plan with one is an interval
 UNCHECKED: tuple[Exclusion, ...] = (
-    *_of_tensors(),
-    ("a pipeline", lambda run: run.config.parallel.pp > 1),
+    *_beside("a pipeline", lambda run: run.config.parallel.pp > 1, _BESIDE_PIPELINE),
+    *_beside("tensor parallelism", lambda run: run.config.parallel.tp > 1, _BESIDE_TENSORS),
     ("context parallelism", lambda run: run.config.parallel.cp > 1),
     ("expert parallelism", lambda run: run.config.parallel.ep > 1),
     ("ZeRO", lambda run: run.config.parallel.zero > 0),

@@ -49,13 +49,13 @@ def simulate_micro_batch(
     if ctx.rank.has_head:
         loss = scale(e, loss)  # by the tokens of the step
     ledger.phase("backward_start")
-    e.backward(loss)
+    e.backward(loss, received=not ctx.rank.has_head)
     if sharded is not None:
         sharded.after_backward(ROOT)
 
 
 def retained_by_forward(ctx: SimulationContext, e: Autograd) -> dict[str, int]:
-    """Bytes by component that one chunk of blocks keeps from its forward to its backward pass."""
+    """Bytes by component that a chunk of blocks keeps from its forward to its backward pass, buffers aside."""
     before, saved = dict(e.ledger.live), dict(e.saved_by_operator)
     if ctx.training.runtime in PROGRAMS:
         kept: object = ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx.plain_chunk()), e).forward()
@@ -195,7 +195,11 @@ def _simulate_blocks(
         stream[0] = gradient_hook(e, stream[0], lambda: ledger.repeat(at_end[0], added))
     for index in range(1, times - added):
         _simulate_unit(ctx, e, stream, range(start + index * unit, start + (index + 1) * unit), 0)
-    stream[0] = gradient_hook(e, stream[0], lambda: at_end.append(dict(ledger.live)))
+    # the gradient that a stage receives stays in its buffer, where a block's output's is freed for its input's
+    kept = 0 if ctx.rank.has_head or start + unit * times < ctx.shape.layers else stream[0].nbytes
+    stream[0] = gradient_hook(
+        e, stream[0], lambda: at_end.append(ledger.live | {"temporary": ledger.live["temporary"] + kept})
+    )
 
 
 def _simulate_unit(

@@ -12,7 +12,7 @@ from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shards import gradients_cut, optimizer_cut, weights_cut
 from planner.counts.untrained import untrained_parts
-from planner.formulas.itemsize import FP32, INT64
+from planner.formulas.itemsize import FP32
 from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.context import simulation_context
@@ -28,6 +28,7 @@ from planner.memory.micro_batch import (
 )
 from planner.memory.optimizer_state import updated_itemsize
 from planner.memory.optimizer_step import Update
+from planner.memory.pipeline import buffers_of, input_bytes, sent_bytes, stream_bytes
 from planner.memory.replicas import ddp_bucket_bytes
 
 IN_FLIGHT = "micro-batches in flight"
@@ -65,6 +66,12 @@ def local_maxima(run: Resolved) -> tuple[list[tuple[str, int]], int]:
     found = whole.ledger.maxima
     whole.ledger.maxima = None
     return found, sum(retained_by_forward(whole.ctx, whole.e).values())
+
+
+def bytes_of_micro_batches(run: Resolved) -> int:
+    """Bytes that stay for the micro-batches of a step: buffers of a stage, ids and targets."""
+    ctx = _Run(run, True, None).ctx
+    return stream_bytes(ctx) * buffers_of(ctx) + input_bytes(ctx)
 
 
 def retained_bytes(run: Resolved) -> int:
@@ -108,9 +115,7 @@ class _Run:
         ledger.phase("init")
         self.state()
         self.keep("activations", self.inputs())
-        if self.config.parallel.pp > 1:  # what a stage receives, and what it sends
-            stream = self.ctx.stream_tokens * self.ctx.shape.hidden * self.ctx.weight_bytes
-            self.keep("communication", stream, 2)
+        self.keep("communication", stream_bytes(self.ctx), buffers_of(self.ctx))
         if self.every_block:
             self.micro_batches()
         ledger.phase("first_optimizer_step")
@@ -165,8 +170,7 @@ class _Run:
             masks = scores * itemsize
         if model.sliding_window is not None and model.sliding_window < t.seq:
             masks += scores * itemsize
-        per_token = 3 if t.document_masking else 2
-        return per_token * INT64 * t.micro_batch * t.seq + rotary + masks + balance_bytes(model)
+        return input_bytes(self.ctx) + rotary + masks + balance_bytes(model)
 
     def micro_batches(self) -> dict[str, int]:
         """Simulate the micro-batches of one step, up to one that adds to existing gradients; returns what it saved."""
@@ -190,7 +194,8 @@ class _Run:
                 self.ledger.release("gradients", self.ledger.live["gradients"] - self.gradients)
             for component, size in waiting.items():
                 self.ledger.release(component, size)
-                e.saved_by_operator[IN_FLIGHT] = e.saved_by_operator.get(IN_FLIGHT, 0) + size
+                if component != "communication":
+                    e.saved_by_operator[IN_FLIGHT] = e.saved_by_operator.get(IN_FLIGHT, 0) + size
         if untrained_parts(self.config.model):  # their parameters are in no simulated layer
             self.ledger.allocate("gradients", self.gradients - self.ledger.live["gradients"])
         assert self.ledger.live["gradients"] == self.gradients
@@ -198,11 +203,13 @@ class _Run:
 
     def in_flight(self) -> dict[str, int]:
         """Allocate what the chunks of a pipeline keep that have run forward and wait for their backward pass."""
-        waiting = self.ctx.rank.in_flight - 1
-        if not waiting:
+        waiting, sent = self.ctx.rank.in_flight - 1, sent_bytes(self.ctx)
+        if not waiting and not sent:
             return {}
         self.ledger.phase("forward_end")
-        found = {c: size * waiting for c, size in retained_by_forward(self.ctx, self.e).items()}
+        found = {"communication": sent} if sent else {}
+        if waiting:
+            found |= {c: size * waiting for c, size in retained_by_forward(self.ctx, self.e).items()}
         for component, size in found.items():
             self.ledger.allocate(component, size)
         return found

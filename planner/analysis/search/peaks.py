@@ -29,6 +29,7 @@ from planner.counts.ranks import Rank, held_tensors, ranks_of, run_of_rank
 from planner.counts.run import Resolved
 from planner.counts.shards import gradients_cut, optimizer_cut, sharing_gpus, weights_cut
 from planner.memory.optimizer_state import has_narrow_gradients, optimizer_memory
+from planner.memory.phases import bytes_of_micro_batches
 from planner.memory.replicas import ddp_bucket_bytes
 
 # below these micro-batches other kernels, or another cut of the compiled program, run: no line there
@@ -48,6 +49,7 @@ class PeakTable:
         self.envelopes: dict[Any, Envelope | None] = {}
         self._highest: dict[Any, Integers] = {}
         self._retained: dict[Any, Integers] = {}
+        self._buffers: dict[Any, tuple[int, int]] = {}
         self._states: dict[Any, tuple[int, int]] = {}
 
     def peaks(self, run: Resolved, choice: Choice, micro: Integers, sequences: int) -> Integers:
@@ -66,7 +68,22 @@ class PeakTable:
                 some = run.computed_with(training={"accumulation": 2 if adds else 1})
                 during, outside, kept = self._at(some, rank, choice, whole_step)[:, self._rows(micro[rows])]
                 waiting = (in_flight[rows] - 1) * kept
-                found[rows] = np.maximum(found[rows], np.maximum(during + waiting, outside) + state)
+                more = state + self._of_more_micro_batches(some, rank, micro[rows], steps[rows]) if piped else state
+                found[rows] = np.maximum(found[rows], np.maximum(during + waiting, outside) + more)
+        return found
+
+    def _of_more_micro_batches(self, run: Resolved, rank: Rank, micro: Integers, steps: Integers) -> Integers:
+        """Bytes that a stage holds for the micro-batches of a step, less those for the two that `run` has.
+
+        They are linear in both: what one and two sequences add for each micro-batch gives all.
+        """
+        p, t = run.config.parallel, run.config.training
+        key = p.tp, p.sp, p.cp, p.interleave, p.pp_schedule, rank.embeds, rank.has_head, t.runtime, t.recipe
+        if key not in self._buffers:
+            one, two = (_held_for_one(run, rank, sequences) for sequences in (1, 2))
+            self._buffers[key] = 2 * one - two, two - one
+        always, each = self._buffers[key]
+        found: Integers = (steps - 2) * (always + each * micro)
         return found
 
     def bounds(self, run: Resolved, choices: Sequence[Choice], micro: Integers, sequences: int) -> Integers:
@@ -157,6 +174,17 @@ class PeakTable:
             kept = weights + master + casts + optimizer_memory(local).state_bytes + sum(ddp_bucket_bytes(local))
             self._states[key] = kept, gradients_cut(local).count(held) * recipe.gradients_bytes_per_parameter
         return self._states[key]
+
+
+def _held_for_one(run: Resolved, rank: Rank, sequences: int) -> int:
+    """Bytes that a stage holds for each micro-batch of so many sequences."""
+    one, two = (
+        bytes_of_micro_batches(
+            run_of_rank(run.computed_with(training={"micro_batch": sequences, "accumulation": n}), rank)
+        )
+        for n in (1, 2)
+    )
+    return two - one
 
 
 def _kinds(run: Resolved, steps: Integers) -> Iterable[tuple[Rank, Integers]]:

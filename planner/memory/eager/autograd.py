@@ -180,11 +180,12 @@ class Autograd:
 
     # --- backward ------------------------------------------------------------------------------------------
 
-    def backward(self, root: Tensor) -> None:
-        """Run backward from `root` to the gradients of all parameters."""
+    def backward(self, root: Tensor, received: bool = False) -> None:
+        """Run backward from `root` to the gradients of all parameters. received: its gradient lies in a buffer."""
         assert root.node is not None
         waiting = _dependencies(root.node)
-        first = self.allocate(root.nbytes)  # alive until backward() returns
+        # alive until backward() returns
+        first = self.allocate_view(0) if received else self.allocate(root.nbytes)
         root.node.grads = [first]
         ready: list[tuple[float, int, Node]] = [(-root.node.sequence, 0, root.node)]
         order = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import lcm
 
 from planner.config.model import ModelConfig
 from planner.config.parallel import ParallelConfig
@@ -11,7 +10,7 @@ from planner.config.run import TrainingConfig
 from planner.counts.attention import gpu_attention
 from planner.counts.ranks import WHOLE_MODEL, Rank
 from planner.counts.run import Resolved
-from planner.counts.shape import Shape, has_experts, has_rotary, has_window, is_recomputed
+from planner.counts.shape import Shape, alternation, has_experts, has_rotary, has_window, is_recomputed
 
 ONE_GPU = ParallelConfig()
 
@@ -47,8 +46,9 @@ class SimulationContext:
         return self.model.moe.experts * self.parallel.ep if self.model.moe else 0
 
     def plain_chunk(self) -> SimulationContext:
-        """The same chunk of blocks without what only the ends of a pipeline have."""
-        return replace(self, rank=replace(self.rank, embeds=False, has_head=False))
+        """The chunk of blocks that waits for backward: without the loss, and of several without the embedding."""
+        alone = self.training.runtime != "fused" and self.parallel.interleave == 1
+        return replace(self, rank=replace(self.rank, embeds=self.rank.embeds and alone, has_head=False))
 
     @property
     def autocast(self) -> bool:
@@ -100,11 +100,7 @@ class SimulationContext:
     @property
     def period(self) -> int:
         """Number of blocks after which the kinds of blocks repeat."""
-        m = self.model
-        every_expert = m.moe.every if m.moe else None
-        everies = [m.no_position_every, m.full_attention_every, every_expert]
-        everies.append(self.training.activation_checkpointing_every)
-        return lcm(*(every for every in everies if every))
+        return alternation(self.model, self.training)
 
     def block_kind(self, block: int) -> tuple[bool, ...]:
         """All that distinguishes block `block`: experts, rotary embedding, mask, window's own mask, recomputation."""

@@ -108,11 +108,9 @@ class Network:
         return dropout(e, ctx, x, "dropout")
 
     def receive(self, e: Autograd) -> Tensor:
-        """The output of the stage before, which wants its gradient back."""
+        """The output of the stage before, which wants its gradient back; it lies in a buffer that stays."""
         count = self.ctx.stream_tokens * self.ctx.shape.hidden
-        received = e.empty(count, self.ctx.weight_bytes, "activations")
-        received.node = e.node((), lambda grads, saved: [])
-        return received
+        return Tensor(None, count, self.ctx.weight_bytes, e.node((), lambda grads, saved: []))
 
     def last_norm(self, e: Autograd, x: Tensor) -> Tensor:
         """The input of the head, of this GPU's tokens."""

@@ -64,12 +64,12 @@ class SweepingTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def group_of(ranks: int, backend: str = "fake", folder: Path | None = None) -> Iterator[None]:
-    """A process group of `ranks` ranks, of which this process is the first."""
+def group_of(ranks: int, backend: str = "fake", folder: Path | None = None, rank: int = 0) -> Iterator[None]:
+    """A process group of `ranks` ranks, of which this process is one: of a `fake` group any, else the first."""
     if backend == "fake":
         from torch.testing._internal.distributed.fake_pg import FakeStore
 
-        dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())  # type: ignore[no-untyped-call]
+        dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())  # type: ignore[no-untyped-call]
     else:
         dist.init_process_group(backend, rank=0, world_size=ranks, init_method=f"file://{folder}/store")
     try:

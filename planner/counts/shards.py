@@ -102,12 +102,27 @@ def local_count(tensors: Iterable[ParameterTensor], shards: int) -> int:
 
 def sharded_groups(run: Resolved) -> tuple[ShardedGroup, tuple[ShardedGroup, ...]]:
     """The group of what no block holds, and the group of each block, as `fully_shard` on every block and the model."""
+    rank = run.rank and replace(run.rank, name="", in_flight=1)
+    key = run.config.model, rank, run.config.parallel.ep, weights_cut(run)
+    if key not in _GROUPS:
+        if len(_GROUPS) >= _MOST_GROUPS:
+            _GROUPS.clear()
+        _GROUPS[key] = _groups_of(run)
+    return _GROUPS[key]
+
+
+_MOST_GROUPS = 64
+# by all that they depend on: a search simulates the same groups with many micro-batches
+_GROUPS: dict[object, tuple[ShardedGroup, tuple[ShardedGroup, ...]]] = {}
+
+
+def _groups_of(run: Resolved) -> tuple[ShardedGroup, tuple[ShardedGroup, ...]]:
     cut = weights_cut(run)
     outside: list[ParameterTensor] = []
     blocks: list[list[ParameterTensor]] = [[] for _ in range(run.shape.layers)]
     for tensor in held_named_tensors(run):
         kind, _, rest = tensor.name.partition(".")
-        (blocks[int(rest.partition(".")[0])] if kind == "blocks" else outside).append(replace(tensor, times=1))
+        (blocks[int(rest.partition(".")[0])] if kind == "blocks" else outside).append(tensor)
     return _group(outside, cut), tuple(_group(block, cut) for block in blocks)
 
 

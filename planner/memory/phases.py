@@ -65,7 +65,8 @@ def local_maxima(run: Resolved) -> tuple[list[tuple[str, int]], int]:
     whole.simulate()
     found = whole.ledger.maxima
     whole.ledger.maxima = None
-    return found, sum(retained_by_forward(whole.ctx, whole.e).values())
+    alone = run.config.parallel.pp == 1  # no other chunk is ever in flight
+    return found, 0 if alone else sum(retained_by_forward(whole.ctx, whole.e).values())
 
 
 def bytes_of_micro_batches(run: Resolved) -> int:

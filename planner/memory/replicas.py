@@ -27,15 +27,27 @@ def ddp_bucket_bytes(run: Resolved) -> tuple[int, ...]:
     A bucket has the dtype of the weights, because autograd's new gradients have. A loop that adds into wider gradients
     of its own, such as Megatron's (the runtime `fused`), reduces these where they lie, and has no buckets.
     """
-    config, itemsize = run.config, run.recipe.weights_bytes_per_parameter
-    if sharing_gpus(run) == 1 or config.parallel.shards_weights:
+    itemsize = run.recipe.weights_bytes_per_parameter
+    if not _has_buckets(run):
         return ()
-    if config.parallel.zero == 2:
+    if run.config.parallel.zero == 2:
         return (itemsize * min(ZERO_BUCKET, sum(t.times * t.count for t in held_tensors(run))),)
-    if config.parallel.ddp_bucket_view or config.training.runtime == "fused":
-        return ()
     sizes = [itemsize * t.count for t in held_named_tensors(run) for _ in range(t.times)]
     return tuple(filled(reversed(sizes)))
+
+
+def _has_buckets(run: Resolved) -> bool:
+    p = run.config.parallel
+    if sharing_gpus(run) == 1 or p.shards_weights:
+        return False
+    return p.zero == 2 or not (p.ddp_bucket_view or run.config.training.runtime == "fused")
+
+
+def bucket_total(run: Resolved) -> int:
+    """Bytes of all buckets of `ddp_bucket_bytes`: what they hold is every gradient once, or one bucket of ZeRO-2."""
+    held = sum(t.times * t.count for t in held_tensors(run)) if _has_buckets(run) else 0
+    most = ZERO_BUCKET if run.config.parallel.zero == 2 else held
+    return run.recipe.weights_bytes_per_parameter * min(most, held)
 
 
 def filled(sizes: Iterable[int], first: int = FIRST_BUCKET, limit: int = BUCKET) -> list[int]:

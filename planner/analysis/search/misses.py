@@ -18,40 +18,17 @@ class Misses:
         self.limits = limits
         self.left_out: set[str] = set()
         self.nearest: tuple[float, Area] | None = None
-        self.fastest: Layout | None = None
-        self.cheapest: Layout | None = None
 
-    def see(self, area: Area, most: float) -> None:
-        """Remember the placement that may use least, and where layouts fit, the fastest and the cheapest of them."""
-        every = np.ones(area.used.shape, dtype=bool)
+    def see(self, area: Area) -> None:
+        """Remember the placement that may use least."""
         least = float(area.used.min()) / area.usable
         if self.nearest is None or least < self.nearest[0]:
             self.nearest = least, area
-        if self.limits.seconds is None and self.limits.usd is None:
-            return
-        rough = area.first_rough(every, most)
-        if rough is None or not (self._is_faster(rough) or self._is_cheaper(rough)):
-            return
-        found = area.first(SearchLimits(), most)
-        if found is not None and self._is_faster(found):
-            self.fastest = found
-        if found is not None and self._is_cheaper(found):
-            self.cheapest = found
-
-    def _is_faster(self, layout: Layout) -> bool:
-        return self.fastest is None or layout.seconds < self.fastest.seconds
-
-    def _is_cheaper(self, layout: Layout) -> bool:
-        if layout.usd is None:
-            return False
-        return self.cheapest is None or self.cheapest.usd is None or layout.usd < self.cheapest.usd
 
     def error(self) -> InputError:
         """The error of a search without a result."""
         if self.nearest is None:
             return self._empty()
-        if self.fastest is not None:
-            return self._too_slow(self.fastest)
         area = self.nearest[1]
         smallest = area.first(SearchLimits(), np.inf, by_room=True)
         assert smallest is not None
@@ -85,8 +62,9 @@ class Misses:
             remedy="give more --gpus, a --gpu with more memory, or a smaller --seq",
         )
 
-    def _too_slow(self, fastest: Layout) -> InputError:
-        limits, cheapest = self.limits, self.cheapest
+    def beyond_limits(self, fastest: Layout, cheapest: Layout) -> InputError:
+        """The error of a search whose layouts that fit all take too long or cost too much."""
+        limits = self.limits
         quick = f"the fastest that fits, {described(fastest)}, takes {format_duration(fastest.seconds)}"
         if limits.seconds is not None and fastest.seconds > limits.seconds:
             return InputError(
@@ -94,7 +72,7 @@ class Misses:
                 why=quick,
                 remedy="give more --gpus, a faster --gpu, or more time",
             )
-        if cheapest is None or cheapest.usd is None:
+        if cheapest.usd is None:
             return InputError(
                 "--max-cost cannot be kept: no price list has these cards",
                 why="an unknown price is below no limit",

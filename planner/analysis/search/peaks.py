@@ -30,11 +30,11 @@ from planner.counts.run import Resolved
 from planner.counts.shards import gradients_cut, optimizer_cut, sharing_gpus, weights_cut
 from planner.memory.optimizer_state import has_narrow_gradients, optimizer_memory
 from planner.memory.phases import bytes_of_micro_batches
-from planner.memory.replicas import ddp_bucket_bytes
+from planner.memory.replicas import bucket_total
 
 # below these micro-batches other kernels, or another cut of the compiled program, run: no line there
 FIRST_OF_A_LINE = {"compiled": 3}
-WITH_STORED_SCORES = 2
+WITH_STORED_SCORES = 2  # and where tokens of several sequences are gathered
 # blocks of a kind from which on one more changes every total by the same bytes; under FSDP2 two at each end differ
 LINEAR_FROM, LINEAR_FROM_SHARDED = 3, 5
 PLAIN = "plain"
@@ -50,6 +50,7 @@ class PeakTable:
         self._highest: dict[Any, Integers] = {}
         self._retained: dict[Any, Integers] = {}
         self._buffers: dict[Any, tuple[int, int]] = {}
+        self._lines: dict[Any, tuple[Integers, Integers]] = {}
         self._states: dict[Any, tuple[int, int]] = {}
 
     def peaks(self, run: Resolved, choice: Choice, micro: Integers, sequences: int) -> Integers:
@@ -94,8 +95,15 @@ class PeakTable:
             state, gradients = self._state(run, rank)
             adds = np.where((steps > 1) | (run.config.parallel.pp > 1), gradients, 0)
             kept = self._kept(run, rank, choices)[at]
-            alive = state + adds[:, None] + in_flight[:, None] * kept
+            alive = state + adds[:, None] + in_flight[:, None] * kept + self._logits(run, rank, choices, micro)
             found = np.maximum(found, np.maximum(alive, state + gradients))
+        return found
+
+    def _logits(self, run: Resolved, rank: Rank, choices: Sequence[Choice], micro: Integers) -> Integers:
+        """Bytes of the logits where the loss has them all at once."""
+        t, vocab = run.config.training, run.config.model.vocab // run.config.parallel.tp
+        each = t.seq // run.config.parallel.cp * vocab * run.recipe.compute_bytes if rank.has_head else 0
+        found: Integers = micro[:, None] * np.array([[each if choice.loss == PLAIN else 0 for choice in choices]])
         return found
 
     def _rows(self, micro: Integers) -> Any:
@@ -127,8 +135,14 @@ class PeakTable:
 
     def _of_blocks(self, run: Resolved, rank: Rank, choice: Choice, blocks: int) -> Integers:
         """What so many alike blocks keep: a line through two and three of them."""
-        two, three = (self._at(run, replace(rank, layers=n, chunk_layers=n), choice, chunk_only)[2] for n in (2, 3))
-        found: Integers = two + (blocks - 2) * (three - two)
+        p = run.config.parallel
+        key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, choice.mode
+        if key not in self._lines:
+            few = (replace(rank, first_layer=0, layers=n, chunk_layers=n) for n in (2, 3))
+            two, three = (self._at(run, each, choice, chunk_only)[2] for each in few)
+            self._lines[key] = two, three - two
+        two, each_block = self._lines[key]
+        found: Integers = two + (blocks - 2) * each_block
         return found
 
     def _at(self, run: Resolved, rank: Rank, choice: Choice, sampler: Sampler) -> Integers:
@@ -145,9 +159,11 @@ class PeakTable:
         origin = _origin(run, rank)
         key = (*kind, origin, None if origin.step else rank.first_layer)
         if key not in self.envelopes:
-            self.envelopes[key] = envelope_of(run, rank, origin, sampler)
+            # at one sequence some layouts need no copy that they need at two
+            later = (replace(origin, micro=origin.micro + more) for more in (0, 1))
+            self.envelopes[key] = next(filter(None, (envelope_of(run, rank, o, sampler) for o in later)), None)
         envelope = self.envelopes[key]
-        least = origin.micro if envelope else self.micro[-1] + 1
+        least = envelope.origin.micro if envelope else self.micro[-1] + 1
         parts = [highest_at(run, rank, int(m), sampler) for m in self.micro[self.micro < least]]
         alone: Integers = np.array(parts, dtype=np.int64).reshape(-1, 3).T
         if envelope is None:
@@ -171,7 +187,7 @@ class PeakTable:
             weights = weights_cut(local).count(held) * recipe.weights_bytes_per_parameter
             master = optimizer_cut(local).count(held) * recipe.master_weights_bytes_per_parameter
             casts = recipe.held_casts_bytes_per_linear_weight * local.parameters.linear
-            kept = weights + master + casts + optimizer_memory(local).state_bytes + sum(ddp_bucket_bytes(local))
+            kept = weights + master + casts + optimizer_memory(local).state_bytes + bucket_total(local)
             self._states[key] = kept, gradients_cut(local).count(held) * recipe.gradients_bytes_per_parameter
         return self._states[key]
 
@@ -208,7 +224,8 @@ def _origin(run: Resolved, rank: Rank) -> Origin:
     t, every = run.config.training, 1
     if t.activation_checkpointing in ("full", "offloaded"):
         every = t.activation_checkpointing_every
-    first = max(FIRST_OF_A_LINE.get(t.runtime, 1), WITH_STORED_SCORES if t.attention_kernel == "math" else 1)
+    stored, gathered = t.attention_kernel == "math", run.config.parallel.sp
+    first = max(FIRST_OF_A_LINE.get(t.runtime, 1), WITH_STORED_SCORES if stored or gathered else 1)
     sharded, left = run.config.parallel.shards_weights, rank.chunk_layers % every
     least = left + every * (LINEAR_FROM_SHARDED if sharded else LINEAR_FROM)
     apart = rank.chunk_layers != rank.layers

@@ -15,11 +15,12 @@ import numpy as np
 from planner.analysis.search.area import Area, Layout
 from planner.analysis.search.misses import Misses
 from planner.analysis.search.peaks import PeakTable
-from planner.analysis.search.space import Choice, choices, divisors, placements
+from planner.analysis.search.space import Choice, Placement, choices, divisors, placements
 from planner.analysis.search.times import TimeTable
 from planner.config.run import Assumption, RunConfig
 from planner.counts.run import Resolved, gpu_of, resolve
-from planner.inputs.search import SEARCHED, RankedBy, SearchSpace
+from planner.errors import InputError
+from planner.inputs.search import SEARCHED, RankedBy, SearchLimits, SearchSpace
 from planner.memory.coverage import not_covered
 from planner.plan import Plan, estimate
 
@@ -45,10 +46,12 @@ class SearchResult:
 
 def search(config: RunConfig, space: SearchSpace, by: RankedBy = "time", shown: int = LAYOUTS_SHOWN) -> SearchResult:
     """The best layouts of a run with the same steps. Raises InputError where the space is empty or nothing is found."""
-    return _Search(config, space, by, shown).result()
+    return LayoutSearch(config, space, by, shown).result()
 
 
-class _Search:
+class LayoutSearch:
+    """One search: the tables that its placements share, and the best found so far."""
+
     def __init__(self, config: RunConfig, space: SearchSpace, by: RankedBy, shown: int) -> None:
         self.config, self.space, self.by = config, space, by
         self.kept = shown + 2  # some more: the first are compared with the simulated allocator
@@ -63,13 +66,22 @@ class _Search:
         self._known: dict[object, tuple[Choice, ...]] = {}
 
     def result(self) -> SearchResult:
-        """Every placement is looked at, and none is kept that is not among the best."""
-        for area in self._areas():
+        """The placements are looked at in the order of what they promise, until none can be among the best."""
+        promising = []
+        for number, placement in enumerate(placements(self.config, self.space)):
+            area = self._area(placement)
+            if area is None:
+                continue
             self.placements += 1
             self.considered += area.used.size
-            self._look_at(area)
+            self.misses.see(area)
+            rough = self._rough(area)
+            if rough:  # no arrays are kept: they are made anew for the few that are looked at
+                promising.append((self._score(rough[0]), number, placement, rough))
+        for _, number, placement, rough in sorted(promising, key=lambda entry: entry[:2]):
+            self._look_at(placement, number, rough)
         if not self.best:
-            raise self.misses.error()
+            raise self._nothing_found()
         best = [entry[-1] for entry in self.best][: self.kept - 2]
         plans = self._plans(best)
         return SearchResult(
@@ -82,24 +94,48 @@ class _Search:
             len(self.peaks.envelopes),
         )
 
-    def _areas(self) -> Iterator[Area]:
-        for placement in placements(self.config, self.space):
-            run = replace(self.base, config=placement.config, gpu=gpu_of(placement.config))
-            gpu, found = run.gpu, self._choices(run)
-            assert gpu is not None
-            if not found:
-                uncounted = not_covered(run.computed_with(training=self.choices[0].keys))
-                self.misses.left_out.add(f"the memory of {uncounted} is not known")
-                continue
-            if gpu.usable_bytes is None:
-                self.misses.left_out.add(f"the usable memory of {gpu.id} is not known")
-                continue
-            micro = np.array(placement.micro_batches, dtype=np.int64)
-            seconds = self.times.step_seconds(run, found, micro, placement.sequences)
-            if isinstance(seconds, str):
-                self.misses.left_out.add(seconds)
-                continue
-            yield Area(placement, run, found, seconds, self.peaks)
+    def _nothing_found(self) -> InputError:
+        """The error, with the limit that binds. Raises that of the same search without limits where it has one."""
+        limits = self.space.limits
+        if limits.seconds is None and limits.usd is None:
+            return self.misses.error()
+        unlimited = replace(self.space, limits=SearchLimits(head_room=limits.head_room))
+        front = LayoutSearch(self.config, unlimited, "time", 1).result().front
+        return self.misses.beyond_limits(front[0], front[-1])
+
+    def every_area(self) -> Iterator[Area]:
+        """Every placement that can be ranked."""
+        found = (self._area(placement) for placement in placements(self.config, self.space))
+        return (area for area in found if area is not None)
+
+    def _area(self, placement: Placement) -> Area | None:
+        """The layouts of a placement; None, and the reason among the misses, where they cannot be ranked."""
+        run = replace(self.base, config=placement.config, gpu=gpu_of(placement.config))
+        gpu, found = run.gpu, self._choices(run)
+        assert gpu is not None
+        if not found:
+            uncounted = not_covered(run.computed_with(training=self.choices[0].keys))
+            self.misses.left_out.add(f"the memory of {uncounted} is not known")
+            return None
+        if gpu.usable_bytes is None:
+            self.misses.left_out.add(f"the usable memory of {gpu.id} is not known")
+            return None
+        micro = np.array(placement.micro_batches, dtype=np.int64)
+        seconds = self.times.step_seconds(run, found, micro, placement.sequences)
+        if isinstance(seconds, str):
+            self.misses.left_out.add(seconds)
+            return None
+        return Area(placement, run, found, seconds, self.peaks)
+
+    def _rough(self, area: Area) -> list[Layout]:
+        """What a placement promises at best, by what is ranked, then by time; nothing where it has nothing."""
+        allowed, most = area.within(self.space.limits), self._most(area)
+        ways = (True, False) if self.by == "head-room" else (False,)
+        return [one for by_room in ways if (one := area.first_rough(allowed, most, by_room)) is not None]
+
+    def _most(self, area: Area) -> float:
+        """Bytes that a layout may use."""
+        return area.usable * (1 - self.space.limits.head_room)
 
     def _choices(self, run: Resolved) -> tuple[Choice, ...]:
         """Those whose memory is known under the placement's layout."""
@@ -110,21 +146,20 @@ class _Search:
             self._known[key] = tuple(known)
         return self._known[key]
 
-    def _look_at(self, area: Area) -> None:
+    def _look_at(self, placement: Placement, number: int, promised: list[Layout]) -> None:
         """Adds the placement's best layouts to the best and to the front where they can be among them."""
-        most = area.usable * (1 - self.space.limits.head_room)
-        allowed = area.within(self.space.limits)
-        if not self.best:
-            self.misses.see(area, most)
-        for by_room in (False, True) if self.by == "head-room" else (False,):
-            rough = area.first_rough(allowed, most, by_room)
-            if rough is None or not self._may_enter(rough, by_room):
+        area = None
+        for way, rough in enumerate(promised):
+            by_room = self.by == "head-room" and way == 0
+            if not self._may_enter(rough, by_room):
                 continue
-            found = area.first(self.space.limits, most, by_room)
+            area = area or self._area(placement)
+            assert area is not None
+            found = area.first(self.space.limits, self._most(area), by_room)
             if found is None:
                 continue
             if by_room or self.by != "head-room":
-                insort(self.best, (*self._score(found), area.micro.size + self.considered, found))
+                insort(self.best, (*self._score(found), number, found))
                 del self.best[self.kept :]
             if not by_room:
                 self.front = pareto_front([*self.front, found])

@@ -20,7 +20,6 @@ from planner.counts.nodes import gpus_per_domain
 from planner.inputs.search import SearchSpace
 
 MOST_TOKENS = 65_536  # of one micro-batch on a GPU: no product gets faster beyond
-EVERY = (1, 2, 3, 4, 6, 8)  # one block of so many is recomputed
 CHUNKS = (1, 2, 3, 4, 6)  # of an interleaved pipeline
 SHORTEST_PIECE = 4096  # tokens of a sequence that context parallelism leaves to a GPU
 MOST_EXPERT_PARALLEL = 64
@@ -99,7 +98,7 @@ def choices(config: RunConfig, space: SearchSpace) -> tuple[Choice, ...]:
     # selective saves scores that are stored: worth a look where they are, or in fused kernels
     stored = t.attention_kernel == "math" or t.runtime == "fused"
     modes = ("none", *(["selective"] if stored else []), "full")
-    everies = tuple(k for k in EVERY if k < config.model.layers or k == 1)
+    everies = periods(config.model.layers)
     if "loss_kind" in space.kept:
         losses = (t.loss,)
     if "activation_checkpointing" in space.kept:
@@ -112,6 +111,11 @@ def choices(config: RunConfig, space: SearchSpace) -> tuple[Choice, ...]:
         for loss, mode in product(losses, modes)
         for every in (everies if mode in ("full", "offloaded") else (1,))
     )
+
+
+def periods(layers: int) -> tuple[int, ...]:
+    """Of how many blocks one is recomputed: every k with a number of recomputed blocks that no smaller one gives."""
+    return tuple(k for k in range(1, layers + 1) if k == 1 or -(-layers // k) != -(-layers // (k - 1)))
 
 
 def every_layout(config: RunConfig, space: SearchSpace) -> Iterator[RunConfig]:

@@ -79,7 +79,7 @@ SPACES: dict[str, tuple[dict[str, str], SearchSpace, RankedBy]] = {
 
 @pytest.mark.parametrize("name", SPACES)
 def test_the_winner_is_that_of_brute_force(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.analysis.search.space.EVERY", (1, 2))
+    monkeypatch.setattr("planner.analysis.search.space.periods", lambda layers: (1, 2))
     more, space, by = SPACES[name]
     config = a_run(**more)
     plans = brute_force(config, space)

@@ -40,7 +40,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Bytes of each local maximum, [rows, 5]: at the origin, and for each sequence, block, block of a chunk, and both.
+    """Bytes of each local maximum, [rows, 5]: at the origin; for each sequence, block, step of a chunk; for both.
 
     during: while activations of other chunks are alive. outside: at other times. retained: [1, 5], what a chunk keeps.
     """
@@ -53,8 +53,9 @@ class Envelope:
     def at(self, micro: Integers, layers: int, chunk: int) -> Integers:
         """The highest of `during`, of `outside`, and `retained`, for each micro-batch: [3, micro-batches]."""
         o = self.origin
-        corner = np.array([1, 0, layers - o.layers, chunk - o.chunk, 0], dtype=np.int64)
-        slope = np.array([0, 1, 0, 0, chunk - o.chunk], dtype=np.int64)
+        steps = (chunk - o.chunk) // o.step if o.step else 0
+        corner = np.array([1, 0, layers - o.layers, steps, 0], dtype=np.int64)
+        slope = np.array([0, 1, 0, 0, steps], dtype=np.int64)
         found = np.zeros((3, len(micro)), dtype=np.int64)
         for i, rows in enumerate((self.during, self.outside, self.retained)):
             if len(rows):
@@ -94,8 +95,8 @@ def envelope_of(run: Resolved, rank: Rank, origin: Origin, sampler: Sampler = wh
     found = np.zeros((len(base), 5), dtype=np.int64)
     found[:, 0], found[:, 1] = base, corners[1][1] - base
     if step:
-        found[:, 3] = (corners[2][1] - base) // step
-        found[:, 4] = (corners[3][1] - corners[2][1] - found[:, 1]) // step
+        found[:, 3] = corners[2][1] - base
+        found[:, 4] = corners[3][1] - corners[2][1] - found[:, 1]
     if step and origin.apart:
         found[:, 2] = corners[4][1] - base
     during = np.array([name in WITH_CHUNKS for name in names[:-1]], dtype=bool)

@@ -11,7 +11,7 @@ import pytest
 
 from planner.analysis.search.envelope import undominated
 from planner.analysis.search.peaks import PeakTable
-from planner.analysis.search.space import choices, divisors, placements
+from planner.analysis.search.space import Choice, choices, divisors, placements
 from planner.analysis.search.times import TimeTable
 from planner.counts.run import gpu_of, resolve
 from planner.inputs.search import SearchSpace
@@ -57,6 +57,33 @@ def test_peaks_and_times_of_a_placement_are_those_of_its_plans(name: str) -> Non
         assert seconds[row, column] == pytest.approx(plan.throughput.step_seconds.value, rel=1e-9), what
         compared += 1
     assert compared >= 4
+
+
+@pytest.mark.parametrize("interleave", ["1", "2"])
+def test_the_bytes_of_some_recomputed_blocks_of_many_are_exact(interleave: str) -> None:
+    """One block of three: what a step of three blocks adds is no multiple of three."""
+    typed = {"pp": "2", "interleave": interleave, "pp_schedule": "interleaved" if interleave == "2" else "1f1b"}
+    shape = {
+        "layers": "64",
+        "hidden": "136",
+        "heads": "2",
+        "head_dim": "68",
+        "ffn": "200",
+        "vocab": "1001",
+        "seq": "50",
+    }
+    config = drafted_run(
+        **shape, seq="50", gpu="h100-80gb", gpus="2", micro_batch="1", accumulation="12", tokens="1M", **typed
+    )
+    base = resolve(config)
+    peaks, micro = PeakTable(divisors(base.sequences_per_step)), np.array([1, 2, 3, 6])
+    for choice in (Choice("plain", "full", 3), Choice("plain", "full", 5), Choice("plain", "none")):
+        exact = peaks.peaks(base, choice, micro, 12)
+        for row, size in enumerate(micro.tolist()):
+            batch = {"micro_batch": size, "accumulation": 12 // size}
+            plan = estimate(base.computed_with(training=batch | choice.keys).config)
+            assert int(exact[row]) == plan.memory.peak_requested_bytes, (choice, size)
+    assert any(found is not None and found.origin.step == 3 for found in peaks.envelopes.values())
 
 
 def test_rows_that_another_is_above_are_dropped_and_no_others() -> None:

@@ -66,6 +66,12 @@ def search() -> str:
     return console(f"$ gptplan search {words} --top 5", shown)
 
 
+def fit() -> str:
+    """A micro-batch that is too large."""
+    words = "--model llama-3-8b --tokens 20B --gpu h100-80gb --gpus 8 --fsdp --micro-batch 8 --accumulation 1"
+    return console(f"$ gptplan fit {words}", command("fit", *words.split(), "--as-of", AS_OF))
+
+
 def data() -> str:
     """A text prepared into a new directory."""
     with TemporaryDirectory() as folder:
@@ -234,6 +240,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "continuity": continuity,
     "batch": batch,
     "search": search,
+    "fit": fit,
     "data": data,
     "run-toml": run_toml,
     "presets": presets,

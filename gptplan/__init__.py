@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # of typing, which takes milliseconds; a type checker kno
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gptplan.functions import compare, estimate, findings, plan, save_config, search
+    from gptplan.functions import compare, estimate, findings, fit, plan, save_config, search
     from gptplan.results import Comparison, Plan
     from planner.config.run import RunConfig
     from planner.errors import InputError, PlanError
@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "estimate",
     "findings",
+    "fit",
     "load_config",
     "plan",
     "save_config",
@@ -46,6 +47,7 @@ if not TYPE_CHECKING:  # a type checker would take every other name for one of t
         "compare": "gptplan.functions",
         "estimate": "gptplan.functions",
         "findings": "gptplan.functions",
+        "fit": "gptplan.functions",
         "load_config": "planner.inputs.run_toml",
         "plan": "gptplan.functions",
         "save_config": "gptplan.functions",

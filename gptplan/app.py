@@ -32,6 +32,7 @@ COMMANDS = {
     "schedule": True,
     "batch": True,
     "search": True,
+    "fit": True,
     "groups": False,
     "data": False,
     "trace": False,

@@ -1,4 +1,4 @@
-"""The functions of `import gptplan`: the commands `estimate`, `plan`, `search` and `compare`, called from Python."""
+"""The functions of `import gptplan`: `estimate`, `plan`, `search`, `fit` and `compare`, called from Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from gptplan.keywords import Keywords, KeywordValue, flags_of
 from gptplan.results import Comparison, Plan
 from planner import presets
 from planner.analysis.findings import findings_with_remedies
+from planner.analysis.largest import Fit, fit_of
 from planner.config.run import RunConfig
+from planner.counts.run import resolve
 from planner.errors import InputError
 from planner.finding import Finding
 from planner.inputs.flags import Flags
@@ -85,6 +87,14 @@ def searched(
     return best_layouts(whole, space_of(flags, whole, limits), by, top)
 
 
+def fit(config: Config | None = None, *, as_of: str | None = None, **keywords: Unpack[Keywords]) -> Fit:
+    """The largest micro-batch, sequence, depth and width of a run that fit, and the cheapest change with which it does.
+
+    Arguments and errors as in `estimate`; InputError also where the memory of the device is not known.
+    """
+    return fit_of(resolve(plan(config, as_of=as_of, **keywords)))
+
+
 def findings(plan: LibraryPlan) -> tuple[Finding, ...]:
     """What is wrong or unusual about a plan, errors first, each with what mends it: up to 2 s if it does not fit."""
     return findings_with_remedies(plan)
@@ -115,7 +125,7 @@ def _read(path: str | PathLike[str]) -> RunConfig:
 
 def _show_keywords() -> None:
     """Give these functions a signature with every keyword, which help() and completion in a notebook show."""
-    functions: tuple[Any, ...] = (estimate, plan, search)
+    functions: tuple[Any, ...] = (estimate, plan, search, fit)
     for function in functions:
         own = [p for p in Signature.from_callable(function).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
         flags = [

@@ -17,9 +17,11 @@ from planner.config.options import BY_KEY, OPTIONS, Option, flag, value_at
 from planner.config.run import CPU, IMPLEMENTATIONS, WITH_WHOLE_MATRICES, RunConfig
 from planner.counts.flops import flops_of
 from planner.counts.run import Resolved
+from planner.errors import InputError
 from planner.finding import Finding
 from planner.formulas.itemsize import INT64
 from planner.inputs.flags import Flags
+from planner.inputs.search import SearchLimits, SearchSpace
 from planner.memory.breakdown import Memory, memory_breakdown
 from planner.memory.coverage import not_covered
 from planner.memory.device import BY_STATE
@@ -36,6 +38,12 @@ RULE_ERROR = 0.125
 LARGER = "use a GPU with more memory or a smaller model"
 # half a percent of a step is below what a prediction of time can tell apart: there fewer changes win
 SAME_TIME = 0.005
+# parts of a layout that a remedy leaves as they are; keys of [training] that it may change with it
+LAYOUT_KEEPS = ("hsdp", "reshard", "interleave", "pp_schedule", "cp", "ddp_bucket_view")
+CHOSEN_WITH_IT = (
+    *("micro_batch", "accumulation", "loss"),
+    *("activation_checkpointing", "activation_checkpointing_every"),
+)
 # flags whose effect on time the count of FLOPs, which stands in for an unknown speed, does not see
 TIME_NOT_PREDICTED = ("--loss-kind", "--optimizer-implementation for-loop", "--fsdp")
 
@@ -85,7 +93,29 @@ def what_fits(run: Resolved, below: float = 1.0) -> FittingChange | None:
         return None
     capacity = memory.usable_bytes - memory.outside_bytes
     found = smallest_change(run, int(below * memory.usable_bytes) - memory.outside_bytes)
-    return found or smallest_change(run, capacity, _peak_with_retries)
+    return found or smallest_change(run, capacity, _peak_with_retries) or _fastest_layout(run, below)
+
+
+def _fastest_layout(run: Resolved, below: float) -> FittingChange | None:
+    """The change to the fastest layout of the same GPUs that fits: that of `gptplan search`, without rarer choices."""
+    config = run.config
+    if config.hardware.gpus == 1 or run.gpu is None or not_covered(run) is not None:
+        return None
+    from planner.analysis.search.search import search  # numpy: 0.1 s, wanted only where nothing smaller fits
+
+    kept = frozenset(LAYOUT_KEEPS)
+    limits = SearchLimits(head_room=max(0.0, 1 - below))
+    space = SearchSpace((config.hardware.gpu,), (config.hardware.gpus,), kept, limits=limits)
+    try:
+        best = search(config, space, shown=1).best[0].config
+    except InputError:
+        return None
+    training = {key: getattr(best.training, key) for key in CHOSEN_WITH_IT}
+    found = run.computed_with(training=training, parallel=dict(best.parallel))
+    before, after = _step_seconds_of(run), _step_seconds_of(found)
+    known = bool(before and after)
+    ratio = after / before if before and after else 1.0
+    return FittingChange(found, flags_between(run, found), predicted_peak(found), ratio, known)
 
 
 def with_remedies(plan: Plan, found: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -313,6 +343,7 @@ CHANGED = (
     "training.activation_checkpointing",
     "training.activation_checkpointing_every",
     "hardware.allocator",
+    *(f"parallel.{key}" for key in ("tp", "sp", "pp", "ep", "zero")),
     "parallel.fsdp",
     "parallel.ddp_bucket_view",
     "optimizer.implementation",

@@ -264,7 +264,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("price_per_gpu_hour", HARDWARE, MONEY, "Your price, such as 2.50.", "hardware.usd_per_gpu_hour",
            on_resume.PREDICTION, "USD per GPU-hour", "the price list's"),
     # layout
-    Option("dp", LAYOUT, COUNT, "Data-parallel replicas, instead of --gpus.", label="replicas", ends=("gpus",)),
+    Option("dp", LAYOUT, COUNT, "Data-parallel replicas; gives --gpus, or agrees with it.", label="replicas",
+           ends=("gpus",)),
     Option("fsdp", LAYOUT, _switch("fsdp", "no_fsdp"),
            "FSDP2: weights, gradients and optimizer state cut among the GPUs; else DDP.", "parallel.fsdp",
            on_resume.ROUNDING, "data parallel", "no_fsdp"),
@@ -333,8 +334,6 @@ EITHER = (
     (("cooldown_steps", "cooldown_tokens", "cooldown_ratio"), "each fixes the cooldown"),
     (("tflops", "mfu", "tokens_per_second"), "each fixes the speed"),
     (("nodes", "gpus"), "each fixes the number of GPUs"),
-    (("dp", "gpus"), "each fixes the number of GPUs"),
-    (("dp", "nodes"), "each fixes the number of GPUs"),
 )
 
 

@@ -197,13 +197,23 @@ def _hardware(
 
 def _gpus(flags: Flags, base: RunConfig | None, parallel: ParallelConfig, gpu: str | None) -> dict[str, int]:
     """All GPUs from the flags: servers times GPUs in each, or replicas times GPUs in each; {} without such a flag."""
-    nodes, dp = flags.count("nodes"), flags.count("dp")
+    nodes, dp, typed, each = flags.count("nodes"), flags.count("dp"), flags.count("gpus"), parallel.gpus_per_replica
     if nodes is not None:
         old = base.hardware if base else None
         card = gpu or (old.gpu if old else "")
         own = flags.count("gpus_per_node") or (old.gpus_per_node if old else None)
-        return {"gpus": nodes * (own or gpus_per_domain(card))}
-    return {} if dp is None else {"gpus": dp * parallel.gpus_per_replica}
+        typed = nodes * (own or gpus_per_domain(card))
+    if dp is not None and typed not in (None, dp * each):
+        name = "--gpus" if nodes is None else f"--nodes {nodes}, which are"
+        near = f"--dp {typed // each}, or " if typed and typed % each == 0 else ""
+        raise InputError(
+            f"--dp {dp} and {name} {typed} GPUs contradict each other",
+            why=f"{dp} replicas of tp x pp x cp = {each} GPUs are {dp * each}",
+            remedy=f"give {near}--gpus {dp * each}, or one of the two",
+        )
+    if dp is not None:
+        return {"gpus": dp * each}
+    return {} if nodes is None else {"gpus": typed or 0}
 
 
 def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assumptions) -> TrainingConfig:

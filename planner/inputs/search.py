@@ -51,7 +51,7 @@ def one_of_each(flags: Flags, base: RunConfig | None = None) -> Flags:
     """
     found = flags if flags.gpu is None else replace(flags, gpu=cards_of(flags.gpu)[0])
     if base is not None:
-        return replace(found, gpus=None)
+        return replace(found, gpus=None, dp=None)
     if flags.gpus is None:
         return found
     gpus_of(flags.gpus)  # what cannot be read is refused before anything else
@@ -60,7 +60,7 @@ def one_of_each(flags: Flags, base: RunConfig | None = None) -> Flags:
         each *= flags.count(name) or 1
     experts = flags.count("ep") or 1
     shared = flags.fsdp == "fsdp" or flags.zero not in (None, "0")
-    return replace(found, gpus=str(each * lcm(sharing, experts, 2 if shared else 1)))
+    return replace(found, gpus=str(each * lcm(sharing, experts, 2 if shared else 1)), dp=None)
 
 
 def searched_config(config: RunConfig, flags: Flags, base: RunConfig | None) -> RunConfig:
@@ -98,7 +98,7 @@ def space_of(flags: Flags, config: RunConfig, limits: SearchLimits) -> SearchSpa
         )
     gpus = (hardware.gpus,) if flags.gpus is None else gpus_of(flags.gpus)
     kept = frozenset(flags.given(*SEARCHED))
-    return SearchSpace(cards, gpus, kept, config.data_parallel if flags.dp is not None else None, limits)
+    return SearchSpace(cards, gpus, kept, flags.count("dp"), limits)
 
 
 def cards_of(text: str) -> tuple[str, ...]:

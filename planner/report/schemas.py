@@ -17,6 +17,7 @@ def schemas() -> dict[str, Any]:
     from planner.analysis.schedules import CurvesDocument
     from planner.config.run import RunConfig
     from planner.document import Document
+    from planner.report.fit import FitDocument
     from planner.report.search import SearchDocument
     from planner.runs.comparison import Comparison
     from planner.runs.preflight import Preflight
@@ -33,6 +34,7 @@ def schemas() -> dict[str, Any]:
         "preflight": TypeAdapter(Preflight).json_schema(),
         "lr-find": TypeAdapter(RateSearch).json_schema(),
         "search": TypeAdapter(SearchDocument).json_schema(),
+        "fit": TypeAdapter(FitDocument).json_schema(),
     }
 
 

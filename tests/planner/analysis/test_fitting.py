@@ -249,3 +249,16 @@ def test_a_plan_whose_moments_alone_are_too_much_is_not_tried_change_by_change(m
     found = what_fits(resolve(config))
     assert found is None
     assert len(calls) < 20, len(calls)
+
+
+def test_where_no_micro_batch_fits_replicas_the_finding_names_a_layout_that_does() -> None:
+    """Muon needs whole matrices, so that FSDP2 is no way out; a pipeline is."""
+    shape = {"layers": "32", "hidden": "4096", "heads": "32", "vocab": "32768", "seq": "1024", "tokens": "1B"}
+    words = shape | {"gpu": "a100-40gb", "gpus": "8", "micro_batch": "1", "accumulation": "8", "optimizer": "muon"}
+    run = resolve(draft(Flags(**words), as_of="2026-11-21", version="0"))
+    change = what_fits(run)
+    assert change is not None and any(flag.startswith("--pp") for flag in change.flags)
+    memory = memory_breakdown(change.run, replay=False)
+    assert memory.usable_bytes is not None and change.peak_bytes <= memory.usable_bytes - memory.outside_bytes
+    config = change.run.config
+    assert config.training.micro_batch * config.training.accumulation * config.data_parallel == run.sequences_per_step

@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "zero 4": ({"zero": "4", "dp": "2"}, "--zero"),
     "groups": ({"fsdp": "fsdp", "gpus": "8", "hsdp": "3"}, "nearest hsdp: 2 or 4"),
     "whole matrices": ({"optimizer": "muon", "tp": "2"}, "whole matrices"),
-    "two counts": ({"dp": "2", "gpus": "2"}, "contradict"),
+    "two counts": ({"dp": "2", "gpus": "4"}, "contradict"),
 }
 
 
@@ -91,3 +91,16 @@ def test_nearest_divisors_are_divisors_with_none_between(number: int) -> None:
         found = [int(text) for text in divisors_near(number, wanted).split(" or ")]
         assert all(number % d == 0 for d in found)
         assert not any(number % d == 0 and min(found) < d < max(found) for d in range(1, number + 1))
+
+
+DISAGREEING = (({"gpus": "32"}, "--dp 16, or --gpus 16"), ({"gpus": "9"}, "--gpus 16"), ({"nodes": "3"}, "--dp 12"))
+
+
+def test_replicas_beside_gpus_that_agree_are_accepted_and_others_refused_with_what_agrees() -> None:
+    words = {"tp": "2", "dp": "8"}
+    assert drafted(**words, gpus="16").hardware.gpus == drafted(**words).hardware.gpus == 16
+    assert drafted(**words, nodes="2").data_parallel == 8
+    for more, remedy in DISAGREEING:
+        with pytest.raises(InputError, match="contradict each other") as caught:
+            drafted(**words, **more)
+        assert remedy in caught.value.remedy

@@ -213,6 +213,13 @@ def events() -> str:
     return "\n".join(lines)
 
 
+def layouts() -> str:
+    """Published layouts and the winners of searches, as recorded."""
+    from benchmarks.layouts import recorded
+
+    return recorded()
+
+
 def faults() -> str:
     """Every fault with its tests."""
     from docs.faults import table
@@ -254,6 +261,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "events": events,
     "resumption": resumption,
     "faults": faults,
+    "layouts": layouts,
     "equality": equality,
     "speed-scores": speed_scores,
     "speed-classes": speed_classes,

@@ -19,7 +19,7 @@ from planner.errors import InputError
 from planner.memory.breakdown import memory_breakdown
 
 MOST_SEQUENCES, MOST_TOKENS, MOST_LAYERS, MOST_WIDTH = 65_536, 16 * 2**20, 2048, 131_072
-ROUND = 64  # tokens of a sequence, channels of an MLP: what kernels are built for
+ROUNDED_TO = 64  # tokens of a sequence, channels of an MLP: what kernels are built for
 Grown = Callable[[int], RunConfig | None]
 
 
@@ -127,7 +127,7 @@ def _quantities(config: RunConfig) -> list[_Quantity]:
         _Quantity(
             "sequence",
             t.seq,
-            lcm(ROUND, p.tp * p.cp * 2),
+            lcm(ROUNDED_TO, p.tp * p.cp * 2),
             model.context if learned else MOST_TOKENS,
             "the learned positions" if learned else "the most that is tried",
             lambda n: training(seq=n),
@@ -171,7 +171,7 @@ def with_heads(model: ModelConfig, heads: int, tp: int = 1) -> ModelConfig:
     """The model with another number of query heads: its widths in proportion, rounded up to what `tp` GPUs share."""
 
     def scaled(width: int) -> int:
-        unit = ROUND * tp
+        unit = ROUNDED_TO * tp
         return -(-width * heads // (model.heads * unit)) * unit if width else 0
 
     moe = model.moe

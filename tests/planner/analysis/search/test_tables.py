@@ -63,15 +63,7 @@ def test_peaks_and_times_of_a_placement_are_those_of_its_plans(name: str) -> Non
 def test_the_bytes_of_some_recomputed_blocks_of_many_are_exact(interleave: str) -> None:
     """One block of three: what a step of three blocks adds is no multiple of three."""
     typed = {"pp": "2", "interleave": interleave, "pp_schedule": "interleaved" if interleave == "2" else "1f1b"}
-    shape = {
-        "layers": "64",
-        "hidden": "136",
-        "heads": "2",
-        "head_dim": "68",
-        "ffn": "200",
-        "vocab": "1001",
-        "seq": "50",
-    }
+    shape = {"layers": "64", "hidden": "136", "heads": "2", "head_dim": "68", "ffn": "200", "vocab": "1001"}
     config = drafted_run(
         **shape, seq="50", gpu="h100-80gb", gpus="2", micro_batch="1", accumulation="12", tokens="1M", **typed
     )

@@ -78,12 +78,15 @@ _BESIDE_TENSORS: tuple[Exclusion, ...] = (
     ("of latent attention", lambda run: run.config.model.mla is not None),
     ("with a fused loss", lambda run: run.config.training.loss == "fused"),
 )
+
+
+def _is_ordered_by(schedule: str) -> Callable[[Resolved], bool]:
+    return lambda run: run.config.parallel.pp_schedule == schedule
+
+
 _BESIDE_PIPELINE: tuple[Exclusion, ...] = (
     ("beside tensor parallelism", lambda run: run.config.parallel.tp > 1),
-    *(
-        (f"with the schedule {name}", lambda run, name=name: run.config.parallel.pp_schedule == name)  # type: ignore[misc]
-        for name in ("interleaved", "zero-bubble", "dualpipe")
-    ),
+    *((f"with the schedule {name}", _is_ordered_by(name)) for name in ("interleaved", "zero-bubble", "dualpipe")),
     # the first stage runs all its forward passes before it has gradients, and is counted as if it had them
     (
         "with no more micro-batches than stages",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from planner.runs.rows import EVENTS, METRICS, Rows
 from planner.units import format_bytes, format_count, format_duration, format_fraction, format_number, told_apart
 from reference_trainer.metrics.metrics_file import read_rows
 
+_COLUMNS = (
+    "loss", "clipped", "tokens_per_second", "mfu", "joules_per_token", "noise_scale_tokens", "window_seconds",
+    "data_seconds", "window_idle_seconds", "alloc_retries",
+)  # fmt: skip
 LAST = 20  # the final loss is the median of so many rows
 # fractions above which something is reported; our guesses, not published limits
 CLIPPED, SKIPPED, WAITING, PAUSED, OVERFIT, UNSTEADY = 0.5, 0.01, 0.05, 0.10, 0.02, 0.5
@@ -79,8 +84,8 @@ def summary_of(directory: Path) -> Summary:
     Raises FileError if there are no metrics.
     """
     metrics, happened = Rows(METRICS), Rows(EVENTS)
-    rows = list(read_rows(directory / METRICS, metrics))
-    if not rows:
+    rows = _Columns(read_rows(directory / METRICS, metrics))
+    if rows.last is None:
         raise FileError(
             f"{directory} has no metrics of a step",
             why="there is no metrics.jsonl, or it has no complete line",
@@ -89,36 +94,36 @@ def summary_of(directory: Path) -> Summary:
     events = list(read_rows(directory / EVENTS, happened))
     compared = load_comparison(directory).rows if exists(directory / COMPARISON) else ()
     validations = [(int(e["step"]), float(e["loss"])) for e in _of(events, "evaluation") if _is_number(e.get("loss"))]
-    losses, clipped = _numbers(rows, "loss"), _numbers(rows, "clipped")
-    rates, mfus, joules = (_numbers(rows, key) for key in ("tokens_per_second", "mfu", "joules_per_token"))
+    losses, clipped = rows.numbers("loss"), rows.numbers("clipped")
+    rates, mfus, joules = (rows.numbers(key) for key in ("tokens_per_second", "mfu", "joules_per_token"))
     begun = _of(events, "start", "resume")
-    last_noise = _numbers(rows, "noise_scale_tokens")
+    last_noise = rows.numbers("noise_scale_tokens")
     retries = [e["count"] for e in _of(events, "allocator retries") if e.get("count") is not None]
     return Summary(
         run=directory.absolute().name,
         ended=_ended(events),
         calls=len(begun),
-        steps=int(rows[-1]["step"]),
-        tokens=int(rows[-1].get("tokens") or 0),
+        steps=int(rows.last["step"]),
+        tokens=int(rows.last.get("tokens") or 0),
         first_loss=losses[0] if losses else None,
         last_loss=median(losses[-LAST:]) if losses else None,
         best_validation=min(validations, key=lambda found: found[1]) if validations else None,
         last_validation=validations[-1][1] if validations else None,
         spikes=_steps(_of(events, "spike")),
-        skipped=tuple(int(row["step"]) for row in rows if row.get("updated") is False),
+        skipped=tuple(rows.skipped),
         rollbacks=_steps(_of(events, "rollback")),
         slow_steps=_steps(_of(events, "slow step")),
         clipped_share=sum(clipped) / len(clipped) if clipped else None,
-        training_seconds=sum(_numbers(rows, "window_seconds")),
-        data_seconds=sum(_numbers(rows, "data_seconds")),
-        idle_seconds=sum(_numbers(rows, "window_idle_seconds")),
+        training_seconds=sum(rows.numbers("window_seconds")),
+        data_seconds=sum(rows.numbers("data_seconds")),
+        idle_seconds=sum(rows.numbers("window_idle_seconds")),
         evaluation_seconds=_seconds(events, "evaluation"),
         saving_seconds=sum(_stalled(event) for event in _of(events, "checkpoint")),
         eval_command_seconds=_seconds(events, "eval command", "eval command failed", "eval command stopped"),
         failed_saves=len(_of(events, "checkpoint failed")),
         tokens_per_second=_tenths(rates),
         mfu=median(mfus) if mfus else None,
-        alloc_retries=max(retries) if retries else (0 if _numbers(rows, "alloc_retries") else None),
+        alloc_retries=max(retries) if retries else (0 if rows.numbers("alloc_retries") else None),
         joules_per_token=median(joules) if joules else None,
         noise_scale_tokens=last_noise[-1] if last_noise else None,
         tokens_per_step=next((e["tokens_per_step"] for e in begun if e.get("tokens_per_step") is not None), None),
@@ -139,8 +144,24 @@ def _seconds(events: Iterable[Object], *kinds: str) -> float:
     return sum(float(event.get("seconds") or 0.0) for event in _of(events, *kinds))
 
 
-def _numbers(rows: Iterable[Object], key: str) -> list[float]:
-    return [float(row[key]) for row in rows if row.get(key) is not None]
+class _Columns:
+    """The numbers of metrics.jsonl that are summed up, 8 bytes each: a million rows as objects would take 3 GB."""
+
+    def __init__(self, rows: Iterable[Object]) -> None:
+        self.last: Object | None = None
+        self.skipped: list[int] = []  # steps whose update was
+        self._columns = {key: array("d") for key in _COLUMNS}
+        for row in rows:
+            self.last = row
+            if row.get("updated") is False:
+                self.skipped.append(int(row["step"]))
+            for key, column in self._columns.items():
+                if row.get(key) is not None:
+                    column.append(row[key])
+
+    def numbers(self, key: str) -> array[float]:
+        """Those of one key that are known, in order."""
+        return self._columns[key]
 
 
 def _stalled(save: Object) -> float:
@@ -153,10 +174,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _tenths(values: list[float]) -> tuple[float, float, float] | None:
+def _tenths(values: Sequence[float]) -> tuple[float, float, float] | None:
     if not values:
         return None
-    cuts = quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 9
+    cuts = quantiles(values, n=10, method="inclusive") if len(values) > 1 else [values[0]] * 9
     return cuts[0], median(values), cuts[8]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -127,3 +128,20 @@ def test_a_real_run_is_summed_up_without_pytorch(
         check=True,
     )
     assert json.loads(done.stdout) == [8, 2, result.losses[0], "finished", True]
+
+
+def test_a_long_log_takes_eight_bytes_a_number(tmp_path: Path) -> None:
+    """A post-mortem ends every run: a million steps would take 3 GB as objects, and end it by a kill."""
+    numbers = {f"number_{i}": i + 0.5 for i in range(20)}
+    row = {"tokens": 128, "loss": 2.5, "updated": True, "window_seconds": 0.1, "tokens_per_second": 1e3} | numbers
+    lines = (json.dumps({"step": step} | row) + "\n" for step in range(1, 3001))
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    summary_of(tmp_path)  # what is made once
+    tracemalloc.start()
+    try:
+        summary = summary_of(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (summary.steps, summary.first_loss, summary.training_seconds) == (3000, 2.5, pytest.approx(300))
+    assert peak < 1_500_000, peak

@@ -23,7 +23,7 @@ from planner.formulas.itemsize import INT64
 from planner.inputs.flags import Flags
 from planner.inputs.search import SearchLimits, SearchSpace
 from planner.memory.breakdown import Memory, memory_breakdown
-from planner.memory.coverage import not_covered
+from planner.memory.coverage import not_checked, not_covered
 from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.rules import rules
@@ -91,9 +91,10 @@ def what_fits(run: Resolved, below: float = 1.0) -> FittingChange | None:
     memory = memory_breakdown(run, replay=False)
     if memory.usable_bytes is None:
         return None
-    capacity = memory.usable_bytes - memory.outside_bytes
-    found = smallest_change(run, int(below * memory.usable_bytes) - memory.outside_bytes)
-    return found or smallest_change(run, capacity, _peak_with_retries) or _fastest_layout(run, below)
+    outside = memory.most_outside_bytes
+    found = smallest_change(run, int(below * memory.usable_bytes) - outside)
+    found = found or smallest_change(run, memory.usable_bytes - outside, _peak_with_retries)
+    return found or _fastest_layout(run, below)
 
 
 def _fastest_layout(run: Resolved, below: float) -> FittingChange | None:
@@ -133,7 +134,7 @@ def _remedy(memory: Memory, change: FittingChange | None) -> str:
         return f"no micro-batch, loss kind or checkpointing fits: {LARGER}"
     if not change.flags:
         return f"no micro-batch, loss kind or checkpointing leaves more room: {LARGER}"
-    of = " of ".join(told_apart(format_bytes, change.peak_bytes + memory.outside_bytes, memory.usable_bytes))
+    of = " of ".join(told_apart(format_bytes, change.peak_bytes + memory.most_outside_bytes, memory.usable_bytes))
     most = "at most " if not_covered(change.run) is not None else ""
     return f"{change.command_line} needs {most}{of}, {change.price}"
 
@@ -167,18 +168,33 @@ def predicted_peak(run: Resolved, replay: bool = False) -> int:
 
 
 def close_peak(capacity_bytes: int) -> PeakOf:
-    """`predicted_peak` by rule where that is clearly below or above the capacity, else by the simulated allocator."""
+    """`predicted_peak` by rule where that is clearly below or above the capacity, else by the simulated allocator.
+
+    Of what no run was compared with, the upper end: what is proposed is certain to fit.
+    """
 
     def peak_of(run: Resolved) -> int:
         by_rule = predicted_peak(run)
+        if not_checked(run) is not None:
+            return max(by_rule, _highest_peak(run))
         clear = abs(by_rule - capacity_bytes) > RULE_ERROR * capacity_bytes
         return by_rule if clear else predicted_peak(run, replay=True)
 
     return peak_of
 
 
+def _highest_peak(run: Resolved) -> int:
+    """The upper end of the allocated bytes; 0 on a processor, which has no allocator."""
+    return memory_breakdown(run, replay=False).peak_allocated_bytes.high or 0
+
+
 def _peak_with_retries(run: Resolved) -> int:
-    """The allocated bytes where the allocator gets by with them, by freeing unused segments; else the reserved."""
+    """The allocated bytes where the allocator gets by with them, by freeing unused segments; else the reserved.
+
+    Of what no run was compared with, the upper end.
+    """
+    if not_checked(run) is not None:
+        return _highest_peak(run)
     m = memory_breakdown(run, replay=True)
     needed = m.peak_allocated_bytes.value if m.fits else m.peak_reserved_bytes.value
     return m.peak_requested_bytes if needed is None else needed

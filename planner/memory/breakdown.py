@@ -77,6 +77,11 @@ class Memory:
         return (self.context_bytes or 0) + (self.nccl_bytes.value or 0)
 
     @property
+    def most_outside_bytes(self) -> int:
+        """The same with the most that NCCL may take."""
+        return (self.context_bytes or 0) + (self.nccl_bytes.high or 0)
+
+    @property
     def least_bytes(self) -> int:
         """Bytes of the device that the state alone takes: weights, gradients, optimizer, and what is not PyTorch's."""
         return least_bytes(self.phases, self.workspace_bytes, self.context_bytes, self.nccl_bytes)

@@ -262,3 +262,23 @@ def test_where_no_micro_batch_fits_replicas_the_finding_names_a_layout_that_does
     assert memory.usable_bytes is not None and change.peak_bytes <= memory.usable_bytes - memory.outside_bytes
     config = change.run.config
     assert config.training.micro_batch * config.training.accumulation * config.data_parallel == run.sequences_per_step
+
+
+# a plan whose verdict is open: NCCL's buffers, a layout that no run was compared with, an upper bound
+OPEN_PLANS = {
+    "nccl_buffers": {"model": "llama-2-7b", "tp": "2", "activation_checkpointing": "full", "seq": "4096",
+                     "activation_checkpointing_every": "2", "micro_batch": "1"},
+    "layout_interval": {"model": "gpt2-xl", "zero": "1", "seq": "1024", "micro_batch": "14"},
+    "upper_bound_only": {"model": "gpt2-xl", "runtime": "compiled", "dropout": "0.1", "seq": "848",
+                         "micro_batch": "14"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", OPEN_PLANS)
+def test_what_is_proposed_for_an_open_verdict_is_certain_to_fit(code: str) -> None:
+    words = {"gpu": "a100-80gb", "gpus": "8", "tokens": "10B", "accumulation": "8"} | OPEN_PLANS[code]
+    plan = estimate(draft(Flags(**words), as_of="2026-11-21", version="0"), replay=True)
+    assert plan.memory.fits_unknown is not None and plan.memory.fits_unknown.code == code
+    found = what_fits(plan.run)
+    assert found is not None and found.flags
+    assert estimate(found.run.config, replay=True).memory.fits, found.flags

@@ -83,10 +83,11 @@ def test_what_all_gpus_store_is_the_model_and_its_copies(model: dict[str, str], 
             local = run_of_rank(run, rank)
             cut = cut_of(local)
             for tensor in held_tensors(local):
-                shards = cut.shards_of(tensor)
-                kept = stages * tensor.times * p.tp
+                shards, kept = cut.shards_of(tensor), stages * tensor.times * p.tp
+                more = cut.part(tensor).count * shards - tensor.count
+                assert 0 <= more < shards * (tensor.count // tensor.shape[0] if cut.by_rows else 1)
                 stored += kept * cut.part(tensor).count * shards
-                padding += kept * (cut.part(tensor).count * shards - tensor.count)
+                padding += kept * more
                 copied += kept * tensor.count * (p.tp - 1) // p.tp if _is_whole(tensor.name) else 0
         table = run.config.model.vocab * run.config.model.hidden
         copied += table if run.config.model.tied_embeddings and p.pp > 1 else 0

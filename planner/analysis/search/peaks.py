@@ -27,7 +27,7 @@ from planner.analysis.search.space import Choice
 from planner.config.model import ModelConfig
 from planner.counts.ranks import Rank, held_tensors, ranks_of, run_of_rank
 from planner.counts.run import Resolved
-from planner.counts.shards import gradients_cut, optimizer_cut, sharing_gpus, weights_cut
+from planner.counts.shards import gradients_cut, optimizer_cut, sharded_groups, sharing_gpus, weights_cut
 from planner.memory.optimizer_state import has_narrow_gradients, optimizer_memory
 from planner.memory.phases import bytes_of_micro_batches
 from planner.memory.replicas import bucket_total
@@ -96,8 +96,17 @@ class PeakTable:
             adds = np.where((steps > 1) | (run.config.parallel.pp > 1), gradients, 0)
             kept = self._kept(run, rank, choices)[at]
             alive = state + adds[:, None] + in_flight[:, None] * kept + self._logits(run, rank, choices, micro)
+            alive = alive + self._gathered(run, rank)
             found = np.maximum(found, np.maximum(alive, state + gradients))
         return found
+
+    def _gathered(self, run: Resolved, rank: Rank) -> int:
+        """Bytes of the weights that FSDP2 has gathered when backward begins: all, or those that no block holds."""
+        p = run.config.parallel
+        if not p.shards_weights:
+            return 0
+        root, blocks = sharded_groups(run_of_rank(run, rank))
+        return run.recipe.compute_bytes * (root.whole + (0 if p.reshard else sum(block.whole for block in blocks)))
 
     def _logits(self, run: Resolved, rank: Rank, choices: Sequence[Choice], micro: Integers) -> Integers:
         """Bytes of the logits where the loss has them all at once."""

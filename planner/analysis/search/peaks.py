@@ -225,7 +225,8 @@ def _structure(run: Resolved, rank: Rank) -> tuple[Any, ...]:
     p = run.config.parallel
     shared = (p.zero, p.reshard, p.hsdp, sharing_gpus(run)) if _is_simulated_shared(run) else ()
     adds = p.pp > 1 or run.config.training.accumulation > 1
-    return p.tp, p.sp, p.cp, p.ep, rank.embeds, rank.has_head, p.pp > 1, adds, p.fsdp, shared
+    piped = (p.interleave, p.pp_schedule) if p.pp > 1 else ()  # the buffers of a stage go by its chunks and their order
+    return p.tp, p.sp, p.cp, p.ep, rank.embeds, rank.has_head, piped, adds, p.fsdp, shared
 
 
 def _origin(run: Resolved, rank: Rank) -> Origin:

@@ -78,6 +78,19 @@ def test_the_bytes_of_some_recomputed_blocks_of_many_are_exact(interleave: str) 
     assert any(found is not None and found.origin.step == 3 for found in peaks.envelopes.values())
 
 
+def test_pipelines_of_other_chunks_do_not_share_their_buffers() -> None:
+    """One table for all, as in a search."""
+    config = drafted_run(**DENSE, gpu="h100-80gb", gpus="2", pp="2", micro_batch="1", accumulation="8", tokens="1M")
+    base, micro, choice = resolve(config), np.array([1, 2]), Choice("plain", "none")
+    peaks = PeakTable(divisors(base.sequences_per_step))
+    for chunks, order in ((1, "1f1b"), (2, "interleaved"), (3, "interleaved"), (1, "zero-bubble")):
+        run = base.computed_with(parallel={"interleave": chunks, "pp_schedule": order})
+        exact = peaks.peaks(run, choice, micro, 8)
+        for row, size in enumerate(micro.tolist()):
+            plan = estimate(run.computed_with(training={"micro_batch": size, "accumulation": 8 // size}).config)
+            assert int(exact[row]) == plan.memory.peak_requested_bytes, (chunks, order, size)
+
+
 def test_rows_that_another_is_above_are_dropped_and_no_others() -> None:
     rows = np.array([[5, 1, 0, 0, 0], [4, 1, 0, 0, 0], [1, 3, 0, 0, 0], [5, 1, 0, 0, 0], [4, 2, 0, 0, 1]])
     kept = {tuple(row) for row in undominated(rows).tolist()}

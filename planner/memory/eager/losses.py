@@ -27,11 +27,13 @@ def _head_loss(
     del logits
     e.label = "loss"
     wide.relabel("logits")
-    capped = wide  # whose name stays: in evaluation nothing else keeps the logits that were overwritten
+    given = wide if enters else None  # the plain loss is handed its logits: a name of its caller keeps them
     if ctx.model.logit_softcap is not None:
-        capped = op.soft_cap(e, wide)
-        capped.relabel("logits")
-    return (op.cross_entropy_sum if ctx.parallel.tp == 1 else parallel_cross_entropy_sum)(e, capped, targets)
+        wide = op.soft_cap(e, wide)
+        wide.relabel("logits")
+    loss = (op.cross_entropy_sum if ctx.parallel.tp == 1 else parallel_cross_entropy_sum)(e, wide, targets)
+    del given
+    return loss
 
 
 def chunked_loss(e: Autograd, ctx: SimulationContext, head: Linear, hidden: Tensor, targets: Tensor) -> Tensor:

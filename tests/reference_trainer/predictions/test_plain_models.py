@@ -156,6 +156,18 @@ def test_peaks_of_a_large_model_by_replay(family: str) -> None:
     assert_peaks_agree(config, replay(config))
 
 
+@pytest.mark.parametrize("loss", ["plain", "chunked", "fused"])
+def test_capped_logits_are_kept_where_somebody_names_them(loss: str) -> None:
+    """The plain loss is handed logits whose caller keeps them in evaluation; a chunk's logits have no name."""
+    config = config_of("llama", "none", "bf16", (2, 64, 2, 8192, 2))
+    model = config.model.model_copy(update={"logit_softcap": 30.0})
+    loss_kind = config.training.model_copy(update={"loss": loss, "loss_chunks": 2})
+    config = config.model_copy(update={"model": model, "training": loss_kind})
+    seen = replay(config).by_phase()
+    for phase in simulate_run(resolve(config)).phases:
+        assert abs(phase.peak_bytes - seen[phase.phase]) <= 8, phase.phase
+
+
 def test_peaks_of_real_steps_on_real_data() -> None:
     """The tracker over real tensors sees what the replay sees, and what the planner says."""
     config = config_of("llama", "none", "bf16", (2, 64, 2, 512, 2))

@@ -2,6 +2,7 @@
 
 Each grows in steps that the layout and the architecture divide; the peak grows with it, so that halving finds the last
 that fits. The verdict is the rule for reserved bytes: to simulate the allocator of hundreds of blocks takes minutes.
+The plan itself has the verdict of its simulated allocator, which the largest never contradicts.
 """
 
 from __future__ import annotations
@@ -67,9 +68,12 @@ def fit_of(run: Resolved) -> Fit:
         return predicted_peak(resolve(config)) <= capacity
 
     needed = close_peak(capacity)(run)
-    change = FittingChange(run, (), needed, 1.0) if needed <= capacity else what_fits(run)
-    found = tuple(one for one in (_largest(each, fits) for each in _quantities(run.config)) if one is not None)
-    return Fit(needed <= capacity, change, needed + memory.outside_bytes, memory.usable_bytes, found)
+    as_it_is = needed <= capacity
+    change = FittingChange(run, (), needed, 1.0) if as_it_is else what_fits(run)
+    found = tuple(
+        one for one in (_largest(each, fits, as_it_is) for each in _quantities(run.config)) if one is not None
+    )
+    return Fit(as_it_is, change, needed + memory.outside_bytes, memory.usable_bytes, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ class _Quantity:
     flags: Callable[[int], str]
 
 
-def _largest(q: _Quantity, fits: Callable[[RunConfig], bool]) -> LargestThatFits | None:
+def _largest(q: _Quantity, fits: Callable[[RunConfig], bool], as_it_is: bool) -> LargestThatFits | None:
+    """The largest by `fits`; at least what the plan has if that fits (`as_it_is`), else less than it."""
     if q.most < q.step:
         return None
     low, high = 0, 1  # in steps: `low` fits, or is none; `high` may
@@ -98,7 +103,8 @@ def _largest(q: _Quantity, fits: Callable[[RunConfig], bool]) -> LargestThatFits
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(q.grown(middle * q.step)) else (low, middle)
-    found = low * q.step or None
+    below = (q.now - 1) // q.step * q.step
+    found = (max(low * q.step, q.now) if as_it_is else min(low * q.step, below)) or None
     by = q.bound if low == last else "memory"
     size = parameters_of(q.grown(found or q.now).model).total
     return LargestThatFits(q.name, q.now, found, by, size, q.flags(found) if found else "")

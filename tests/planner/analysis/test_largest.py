@@ -74,6 +74,21 @@ def test_a_plan_that_fits_needs_no_change_and_one_that_does_not_gets_the_finding
     assert none.largest[2].largest is not None and none.largest[2].largest < none.largest[2].now
 
 
+@pytest.mark.parametrize("fits_by_simulation", [True, False])
+def test_the_largest_does_not_contradict_the_plan(fits_by_simulation: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the limit the simulated allocator and the rule for reserved bytes may differ: the plan has the former's."""
+    run = resolve(drafted_fit(**RUNS["one GPU"]))
+    by_rule = {one.quantity: one.largest or 0 for one in fit_of(run).largest}
+    config = grown(run.config, "micro-batch", by_rule["micro-batch"] + (1 if fits_by_simulation else 0))
+    monkeypatch.setattr("planner.analysis.largest.close_peak", lambda capacity: lambda run: capacity - 1)
+    if not fits_by_simulation:
+        monkeypatch.setattr("planner.analysis.largest.close_peak", lambda capacity: lambda run: capacity + 1)
+    found = fit_of(resolve(config))
+    assert found.fits_as_it_is is fits_by_simulation
+    for one in found.largest:
+        assert (one.largest or 0) >= one.now if fits_by_simulation else (one.largest or 0) < one.now, one
+
+
 def test_learned_positions_limit_the_sequence_and_are_named() -> None:
     config = drafted_fit(model="gpt2", gpu="h100-80gb", micro_batch="1", accumulation="1")
     found: LargestThatFits = fit_of(resolve(config)).largest[1]

@@ -23,6 +23,8 @@ DOES: dict[str, str | None] = {
     "estimate": "planning; of a run that does not fit, the changes that would make it fit are tried",
     "explain": "planning, to explain the number",
     "plan": "planning; of a run that does not fit, the changes that would make it fit are tried",
+    "search": "trying layouts",
+    "fit": "trying what fits",
     "flops": "counting FLOPs",
     "schedule": "computing the schedule",
     "batch": "trying batch sizes",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptplan.flags import AsJson, AsOf, ConfigFile
+from gptplan.flags import AsJson, AsOf, ConfigFile, path_to_write
 from planner.inputs.flags import Flags
 
 if TYPE_CHECKING:
@@ -31,14 +31,29 @@ RankBy = Annotated[
     ),
 ]
 Top = Annotated[str, typer.Option("--top", metavar="N", help="Layouts shown.", rich_help_panel=SHOWN_PANEL)]
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the winner as run.toml.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", parser=path_to_write, help="Write the winner as run.toml."),
+]
 Csv = Annotated[
     Path | None,
-    typer.Option("--csv", metavar="FILE", help="Write the layouts as CSV; - is stdout.", rich_help_panel=SHOWN_PANEL),
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        parser=path_to_write,
+        help="Write the layouts as CSV; - is stdout.",
+        rich_help_panel=SHOWN_PANEL,
+    ),
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", metavar="FILE", help="Plot time against cost as .png or .svg.", rich_help_panel=SHOWN_PANEL),
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        parser=path_to_write,
+        help="Plot time against cost as .png or .svg.",
+        rich_help_panel=SHOWN_PANEL,
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 

@@ -140,7 +140,7 @@ def test_fault_48_every_path_that_is_written_is_refused_with_a_sign_of_the_shell
         for parameter in command.params
         for option in {"--out", "--output", "--csv", "--plot"} & set(parameter.opts)
     }
-    assert len(written) == 10
+    assert len(written) == 13
     for command, option in written:
         call(command, option, "~/x").refused("the shell", "/home/somebody/x")
 

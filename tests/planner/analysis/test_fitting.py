@@ -215,7 +215,7 @@ def test_the_remedy_of_a_plan_that_does_not_fit_makes_it_fit(flags: dict[str, st
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(500)
 def test_every_plan_that_does_not_fit_has_a_remedy_that_fits_or_none_can() -> None:
     found = [is_helped(flags) for flags in DOES_NOT_FIT]
     assert found.count(True) >= 5 and found.count(False) >= 2

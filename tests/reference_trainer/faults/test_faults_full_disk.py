@@ -145,9 +145,9 @@ def test_fault_39_a_refused_metrics_write_is_a_failed_save(
 def test_a_folder_of_somebody_is_not_a_refused_start(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(FileError, match="is not empty"):
-        execution._refuse_occupied(tmp_path)
+        execution.refuse_occupied(tmp_path)
     (tmp_path / "run.lock").touch()
-    execution._refuse_occupied(tmp_path)
+    execution.refuse_occupied(tmp_path)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileError, match="is not empty"):
-        execution._refuse_occupied(tmp_path)
+        execution.refuse_occupied(tmp_path)

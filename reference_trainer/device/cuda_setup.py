@@ -48,9 +48,15 @@ def apply_allocator(setting: str, device: torch.device) -> None:
     if device.type != "cuda":
         return
     core: Any = torch._C  # torch.cuda's function of that purpose warns that it is deprecated
-    others = _SEGMENTS_ITEM.sub("", core._accelerator_getAllocatorSettings()).lstrip(", ")
+    others = _SEGMENTS_ITEM.sub("", _settings_so_far()).lstrip(", ")
     wanted = f"{SEGMENTS}:{setting == 'expandable'}"
     core._accelerator_setAllocatorSettings(f"{others},{wanted}" if others else wanted)
+
+
+def _settings_so_far() -> str:
+    """The allocator's settings; PyTorch 2.11 cannot be asked, and has those of the environment."""
+    asked = getattr(torch._C, "_accelerator_getAllocatorSettings", None)
+    return next((os.environ[name] for name in ENVIRONMENT if name in os.environ), "") if asked is None else str(asked())
 
 
 def overruled_environment(setting: str, device: torch.device) -> str | None:

@@ -49,7 +49,7 @@ class FakeCuda:
         patch.setattr(torch.cuda, "current_device", lambda: self.current)
         patch.setattr(torch.cuda, "set_device", self._set)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-        patch.setattr(torch._C, "_accelerator_getAllocatorSettings", lambda: self.settings)
+        patch.setattr(torch._C, "_accelerator_getAllocatorSettings", lambda: self.settings, raising=False)
         patch.setattr(torch._C, "_accelerator_setAllocatorSettings", self._settings)
         return self
 

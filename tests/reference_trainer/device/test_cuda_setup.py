@@ -94,6 +94,20 @@ def test_the_allocator_has_the_segments_of_the_config(
     assert fake_cuda.settings == after
 
 
+def test_a_pytorch_that_cannot_be_asked_keeps_the_settings_of_the_environment(
+    fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.11 has no function that tells them."""
+    monkeypatch.delattr(torch._C, "_accelerator_getAllocatorSettings")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64,expandable_segments:False")
+    apply_allocator("expandable", GPU)
+    assert fake_cuda.settings == "max_split_size_mb:64,expandable_segments:True"
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+    apply_allocator("default", GPU)
+    assert fake_cuda.settings == "expandable_segments:False"
+
+
+@pytest.mark.skipif(not hasattr(torch._C, "_accelerator_getAllocatorSettings"), reason="PyTorch 2.11 cannot be asked")
 def test_pytorch_takes_these_settings() -> None:
     core: Any = torch._C
     before = core._accelerator_getAllocatorSettings()

@@ -19,7 +19,7 @@ from planner.formulas.collectives import replicas_of_gpus
 from planner.formulas.recording import real, whole
 from planner.interval import UNKNOWN, Interval, exactly, known
 from planner.memory.breakdown import Memory, checkpoint_bytes_of, memory_breakdown
-from planner.presets import Price
+from planner.presets import Gpu, Price
 from planner.rules import rules
 from planner.step_time.throughput import Throughput, throughput_of
 from planner.step_time.whole_run import parts_of_run
@@ -211,15 +211,9 @@ def _sum_of_run(parts: dict[str, Interval[float]]) -> Interval[float]:
 
 def cost_of(run: Resolved, time: Time) -> Cost:
     """Price of the user, else the price list's median with its range; power at the board's limit."""
-    own, gpu = run.config.hardware.usd_per_gpu_hour, run.gpu
-    price = presets.price(gpu.id) if gpu and own is None else None
-    hourly = exactly(own)
-    if price is not None:
-        hourly = Interval(price.low_usd_per_gpu_hour, price.usd_per_gpu_hour, price.high_usd_per_gpu_hour)
+    own, price, hourly = run.config.hardware.usd_per_gpu_hour, _listed_price(run), hourly_price(run)
     rule, hours = rules("roofline")["energy"], time.gpu_hours.value
-    energy = None
-    if gpu and gpu.power_watts is not None and hours is not None:
-        energy = real(cost.energy_of_hours(hours, gpu.power_watts, rule["pue"]))
+    energy = None if hours is None else energy_kwh(run.gpu, hours)
     return Cost(
         usd=time.gpu_hours.times(hourly, cost.cost_of_hours),
         usd_per_gpu_hour=hourly.value,
@@ -229,6 +223,26 @@ def cost_of(run: Resolved, time: Time) -> Cost:
         co2e_kg=None if energy is None else real(cost.co2e_of_kwh(energy, rule["grid_intensity"])),
         energy_source=rule["source"],
     )
+
+
+def hourly_price(run: Resolved) -> Interval[float]:
+    """Dollars of a GPU and hour: the user's, else the price list's median with its range; unknown where it has none."""
+    price = _listed_price(run)
+    if price is None:
+        return exactly(run.config.hardware.usd_per_gpu_hour)
+    return Interval(price.low_usd_per_gpu_hour, price.usd_per_gpu_hour, price.high_usd_per_gpu_hour)
+
+
+def _listed_price(run: Resolved) -> Price | None:
+    """The price list's, where the user gives none."""
+    return presets.price(run.gpu.id) if run.gpu and run.config.hardware.usd_per_gpu_hour is None else None
+
+
+def energy_kwh(gpu: Gpu | None, hours: float) -> float | None:
+    """Energy of so many GPU-hours at the board's limit; None where the power is unknown."""
+    if gpu is None or gpu.power_watts is None:
+        return None
+    return real(cost.energy_of_hours(hours, gpu.power_watts, rules("roofline")["energy"]["pue"]))
 
 
 def _price_source(own: float | None, price: Price | None) -> str:

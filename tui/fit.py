@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from planner.analysis.fitting import LARGER, flags_with, largest_change, predicted_peak, what_fits
+from planner.analysis.changes import flags_with
+from planner.analysis.fitting import LARGER, largest_change, predicted_peak, what_fits
 from planner.inputs.flags import Flags
 from planner.units import format_bytes
 from tui.session import FormState, flags_result

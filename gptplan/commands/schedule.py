@@ -97,23 +97,15 @@ def schedule(
 
 def _write_files(curves: tuple[Curve, ...], csv: Path | None, rows: str, plot: Path | None, force: bool) -> None:
     """Both files or, where one of them may not be written, none."""
-    from gptplan.output import log_line
-    from planner.errors import InputError
-    from planner.files import refuse_existing, write_atomically
+    from gptplan.result_files import refuse_taken, write_files
 
-    if csv is not None and csv == plot:
-        raise InputError(f"--csv and --plot: both are {csv}", why="one would replace the other", remedy="name two")
+    refuse_taken({"--csv": csv, "--plot": plot}, force)
     contents: dict[Path, str | bytes] = {} if csv is None else {csv: rows}
-    for path in (csv, plot):
-        if path is not None and not force:
-            refuse_existing(path)
     if plot is not None:
         from gptplan.plot_file import drawing, format_of
 
         contents[plot] = drawing(curves, format_of(plot))
-    for path, content in contents.items():
-        write_atomically(path, content, overwrite=force)
-        log_line(f"wrote {path}")
+    write_files(contents, force)
 
 
 def _with_kind(flags: Flags, kind: str | None) -> Flags:

@@ -85,12 +85,13 @@ def search(
     from gptplan.commands.schedule import knows_all_characters
     from gptplan.functions import searched
     from gptplan.output import columns, show, show_json
+    from gptplan.result_files import refuse_taken
     from planner.inputs.search import limits_of, ranking_of
     from planner.report.search import search_csv, search_document, search_text
     from planner.units import parse_count
 
     rank, shown = ranking_of(by), parse_count(top, name="--top")
-    _refuse_existing([path for path in (output, csv, plot) if path is not None], force)
+    refuse_taken({"-o": output, "--csv": csv, "--plot": plot}, force)
     result = searched(flags, config, as_of, limits_of(max_cost, within, head_room), rank, shown)
     _write(result, output, csv, plot, force)
     if str(csv) == "-":
@@ -101,23 +102,11 @@ def search(
         show(search_text(result, columns(), plain=not knows_all_characters()))
 
 
-def _refuse_existing(paths: list[Path], force: bool) -> None:
-    """Before anything is computed. Raises FileError, InputError."""
-    from planner.errors import InputError
-    from planner.files import refuse_existing
-
-    if len(set(paths)) < len(paths):
-        raise InputError("one file is named twice", why="one result would replace the other", remedy="name another")
-    for path in paths:
-        if not force and str(path) != "-":
-            refuse_existing(path)
-
-
 def _write(result: SearchResult, output: Path | None, csv: Path | None, plot: Path | None, force: bool) -> None:
     """The winner's config, the table and the picture."""
     from gptplan.output import log_line
+    from gptplan.result_files import write_files
     from planner.analysis.search.search import chosen_config
-    from planner.files import write_atomically
     from planner.inputs.run_toml import write_config
     from planner.report.after_saving import how_to_train
     from planner.report.search import search_csv
@@ -129,9 +118,7 @@ def _write(result: SearchResult, output: Path | None, csv: Path | None, plot: Pa
         from gptplan.plot_file import format_of, front_drawing
 
         contents[plot] = front_drawing(result.front, format_of(plot))
-    for path, content in contents.items():
-        write_atomically(path, content, overwrite=force)
-        log_line(f"wrote {path}")
+    write_files(contents, force)
     if output is not None:
         winner = chosen_config(result)
         write_config(output, winner, overwrite=force)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import lcm
 
-from planner.analysis.fitting import FittingChange, close_peak, predicted_peak, what_fits
+from planner.analysis.changes import FittingChange
+from planner.analysis.fitting import close_peak, predicted_peak, what_fits
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of

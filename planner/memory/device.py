@@ -69,7 +69,7 @@ def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, 
     """
     requested += sum(buffers)
     rule = rules("roofline")["memory"]
-    workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
+    workspace = workspaces_bytes(gpu)
     context, nccl = context_bytes(gpu), nccl_bytes(run)
     assert nccl.low is not None and nccl.value is not None
     at_least = requested + workspace + context + nccl.low
@@ -91,6 +91,11 @@ def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, 
         fits_by=BY_REPLAY,
         fits_unknown=_why_unknown(gpu, nccl) if fits is None else None,
     )
+
+
+def workspaces_bytes(gpu: Gpu) -> int:
+    """Bytes of the workspaces of a GPU's matrix products, those of all handles."""
+    return int(rules("roofline")["memory"]["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"])
 
 
 def allocations(run: Resolved, workspace: int, handles: int, buffers: Sequence[int] = ()) -> list[AllocationEvent]:

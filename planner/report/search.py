@@ -68,7 +68,7 @@ def layout_row(one: Layout) -> LayoutRow:
     return LayoutRow(**{each.name: sections[each.name] for each in fields(LayoutRow)})
 
 
-MEASURES = ("step_seconds", "seconds", "usd", "energy_kwh", "used_bytes", "usable_bytes")
+MEASURES = tuple(each.name for each in fields(Layout) if each.name != "config")
 
 
 def search_document(result: SearchResult) -> SearchDocument:

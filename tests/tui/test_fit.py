@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from planner.analysis.fitting import predicted_peak, with_micro_batch
+from planner.analysis.changes import with_micro_batch
+from planner.analysis.fitting import predicted_peak
 from planner.counts.run import resolve
 from planner.inputs.flags import Flags
 from planner.inputs.run_toml import load_config

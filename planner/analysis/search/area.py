@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner import presets
 from planner.analysis.search.envelope import Integers
 from planner.analysis.search.peaks import PeakTable
 from planner.analysis.search.space import Choice, Placement
@@ -19,11 +18,11 @@ from planner.counts.flops import flops_of
 from planner.counts.run import Resolved
 from planner.formulas import cost, throughput
 from planner.inputs.search import SearchLimits
-from planner.memory.device import context_bytes
+from planner.memory.device import context_bytes, workspaces_bytes
 from planner.memory.replicas import nccl_bytes
-from planner.plan import cost_of, time_of
+from planner.plan import cost_of, energy_kwh, hourly_price, time_of
 from planner.presets import Gpu
-from planner.rules import roofline_of, rules
+from planner.rules import rules
 from planner.step_time.throughput import throughput_of
 
 LayoutMask = NDArray[np.bool_]
@@ -66,7 +65,7 @@ class Area:
         self.used = used_bytes(run, self.gpu, table.bounds(run, choices, self.micro, placement.sequences))
         self.exact: set[int] = set()
         self.gpus = run.config.hardware.gpus
-        self.hourly = hourly_usd(run)
+        self.hourly = hourly_price(run).value
 
     def seconds(self, step: Any) -> Any:
         """Seconds of all steps."""
@@ -163,21 +162,6 @@ def keeps(layout: Layout, limits: SearchLimits) -> bool:
 def used_bytes(run: Resolved, gpu: Gpu, requested: Integers) -> Integers:
     """Bytes of the device by the rule for allocated bytes, CUDA context and NCCL's buffers included."""
     rule = rules("roofline")["memory"]
-    workspace = rule["workspace_handles"] * roofline_of(gpu.id)["workspace_bytes"]
-    outside = workspace + context_bytes(gpu) + (nccl_bytes(run).value or 0)
+    outside = workspaces_bytes(gpu) + context_bytes(gpu) + (nccl_bytes(run).value or 0)
     found: Integers = np.rint(requested * rule["rounding"]).astype(np.int64) + outside
     return found
-
-
-def hourly_usd(run: Resolved) -> float | None:
-    """Dollars of a GPU and hour: the user's, else the price list's; None where it has none."""
-    own = run.config.hardware.usd_per_gpu_hour
-    price = presets.price(run.gpu.id) if run.gpu and own is None else None
-    return price.usd_per_gpu_hour if price is not None else own
-
-
-def energy_kwh(gpu: Gpu, hours: float) -> float | None:
-    """Energy of so many GPU-hours; None where the card's power is unknown."""
-    if gpu.power_watts is None:
-        return None
-    return float(cost.energy_of_hours(hours, gpu.power_watts, rules("roofline")["energy"]["pue"]))

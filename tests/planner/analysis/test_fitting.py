@@ -10,17 +10,15 @@ from functools import cache
 import pytest
 
 from planner import presets
+from planner.analysis.changes import FittingChange, every_change, with_micro_batch
 from planner.analysis.findings import findings
 from planner.analysis.fitting import (
-    FittingChange,
     always_there,
-    every_change,
     largest_micro_batch,
     needed_bytes,
     predicted_peak,
     smallest_change,
     what_fits,
-    with_micro_batch,
     with_remedies,
 )
 from planner.config.options import flag

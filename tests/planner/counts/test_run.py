@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.analysis.changes import every_change
 from planner.analysis.findings import findings_with_remedies
-from planner.analysis.fitting import every_change, largest_change, what_fits
+from planner.analysis.fitting import largest_change, what_fits
 from planner.config.run import RunConfig
 from planner.counts.run import gpu_of, moments_dtype, recipe_of, resolve, steps_of, tokens_per_step
 from planner.errors import ConfigError, UnknownNameError

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import presets
+from planner.analysis.changes import flags_with
 from planner.analysis.findings import findings
-from planner.analysis.fitting import flags_with, what_fits, with_remedies
+from planner.analysis.fitting import what_fits, with_remedies
 from planner.config.run import RunConfig
 from planner.counts.run import resolve
 from planner.counts.shards import local_count, local_tensor, sharded_groups

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.config.run import RunConfig
 from reference_trainer import train as loop
@@ -19,6 +18,7 @@ from reference_trainer.step.step import StepContext, train_step
 from reference_trainer.step.step_results import PendingStep
 from tests.reference_trainer.conftest import evaluated
 from tests.reference_trainer.fake_cuda import FakeCuda
+from tests.reference_trainer.launches import Launches
 
 MakeConfig = Callable[..., RunConfig]
 Train = Callable[..., RunResult]
@@ -73,18 +73,6 @@ def device_calls(fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Counte
     return calls
 
 
-class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operators that a GPU would launch something for; views launch nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.number = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.number += not func.is_view
-        return func(*args, **(kwargs or {}))
-
-
 # what is switched on, and how many log windows and evaluations a run of 20 steps has with it
 SWITCHED_ON: dict[str, tuple[dict[str, Any], int, int]] = {
     "nothing": ({}, 2, 0),
@@ -111,7 +99,7 @@ class Counted:
         monkeypatch.setattr(loop, "train_step", self._step)
 
     def _step(self, context: StepContext, step: int) -> PendingStep:
-        with Operators() as seen:
+        with Launches() as seen:
             done = train_step(context, step)
         self.launched.append(seen.number)
         return done

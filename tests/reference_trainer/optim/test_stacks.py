@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.memory_reference import pytorch_track
 from planner.config.run import RunConfig
@@ -16,6 +14,7 @@ from planner.counts.run import resolve
 from planner.memory.phases import simulate_run
 from reference_trainer.measure.measure import build_model
 from reference_trainer.optim.updater import make_optimizer
+from tests.reference_trainer.launches import Launches
 
 
 @pytest.mark.parametrize(("name", "state"), [("lion", None), ("lion", "bf16"), ("adamw", "bf16")])
@@ -53,15 +52,3 @@ def test_stacks_of_any_size_give_the_same_bits_and_planned_bytes(
     planned = {phase.phase: phase.peak_bytes for phase in simulate_run(resolve(config)).phases}
     for phase in ("first_optimizer_step", "optimizer_step"):
         assert abs(planned[phase] - seen[phase]) <= 64, phase
-
-
-class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operators; views launch nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.number = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.number += not func.is_view
-        return func(*args, **(kwargs or {}))

@@ -105,18 +105,28 @@ def peaks_of_one_rank(config: RunConfig) -> dict[str, int]:
         model.make_tables(training.seq, torch.device("cpu"))
         inputs = zero_inputs(config, (training.micro_batch, training.seq))
         tracker.add(list(model.parameters()), list(model.buffers()), model.tables, inputs)
-        for _ in range(min(2, training.accumulation)):
-            with tracker:
-                loss = model(*inputs) / tokens_per_step(config)
-                tracker.phase("backward_start")
-                loss.backward()
-                del loss
+        track_training(model, inputs, config, tracker)
         for handle in handles:
             handle.remove()
-        for parameter in model.parameters():
-            parameter.grad = None
-        model.eval()
-        tracker.phase("evaluation")
-        with tracker, torch.no_grad():
-            model(*inputs)
+        track_evaluation(model, inputs, tracker)
     return tracker.peaks
+
+
+def track_training(model: GPT, inputs: tuple[torch.Tensor, ...], config: RunConfig, tracker: SweepingTracker) -> None:
+    """Forward and backward of up to two micro-batches of a step; later ones are like the second."""
+    for _ in range(min(2, config.training.accumulation)):
+        with tracker:
+            loss = model(*inputs) / tokens_per_step(config)
+            tracker.phase("backward_start")
+            loss.backward()
+            del loss
+
+
+def track_evaluation(model: GPT, inputs: tuple[torch.Tensor, ...], tracker: SweepingTracker) -> None:
+    """A forward pass without gradients: of weights' gradients nothing is left."""
+    for parameter in model.parameters():
+        parameter.grad = None
+    model.eval()
+    tracker.phase("evaluation")
+    with tracker, torch.no_grad():
+        model(*inputs)

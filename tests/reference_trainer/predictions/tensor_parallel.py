@@ -27,12 +27,11 @@ from torch.utils._pytree import tree_iter
 
 from planner.config.model import ModelConfig
 from planner.config.run import RunConfig
-from planner.counts.run import tokens_per_step
 from reference_trainer.measure.measure import build_model
 from reference_trainer.measure.replay import watch_phases, zero_inputs
 from reference_trainer.model.gpt import GPT
 from reference_trainer.model.positions import make_tables
-from tests.reference_trainer.predictions.sharded import SweepingTracker, group_of
+from tests.reference_trainer.predictions.sharded import SweepingTracker, group_of, track_evaluation, track_training
 
 
 class LocalTracker(SweepingTracker):
@@ -149,19 +148,9 @@ def peaks_of_one_rank(config: RunConfig, tracker: SweepingTracker | None = None)
         model.tables_for = (training.seq, torch.device("cpu"))
         inputs = zero_inputs(config, (training.micro_batch, training.seq))
         tracker.add(list(model.parameters()), list(model.buffers()), model.tables, inputs)
-        for _ in range(min(2, training.accumulation)):
-            with tracker:
-                loss = model(*inputs) / tokens_per_step(config)
-                tracker.phase("backward_start")
-                loss.backward()
-                del loss
+        track_training(model, inputs, config, tracker)
         for handle in handles:
             handle.remove()
         tracker.peaks |= stored_bytes(model)
-        for parameter in model.parameters():
-            parameter.grad = None
-        model.eval()
-        tracker.phase("evaluation")
-        with tracker, torch.no_grad():
-            model(*inputs)
+        track_evaluation(model, inputs, tracker)
     return tracker.peaks

@@ -1,0 +1,39 @@
+"""Files that a command writes its results to: refused before anything is computed, and written when all is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def refuse_taken(files: dict[str, Path | None], force: bool) -> None:
+    """Before anything is computed. files: by option; None is not given, - is stdout. Raises FileError, InputError.
+
+    No name twice, and without `force` none that exists; a --plot has an ending that can be drawn.
+    """
+    from planner.errors import InputError
+    from planner.files import refuse_existing
+
+    named: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        if path in named:
+            why = "one file is named twice, and one result would replace the other"
+            raise InputError(f"{named[path]} and {option}: both are {path}", why=why, remedy="name two")
+        named[path] = option
+        if not force and str(path) != "-":
+            refuse_existing(path)
+    if (plot := files.get("--plot")) is not None:
+        from gptplan.plot_file import format_of
+
+        format_of(plot)
+
+
+def write_files(contents: dict[Path, str | bytes], force: bool) -> None:
+    """Write each, and say so. Raises FileError."""
+    from gptplan.output import log_line
+    from planner.files import write_atomically
+
+    for path, content in contents.items():
+        write_atomically(path, content, overwrite=force)
+        log_line(f"wrote {path}")

@@ -33,7 +33,9 @@ RankBy = Annotated[
 Top = Annotated[str, typer.Option("--top", metavar="N", help="Layouts shown.", rich_help_panel=SHOWN_PANEL)]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", parser=path_to_write, help="Write the winner as run.toml."),
+    typer.Option(
+        "-o", "--output", metavar="FILE", parser=path_to_write, help="Write the winner as run.toml; - is stdout."
+    ),
 ]
 Csv = Annotated[
     Path | None,
@@ -98,6 +100,11 @@ def search(
         show(search_csv(result.best))
     elif json:
         show_json(asdict(search_document(result)))
+    elif str(output) == "-":
+        from planner.analysis.search.search import chosen_config
+        from planner.inputs.run_toml import config_text
+
+        show(config_text(chosen_config(result)).rstrip("\n"))
     else:
         show(search_text(result, columns(), plain=not knows_all_characters()))
 
@@ -119,7 +126,7 @@ def _write(result: SearchResult, output: Path | None, csv: Path | None, plot: Pa
 
         contents[plot] = front_drawing(result.front, format_of(plot))
     write_files(contents, force)
-    if output is not None:
+    if output is not None and str(output) != "-":
         winner = chosen_config(result)
         write_config(output, winner, overwrite=force)
         log_line(f"wrote {output}; {how_to_train(winner, output)}")

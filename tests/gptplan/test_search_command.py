@@ -76,6 +76,18 @@ def test_the_winner_is_written_and_nothing_overwritten_unless_told(call: Call, t
     call(*WORDS, "-o", "x", "--csv", "x").refused("named twice")
 
 
+def test_the_winner_goes_to_stdout_as_a_config(call: Call, tmp_path: Path) -> None:
+    said = call(*WORDS, "-o", "-")
+    assert said.code == 0 and not (tmp_path / "-").exists()
+    (tmp_path / "run.toml").write_text(said.out)
+    assert load_config(tmp_path / "run.toml").hardware.gpu == "h100-80gb"
+
+
+def test_names_of_files_are_read_before_the_search(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptplan.functions.searched", None)
+    call(*WORDS, "--plot", "best.pdf").refused("neither .png nor .svg")
+
+
 def test_a_file_keeps_its_batch_on_every_number_of_gpus(call: Call, tmp_path: Path) -> None:
     made = call("plan", *RUN, "--gpu", "h100-80gb", "--gpus", "4", "--micro-batch", "2", "-o", "run.toml")
     assert made.code == 0, made

@@ -12,14 +12,22 @@ if TYPE_CHECKING:
     from planner.config.run import RunConfig
 
 
+class LayoutError(ValueError):
+    """A layout that a config does not allow. remedy: what to type; "": another value of the keys that are named."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 def refuse_layout(config: RunConfig, whole_matrices: tuple[str, ...]) -> None:
-    """Raises ValueError with the first reason why a config has no such layout.
+    """Raises LayoutError with the first reason why a config has no such layout.
 
     whole_matrices: optimizers whose update needs whole matrices.
     """
     wrong = next(_problems(config, whole_matrices), None)
     if wrong is not None:
-        raise ValueError(wrong)
+        raise wrong if isinstance(wrong, LayoutError) else LayoutError(wrong)
 
 
 def divisors_near(number: int, wanted: int) -> str:
@@ -29,7 +37,7 @@ def divisors_near(number: int, wanted: int) -> str:
     return f"{below}" if above is None else f"{below} or {above}"
 
 
-def _problems(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str]:
+def _problems(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str | LayoutError]:
     yield from _of_gpus(config, whole_matrices)
     if config.parallel.is_data_parallel:
         return
@@ -39,7 +47,7 @@ def _problems(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[st
     yield from _of_experts(config)
 
 
-def _of_gpus(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str]:
+def _of_gpus(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str | LayoutError]:
     p, gpus, name = config.parallel, config.hardware.gpus, config.optimizer.name
     if gpus % p.gpus_per_replica:
         each = p.gpus_per_replica
@@ -58,10 +66,14 @@ def _of_gpus(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str
         near = divisors_near(replicas, max(p.hsdp, 2))
         yield f"hsdp ({p.hsdp}) is no group of the {replicas} GPUs that share weights: nearest hsdp: {near}"
     if name in whole_matrices and (p.fsdp or p.zero or p.tp > 1):
-        yield f'{way} beside name = "{name}": its update needs whole matrices, which no GPU has'
+        shared = "fsdp" if p.fsdp else "zero" if p.zero else "tp"
+        yield LayoutError(
+            f'{way} beside name = "{name}": its update needs whole matrices, which no GPU has',
+            f"leave out --{shared}: {name} runs with replicas (DDP) and --pp; or give --optimizer adamw",
+        )
 
 
-def _of_tensors(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str]:
+def _of_tensors(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[str | LayoutError]:
     tp, model, t = config.parallel.tp, config.model, config.training
     if tp == 1:
         return
@@ -70,8 +82,12 @@ def _of_tensors(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[
         sides |= {"expert_ffn": model.moe.expert_ffn, "shared_ffn": model.moe.shared_ffn}
     for name, side in sides.items():
         if side % tp:
-            more = f", or vocab {-(-side // tp) * tp}" if name == "vocab" else ""
-            yield f"tp ({tp}) does not divide {name} ({side}): nearest tp: {divisors_near(side, tp)}{more}"
+            padded = name == "vocab"
+            more = f", or vocab {-(-side // tp) * tp}" if padded else ""
+            yield LayoutError(
+                f"tp ({tp}) does not divide {name} ({side}): nearest tp: {divisors_near(side, tp)}{more}",
+                f"give --pad-vocab {tp} (128 is usual), or another tp (--tp)" if padded else "",
+            )
     if model.mla is None and model.kv_heads % tp and tp % model.kv_heads:
         near = divisors_near(model.kv_heads, tp)
         yield f"tp ({tp}) and kv_heads ({model.kv_heads}): neither divides the other; nearest tp: {near}"

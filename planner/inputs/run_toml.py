@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
+from planner.config.layout import LayoutError
 from planner.config.run import RunConfig
 from planner.config.section import Section
 from planner.counts.groups import parameter_groups
@@ -180,7 +181,9 @@ def explain_validation(error: ValidationError, section: str = "") -> tuple[str, 
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":
         what, _, why = message.partition(": ")
-        return f"{where}: {what}{more}" if where else f"{what}{more}", why, _remedy_of(what, where)
+        raised = first.get("ctx", {}).get("error")
+        remedy = raised.remedy if isinstance(raised, LayoutError) else ""
+        return f"{where}: {what}{more}" if where else f"{what}{more}", why, remedy or _remedy_of(what, where)
     message = _readable(message.replace("Input should be", "it must be"))
     return f"{where}: {message}{more}", f"found {_readable(repr(first['input'])[:60])}", "give a value of that kind"
 

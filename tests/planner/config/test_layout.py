@@ -70,6 +70,29 @@ def test_the_remedy_names_the_keys_that_contradict_and_no_word_of_the_reason() -
     assert error.value.remedy == "change fsdp (--fsdp) or gpus (--gpus)"
 
 
+TYPED: tuple[tuple[dict[str, str], str], ...] = (
+    ({"tp": "8", "vocab": "321"}, "give --pad-vocab 8 (128 is usual), or another tp (--tp)"),
+    ({"tp": "3", "vocab": "321", "ffn": "255"}, "change tp (--tp) or heads (--heads)"),
+    ({"optimizer": "muon", "zero": "1", "dp": "2"}, "leave out --zero: muon runs with replicas (DDP) and --pp"),
+    ({"optimizer": "adafactor", "fsdp": "fsdp", "dp": "2"}, "leave out --fsdp: adafactor runs"),
+    ({"optimizer": "adamw8bit", "tp": "2"}, "leave out --tp: adamw8bit runs"),
+)
+
+
+@pytest.mark.parametrize(("texts", "remedy"), TYPED)
+def test_the_remedy_is_what_to_type(texts: dict[str, str], remedy: str) -> None:
+    with pytest.raises(InputError) as error:
+        drafted(**texts)
+    assert error.value.remedy.startswith(remedy), error.value.remedy
+
+
+def test_a_padded_vocabulary_is_accepted_and_so_are_the_other_remedies() -> None:
+    assert drafted(tp="8", vocab="321", pad_vocab="8").model.vocab == 328
+    for more in ({"pp": "2", "dp": "2"}, {"dp": "4"}):
+        assert drafted(optimizer="muon", **more).optimizer.name == "muon"
+    assert drafted(optimizer="adamw", zero="1", dp="2").parallel.zero == 1
+
+
 def test_gpus_are_what_replicas_need_and_replicas_what_is_left() -> None:
     assert drafted(tp="2", pp="3").hardware.gpus == 6
     assert drafted(tp="2", pp="3", dp="4").hardware.gpus == 24

@@ -37,3 +37,21 @@ def write_files(contents: dict[Path, str | bytes], force: bool) -> None:
     for path, content in contents.items():
         write_atomically(path, content, overwrite=force)
         log_line(f"wrote {path}")
+
+
+def write_folder(folder: Path, contents: dict[str, str], force: bool) -> None:
+    """Write files into a folder, which is made if it is not there, and say so.
+
+    Raises FileError, with nothing written, where one exists already unless `force`, or the folder cannot be made.
+    """
+    from planner.errors import FileError
+    from planner.files import refuse_existing
+
+    for name in contents if not force else ():
+        refuse_existing(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+        why = getattr(error, "strerror", None) or str(error)
+        raise FileError(f"{folder} cannot be made", why=why, remedy="give another directory") from None
+    write_files({folder / name: text for name, text in contents.items()}, force)

@@ -1,0 +1,25 @@
+# nanoGPT of 2025-11-12 (3adf61e154c3)
+n_layer = 12
+n_head = 12
+n_embd = 768
+block_size = 1024
+bias = True
+dropout = 0.0
+batch_size = 8
+gradient_accumulation_steps = 16
+learning_rate = 0.0006
+min_lr = 6e-05
+decay_lr = True
+warmup_iters = 99
+lr_decay_iters = 7628
+max_iters = 7628
+weight_decay = 0.1
+beta1 = 0.9
+beta2 = 0.95
+grad_clip = 1.0
+eval_interval = 500
+always_save_checkpoint = False
+eval_iters = 8
+device = 'cuda'
+dtype = 'bfloat16'
+compile = True

@@ -32,28 +32,34 @@ from benchmarks.accuracy_text import report
 from benchmarks.header import write
 from benchmarks.hours_rows import read_hours_rows
 from benchmarks.memory_rows import Row, read_rows
+from benchmarks.program_buffers import deepspeed_bytes
 from benchmarks.speed_rows import read_speed_rows
 from planner import presets
 from planner.counts.run import resolve
 from planner.errors import PlanError
 from planner.interval import Interval
+from planner.memory.breakdown import Memory
 from planner.memory.device import device_memory
 from planner.plan import estimate
 
 DEFAULT = DATA / "memory_rows.csv"
 LARGE = 0.05  # an under-estimate above this is listed by its id
+NEAR = 0.02  # of the limit: a verdict so near it is counted apart
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """A row with its prediction. `predicted`: byte, of the quantity that was measured, or of peak allocated for a
     verdict. `error`: signed ln(predicted / nearer end), 0 inside the range; None for a verdict. `right`: whether a
-    verdict is right, else None."""
+    verdict is right; of a peak None, but of a layout's: it ran, so that it fits. `open`: whether the planner's interval
+    leaves the verdict open. `need`: predicted bytes of the device over those that CUDA can give."""
 
     case: Case
     predicted: float
     error: float | None
     right: bool | None
+    open: bool = False
+    need: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ def score_row(row: Row) -> Scored | Left:
         return Left(row, left.reason, left.detail)
     except PlanError as error:
         return Left(row, "refused by the planner", error.what)
+    if case.is_layout:
+        return _score_layout(case, memory)
     if case.field is None:
         if memory.fits is None or memory.peak_allocated_bytes.value is None:  # of the card, whatever the program holds
             return Left(row, "memory of the card not known", row.gpu)
@@ -87,6 +95,25 @@ def score_row(row: Row) -> Scored | Left:
     predicted = float(found) + sum(case.buffers) + (memory.gradients_bytes if case.buckets else 0)
     assert row.low is not None and row.high is not None, "a peak row without a size was left out before"
     return Scored(case, predicted, signed_error(predicted, row.low, row.high), None)
+
+
+def _score_layout(case: Case, memory: Memory) -> Scored | Left:
+    """The score of a row whose GPUs share the model. Its verdict is that of the predicted bytes, whatever the interval
+    around them: a run whose peak was measured did fit."""
+    row, usable, allocated = case.row, memory.usable_bytes, memory.peak_allocated_bytes.value
+    program = 0
+    if case.program:
+        program = deepspeed_bytes(case.config, memory, zero="zero1" in row.sharding.lower())
+    found = allocated if case.field is None else getattr(memory, case.field)
+    found = found.value if isinstance(found, Interval) else found
+    if found is None or allocated is None:
+        return Left(row, "quantity not predicted", case.field or "")
+    error = None if row.low is None or row.high is None else signed_error(found + program, row.low, row.high)
+    if usable is None:
+        return Scored(case, float(found + program), error, None)
+    need = (allocated + program + memory.outside_bytes) / usable
+    right = (need <= 1) == (row.outcome != "oom")
+    return Scored(case, float(found + program), error, right, memory.fits is None, need)
 
 
 def verdict_of(case: Case) -> bool | None:
@@ -117,21 +144,38 @@ def summary_of(rows: Sequence[Row], results: Sequence[Scored | Left]) -> dict[st
         "scored": len(scored),
         **error_groups([(s.case.row.source_group, s.error) for s in scored if s.error is not None]),
         "verdicts": {kind: _verdicts(scored, kind) for kind in ("oom", "fits")},
+        "layout_verdicts": {kind: _layout_verdicts(scored, kind) for kind in ("oom", "peak")},
         "excluded": counted_reasons([lost.reason for lost in left]),
         "quality_a_pretraining": {
             "n": len(core),
             "sharded": len(core) - len(whole),
+            "sharded_kept": sum(id(row) in kept and is_sharded(row) for row in core),
             "unsharded": len(whole),
             "unsharded_kept": sum(id(row) in kept for row in whole),
         },
         "wrong_verdicts": [row_of(s) for s in scored if s.right is False],
+        "layouts_outside": [row_of(s) for s in scored if s.case.is_layout and abs(s.error or 0) > LARGE],
         "under_estimates": [row_of(s) for s in scored if s.error is not None and s.error < -LARGE],
     }
 
 
 def _verdicts(scored: Sequence[Scored], kind: str) -> dict[str, int]:
-    of_kind = [s for s in scored if s.right is not None and s.case.row.outcome == kind]
+    of_kind = [s for s in scored if s.right is not None and s.need is None and s.case.row.outcome == kind]
     return {"n": len(of_kind), "right": sum(bool(s.right) for s in of_kind)}
+
+
+def _layout_verdicts(scored: Sequence[Scored], kind: str) -> dict[str, int]:
+    """Of rows that ran out of memory, or ran: how many verdicts are right, all and beyond 2 % of the limit, and how
+    many the planner's interval leaves open."""
+    of_kind = [s for s in scored if s.need is not None and s.case.row.outcome == kind]
+    clear = [s for s in of_kind if s.need is not None and abs(s.need - 1) > NEAR]
+    return {
+        "n": len(of_kind),
+        "right": sum(bool(s.right) for s in of_kind),
+        "clear": len(clear),
+        "clear_right": sum(bool(s.right) for s in clear),
+        "open": sum(s.open for s in of_kind),
+    }
 
 
 def row_of(result: Scored | Left) -> dict[str, Any]:
@@ -146,6 +190,7 @@ def row_of(result: Scored | Left) -> dict[str, Any]:
         "actual_gib": None if row.low is None or row.high is None else [row.low / gib, row.high / gib],
         "error": result.error,
         "right": result.right,
+        "need": result.need,
         "mapping": list(result.case.mapping),
     }
 

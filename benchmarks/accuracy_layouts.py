@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.accuracy_setup import Excluded, software_of
+from benchmarks.accuracy_setup import Excluded, software_of, source_facts
+from benchmarks.memory_rows import Row
 from benchmarks.speed_rows import SpeedRow
 from planner.config.layout import batch_problem, refuse_layout
 from planner.config.parallel import ParallelConfig
@@ -22,10 +23,11 @@ SHARDINGS: dict[str, dict[str, Any]] = {
     "zero3": {"zero": 3},
     "fsdp": {"fsdp": True},
     "fsdp2": {"fsdp": True},
+    "fsdp+zero1": {"fsdp": True},  # InternEvo's name for weights that are cut as the optimizer's state is
 }
 
 
-def with_layout(config: RunConfig, row: SpeedRow) -> tuple[RunConfig, list[str]]:
+def with_layout(config: RunConfig, row: SpeedRow | Row) -> tuple[RunConfig, list[str]]:
     """The config of one replica with the row's layout and all its GPUs, and what was assumed. Raises Excluded."""
     tp, pp, cp, chunks = row.tp or 1, row.pp or 1, row.cp or 1, row.vp or 1
     each = tp * pp * cp
@@ -35,9 +37,10 @@ def with_layout(config: RunConfig, row: SpeedRow) -> tuple[RunConfig, list[str]]
     if not gpus or gpus % each:
         raise Excluded("layout of several GPUs not stated", f"{gpus} GPUs in groups of {each}")
     notes, keys = [], _sharding(row.sharding, gpus // (tp * pp))
-    sp = tp > 1 and software_of(row) == "transformer-engine-2024"
+    stated = bool(source_facts(row)["sequence_parallel"])
+    sp = tp > 1 and (stated or software_of(row) == "transformer-engine-2024")
     if sp:
-        notes.append("sequence parallel assumed")
+        notes.append("sequence parallel" if stated else "sequence parallel assumed")
     parallel = ParallelConfig(
         tp=tp,
         sp=sp,
@@ -51,7 +54,11 @@ def with_layout(config: RunConfig, row: SpeedRow) -> tuple[RunConfig, list[str]]
     if model.vocab % tp:
         model = model.model_copy(update={"vocab": -(-model.vocab // (PADDING * tp)) * PADDING * tp})
         notes.append("vocabulary padded")
-    training = config.training.model_copy(update={"accumulation": _micro_batches(row, gpus // each)})
+    rounds = _micro_batches(row, gpus // each)
+    if rounds is None:
+        rounds = 1
+        notes.append("accumulation 1 assumed")
+    training = config.training.model_copy(update={"accumulation": rounds})
     hardware = config.hardware.model_copy(update={"gpus": gpus})
     whole = {"model": model, "training": training, "hardware": hardware, "parallel": parallel}
     found = config.model_copy(update=whole)
@@ -75,9 +82,10 @@ def _sharding(text: str, replicas: int) -> dict[str, Any]:
     return SHARDINGS[word] if replicas > 1 else {}
 
 
-def _micro_batches(row: SpeedRow, replicas: int) -> int:
+def _micro_batches(row: SpeedRow | Row, replicas: int) -> int | None:
+    """Micro-batches of a step; None where a row of memory without a pipeline does not say. Raises Excluded."""
     if row.global_batch is None:
-        if row.grad_accum is None:
+        if row.grad_accum is None and (row.measures == "speed" or (row.pp or 1) > 1):
             raise Excluded("micro-batches of a pipeline not stated")
         return row.grad_accum
     assert row.micro_batch is not None

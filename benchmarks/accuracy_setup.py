@@ -182,13 +182,11 @@ def software_of(row: Setup) -> str:
 
 
 def source_facts(row: Setup) -> dict[str, Any]:
-    """What benchmarks/data/sources.toml says about the row's source."""
+    """What benchmarks/data/sources.toml says about the row's source, and of that what it measured."""
     table = read_table("sources")
     known = f"{row.source_group} {row.source}".lower()
-    for entry in table["source"]:
-        if entry["match"] in known:
-            return {**table["defaults"], **entry}
-    return dict(table["defaults"])
+    entry = next((one for one in table["source"] if one["match"] in known), {})
+    return {**table["defaults"], **entry, **(entry.get("memory", {}) if row.measures == "memory" else {})}
 
 
 def _precision(row: Setup) -> dict[str, Any]:

@@ -47,13 +47,23 @@ def groups_table(found: Mapping[str, Any]) -> str:
 
 def _verdicts(found: Mapping[str, Any]) -> str:
     lines = [f"{kind}: {v['right']} of {v['n']} right" for kind, v in found["verdicts"].items()]
+    lines += [layout_verdict(kind, v) for kind, v in found["layout_verdicts"].items() if v["n"]]
     core = found["quality_a_pretraining"]
     kept = (
-        f"quality-A pre-training rows: {core['n']}, of them sharded {core['sharded']}; "
-        f"{core['unsharded_kept']} of the other {core['unsharded']} scored"
+        f"quality-A pre-training rows: {core['n']}; {core['sharded_kept']} of {core['sharded']} sharded ones scored, "
+        f"{core['unsharded_kept']} of the other {core['unsharded']}"
     )
     wrong = ", ".join(row["id"] for row in found["wrong_verdicts"])
     return "\n".join([*lines, *([f"wrong: {wrong}"] if wrong else []), kept])
+
+
+def layout_verdict(kind: str, v: Mapping[str, int]) -> str:
+    """The verdicts of rows with a layout that ran, or ran out of memory, in a line."""
+    ran = "ran out of memory" if kind == "oom" else "ran"
+    return (
+        f"layouts that {ran}: {v['right']} of {v['n']} right, {v['clear_right']} of the {v['clear']} "
+        f"that are over 2 % from the limit; {v['open']} left open by the plan's interval"
+    )
 
 
 def reasons_table(found: Mapping[str, Any]) -> str:
@@ -81,7 +91,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         if "excluded" in row:
             lines.append((row["id"], "left out", f"{row['excluded']}: {row['detail']}".rstrip(": "), "", "", ""))
-        elif row["right"] is not None:
+        elif row["error"] is None:
             verdict = "right" if row["right"] else "wrong"
             lines.append(
                 (row["id"], row["quantity"], ", ".join(row["mapping"]), f"{row['predicted_gib']:.2f} GiB", "", verdict)

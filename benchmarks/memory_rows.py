@@ -17,13 +17,14 @@ class Row(Setup):
     """One published measurement of memory.
 
     `low`, `high`: the measured peak in byte per GPU; they differ where the source's unit is ambiguous. None without a
-    measured size (an out-of-memory or a largest-batch row).
+    measured size (an out-of-memory or a largest-batch row). `global_batch`: sequences of a step; a file may lack it.
     """
 
     outcome: str
     peak_mem_kind: str
     low: float | None
     high: float | None
+    global_batch: float | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -47,4 +48,5 @@ def _row(cells: Cells) -> Row:
         peak_mem_kind=text["peak_mem_kind"],
         low=None if low is None else low * GIB,
         high=None if high is None else high * GIB,
+        global_batch=cells.above_zero("global_batch_seqs") if "global_batch_seqs" in text else None,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.accuracy_setup import DATA
-from benchmarks.accuracy_text import percent
+from benchmarks.accuracy_text import layout_verdict, percent
 from docs.shell import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -95,6 +95,52 @@ def hours_outside() -> str:
         f"the {own['n']} whose layout and batch the run's own config says: median {percent(own['median'])}."
     )
     return score + "\n\n" + _outside(found["outside"], causes("hours"), lambda hours: f"{hours:,.0f}")
+
+
+def memory_scores() -> str:
+    """Errors of predicted peaks by source, and the verdicts of layouts."""
+    found = result("memory_rows.json")
+    lines = ["| source | rows | median | 90th percentile | worst |", "|---|--:|--:|--:|--:|"]
+    for group in found["groups"]:
+        cells = (str(group["n"]), *(percent(group[key]) for key in ("median", "p90", "worst")))
+        lines.append(f"| {group['source_group']} | " + " | ".join(cells) + " |")
+    lines.append(
+        f"| **median of the sources** | | {percent(found['median_of_group_medians'])} "
+        f"| {percent(found['median_of_group_p90'])} | |"
+    )
+    core = found["quality_a_pretraining"]
+    kept = f"{core['sharded_kept']} of {core['sharded']} sharded pre-training rows of quality A are scored."
+    verdicts = [layout_verdict(kind, v).capitalize() + "." for kind, v in found["layout_verdicts"].items()]
+    return "\n".join([*lines, "", kept, *verdicts])
+
+
+def memory_outside() -> str:
+    """Every peak of a layout that is over 5 % off and every wrong verdict of one, by cause. Raises KeyError."""
+    found = result("memory_rows.json")
+    wrong = [row for row in found["wrong_verdicts"] if row["need"] is not None]
+    why = causes("memory")
+    by_cause: dict[str, list[str]] = {}
+    for row in [*found["layouts_outside"], *wrong]:
+        by_cause.setdefault(why[row["id"]], []).append(_memory_cells(row))
+    parts = []
+    for cause, lines in sorted(by_cause.items(), key=lambda item: -len(item[1])):
+        head = [
+            f"**{cause}** ({len(lines)})",
+            "",
+            "| row | predicted, GiB | measured, GiB | error |",
+            "|---|--:|--:|--:|",
+        ]
+        parts.append("\n".join([*head, *lines]))
+    return "\n\n".join(parts)
+
+
+def _memory_cells(row: dict[str, Any]) -> str:
+    if row["error"] is None:
+        left = percent(row["need"] - 1, "+")
+        return f"| {row['id']} | {row['predicted_gib']:.1f} | out of memory | {left} of the card |"
+    low, high = row["actual_gib"]
+    measured = f"{low:.1f}" if low == high else f"{low:.1f} to {high:.1f}"
+    return f"| {row['id']} | {row['predicted_gib']:.1f} | {measured} | {percent(row['error'], '+')} |"
 
 
 def _outside(rows: Sequence[dict[str, Any]], why: dict[str, str], shown: Callable[[float], str]) -> str:

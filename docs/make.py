@@ -13,7 +13,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 from tempfile import TemporaryDirectory
 
-from docs.accuracy_page import hours_outside, speed_classes, speed_outside, speed_scores
+from docs.accuracy_page import hours_outside, memory_outside, memory_scores, speed_classes, speed_outside, speed_scores
 from docs.model_types import model_types
 from docs.readme import demo, demo_table, estimate, first_screen
 from docs.shell import AS_OF, ROOT, command, console
@@ -267,6 +267,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed-classes": speed_classes,
     "speed-outside": speed_outside,
     "hours-outside": hours_outside,
+    "memory-scores": memory_scores,
+    "memory-outside": memory_outside,
 }
 
 

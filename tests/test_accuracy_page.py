@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from docs.accuracy_page import causes, hours_outside, result, speed_classes, speed_outside
+from docs.accuracy_page import (
+    causes,
+    hours_outside,
+    memory_outside,
+    memory_scores,
+    result,
+    speed_classes,
+    speed_outside,
+)
 
 
 @pytest.mark.parametrize(("table", "name"), [("speed", "speed_rows.json"), ("hours", "hours_rows.json")])
@@ -12,6 +20,15 @@ def test_every_row_outside_its_interval_has_one_cause_and_no_other_row_has(table
     outside = [row["id"] for row in result(name)["outside"]]
     assert sorted(causes(table)) == sorted(outside)
     assert all(len(cause) > 20 for cause in causes(table).values())
+
+
+def test_every_layout_that_is_off_and_every_wrong_verdict_has_one_cause() -> None:
+    found = result("memory_rows.json")
+    off = [row["id"] for row in found["layouts_outside"]]
+    off += [row["id"] for row in found["wrong_verdicts"] if row["need"] is not None]
+    assert sorted(causes("memory")) == sorted(off)
+    assert all(f"| {id} |" in memory_outside() for id in off)
+    assert all(f"| {group['source_group']} | {group['n']} |" in memory_scores() for group in found["groups"])
 
 
 def test_the_page_shows_every_row_outside_and_every_class() -> None:

@@ -18,7 +18,7 @@ from planner.memory.device import Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
-from planner.memory.verdicts import least_bytes, of_layout, of_state, of_upper_bound
+from planner.memory.verdicts import least_bytes, of_layout, of_state, of_upper_bound, outside_update
 
 NO_PROFILE = "the memory of this machine is in no profile: gptplan calibrate measures it"
 
@@ -135,7 +135,12 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
     missing, uncounted = bool(untrained_parts(run.config.model)), not_covered(run)
     replay = replay and not missing
     tensors = held_tensors(run)
-    device = device_memory(shown, gpu, peak.peak_bytes, replay) if gpu else _host(peak.peak_bytes, usable)
+    before = outside_update(simulated.phases)
+    device = (
+        device_memory(shown, gpu, peak.peak_bytes, replay, before_update=before)
+        if gpu
+        else _host(peak.peak_bytes, usable)
+    )
     limits = (gpu.usable_bytes, gpu.most_usable_bytes) if gpu else (usable, usable)
     if uncounted is not None:
         device = of_upper_bound(device, simulated.phases, _second_gradients(run), limits, uncounted)

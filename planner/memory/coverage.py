@@ -56,7 +56,6 @@ _COMPILED: tuple[Exclusion, ...] = (
     ),
 )
 _FUSED: tuple[Exclusion, ...] = (
-    ("a norm of the embedding", lambda run: run.config.model.embedding_norm),
     ("norms of queries and keys", lambda run: run.config.model.qk_norm != "none"),
     ("a GELU written out", lambda run: run.config.model.mlp == "gelu-written-out"),
     ("offloaded checkpointing", lambda run: run.config.training.activation_checkpointing == "offloaded"),

@@ -8,13 +8,14 @@ runs full releases unused segments and tries again. Without a replay, rules with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.counts.run import Resolved
 from planner.errors import OutOfMemoryError
 from planner.interval import UNKNOWN, Interval
 from planner.memory.allocator import AllocationEvent, AllocatorPeaks, replay_allocations
+from planner.memory.optimizer_state import widened_bytes
 from planner.memory.phases import simulate_run
 from planner.memory.replicas import nccl_bytes
 from planner.presets import Gpu
@@ -62,10 +63,18 @@ class Device:
         return f"unknown: {self.fits_unknown.why}"
 
 
-def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, buffers: Sequence[int] = ()) -> Device:
+def device_memory(
+    run: Resolved,
+    gpu: Gpu,
+    requested: int,
+    replay: bool = True,
+    buffers: Sequence[int] = (),
+    before_update: int = 0,
+) -> Device:
     """The device memory of `run` on `gpu`. requested: peak bytes of tensors. replay: False uses rules alone.
 
     buffers: bytes of each tensor that the program keeps for the whole run and the config does not mention.
+    before_update: peak bytes of tensors outside of the update.
     """
     requested += sum(buffers)
     rule = rules("roofline")["memory"]
@@ -75,7 +84,8 @@ def device_memory(run: Resolved, gpu: Gpu, requested: int, replay: bool = True, 
     at_least = requested + workspace + context + nccl.low
     too_large = gpu.most_usable_bytes is not None and at_least > gpu.most_usable_bytes
     if not replay or too_large or run.shape.layers > _MOST_REPLAYED_BLOCKS:
-        return _by_rule(requested, workspace, context, nccl, gpu)
+        device = _by_rule(requested, workspace, context, nccl, gpu)
+        return _with_segments_of_the_update(device, run, before_update + sum(buffers))
     events = allocations(run, workspace // rule["workspace_handles"], rule["workspace_handles"], buffers)
     expandable = run.config.hardware.allocator == "expandable"
     peaks = replay_allocations(events, expandable=expandable)
@@ -154,6 +164,25 @@ def _by_rule(requested: int, workspace: int, context: int, nccl: Interval[int], 
         fits=fits,
         fits_by=BY_RULE,
         fits_unknown=_why_unknown(gpu, nccl) if fits is None else None,
+    )
+
+
+def _with_segments_of_the_update(device: Device, run: Resolved, before: int) -> Device:
+    """The device with what an update reserves by itself: one buffer for all widened gradients fits into no block that
+    activations left, so that the allocator keeps both. before: peak bytes of tensors outside of the update."""
+    buffer = widened_bytes(run)
+    reserved = device.reserved
+    if not buffer or None in (reserved.low, reserved.value, reserved.high, device.used):
+        return device
+    assert reserved.value is not None and reserved.high is not None and device.used is not None
+    rule = rules("roofline")["memory"]
+    others = before * rule["rounding"] + (device.workspace or 0)
+    value = max(reserved.value, round(others * rule["reserve"]) + buffer)
+    high = max(reserved.high, round(others * rule["reserve_high"]) + buffer)
+    return replace(
+        device,
+        reserved=Interval(reserved.low, value, high),
+        used=device.used + value - reserved.value,
     )
 
 

@@ -20,7 +20,10 @@ def fused_program(ctx: SimulationContext) -> Program:
     positions = (w * s.position_rows * s.hidden,) if s.learned_positions else ()
     block = _block(ctx)
     vectors = (w * s.hidden,) * s.norm_vectors
-    tables = Stage(label="dropout", saved=_mask(ctx), weight_gradients=(*positions, w * s.vocab * s.hidden))
+    # a norm of the embedding keeps its input, as a block's do
+    normed = (_stream(ctx), *_mask(ctx)) if ctx.model.embedding_norm else _mask(ctx)
+    gains = vectors if ctx.model.embedding_norm else ()
+    tables = Stage(label="dropout", saved=normed, weight_gradients=(*positions, *gains, w * s.vocab * s.hidden))
     return Program(
         embedding=tables if ctx.rank.embeds else Stage(label="dropout"),
         blocks=(block,) * s.layers,

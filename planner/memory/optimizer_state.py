@@ -68,6 +68,18 @@ def has_narrow_gradients(recipe: Recipe) -> bool:
     return 0 < recipe.gradients_bytes_per_parameter < recipe.master_weights_bytes_per_parameter
 
 
+def widened_bytes(run: Resolved) -> int:
+    """Bytes of the fp32 copy of all gradients that one update makes at once; 0 where each tensor is widened by itself.
+
+    DeepSpeed's ZeRO-1 and 2 widen the partition of a GPU as one flat buffer (stage_1_and_2.py), Megatron's optimizers
+    all gradients that a GPU updates (optimizer.py, distrib_optimizer.py). The reference trainer widens one at a time.
+    """
+    at_once = run.config.parallel.zero in (1, 2) or run.config.training.runtime == "fused"
+    if not (at_once and has_narrow_gradients(run.recipe)):
+        return 0
+    return FP32 * optimizer_cut(run).count(held_tensors(run))
+
+
 def state_of_tensor(optimizer: OptimizerConfig, itemsize: int, tensor: ParameterTensor) -> tuple[int, ...]:
     """Bytes of each storage of one tensor's state; `itemsize`: that of the moments."""
     size = tensor.count * itemsize

@@ -25,6 +25,7 @@ from planner.memory.optimizer_state import (
     state_of_tensor,
     update_groups,
     updated_itemsize,
+    widened_bytes,
 )
 
 KeepBytes = Callable[[str, int, int], None]
@@ -39,16 +40,20 @@ class Update:
         self.itemsize, self.moment = updated_itemsize(run), moment_itemsize(run)
         self.groups = update_groups(run, every_block)
         self.one_by_one, self.custom_adamw = has_narrow_gradients(run.recipe), is_custom_adamw(run)
+        self.widened = widened_bytes(run)
 
     def simulate(self, first: bool) -> None:
         """One update of all tensors; the first one makes the state."""
         if first:
             for size in shared_state(self.config):
                 self.keep("optimizer", size, 1)
+        whole = self.temporary(self.widened) if self.widened else None
         for kind, decays, group in self.groups:
-            gradient = self.temporary(FP32 * group[0].count) if self.one_by_one else None
+            each = self.one_by_one and not self.widened
+            gradient = self.temporary(FP32 * group[0].count) if each else None
             self._update(kind, decays, group, first)
             del gradient
+        del whole
 
     def temporary(self, size: int) -> Storage:
         """Scratch bytes, alive as long as a name refers to the result."""

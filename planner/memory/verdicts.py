@@ -28,6 +28,11 @@ def _state_bytes(phases: Sequence[Peak]) -> int:
     return max(p.peak_bytes for p in phases if p.phase.endswith("optimizer_step"))
 
 
+def outside_update(phases: Sequence[Peak]) -> int:
+    """Peak bytes of tensors while no update runs."""
+    return max(p.peak_bytes for p in phases if not p.phase.endswith("optimizer_step"))
+
+
 def of_upper_bound(device: Device, phases: Sequence[Peak], gradients: int, limits: Limits, uncounted: str) -> Device:
     """Options not covered: from the bytes that no runtime changes, to the upper bound, which has `gradients` more.
 

@@ -81,12 +81,15 @@ def test_ddp_buckets_are_one_more_copy_of_the_gradients(tmp_path: Path) -> None:
 
 EXCLUSIONS = {
     "not pre-training": {"task": "lora"},
-    "sharded": {"sharding": "fsdp2", "dp": "8", "n_gpus": "8"},
+    "sharded in another way": {"sharding": "homemade", "dp": "8", "n_gpus": "8"},
+    "layout of several GPUs not stated": {"sharding": "", "dp": "", "n_gpus": "8"},
+    "layout refused": {"tp": "5", "n_gpus": "5"},
+    "micro-batches of a pipeline not stated": {"pp": "2", "n_gpus": "2", "grad_accum": ""},
     "not a dense model": {"arch": "moe"},
     "GPU not mapped": {"gpu": "Voodoo 5 6000"},
     "not a peak": {"outcome": "component"},
     "no measured size": {"peak_gib_per_gpu_min": "", "peak_gib_per_gpu_max": ""},
-    "kind of memory not stated": {"peak_mem_kind": "as printed"},
+    "kind of memory not stated": {"peak_mem_kind": "as printed, probably nvidia-smi"},
     "recipe not counted": {"precision": "int8 mixed"},
     "precision unknown": {"precision": "posit16"},
     "attention kernel unknown": {"attn_kernel": "homemade"},
@@ -114,6 +117,35 @@ def test_a_row_that_cannot_be_scored_is_counted_under_its_reason(tmp_path: Path,
 def test_whatever_is_cut_up_among_gpus_is_sharded(tmp_path: Path, changes: dict[str, str]) -> None:
     assert accuracy_mapping.is_sharded(row(tmp_path, **changes))
     assert not accuracy_mapping.is_sharded(row(tmp_path, sharding="ddp", dp="8", n_gpus="8"))
+
+
+def test_a_layout_becomes_the_configuration_that_it_describes(tmp_path: Path) -> None:
+    columns = {"tp": "2", "pp": "2", "dp": "4", "n_gpus": "16", "sharding": "zero1 (DeepSpeed)", "vocab": "50304"}
+    deepspeed = columns | {"precision": "fp16", "act_ckpt": "full", "source": "bigscience", "params_total": ""}
+    found = case(tmp_path, **deepspeed)
+    p, t = found.config.parallel, found.config.training
+    assert (p.tp, p.pp, p.zero, p.sp, found.config.hardware.gpus, t.accumulation) == (2, 2, 1, False, 16, 2)
+    assert (t.recipe, t.runtime, t.dropout) == ("master-bf16-grad16", "fused", 0.1)
+    assert found.program == "deepspeed" and found.is_layout and not found.buckets
+    torchtitan = case(tmp_path, **columns | {"sharding": "fsdp2", "source": "pytorch/torchtitan"}).config.parallel
+    assert torchtitan.sp and torchtitan.fsdp
+
+
+def test_buffers_of_deepspeed_lie_beside_the_plan(tmp_path: Path) -> None:
+    layout = {"tp": "2", "dp": "4", "n_gpus": "8", "vocab": "50304", "params_total": "", "source": "bigscience"}
+    for precision, zero in (("fp16", "zero1"), ("fp16", "ddp"), ("bf16 (fp32 grad accumulation)", "zero1")):
+        found = outcome(tmp_path, precision=precision, sharding=zero, **layout)
+        assert isinstance(found, accuracy.Scored) and found.case.program
+        memory = estimate(found.case.config).memory
+        held, updated = memory.weights_bytes // 2, memory.master_weights_bytes // 4
+        table = 50304 // 2 * 768
+        expected = {
+            ("fp16", "zero1"): 2 * updated + 2 * held,
+            ("fp16", "ddp"): 4 * updated,
+            ("bf16 (fp32 grad accumulation)", "zero1"): 2 * held + 4 * table + 4 * held,
+        }[precision, zero]
+        assert found.predicted == memory.peak_allocated_bytes.value + expected  # type: ignore[operator]
+        assert updated == (held if zero == "ddp" else pytest.approx(held / 4, rel=1e-3))
 
 
 def test_a_refusal_of_the_planner_is_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

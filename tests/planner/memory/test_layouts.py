@@ -97,6 +97,28 @@ def test_megatron_s_interleaved_schedule_keeps_what_korthikanti_says() -> None:
     assert chunks * 96 / (8 * 3) == pytest.approx(96 * (1 + 7 / 24) * 1)
 
 
+def test_zero_widens_the_partition_of_narrow_gradients_at_once() -> None:
+    # DeepSpeed's stage_1_and_2.py makes one fp32 buffer of what a GPU updates
+    texts = {"recipe": "master-bf16-grad16", "hidden": "512", "ffn": "2048", "vocab": "32000"}
+    for zero, gpus in (("0", 1), ("1", 8), ("2", 8)):
+        run = only_rank(resolve(drafted(dp="8", zero=zero, optimizer_implementation="fused", **texts)))
+        step = next(p for p in simulate_run(run).phases if p.phase == "optimizer_step")
+        largest = max(t.count for t in held_tensors(run))
+        updated = optimizer_cut(run).count(held_tensors(run))
+        assert gpus == 1 or updated == pytest.approx(run.parameters.total / gpus, rel=1e-3)
+        assert step.at_peak["temporary"] == 4 * (updated if zero != "0" else largest)
+
+
+def test_what_the_update_makes_in_one_piece_is_reserved_beside_the_activations() -> None:
+    texts = {"model": "llama-2-7b", "tp": "4", "dp": "8", "zero": "1", "runtime": "fused", "seq": "4096", **BARE}
+    wide, narrow = (memory(**texts, recipe=recipe) for recipe in ("master-bf16", "master-bf16-grad16"))
+    buffer = narrow.master_weights_bytes
+    assert narrow.peak_phase != "optimizer_step" and wide.master_weights_bytes == buffer
+    for m, apart in ((wide, 0), (narrow, buffer)):
+        assert m.peak_reserved_bytes.value == pytest.approx(1.12 * m.peak_allocated_bytes.value + apart, abs=2)  # type: ignore[operator]
+        assert m.device_used_bytes == m.peak_reserved_bytes.value + m.outside_bytes  # type: ignore[operator]
+
+
 # --- conservation ----------------------------------------------------------------------------------------------
 
 LAYOUTS: dict[str, dict[str, str]] = {

@@ -132,3 +132,24 @@ def test_the_breakdown_names_the_operators() -> None:
     memory = memory_breakdown(resolve(config_of(recipe="master-bf16", runtime="fused")))
     assert memory.saved_bytes == sum(memory.saved_by_operator.values())
     assert memory.saved_by_operator["blocks.attention"] > 0
+
+
+def test_a_norm_of_the_embedding_keeps_its_input_and_adds_its_gradients() -> None:
+    """2 sbh, as each other norm (section 4.1)."""
+    _, hidden, _, sequences = MODELS["22B"]
+    plain, normed = (
+        fused_program(simulation_context(resolve(megatron("22B", embedding_norm=on)))).embedding for on in (False, True)
+    )
+    assert normed.saved_bytes - plain.saved_bytes == 2 * SEQ * sequences * hidden
+    assert sum(normed.weight_gradients) - sum(plain.weight_gradients) == 2 * 2 * hidden
+
+
+@pytest.mark.parametrize("recipe", ["master-bf16", "master-bf16-grad16"])
+def test_narrow_gradients_are_widened_all_at_once(recipe: str) -> None:
+    """Megatron's optimizer makes main gradients of all parameters before it updates the first."""
+    config = config_of(recipe=recipe, runtime="fused", implementation="fused")
+    phases = {phase.phase: phase for phase in simulate_run(resolve(config)).phases}
+    parameters = parameters_of(config.model).total
+    widened = 4 * parameters if recipe == "master-bf16-grad16" else 0
+    assert phases["optimizer_step"].at_peak["temporary"] >= widened
+    assert phases["optimizer_step"].peak_bytes < parameters * (2 + 4 + 8 + (2 if widened else 4)) + widened + 4096

@@ -27,7 +27,7 @@ def export(
         typer.Option(
             "--to",
             metavar="ENGINE",
-            help="nanogpt, hf-trainer, accelerate or deepspeed.",
+            help="nanogpt, nanochat, megatron-lm, litgpt, hf-trainer, accelerate or deepspeed.",
         ),
     ] = None,
     launcher: Annotated[

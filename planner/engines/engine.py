@@ -23,6 +23,7 @@ class Start:
     """How a process of the engine is started: the words behind the runner, each fit for a shell.
 
     folder: the variable that names the engine's own checkout, in which it is started; "": it is an installed package.
+    environment: variables as NAME=value. before: lines of the script just before it.
     runner: torchrun, or accelerate, whose own launcher reads the file `settings`.
     """
 
@@ -30,6 +31,8 @@ class Start:
     folder: str = ""
     runner: str = "torchrun"
     settings: str = ""
+    environment: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,15 @@ from planner.engines.hf_accelerate import ACCELERATE
 from planner.engines.hf_deepspeed import DEEPSPEED
 from planner.engines.hf_trainer import HF_TRAINER
 from planner.engines.launchers import LAUNCHERS, launcher_files
+from planner.engines.litgpt_yaml import LITGPT
+from planner.engines.megatron_lm import MEGATRON_LM
+from planner.engines.nanochat_args import NANOCHAT
 from planner.engines.nanogpt import NANOGPT
 from planner.errors import UnknownNameError
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (NANOGPT, HF_TRAINER, ACCELERATE, DEEPSPEED)}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (NANOGPT, NANOCHAT, MEGATRON_LM, LITGPT, HF_TRAINER, ACCELERATE, DEEPSPEED)
+}
 RECORD = "EXPORT.md"
 
 

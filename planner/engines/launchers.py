@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 from planner.config.run import RunConfig
@@ -36,6 +35,7 @@ def launch_script(engine: Engine, config: RunConfig) -> str:
         f'"${{{start.folder}:?set {start.folder} to the checkout of {engine.title}}}"' if start.folder else '"$HERE"'
     )
     lines += [f"cd {folder}", 'export PYTHONPATH="$HERE${PYTHONPATH:+:$PYTHONPATH}"']
+    lines += start.before
     lines.append(" ".join(["exec", *_runner(engine, config), *start.words, '"$@"']))
     return "\n".join([*lines, ""])
 
@@ -166,14 +166,3 @@ LAUNCHERS: dict[str, Callable[[Engine, RunConfig], dict[str, str]]] = {
 def launcher_files(engine: Engine, config: RunConfig, launcher: str) -> dict[str, str]:
     """launch.sh and the files of the launcher that calls it. Raises InputError as `machines_of`."""
     return {SCRIPT: launch_script(engine, config)} | LAUNCHERS[launcher](engine, config)
-
-
-def shell_words(values: dict[str, object]) -> tuple[str, ...]:
-    """Arguments of a command line: --name value, --name alone for True, nothing for None and False."""
-    found: list[str] = []
-    for name, value in values.items():
-        if value is True:
-            found.append(f"--{name}")
-        elif value is not None and value is not False:
-            found += [f"--{name}", shlex.quote(str(value))]
-    return tuple(found)

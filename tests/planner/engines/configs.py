@@ -11,14 +11,54 @@ import gptplan
 from planner.config.options import value_at
 from planner.config.run import RunConfig
 from planner.config.section import Section
-from planner.engines.fates import all_keys, inner_section
+from planner.engines.export import ENGINES
+from planner.engines.fates import Carried, all_keys, inner_section
 
 GPT2: dict[str, Any] = {
     "model": "gpt2", "vocab": 50304, "tokens": "1B", "gpu": "h100-80gb", "gpus": 8, "micro_batch": 8,
     "accumulation": 2, "recipe": "autocast", "runtime": "compiled", "peak_lr": 6e-4, "warmup_steps": 100,
     "eval_every": 500, "as_of": "2026-11-21",
 }  # fmt: skip
+LLAMA: dict[str, Any] = {
+    "model": "tinyllama-1.1b", "seq": 2048, "tokens": "1B", "gpu": "h100-80gb", "gpus": 16, "micro_batch": 2,
+    "accumulation": 4, "peak_lr": 3e-4, "warmup_steps": 100, "eval_every": 500, "checkpoint_every": 500,
+    "as_of": "2026-11-21",
+}  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
+    "nanochat": {
+        "model": "nanochat-d12",
+        "seq": 2048,
+        "tokens": "1B",
+        "gpu": "h100-80gb",
+        "gpus": 8,
+        "micro_batch": 8,
+        "accumulation": 2,
+        "recipe": "autocast",
+        "runtime": "compiled",
+        "optimizer": "muon",
+        "peak_lr": 0.02,
+        "schedule": "wsd",
+        "allocator": "expandable",
+        "eval_every": 500,
+        "as_of": "2026-11-21",
+    },
+    "megatron-lm": LLAMA
+    | {
+        "model": "mixtral-8x7b",
+        "recipe": "master-bf16",
+        "runtime": "fused",
+        "tp": 2,
+        "sp": True,
+        "pp": 2,
+        "interleave": 2,
+        "pp_schedule": "interleaved",
+        "ep": 2,
+        "zero": 1,
+        "balancing": "loss-sum",
+        "gpus": 32,
+        "async_save": "no",
+    },
+    "litgpt": LLAMA | {"recipe": "autocast", "runtime": "compiled", "fsdp": True, "hsdp": 8},
     "nanogpt": GPT2,
     "hf-trainer": GPT2 | {"checkpoint_every": 500},
     "accelerate": GPT2 | {"checkpoint_every": 500, "fsdp": True},
@@ -31,57 +71,73 @@ def base_of(engine: str) -> RunConfig:
     return gptplan.plan(**BASES[engine])
 
 
-def every_key(config: RunConfig) -> Iterator[str]:
-    """All keys of a config; those of an optional section that it has, one by one."""
+def every_key(config: RunConfig, engine: str) -> Iterator[str]:
+    """All keys of a config; those of an optional section that the engine has, one by one."""
     for key in all_keys():
         yield key
         inner = inner_section(key)
-        if inner is not None and value_at(config, key) is not None:
+        if inner is not None and isinstance(ENGINES[engine].fates[key], Carried) and value_at(config, key) is not None:
             yield from (f"{key}.{name}" for name in inner.model_fields)
 
 
 # keys that make sense only with others, which change along
 ROTARY = {"model.position": "rotary"}
+ONE: dict[str, Any] = {
+    "optimizer.name": "adamw", "parallel.fsdp": False, "parallel.hsdp": None, "parallel.zero": 0, "parallel.tp": 1,
+    "parallel.sp": False, "parallel.pp": 1, "parallel.interleave": 1, "parallel.pp_schedule": "1f1b", "parallel.ep": 1,
+}  # fmt: skip
+MOE = {"experts": 8, "top_k": 2, "expert_ffn": 256}
 ALONG: dict[str, dict[str, Any]] = {
-    "model.position_rows": {"model.position": "learned"},
+    "model.position": {"model.rope_base": 10_000.0, "model.rotary_dim": None},
+    "model.position_rows": {"model.position": "learned", "model.rope_base": 10_000.0, "model.rotary_dim": None},
     "model.rotary_dim": ROTARY,
     "model.rope_base": ROTARY,
     "model.no_position_every": ROTARY,
     "model.rope_scaling": ROTARY,
+    "model.residual": {"model.moe": None, "parallel.ep": 1},
+    "model.norm": {"model.norm_parameters": "gain"},
+    "model.norm_parameters": {"model.norm": "layernorm"},
+    "model.full_attention_every": {"model.sliding_window": 128},
+    "model.local_rope_base": {"model.sliding_window": 128, "model.position": "rotary"},
     "model.mla": ROTARY
-    | {"model.head_dim": 64, "model.rotary_dim": None, "model.biases": "none", "model.qk_norm": "none"},
-    "optimizer.state_dtype": {"optimizer.name": "adamw", "optimizer.implementation": "fused"},
+    | {
+        "model.head_dim": 64,
+        "model.heads": 8,
+        "model.kv_heads": 8,
+        "model.rotary_dim": None,
+        "model.biases": "none",
+        "model.qk_norm": "none",
+    },
+    "model.moe.shared_gate": {"model.moe.shared_ffn": 256},
+    "model.moe.balancing_rate": {"model.moe.balancing": "loss-sum"},
+    "training.runtime": {"training.attention_kernel": "math"},
     "training.steps": {"training.tokens": None, "schedule.warmup_steps": 10},
     "training.loss_chunks": {"training.loss": "chunked"},
     "training.activation_checkpointing_every": {"training.activation_checkpointing": "full"},
-    "evaluation.patience": {"evaluation.every": 100},
-    "evaluation.tokens": {"evaluation.every": 100},
+    "optimizer.name": {"optimizer.implementation": "fused"},
+    "optimizer.state_dtype": {"optimizer.name": "adamw", "optimizer.implementation": "fused"},
+    "optimizer.momentum": ONE | {"optimizer.name": "muon", "optimizer.implementation": "fused"},
+    "schedule.kind": {"schedule.cooldown_steps": 0},
     "schedule.cooldown_steps": {"schedule.kind": "wsd"},
-    "schedule.decay_power": {"schedule.kind": "polynomial"},
-    "model.full_attention_every": {"model.sliding_window": 128},
-    "model.local_rope_base": {"model.sliding_window": 128, "model.position": "rotary"},
-    "parallel.fsdp": {"parallel.zero": 0},
-    "parallel.zero": {"parallel.fsdp": False, "parallel.hsdp": None},
-    "parallel.ddp_bucket_view": {"parallel.fsdp": False, "parallel.zero": 0},
-    "parallel.reshard": {"parallel.fsdp": True, "parallel.zero": 0},
-    "parallel.hsdp": {"parallel.fsdp": True, "parallel.zero": 0},
-    "parallel.sp": {"parallel.tp": 2},
+    "schedule.decay_power": {"schedule.kind": "polynomial", "schedule.cooldown_steps": 0},
+    "parallel.fsdp": {"parallel.zero": 0, "parallel.hsdp": None, "optimizer.name": "adamw"},
+    "parallel.zero": ONE,
+    "parallel.ddp_bucket_view": {"parallel.fsdp": False, "parallel.hsdp": None},
+    "parallel.reshard": ONE | {"parallel.fsdp": True},
+    "parallel.hsdp": ONE | {"parallel.fsdp": True},
+    "parallel.tp": {"parallel.sp": False, "optimizer.name": "adamw"},
+    "parallel.sp": {"parallel.tp": 2, "optimizer.name": "adamw"},
+    "parallel.pp": ONE,
     "parallel.interleave": {"parallel.pp": 2, "parallel.pp_schedule": "interleaved"},
     "parallel.pp_schedule": {"parallel.pp": 2, "parallel.interleave": 1},
-    "model.norm": {"model.norm_parameters": "gain"},
-    "optimizer.name": {"optimizer.implementation": "fused"},
-    "optimizer.momentum": {
-        "optimizer.name": "muon",
-        "optimizer.implementation": "fused",
-        "parallel.fsdp": False,
-        "parallel.zero": 0,
-    },
-    "parallel.ep": {"model.moe": {"experts": 8, "top_k": 2, "expert_ffn": 256}},
+    "parallel.ep": {"model.moe": MOE, "model.mlp": "swiglu"},
+    "evaluation.patience": {"evaluation.every": 100},
+    "evaluation.tokens": {"evaluation.every": 100},
 }
 SPECIAL: dict[str, tuple[Any, ...]] = {
     "schema_version": (),  # one value
     "model.mla": ({"kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 64},),
-    "model.moe": ({"experts": 8, "top_k": 2, "expert_ffn": 256},),
+    "model.moe": (MOE,),
     "model.rope_scaling": ({"kind": "linear", "factor": 2.0},),
     "optimizer.groups": ([{"match": "*", "rate": 0.5}],),
     "hardware.gpu": ("a100-80gb",),
@@ -94,6 +150,7 @@ SPECIAL: dict[str, tuple[Any, ...]] = {
     "model.rotary_dim": (32,),
     "model.position_rows": (1 << 20,),
     "hardware.gpus_per_node": (2, 4),
+    "evaluation.tokens": (1 << 28,),
     "model.untrained": ("something else",),
     "training.attention_kernel": ("math", "efficient", "flex"),
 }
@@ -109,7 +166,7 @@ def others(config: RunConfig, key: str) -> Iterator[RunConfig]:
             made = RunConfig.model_validate(dump)
         except ValidationError:
             continue
-        if value_at(made, key) != value_at(config, key):
+        if value_at(made, key) != value_at(before(config, key), key):
             yield made
 
 

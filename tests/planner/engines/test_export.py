@@ -30,8 +30,8 @@ def test_the_kept_files_are_what_an_export_writes(name: str) -> None:
 def test_a_record_has_the_version_and_each_carried_key(name: str) -> None:
     done = engine_export(base_of(name), name)
     record = done.files[RECORD]
-    assert ENGINES[name].version in record and "pip install" in record
-    assert all(one in record for one in done.differences) and "| model.layers | 12 |" in record
+    assert ENGINES[name].version in record and "bash launch.sh" in record
+    assert all(one in record for one in done.differences) and "| model.layers | " in record
 
 
 def _nanogpt_rate(values: dict[str, Any], it: int) -> float:

@@ -24,8 +24,8 @@ def _outcome(config: RunConfig, engine: str) -> tuple[str, object]:
 def test_each_engine_has_a_base_and_a_fate_for_every_key() -> None:
     assert set(BASES) == set(ENGINES)
     for engine in ENGINES.values():
-        missing = set(every_key(base_of(engine.name))) - set(engine.fates)
-        unknown = set(engine.fates) - {*all_keys(), *every_key(base_of(engine.name))}
+        missing = set(every_key(base_of(engine.name), engine.name)) - set(engine.fates)
+        unknown = set(engine.fates) - {*all_keys(), *every_key(base_of(engine.name), engine.name)}
         assert not missing and not unknown, (engine.name, missing, unknown)
 
 
@@ -33,7 +33,7 @@ def test_each_engine_has_a_base_and_a_fate_for_every_key() -> None:
 def test_every_key_is_carried_told_refused_or_without_effect(name: str) -> None:
     engine, base = ENGINES[name], base_of(name)
     silent, tried = [], 0
-    for key in every_key(base):
+    for key in every_key(base, name):
         fate, start = engine.fates[key], _outcome(before(base, key), name)
         found = [(other, _outcome(other, name)) for other in others(base, key)]
         tried += len(found)

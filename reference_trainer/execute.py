@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
+import torch
+
 from planner.activity import doing
 from planner.analysis.findings import findings_with_remedies
 from planner.config.run import CPU, RunConfig
@@ -34,7 +36,8 @@ from planner.runs.rows import METRICS
 from planner.units import format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints, stored_bytes
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
-from reference_trainer.device.device import pick_device
+from reference_trainer.device.device import device_of_rank, pick_device
+from reference_trainer.distributed.ranks import ALONE, Ranks, group_of
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import last_step_of
@@ -42,10 +45,10 @@ from reference_trainer.measure.measure import model_flops_per_step
 from reference_trainer.measure.probe import NOTHING_PROBED, Probe, probe_if_possible
 from reference_trainer.metrics.metrics_file import read_rows
 from reference_trainer.metrics.records import RunResult, as_logged, finite_or_none
-from reference_trainer.metrics.run_directory import RunDirectory
+from reference_trainer.metrics.run_directory import FollowedDirectory, RunDirectory
 from reference_trainer.metrics.trackers import check_trackers
 from reference_trainer.post_mortem import write_post_mortem
-from reference_trainer.step.options import RunOptions, as_before, write_options
+from reference_trainer.step.options import RunOptions, as_before, options_of_follower, write_options
 from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.train import run_measured
 
@@ -61,18 +64,45 @@ class Outcome:
     comparison: Comparison | None
 
 
-def execute(config: RunConfig, directory: Path, resume: bool, options: RunOptions, log: Log) -> Outcome:
+def execute(
+    config: RunConfig, directory: Path, resume: bool, options: RunOptions, log: Log, ranks: Ranks = ALONE
+) -> Outcome:
     """Train `config` in `directory`, and compare the measurements with the prediction made before training.
 
-    Raises PlanError for mistakes of the user; all of them are checked before the first step.
+    Of several `ranks` the first checks, predicts, writes and compares; the others train as it says. Raises PlanError
+    for mistakes of the user; all of them are checked before the first step.
     """
-    options = replace(as_before(directory, options, log) if resume else options, resume=resume)
+    options = replace(options, resume=resume)
+    if not ranks.leads:
+        options = options_of_follower(directory, options)
+    elif resume:
+        options = as_before(directory, options, log)
     options = replace(options, eval_command=options.eval_command or None)  # "" asks for none
-    device = pick_device(options.device)
+    device = pick_device(device_of_rank(options.device, ranks.local, ranks.joined))
+    with group_of(ranks, device) as group:
+        if group.leads:
+            return _execute(config, directory, options, log, (group, device))
+        return _follow(directory, replace(options, device=str(device)), group)
+
+
+def _follow(directory: Path, options: RunOptions, ranks: Ranks) -> Outcome:
+    """Train what the first rank has decided on, and leave all that is written to it."""
+    config = RunConfig.model_validate_json(ranks.share())
+    data = opened_for(config, options.data_path, options.reading)
+    result = run_measured(config, directory, options, lambda line: None, data, FollowedDirectory(directory), ranks)
+    ranks.wait()  # the first writes its report: when one rank has ended, all are
+    return Outcome(2 if result.stopped is not None else result.exit_code, None)
+
+
+def _execute(
+    config: RunConfig, directory: Path, options: RunOptions, log: Log, on: tuple[Ranks, torch.device]
+) -> Outcome:
+    """As `execute`, for the first rank, on its device."""
+    (ranks, device), resume = on, options.resume
     if resume:
         refuse_other_config(directory / "checkpoints", config, options.new_schedule)
     # all checks come before this machine is measured and before anything is written
-    last_step_of(config, options)
+    last_step_of(config, options, ranks)
     check_trackers(options.trackers)
     refuse_unrunnable(config, device)
     data = opened_for(config, options.data_path, options.reading)
@@ -107,8 +137,9 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
                     log(f"{finding.level} [{finding.code}] {finding.message}; {finding.remedy}")
         if options.eval_command is not None:  # whoever starts it sees it first
             log(f"the eval command, run in a shell with your rights: {printable(options.eval_command)}")
+        ranks.share(config.model_dump_json())
         try:
-            result = run_measured(config, directory, options, log, data, held)
+            result = run_measured(config, directory, options, log, data, held, ranks)
         except PlanError:
             _write_post_mortem(directory, log)
             raise
@@ -116,21 +147,26 @@ def execute(config: RunConfig, directory: Path, resume: bool, options: RunOption
             measured = _measurement(config, result, NOTHING_PROBED)
             _write_report(directory, compare(plan, measured), measured, plan, _losses(result))
             _write_post_mortem(directory, log)
+            ranks.wait()
             raise result.stopped
         if result.exit_code:
             _write_post_mortem(directory, log)
+            ranks.wait()
             return Outcome(result.exit_code, None)  # interrupted: the comparison is made when the run is complete
         if not result.step_seconds:  # the run was finished earlier
             if exists(directory / COMPARISON):
+                ranks.wait()
                 return Outcome(0, load_comparison(directory))
             result = _as_logged(result, held)
         # the probe cannot see the tensors of a compiled program, and those of an eager model would be wrong
-        compiled = config.training.runtime == "compiled"
-        probed = NOTHING_PROBED if compiled else probe_if_possible(config, data, device, log)
+        # and a model on its own has no buckets and no shards
+        unseen = config.training.runtime == "compiled" or ranks.world > 1
+        probed = NOTHING_PROBED if unseen else probe_if_possible(config, data, device, log)
         measured = _measurement(config, result, probed)
         comparison = compare(plan, measured)
         _write_report(directory, comparison, measured, plan, _losses(result))
         _write_post_mortem(directory, log)
+        ranks.wait()
         return Outcome(result.exit_code, comparison)
 
 

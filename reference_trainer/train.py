@@ -6,7 +6,6 @@ Read `run` and `_loop` from top to bottom; everything else is called by them.
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,8 @@ from reference_trainer.data.samples import TokenData
 from reference_trainer.device.cuda_setup import overruled_environment
 from reference_trainer.device.device import Show, device_name, pick_device, progress
 from reference_trainer.device.os_signals import StopSignals
+from reference_trainer.distributed.ranks import ALONE, Ranks
+from reference_trainer.distributed.requests import Requests
 from reference_trainer.loop.catch_up import catch_up, owes_evaluation
 from reference_trainer.loop.eval_command import run_eval_command
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
@@ -60,35 +61,39 @@ def run_measured(
     log: Log,
     data: TokenData | None = None,
     held: RunDirectory | None = None,
+    ranks: Ranks = ALONE,
 ) -> RunResult:
     """As `run`, but a training that diverged returns what was measured until then, with the error in `stopped`.
 
-    held: the directory `out` if the caller holds its lock.
+    held: the directory `out` if the caller holds its lock. ranks: those that train, this one among them.
     """
-    last = last_step_of(config, options)
+    last = last_step_of(config, options, ranks)
     check_trackers(options.trackers)
     device = pick_device(options.device)
     refuse_unrunnable(config, device)
     opened = RunDirectory(out) if held is None else nullcontext(held)
     with opened as directory, StopSignals() as signals, numerics(options.deterministic, uses_tf32(config)):
-        check_directory(out, options.resume)
+        if ranks.leads:
+            check_directory(out, options.resume)
         if data is None:
             data = opened_for(config, options.data_path, options.reading)
         refuse_unevaluated(config, data)
         overruled = overruled_environment(config.hardware.allocator, device)
         if overruled is not None:
             log(overruled)
-        job = RunningJob(build(config, device, data), directory, options, log)
+        requests = Requests(signals, options.time_limit, ranks)
+        job = RunningJob(build(config, device, data, ranks), directory, options, log, requests=requests)
         notes = attach_watchers(job.context, options)
         made_up = False
         if options.resume:
             resume(job)
-            made_up = catch_up(job, signals.stopping)
+            made_up = catch_up(job, requests.interrupted)
         if not made_up and (job.done >= last or stops_early(job)):
             log(f"the run in {out} is already at step {job.done}: nothing is left to do")
             done = result_of(job.context, [], job.done, 0, None)
             return replace(done, finished=done.finished or stops_early(job))
-        check_space(directory.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
+        if ranks.leads:
+            check_space(directory.checkpoints, config, bytes_needed(job.context.optimizer, config), job.done, last)
         directory.event("resume" if options.resume else "start", step=job.done, **start_details(job.context, options))
         log(f"{data.description}; training on {device_name(device)}")
         for line in () if data.summary is None else summary_lines(data.summary):
@@ -97,12 +102,12 @@ def run_measured(
             log(note)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        if options.trackers:
+        if options.trackers and ranks.leads:
             job.trackers = Trackers(options.trackers, out, start_details(job.context, options), job.done + 1)
         with progress(job.done, last, tokens_per_step(config), log, options.progress) as show:
             try:
                 with explained_breakdown(device), job.saver, doing(_training(config)):
-                    _loop(job, last, signals, show)
+                    _loop(job, last, show)
             except PlanError as error:
                 if not job.diverged:
                     raise
@@ -111,29 +116,29 @@ def run_measured(
                 job.context.prefetcher.close()
                 for message in job.trackers.close() if job.trackers is not None else ():
                     log(message)
-        return _finish(job, signals)
+        return _finish(job)
 
 
-def _loop(job: RunningJob, last: int, signals: StopSignals, show: Show) -> None:
+def _loop(job: RunningJob, last: int, show: Show) -> None:
     """Train from step `job.done` + 1 to `last`. The host waits for the device in `handle_results`
     and where a checkpoint is saved; within a step only where step.py says."""
-    config, begin = job.context.config, time.monotonic()
+    config, requests = job.context.config, job.requests
     log_every = log_interval(job.options, job.context.device)
-    while job.done < last and not (signals.stopping() or _time_is_up(job.options, begin) or stops_early(job)):
+    while job.done < last and not (requests.stop() or stops_early(job)):
         job.done += 1
         job.pending.add(train_step(job.context, job.done))
         job.saver.check()
         evaluates = is_due(config.evaluation.every, job.done)
-        saves = signals.take_save() or (is_due(config.training.checkpoint_every, job.done) and job.done < last)
+        saves = requests.take_save() or (is_due(config.training.checkpoint_every, job.done) and job.done < last)
         if evaluates or saves or job.done == last or is_due(log_every, job.done):
-            continues = handle_results(job, show, signals.stopping if evaluates else None)  # False after a rollback
+            continues = handle_results(job, show, requests.interrupted if evaluates else None)  # False after a rollback
             if continues and saves:
                 save_checkpoint(job)
             if continues and (evaluates or saves):
-                run_eval_command(job, signals.stopping)
+                run_eval_command(job, requests.signals_here)
     handle_results(job, show, None)
     save_last_checkpoint(job)
-    run_eval_command(job, signals.stopping)
+    run_eval_command(job, requests.signals_here)
 
 
 def _training(config: RunConfig) -> str:
@@ -146,18 +151,16 @@ def log_interval(options: RunOptions, device: torch.device) -> int:
     return options.log_every or (10 if device.type == "cuda" else 1)
 
 
-def _time_is_up(options: RunOptions, begin: float) -> bool:
-    return options.time_limit is not None and time.monotonic() - begin >= options.time_limit
-
-
-def _finish(job: RunningJob, signals: StopSignals) -> RunResult:
-    early = stops_early(job)
+def _finish(job: RunningJob) -> RunResult:
+    early, requests = stops_early(job), job.requests
     # a signal in the evaluation of the last step leaves something to do
     finished = early or (job.done >= steps_of(job.context.config) and not owes_evaluation(job))
-    exit_code = 0 if finished else signals.exit_code
-    if signals.received and not finished:
-        job.directory.event("signal", step=job.done, signal=signals.received.name)
-        job.log(f"{signals.received.name}: stopped after step {job.done}; continue with --resume")
+    exit_code = 0 if finished else requests.exit_code
+    if requests.stop_signal and not finished:
+        name, of = requests.stop_signal.name, requests.asked_rank
+        job.directory.event("signal", step=job.done, signal=name, **({} if of is None else {"rank": of}))
+        alone = "" if of is None else f" (rank {of} alone was sent it)"
+        job.log(f"{name}{alone}: stopped after step {job.done}; continue with --resume")
     if early:
         best = job.progress.best_step
         job.log(f"stopped early after step {job.done}: the best validation loss was at step {best}")

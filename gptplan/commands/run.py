@@ -57,6 +57,10 @@ def run(
         Path | None,
         typer.Option("--profile", metavar="FILE", help="Kernel times that gptplan calibrate measured on this machine."),
     ] = None,
+    nproc: Annotated[
+        str | None,
+        typer.Option("--nproc", metavar="N", help="Start N ranks on this machine, one for each GPU of the config."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train a run.toml on this machine, then compare every prediction with its measurement.
@@ -71,6 +75,14 @@ def run(
     request = request_of(config, out, resume, steps, new_schedule)
     times = profile_of_run(profile, request.resume)
     need_torch("training")
+    from reference_trainer.distributed.endings import spoken_once
+    from reference_trainer.distributed.ranks import ALONE, ranks_of_environment
+
+    ranks = ranks_of_environment()
+    if nproc is not None and ranks is None:
+        from gptplan.ranks import run_as_ranks
+
+        raise typer.Exit(run_as_ranks(request, parse_count(nproc, name="--nproc")))
     from reference_trainer.execute import execute
     from reference_trainer.step.options import RunOptions
 
@@ -91,7 +103,8 @@ def run(
         profile=times,
         eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
     )
-    outcome = execute(request.config, request.directory, request.resume, options, log_line)
+    with spoken_once(ranks or ALONE, log_line):
+        outcome = execute(request.config, request.directory, request.resume, options, log_line, ranks or ALONE)
     if outcome.comparison is not None:
         if json:
             from dataclasses import asdict

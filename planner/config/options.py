@@ -236,7 +236,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("gpu", HARDWARE, NAME, "GPU preset, such as a100-80gb, or cpu for this machine's processor.",
            "hardware.gpu", on_resume.PREDICTION, "GPU", "this machine's, or a100-80gb"),
     Option("gpus", HARDWARE, COUNT, "All GPUs; those that --tp, --pp and --cp leave are data parallel.",
-           "hardware.gpus", on_resume.DEVICES, "number of GPUs", "1"),
+           "hardware.gpus", on_resume.BATCH, "number of GPUs", "1"),
     Option("nodes", HARDWARE, COUNT, "Servers, instead of --gpus: with --gpus-per-node GPUs each.", label="servers",
            ends=("gpus",)),
     Option("gpus_per_node", HARDWARE, COUNT, "GPUs that the card's own links join.", "hardware.gpus_per_node",

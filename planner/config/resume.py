@@ -2,7 +2,7 @@
 
     allowed     said in a line, and obeyed
     warned      said with what no longer holds, and obeyed
-    same batch  as warned while micro_batch times accumulation stays what it was, else refused
+    same batch  as warned while micro_batch times accumulation times gpus stays what it was, else refused
     on request  refused, but for --new-schedule, which makes a warning of it
     refused     the run stops before anything is trained
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -107,7 +108,9 @@ def _completed(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         kind: Any = RunConfig.model_fields[section].annotation
         field = kind.model_fields[name]
         # format 1 left out what is allowed to change, and the number of devices, which was one
-        if key == "hardware.gpus" or RULE_OF.get(key, _UNKNOWN).verdict == "allowed":
+        if key == "hardware.gpus":
+            missing[key] = 1
+        elif RULE_OF.get(key, _UNKNOWN).verdict == "allowed":
             missing[key] = now[key]
         elif not field.is_required():
             missing[key] = to_jsonable_python(field.get_default(call_default_factory=True))
@@ -156,13 +159,14 @@ def _judged(key: str, before: dict[str, Any], now: dict[str, Any], new_schedule:
     if rule.verdict == "same batch":
         if _sequences(before) == _sequences(now):
             return "warned", rule.reason
-        return "refused", "micro_batch times accumulation, the batch, is another"
+        return "refused", "micro_batch times accumulation times gpus, the batch, is another"
     return rule.verdict, rule.reason
 
 
 def _sequences(settings: dict[str, Any]) -> int:
-    """Of one optimizer step on one device."""
-    return int(settings["training.micro_batch"]) * int(settings["training.accumulation"])
+    """Of one optimizer step, on all devices."""
+    keys = ("training.micro_batch", "training.accumulation", "hardware.gpus")
+    return math.prod(int(settings[key]) for key in keys)
 
 
 def needs_request(found: tuple[Change, ...]) -> bool:

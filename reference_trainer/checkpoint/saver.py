@@ -62,11 +62,14 @@ class Saver:
         options: CheckpointConfig,
         extra: Callable[[], Mapping[str, Tensor]],
         on_report: Callable[[SaveReport], None],
+        writes: bool = True,
     ) -> None:
+        """writes: False of a rank that has the same tensors as the one that writes them."""
+        self.writes = writes
         self.folder, self.updater, self.options, self.extra, self.on_report = folder, updater, options, extra, on_report
         self.saved_step: int | None = None  # of the newest checkpoint that this saver published and verified
         self.requested_step: int | None = None  # of the newest save that was asked for
-        self._pool = ThreadPoolExecutor(1, "checkpoint") if options.asynchronous else None
+        self._pool = ThreadPoolExecutor(1, "checkpoint") if options.asynchronous and writes else None
         self._host = HostCopy()
         self._pending: Future[SaveReport] | None = None
         self._failed: list[SaveReport] = []  # in a row
@@ -84,6 +87,9 @@ class Saver:
         """
         begin = time.perf_counter()
         self.wait()
+        if not self.writes:
+            self.requested_step = state.step
+            return
         try:
             contents, flags = contents_of(self.updater, self.extra()), finite_flags(self.updater.weights)
             if self._pool is not None:

@@ -19,6 +19,21 @@ from planner.units import LOSS_DIGITS, format_duration, format_number, format_ra
 from reference_trainer.device.cuda_setup import use_device
 
 
+def device_of_rank(asked: str | None, local: int, joined: bool) -> str | None:
+    """What `pick_device` is asked by a rank, the `local`-th of its machine: each has a GPU of its own.
+
+    Raises InputError for one GPU for all of them.
+    """
+    if not joined:
+        return asked
+    if asked is not None and asked.startswith("cuda:"):
+        raise InputError(
+            f"--device {asked} with several ranks", why="each rank has a GPU of its own", remedy="give --device cuda"
+        )
+    kind = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    return f"cuda:{local}" if kind == "cuda" else kind
+
+
 def pick_device(asked: str | None) -> torch.device:
     """The device asked for, made PyTorch's current one; for None a GPU if there is one. Raises PlanError if absent."""
     if asked is None:

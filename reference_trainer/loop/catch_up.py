@@ -31,13 +31,16 @@ def catch_up(job: RunningJob, stopping: Callable[[], bool]) -> bool:
 
     Returns whether there was anything to do.
     """
-    owed, owed_command = owes_evaluation(job), _owes_command(job)
+    ranks = job.context.ranks
+    owed, owed_command = owes_evaluation(job), ranks.leads and _owes_command(job)
+    owes = ranks.share(str(int(owed or owed_command))) == "1"
     if owed:
         job.log(f"the evaluation of step {job.done} was broken off: it is made up")
         evaluation = evaluate_now(job, stopping)
         if evaluation is None:
             return True
-        _add_to_row(job.directory.metrics, job.done, "validation_loss", finite_or_none(evaluation.loss))
+        if job.context.ranks.leads:
+            _add_to_row(job.directory.metrics, job.done, "validation_loss", finite_or_none(evaluation.loss))
         log_evaluation(job, evaluation)
         # once more, with the evaluation in its state: the best checkpoint is known when old ones are deleted
         job.saves.step, job.saver.requested_step = -1, None
@@ -46,7 +49,7 @@ def catch_up(job: RunningJob, stopping: Callable[[], bool]) -> bool:
     if owed_command:
         run_eval_command(job, stopping)
     job.eval_command_step = job.done
-    return owed or owed_command
+    return owes
 
 
 def _owes_command(job: RunningJob) -> bool:

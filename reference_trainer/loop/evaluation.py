@@ -69,22 +69,28 @@ def passes_of(config: RunConfig, validation: TokenData) -> int:
 def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None:
     """Mean loss in nats per valid token, on the same held-out samples every time. None if `stopping` returned True.
 
+    Several ranks take the passes in turn.
+
     Raises PlanError if the device runs out of memory.
     """
     config, validation, model = context.config, context.data.validation, context.model
     assert validation is not None, "refuse_unevaluated was called before"
-    size = config.training.micro_batch
+    size, ranks, passes = config.training.micro_batch, context.ranks, passes_of(config, validation)
     total, valid = torch.zeros((), device=context.device), 0
     model.eval()
     try:
         with torch.no_grad(), explained(config, context.device, "in an evaluation"):
-            for index in range(passes_of(config, validation)):
+            for first in range(0, passes, ranks.world):
                 if stopping():
                     return None
+                index = first + ranks.rank
+                if index >= passes:
+                    continue
                 host = batch(validation, config, index * size, size)
                 inputs = on_device(host, context.device)
                 valid += host.valid
                 total += summed_loss(model, inputs)
-        return float(total) / max(valid, 1)
+        sums = ranks.sums([float(total), valid])
+        return sums[0] / max(sums[1], 1)
     finally:
         model.train()

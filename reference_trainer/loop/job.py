@@ -15,6 +15,8 @@ from reference_trainer.checkpoint.checkpoint import State, load, state_of
 from reference_trainer.checkpoint.retention import delete_after
 from reference_trainer.checkpoint.saver import Saver
 from reference_trainer.device.device import device_name
+from reference_trainer.device.os_signals import StopSignals
+from reference_trainer.distributed.requests import Requests
 from reference_trainer.loop.evaluation import EvaluationProgress
 from reference_trainer.loop.save_log import SaveLog
 from reference_trainer.metrics.log_window import LogWindow
@@ -46,33 +48,45 @@ class RunningJob:
     eval_command_step: int = 0
     kernels_logged: bool = False
     diverged: bool = False  # the error that ends the run is about its loss, so that what was measured is worth a report
+    requests: Requests = field(default_factory=lambda: Requests(StopSignals()))
     nonfinite_counter: NonFiniteCounter = field(init=False)
     saves: SaveLog = field(init=False)
     saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics_file = MetricsFile(self.directory.metrics)
+        ranks = self.context.ranks
+        self.context.with_loss = self.requests.with_loss
+        self.metrics_file = MetricsFile(self.directory.metrics, writes=ranks.leads)
         self.log_window = LogWindow(self.context, self.options, self.directory.event, self.log)
         self.nonfinite_counter = NonFiniteCounter(self.context.config.guard.nonfinite_limit)
         self.saves = SaveLog(self.directory, self.log)
         context, folder = self.context, self.directory.checkpoints
         tensors, background = context.spike_guard.tensors, saves_in_background(context.config)
         options = context.config.checkpoints.model_copy(update={"asynchronous": background})
-        self.saver = Saver(folder, context.optimizer, options, tensors, self.saves.report)
+        self.saver = Saver(folder, context.optimizer, options, tensors, self.saves.report, writes=ranks.leads)
 
 
 def resume(job: RunningJob) -> None:
     """Load the newest valid checkpoint, and drop the metrics of later steps."""
     job.context.rollbacks = load_rollbacks(job.directory.rollbacks)
-    path = newest_valid(job.directory.checkpoints, job.log)
+    path = _newest(job)
     if path is None:
         job.log("the run stopped before its first checkpoint: it starts again from step 1")
     else:
         job.done = _load(job, path)
         job.log(f"continues after step {job.done}")
     job.saves.step = job.done
+    job.context.ranks.wait()  # all have read what is there
     job.directory.forget_after(job.done)
     job.log_window.restore(job.directory.metrics)
+
+
+def _newest(job: RunningJob) -> Path | None:
+    """The newest valid checkpoint, which the leader reads to the end; None if there is none."""
+    ranks, folder = job.context.ranks, job.directory.checkpoints
+    path = newest_valid(folder, job.log) if ranks.leads else None
+    name = ranks.share("-" if path is None else path.name)
+    return None if name == "-" else folder / name
 
 
 def _load(job: RunningJob, path: Path) -> int:
@@ -106,7 +120,7 @@ def roll_back(job: RunningJob, spike_step: int) -> bool:
     """
     with job.pending.outside_window():
         job.saver.wait()
-        path = newest_valid(job.directory.checkpoints, job.log)
+        path = _newest(job)
         if path is None:
             job.log("there is no checkpoint to roll back to: the update was skipped and training continues")
             return False
@@ -124,9 +138,11 @@ def _return_to(job: RunningJob, path: Path, spike_step: int) -> None:
         job.diverged = True
         job.directory.event("stopped", step=spike_step, message=error.what)
         raise
-    save_rollbacks(job.directory.rollbacks, (*before, rollback))
+    job.context.ranks.wait()  # all have read it
     job.context.rollbacks = (*before, rollback)
-    delete_after(job.directory.checkpoints, to_step)
+    if job.context.ranks.leads:
+        save_rollbacks(job.directory.rollbacks, (*before, rollback))
+        delete_after(job.directory.checkpoints, to_step)
     job.done = job.saves.step = to_step
     job.eval_command_step = min(job.eval_command_step, to_step)  # the steps after it are judged again
     job.saver.requested_step = None  # the step will be trained again, with other data, and needs its own checkpoint

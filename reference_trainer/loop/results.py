@@ -49,6 +49,8 @@ def handle_results(job: RunningJob, show: Show, evaluating: Callable[[], bool] |
     Raises PlanError if the model has diverged or the rollback budget is spent.
     """
     results = job.pending.read()
+    for result in results:
+        job.requests.learn(result.asked)
     judgement = judge(job, results)
     if _rolled_back(job, judgement):
         return False

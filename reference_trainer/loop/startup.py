@@ -14,20 +14,18 @@ from planner.runs.directory import CONFIG, holds_steps
 from reference_trainer.data.samples import TokenData, end_of_text_of
 from reference_trainer.device.cuda_setup import apply_allocator
 from reference_trainer.device.out_of_memory import explained
+from reference_trainer.distributed.layouts import refuse_layout_of_ranks
+from reference_trainer.distributed.ranks import ALONE, Ranks
+from reference_trainer.distributed.replicas import as_replica
 from reference_trainer.measure.measure import build_model
 from reference_trainer.optim.updater import make_optimizer
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
 
 
-def last_step_of(config: RunConfig, options: RunOptions) -> int:
-    """The last step of this call. Raises ConfigError or InputError if the config cannot be run."""
-    if config.hardware.gpus > 1:
-        raise ConfigError(
-            f"the config is for {config.hardware.gpus} GPUs; this version of the trainer runs on one device",
-            why="the same config on one device would train with another batch size",
-            remedy="plan with --gpus 1 (more accumulation gives the same batch), or train it with another framework",
-        )
+def last_step_of(config: RunConfig, options: RunOptions, ranks: Ranks = ALONE) -> int:
+    """The last step of this call. Raises ConfigError or InputError if the config cannot be run by these ranks."""
+    refuse_layout_of_ranks(config, ranks)
     steps, tokens = steps_of(config), config.training.tokens
     if steps < 1 or (tokens is not None and tokens < tokens_per_step(config)):
         raise ConfigError(
@@ -58,8 +56,8 @@ def check_directory(directory: Path, resume: bool) -> None:
 
 
 @doing("building the model and its optimizer")
-def build(config: RunConfig, device: torch.device, data: TokenData) -> StepContext:
-    """Model and optimizer. The weights are drawn on the CPU, so that they are the same for every device.
+def build(config: RunConfig, device: torch.device, data: TokenData, ranks: Ranks = ALONE) -> StepContext:
+    """Model and optimizer. The weights are drawn on the CPU, so that they are the same for every device and rank.
 
     Raises PlanError if memory runs out, DataError if the data lacks the end-of-text token that document masking needs.
     """
@@ -69,10 +67,11 @@ def build(config: RunConfig, device: torch.device, data: TokenData) -> StepConte
     apply_allocator(config.hardware.allocator, device)
     with explained(config, device, "before the first step"):
         model = build_model(config).to(device)
+        replica = as_replica(model, config, ranks, device) if ranks.joined else None
         optimizer = make_optimizer(model, config)
     if config.training.runtime == "compiled":
         model.make_tables(
             config.training.seq, next(model.parameters()).device
         )  # before compiling, so that the program does not make them
         model.compile(dynamic=False)  # in place, so that parameters keep their names
-    return StepContext(config, device, data, model, optimizer)
+    return StepContext(config, device, data, model, optimizer, ranks=ranks, replica=replica)

@@ -19,13 +19,16 @@ MetricValue = float | int | bool | str | None
 class MetricsFile:
     """Writes rows to metrics.jsonl. Opens the file for each write, so that later rows survive if someone deletes it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        """writes: False of a rank that leaves the log to the first."""
+        self.path, self.writes = path, writes
         self._pending: list[str] = []
         self.refused = ""
 
     def add(self, row: Mapping[str, MetricValue]) -> None:
         """Keep a row for the next `write`."""
+        if not self.writes:
+            return
         self._pending.append(json.dumps(row, allow_nan=False) + "\n")
 
     def write(self) -> str:
@@ -39,7 +42,7 @@ class MetricsFile:
         """
         refused = self.write()
         try:
-            if not refused and os.path.lexists(self.path):
+            if not refused and self.writes and os.path.lexists(self.path):
                 with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:
                     os.fsync(file.fileno())
         except OSError as error:

@@ -129,6 +129,22 @@ class RunDirectory:
             keep_lines(self.events, last_step=None)
 
 
+class FollowedDirectory(RunDirectory):
+    """The paths of a run, for a rank that leaves the lock and both logs to the first."""
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return
+
+    def event(self, name: str, **facts: object) -> None:
+        """Nothing: the first rank has the same event."""
+
+    def forget_after(self, step: int) -> None:
+        """Nothing: the first rank does."""
+
+
 def keep_lines(path: Path, last_step: int | None) -> None:
     """Rewrite a JSONL file atomically, without broken lines and lines whose step is above `last_step`."""
 

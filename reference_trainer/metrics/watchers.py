@@ -28,6 +28,12 @@ def attach_watchers(context: StepContext, options: RunOptions) -> list[str]:
         notes.append(f"layer statistics every {every} steps; they keep {kept} of weight samples")
         if not shows_activations(context.config):
             notes.append("no activation statistics: a compiled program cannot run the hooks that measure them")
+    if options.noise_scale and context.ranks.world > 1:
+        raise InputError(
+            "--noise-scale runs on one device",
+            why="a rank alone does not have the gradients of the small batch and of the large one",
+            remedy="leave it out, or measure it with --gpus 1",
+        )
     if options.noise_scale:
         reason = why_not(context.config)
         notes += [reason] if reason else []

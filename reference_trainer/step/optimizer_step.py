@@ -46,15 +46,18 @@ def summed_loss(model: nn.Module, inputs: MicroBatch) -> Tensor:
     return total
 
 
-def loss_part(model: nn.Module, inputs: MicroBatch, valid: int) -> Tensor:
+def loss_part(model: nn.Module, inputs: MicroBatch, valid: float) -> Tensor:
     """The micro-batch's part of the mean loss of `valid` targets: every target of a step has the same weight."""
-    return summed_loss(model, inputs) / max(valid, 1)
+    return summed_loss(model, inputs) / (valid or 1)
 
 
-def optimizer_step(model: nn.Module, optimizer: Updater, clip_norm: float | None, valid: int, parts: StepParts) -> None:
+def optimizer_step(
+    model: nn.Module, optimizer: Updater, clip_norm: float | None, valid: float, parts: StepParts
+) -> None:
     """One optimizer step: all micro-batches forward and backward, then clip, judge and update.
 
-    clip_norm: largest gradient norm, None: unlimited. valid: number of targets in all its micro-batches.
+    clip_norm: largest gradient norm, None: unlimited. valid: number of targets in all its micro-batches; of several
+    ranks, the mean of their numbers.
     """
     for micro in range(parts.micro_batches):
         loss = loss_part(model, parts.inputs(micro), valid)

@@ -81,9 +81,21 @@ def as_before(directory: Path, options: RunOptions, log: Log) -> RunOptions:
 
     Raises FileError if execution.json is damaged, or if the run had an eval command that this user did not type.
     """
+    before, kept = _with_kept(directory, options)
+    return replace(before, eval_command=confirmed_command(directory, kept, options.eval_command, log))
+
+
+def options_of_follower(directory: Path, options: RunOptions) -> RunOptions:
+    """The options of a rank that is not the first: those of the first without what the first does alone."""
+    before = _with_kept(directory, options)[0] if options.resume else options
+    return replace(before, eval_command=None, trackers=(), progress=False)
+
+
+def _with_kept(directory: Path, options: RunOptions) -> tuple[RunOptions, dict[str, Any]]:
+    """The options with those of the run's start where the command line sets none, and the record of that start."""
     path = directory / EXECUTION
     if not exists(path):
-        return replace(options, eval_command=confirmed_command(directory, {}, options.eval_command, log))
+        return options, {}
     record = load_execution(directory)
     kept = record.model_dump() | {
         "data_path": None if record.data is None else Path(record.data),
@@ -91,5 +103,4 @@ def as_before(directory: Path, options: RunOptions, log: Log) -> RunOptions:
     }
     defaults = {f.name: f.default for f in fields(RunOptions)}
     unset = [name for name in KEPT if getattr(options, name) == defaults[name]]
-    before = replace(options, **{name: kept[name] for name in unset})
-    return replace(before, eval_command=confirmed_command(directory, kept, options.eval_command, log))
+    return replace(options, **{name: kept[name] for name in unset}), kept

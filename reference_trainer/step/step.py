@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from planner.config.run import RunConfig
 from planner.counts.run import rate_at
@@ -27,6 +27,8 @@ from reference_trainer.data.prefetch import Prefetcher
 from reference_trainer.data.samples import MicroBatch, TokenData
 from reference_trainer.device.device import device_name
 from reference_trainer.device.out_of_memory import explained
+from reference_trainer.distributed.ranks import ALONE, Ranks
+from reference_trainer.distributed.replicas import reduce_in_backward
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import Updater
 from reference_trainer.step.batch_source import BatchSource
@@ -52,9 +54,18 @@ class Watcher(Protocol):
         """Called after the update; gradients still exist. Returns 0-dimensional tensors on the device."""
 
 
+def as_loss(loss: Tensor) -> dict[str, Tensor]:
+    """The numbers that a process on its own shares: its loss is the step's."""
+    return {"loss": loss}
+
+
 @dataclass(slots=True)
 class StepContext:
-    """Everything that a step needs: config, device, data, model, optimizer, watchers, source of batches."""
+    """Everything that a step needs: config, device, data, model, optimizer, watchers, source of batches.
+
+    replica: what is called in training, which reduces gradients over `ranks`; None: the model itself. with_loss: the
+    mean of the ranks' losses, and other numbers that they share in the same message, by name.
+    """
 
     config: RunConfig
     device: torch.device
@@ -62,13 +73,16 @@ class StepContext:
     model: GPT
     optimizer: Updater
     watchers: list[Watcher] = field(default_factory=list)
+    ranks: Ranks = ALONE
+    replica: nn.Module | None = None
+    with_loss: Callable[[Tensor], dict[str, Tensor]] = as_loss
     spike_guard: SpikeGuard = field(init=False)
     source: BatchSource = field(init=False)
     prefetcher: Prefetcher = field(init=False)
 
     def __post_init__(self) -> None:
         self.spike_guard = SpikeGuard(self.config.guard, self.device)
-        self.source = BatchSource(self.config, self.data)
+        self.source = BatchSource(self.config, self.data, ranks=self.ranks)
         # the thread knows the source alone: knowing the context, it would keep the model in memory
         self.prefetcher = Prefetcher(self.source.micro_batch, self.config.training.accumulation, self.device)
 
@@ -96,7 +110,9 @@ def train_step(context: StepContext, step: int) -> PendingStep:
     for watcher in context.watchers:
         watcher.before_step(context, step)
     with explained(config, context.device, f"in step {step}"):
-        optimizer_step(context.model, optimizer, config.optimizer.clip_norm, valid, parts)
+        # ranks are averaged: each divides by its part of the targets, as if all had as many
+        divisor = valid / context.ranks.world
+        optimizer_step(context.replica or context.model, optimizer, config.optimizer.clip_norm, divisor, parts)
     clock.stop()
     return PendingStep(step, optimizer.lr, clock, context.prefetcher.waited(), valid, parts.numbers)
 
@@ -115,8 +131,10 @@ class _TrainingParts:
 
     def inputs(self, micro: int) -> MicroBatch:
         """The run's next micro-batch, copied to the device ahead of its use; dropout is seeded for it."""
+        if self.context.replica is not None:
+            reduce_in_backward(self.context.replica, micro == self.micro_batches - 1)
         taken = self.context.prefetcher.take(self.step, micro)
-        seed_dropout(self.context.config, self.step, micro)
+        seed_dropout(self.context.config, self.step, self.context.source.number(micro))
         return taken
 
     def before_backward(self) -> None:
@@ -129,15 +147,17 @@ class _TrainingParts:
             watcher.after_micro(self.context, self.step, micro)
 
     def before_clip(self) -> None:
-        """The loss that is judged: of the language alone, if experts are balanced by a loss too."""
+        """The loss that is judged: of all ranks, of the language alone if experts are balanced by a loss too."""
         balance = self.context.model.balance
         if balance is not None and balance.has_loss:
             self.total = balance.language / max(self.valid, 1)
+        self.numbers |= self.context.with_loss(self.total)
+        self.total = self.numbers["loss"]
 
     def judged(self, norm: Tensor) -> Tensor:
         """Whether the guard lets the step pass."""
         found = self.context.spike_guard.judge(self.total, norm)
-        self.numbers |= {"loss": self.total, "grad_norm": norm, "scale": self.context.optimizer.scale_tensor}
+        self.numbers |= {"grad_norm": norm, "scale": self.context.optimizer.scale_tensor}
         self.numbers |= {"good": found.good, "spike": found.spike}
         self.numbers |= {"loss_sigmas": found.loss_sigmas, "norm_sigmas": found.norm_sigmas}
         for watcher in self.context.watchers:

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from reference_trainer.distributed.requests import ASKED
+
 CORE = ("loss", "grad_norm", "scale", "good", "spike", "loss_sigmas", "norm_sigmas")
+NOT_LOGGED = {*CORE, *ASKED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,8 @@ class StepResult:
     loss: mean, nats per token. grad_norm: global norm before clipping. seconds: on the device, from the first to the
     last operation of the step. data_seconds: how long the host waited for batches. scale: loss scale in backward.
     updated: false if the update was skipped. spike: the spike guard saw one; loss_sigmas, norm_sigmas: by how many
-    standard deviations. signals: numbers measured by watchers, by name.
+    standard deviations. signals: numbers measured by watchers, by name. asked: what the ranks were asked, summed, by
+    the names in ASKED; empty for a process on its own.
     """
 
     step: int
@@ -36,6 +40,7 @@ class StepResult:
     data_seconds: float = 0.0
     valid_tokens: int = 0
     signals: dict[str, float] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
 
 
 class Clock:
@@ -143,5 +148,6 @@ def _result_of(step: PendingStep, values: dict[str, float]) -> StepResult:
         norm_sigmas=values["norm_sigmas"],
         data_seconds=step.data_seconds,
         valid_tokens=step.valid_tokens,
-        signals={name: value for name, value in values.items() if name not in CORE},
+        signals={name: value for name, value in values.items() if name not in NOT_LOGGED},
+        asked={name: values[name] for name in ASKED if name in values},
     )

@@ -7,6 +7,7 @@ import pytest
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.report.after_saving import how_to_train
+from reference_trainer.distributed.ranks import Ranks
 from reference_trainer.loop.startup import last_step_of
 from reference_trainer.step.options import RunOptions
 
@@ -15,7 +16,8 @@ from reference_trainer.step.options import RunOptions
     ("flags", "words"),
     [
         ({}, "train it with: gptplan run a.toml --out RUN_DIR"),
-        ({"gpus": "8"}, "gptplan run trains on one device, and this is for 8 GPUs; see it again with"),
+        ({"gpus": "8"}, "train it with: gptplan run a.toml --out RUN_DIR --nproc 8"),
+        ({"gpus": "8", "pp": "2"}, "gptplan run does not run pp = 2; see it again with"),
     ],
 )
 def test_training_is_offered_where_the_trainer_takes_it(flags: dict[str, str], words: str) -> None:
@@ -23,7 +25,7 @@ def test_training_is_offered_where_the_trainer_takes_it(flags: dict[str, str], w
     said = how_to_train(config, "a.toml")
     assert said.startswith(words)
     try:
-        last_step_of(config, RunOptions(device="cpu"))
+        last_step_of(config, RunOptions(device="cpu"), Ranks(world=config.hardware.gpus))
     except Exception:
         assert not said.startswith("train it")
     else:

@@ -37,7 +37,7 @@ from planner.units import format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints, stored_bytes
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import device_of_rank, pick_device
-from reference_trainer.distributed.ranks import ALONE, Ranks, group_of
+from reference_trainer.distributed.ranks import ALONE, Ranks, process_group
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import last_step_of
@@ -79,7 +79,7 @@ def execute(
         options = as_before(directory, options, log)
     options = replace(options, eval_command=options.eval_command or None)  # "" asks for none
     device = pick_device(device_of_rank(options.device, ranks.local, ranks.joined))
-    with group_of(ranks, device) as group:
+    with process_group(ranks, device) as group:
         if group.leads:
             return _execute(config, directory, options, log, (group, device))
         return _follow(directory, replace(options, device=str(device)), group)

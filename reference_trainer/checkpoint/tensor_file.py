@@ -70,12 +70,21 @@ class TensorFile(Mapping[str, Tensor]):
             self._read_into(tensor.view(-1).view(torch.uint8).numpy().data, stored)
         return tensor
 
-    def _read_into(self, room: memoryview, stored: StoredTensor) -> None:
-        """Fill `room` with the bytes of a tensor."""
+    def rows(self, name: str, begin: int, end: int) -> Tensor:
+        """The rows from `begin` up to `end` of a tensor that has dimensions; nothing else is read."""
+        stored = self._stored[name]
+        tensor = torch.empty((end - begin, *stored.shape[1:]), dtype=_DTYPES[stored.dtype])
+        if tensor.numel():
+            skipped = begin * (tensor[0].numel() * tensor.element_size())
+            self._read_into(tensor.view(-1).view(torch.uint8).numpy().data, stored, skipped)
+        return tensor
+
+    def _read_into(self, room: memoryview, stored: StoredTensor, skipped: int = 0) -> None:
+        """Fill `room` with the bytes of a tensor, without its first `skipped`."""
         done = 0
         try:
             with open_ordinary(self.path) as file:
-                file.seek(stored.begin)
+                file.seek(stored.begin + skipped)
                 while done < len(room):
                     read = file.readinto(room[done:])
                     if not read:

@@ -21,7 +21,7 @@ from planner.errors import PlanError
 
 LOST_OTHERS = 75  # exit code of a rank that could not go on because another one was gone (EX_TEMPFAIL of sysexits.h)
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-LOOK_SECONDS = 0.1  # how soon the end of a rank is seen
+_LOOK_SECONDS = 0.1  # how soon the end of a rank is seen
 
 
 def launch(nproc: int, command: Sequence[str], resume_with: str) -> int:
@@ -55,7 +55,7 @@ def launch(nproc: int, command: Sequence[str], resume_with: str) -> int:
         entrypoint=command[0],
         args=tuple(command[1:]),
         max_restarts=0,
-        monitor_interval=LOOK_SECONDS,
+        monitor_interval=_LOOK_SECONDS,
     )
     with tempfile.TemporaryDirectory(prefix="gptplan-ranks-") as folder:
         agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=folder))

@@ -21,8 +21,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from planner.errors import InputError, PlanError
 
-BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the ranks' device
-ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each rank
+GROUP_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the ranks' device
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each rank
 SILENCE_SECONDS = 1800.0  # a message that does not come for so long ends the process; faults are found sooner
 
 
@@ -97,7 +97,7 @@ def ranks_of_environment() -> Ranks | None:
 
     Raises InputError for numbers that cannot be.
     """
-    if not all(os.environ.get(name) for name in ENVIRONMENT):
+    if not all(os.environ.get(name) for name in _ENVIRONMENT):
         return None
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -114,7 +114,7 @@ def ranks_of_environment() -> Ranks | None:
 
 
 @contextmanager
-def group_of(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
+def process_group(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     """The ranks with their process group, for as long as the block runs; a process on its own has none.
 
     Raises PlanError where the ranks do not find each other.
@@ -125,7 +125,7 @@ def group_of(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     try:
         store, rank, world = next(rendezvous("env://"))
         dist.init_process_group(
-            BACKENDS[device.type],
+            GROUP_BACKENDS[device.type],
             store=PrefixStore("group", store),
             rank=rank,
             world_size=world,

@@ -42,7 +42,7 @@ def test_the_same_config_changes_nothing() -> None:
 @pytest.mark.parametrize("key", sorted(SETTINGS))
 def test_every_change_is_judged_by_its_rule(key: str) -> None:
     wanted = {"on request": "refused", "same batch": "refused"}.get(RULE_OF[key].verdict, RULE_OF[key].verdict)
-    other = 7 if key in ("training.micro_batch", "training.accumulation") else "something else"
+    other = 7 if RULE_OF[key].verdict == "same batch" else "something else"
     (change,) = changes(SETTINGS, SETTINGS | {key: other})
     assert (change.key, change.verdict, change.now) == (key, wanted, other)
     assert change.text() == f"{key} was {SETTINGS[key]}, is now {other}" and change.reason
@@ -54,6 +54,14 @@ def test_the_same_batch_cut_otherwise_is_warned_of() -> None:
         "training.micro_batch": "warned",
         "training.accumulation": "warned",
     }
+
+
+def test_the_same_batch_on_other_ranks_is_warned_of() -> None:
+    batch = {"hardware.gpus": 2, "training.accumulation": SETTINGS["training.accumulation"]}
+    stored = SETTINGS | batch | {"training.accumulation": 3 * batch["training.accumulation"]}
+    now = stored | {"hardware.gpus": 6, "training.accumulation": batch["training.accumulation"]}
+    assert {change.verdict for change in changes(stored, now)} == {"warned"}
+    assert changes(stored, now | {"hardware.gpus": 4})[0].verdict == "refused"
 
 
 def test_a_new_schedule_on_request() -> None:

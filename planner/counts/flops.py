@@ -6,12 +6,13 @@ embedding look-up and the optimizer are bandwidth, not FLOPs, and are left out h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.config.attention import WITHOUT_SCORES
 from planner.config.model import ModelConfig
-from planner.config.run import RunConfig
+from planner.config.run import RunConfig, TrainingConfig
 from planner.counts.run import Resolved
 from planner.counts.shape import attended_keys, has_experts, has_window, shape_of
 from planner.counts.tensors import ParameterTensor, parameter_tensors
@@ -64,17 +65,18 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """An operator in one block: forward FLOPs per token in each block that has it, 0 in the others."""
+    """An operator's forward FLOPs per token in all blocks that have it, and in those that keep only their input."""
 
     name: str
     weights: int
-    forward: tuple[int, ...]
+    forward: int
+    checkpointed: int
 
 
 def operators_of(config: RunConfig) -> tuple[Operator, ...]:
     """Every operator that multiplies matrices, in the order of a forward pass, the head last."""
     model = config.model
-    products = [*_block_products(model, config.training.seq)]
+    products = _block_products(model, config.training)
     found = [_operator(product, config) for product in products]
     head = shape_of(model).vocab * shape_of(model).hidden
     forward = whole(flops.products_forward_flops_per_token(head))
@@ -92,35 +94,54 @@ def operators_of(config: RunConfig) -> tuple[Operator, ...]:
     return tuple(found)
 
 
-def _block_products(model: ModelConfig, seq: int) -> list[Product]:
+def _block_products(model: ModelConfig, training: TrainingConfig) -> list[Product]:
     """The operators of the blocks: attention's products stand before its output projection."""
     s = shape_of(model)
-    keys = keys_by_block(model, seq)
+    every = slice(None, None, training.activation_checkpointing_every)
+    keys = keys_by_block(model, training.seq)
     with_experts = [has_experts(model, block) for block in range(s.layers)]
+    blocks, checkpointed = _Blocks.among(with_experts), _Blocks.among(with_experts[every])
     found = []
     for tensor in parameter_tensors(model):
         if len(tensor.shape) < 2 or tensor.name in TABLES or tensor.name == "head.weight":
             continue
         if tensor.name == "attention.proj.weight":
-            scores = {k: whole(flops.scores_forward_flops_per_token(s.query_width, k)) for k in set(keys)}
-            values = {k: whole(flops.values_forward_flops_per_token(s.value_width, k)) for k in set(keys)}
-            found += [Product(SCORES, 0, tuple(scores[k] for k in keys))]
-            found += [Product(VALUES, 0, tuple(values[k] for k in keys))]
-        found.append(_product(tensor, model, with_experts))
+            all_keys, again = Counter(keys), Counter(keys[every])
+            scores = {k: whole(flops.scores_forward_flops_per_token(s.query_width, k)) for k in all_keys}
+            values = {k: whole(flops.values_forward_flops_per_token(s.value_width, k)) for k in all_keys}
+            for name, each in ((SCORES, scores), (VALUES, values)):
+                of_all, of_again = (sum(each[k] * n for k, n in seen.items()) for seen in (all_keys, again))
+                found.append(Product(name, 0, of_all, of_again))
+        found.append(_product(tensor, model, blocks, checkpointed))
     return found
 
 
-def _product(tensor: ParameterTensor, model: ModelConfig, with_experts: Sequence[bool]) -> Product:
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Numbers of blocks: all, and those with experts."""
+
+    every: int
+    routed: int
+
+    @classmethod
+    def among(cls, with_experts: Sequence[bool]) -> _Blocks:
+        return cls(len(with_experts), sum(with_experts))
+
+    def having(self, tensor: ParameterTensor) -> int:
+        """Blocks that have this tensor."""
+        if not tensor.name.startswith("mlp."):
+            return self.every
+        return self.routed if tensor.name.startswith(_EXPERT_TENSORS) else self.every - self.routed
+
+
+def _product(tensor: ParameterTensor, model: ModelConfig, blocks: _Blocks, checkpointed: _Blocks) -> Product:
     """A linear layer in the blocks that have it; of routed experts, those that a token uses."""
     moe, met = model.moe, tensor.count
     if moe is not None and len(tensor.shape) == 3:
         met = met // moe.experts * moe.top_k
-    one = whole(flops.products_forward_flops_per_token(met))
-    routed = tensor.name.startswith(_EXPERT_TENSORS)
-    everywhere = not tensor.name.startswith("mlp.")
-    forward = tuple(one if everywhere or routed == experts else 0 for experts in with_experts)
-    blocks = len(forward) if everywhere else sum(routed == experts for experts in with_experts)
-    return Product(tensor.name.removesuffix(".weight"), met * blocks, forward)
+    one, times = whole(flops.products_forward_flops_per_token(met)), blocks.having(tensor)
+    name = tensor.name.removesuffix(".weight")
+    return Product(name, met * times, one * times, one * checkpointed.having(tensor))
 
 
 def keys_by_block(model: ModelConfig, seq: int) -> tuple[int, ...]:
@@ -142,11 +163,13 @@ def mask_entries_per_sequence(model: ModelConfig, seq: int) -> int:
 def _windows(model: ModelConfig) -> list[int | None]:
     """Each block's sliding window or chunk; None for a block that sees all keys."""
     window = model.attention_chunk if model.sliding_window is None else model.sliding_window
+    if window is None:
+        return [None] * model.layers
     return [window if has_window(model, block) else None for block in range(model.layers)]
 
 
 def _operator(product: Product, config: RunConfig) -> Operator:
-    forward = sum(product.forward)
+    forward = product.forward
     again = {
         "flash attention": _flash(product, config),
         "selective checkpointing": _selective(product, config),
@@ -165,7 +188,7 @@ def _operator(product: Product, config: RunConfig) -> Operator:
 def _flash(product: Product, config: RunConfig) -> int:
     """Flash attention's backward forms the scores again: it never stored them."""
     wanted = config.training.attention_kernel in WITHOUT_SCORES and product.name == SCORES
-    return sum(product.forward) if wanted else 0
+    return product.forward if wanted else 0
 
 
 def _selective(product: Product, config: RunConfig) -> int:
@@ -174,7 +197,7 @@ def _selective(product: Product, config: RunConfig) -> int:
     if t.activation_checkpointing != "selective":
         return 0
     core = (SCORES, VALUES) if t.attention_kernel in WITHOUT_SCORES else (SCORES,)
-    return sum(product.forward) if product.name in core else 0
+    return product.forward if product.name in core else 0
 
 
 def _full(product: Product, config: RunConfig) -> int:
@@ -184,7 +207,7 @@ def _full(product: Product, config: RunConfig) -> int:
         return 0
     if product.name in last_products(config):
         return 0
-    return sum(product.forward[:: t.activation_checkpointing_every])
+    return product.checkpointed
 
 
 def last_products(config: RunConfig) -> tuple[str, ...]:

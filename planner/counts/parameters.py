@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from planner.config.model import ModelConfig, MoeConfig
+from planner.counts.by_model import by_model
 from planner.counts.shape import Shape, shape_of
 from planner.counts.tensors import parameter_tensors
 from planner.formulas import params
@@ -84,7 +84,7 @@ def _count(model: ModelConfig) -> Parameters:
     )
 
 
-_counted_before = lru_cache(maxsize=64)(_count)
+_counted_before = by_model(_count)
 
 
 def attention_part(model: ModelConfig, s: Shape) -> Part:

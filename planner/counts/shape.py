@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import lcm
 
 from planner.config.model import ModelConfig
 from planner.config.run import TrainingConfig
+from planner.counts.by_model import by_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,11 @@ def has_experts(model: ModelConfig, block: int) -> bool:
     return after and (moe is None or moe.every is None or is_kth_block(block, moe.every))
 
 
+def blocks_with_experts(model: ModelConfig) -> int:
+    """Number of blocks for which `has_experts`."""
+    return model.layers - shape_of(model).dense_layers
+
+
 def _window(model: ModelConfig) -> int | None:
     """Keys that a query sees at most, in the blocks with a sliding window or with chunks."""
     return model.attention_chunk if model.sliding_window is None else model.sliding_window
@@ -109,7 +114,13 @@ def has_rotary(model: ModelConfig, block: int) -> bool:
     return model.position == "rotary" and not is_kth_block(block, model.no_position_every)
 
 
-@lru_cache(maxsize=64)
+def blocks_with_rotary(model: ModelConfig) -> int:
+    """Number of blocks for which `has_rotary`."""
+    every = model.no_position_every
+    return 0 if model.position != "rotary" else model.layers - (model.layers // every if every else 0)
+
+
+@by_model
 def shape_of(model: ModelConfig) -> Shape:
     """The numbers of a model."""
     query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim

@@ -37,9 +37,13 @@ class Cut:
             return local_tensor(tensor, shards)
         return replace(tensor, shape=(-(-tensor.count // shards),))
 
+    def parts(self, tensors: Iterable[ParameterTensor]) -> Iterable[ParameterTensor]:
+        """The parts of all tensors that one device stores."""
+        return tensors if self.shards == 1 else map(self.part, tensors)
+
     def count(self, tensors: Iterable[ParameterTensor]) -> int:
         """Elements of all tensors that one device stores."""
-        return sum(t.times * self.part(t).count for t in tensors)
+        return sum(t.times * t.count for t in self.parts(tensors))
 
 
 @dataclass(frozen=True, slots=True)

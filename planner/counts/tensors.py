@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from math import prod
 
 from planner.config.model import ModelConfig
+from planner.counts.by_model import by_model
 from planner.counts.roles import Role
 from planner.counts.shape import Shape, has_experts, shape_of
 
@@ -26,13 +27,10 @@ class ParameterTensor:
     @property
     def count(self) -> int:
         """Elements of one of them."""
-        product = 1
-        for side in self.shape:
-            product *= side
-        return product
+        return prod(self.shape)
 
 
-@lru_cache(maxsize=64)
+@by_model
 def parameter_tensors(model: ModelConfig) -> tuple[ParameterTensor, ...]:
     """The tensors of a model; those that all blocks share come once, with their number."""
     s = shape_of(model)

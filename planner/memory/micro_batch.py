@@ -241,7 +241,7 @@ class _External(Storage):
 
     def __init__(self, ledger: Ledger, tokens: int) -> None:
         self.ledger, self.size, self.component = ledger, tokens * INT64, "activations"
-        self.saved, self.viewed, self.key = False, False, 0
+        self.saved, self.key = False, 0
 
     def __del__(self) -> None:
         pass

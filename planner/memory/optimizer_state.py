@@ -41,7 +41,7 @@ def optimizer_memory(run: Resolved) -> OptimizerMemory:
     """The state of the run's optimizer."""
     itemsize = moment_itemsize(run)
     cut = optimizer_cut(run)
-    tensors = [cut.part(t) for t in held_tensors(run)]
+    tensors = cut.parts(held_tensors(run))
     storages = [(size, t.times) for t in tensors for size in state_of_tensor(run.config.optimizer, itemsize, t)]
     storages += [(size, 1) for size in shared_state(run.config)]
     return OptimizerMemory(sum(size * times for size, times in storages), tuple(storages))
@@ -131,7 +131,7 @@ def update_groups(run: Resolved, every_block: bool = False) -> tuple[UpdateGroup
     order = held_named_tensors(run) if config.optimizer.groups else _in_order(run, every_block)
     cut = optimizer_cut(run)
     name = config.optimizer.name
-    tensors = [(t, _optimizer_of(name, t), key_of(config.optimizer, t.name, t.role)) for t in map(cut.part, order)]
+    tensors = [(t, _optimizer_of(name, t), key_of(config.optimizer, t.name, t.role)) for t in cut.parts(order)]
 
     def decays(key: Key) -> bool:
         return rate_and_decay(config.optimizer, key)[1] > 0
@@ -150,17 +150,17 @@ def _in_order(run: Resolved, every_block: bool) -> Iterator[ParameterTensor]:
     """The model's own order: embedding tables, the blocks, the last norm, the head."""
     tensors = held_tensors(run)
     norms = [t for t in tensors if t.name.startswith("norm.")]
-    inner = [*norms, *(t for t in tensors if t.name not in OUTSIDE_BLOCKS and t not in norms)]
     ends, layers = end_norms(run), run.shape.layers
+    inner = [(t, t.times - ends) for t in norms]
+    inner += [(t, t.times) for t in tensors if t.name not in OUTSIDE_BLOCKS and not t.name.startswith("norm.")]
     yield from (t for t in tensors if t.name in OUTSIDE_BLOCKS[:2])
     seen = 0
     for alike in [1] * layers if every_block or layers < 3 else [1, layers - 2, 1]:
-        for t in inner:
-            inside = t.times - ends if t in norms else t.times
+        for t, inside in inner:
             # what only some blocks have is spread evenly: the order among alike tensors moves no peak
             times = inside * (seen + alike) // layers - inside * seen // layers
             if times:
-                yield replace(t, times=times)
+                yield ParameterTensor(t.name, t.shape, t.role, times)
         seen += alike
     yield from (replace(t, times=ends) for t in norms if ends)
     yield from (t for t in tensors if t.name == OUTSIDE_BLOCKS[2])

@@ -38,7 +38,7 @@ class Update:
     def __init__(self, run: Resolved, ledger: Ledger, keep: KeepBytes, every_block: bool) -> None:
         self.config, self.ledger, self.keep = run.config, ledger, keep
         self.itemsize, self.moment = updated_itemsize(run), moment_itemsize(run)
-        self.groups = update_groups(run, every_block)
+        self.groups, self.every_block = update_groups(run, every_block), every_block
         self.one_by_one, self.custom_adamw = has_narrow_gradients(run.recipe), is_custom_adamw(run)
         self.widened = widened_bytes(run)
 
@@ -79,9 +79,11 @@ class Update:
 
     def _make_state(self, group: Group) -> None:
         """Allocate a group's state, before its first tensor is updated."""
-        for tensor in group:
-            for size in state_of_tensor(self.config.optimizer, self.moment, tensor):
-                self.keep("optimizer", size, tensor.times)
+        made = [(size, t.times) for t in group for size in state_of_tensor(self.config.optimizer, self.moment, t)]
+        if not self.every_block:  # nothing comes between
+            made = [(sum(size * times for size, times in made), 1)]
+        for size, times in made:
+            self.keep("optimizer", size, times)
 
     def _in_stacks(self, group: Group, each: int, narrow: int) -> None:
         """The trainer's own: scratch bytes `each` per element of a stack, and `narrow` of the tensor being rounded."""

@@ -152,8 +152,8 @@ class _Run:
             (recipe.weights_bytes_per_parameter, "weights", weights_cut(self.run)),
             (recipe.master_weights_bytes_per_parameter, "master_weights", optimizer_cut(self.run)),
         ):
-            for tensor in self.tensors:
-                self.keep(component, cut.part(tensor).count * itemsize, tensor.times)
+            for tensor in cut.parts(self.tensors):
+                self.keep(component, tensor.count * itemsize, tensor.times)
         self.keep("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
         for bucket in ddp_bucket_bytes(self.run):
             self.keep("communication", bucket)
@@ -236,7 +236,7 @@ class _Run:
         """Simulate the check that all weights are finite: a mask of one tensor at a time."""
         each = updated_itemsize(self.run) + FINITE_MASKS
         cut = optimizer_cut(self.run) if self.run.recipe.master_weights_bytes_per_parameter else weights_cut(self.run)
-        largest = max(cut.part(t).count for t in self.tensors)
+        largest = max(t.count for t in cut.parts(self.tensors))
         mask = Storage(self.ledger, each * largest, "temporary")
         del mask
 

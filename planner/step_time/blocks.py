@@ -9,7 +9,7 @@ from __future__ import annotations
 from planner.counts.attention import repeating_blocks
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
-from planner.counts.shape import has_rotary, has_window, recomputed_blocks
+from planner.counts.shape import blocks_with_rotary, has_window, recomputed_blocks
 from planner.formulas import throughput
 from planner.formulas.ops import maximum
 from planner.formulas.recording import real
@@ -128,7 +128,7 @@ def block_traffic_seconds(run: Resolved, rates: Rates) -> float:
 def _turned_channels(run: Resolved) -> float:
     """Channels of queries and keys per token and block, on average, that rotary embedding turns."""
     s, model = run.shape, run.config.model
-    turned = sum(has_rotary(model, block) for block in range(s.layers)) / s.layers
+    turned = blocks_with_rotary(model) / s.layers
     # the keys of latent attention share one head of turned channels
     return turned * model.rope_dim * (s.heads + (1 if model.mla else s.kv_heads))
 

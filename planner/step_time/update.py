@@ -20,7 +20,7 @@ def update_seconds(run: Resolved, rates: Rates) -> float:
     """One update of this device's parameters, clipping included."""
     optimizer, table = run.config.optimizer, rules("time")["optimizer"]
     cut = optimizer_cut(run)
-    tensors = [cut.part(t) for t in held_tensors(run)]
+    tensors = [*cut.parts(held_tensors(run))]
     muon = [t for t in tensors if optimizer.name == "muon" and t.role.has_muon]
     rest = [t for t in tensors if t not in muon]
     kind = "adamw" if optimizer.name == "muon" else optimizer.name

@@ -26,6 +26,7 @@ from planner.memory.eager.graph import (
     Storage,
     Summed,
     Tensor,
+    Viewed,
 )
 from planner.memory.ledger import Ledger
 
@@ -77,9 +78,26 @@ class Autograd:
 
     def allocate_view(self, size: int) -> Storage:
         """A new gradient that is passed on as a view."""
-        made = Storage(self.ledger, size, "temporary")
-        made.viewed = True
-        return made
+        return Viewed(self.ledger, size, "temporary")
+
+    def scratch(self, *sizes: int) -> None:
+        """Storages that nothing refers to once the last of them is made: each comes and goes in the ledger alone."""
+        allocate, release = self.ledger.allocate, self.ledger.release
+        keys = [allocate("temporary", size) for size in sizes]
+        for size, key in zip(sizes, keys, strict=True):
+            release("temporary", size, key)
+
+    def last_of(self, *sizes: int) -> Storage:
+        """The last of storages that are each made from the one before, which is then freed."""
+        allocate, release = self.ledger.allocate, self.ledger.release
+        before, key = sizes[0], allocate("temporary", sizes[0])
+        for size in sizes[1:-1]:
+            made = allocate("temporary", size)
+            release("temporary", before, key)
+            before, key = size, made
+        last = Storage(self.ledger, sizes[-1], "temporary")
+        release("temporary", before, key)
+        return last
 
     def node(self, inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node | None:
         """The graph node of an operator that runs now; None if nothing is recorded."""
@@ -120,6 +138,13 @@ class Autograd:
         if node is None:
             return
         rerun, frame = self._rerun_frame, self._forward_frame
+        if rerun is None and frame is None:
+            for tensor in tensors:
+                storage = None if tensor is None else tensor.storage
+                node.saved.append(storage)
+                if storage is not None and not storage.saved:
+                    self._keep(storage)
+            return
         for tensor in tensors:
             storage = None if tensor is None else tensor.storage
             if rerun is not None:
@@ -129,18 +154,16 @@ class Autograd:
                     storage.relabel("activations")
                 if len(rerun.made) == rerun.total:
                     raise _Stop
-            elif frame is not None:
+            else:
+                assert frame is not None
                 node.frame = frame
                 node.positions.append(frame.total)
                 frame.total += 1
-            else:
-                node.saved.append(storage)
-                if storage is not None:
-                    self._keep(storage)
 
     def _keep(self, storage: Storage) -> None:
         if storage.component == "temporary":
-            storage.relabel("activations")
+            storage.component = "activations"
+            self.ledger.relabel("temporary", "activations", storage.size)
         if not storage.saved:
             storage.saved = True
             self.saved_by_operator[self.label] = self.saved_by_operator.get(self.label, 0) + storage.size

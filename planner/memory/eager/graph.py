@@ -19,11 +19,11 @@ from planner.memory.ledger import Ledger
 class Storage:
     """Bytes in the ledger for as long as this object lives."""
 
-    __slots__ = ("component", "key", "ledger", "saved", "size", "viewed")
+    __slots__ = ("component", "key", "ledger", "saved", "size")
+    viewed = False
 
     def __init__(self, ledger: Ledger, size: int, component: str) -> None:
         self.ledger, self.size, self.component, self.saved = ledger, size, component, False
-        self.viewed = False  # a gradient passed on as a view: its base counts as another reference
         self.key = ledger.allocate(component, size)
 
     def __del__(self) -> None:
@@ -34,6 +34,13 @@ class Storage:
         if component != self.component:
             self.ledger.relabel(self.component, component, self.size)
             self.component = component
+
+
+class Viewed(Storage):
+    """A gradient passed on as a view: its base counts as another reference."""
+
+    __slots__ = ()
+    viewed = True
 
 
 class Tensor:
@@ -89,11 +96,14 @@ class Node:
 
     def __init__(self, sequence: float, inputs: Sequence[Tensor], backward: Backward | None, outputs: int = 1) -> None:
         self.sequence, self.backward, self.outputs = sequence, backward, outputs
-        self.edges = [None if t.node is None else (t.node, t.slot) for t in inputs]
+        self.edges = [None if t.node is None else (t.node, t.slot) for t in inputs] if inputs else []
         self.saved: Saved = []
         self.frame: CheckpointFrame | None = None
         self.positions: list[int] = []
         self.grads: list[Gradient] | None = None
+
+
+AT_ONCE = float("inf")  # of all ready nodes backward takes a parameter's at once
 
 
 class Parameter(Tensor):
@@ -102,7 +112,8 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, count: int, itemsize: int) -> None:
-        super().__init__(None, count, itemsize, Node(float("inf"), (), None))
+        self.storage, self.count, self.itemsize, self.slot = None, count, itemsize, 0
+        self.node = Node(AT_ONCE, (), None)
 
 
 class CheckpointFrame:

@@ -131,14 +131,10 @@ def _narrow_layer_norm_backward(
 
 def _rms_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, ...]) -> Tensor:
     """The reference model's RMSNorm: saves x and 1/rms."""
-    rows = x.count // width
-    wide = _widened(e, x)
-    square = e.empty(x.count, FP32)
-    del wide
-    mean = e.empty(rows, FP32)
-    del square
-    inverse = e.empty(rows, FP32)
-    del mean
+    rows, wide = x.count // width, x.count * FP32
+    # x widened, its square, the mean of that, and the inverse of its root
+    made = (wide, rows * FP32, rows * FP32) if x.itemsize == FP32 else (wide, wide, rows * FP32, rows * FP32)
+    inverse = Tensor(e.last_of(*made), rows, FP32)
     sizes = tuple((p.count, p.itemsize) for p in parameters)
     node = e.node((x, *parameters), partial(_rms_norm_backward, e, x.count, x.itemsize, rows, sizes))
     out = e.empty(x.count, FP32)
@@ -162,15 +158,11 @@ def _rms_norm_backward(
     normalised = e.allocate(count * FP32)
     gains: list[Storage] = []
     for size, kept in parameters:
-        product = e.allocate(count * FP32)
-        gain = e.allocate(size * FP32)
-        del product
+        gain = e.last_of(count * FP32, size * FP32)  # from the product
         gains.append(gain if kept == FP32 else e.allocate(size * kept))
         del gain
     scaled = e.allocate(count * FP32)
-    product = e.allocate(count * FP32)
-    shift = e.allocate(rows * FP32)
-    del product
+    shift = e.last_of(count * FP32, rows * FP32)  # from a product again
     out = scaled if itemsize == FP32 else e.allocate(count * itemsize)
     del normalised, shift, wide, scaled
     return [out, *gains]
@@ -184,9 +176,9 @@ def rotate(e: Autograd, x: Tensor, rope_elements: int) -> Tensor:
 
 
 def _halves(e: Autograd, rope_elements: int) -> None:
+    half = rope_elements // 2 * FP32
     for _ in range(2):
-        first, second = e.allocate(rope_elements // 2 * FP32), e.allocate(rope_elements // 2 * FP32)
-        del first, second
+        e.scratch(half, half)
 
 
 def _rotate_backward(e: Autograd, size: int, rope_elements: int, grads: list[Gradient], saved: Saved) -> list[Any]:

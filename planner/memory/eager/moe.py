@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from planner.config.model import ModelConfig
-from planner.counts.shape import has_experts
+from planner.counts.shape import blocks_with_experts
 from planner.formulas.itemsize import FP32, INT32, INT64
 from planner.memory.eager import operators as op
 from planner.memory.eager.autograd import Autograd
@@ -131,7 +131,7 @@ def balance_bytes(model: ModelConfig) -> int:
     moe = model.moe
     if moe is None:
         return 0
-    blocks = sum(has_experts(model, block) for block in range(model.layers))
+    blocks = blocks_with_experts(model)
     tables = 4 if moe.has_balancing_loss else 3 if moe.balancing == "bias" else 2
     return FP32 * (tables * blocks * moe.experts + (2 if moe.has_balancing_loss else 0))
 
@@ -141,7 +141,7 @@ def bias_step_bytes(model: ModelConfig) -> int:
     moe = model.moe
     if moe is None or moe.balancing != "bias":
         return 0
-    blocks = sum(has_experts(model, block) for block in range(model.layers))
+    blocks = blocks_with_experts(model)
     return FP32 * (2 * blocks * moe.experts + 1)
 
 
@@ -150,7 +150,7 @@ def balanced_loss(e: Autograd, ctx: SimulationContext, loss: Tensor, targets: Te
     moe = ctx.model.moe
     if moe is None or not moe.has_balancing_loss or not e.recording:
         return loss
-    blocks = sum(has_experts(ctx.model, block) for block in range(ctx.model.layers))
+    blocks = blocks_with_experts(ctx.model)
     pooled = moe.balancing == "loss-pooled"
     valid = e.allocate(targets.count)
     count = e.empty(1, INT64)

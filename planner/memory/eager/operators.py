@@ -13,7 +13,7 @@ from typing import Any
 
 from planner.formulas.itemsize import FP32
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.graph import Backward, Gradient, Parameter, Reduced, Saved, Summed, Tensor
+from planner.memory.eager.graph import Backward, Gradient, Parameter, Reduced, Saved, Storage, Summed, Tensor
 
 _Sizes = tuple[int | tuple[int, int], ...]
 
@@ -30,9 +30,10 @@ def operator(
     component: str = "temporary",
 ) -> Tensor:
     """The output of an operator: a new tensor of `count` elements. What it saves of its inputs, it saves before."""
-    node = e.node(inputs, backward)
-    e.save(node, *save)
-    out = e.empty(count, itemsize, component)
+    node = e.node(inputs, backward) if e.recording else None
+    if save:
+        e.save(node, *save)
+    out = Tensor(Storage(e.ledger, count * itemsize, component), count, itemsize)
     if save_output:
         e.save(node, out)
     out.node = node
@@ -60,14 +61,15 @@ def _new_gradients(
     grads: list[Gradient],
     saved: Saved,
 ) -> list[Any]:
-    scratch = [e.allocate(size) for size in before]
     made: list[Any] = []
+    scratch = [e.allocate(size) for size in before] if before else []
     for size in sizes:
         if isinstance(size, int):
             made.append(e.allocate(size, component))
         else:
             made.append(Reduced(e.allocate(size[0], component), size[1]))
-    scratch += [e.allocate(size) for size in after]
+    if after:
+        scratch += [e.allocate(size) for size in after]
     return made
 
 
@@ -149,9 +151,7 @@ def cast(e: Autograd, x: Tensor, itemsize: int) -> Tensor:
     if x.itemsize == itemsize:
         return x
     node = None if x.node is None else e.node((x,), new_gradients(e, x.nbytes))
-    out = e.empty(x.count, itemsize)
-    out.node = node
-    return out
+    return Tensor(Storage(e.ledger, x.count * itemsize, "temporary"), x.count, itemsize, node)
 
 
 def gradient_hook(e: Autograd, x: Tensor, reached: Callable[[], object]) -> Tensor:

@@ -37,6 +37,7 @@ from planner.units import format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints, stored_bytes
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import device_of_rank, pick_device
+from reference_trainer.device.out_of_memory import held_by_others
 from reference_trainer.distributed.ranks import ALONE, Ranks, process_group
 from reference_trainer.loop.device_adaptation import adapt_to_device
 from reference_trainer.loop.evaluation import opened_for
@@ -53,6 +54,7 @@ from reference_trainer.step.precision import refuse_unrunnable
 from reference_trainer.train import run_measured
 
 SETTLING_STEPS = 2  # the first steps allocate memory and fill caches; they are not timed
+OTHER_PROCESS_BYTES = 2**30  # no CUDA context of one process differs so much from its preset; a judgement
 MEASUREMENT = "measurement.json"
 
 
@@ -239,7 +241,7 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
         peak_allocated_bytes=result.peak_allocated_bytes,
         peak_reserved_bytes=result.peak_reserved_bytes,
         # on a CPU: the peak memory of the process, which includes PyTorch itself and the data
-        device_used_bytes=result.peak_rss_bytes if result.device == CPU else result.device_used_bytes,
+        device_used_bytes=result.peak_rss_bytes if result.device == CPU else _own_device_used(config, result),
         step_seconds=timed,
         steps_timed=len(seconds),
         tokens_per_second=tokens_per_step(config) / timed.value if timed.value else None,
@@ -253,6 +255,12 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
         data=result.data,
         data_fingerprint=result.data_fingerprint,
     )
+
+
+def _own_device_used(config: RunConfig, result: RunResult) -> int | None:
+    """What the card had in use; None where so much is beyond this process that another one must hold it."""
+    others = held_by_others(config, result.device_used_bytes, result.peak_reserved_bytes)
+    return None if others > OTHER_PROCESS_BYTES else result.device_used_bytes
 
 
 def _as_logged(result: RunResult, directory: RunDirectory) -> RunResult:

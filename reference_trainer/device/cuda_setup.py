@@ -29,8 +29,11 @@ def use_device(device: torch.device) -> torch.device:
 
 
 def thread_initializer(device: torch.device) -> Callable[[], None] | None:
-    """What a thread that works for `device` must call first; None on a CPU."""
-    return (lambda: torch.cuda.set_device(device)) if device.type == "cuda" else None
+    """What a thread that works for `device` must call first; None on a CPU. "cuda" alone: the one of this thread."""
+    if device.type != "cuda":
+        return None
+    numbered = use_device(device)
+    return lambda: torch.cuda.set_device(numbered)
 
 
 def release_memory(device: torch.device) -> None:

@@ -59,11 +59,15 @@ def capacity_for_tensors(config: RunConfig, total: int | None, held: DeviceMemor
     """Bytes that PyTorch's allocator can have: all, less the CUDA context and what other processes hold."""
     if total is None or config.hardware.gpu == CPU:
         return total
-    context = context_bytes(presets.gpu(config.hardware.gpu))
-    others = 0
-    if held is not None and held.device_used is not None and held.peak_reserved is not None:
-        others = max(0, held.device_used - held.peak_reserved - context)
-    return max(0, total - context - others)
+    others = 0 if held is None else held_by_others(config, held.device_used, held.peak_reserved)
+    return max(0, total - context_bytes(presets.gpu(config.hardware.gpu)) - others)
+
+
+def held_by_others(config: RunConfig, device_used: int | None, peak_reserved: int | None) -> int:
+    """Bytes of the card that other processes hold: what is in use beyond this one's segments and CUDA context."""
+    if config.hardware.gpu == CPU or device_used is None or peak_reserved is None:
+        return 0
+    return max(0, device_used - peak_reserved - context_bytes(presets.gpu(config.hardware.gpu)))
 
 
 def _remedy(plan: Plan, peak: int, room: int | None) -> str:

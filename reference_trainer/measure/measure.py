@@ -29,11 +29,12 @@ def saved_bytes_by_operator(
     """Bytes of distinct storages that autograd saves for backward in one forward pass, by module.
 
     Parameters and position tables are not counted: they are alive anyway. A storage belongs to the first module that
-    saves it. Names leave out the block number, so one line is the sum of all blocks.
+    saves it. Names leave out the block number, so one line is the sum of all blocks. Nothing of the pass is alive
+    afterwards.
     """
     known = {_key(t) for t in [*model.parameters(), *(model.tables or ())] if t is not None}
     lines: dict[str, int] = {}
-    keep: list[Tensor] = []
+    keep: list[torch.UntypedStorage] = []
 
     with _module_stack(model) as stack:
 
@@ -41,10 +42,10 @@ def saved_bytes_by_operator(
             key = _key(tensor)
             if key not in known:
                 known.add(key)
-                keep.append(tensor)  # an address is not used again while its tensor lives
+                keep.append(tensor.untyped_storage())  # an address is not used again while its storage lives
                 name = stack[-1] if stack else "blocks"  # outside every module: a checkpointed block's input
                 lines[name] = lines.get(name, 0) + tensor.untyped_storage().nbytes()
-            return tensor
+            return tensor.detach()  # a tensor with its graph, which holds this result: a cycle that nothing collects
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = model(ids, targets, documents)

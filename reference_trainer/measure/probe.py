@@ -59,11 +59,11 @@ def probe(config: RunConfig, data: TokenData, device: torch.device, log: Log) ->
     # one micro-batch serves as both: in training only one is there at a time
     parts = (given.ids, given.targets, given.documents)
     inputs = tuple(part.to(device) for part in parts if part is not None)
-    with torch.device(device):
+    with torch.device(device):  # for the weights alone: offloading makes its own tensors on the host
         model = build_model(config)
-        model.make_tables(t.seq, inputs[0].device)  # "cuda" alone is another device than cuda:0
-        saved = saved_bytes_by_operator(model, *inputs)
-        tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
+    model.make_tables(t.seq, inputs[0].device)  # "cuda" alone is another device than cuda:0
+    saved = saved_bytes_by_operator(model, *inputs)
+    tracked_steps(model, config, [inputs] * min(2, t.accumulation), tracker)
     del model, inputs
     track = tracker.track
     if device.type == "cuda":

@@ -205,7 +205,7 @@ class _TrackedParts:
     def __init__(self, batches: Sequence[MicroBatch], tracker: PhaseTracker, balance: ExpertBalance | None) -> None:
         self.batches, self.tracker, self.update_phase = batches, tracker, ""
         self.micro_batches = len(batches)
-        self.good = torch.ones((), dtype=torch.bool)
+        self.good = torch.ones((), dtype=torch.bool, device=batches[0].ids.device)
         self.balance = balance
 
     def inputs(self, micro: int) -> MicroBatch:

@@ -64,6 +64,8 @@ class FakeCuda:
         return function
 
     def _set(self, device: Any) -> None:
+        if not isinstance(device, int) and device.index is None:
+            raise ValueError(f"Expected a torch.device with a specified index or an integer, but got:{device}")
         self._current.index = torch.device("cuda", device).index if isinstance(device, int) else device.index
         self.calls["set_device"] += 1
 

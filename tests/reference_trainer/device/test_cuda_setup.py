@@ -56,6 +56,12 @@ def test_the_thread_that_prefetches_works_for_its_own_card(fake_cuda: FakeCuda) 
         prefetcher.take(step, 0)
     prefetcher.close()
     assert len(seen) >= 4 and set(seen) == {1}, seen
+    # "cuda" alone is the card of the thread that asks, as everywhere in PyTorch
+    unnumbered = Prefetcher(lambda step, micro: Batch(), 1, torch.device("cuda"))  # type: ignore[arg-type, return-value]
+    for step in (1, 2):
+        unnumbered.take(step, 0)
+    unnumbered.close()
+    assert set(seen) == {1}, seen
 
 
 def test_no_source_asks_pytorch_about_the_current_card_where_it_means_its_own() -> None:

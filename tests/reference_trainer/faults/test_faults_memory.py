@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from planner.counts.run import resolve, tokens_per_step
 from planner.errors import PlanError
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
+from reference_trainer import execute
 from reference_trainer.checkpoint.checkpoint import load, save, state_of
 from reference_trainer.data.samples import batch, open_data
 from reference_trainer.device.device import DeviceMemory
-from reference_trainer.device.out_of_memory import capacity_for_tensors, explain_shortage, explained
+from reference_trainer.device.out_of_memory import capacity_for_tensors, explain_shortage, explained, held_by_others
 from reference_trainer.loop.startup import build
 from reference_trainer.model.gpt import GPT
 
@@ -120,6 +122,18 @@ def test_fault_26_on_a_gpu_the_change_fits_beside_what_others_hold(tiny: MakeCon
     assert " allocated, " in message and " of the whole device in use" in message
     changed = change_in(message, config)
     assert predicted_peak(resolve(changed), replay=True) <= mine and tokens_per_step(changed) == tokens_per_step(config)
+
+
+def test_what_other_processes_hold_is_not_compared_with_the_prediction(tiny: MakeConfig) -> None:
+    """The driver's figure is of the whole card: with another process on it the row is unknown, and not outside."""
+    config = tiny().model_copy(update={"hardware": HardwareConfig(gpu="h100-80gb", gpus=1)})
+    context = 80 * GIB - (capacity_for_tensors(config, 80 * GIB, None) or 0)
+    for others, reported in ((0, True), (GIB // 2, True), (2 * GIB, False)):
+        used = 10 * GIB + context + others
+        assert held_by_others(config, used, 10 * GIB) == others
+        result = SimpleNamespace(device_used_bytes=used, peak_reserved_bytes=10 * GIB)
+        assert execute._own_device_used(config, result) == (used if reported else None)  # type: ignore[arg-type]
+    assert held_by_others(config, None, None) == 0 == held_by_others(tiny(), 5, 1)
 
 
 def test_fault_26_a_prediction_that_would_have_fitted_is_doubted(tiny: MakeConfig) -> None:

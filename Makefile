@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 2
 
-.PHONY: demo test soak fuzz mutants check docs pictures clean
+.PHONY: demo test soak fuzz mutants check-engines check docs pictures clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gptplan needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -33,6 +33,10 @@ fuzz: $(VENV)/.ready
 # sixty small faults in planner and trainer, each with the test that notices it; goes on where it was stopped
 mutants: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.mutants --json benchmarks/results/mutants.json
+
+# the files of tests/data/engines, read by torchtitan, LitGPT, transformers, accelerate and DeepSpeed themselves
+check-engines: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.check_engines --json benchmarks/results/check_engines.json
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

@@ -27,7 +27,7 @@ def export(
         typer.Option(
             "--to",
             metavar="ENGINE",
-            help="nanogpt, nanochat, megatron-lm, litgpt, hf-trainer, accelerate or deepspeed.",
+            help="torchtitan, nanogpt, nanochat, megatron-lm, litgpt, hf-trainer, accelerate or deepspeed.",
         ),
     ] = None,
     launcher: Annotated[

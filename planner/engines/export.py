@@ -16,10 +16,12 @@ from planner.engines.litgpt_yaml import LITGPT
 from planner.engines.megatron_lm import MEGATRON_LM
 from planner.engines.nanochat_args import NANOCHAT
 from planner.engines.nanogpt import NANOGPT
+from planner.engines.torchtitan_module import TORCHTITAN
 from planner.errors import UnknownNameError
 
 ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (NANOGPT, NANOCHAT, MEGATRON_LM, LITGPT, HF_TRAINER, ACCELERATE, DEEPSPEED)
+    engine.name: engine
+    for engine in (TORCHTITAN, NANOGPT, NANOCHAT, MEGATRON_LM, LITGPT, HF_TRAINER, ACCELERATE, DEEPSPEED)
 }
 RECORD = "EXPORT.md"
 

@@ -25,6 +25,19 @@ LLAMA: dict[str, Any] = {
     "as_of": "2026-11-21",
 }  # fmt: skip
 BASES: dict[str, dict[str, Any]] = {
+    "torchtitan": LLAMA
+    | {
+        "model": "qwen3-30b-a3b",
+        "seq": 4096,
+        "runtime": "compiled",
+        "fsdp": True,
+        "tp": 2,
+        "sp": True,
+        "pp": 2,
+        "ep": 4,
+        "balancing": "bias",
+        "async_save": "yes",
+    },
     "nanochat": {
         "model": "nanochat-d12",
         "seq": 2048,

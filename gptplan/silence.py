@@ -35,7 +35,7 @@ DOES: dict[str, str | None] = {
     "lr-find": f"{_TORCH} the range test",
     "run": f"{_TORCH} the checks before the first step",
     "sample": f"{_TORCH} reading the checkpoint",
-    "compare": "reading the comparison",
+    "compare": "reading what was measured",
     "postmortem": "reading the logs of the run",
     "export": f"{_TORCH} reading the checkpoint",
     "calibrate": f"{_TORCH} timing kernels",

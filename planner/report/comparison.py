@@ -77,7 +77,8 @@ def _shown(comparison: Comparison) -> list[ComparisonRow]:
 
 
 def _title(comparison: Comparison) -> str:
-    return f"Predicted and measured on {comparison.device_name}, torch {comparison.torch}"
+    version = f", torch {comparison.torch}" if comparison.torch else ""
+    return f"Predicted and measured on {comparison.device_name}{version}"
 
 
 def _counts(comparison: Comparison) -> str:

@@ -97,15 +97,15 @@ class Comparison:
 def compare(plan: Plan, measured: Measurement) -> Comparison:
     """The comparison of a plan with the run of its config."""
     m, seen = plan.memory, measured
-    time = _time_tolerance(plan)
+    time = time_tolerance(plan)
     rows = [
-        _row("parameters", "1", plan.parameters.total, seen.parameters, EXACT),
-        _row("model_flops_per_step", "FLOP", plan.flops.per_step_model, seen.flops_per_step, EXACT),
+        pair_row("parameters", "1", plan.parameters.total, seen.parameters, EXACT),
+        pair_row("model_flops_per_step", "FLOP", plan.flops.per_step_model, seen.flops_per_step, EXACT),
         *_memory_rows(plan, seen),
         _rates(plan, seen),
-        _row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
-        _row("step_seconds", "s", plan.throughput.step_seconds.value, seen.step_seconds.value, time, timing=True),
-        _row("tokens_per_second", "token/s", plan.throughput.tokens_per_second.value, seen.tokens_per_second, time,
+        pair_row("checkpoint_bytes", "byte", m.checkpoint_bytes, seen.checkpoint_bytes, CHECKPOINT),
+        pair_row("step_seconds", "s", plan.throughput.step_seconds.value, seen.step_seconds.value, time, timing=True),
+        pair_row("tokens_per_second", "token/s", plan.throughput.tokens_per_second.value, seen.tokens_per_second, time,
              timing=True),
     ]  # fmt: skip
     return Comparison(1, seen.device_name, seen.torch, plan.throughput.basis, tuple(rows))
@@ -116,17 +116,22 @@ def _memory_rows(plan: Plan, seen: Measurement) -> list[ComparisonRow]:
     m, mode = plan.memory, plan.config.training.activation_checkpointing
     requested = REQUESTED if mode == "none" else REQUESTED_CHECKPOINTED
     rows = [
-        _row("saved_activation_bytes", "byte", m.saved_bytes, seen.saved_bytes, EXACT),
-        *(_row(f"saved.{op}", "byte", m.saved_by_operator.get(op, 0), seen.saved_by_operator.get(op, 0), EXACT)
+        pair_row("saved_activation_bytes", "byte", m.saved_bytes, seen.saved_bytes, EXACT),
+        *(pair_row(f"saved.{op}", "byte", m.saved_by_operator.get(op, 0), seen.saved_by_operator.get(op, 0), EXACT)
           for op in {**m.saved_by_operator, **seen.saved_by_operator} if seen.saved_by_operator),
         _requested(plan, seen, requested),
-        *(_row(f"peak.{p.phase}", "byte", p.peak_bytes, seen.phases[p.phase], requested)
+        *(pair_row(f"peak.{p.phase}", "byte", p.peak_bytes, seen.phases[p.phase], requested)
           for p in m.phases if p.phase in seen.phases),
         _same("peak_phase", m.peak_phase, seen.peak_phase),
-        _row("peak_allocated_bytes", "byte", m.peak_allocated_bytes.value, seen.peak_allocated_bytes, ALLOCATED),
-        _row("peak_reserved_bytes", "byte", m.peak_reserved_bytes.value, seen.peak_reserved_bytes, RESERVED),
-        _row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE_USED),
+        pair_row("peak_allocated_bytes", "byte", m.peak_allocated_bytes.value, seen.peak_allocated_bytes, ALLOCATED),
+        pair_row("peak_reserved_bytes", "byte", m.peak_reserved_bytes.value, seen.peak_reserved_bytes, RESERVED),
+        pair_row("device_used_bytes", "byte", m.device_used_bytes, seen.device_used_bytes, DEVICE_USED),
     ]  # fmt: skip
+    return with_upper_bound(plan, rows)
+
+
+def with_upper_bound(plan: Plan, rows: list[ComparisonRow]) -> list[ComparisonRow]:
+    """Rows of bytes; where the plan has an upper bound of them, what was measured below it is no difference."""
     return rows if not_covered(plan.run) is None else [_of_bound(row) for row in rows]
 
 
@@ -140,7 +145,7 @@ def _of_bound(row: ComparisonRow) -> ComparisonRow:
 def _requested(plan: Plan, seen: Measurement, tolerance: float) -> ComparisonRow:
     """Peak of requested bytes. The counter of a GPU's allocator includes the workspaces of matmuls."""
     workspace = plan.memory.workspace_bytes if seen.device != CPU else None
-    row = _row(
+    row = pair_row(
         "peak_requested_bytes",
         "byte",
         plan.memory.peak_requested_bytes + (workspace or 0),
@@ -150,13 +155,13 @@ def _requested(plan: Plan, seen: Measurement, tolerance: float) -> ComparisonRow
     return replace(row, note=f"with {workspace:,} bytes of matmul workspaces") if workspace else row
 
 
-def _time_tolerance(plan: Plan) -> float:
+def time_tolerance(plan: Plan) -> float:
     """Tolerance of step time: 10 % if predicted from a measured profile, else the prediction's own interval."""
     width = plan.throughput.step_seconds.width
     return TIME if plan.throughput.basis != "datasheet" or width is None else width
 
 
-def _row(
+def pair_row(
     key: str,
     unit: str,
     predicted: float | int | None,
@@ -165,6 +170,7 @@ def _row(
     *,
     timing: bool = False,
 ) -> ComparisonRow:
+    """A predicted and a measured number with ratio and verdict; unknown where either is None."""
     if predicted is None or measured is None:
         return ComparisonRow(key, unit, predicted, measured, None, tolerance, "unknown", timing)
     if not math.isfinite(measured):
@@ -188,7 +194,7 @@ def _rates(plan: Plan, seen: Measurement) -> ComparisonRow:
     if not seen.rates:
         return ComparisonRow("learning_rate_difference", "1", 0.0, None, None, EXACT, "unknown")
     worst = max((abs(rate_at(plan.config, step) - used) for step, used in seen.rates), key=_nan_last)
-    row = _row("learning_rate_difference", "1", 0.0, worst, EXACT)
+    row = pair_row("learning_rate_difference", "1", 0.0, worst, EXACT)
     return row if row.note else replace(row, note=f"the largest of {len(seen.rates)} updates")
 
 

@@ -1,0 +1,1 @@
+"""Logs and profiles of other people's trainers, set beside a plan."""

@@ -33,6 +33,7 @@ from reference_trainer.data.corpus.sources import UINT16_VALUES
 from reference_trainer.device.device import pick_device
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
+from reference_trainer.step.precision import uses_tf32
 from reference_trainer.step.step import numerics
 
 _GPT2 = {"model": "gpt2", "pad_vocab": "64", "seq": "1024", "micro_batch": "16", "accumulation": "1"}
@@ -123,7 +124,7 @@ def measured(config: RunConfig, data: Path, run: Path) -> dict[str, Any]:
     """Peaks, seconds and kernels of one config on the GPU."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    with numerics(deterministic=False):
+    with numerics(deterministic=False, tf32=uses_tf32(config)):
         with mock.patch("reference_trainer.loop.startup.build_model", _on_the_card):
             loop = OurLoop(config, data, pick_device("cuda"), run)
         first = _timed(loop, 1)

@@ -25,6 +25,7 @@ from benchmarks.header import write
 from benchmarks.plain_loop import PlainLoop
 from planner.config.run import RunConfig
 from planner.counts.parameters import parameters_of
+from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.data.samples import open_data
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.loop.job import RunningJob
@@ -47,7 +48,8 @@ class OurLoop:
     """The trainer's loop body on a run in a directory of its own."""
 
     def __init__(self, config: RunConfig, data: Path, device: torch.device, root: Path) -> None:
-        tokens = open_data(data, config.model.vocab, config.training.seq)
+        # token 0 ends a text, for the configs whose attention stays within one
+        tokens = open_data(data, config.model.vocab, config.training.seq, reading=ReadOptions(end_of_text=0))
         self.here = RunDirectory(root).__enter__()
         self.job = RunningJob(build(config, device, tokens), self.here, RunOptions(), lambda line: None)
         self.log_every = log_interval(self.job.options, device)

@@ -63,9 +63,12 @@ def _fastest_layout(run: Resolved, below: float) -> FittingChange | None:
     limits = SearchLimits(head_room=max(0.0, 1 - below))
     space = SearchSpace((config.hardware.gpu,), (config.hardware.gpus,), kept, limits=limits)
     try:
-        best = search(config, space, shown=1).best[0].config
+        winner = search(config, space, shown=1).best[0]
     except InputError:
         return None
+    if not winner.fits:
+        return None
+    best = winner.config
     training = {key: getattr(best.training, key) for key in CHOSEN_WITH_IT}
     found = run.computed_with(training=training, parallel=dict(best.parallel))
     return change_to(run, found, predicted_peak(found))

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 class LayoutError(ValueError):
-    """A layout that a config does not allow. remedy: what to type; "": another value of the keys that are named."""
+    """A layout that a config does not allow. remedy: what to type; "": another value of the keys that are named.
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    left_out: for a search, what would allow such layouts; "" where nothing would.
+    """
+
+    def __init__(self, message: str, remedy: str = "", left_out: str = "") -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.remedy, self.left_out = remedy, left_out
 
 
 def refuse_layout(config: RunConfig, whole_matrices: tuple[str, ...]) -> None:
@@ -87,6 +90,7 @@ def _of_tensors(config: RunConfig, whole_matrices: tuple[str, ...]) -> Iterator[
             yield LayoutError(
                 f"tp ({tp}) does not divide {name} ({side}): nearest tp: {divisors_near(side, tp)}{more}",
                 f"give --pad-vocab {tp} (128 is usual), or another tp (--tp)" if padded else "",
+                f"tp does not divide the vocabulary of {side:,}: give --pad-vocab 128" if padded else "",
             )
     if model.mla is None and model.kv_heads % tp and tp % model.kv_heads:
         near = divisors_near(model.kv_heads, tp)

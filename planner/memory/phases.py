@@ -71,7 +71,7 @@ def local_maxima(run: Resolved) -> tuple[list[tuple[str, int]], int]:
 
 def bytes_of_micro_batches(run: Resolved) -> int:
     """Bytes that stay for the micro-batches of a step: buffers of a stage, ids and targets."""
-    ctx = _Run(run, True, None).ctx
+    ctx = simulation_context(_simulated(run), cuda=True)
     return stream_bytes(ctx) * buffers_of(ctx) + input_bytes(ctx)
 
 
@@ -84,10 +84,14 @@ def retained_bytes(run: Resolved) -> int:
     return sum(retained_by_forward(whole.ctx, whole.e).values())
 
 
+def _simulated(run: Resolved) -> Resolved:
+    """The run, as eager if its runtime does not cover the options."""
+    return run if not_covered(run) is None else run.computed_with(training={"runtime": "eager"})
+
+
 class _Run:
     def __init__(self, run: Resolved, on_gpu: bool, events: list[tuple[int, int]] | None) -> None:
-        if not_covered(run) is not None:
-            run = run.computed_with(training={"runtime": "eager"})
+        run = _simulated(run)
         config, recipe = run.config, run.recipe
         self.run, self.config, self.every_block = run, config, events is not None
         self.ledger = Ledger(events)
@@ -107,12 +111,12 @@ class _Run:
             self.e.made_itemsize = recipe.weights_bytes_per_parameter
         if self.sharded is None:
             self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
-        self.update_of = Update(run, self.ledger, self.keep, self.every_block)
         self.kept: list[Storage] = []
 
     def simulate(self) -> Simulation:
         """Every phase in the order of a run."""
         ledger, e = self.ledger, self.e
+        self.update_of = Update(self.run, ledger, self.keep, self.every_block)
         ledger.phase("init")
         self.state()
         self.keep("activations", self.inputs())

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from planner.counts.run import Resolved
 from planner.interval import UNKNOWN, Interval
-from planner.memory.device import BY_STATE, Device, FitsUnknown
+from planner.memory.coverage import not_checked
+from planner.memory.device import BY_STATE, Device, FitsUnknown, context_bytes, device_memory
 from planner.memory.ledger import Peak
+from planner.memory.replicas import nccl_bytes
+from planner.presets import Gpu
 from planner.rules import rules
 from planner.units import format_bytes
 
@@ -90,6 +94,27 @@ def of_layout(device: Device, phases: Sequence[Peak], limits: Limits, part: str)
         why = f"{part} was compared with no run here: it needs {needs}"
         return replace(wide, fits=None, fits_unknown=FitsUnknown("layout_interval", why))
     return wide
+
+
+def most_known_to_fit(run: Resolved, gpu: Gpu, unchecked: bool) -> float:
+    """Bytes of a device, with its context and NCCL's usual buffers, up to which a run is known by rule to fit.
+
+    unchecked: whether no run was compared with its layout, so that the upper end of its interval must fit.
+    """
+    assert gpu.usable_bytes is not None
+    nccl, context = nccl_bytes(run), context_bytes(gpu)
+    assert nccl.high is not None and nccl.value is not None
+    wider = rules("roofline")["memory"]["layouts"]["high"] if unchecked else 1.0
+    return float((gpu.usable_bytes - context - nccl.high) / wider + context + nccl.value)
+
+
+def is_known_to_fit(run: Resolved, gpu: Gpu, requested: int) -> bool:
+    """Whether a run is known by rule to fit: with NCCL's most bytes, and the upper end of a layout's interval."""
+    unchecked = not_checked(run) is not None
+    device = device_memory(run, gpu, requested, replay=False)
+    assert device.allocated.value is not None
+    allocated = device.allocated.value + (device.context or 0) + (device.nccl.value or 0)
+    return bool(device.fits) and allocated <= most_known_to_fit(run, gpu, unchecked)
 
 
 def of_state(device: Device, phases: Sequence[Peak], usable: int | None) -> Device:

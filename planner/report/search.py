@@ -45,16 +45,23 @@ class LayoutRow:
     energy_kwh: float | None
     used_bytes: int
     usable_bytes: int
+    fits: bool | None
+    why_open: str
 
 
 @dataclass(frozen=True, slots=True)
 class SearchDocument:
-    """What `gptplan search --json` prints. runner_up_loses: seconds of a step by part; below 0 it gains."""
+    """What `gptplan search --json` prints. runner_up_loses: seconds of a step by part; below 0 it gains.
+
+    open: layouts that would be above the first if it were known that they fit. left_out: placements by reason.
+    """
 
     by: str
     best: tuple[LayoutRow, ...]
+    open: tuple[LayoutRow, ...]
     front: tuple[LayoutRow, ...]
     runner_up_loses: dict[str, float]
+    left_out: dict[str, int]
     considered: int
     placements: int
     simulated: int
@@ -74,29 +81,47 @@ MEASURES = tuple(each.name for each in fields(Layout) if each.name != "config")
 def search_document(result: SearchResult) -> SearchDocument:
     """The result as plain numbers."""
     lost = dict(lost_seconds(*result.plans)) if len(result.plans) == 2 else {}
-    best, front = (tuple(map(layout_row, found)) for found in (result.best, result.front))
-    return SearchDocument(result.by, best, front, lost, result.considered, result.placements, result.simulated)
+    best, beside, front = (tuple(map(layout_row, found)) for found in (result.best, result.open, result.front))
+    return SearchDocument(
+        by=result.by,
+        best=best,
+        open=beside,
+        front=front,
+        runner_up_loses=lost,
+        left_out=result.left_out,
+        considered=result.considered,
+        placements=result.placements,
+        simulated=result.simulated,
+    )
 
 
 def search_csv(layouts: Sequence[Layout]) -> str:
     """A line per layout, base units; unknown is empty."""
     names = [each.name for each in fields(LayoutRow)]
     rows = [asdict(layout_row(one)) for one in layouts]
-    lines = [",".join("" if row[name] is None else str(row[name]) for name in names) for row in rows]
+    lines = [",".join("" if row[name] is None else _cell(str(row[name])) for name in names) for row in rows]
     return "\n".join([",".join(names), *lines])
+
+
+def _cell(text: str) -> str:
+    """A field of CSV, quoted where it has a comma or a quotation mark (RFC 4180)."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
 def search_text(result: SearchResult, width: int = WIDTH, plain: bool = False) -> str:
     """The best layouts, why the first wins, and the front of time and cost. plain: ASCII only."""
     page = Page(width)
+    known = "" if result.best[0].fits else ": none is known to fit, these may"
     return sections_text(
-        page.section(f"Best layouts by {result.by}", *_table(page, result.best)),
+        page.section(f"Best layouts by {result.by}{known}", *_table(page, result.best), *_reasons(page, result.best)),
+        _open(page, result),
         _why(page, result),
         _front(page, result, plain),
         page.section(
             "Searched",
             page.line("layouts", f"{result.considered:,}", "timed, and their memory bounded from below"),
             page.line("placements", f"{result.placements:,}", "cards, GPUs and layouts; the best of each is ranked"),
+            *(page.line("left out", f"{times:,}", why) for why, times in sorted(result.left_out.items())),
             page.line("memory", "peaks of what is shown, by the rule for allocated bytes, with context and NCCL"),
             page.line("verdict of the first", *fits_in_words(result.plans[0].memory)),
         ),
@@ -121,6 +146,18 @@ def _table(page: Page, layouts: Sequence[Layout]) -> list[str]:
             )
         )
     return page.table(rows, {1, 3, 4, 5, 6})
+
+
+def _open(page: Page, result: SearchResult) -> str:
+    """The layouts that are not ranked because their verdict is open, and why it is."""
+    if not result.open:
+        return ""
+    title = "Above the first if they fit, which is not known"
+    return page.section(title, *_table(page, result.open), *_reasons(page, result.open))
+
+
+def _reasons(page: Page, layouts: Sequence[Layout]) -> list[str]:
+    return [page.line("open", why) for why in dict.fromkeys(one.why_open for one in layouts) if why]
 
 
 def _why(page: Page, result: SearchResult) -> str:

@@ -10,6 +10,7 @@ from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shards import sharing_gpus, weights_cut
 from planner.formulas import collectives, throughput
+from planner.formulas.ops import Num
 from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.rates import Rates
@@ -17,37 +18,37 @@ from planner.step_time.rates import Rates
 
 @dataclass(frozen=True, slots=True)
 class Communication:
-    """Exposed seconds of one step's all-reduce and of its gathers and reductions, and the factor of stragglers."""
+    """What the replicas of a step exchange, by how it hides. None of it depends on the micro-batch.
 
-    all_reduce: float
-    sharding: float
+    reduced: seconds of an all-reduce at the end of the step, behind the last micro-batch. added: seconds that nothing
+    hides. gathered: seconds of FSDP2's gathers and reductions of each micro-batch, or ZeRO-2's, behind its work.
+    straggling: the factor of waiting for the slowest GPU.
+    """
+
+    reduced: float
+    added: float
+    gathered: float
     straggling: float
 
 
-def communication_of(run: Resolved, rates: Rates, micro_seconds: float) -> Communication | str:
-    """The communication of a step among replicas; the reason in words where the link between GPUs is unknown.
-
-    micro_seconds: time of one micro-batch, s, behind whose work communication hides.
-    """
+def communication_of(run: Resolved, rates: Rates) -> Communication | str:
+    """The communication of a step among replicas; the reason in words where the link between GPUs is unknown."""
     assert run.gpu is not None
     gpus, domain, p = run.config.hardware.gpus, domain_of(run.config), run.config.parallel
     if gpus == 1:
-        return Communication(0.0, 0.0, 1.0)
+        return Communication(0.0, 0.0, 0.0, 1.0)
     if rates.link is None:
         return f"the data sheet of {run.gpu.id} has no bandwidth of its links"
     straggling = 1 + rules("time")["straggler"]["per_doubling"] * max(0.0, math.log2(gpus / domain))
     sharing = sharing_gpus(run)
     if p.shards_weights:
-        return Communication(
-            _replicated_seconds(run, rates, micro_seconds), _sharding_seconds(run, rates, micro_seconds), straggling
-        )
+        return Communication(_replicated_seconds(run, rates), 0.0, _sharding_seconds(run, rates), straggling)
     link = group_bandwidth(run, rates, sharing, p.tp)
     moved = run.parameters.total * run.recipe.gradients_bytes_per_parameter
     if p.zero == 2:  # gradients of every micro-batch are reduced to shards and freed
-        each = real(throughput.gather_seconds(moved, sharing, link))
-        reduced = real(throughput.micro_batches_seconds(_left(each, micro_seconds), run.config.training.accumulation))
+        gathered = real(throughput.gather_seconds(moved, sharing, link))
         weights = run.parameters.total * run.recipe.weights_bytes_per_parameter
-        return Communication(real(throughput.gather_seconds(weights, sharing, link)), reduced, straggling)
+        return Communication(0.0, real(throughput.gather_seconds(weights, sharing, link)), gathered, straggling)
     if p.zero == 1 and run.recipe.weights_bytes_per_parameter != run.recipe.gradients_bytes_per_parameter:
         # gradients are reduced to shards, the weights that follow are gathered
         moved = run.parameters.total * (
@@ -56,8 +57,24 @@ def communication_of(run: Resolved, rates: Rates, micro_seconds: float) -> Commu
         whole = real(throughput.gather_seconds(moved, sharing, link))
     else:
         whole = real(throughput.all_reduce_seconds(moved, sharing, link))
-    exposed = real(throughput.exposed_seconds(whole, micro_seconds)) + _copying_seconds(run, rates, moved)
-    return Communication(exposed, 0.0, straggling)
+    return Communication(whole, _copying_seconds(run, rates, moved), 0.0, straggling)
+
+
+def all_reduce_seconds_left(shared: Communication, micro_seconds: Num) -> Num:
+    """Exposed seconds of a step's all-reduce. micro_seconds: of one micro-batch, behind whose work it hides."""
+    if not shared.reduced:
+        return shared.added
+    exposed = real(throughput.exposed_seconds(shared.reduced, micro_seconds))
+    return exposed + shared.added if shared.added else exposed
+
+
+def sharding_seconds_left(shared: Communication, micro_seconds: Num, accumulation: Num) -> Num:
+    """Exposed seconds of a step's gathers and reductions, behind the work of each micro-batch."""
+    if not shared.gathered:
+        return 0.0
+    table = rules("time")["sharding"]
+    left = real(throughput.unhidden_seconds(shared.gathered, micro_seconds, table["hidden"], table["exposed"]))
+    return real(throughput.micro_batches_seconds(left, accumulation))
 
 
 def _copying_seconds(run: Resolved, rates: Rates, moved: float) -> float:
@@ -70,10 +87,13 @@ def with_communication(
     parts: dict[str, float], run: Resolved, rates: Rates, micro_seconds: float
 ) -> dict[str, float] | str:
     """The parts of a step with what replicas exchange and what waiting for the slowest adds; or why it is unknown."""
-    shared = communication_of(run, rates, micro_seconds)
+    shared = communication_of(run, rates)
     if isinstance(shared, str):
         return shared
-    whole = parts | {"all-reduce": shared.all_reduce, "sharding": shared.sharding}
+    whole = parts | {
+        "all-reduce": all_reduce_seconds_left(shared, micro_seconds),
+        "sharding": sharding_seconds_left(shared, micro_seconds, run.config.training.accumulation),
+    }
     return whole | {"stragglers": real(throughput.straggler_seconds(sum(whole.values()), shared.straggling))}
 
 
@@ -90,23 +110,17 @@ def group_bandwidth(run: Resolved, rates: Rates, gpus: int, stride: int) -> floa
     return min(rates.link, entries * rates.network)
 
 
-def _sharding_seconds(run: Resolved, rates: Rates, micro_seconds: float) -> float:
+def _sharding_seconds(run: Resolved, rates: Rates) -> float:
     """Every micro-batch gathers the weights in forward, again in backward if they were freed, and reduces gradients."""
-    t, cut = run.config.training, weights_cut(run)
+    cut = weights_cut(run)
     whole = sum(each.times * cut.shards_of(each) * cut.part(each).count for each in held_tensors(run))
     gathers = 2 if run.config.parallel.reshard else 1
     each = gathers * run.recipe.compute_bytes + run.recipe.gradients_bytes_per_parameter
     link = group_bandwidth(run, rates, cut.shards, run.config.parallel.tp)
-    seconds = real(throughput.gather_seconds(whole * each, cut.shards, link))
-    return real(throughput.micro_batches_seconds(_left(seconds, micro_seconds), t.accumulation))
+    return real(throughput.gather_seconds(whole * each, cut.shards, link))
 
 
-def _left(seconds: float, micro_seconds: float) -> float:
-    table = rules("time")["sharding"]
-    return real(throughput.unhidden_seconds(seconds, micro_seconds, table["hidden"], table["exposed"]))
-
-
-def _replicated_seconds(run: Resolved, rates: Rates, micro_seconds: float) -> float:
+def _replicated_seconds(run: Resolved, rates: Rates) -> float:
     """Groups of GPUs that each hold all shards add up the gradients of a step, shard by shard."""
     cut, tp = weights_cut(run), run.config.parallel.tp
     groups = sharing_gpus(run) // cut.shards
@@ -114,8 +128,7 @@ def _replicated_seconds(run: Resolved, rates: Rates, micro_seconds: float) -> fl
         return 0.0
     link = group_bandwidth(run, rates, groups, tp * cut.shards)
     moved = cut.count(held_tensors(run)) * run.recipe.gradients_bytes_per_parameter
-    whole = real(throughput.all_reduce_seconds(moved, groups, link))
-    return real(throughput.exposed_seconds(whole, micro_seconds))
+    return real(throughput.all_reduce_seconds(moved, groups, link))
 
 
 def tensor_parallel_seconds_of(run: Resolved, rates: Rates, blocks: float) -> float:

@@ -11,15 +11,25 @@ from planner.step_time.host import launching_seconds
 from planner.step_time.rates import Rates
 
 
-def device_seconds(run: Resolved, rates: Rates) -> dict[str, float]:
-    """Forward and backward by part."""
-    has_head = run.rank is None or run.rank.has_head
+def block_parts(run: Resolved, rates: Rates) -> dict[str, float]:
+    """Forward and backward of the blocks by part."""
     return {
         "matrix products": products_seconds(run, rates),
         "attention": attention_seconds(run, rates),
         "element-wise": block_traffic_seconds(run, rates),
-        "head and loss": head_and_loss_seconds(run, rates) if has_head else 0.0,
         "offloading": offload_seconds(run, rates),
+    }
+
+
+def device_seconds(run: Resolved, rates: Rates) -> dict[str, float]:
+    """Forward and backward by part."""
+    has_head = run.rank is None or run.rank.has_head
+    parts = block_parts(run, rates)
+    head = {"head and loss": head_and_loss_seconds(run, rates) if has_head else 0.0}
+    return {
+        **{name: part for name, part in parts.items() if name != "offloading"},
+        **head,
+        "offloading": parts["offloading"],
     }
 
 

@@ -1,38 +1,35 @@
-"""All layouts of one placement as arrays over micro-batches and choices, and the best of them with its exact peak."""
+"""The layouts of one placement: the best of them, with its exact peak and its verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from planner.analysis.search.envelope import Integers
+from planner.analysis.search.batches import (
+    LayoutMask,
+    PlacementBatch,
+    PlacementTerms,
+    allocated_bytes,
+    seconds_of_steps,
+)
 from planner.analysis.search.peaks import PeakTable
-from planner.analysis.search.space import Choice, Placement
-from planner.analysis.search.times import Floats
 from planner.config.run import RunConfig
 from planner.counts.flops import flops_of
-from planner.counts.run import Resolved
-from planner.formulas import cost, throughput
+from planner.formulas import cost
 from planner.inputs.search import SearchLimits
-from planner.memory.device import context_bytes, workspaces_bytes
-from planner.memory.replicas import nccl_bytes
-from planner.plan import cost_of, energy_kwh, hourly_price, time_of
-from planner.presets import Gpu
-from planner.rules import rules
+from planner.memory.verdicts import is_known_to_fit
+from planner.plan import cost_of, energy_kwh, time_of
 from planner.step_time.throughput import throughput_of
-
-LayoutMask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A layout: its config, predicted seconds and dollars of the whole run, kWh, bytes of the device and usable ones.
 
-    None is unknown.
+    fits: True where that is known, None where the verdict is open: it fits by what is expected, not by what is certain.
+    why_open: the reason of an open verdict, of layouts that are shown.
     """
 
     config: RunConfig
@@ -42,6 +39,8 @@ class Layout:
     energy_kwh: float | None
     used_bytes: int
     usable_bytes: int
+    fits: bool | None = None
+    why_open: str = ""
 
     @property
     def fraction_used(self) -> float:
@@ -50,83 +49,87 @@ class Layout:
 
 
 class Area:
-    """The layouts of a placement. `used` begins as a bound; a choice's column is replaced when it is needed exactly."""
+    """The layouts of a placement as arrays; the bound of a layout's bytes is replaced when it is needed exactly."""
 
-    def __init__(
-        self, placement: Placement, run: Resolved, choices: Sequence[Choice], step_seconds: Floats, table: PeakTable
-    ) -> None:
-        """run: the placement's. step_seconds: [micro-batches, choices]."""
-        assert run.gpu is not None and run.gpu.usable_bytes is not None
-        self.placement, self.run, self.choices, self.table = placement, run, choices, table
-        self.gpu: Gpu = run.gpu
-        self.usable: int = run.gpu.usable_bytes
-        self.micro: Integers = np.array(placement.micro_batches, dtype=np.int64)
-        self.step_seconds = step_seconds
-        self.used = used_bytes(run, self.gpu, table.bounds(run, choices, self.micro, placement.sequences))
-        self.exact: set[int] = set()
-        self.gpus = run.config.hardware.gpus
-        self.hourly = hourly_price(run).value
+    def __init__(self, terms: PlacementTerms, peaks: PeakTable) -> None:
+        batch = PlacementBatch([terms], peaks.micro)
+        rows = np.flatnonzero(batch.there[0, :, 0])
+        self.terms, self.peaks, self.batch = terms, peaks, batch
+        self.step_seconds, self.used = batch.step_seconds[0], batch.used[0]
+        self.exact: LayoutMask = np.zeros(self.used.shape, dtype=bool)
+        self.known = np.broadcast_to(terms.known, self.used.shape)
+        self.layouts = len(rows) * len(terms.choices)
 
-    def seconds(self, step: Any) -> Any:
-        """Seconds of all steps."""
-        speed = throughput.tokens_per_second(self.run.tokens_per_step, step)
-        return throughput.run_seconds(self.run.trained_tokens, speed)
+    def first(self, limits: SearchLimits, known: bool, by_room: bool = False) -> Layout | None:
+        """The layout with the fastest step within the limits, its whole run timed; of equal ones that which uses least.
 
-    def usd(self, step: Any) -> Any:
-        """Dollars of all steps; None where the card has no price."""
-        if self.hourly is None:
-            return None
-        return cost.cost_of_hours(cost.gpu_hours(self.seconds(step), self.gpus), self.hourly)
-
-    def within(self, limits: SearchLimits) -> LayoutMask:
-        """The layouts whose steps keep the limits of time and cost."""
-        found = np.ones(self.step_seconds.shape, dtype=bool)
-        if limits.seconds is not None:
-            found &= self.seconds(self.step_seconds) <= limits.seconds
-        if limits.usd is not None:
-            usd = self.usd(self.step_seconds)
-            found &= usd <= limits.usd if usd is not None else False
-        return found
-
-    def first_rough(self, allowed: LayoutMask, most: float, by_room: bool = False) -> Layout | None:
-        """As `first`, by the bounds and the time of the steps alone: at least as good; None where nothing is left."""
-        at = self._first(allowed & (self.used <= most), by_room)
-        return None if at is None else self._layout(*at)
-
-    def first(self, limits: SearchLimits, most: float, by_room: bool = False) -> Layout | None:
-        """The layout with the fastest step within the limits that uses `most` bytes at most, its whole run timed.
-
-        Of equal ones the one that uses least. by_room: the one that uses least, of equal ones the fastest. None where
+        known: of those that are known to fit. by_room: the one that uses least, of equal ones the fastest. None where
         there is none.
         """
-        allowed = self.within(limits)
+        most = self.terms.usable * (1 - limits.head_room)
+        allowed = self.batch.within(limits)[0].copy()
+        if known:
+            allowed &= self.used <= self.known
         while True:
             at = self._first(allowed & (self.used <= most), by_room)
             if at is None:
                 return None
-            if at[1] not in self.exact:
-                self.make_exact(at[1])
+            if not self.exact[at]:
+                self._make_exact(at)
                 continue
-            found = self._whole(self._layout(*at))
+            found = self.layout(at)
+            if known and not found.fits:
+                allowed[at] = False
+                continue
+            found = self._whole(found)
             if keeps(found, limits):
                 return found
             if not by_room:
                 return None  # what a run does beside its steps makes no slower step the faster run
             allowed[at] = False
 
+    def nearest(self) -> Layout:
+        """The layout that uses least."""
+        found = self.first(SearchLimits(head_room=-np.inf), known=False, by_room=True)
+        assert found is not None
+        return found
+
+    def layout(self, at: tuple[int, int]) -> Layout:
+        """A layout whose bytes are exact, timed by its steps."""
+        (row, column), terms = at, self.terms
+        config = terms.placement.with_steps(int(self.batch.micro[row]), terms.choices[column])
+        step, gpus = float(self.step_seconds[at]), config.hardware.gpus
+        seconds = seconds_of_steps(terms.run, step)
+        hours = cost.gpu_hours(seconds, gpus)
+        run, gpu = replace(terms.run, config=config), terms.run.gpu
+        assert gpu is not None
+        return Layout(
+            config,
+            step,
+            seconds,
+            None if terms.hourly is None else cost.cost_of_hours(hours, terms.hourly),
+            energy_kwh(gpu, hours),
+            int(self.used[at]),
+            terms.usable,
+            True if is_known_to_fit(run, gpu, self._peak(at)) else None,
+        )
+
     def _whole(self, layout: Layout) -> Layout:
         """The layout with the time, the cost and the energy of the whole run, as a plan has them."""
-        run = replace(self.run, config=layout.config)
+        run = replace(self.terms.run, config=layout.config)
         time = time_of(run, throughput_of(run, flops_of(run)))
         spent = cost_of(run, time)
         assert time.seconds.value is not None
         return replace(layout, seconds=time.seconds.value, usd=spent.usd.value, energy_kwh=spent.energy_kwh)
 
-    def make_exact(self, column: int) -> None:
-        """Replace the bounds of a choice by its peaks."""
-        peaks = self.table.peaks(self.run, self.choices[column], self.micro, self.placement.sequences)
-        self.used[:, column] = used_bytes(self.run, self.gpu, peaks)
-        self.exact.add(column)
+    def _peak(self, at: tuple[int, int]) -> int:
+        (row, column), placement = at, self.terms.placement
+        micro = int(self.batch.micro[row])
+        return self.peaks.peak(self.terms.run, self.terms.choices[column], micro, placement.sequences)
+
+    def _make_exact(self, at: tuple[int, int]) -> None:
+        self.used[at] = allocated_bytes(self._peak(at)) + self.terms.outside
+        self.exact[at] = True
 
     def _first(self, open_: LayoutMask, by_room: bool) -> tuple[int, int] | None:
         if not open_.any():
@@ -137,31 +140,11 @@ class Area:
         least = np.where(open_, keys[0], np.inf)
         ties = least == least.min()
         at = int(np.where(ties, keys[1], np.inf).argmin())
-        row, column = divmod(at, len(self.choices))
+        row, column = divmod(at, self.used.shape[1])
         return row, column
-
-    def _layout(self, row: int, column: int) -> Layout:
-        step = float(self.step_seconds[row, column])
-        return Layout(
-            self.placement.with_steps(int(self.micro[row]), self.choices[column]),
-            step,
-            self.seconds(step),
-            self.usd(step),
-            energy_kwh(self.gpu, cost.gpu_hours(self.seconds(step), self.gpus)),
-            int(self.used[row, column]),
-            self.usable,
-        )
 
 
 def keeps(layout: Layout, limits: SearchLimits) -> bool:
     """Whether a layout keeps the limits of time and cost."""
     dear = limits.usd is not None and (layout.usd is None or layout.usd > limits.usd)
     return not dear and (limits.seconds is None or layout.seconds <= limits.seconds)
-
-
-def used_bytes(run: Resolved, gpu: Gpu, requested: Integers) -> Integers:
-    """Bytes of the device by the rule for allocated bytes, CUDA context and NCCL's buffers included."""
-    rule = rules("roofline")["memory"]
-    outside = workspaces_bytes(gpu) + context_bytes(gpu) + (nccl_bytes(run).value or 0)
-    found: Integers = np.rint(requested * rule["rounding"]).astype(np.int64) + outside
-    return found

@@ -19,6 +19,7 @@ from planner.counts.run import Resolved
 from planner.memory.phases import local_maxima, retained_bytes
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Maxima = tuple[list[str], list[int]]  # phases of local maxima and their bytes, the last one what a chunk retains
 Sampler = Callable[[Resolved], Maxima]
 # phases in which the activations of a pipeline's other chunks are alive
@@ -114,9 +115,10 @@ def highest_at(run: Resolved, rank: Rank, micro: int, sampler: Sampler = whole_s
 
 def undominated(rows: Integers) -> Integers:
     """The rows that no other is above in every column: no other can hold the peak."""
+    left = np.unique(rows, axis=0)
+    left = left[np.argsort(-left.sum(axis=1), kind="stable")]
     kept: list[Any] = []
-    unique = np.unique(rows, axis=0)
-    for row in unique[np.argsort(-unique.sum(axis=1), kind="stable")]:
-        if not any((other >= row).all() for other in kept):
-            kept.append(row)
+    while len(left):  # the first has the largest sum: none is above it
+        kept.append(left[0])
+        left = left[(left > left[0]).any(axis=1)]
     return np.array(kept, dtype=np.int64).reshape(-1, 5)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
 
-from planner.analysis.search.area import Area, Layout
+from planner.analysis.search.area import Layout
 from planner.config.layout import layout_in_full
 from planner.errors import InputError
 from planner.inputs.search import SearchLimits
@@ -12,27 +12,14 @@ from planner.units import format_bytes, format_duration, format_fraction, format
 
 
 class Misses:
-    """The layouts that come nearest while none is found. left_out: why placements could not be looked at."""
+    """What is said where nothing is found. left_out: placements by reason. nearest: the layout that uses least."""
 
-    def __init__(self, limits: SearchLimits) -> None:
-        self.limits = limits
-        self.left_out: set[str] = set()
-        self.nearest: tuple[float, Area] | None = None
-
-    def see(self, area: Area) -> None:
-        """Remember the placement that may use least."""
-        least = float(area.used.min()) / area.usable
-        if self.nearest is None or least < self.nearest[0]:
-            self.nearest = least, area
+    def __init__(self, limits: SearchLimits, left_out: Mapping[str, int], nearest: Layout | None) -> None:
+        self.limits, self.left_out, self.nearest = limits, left_out, nearest
 
     def error(self) -> InputError:
         """The error of a search without a result."""
-        if self.nearest is None:
-            return self._empty()
-        area = self.nearest[1]
-        smallest = area.first(SearchLimits(), np.inf, by_room=True)
-        assert smallest is not None
-        return self._too_large(smallest)
+        return self._empty() if self.nearest is None else self._too_large(self.nearest)
 
     def _empty(self) -> InputError:
         if self.left_out:

@@ -1,44 +1,47 @@
 """The best layouts of a run: those that fit and keep the limits, ranked, the best of each placement.
 
-A placement's layouts are timed at once, and a bound below their peaks rules out most of what does not fit. What is left
-is compared with the exact peak, best first, until one fits: the same answer as if each had been estimated.
+A survey times all layouts by arrays, and bounds their memory from below. What the placements promise is then compared
+with exact peaks, best first, until nothing that is left can be among the best: the same answer as if each layout had
+been estimated. A layout whose verdict is open is not ranked among those that are known to fit, but beside them.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import Literal
 
 from planner.analysis.search.area import Area, Layout
+from planner.analysis.search.batches import SearchTables
 from planner.analysis.search.misses import Misses
-from planner.analysis.search.peaks import PeakTable
-from planner.analysis.search.space import Choice, Placement, choices, divisors, placements
-from planner.analysis.search.times import TimeTable
+from planner.analysis.search.space import Placement, placements
+from planner.analysis.search.survey import Promise, Promises, Question, Score, Survey, score_of, survey_of
 from planner.config.run import Assumption, RunConfig
-from planner.counts.run import Resolved, gpu_of, resolve
 from planner.errors import InputError
 from planner.inputs.search import SEARCHED, RankedBy, SearchLimits, SearchSpace
-from planner.memory.coverage import not_covered
 from planner.plan import Plan, estimate
 
-LAYOUTS_SHOWN = 10
+LAYOUTS_SHOWN, OPEN_SHOWN = 10, 3
+Ranked = tuple[Score, tuple[int, int], Layout]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """The best layouts, the best of each placement; the plans of the first two; the front of time and cost.
 
-    considered: layouts that were timed and bounded. placements: combinations of card, number and [parallel] section.
-    simulated: envelopes for which steps were simulated. by: what the layouts are ranked by.
+    open: layouts that would be ranked above the first if it were known that they fit. Where no layout is known to fit,
+    `best` has those that may. left_out: placements that cannot be ranked, by reason. considered: layouts that were
+    timed and bounded. placements: combinations of card, number and [parallel] section. simulated: kinds of GPUs whose
+    steps were simulated. by: what the layouts are ranked by.
     """
 
     by: RankedBy
     best: tuple[Layout, ...]
+    open: tuple[Layout, ...]
     plans: tuple[Plan, ...]
     front: tuple[Layout, ...]
+    left_out: dict[str, int]
     considered: int
     placements: int
     simulated: int
@@ -50,148 +53,185 @@ def search(config: RunConfig, space: SearchSpace, by: RankedBy = "time", shown: 
 
 
 class LayoutSearch:
-    """One search: the tables that its placements share, and the best found so far."""
+    """One search: the tables that its placements share, and what was found of each placement that was looked at."""
 
-    def __init__(self, config: RunConfig, space: SearchSpace, by: RankedBy, shown: int) -> None:
-        self.config, self.space, self.by = config, space, by
-        self.kept = shown + 2  # some more: the first are compared with the simulated allocator
-        self.base = resolve(config)
-        sizes = divisors(self.base.sequences_per_step)
-        self.peaks, self.times = PeakTable(sizes), TimeTable(sizes)
-        self.choices = choices(config, space)
-        self.best: list[tuple[float, float, float, int, Layout]] = []
-        self.front: list[Layout] = []
-        self.misses = Misses(space.limits)
-        self.considered = self.placements = 0
-        self._known: dict[object, tuple[Choice, ...]] = {}
+    def __init__(self, config: RunConfig, space: SearchSpace, by: RankedBy, shown: int = LAYOUTS_SHOWN) -> None:
+        self.config, self.space, self.by, self.shown = config, space, by, shown
+        self.tables = SearchTables(config, space)
+        self._seen: dict[tuple[tuple[int, int], bool, bool], Layout | None] = {}
 
     def result(self) -> SearchResult:
-        """The placements are looked at in the order of what they promise, until none can be among the best."""
-        promising = []
-        for number, placement in enumerate(placements(self.config, self.space)):
-            area = self._area(placement)
-            if area is None:
-                continue
-            self.placements += 1
-            self.considered += area.used.size
-            self.misses.see(area)
-            rough = self._rough(area)
-            if rough:  # no arrays are kept: they are made anew for the few that are looked at
-                promising.append((self._score(rough[0]), number, placement, rough))
-        for _, number, placement, rough in sorted(promising, key=lambda entry: entry[:2]):
-            self._look_at(placement, number, rough)
-        if not self.best:
-            raise self._nothing_found()
-        best = [entry[-1] for entry in self.best][: self.kept - 2]
-        plans = self._plans(best)
+        """Those known to fit are ranked; where there are none, those that may."""
+        question = Question(self.by, self.space.limits)
+        survey = self.survey(question)
+        best = self._ranked(survey, question)
+        if not best and survey.open.kept:
+            question = replace(question, known=False)
+            survey = self.survey(question)
+            best = self._ranked(survey, question)
+        if not best:
+            raise self._nothing_found(survey)
+        beside = self._beside(survey, question, best[0]) if question.known else []
+        layouts = [layout for _, _, layout in best]
+        plans, refused = self._plans(layouts, question.known)
+        beside = [*refused, *beside][:OPEN_SHOWN]
         return SearchResult(
-            self.by,
-            tuple(best),
-            plans,
-            tuple(self.front),
-            self.considered,
-            self.placements,
-            len(self.peaks.envelopes),
+            by=self.by,
+            best=tuple(map(_with_reason, layouts[: self.shown])),
+            open=tuple(map(_with_reason, beside)),
+            plans=plans,
+            front=tuple(self._front(survey, question)),
+            left_out=survey.left_out,
+            considered=survey.layouts,
+            placements=survey.placements,
+            simulated=self.tables.peaks.simulated,
         )
 
-    def _nothing_found(self) -> InputError:
-        """The error, with the limit that binds. Raises that of the same search without limits where it has one."""
-        limits = self.space.limits
-        if limits.seconds is None and limits.usd is None:
-            return self.misses.error()
-        unlimited = replace(self.space, limits=SearchLimits(head_room=limits.head_room))
-        again = LayoutSearch(self.config, unlimited, "time", 1)
-        again.peaks, again.times = self.peaks, self.times  # simulated and timed already
-        front = again.result().front
-        return self.misses.beyond_limits(front[0], front[-1])
-
-    def every_area(self) -> Iterator[Area]:
-        """Every placement that can be ranked."""
-        found = (self._area(placement) for placement in placements(self.config, self.space))
-        return (area for area in found if area is not None)
+    def survey(self, question: Question) -> Survey:
+        """The survey of the whole space."""
+        return survey_of(self.tables, placements(self.config, self.space), question)
 
     def _area(self, placement: Placement) -> Area | None:
-        """The layouts of a placement; None, and the reason among the misses, where they cannot be ranked."""
-        run = replace(self.base, config=placement.config, gpu=gpu_of(placement.config))
-        gpu, found = run.gpu, self._choices(run)
-        assert gpu is not None
-        if not found:
-            uncounted = not_covered(run.computed_with(training=self.choices[0].keys))
-            self.misses.left_out.add(f"the memory of {uncounted} is not known")
-            return None
-        if gpu.usable_bytes is None:
-            self.misses.left_out.add(f"the usable memory of {gpu.id} is not known")
-            return None
-        micro = np.array(placement.micro_batches, dtype=np.int64)
-        seconds = self.times.step_seconds(run, found, micro, placement.sequences)
-        if isinstance(seconds, str):
-            self.misses.left_out.add(seconds)
-            return None
-        return Area(placement, run, found, seconds, self.peaks)
+        terms = self.tables.terms(placement, near=True)
+        return None if isinstance(terms, str) else Area(terms, self.tables.peaks)
 
-    def _rough(self, area: Area) -> list[Layout]:
-        """What a placement promises at best, by what is ranked, then by time; nothing where it has nothing."""
-        allowed, most = area.within(self.space.limits), self._most(area)
-        ways = (True, False) if self.by == "head-room" else (False,)
-        return [one for by_room in ways if (one := area.first_rough(allowed, most, by_room)) is not None]
+    def _ranked(self, survey: Survey, question: Question) -> list[Ranked]:
+        """The lowest scores, the best layout of each placement; some more than are shown: the allocator may refuse."""
 
-    def _most(self, area: Area) -> float:
-        """Bytes that a layout may use."""
-        return area.usable * (1 - self.space.limits.head_room)
+        def look(promise: Promise) -> Layout | None:
+            return self._look(promise, question.known, self.by == "head-room")
 
-    def _choices(self, run: Resolved) -> tuple[Choice, ...]:
-        """Those whose memory is known under the placement's layout."""
-        p = run.config.parallel
-        key = p.shards_weights, p.sp, p.pp > 1, p.cp > 1, p.tp, run.config.hardware.gpu
-        if key not in self._known:
-            known = (c for c in self.choices if not_covered(run.computed_with(training=c.keys)) is None)
-            self._known[key] = tuple(known)
-        return self._known[key]
+        return self._lowest("known", survey, question, look, self.shown + 2)
 
-    def _look_at(self, placement: Placement, number: int, promised: list[Layout]) -> None:
-        """Adds the placement's best layouts to the best and to the front where they can be among them."""
-        area = None
-        for way, rough in enumerate(promised):
-            by_room = self.by == "head-room" and way == 0
-            if not self._may_enter(rough, by_room):
-                continue
-            area = area or self._area(placement)
+    def _beside(self, survey: Survey, question: Question, winner: Ranked) -> list[Layout]:
+        """Layouts whose verdict is open, and that would be above the winner."""
+
+        def look(promise: Promise) -> Layout | None:
+            found = self._look(promise, known=False)
+            return found if found is not None and not found.fits and self._score(found) < winner[0] else None
+
+        return [layout for _, _, layout in self._lowest("open", survey, question, look, OPEN_SHOWN, winner[:2])]
+
+    def _lowest(
+        self,
+        kind: Literal["known", "open"],
+        survey: Survey,
+        question: Question,
+        look: Callable[[Promise], Layout | None],
+        number: int,
+        below: tuple[Score, tuple[int, int]] | None = None,
+    ) -> list[Ranked]:
+        """The lowest scores of what promises come to: they are looked at until none can be lower."""
+        found: list[Ranked] = []
+        while True:
+            promises: Promises = getattr(survey, kind)
+            for promise in promises.in_order():
+                worst = found[-1][:2] if len(found) == number else below
+                if worst is not None and (promise.score, promise.number) >= worst:
+                    return found
+                layout = look(promise)
+                if layout is not None:
+                    insort(found, (self._score(layout), promise.number, layout))
+                    del found[number:]
+            if promises.beyond is None:
+                return found
+            survey = self.survey(replace(question, after=promises.in_order()[-1]))
+
+    def _look(self, promise: Promise, known: bool, by_room: bool = False) -> Layout | None:
+        """The best layout of a placement."""
+        key = promise.number, known, by_room
+        if key not in self._seen:
+            area = self._area(promise.placement)
             assert area is not None
-            found = area.first(self.space.limits, self._most(area), by_room)
-            if found is None:
-                continue
-            if by_room or self.by != "head-room":
-                insort(self.best, (*self._score(found), number, found))
-                del self.best[self.kept :]
-            if not by_room:
-                self.front = pareto_front([*self.front, found])
+            self._seen[key] = area.first(self.space.limits, known, by_room)
+        return self._seen[key]
 
-    def _score(self, layout: Layout) -> tuple[float, float, float]:
-        first = {
-            "time": layout.seconds,
-            "cost": layout.usd,
-            "energy": layout.energy_kwh,
-            "head-room": layout.fraction_used,
-        }[self.by]
-        return float("inf") if first is None else first, layout.seconds, layout.fraction_used
+    def _score(self, layout: Layout) -> Score:
+        return score_of(self.by, layout.seconds, layout.usd, layout.energy_kwh, layout.fraction_used)
 
-    def _may_enter(self, rough: Layout, by_room: bool) -> bool:
-        """Whether a placement's best layout may be shown; `rough` is at least as good as it."""
-        ranked = by_room or self.by != "head-room"
-        if ranked and (len(self.best) < self.kept or self._score(rough) < self.best[-1][:3]):
-            return True
-        return not by_room and rough in pareto_front([*self.front, rough])
+    def _front(self, survey: Survey, question: Question) -> list[Layout]:
+        """The layouts that none beats in both time and cost: of a card and a number of GPUs the fastest may be one."""
+        front: list[Layout] = []
+        for (card, gpus), promises in sorted(survey.fronts.items(), key=lambda item: item[1].kept[0]):
+            fastest = self._fastest_of(card, gpus, promises, question, front)
+            front = pareto_front([*front, *fastest])
+        return front
 
-    def _plans(self, best: list[Layout]) -> tuple[Plan, ...]:
-        """The plans of the first two; what the simulated allocator refuses is taken out of `best`."""
+    def _fastest_of(
+        self, card: str, gpus: int, promises: Promises, question: Question, front: list[Layout]
+    ) -> list[Layout]:
+        """The fastest layout of a card and a number of GPUs; none where the front has better ones already."""
+        best: tuple[Score, tuple[int, int]] | None = None
+        found: list[Layout] = []
+        while True:
+            for promise in promises.in_order():
+                beaten = any(one.seconds <= promise.score[0] and _is_cheaper(one, promise) for one in front)
+                if beaten or (best is not None and (promise.score, promise.number) >= best):
+                    return found
+                layout = self._look(promise, question.known)
+                if layout is not None:
+                    score = layout.seconds, layout.seconds, layout.fraction_used
+                    if best is None or (score, promise.number) < best:
+                        best, found = (score, promise.number), [layout]
+            if promises.beyond is None:
+                return found
+            space = replace(self.space, cards=(card,), gpus=(gpus,))
+            again = Question("time", question.limits, question.known, promises.in_order()[-1])
+            promises = survey_of(self.tables, self._numbered(space), again).known
+
+    def _numbered(self, space: SearchSpace) -> Iterator[Placement | str]:
+        """The placements of a part of the space, with the numbers that they have in the whole."""
+        for placement in placements(self.config, self.space):
+            if not isinstance(placement, str):
+                hardware = placement.config.hardware
+                if (hardware.gpu, hardware.gpus) == (space.cards[0], space.gpus[0]):
+                    yield placement
+
+    def _plans(self, layouts: list[Layout], known: bool) -> tuple[tuple[Plan, ...], list[Layout]]:
+        """The plans of the first two. What the simulated allocator refuses, or leaves open, is taken out of `layouts`.
+
+        Also the layouts that it left open.
+        """
         plans: list[Plan] = []
-        while len(plans) < min(2, len(best)):
-            plan = estimate(best[len(plans)].config, replay=True)
-            if plan.memory.fits is False and len(best) > 1:
-                del best[len(plans)]
+        left_open: list[Layout] = []
+        while len(plans) < min(2, len(layouts)):
+            plan = estimate(layouts[len(plans)].config, replay=True)
+            refused = plan.memory.fits is False or (known and plan.memory.fits is None)
+            if refused and len(layouts) > 1:
+                layout = layouts.pop(len(plans))
+                left_open += [replace(layout, fits=None, why_open=_why(plan))] if plan.memory.fits is None else []
             else:
                 plans.append(plan)
-        return tuple(plans)
+        return tuple(plans), left_open
+
+    def _nothing_found(self, survey: Survey) -> InputError:
+        """The error, with the limit that binds. Raises that of the same search without limits where it has one."""
+        limits = self.space.limits
+        nearest = None if survey.nearest is None else self._area(survey.nearest.placement)
+        misses = Misses(limits, survey.left_out, None if nearest is None else nearest.nearest())
+        if limits.seconds is None and limits.usd is None:
+            return misses.error()
+        unlimited = replace(self.space, limits=SearchLimits(head_room=limits.head_room))
+        again = LayoutSearch(self.config, unlimited, "time", 1)
+        again.tables = self.tables
+        front = again.result().front
+        return misses.beyond_limits(front[0], front[-1])
+
+
+def _with_reason(layout: Layout) -> Layout:
+    """The layout with the reason why its verdict is open, if it is."""
+    if layout.fits or layout.why_open:
+        return layout
+    return replace(layout, why_open=_why(estimate(layout.config)))
+
+
+def _why(plan: Plan) -> str:
+    return plan.memory.fits_unknown.why if plan.memory.fits_unknown else ""
+
+
+def _is_cheaper(layout: Layout, promise: Promise) -> bool:
+    """Whether a layout that is as fast costs no more than a promise; where prices are unknown the fastest is enough."""
+    return promise.usd is None or (layout.usd is not None and layout.usd <= promise.usd)
 
 
 def chosen_config(result: SearchResult) -> RunConfig:

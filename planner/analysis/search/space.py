@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, takewhile
 from typing import Any
 
 from pydantic import ValidationError
 
-from planner.config.layout import micro_batches_problem, refuse_layout
+from planner.config.layout import LayoutError, micro_batches_problem, refuse_layout
 from planner.config.parallel import ParallelConfig
 from planner.config.run import WITH_WHOLE_MATRICES, RunConfig
 from planner.counts.nodes import gpus_per_domain
@@ -43,10 +43,25 @@ class Choice:
         }
 
 
+class Choices(tuple[Choice, ...]):
+    """Choices that are a key of tables: their hash is computed once."""
+
+    _hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = super().__hash__()
+        return self._hash
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A card, its number and a layout: the config with one micro-batch of one sequence, and the micro-batches of it."""
+    """A card, its number and a layout: the config with one micro-batch of one sequence, and the micro-batches of it.
 
+    number: where it stands in the space; of equally good ones the first is shown.
+    """
+
+    number: tuple[int, int]
     config: RunConfig
     sequences: int
     micro_batches: tuple[int, ...]
@@ -57,41 +72,63 @@ class Placement:
         return self.config.model_copy(update={"training": self.config.training.model_copy(update=batch | choice.keys)})
 
 
-def placements(config: RunConfig, space: SearchSpace) -> Iterator[Placement]:
-    """Every placement whose step has the config's sequences."""
+def placements(config: RunConfig, space: SearchSpace, share: tuple[int, int] = (0, 1)) -> Iterator[Placement | str]:
+    """Every placement whose step has the config's sequences; and what could be typed, for each that lacks only that.
+
+    share: (i, n) gives the i-th of n parts of the space.
+    """
     t = config.training
     whole = t.micro_batch * t.accumulation * config.data_parallel
     sizes = divisors(whole)
     one = t.model_copy(update={"micro_batch": 1, "accumulation": 1})
+    first = 0
     for card, gpus in product(space.cards, space.gpus):
         keys: dict[str, Any] = {"gpu": card, "gpus": gpus, "tflops": None, "mfu": None, "tokens_per_second": None}
         if card != config.hardware.gpu:  # a price and a server belong to one card
             keys |= {"usd_per_gpu_hour": None, "gpus_per_node": None}
         hardware = config.hardware.model_copy(update=keys)
         with_card = config.model_copy(update={"hardware": hardware, "profile": None, "training": one})
-        for parallel in _parallels(with_card, gpus, space):
-            placed = with_card.model_copy(update={"parallel": parallel})
-            replicas = placed.data_parallel
-            if whole % replicas or space.replicas not in (None, replicas) or not _is_allowed(placed):
+        degrees = _degrees(with_card, gpus, space)
+        for outer, of_degrees in enumerate(degrees, first):
+            if outer % share[1] != share[0]:
                 continue
-            each = whole // replicas
-            found = [m for m in sizes if each % m == 0 and m * t.seq // parallel.cp <= max(MOST_TOKENS, t.seq)]
-            if "micro_batch" in space.kept:
-                found = [m for m in found if m == t.micro_batch]
-            found = [m for m in found if micro_batches_problem(parallel, each // m) is None]
-            if found:
-                yield Placement(placed, each, tuple(found))
+            for inner, parallel in enumerate(_parallels(with_card, gpus, of_degrees, space)):
+                placed = with_card.model_copy(update={"parallel": parallel})
+                replicas = placed.data_parallel
+                if whole % replicas or space.replicas not in (None, replicas):
+                    continue
+                wrong = _refusal(placed)
+                if wrong:
+                    if wrong.left_out:
+                        yield wrong.left_out
+                    continue
+                found = _micro_batches(placed, space, sizes, whole // replicas, t.micro_batch)
+                if found:
+                    yield Placement((outer, inner), placed, whole // replicas, found)
+        first += len(degrees)
 
 
-def _is_allowed(config: RunConfig) -> bool:
+def _micro_batches(
+    config: RunConfig, space: SearchSpace, sizes: Sequence[int], each: int, typed: int
+) -> tuple[int, ...]:
+    """The micro-batches into which a replica's sequences can be cut. sizes: in order."""
+    p, seq = config.parallel, config.training.seq
+    most = max(MOST_TOKENS, seq) * p.cp
+    found = [m for m in takewhile(lambda m: m * seq <= most, sizes) if each % m == 0]
+    if "micro_batch" in space.kept:
+        found = [m for m in found if m == typed]
+    return tuple(m for m in found if micro_batches_problem(p, each // m) is None)
+
+
+def _refusal(config: RunConfig) -> LayoutError | None:
     try:
         refuse_layout(config, WITH_WHOLE_MATRICES)
-    except ValueError:
-        return False
-    return True
+    except LayoutError as wrong:
+        return wrong
+    return None
 
 
-def choices(config: RunConfig, space: SearchSpace) -> tuple[Choice, ...]:
+def choices(config: RunConfig, space: SearchSpace) -> Choices:
     """Every loss and checkpointing: what is typed, and what the config has, is among them."""
     t = config.training
     losses = ("plain", "fused", "chunked") if not t.returns_logits else ("plain",)
@@ -106,7 +143,7 @@ def choices(config: RunConfig, space: SearchSpace) -> tuple[Choice, ...]:
     if "activation_checkpointing_every" in space.kept:
         modes = tuple(mode for mode in modes if mode in ("full", "offloaded"))
         everies = (t.activation_checkpointing_every,)
-    return tuple(
+    return Choices(
         Choice(loss, mode, every)
         for loss, mode in product(losses, modes)
         for every in (everies if mode in ("full", "offloaded") else (1,))
@@ -121,8 +158,9 @@ def periods(layers: int) -> tuple[int, ...]:
 def every_layout(config: RunConfig, space: SearchSpace) -> Iterator[RunConfig]:
     """Every config of the space, one by one: what the arrays of a search are compared with."""
     for placement in placements(config, space):
-        for micro, choice in product(placement.micro_batches, choices(config, space)):
-            yield placement.with_steps(micro, choice)
+        if isinstance(placement, Placement):
+            for micro, choice in product(placement.micro_batches, choices(config, space)):
+                yield placement.with_steps(micro, choice)
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -136,33 +174,49 @@ def powers_of_two(most: int) -> tuple[int, ...]:
     return tuple(2**i for i in range(most.bit_length()) if 2**i <= most)
 
 
-def _parallels(config: RunConfig, gpus: int, space: SearchSpace) -> Iterator[ParallelConfig]:
-    """Every [parallel] section of so many GPUs; a degree that is typed stays."""
-    model, t, own = config.model, config.training, config.parallel
+Degrees = tuple[int, int, int, int]  # tp, pp, cp, ep
+
+
+def _tried(config: RunConfig, space: SearchSpace, name: str, values: Sequence[int]) -> Sequence[int]:
+    """The values of a key that are tried; one that is typed stays."""
+    return (getattr(config.parallel, name),) if name in space.kept else values
+
+
+def _degrees(config: RunConfig, gpus: int, space: SearchSpace) -> list[Degrees]:
+    """Every tp, pp, cp and ep that divide so many GPUs."""
+    model, domain = config.model, _domain(config)
+    widths = [n for n in powers_of_two(min(gpus, domain, model.heads)) if model.heads % n == 0]
+    rings = powers_of_two(max(1, config.training.seq // SHORTEST_PIECE))
+    experts = powers_of_two(min(MOST_EXPERT_PARALLEL, model.moe.experts)) if model.moe else (1,)
+    found = product(
+        _tried(config, space, "tp", widths),
+        _tried(config, space, "pp", [n for n in divisors(gpus) if n <= model.layers]),
+        _tried(config, space, "cp", rings),
+        _tried(config, space, "ep", experts),
+    )
+    return [(tp, pp, cp, ep) for tp, pp, cp, ep in found if not (gpus % (tp * pp * cp) or (gpus // (tp * pp)) % ep)]
+
+
+def _domain(config: RunConfig) -> int:
+    return config.hardware.gpus_per_node or gpus_per_domain(config.hardware.gpu)
+
+
+def _parallels(config: RunConfig, gpus: int, degrees: Degrees, space: SearchSpace) -> Iterator[ParallelConfig]:
+    """Every [parallel] section of so many GPUs and these degrees; what is typed stays."""
+    own, (tp, pp, cp, ep) = config.parallel, degrees
     kept = [name for name in ParallelConfig.model_fields if name in space.kept]
-
-    def tried(name: str, values: Sequence[int]) -> Sequence[int]:
-        return (getattr(own, name),) if name in kept else values
-
-    domain = config.hardware.gpus_per_node or gpus_per_domain(config.hardware.gpu)
-    degrees = tried("tp", [n for n in powers_of_two(min(gpus, domain, model.heads)) if model.heads % n == 0])
-    stages = tried("pp", [n for n in divisors(gpus) if n <= model.layers])
-    rings = tried("cp", powers_of_two(max(1, t.seq // SHORTEST_PIECE)))
-    experts = tried("ep", powers_of_two(min(MOST_EXPERT_PARALLEL, model.moe.experts)) if model.moe else (1,))
-    for tp, pp, cp, ep in product(degrees, stages, rings, experts):
-        if gpus % (tp * pp * cp) or (gpus // (tp * pp)) % ep:
-            continue
-        sharings = _sharings(config, gpus // (tp * pp), pp, domain // tp, any(name in kept for name in SHARING))
-        chunked = tried("interleave", CHUNKS if pp > 1 else (1,))
-        for sp, chunks, shared in product((True, False) if tp > 1 else (False,), chunked, sharings):
-            order = own.pp_schedule if "pp_schedule" in kept else "interleaved" if chunks > 1 else "1f1b"
-            keys = {"tp": tp, "sp": sp, "pp": pp, "cp": cp, "ep": ep, "interleave": chunks, "pp_schedule": order}
-            try:
-                found = ParallelConfig(**keys | shared)
-            except ValidationError:
-                continue  # two keys that exclude each other
-            if all(getattr(found, name) == getattr(own, name) for name in kept):
-                yield found
+    typed = any(name in kept for name in SHARING)
+    sharings = _sharings(config, gpus // (tp * pp), pp, _domain(config) // tp, typed)
+    chunked = _tried(config, space, "interleave", CHUNKS if pp > 1 else (1,))
+    for sp, chunks, shared in product((True, False) if tp > 1 else (False,), chunked, sharings):
+        order = own.pp_schedule if "pp_schedule" in kept else "interleaved" if chunks > 1 else "1f1b"
+        keys = {"tp": tp, "sp": sp, "pp": pp, "cp": cp, "ep": ep, "interleave": chunks, "pp_schedule": order}
+        try:
+            found = ParallelConfig(**keys | shared)
+        except ValidationError:
+            continue  # two keys that exclude each other
+        if all(getattr(found, name) == getattr(own, name) for name in kept):
+            yield found
 
 
 SHARING = ("fsdp", "reshard", "hsdp", "zero", "ddp_bucket_view")  # keys that say how replicas share their state

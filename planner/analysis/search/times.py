@@ -1,40 +1,75 @@
-"""Seconds of a step for all micro-batches and choices of a placement: the formulas of `step_time` over arrays."""
+"""Seconds of a step over arrays: the formulas of `step_time`, for all micro-batches and choices of many placements.
+
+What a kind of GPU works on one micro-batch is computed once, for all micro-batches and choices, and shared by the
+placements that have it. What tells placements apart beside it are some numbers each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from planner.analysis.search.envelope import Integers
-from planner.analysis.search.space import Choice
-from planner.counts.ranks import ranks_of, run_of_rank
+from planner.analysis.search.envelope import Floats, Integers
+from planner.analysis.search.space import Choice, Choices
+from planner.analysis.search.tables import Kept, LocalRuns
+from planner.counts.ranks import Rank
 from planner.counts.run import Resolved
 from planner.formulas import collectives, throughput
 from planner.rules import rules
-from planner.step_time.collectives import communication_of, stage_transfer_seconds
-from planner.step_time.pipeline import work_seconds
+from planner.step_time.blocks import recomputed_fraction
+from planner.step_time.collectives import (
+    Communication,
+    communication_of,
+    context_parallel_seconds,
+    expert_parallel_seconds,
+    stage_transfer_seconds,
+    tensor_parallel_seconds_of,
+)
+from planner.step_time.device import block_parts
+from planner.step_time.head import head_and_loss_seconds
+from planner.step_time.host import launching_seconds
 from planner.step_time.rates import Rates, rates_of
 from planner.step_time.update import update_seconds
 
-Floats = NDArray[np.float64]
+
+@dataclass(frozen=True, slots=True)
+class PlacementTimes:
+    """What the seconds of a placement's steps follow from.
+
+    work: of each stage, seconds of one micro-batch, [micro-batches, choices]. transfers: what it waits for its
+    neighbours meanwhile, [micro-batches]. shared: what its replicas exchange. update: of the stage that takes longest.
+    filled, chunks, waiting: stages and chunks of the pipeline, and the part of its bubble that stays. directions: of
+    the pipeline.
+    """
+
+    work: tuple[Floats, ...]
+    transfers: tuple[Floats, ...]
+    shared: tuple[Communication, ...]
+    update: float
+    filled: float
+    chunks: int
+    waiting: float
+    directions: int
 
 
 class TimeTable:
-    """Step times by layout; what a stage works on a micro-batch is remembered, for all micro-batches and choices."""
+    """Step times by placement; what a stage works on a micro-batch is remembered, for all micro-batches and choices."""
 
-    def __init__(self, micro_batches: Sequence[int]) -> None:
+    def __init__(self, micro_batches: Sequence[int], local: LocalRuns) -> None:
         """micro_batches: all that any placement has."""
         self.micro: Floats = np.array(micro_batches, dtype=np.float64)
-        self._rates: dict[Any, Rates | str] = {}
-        self._work: dict[Any, Floats] = {}
-        self._updates: dict[Any, float] = {}
+        self._local = local
+        self._rates: dict[str, Rates | str] = {}
+        self._work: Kept[Floats] = Kept()
+        self._transfers: Kept[Floats] = Kept()
+        self._updates: Kept[float] = Kept()
+        self._shared: Kept[Communication] = Kept()
 
-    def step_seconds(self, run: Resolved, choices: Sequence[Choice], micro: Integers, sequences: int) -> Floats | str:
-        """Seconds, [micro-batches, choices], or in words why they are unknown. Arguments as those of the peaks."""
+    def terms(self, run: Resolved, ranks: Sequence[Rank], choices: Choices) -> PlacementTimes | str:
+        """What a placement's seconds follow from, or in words why they are unknown. ranks: its kinds of GPUs."""
         hardware, p = run.config.hardware, run.config.parallel
         if hardware.gpu not in self._rates:
             self._rates[hardware.gpu] = rates_of(run)
@@ -43,66 +78,158 @@ class TimeTable:
             return rates
         if hardware.gpus > 1 and rates.link is None:
             return f"the data sheet of {hardware.gpu} has no bandwidth of its links"
-        steps = (sequences // micro).astype(np.float64)[:, None]
-        at = np.searchsorted(self.micro, micro)
-        batch = {"micro_batch": micro.astype(np.float64)[:, None], "accumulation": steps}
-        stages = [run] if p.is_data_parallel else [run_of_rank(run, rank) for rank in ranks_of(run.config)]
-        update = max(self._update(stage, rates) for stage in stages)
-        slowest: Floats | None = None
-        found: Floats | None = None
-        for stage in stages:
-            now = stage.computed_with(training=batch)
-            work = self._stage_work(stage, rates, choices)[at] + stage_transfer_seconds(now, rates)
-            whole = _step(now, rates, work, steps, update)
-            if slowest is None or found is None:
-                slowest, found = work, whole
-            else:
-                found, slowest = np.where(work > slowest, whole, found), np.maximum(work, slowest)
-        assert found is not None
-        return found
+        stages = [run] if p.is_data_parallel else [self._local.of(run, rank) for rank in ranks]
+        where = [None] if p.is_data_parallel else [_place(rank) for rank in ranks]
+        both = p.pp_schedule == "dualpipe"
+        at = list(zip(stages, where, strict=True))
+        return PlacementTimes(
+            work=tuple(self._stage_work(stage, place, rates, choices) for stage, place in at),
+            transfers=(self._transfer(run, rates),) * len(at),
+            shared=tuple(self._communication(stage, place, rates) for stage, place in at),
+            update=max(self._update(stage, place, rates) for stage, place in at),
+            filled=p.pp / 2 if both else p.pp,
+            chunks=p.interleave,
+            waiting=rules("time")["layouts"]["bubble"][p.pp_schedule],
+            directions=2 if both else 1,
+        )
 
-    def _update(self, stage: Resolved, rates: Rates) -> float:
-        p = stage.config.parallel
-        shared = (p.zero, p.fsdp, p.hsdp, stage.config.hardware.gpus) if p.zero or p.fsdp else ()
-        key = stage.config.hardware.gpu, p.tp, p.pp, p.ep, stage.parameters, shared
+    def step_seconds(self, run: Resolved, choices: Choices, micro: Integers, sequences: int) -> Floats | str:
+        """Seconds of the steps of one placement, [micro-batches, choices], or in words why they are unknown."""
+        found = self.terms(run, self._local.ranks(run), choices)
+        if isinstance(found, str):
+            return found
+        rows = np.searchsorted(self.micro, micro)
+        steps = np.ones((1, len(self.micro)))
+        steps[0, rows] = sequences // micro
+        whole: Floats = seconds_of([found], steps)[0, rows]
+        return whole
+
+    def _communication(self, stage: Resolved, place: Any, rates: Rates) -> Communication:
+        p, hardware = stage.config.parallel, stage.config.hardware
+        shared = p.fsdp, p.reshard, p.hsdp, p.zero, p.ddp_bucket_view
+        key = hardware.gpu, hardware.gpus, p.tp, p.pp, p.ep, shared, place
+        if key not in self._shared:
+            found = communication_of(stage, rates)
+            assert not isinstance(found, str)
+            self._shared[key] = found
+        return self._shared[key]
+
+    def _transfer(self, run: Resolved, rates: Rates) -> Floats:
+        p, hardware = run.config.parallel, run.config.hardware
+        key = hardware.gpu, hardware.gpus, p.tp, p.pp, p.cp, p.interleave
+        if key not in self._transfers:
+            seq = run.config.training.seq // p.cp
+            now = run.computed_with(training={"micro_batch": self.micro, "seq": seq})
+            self._transfers[key] = np.zeros(len(self.micro)) + stage_transfer_seconds(now, rates)
+        return self._transfers[key]
+
+    def _update(self, stage: Resolved, place: Any, rates: Rates) -> float:
+        p, gpus = stage.config.parallel, stage.config.hardware.gpus
+        shared = (p.zero, p.fsdp, p.hsdp, gpus, p.pp) if p.zero or p.fsdp else ()
+        key = stage.config.hardware.gpu, p.tp, p.ep, place, shared
         if key not in self._updates:
             self._updates[key] = update_seconds(stage, rates)
         return self._updates[key]
 
-    def _stage_work(self, stage: Resolved, rates: Rates, choices: Sequence[Choice]) -> Floats:
+    def _stage_work(self, stage: Resolved, place: Any, rates: Rates, choices: Choices) -> Floats:
         """Seconds of a stage's work on each micro-batch of the table, a column for each choice."""
-        p, rank = stage.config.parallel, stage.rank
-        where = astuple(replace(rank, name="", in_flight=1)) if rank else None
-        shape = p.tp, p.sp, p.cp, p.ep, p.shards_weights, p.pp_schedule == "dualpipe"
-        key = stage.config.hardware.gpu, stage.config.hardware.gpus_per_node, shape, where, tuple(choices)
+        p = stage.config.parallel
+        offloads = any(choice.mode == "offloaded" for choice in choices)
+        shape = p.tp, p.sp, p.cp, p.ep, p.pp_schedule == "dualpipe", offloads and p.shards_weights
+        key = stage.config.hardware.gpu, stage.config.hardware.gpus_per_node, shape, place, choices
         if key not in self._work:
             found = np.zeros((len(self.micro), len(choices)))
-            has_head = rank is None or rank.has_head
-            groups: dict[tuple[str, str], list[int]] = {}
-            for column, choice in enumerate(choices):
-                groups.setdefault((choice.loss if has_head else "", choice.mode), []).append(column)
-            for columns in groups.values():
-                found[:, columns] = self._columns(stage, rates, [choices[column] for column in columns])
+            for columns, head in self._heads(stage, rates, choices):
+                found[:, columns] += head
+            for columns in _alike([choice.mode for choice in choices]):
+                found[:, columns] = self._work_of(stage, rates, [choices[i] for i in columns], found[:, columns])
             self._work[key] = found
         return self._work[key]
 
-    def _columns(self, stage: Resolved, rates: Rates, alike: Sequence[Choice]) -> Any:
-        """Those of choices that differ in how many blocks are recomputed only."""
+    def _heads(self, stage: Resolved, rates: Rates, choices: Choices) -> list[tuple[list[int], Floats]]:
+        """Columns, and the seconds of their head and loss: [micro-batches, 1]."""
+        if stage.rank is not None and not stage.rank.has_head:
+            return []
+        micro = self.micro[:, None]
+        return [
+            (columns, head_and_loss_seconds(_with(stage, micro_batch=micro, loss=choices[columns[0]].loss), rates))  # type: ignore[misc]
+            for columns in _alike([choice.loss for choice in choices])
+        ]
+
+    def _work_of(self, stage: Resolved, rates: Rates, alike: Sequence[Choice], head: Floats) -> Any:
+        """Seconds of choices of one checkpointing mode. head: those of the head and loss, known already."""
         every = np.array([[choice.every for choice in alike]])
-        keys = alike[0].keys | {"activation_checkpointing_every": every, "micro_batch": self.micro[:, None]}
-        return sum(work_seconds(stage.computed_with(training=keys), rates).values())
+        mode = alike[0].mode
+        now = _with(
+            stage, micro_batch=self.micro[:, None], activation_checkpointing=mode, activation_checkpointing_every=every
+        )
+        parts = block_parts(now, rates)
+        again = now.shape.layers * (1 + recomputed_fraction(now) / 2)
+        return (
+            throughput.with_host_seconds(sum(parts.values()) + head, launching_seconds(now, rates))
+            + tensor_parallel_seconds_of(now, rates, again)
+            + context_parallel_seconds(now, rates, parts["attention"])
+            + expert_parallel_seconds(now, rates)
+        )
 
 
-def _step(stage: Resolved, rates: Rates, work: Floats, steps: Floats, update: float) -> Floats:
-    """Seconds of a step whose slowest stage this is. work: of one micro-batch; steps: micro-batches."""
-    p, table = stage.config.parallel, rules("time")["layouts"]
-    both = p.pp_schedule == "dualpipe"
-    whole = throughput.micro_batches_seconds(work, steps / (2 if both else 1)) + update
-    if not p.is_data_parallel:
-        filled = p.pp / 2 if both else p.pp
-        whole = whole + collectives.bubble_seconds(filled, p.interleave, work, table["bubble"][p.pp_schedule])
-    shared = communication_of(stage, rates, work)  # type: ignore[arg-type]
-    assert not isinstance(shared, str)
-    whole = whole + shared.all_reduce + shared.sharding
-    found: Floats = whole + throughput.straggler_seconds(whole, shared.straggling)
+def seconds_of(terms: Sequence[PlacementTimes], steps: Floats) -> Floats:
+    """Seconds of the steps of placements with as many stages each: [placements, micro-batches, choices].
+
+    steps: micro-batches of a step, [placements, the first micro-batches of the table].
+    """
+    rows = steps.shape[1]
+
+    def work_of(stage: int) -> Any:
+        work = np.stack([one.work[stage][:rows] for one in terms])
+        work += np.stack([one.transfers[stage][:rows] for one in terms])[:, :, None]
+        return work
+
+    work, slowest = work_of(0), None
+    for stage in range(1, len(terms[0].work)):
+        other = work_of(stage)
+        later = other > work
+        slowest = np.where(later, stage, 0 if slowest is None else slowest)
+        work = np.where(later, other, work)
+
+    def column(values: Sequence[float]) -> Floats:
+        return np.array(values, dtype=np.float64)[:, None, None]
+
+    def shared(name: str) -> Any:
+        values = np.array([[getattr(one, name) for one in each.shared] for each in terms])
+        if slowest is None or (values == values[:, :1]).all():
+            return values[:, :1, None]
+        return values[np.arange(len(terms))[:, None, None], slowest]
+
+    times, table = steps[:, :, None], rules("time")["sharding"]
+    filled, chunks = column([t.filled for t in terms]), column([t.chunks for t in terms])
+    whole = throughput.micro_batches_seconds(work, times / column([t.directions for t in terms]))
+    whole += column([t.update for t in terms])
+    whole += collectives.bubble_seconds(filled, chunks, work, column([t.waiting for t in terms]))
+    reduced, gathered = shared("reduced"), shared("gathered")
+    if reduced.any():
+        whole += throughput.exposed_seconds(reduced, work)
+    if gathered.any():
+        left = throughput.unhidden_seconds(gathered, work, table["hidden"], table["exposed"])
+        whole += throughput.micro_batches_seconds(left, times)
+    whole += shared("added")
+    whole += throughput.straggler_seconds(whole, shared("straggling"))
+    found: Floats = whole
     return found
+
+
+def _place(rank: Rank) -> Rank:
+    """What of a rank its work depends on."""
+    return replace(rank, name="", in_flight=1)
+
+
+def _with(stage: Resolved, **training: Any) -> Resolved:
+    return stage.computed_with(training=training)
+
+
+def _alike(names: Sequence[str]) -> list[list[int]]:
+    """The columns of each name."""
+    found: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        found.setdefault(name, []).append(column)
+    return list(found.values())

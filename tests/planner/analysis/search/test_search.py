@@ -17,6 +17,7 @@ from planner.inputs.search import RankedBy, SearchLimits, SearchSpace
 from planner.memory.coverage import not_covered
 from planner.memory.device import context_bytes
 from planner.plan import Plan, estimate
+from planner.report.search import search_text
 from planner.rules import roofline_of, rules
 from tests.planner.analysis.search.runs import drafted_run
 
@@ -53,7 +54,7 @@ def score(plan: Plan, by: RankedBy) -> float:
 
 
 def brute_force(config: RunConfig, space: SearchSpace) -> list[Plan]:
-    """The plan of every layout of the space that fits and keeps the limits."""
+    """The plan of every layout of the space that is known to fit and keeps the limits."""
     found = []
     for each in every_layout(config, space):
         if not_covered(resolve(each)) is not None:
@@ -62,7 +63,7 @@ def brute_force(config: RunConfig, space: SearchSpace) -> list[Plan]:
         usable = presets.gpu(each.hardware.gpu).usable_bytes
         seconds, usd = plan.time.seconds.value, plan.cost.usd.value
         assert usable is not None and seconds is not None and usd is not None
-        if used(plan) > usable * (1 - limits.head_room):
+        if used(plan) > usable * (1 - limits.head_room) or plan.memory.fits is not True:
             continue
         if (limits.seconds is None or seconds <= limits.seconds) and (limits.usd is None or usd <= limits.usd):
             found.append(plan)
@@ -177,3 +178,38 @@ def test_two_limits_that_exclude_each_other_are_both_named() -> None:
     limits = SearchLimits(usd=cheapest.usd * 1.0001, seconds=fastest.seconds * 1.0001)
     with pytest.raises(InputError, match="exclude each other"):
         search(a_run(), SearchSpace(**space, limits=limits))
+
+
+# the fastest layouts of this model need what NCCL may take, or the upper end of a layout's interval
+TIGHT = {"layers": "24", "hidden": "3072"}
+NONE_KNOWN = {"layers": "42", "hidden": "3072"}
+
+
+def test_layouts_whose_verdict_is_open_stand_beside_those_that_are_known_to_fit() -> None:
+    config, space = a_run(**TIGHT), SearchSpace(CARDS[:1], (2,), KEPT)
+    result = search(config, space)
+    assert all(one.fits and estimate(one.config).memory.fits for one in result.best)
+    assert result.open and all(one.seconds < result.best[0].seconds for one in result.open)
+    for one in result.open:
+        by_rule, replayed = (estimate(one.config, replay=replay).memory.fits_unknown for replay in (False, True))
+        assert one.fits is None and one.why_open in {why.why for why in (by_rule, replayed) if why}
+    shown = search_text(result)
+    assert "Above the first if they fit, which is not known" in shown and result.open[0].why_open in shown
+    # head-room ranks by memory: what is open is never above what is known
+    assert not search(config, space, "head-room").open
+
+
+def test_where_no_layout_is_known_to_fit_those_that_may_are_ranked_and_said_to_be_open() -> None:
+    result = search(a_run(**NONE_KNOWN), SearchSpace(CARDS[:1], (2,), KEPT))
+    assert result.best and all(one.fits is None and one.why_open for one in result.best)
+    assert result.plans[0].memory.fits is None and not result.open
+    assert "none is known to fit, these may" in search_text(result)
+    assert [one.seconds for one in result.best] == sorted(one.seconds for one in result.best)
+
+
+def test_a_vocabulary_that_tensor_parallelism_does_not_divide_is_left_out_with_what_to_type() -> None:
+    result = search(a_run(vocab="32767"), SearchSpace(CARDS[:1], (2,), KEPT))
+    assert {one.config.parallel.tp for one in result.best} == {1}
+    why = "tp does not divide the vocabulary of 32,767: give --pad-vocab 128"
+    assert result.left_out[why] > 0 and why in search_text(result, 200)
+    assert not search(a_run(vocab="32767", pad_vocab="128"), SearchSpace(CARDS[:1], (2,), KEPT)).left_out

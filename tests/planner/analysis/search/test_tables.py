@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planner.analysis.search.bounds import BoundTable
 from planner.analysis.search.envelope import undominated
 from planner.analysis.search.peaks import PeakTable
-from planner.analysis.search.space import Choice, choices, divisors, placements
+from planner.analysis.search.space import Choice, Choices, Placement, choices, divisors, placements
+from planner.analysis.search.tables import LocalRuns
 from planner.analysis.search.times import TimeTable
 from planner.counts.run import gpu_of, resolve
 from planner.inputs.search import SearchSpace
@@ -37,16 +39,18 @@ def test_peaks_and_times_of_a_placement_are_those_of_its_plans(name: str) -> Non
     config = drafted_run(gpu="h100-80gb", gpus="16", global_batch_tokens="96Ki", tokens="1B", **CASES[name])
     space, base = SearchSpace(("h100-80gb",), (16,)), resolve(config)
     sizes, pick = divisors(base.sequences_per_step), random.Random(name)
-    peaks, times, every = PeakTable(sizes), TimeTable(sizes), choices(config, space)
+    local, every = LocalRuns(), choices(config, space)
+    peaks, times = PeakTable(sizes, local), TimeTable(sizes, local)
+    table = BoundTable(peaks, local)
     compared = 0
-    for placement in pick.sample(list(placements(config, space)), 8):
+    for placement in pick.sample([one for one in placements(config, space) if isinstance(one, Placement)], 8):
         run = replace(base, config=placement.config, gpu=gpu_of(placement.config))
-        known = [choice for choice in every if not_covered(run.computed_with(training=choice.keys)) is None]
+        known = Choices(choice for choice in every if not_covered(run.computed_with(training=choice.keys)) is None)
         if not known:
             continue
         micro = np.array(placement.micro_batches)
         seconds = times.step_seconds(run, known, micro, placement.sequences)
-        bounds = peaks.bounds(run, known, micro, placement.sequences)
+        bounds = table.bounds(run, known, micro, placement.sequences)
         row, column = pick.randrange(len(micro)), pick.randrange(len(known))
         plan = estimate(placement.with_steps(int(micro[row]), known[column]))
         what = placement.config.parallel, int(micro[row]), known[column]
@@ -68,7 +72,7 @@ def test_the_bytes_of_some_recomputed_blocks_of_many_are_exact(interleave: str) 
         **shape, seq="50", gpu="h100-80gb", gpus="2", micro_batch="1", accumulation="12", tokens="1M", **typed
     )
     base = resolve(config)
-    peaks, micro = PeakTable(divisors(base.sequences_per_step)), np.array([1, 2, 3, 6])
+    peaks, micro = PeakTable(divisors(base.sequences_per_step), LocalRuns()), np.array([1, 2, 3, 6])
     for choice in (Choice("plain", "full", 3), Choice("plain", "full", 5), Choice("plain", "none")):
         exact = peaks.peaks(base, choice, micro, 12)
         for row, size in enumerate(micro.tolist()):
@@ -82,7 +86,7 @@ def test_pipelines_of_other_chunks_do_not_share_their_buffers() -> None:
     """One table for all, as in a search."""
     config = drafted_run(**DENSE, gpu="h100-80gb", gpus="2", pp="2", micro_batch="1", accumulation="8", tokens="1M")
     base, micro, choice = resolve(config), np.array([1, 2]), Choice("plain", "none")
-    peaks = PeakTable(divisors(base.sequences_per_step))
+    peaks = PeakTable(divisors(base.sequences_per_step), LocalRuns())
     for chunks, order in ((1, "1f1b"), (2, "interleaved"), (3, "interleaved"), (1, "zero-bubble")):
         run = base.computed_with(parallel={"interleave": chunks, "pp_schedule": order})
         exact = peaks.peaks(run, choice, micro, 8)

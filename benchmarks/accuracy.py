@@ -100,25 +100,41 @@ def score_row(row: Row) -> Scored | Left:
 def _score_layout(case: Case, memory: Memory) -> Scored | Left:
     """The score of a row whose GPUs share the model. Its verdict is that of the predicted bytes, whatever the interval
     around them: a run whose peak was measured did fit."""
-    row, usable, allocated = case.row, memory.usable_bytes, memory.peak_allocated_bytes.value
-    program = 0
-    if case.program:
-        program = deepspeed_bytes(case.config, memory, zero="zero1" in row.sharding.lower())
+    row, allocated, need = case.row, memory.peak_allocated_bytes.value, layout_need(case, memory)
+    program = _program_bytes(case, memory)
     found = allocated if case.field is None else getattr(memory, case.field)
     found = found.value if isinstance(found, Interval) else found
     if found is None or allocated is None:
         return Left(row, "quantity not predicted", case.field or "")
     error = None if row.low is None or row.high is None else signed_error(found + program, row.low, row.high)
-    if usable is None:
+    if need is None:
         return Scored(case, float(found + program), error, None)
-    need = (allocated + program + memory.outside_bytes) / usable
     right = (need <= 1) == (row.outcome != "oom")
     return Scored(case, float(found + program), error, right, memory.fits is None, need)
 
 
+def _program_bytes(case: Case, memory: Memory) -> int:
+    zero = "zero1" in case.row.sharding.lower()
+    return deepspeed_bytes(case.config, memory, zero) if case.program else 0
+
+
+def layout_need(case: Case, memory: Memory) -> float | None:
+    """Predicted bytes of the device, its program's buffers included, over those that CUDA can give; None if unknown."""
+    usable, allocated = memory.usable_bytes, memory.peak_allocated_bytes.value
+    if usable is None or allocated is None:
+        return None
+    return (allocated + _program_bytes(case, memory) + memory.outside_bytes) / usable
+
+
 def verdict_of(case: Case) -> bool | None:
-    """Whether the planner says that a case fits, beside the buffers of the row's program where it has any."""
+    """Whether the planner says that a case fits, beside the buffers of the row's program where it has any.
+
+    Of a layout the predicted bytes decide, whatever the interval around them.
+    """
     memory = estimate(case.config, replay=not case.buffers).memory
+    if case.is_layout:
+        need = layout_need(case, memory)
+        return None if need is None else need <= 1
     if not case.buffers:
         return memory.fits
     gpu = presets.gpu(case.config.hardware.gpu)

@@ -3,7 +3,7 @@
     python -m benchmarks.largest_batch [--memory FILE]
 
 Of rows whose outcome is "fits": in the default file each is the largest batch that ran. A verdict is right or wrong;
-this says by how much.
+this says by how much. Of runs on several GPUs there are batches that did not fit: what fits is smaller, "<".
 Exit codes: 0 compared, 2 the file cannot be used.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.accuracy import DEFAULT, verdict_of
-from benchmarks.accuracy_mapping import Case, case_of
+from benchmarks.accuracy_mapping import Case, case_of, is_sharded
 from benchmarks.accuracy_setup import Excluded
 from benchmarks.memory_rows import read_rows
 from planner.errors import PlanError
@@ -48,15 +48,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(f"{'model':24} {'card':26} {'runtime':9} seen  planner")
     for row in rows:
-        if row.outcome != "fits" or row.micro_batch is None:
+        if (
+            row.outcome not in ("fits", "oom")
+            or row.micro_batch is None
+            or (row.outcome == "oom" and not is_sharded(row))
+        ):
             continue
         try:
             case = case_of(row)
         except Excluded:
             continue
         found, runtime = largest_batch(case), case.config.training.runtime
-        share = found / row.micro_batch - 1
-        print(f"{row.model:24} {row.gpu:26} {runtime:9} {row.micro_batch:4} {found:8} {share:+5.0%}", flush=True)
+        if row.outcome == "oom":
+            seen, off = f"<{row.micro_batch}", "" if found < row.micro_batch else "too large"
+        else:
+            seen, off = str(row.micro_batch), f"{found / row.micro_batch - 1:+.0%}"
+        print(f"{row.model:24} {row.gpu:26} {runtime:9} {seen:>5} {found:7} {off:>5}", flush=True)
     return 0
 
 

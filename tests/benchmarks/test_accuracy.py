@@ -100,9 +100,12 @@ def test_the_largest_batch_fits_and_the_next_does_not(tmp_path: Path, capsys: py
         return accuracy.verdict_of(replace(found, config=config))
 
     assert fits(largest) and not fits(largest + 1) and 8 < largest < 200
-    path = written(tmp_path, VERDICT, GPT2, VERDICT | {"gpu": "Voodoo 5 6000"})
+    layout = VERDICT | {"tp": "2", "n_gpus": "2", "vocab": "50304", "params_total": "", "outcome": "oom"}
+    path = written(tmp_path, VERDICT, GPT2, VERDICT | {"gpu": "Voodoo 5 6000"}, layout, layout | {"micro_batch": "500"})
     assert largest_batch.main(["--memory", str(path)]) == 0
-    _, line = capsys.readouterr().out.splitlines()
+    _, line, early, late = capsys.readouterr().out.splitlines()
+    assert early.split()[-4] == "<4" and early.endswith("too large")
+    assert late.split()[-2] == "<500" and largest < int(late.split()[-1]) < 500
     assert line.split()[-2:] == [str(largest), f"{largest / 4 - 1:+.0%}"]
     assert largest_batch.main(["--memory", str(tmp_path / "none.csv")]) == 2
 

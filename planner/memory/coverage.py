@@ -68,12 +68,12 @@ _FUSED: tuple[Exclusion, ...] = (
 _BESIDE_ANY: tuple[Exclusion, ...] = (
     ("under torch.compile", lambda run: run.config.training.runtime == "compiled"),
     ("in fused kernels", lambda run: run.config.training.runtime == "fused"),
-    ("beside FSDP2", lambda run: run.config.parallel.shards_weights),
     ("of experts", lambda run: run.config.model.moe is not None),
     ("with logits that are returned", lambda run: run.config.training.returns_logits),
 )
 _BESIDE_TENSORS: tuple[Exclusion, ...] = (
     *_BESIDE_ANY,
+    ("beside FSDP2 in groups", lambda run: run.config.parallel.hsdp is not None),
     ("of latent attention", lambda run: run.config.model.mla is not None),
     ("with a fused loss", lambda run: run.config.training.loss == "fused"),
 )
@@ -84,7 +84,7 @@ def _is_ordered_by(schedule: str) -> Callable[[Resolved], bool]:
 
 
 _BESIDE_PIPELINE: tuple[Exclusion, ...] = (
-    ("beside tensor parallelism", lambda run: run.config.parallel.tp > 1),
+    ("beside FSDP2", lambda run: run.config.parallel.shards_weights),
     *((f"with the schedule {name}", _is_ordered_by(name)) for name in ("interleaved", "zero-bubble", "dualpipe")),
     # the first stage runs all its forward passes before it has gradients, and is counted as if it had them
     (

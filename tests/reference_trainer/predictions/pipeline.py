@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+from torch.distributed.tensor.parallel import loss_parallel
 
 from planner.config.run import RunConfig
 from planner.counts.ranks import chunks_of_layers
@@ -19,7 +22,13 @@ from planner.counts.shape import is_recomputed
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
 from tests.reference_trainer.predictions.sharded import SweepingTracker, group_of
-from tests.reference_trainer.predictions.tensor_parallel import local_bytes
+from tests.reference_trainer.predictions.tensor_parallel import (
+    LocalTracker,
+    cut_model,
+    local_bytes,
+    use_local_tables,
+    whole_model_config,
+)
 
 
 class ChunkOfBlocks(nn.Module):
@@ -28,7 +37,7 @@ class ChunkOfBlocks(nn.Module):
     def __init__(self, model: GPT, first: bool, last: bool) -> None:
         super().__init__()
         self.model, self.first, self.last = model, first, last
-        if not first and not (last and model.model.tied_embeddings):
+        if not first:  # a tied head has the table as its own weight
             del model.embedding
         if not first:
             del model.position, model.embedding_norm
@@ -54,7 +63,9 @@ class ChunkOfBlocks(nn.Module):
 
     def through_blocks(self, x: Tensor) -> Tensor:
         """The residual stream after the blocks."""
-        model, length = self.model, x.shape[1]
+        model = self.model
+        assert model.tables_for is not None
+        length = model.tables_for[0]  # of the whole sequence, of which sequence parallelism cuts the stream
         tables = model.make_tables(length, x.device)
         if self.first:
             x = model.embedding_norm(model.embedding(x))
@@ -85,8 +96,8 @@ class LonelyStage(PipelineStage):
         return super().backward_one_chunk(*args, **kwargs)
 
 
-def stages_of(config: RunConfig, rank: int, tracker: SweepingTracker) -> list[LonelyStage]:
-    """The chunks of one rank as stages."""
+def stages_of(config: RunConfig, rank: int, tracker: SweepingTracker, mesh: DeviceMesh) -> list[LonelyStage]:
+    """The chunks of one rank as stages; mesh: of stages and of the ranks that share their tensors."""
     p, t, model = config.parallel, config.training, config.model
     layers = chunks_of_layers(model.layers, p.pp * p.interleave)
     found = []
@@ -94,13 +105,18 @@ def stages_of(config: RunConfig, rank: int, tracker: SweepingTracker) -> list[Lo
         first, last = index == 0, index == len(layers) - 1
         update = {"layers": layers[index]} | ({} if layers[index] else {"init_residual": "same"})  # scaled by none
         own = config.model_copy(update={"model": model.model_copy(update=update)})
-        chunk = ChunkOfBlocks(build_model(own), first, last)
+        whole = build_model(whole_model_config(own))
+        if p.tp > 1:
+            cut_model(whole, own, mesh["tensors"], first, last)
+        chunk = ChunkOfBlocks(whole, first, last)
         kind = next(chunk.parameters()).dtype
         ids = torch.empty(t.micro_batch, t.seq, dtype=torch.long, device="meta")
-        stream = torch.empty(t.micro_batch, t.seq, model.hidden, dtype=kind, device="meta").requires_grad_()
+        tokens = t.seq // p.tp if p.sp else t.seq
+        stream = torch.empty(t.micro_batch, tokens, model.hidden, dtype=kind, device="meta").requires_grad_()
         loss = torch.empty((), dtype=torch.float32, device="meta").requires_grad_()
         inputs, outputs = ids if first else stream, loss if last else stream
-        stage = LonelyStage(chunk, index, len(layers), torch.device("cpu"), inputs, outputs)
+        group = mesh["stages"].get_group()
+        stage = LonelyStage(chunk, index, len(layers), torch.device("cpu"), inputs, outputs, group=group)
         stage.tracker = tracker
         found.append(stage)
     return found
@@ -108,9 +124,11 @@ def stages_of(config: RunConfig, rank: int, tracker: SweepingTracker) -> list[Lo
 
 def pipeline_peaks(config: RunConfig, rank: int) -> dict[str, int]:
     """Bytes at the highest moment of all forward and of all backward passes of a step, optimizer's state left out."""
-    t, p, tracker = config.training, config.parallel, SweepingTracker()
-    with group_of(p.pp, rank=rank):
-        stages = stages_of(config, rank, tracker)
+    t, p, tracker = config.training, config.parallel, LocalTracker()
+    _clear_sharding_prop_cache()  # DTensor would look for a group of the stage before, which is gone
+    with group_of(p.pp * p.tp, rank=rank * p.tp), loss_parallel():
+        mesh = init_device_mesh("cpu", (p.pp, p.tp), mesh_dim_names=("stages", "tensors"))
+        stages = stages_of(config, rank, tracker, mesh)
         whole = (t.micro_batch * t.accumulation, t.seq)
         ids = torch.zeros(whole, dtype=torch.long) if rank == 0 else None
         targets = {"targets": torch.zeros(whole, dtype=torch.long)} if rank == p.pp - 1 else {}
@@ -119,7 +137,8 @@ def pipeline_peaks(config: RunConfig, rank: int) -> dict[str, int]:
             return loss / tokens_per_step(config)
 
         parts: list[Any] = [stage.submod for stage in stages]
-        tables = parts[0].model.make_tables(t.seq, torch.device("cpu"))
+        use_local_tables(parts[0].model, config)
+        tables = parts[0].model.tables
         for part in parts:  # one table of positions for all chunks
             part.model.tables, part.model.tables_for = tables, parts[0].model.tables_for
             tracker.add(list(part.parameters()), tables)

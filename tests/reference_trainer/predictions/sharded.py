@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -85,6 +85,12 @@ def sharded_model(config: RunConfig, tracker: SweepingTracker) -> tuple[GPT, lis
     gpus, group = config.hardware.gpus, config.parallel.hsdp
     names = ("groups", "shards") if group else ("shards",)
     mesh = init_device_mesh("cpu", (gpus // group, group) if group else (gpus,), mesh_dim_names=names)
+    shard_blocks(model, config, mesh)
+    return model, handles
+
+
+def shard_blocks(model: GPT, config: RunConfig, mesh: DeviceMesh) -> None:
+    """Shard each block of a model, and the rest, over a mesh."""
     narrow = {"mixed-bf16": torch.bfloat16}.get(config.training.recipe)
     # positions stay as they are: FSDP2 would cast the rotary angles, which are an input of every block
     policy = MixedPrecisionPolicy(param_dtype=narrow, cast_forward_inputs=False)
@@ -93,7 +99,6 @@ def sharded_model(config: RunConfig, tracker: SweepingTracker) -> tuple[GPT, lis
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=config.parallel.reshard)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    return model, handles
 
 
 def peaks_of_one_rank(config: RunConfig) -> dict[str, int]:

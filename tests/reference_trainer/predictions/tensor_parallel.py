@@ -31,7 +31,13 @@ from reference_trainer.measure.measure import build_model
 from reference_trainer.measure.replay import watch_phases, zero_inputs
 from reference_trainer.model.gpt import GPT
 from reference_trainer.model.positions import make_tables
-from tests.reference_trainer.predictions.sharded import SweepingTracker, group_of, track_evaluation, track_training
+from tests.reference_trainer.predictions.sharded import (
+    SweepingTracker,
+    group_of,
+    shard_blocks,
+    track_evaluation,
+    track_training,
+)
 
 
 class LocalTracker(SweepingTracker):
@@ -81,17 +87,21 @@ def whole_model_config(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model.model_copy(update={"kv_heads": kv_heads})})
 
 
-def parallel_model(config: RunConfig, tracker: SweepingTracker) -> tuple[GPT, list[Any]]:
+def parallel_model(config: RunConfig, tracker: SweepingTracker, mesh: DeviceMesh) -> tuple[GPT, list[Any]]:
     """The model of a config as one rank of its tensor-parallel group has it, and the handles of the phases' hooks."""
-    tp, sequence = config.parallel.tp, config.parallel.sp
-    whole = whole_model_config(config)
-    model = build_model(whole)
+    model = build_model(whole_model_config(config))
     handles = watch_phases(model, tracker)  # first, so that they see plain tensors
-    mesh = init_device_mesh("cpu", (tp,))
+    cut_model(model, config, mesh)
+    return model, handles
+
+
+def cut_model(model: GPT, config: RunConfig, mesh: DeviceMesh, embeds: bool = True, has_head: bool = True) -> None:
+    """Cut the layers of a model, or of a chunk of one, among the ranks of a mesh."""
+    tp, sequence = config.parallel.tp, config.parallel.sp
     stream: Placement = Shard(1) if sequence else Replicate()
-    plan: dict[str, Any] = {
-        "head": ColwiseParallel(input_layouts=stream, output_layouts=Shard(-1), use_local_output=False),
-    }
+    plan: dict[str, Any] = {}
+    if has_head:
+        plan["head"] = ColwiseParallel(input_layouts=stream, output_layouts=Shard(-1), use_local_output=False)
     enters = PrepareModuleInput(input_layouts=(stream,), desired_input_layouts=(Replicate(),))
     with_tables = PrepareModuleInput(input_layouts=(stream, None), desired_input_layouts=(Replicate(), None))
     for i, block in enumerate(model.blocks):
@@ -103,16 +113,23 @@ def parallel_model(config: RunConfig, tracker: SweepingTracker) -> tuple[GPT, li
         block.attention.heads //= tp
         block.attention.kv_heads //= tp
     parallelize_module(model, mesh, plan)
-    model.embedding = VocabParallelEmbedding(model.embedding, mesh, stream)
-    if config.training.loss == "chunked":  # the hidden states enter once, before they are cut
+    if embeds:
+        model.embedding = VocabParallelEmbedding(model.embedding, mesh, stream)
+    if has_head and config.training.loss == "chunked":  # the hidden states enter once, before they are cut
         hidden = PrepareModuleInput(input_layouts=(stream, None, None), desired_input_layouts=(Replicate(), None, None))
         parallelize_module(model.loss, mesh, hidden)
-    if config.model.tied_embeddings:
+    if embeds and has_head and config.model.tied_embeddings:
         model.head.weight = model.embedding.weight
-    if sequence and model.position is not None:
+    if embeds and sequence and model.position is not None:
         own = config.training.seq // tp
         model.position.register_forward_pre_hook(lambda module, args: (args[0][:own],))
-    return model, handles
+
+
+def use_local_tables(model: GPT, config: RunConfig) -> None:
+    """Give a model the tables of positions of this rank's heads."""
+    length, device = config.training.seq, torch.device("cpu")
+    model.tables = make_tables(local_model_config(config.model, config.parallel.tp), length, model.compute, device)
+    model.tables_for = (length, device)
 
 
 def local_model_config(model: ModelConfig, tp: int) -> ModelConfig:
@@ -137,15 +154,18 @@ def local_bytes(tensors: Iterable[Tensor | None]) -> int:
 
 
 def peaks_of_one_rank(config: RunConfig, tracker: SweepingTracker | None = None) -> dict[str, int]:
-    """Bytes at the highest moment of each phase of a step on one rank, the optimizer's state left out."""
+    """Bytes at the highest moment of each phase of a step on one rank, the optimizer's state left out.
+
+    Under FSDP2 the tensor-parallel groups are its replicas: a mesh of both.
+    """
     training, tp = config.training, config.parallel.tp
     tracker = tracker or LocalTracker()
-    with group_of(tp), loss_parallel():
-        model, handles = parallel_model(config, tracker)
-        model.tables = make_tables(
-            local_model_config(config.model, tp), training.seq, model.compute, torch.device("cpu")
-        )
-        model.tables_for = (training.seq, torch.device("cpu"))
+    with group_of(config.hardware.gpus), loss_parallel():
+        mesh = init_device_mesh("cpu", (config.hardware.gpus // tp, tp), mesh_dim_names=("replicas", "tensors"))
+        model, handles = parallel_model(config, tracker, mesh["tensors"])
+        if config.parallel.fsdp:
+            shard_blocks(model, config, mesh["replicas"])
+        use_local_tables(model, config)
         inputs = zero_inputs(config, (training.micro_batch, training.seq))
         tracker.add(list(model.parameters()), list(model.buffers()), model.tables, inputs)
         track_training(model, inputs, config, tracker)

@@ -23,10 +23,12 @@ TURNS = TWO | {"interleave": "2", "pp_schedule": "interleaved"}
 BACKWARD = ("backward_start", "backward_block", "backward_end")
 NEAR = 0.02  # interleaved: a waiting chunk is counted as one without the embedding
 
+BESIDE = {"tp": "2", "gpus": "6"}  # tensor parallelism
+
 STAGES = {"first": 0, "middle": 1, "last": -1}
 
 CASES: dict[str, tuple[dict[str, str], bool]] = {
-    "1f1b": ({}, True),
+    "1f1b": ({}, False),
     "gpt2, uneven": ({"family": "gpt2", "layers": "7", "recipe": "pure-bf16"}, True),
     "autocast": (AUTOCAST, False),
     "tied, fp32": ({"recipe": "fp32", "tied": "tied"} | TWO, True),
@@ -34,6 +36,11 @@ CASES: dict[str, tuple[dict[str, str], bool]] = {
     "cores recomputed, fused loss": ({"activation_checkpointing": "selective", "loss_kind": "fused"}, False),
     "dropout, attention written out": ({"dropout": "0.1", "attention": "math"} | TWO, False),
     "biases, norms of queries": ({"biases": "all", "qk_norm": "head"}, False),
+    "tensors cut": (BESIDE, False),
+    "tensors cut, autocast": (BESIDE | AUTOCAST, False),
+    "tensors and sequence cut, blocks recomputed": (BESIDE | FULL | {"sp": "sp"}, True),
+    "tensors cut, tied, fp32": (BESIDE | TWO | {"recipe": "fp32", "tied": "tied", "gpus": "4"}, False),
+    "tensors and sequence cut, gpt2": (BESIDE | {"sp": "sp", "family": "gpt2", "recipe": "pure-bf16"}, False),
 }
 
 
@@ -79,7 +86,6 @@ def test_chunks_in_turn_are_near(texts: dict[str, str]) -> None:
         (TURNS, "interleaved"),
         ({"accumulation": "3"}, "micro-batches"),
         ({"fsdp": "fsdp", "gpus": "6"}, "FSDP2"),
-        ({"tp": "2", "gpus": "6"}, "tensor parallelism"),
         (FULL | {"activation_checkpointing_every": "2"}, "alternate"),
     ],
 )

@@ -11,7 +11,7 @@ from planner.counts.ranks import ranks_of, run_of_rank
 from planner.counts.run import resolve
 from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
-from planner.memory.coverage import not_checked
+from planner.memory.coverage import not_checked, not_covered
 from planner.memory.phases import simulate_run
 from tests.reference_trainer.predictions.tensor_parallel import peaks_of_one_rank
 from tests.soak import some
@@ -86,9 +86,42 @@ def test_peaks_of_a_rank_are_exact(texts: dict[str, str], model: dict[str, Any])
         assert at_update[component] == measured[component], component
 
 
+SHARDED = {"fsdp": "fsdp", "gpus": "8"}
+WITH_SHARDS: dict[str, tuple[dict[str, str], bool]] = {
+    "mixed": (SHARDED, False),
+    "sequence, blocks recomputed": (SHARDED | SP | FULL | {"layers": "6"}, True),
+    "fp32": (SHARDED | FP32, False),
+    "accumulated": (SHARDED | {"accumulation": "3"}, False),
+    "kept gathered": (SHARDED | {"reshard": "no"}, False),
+    "gpt2, sequence": (SHARDED | GPT2 | SP, False),
+    "two replicas of four": (SHARDED | {"tp": "4"}, False),
+}
+
+
+@pytest.mark.parametrize(
+    "texts", some([case[0] for case in WITH_SHARDS.values()], lambda texts: (texts, True) in WITH_SHARDS.values())
+)
+def test_peaks_of_a_rank_beside_fsdp2_are_exact(texts: dict[str, str]) -> None:
+    """Groups of GPUs that share tensors are the replicas among which FSDP2 cuts what each holds."""
+    config = drafted(texts, {})
+    run = resolve(config)
+    assert not_checked(run) is None and not_covered(run) is None
+    (rank,) = ranks_of(config)
+    predicted = {peak.phase: peak for peak in simulate_run(run_of_rank(run, rank)).phases}
+    state = predicted["evaluation"].at_peak["optimizer"]
+    measured = peaks_of_one_rank(config)
+    assert {phase: predicted[phase].peak_bytes - state for phase in PHASES} == {p: measured[p] for p in PHASES}
+    for component in ("weights", "optimizer"):  # a gradient is a view of the buffer that was reduced
+        assert predicted["optimizer_step"].at_peak[component] == measured[component], component
+
+
 @pytest.mark.parametrize(
     ("texts", "part"),
-    [({"loss_kind": "fused"}, "fused loss"), ({"experts": "4", "top_k": "2"}, "experts"), ({"fsdp": "fsdp"}, "FSDP2")],
+    [
+        ({"loss_kind": "fused"}, "fused loss"),
+        ({"experts": "4", "top_k": "2"}, "experts"),
+        ({"fsdp": "fsdp", "hsdp": "2", "gpus": "8"}, "FSDP2 in groups"),
+    ],
 )
 def test_what_no_rank_was_compared_with_is_named(texts: dict[str, str], part: str) -> None:
     named = not_checked(resolve(drafted({"gpus": "4"} | texts, {})))

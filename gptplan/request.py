@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from planner.errors import FileError, InputError
 from planner.inputs.profile_file import read_profile
 from planner.inputs.run_toml import load_config
 from planner.paths import is_file
-from planner.runs.directory import CONFIG
+from planner.runs.directory import CONFIG, holds_steps
 from planner.units import parse_count
 
 if TYPE_CHECKING:
@@ -65,6 +66,17 @@ def request_of(
             "--out is missing", why="a run writes its log and checkpoints", remedy=f"gptplan run {config} --out RUN_DIR"
         )
     return Request(loaded, out, False, stop_after)
+
+
+def restarted(request: Request) -> Request:
+    """The same, as the rest of the run if torchrun has started this process again and there is something to go on from.
+
+    The command line is that of the beginning then: torchrun knows no other.
+    """
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and is_file(request.directory / CONFIG)
+    if request.resume or not again or not holds_steps(request.directory):
+        return request
+    return replace(request, config=load_config(request.directory / CONFIG), resume=True)
 
 
 def profile_of_run(path: Path | None, resume: bool) -> dict[str, object] | None:

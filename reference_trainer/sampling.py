@@ -24,7 +24,7 @@ from planner.printable import printable
 from planner.runs.directory import CONFIG
 from planner.units import format_duration, format_rate
 from reference_trainer.checkpoint.atomic import newest_valid, problem_with, step_in
-from reference_trainer.checkpoint.tensor_file import TensorFile
+from reference_trainer.checkpoint.stored_tensors import StoredTensors
 from reference_trainer.data.codecs import decoder_for
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.gpt import GPT
@@ -195,11 +195,9 @@ def located(path: Path, log: Log) -> tuple[Path, Path]:
 
 def weights_of(path: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint by name, on the CPU. Raises CheckpointError if they cannot be read."""
-    files = sorted(path.glob("model*.safetensors"))
-    found = {name: weight for file in files for name, weight in TensorFile(file).items()}
-    if not found:
+    if not any(path.glob("model*.safetensors")):
         raise CheckpointError(f"{path} has no weights", why="it contains no model*.safetensors")
-    return found
+    return dict(StoredTensors(path, "model.safetensors"))
 
 
 def loaded_model(config: RunConfig, checkpoint: Path, device: torch.device) -> GPT:

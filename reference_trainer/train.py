@@ -27,6 +27,7 @@ from reference_trainer.device.device import Show, device_name, pick_device, prog
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.distributed.ranks import ALONE, Ranks
 from reference_trainer.distributed.requests import Requests
+from reference_trainer.distributed.watch import RANK_TIMEOUT, Watch
 from reference_trainer.loop.catch_up import catch_up, owes_evaluation
 from reference_trainer.loop.eval_command import run_eval_command
 from reference_trainer.loop.evaluation import opened_for, refuse_unevaluated
@@ -106,7 +107,8 @@ def run_measured(
             job.trackers = Trackers(options.trackers, out, start_details(job.context, options), job.done + 1)
         with progress(job.done, last, tokens_per_step(config), log, options.progress) as show:
             try:
-                with explained_breakdown(device), job.saver, doing(_training(config)):
+                watch = Watch(ranks, job.context.moves, options.rank_timeout or RANK_TIMEOUT)
+                with explained_breakdown(device), watch, job.saver, doing(_training(config)):
                     _loop(job, last, show)
             except PlanError as error:
                 if not job.diverged:
@@ -126,7 +128,9 @@ def _loop(job: RunningJob, last: int, show: Show) -> None:
     log_every = log_interval(job.options, job.context.device)
     while job.done < last and not (requests.stop() or stops_early(job)):
         job.done += 1
-        job.pending.add(train_step(job.context, job.done))
+        # the first step compiles, and makes the links to other GPUs
+        with job.context.moves.working() if not job.results else nullcontext():
+            job.pending.add(train_step(job.context, job.done))
         job.saver.check()
         evaluates = is_due(config.evaluation.every, job.done)
         saves = requests.take_save() or (is_due(config.training.checkpoint_every, job.done) and job.done < last)

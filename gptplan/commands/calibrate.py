@@ -36,6 +36,9 @@ def calibrate(
     if output is not None and not force:
         refuse_existing(output)
     need_torch("calibration")
+    from reference_trainer.distributed.ranks import refuse_ranks
+
+    refuse_ranks("calibrate")
     from planner.inputs.profile_cache import profile_path, save_profile
     from planner.inputs.profile_file import profile_text
     from reference_trainer.device.device import pick_device

@@ -27,6 +27,9 @@ def demo(
 
     length = parse_number(minutes, name="--minutes")
     need_torch("the demo")
+    from reference_trainer.distributed.ranks import refuse_ranks
+
+    refuse_ranks("demo")
     directory = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     from reference_trainer.demo import demo as run_demo
 

@@ -49,6 +49,9 @@ def lr_find(
     if csv is not None and not to_stdout and not force:
         refuse_existing(csv)
     need_torch("a range test")
+    from reference_trainer.distributed.ranks import refuse_ranks
+
+    refuse_ranks("lr-find")
     from reference_trainer.preflight.lr_finder import find_learning_rate
 
     found = find_learning_rate(loaded, data, device, span, log_line, reading_of(tokenizer, text_key, eot))

@@ -41,6 +41,9 @@ def preflight(
 
     loaded, limit = config_to_check(config, "a preflight"), parse_duration(time_limit, name="--time-limit")
     need_torch("a preflight")
+    from reference_trainer.distributed.ranks import refuse_ranks
+
+    refuse_ranks("preflight")
     from reference_trainer.preflight.preflight import PreflightOptions
     from reference_trainer.preflight.preflight import preflight as checked
 

@@ -61,6 +61,10 @@ def run(
         str | None,
         typer.Option("--nproc", metavar="N", help="Start N ranks on this machine, one for each GPU of the config."),
     ] = None,
+    rank_timeout: Annotated[
+        str | None,
+        typer.Option("--rank-timeout", metavar="10m", help="Time after which a rank that does not move hangs."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train a run.toml on this machine, then compare every prediction with its measurement.
@@ -69,7 +73,7 @@ def run(
     """
     from gptplan.extras import need_torch
     from gptplan.output import json_text, log_line, show_if_possible
-    from gptplan.request import profile_of_run, reading_of, request_of
+    from gptplan.request import profile_of_run, reading_of, request_of, restarted
     from planner.units import parse_count, parse_duration
 
     request = request_of(config, out, resume, steps, new_schedule)
@@ -79,6 +83,7 @@ def run(
     from reference_trainer.distributed.ranks import ALONE, ranks_of_environment
 
     ranks = ranks_of_environment()
+    request = restarted(request)
     if nproc is not None and ranks is None:
         from gptplan.ranks import run_as_ranks
 
@@ -101,6 +106,7 @@ def run(
         trackers=tuple(tracker or ()),
         eval_command=eval_command,
         profile=times,
+        rank_timeout=None if rank_timeout is None else parse_duration(rank_timeout, name="--rank-timeout"),
         eval_timeout=None if eval_timeout is None else parse_duration(eval_timeout, name="--eval-timeout"),
     )
     with spoken_once(ranks or ALONE, log_line):

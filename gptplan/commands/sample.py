@@ -49,6 +49,9 @@ def sample(
     from planner.units import parse_count, parse_number
 
     need_torch("sampling")
+    from reference_trainer.distributed.ranks import refuse_ranks
+
+    refuse_ranks("sample")
     from reference_trainer.device.device import pick_device
     from reference_trainer.sampling import Sampling
     from reference_trainer.sampling import sample as drawn

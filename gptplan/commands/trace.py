@@ -40,6 +40,9 @@ def trace(
         raise UnknownNameError("--layers", str(layers), ["all", "few"])
     loaded = load_config(config)
     need_torch("a replay")
+    from reference_trainer.distributed.ranks import refuse_ranks
+
+    refuse_ranks("trace")
     from planner.analysis.replay import trace_document
     from reference_trainer.measure.replay_report import traced
 

@@ -27,9 +27,9 @@ def _missing(config: RunConfig) -> Iterator[MissingPart]:
         if size > 1:
             yield MissingPart(f"{key} = {size}", "each of its GPUs runs the whole model")
     if p.zero:
-        yield MissingPart(f"zero = {p.zero}", "its GPUs are replicas under DDP; ZeRO is DeepSpeed's and Megatron's")
-    if p.fsdp:
-        yield MissingPart("fsdp = true", "its GPUs are replicas under DDP")
+        yield MissingPart(
+            f"zero = {p.zero}", "its GPUs are replicas under DDP or FSDP2; ZeRO is DeepSpeed's and Megatron's"
+        )
     if config.model.moe is not None:
         yield MissingPart("experts on several GPUs", "an expert that a GPU sends no token to has no gradient there")
     if recipe.master_weights_bytes_per_parameter and recipe.gradients_bytes_per_parameter == 4:

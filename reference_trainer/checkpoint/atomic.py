@@ -17,7 +17,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,13 +29,22 @@ from planner.errors import CheckpointError, FileError
 from planner.log import Log
 from planner.own_files import delete_own_folder, not_ours, open_own_folder, refuse_link
 from planner.paths import exists, is_file, is_folder, is_link
-from reference_trainer.checkpoint.manifest import MANIFEST, MANIFEST_SCHEMA, READABLE_SCHEMAS, load_manifest
+from reference_trainer.checkpoint.manifest import (
+    MANIFEST,
+    MANIFEST_SCHEMA,
+    READABLE_SCHEMAS,
+    SHARDED_SCHEMA,
+    load_manifest,
+)
 from reference_trainer.device.disk import sync
 
+Hashes = dict[str, dict[str, int | str]]  # of a manifest: the size and SHA-256 of each file by its name
 MARK = ".gptplan"  # in a folder that is being written, until it has a manifest
 _TEMPORARY = re.compile(r"\.tmp-(old-)?step-\d{8,}")
 # also what versions without a mark left, and safetensors, which writes to .tmpXXXXXX first
-_FILES = re.compile(r"(model|optimizer|extra)\.safetensors|(state|manifest)\.json|\.tmp[A-Za-z0-9]{6}")
+_FILES = re.compile(
+    r"(model|optimizer)(-\d{5,}-of-\d{5,})?\.safetensors|extra\.safetensors|(state|manifest)\.json|\.tmp[A-Za-z0-9]{6}"
+)
 RENAME_TIMEOUT = 10.0  # seconds in which a network file system shows what was renamed
 
 
@@ -49,13 +58,39 @@ def _installed(package: str) -> str:
 VERSIONS = {"python": platform.python_version()} | {name: _installed(name) for name in ("torch", "safetensors")}
 
 
-def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands when it is whole."""
+    return folder / f"step-{step:08d}"
+
+
+def temporary_folder(folder: Path, step: int) -> Path:
+    """Where it is written."""
+    return folder / f".tmp-{checkpoint_folder(folder, step).name}"
+
+
+def hashes_of(files: Iterable[Path]) -> Hashes:
+    """The files' entries in a manifest, after they have been synced."""
+    found: Hashes = {}
+    for file in files:
+        sync(file)
+        found[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    return found
+
+
+def publish(
+    folder: Path,
+    step: int,
+    write: Callable[[Path], object],
+    hashed: Hashes | None = None,
+    verify: Callable[[Path], str] | None = None,
+) -> Path:
     """Let `write` fill a new `folder/step-…`, then rename and verify it. After a failure the old content is unchanged.
 
-    Raises FileError if the disk fails or returns other bytes than were written.
+    hashed: where `write` leaves what it has synced and hashed already; the rest is here. verify: the fault of the
+    renamed folder, "" for none. Raises FileError if the disk fails or returns other bytes than were written.
     """
-    final = folder / f"step-{step:08d}"
-    temporary, aside = folder / f".tmp-{final.name}", folder / f".tmp-old-{final.name}"
+    final, temporary = checkpoint_folder(folder, step), temporary_folder(folder, step)
+    aside = folder / f".tmp-old-{final.name}"
     made = False
     try:
         refuse_link(folder)
@@ -66,7 +101,7 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
         made = True
         (temporary / MARK).touch(exist_ok=False)
         write(temporary)
-        _write_manifest(temporary, step)
+        _write_manifest(temporary, step, hashed or {})
         (temporary / MARK).unlink()
         sync(temporary)
         if exists(final):  # a damaged one that was stepped over, or one from before a rollback
@@ -88,15 +123,15 @@ def publish(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
             why=str(error),
             remedy=f"{mended}; earlier checkpoints are untouched",
         ) from error
-    _wait_for(final)
-    problem = problem_with(final)
+    wait_until_visible(final)
+    problem = (verify or problem_with)(final)
     if problem:
         raise FileError(f"the checkpoint just written to {final} reads back differently", why=problem)
     delete_leftovers(folder)
     return final
 
 
-def _wait_for(path: Path) -> None:
+def wait_until_visible(path: Path) -> None:
     """Wait until a renamed folder is visible, which NFS may delay; give up after a while and let the reader fail."""
     end = time.monotonic() + RENAME_TIMEOUT
     while not exists(path / MANIFEST) and time.monotonic() < end:
@@ -139,12 +174,10 @@ def _is_written_here(path: Path) -> Callable[[str], bool]:
     return lambda name: name in listed or name == MANIFEST or bool(_FILES.fullmatch(name))
 
 
-def _write_manifest(folder: Path, step: int) -> None:
-    payload = sorted(file for file in folder.iterdir() if file.name != MARK)
-    for file in payload:
-        sync(file)
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in payload}
-    manifest = {"schema": MANIFEST_SCHEMA, "step": step, "files": files, "versions": VERSIONS}
+def _write_manifest(folder: Path, step: int, known: Hashes) -> None:
+    files = known | hashes_of(file for file in sorted(folder.iterdir()) if file.name not in {MARK, *known})
+    schema = SHARDED_SCHEMA if any("-of-" in name for name in files) else MANIFEST_SCHEMA
+    manifest = {"schema": schema, "step": step, "files": dict(sorted(files.items())), "versions": VERSIONS}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     sync(folder / MANIFEST)
 
@@ -182,7 +215,7 @@ def problem_with(path: Path, contents: bool = True) -> str:
     try:
         manifest = load_manifest(path)
         if manifest.format not in READABLE_SCHEMAS:
-            known = " and ".join(map(str, READABLE_SCHEMAS))
+            known = f"{', '.join(map(str, READABLE_SCHEMAS[:-1]))} and {READABLE_SCHEMAS[-1]}"
             return f"it is written in format {manifest.format}; this version reads {known}"
         if manifest.step != step_in(path):
             return f"{MANIFEST} belongs to another checkpoint"

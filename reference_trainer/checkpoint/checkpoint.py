@@ -8,6 +8,8 @@
                               state.json              step, tokens, progress, data fingerprint, machine, settings
                               manifest.json           written last: the size and sha256 of each of the others
 
+Under FSDP2 each rank writes its rows: model-00001-of-00004.safetensors and so on (stored_tensors.py).
+
 No file is a pickle: loading a checkpoint cannot run code. atomic.py guarantees that it is complete or absent.
 No random state is stored: the batch of a step and its dropout are pure functions of seed, step and sample.
 """
@@ -24,7 +26,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, TypeAdapter
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from planner.activity import doing
 from planner.config.resume import NEW_SCHEDULE, Change, changes, hash_of, needs_request, settings_of
@@ -38,7 +40,11 @@ from planner.log import Log
 from planner.memory.optimizer_state import optimizer_memory
 from planner.paths import exists
 from reference_trainer.checkpoint.atomic import list_checkpoints, publish
+from reference_trainer.checkpoint.stored_tensors import StoredTensors, shard_name
 from reference_trainer.checkpoint.tensor_file import TensorFile
+from reference_trainer.checkpoint.together import publish_together
+from reference_trainer.distributed.ranks import ALONE, Ranks, with_own_group
+from reference_trainer.distributed.sharding import shard_mesh
 from reference_trainer.optim.updater import Updater
 
 HEADROOM_BYTES = 2**20  # bytes: JSON files, headers, the loop's small tensors
@@ -83,9 +89,40 @@ def state_of(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointPart:
+    """Which part of a checkpoint this process writes: shard `shard` of `shards`, with the other ranks at once.
+
+    writes: False of a rank whose rows another one writes.
+    """
+
+    ranks: Ranks = ALONE
+    shard: int = 0
+    shards: int = 1
+    writes: bool = True
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several ranks write one checkpoint."""
+        return self.shards > 1
+
+
+WHOLE_CHECKPOINT = CheckpointPart()
+
+
+def part_of(model: nn.Module, ranks: Ranks) -> CheckpointPart:
+    """The part of a checkpoint of `model` that this rank writes; where it is not cut, the first writes all of it."""
+    mesh = shard_mesh(model)
+    if mesh is None or mesh.size() == 1:
+        return CheckpointPart(writes=ranks.leads)
+    # with replicas of the shards those of the first are written
+    return CheckpointPart(with_own_group(ranks), mesh.get_local_rank(), mesh.size(), writes=ranks.rank < mesh.size())
+
+
 def bytes_needed(updater: Updater, config: RunConfig) -> int:
     """Size of one checkpoint: the weights, the optimizer's state, and room for headers."""
-    weights = sum(w.numel() * w.element_size() for w in (*updater.weights.values(), *updater.buffers.values()))
+    weights = sum(updater.whole_numel(name) * w.element_size() for name, w in updater.weights.items())
+    weights += sum(w.numel() * w.element_size() for w in updater.buffers.values())
     return weights + optimizer_memory(resolve(config)).state_bytes + HEADROOM_BYTES
 
 
@@ -108,16 +145,29 @@ def save(folder: Path, updater: Updater, state: State, extra: Mapping[str, Tenso
     return write(folder, contents_of(updater, extra), state)
 
 
-def write(folder: Path, contents: Contents, state: State) -> Path:
-    """Write tensors and state as `folder/step-…`. Raises FileError if the disk fails."""
+def write(folder: Path, contents: Contents, state: State, part: CheckpointPart = WHOLE_CHECKPOINT) -> Path:
+    """Write tensors and state as `folder/step-…`, this process its part. Raises FileError if the disk fails."""
+    if part.is_shared:
+        return publish_together(folder, state.step, lambda new: _fill(new, contents, state, part), part.ranks)
 
-    def fill(new: Path) -> None:
-        for file, tensors in contents.items():
-            save_file({name: t.contiguous() for name, t in tensors.items()}, new / file)
+    return publish(folder, state.step, lambda new: _fill(new, contents, state, part))
+
+
+def _fill(new: Path, contents: Contents, state: State, part: CheckpointPart) -> list[str]:
+    """Write this process's files into a folder; returns their names."""
+    names: list[str] = []
+    for file, tensors in contents.items() if part.writes else ():
+        if part.shard:  # what has no rows is in the first shard
+            tensors = {name: t for name, t in tensors.items() if t.dim()}
+        if file == EXTRA and part.shard:
+            continue
+        names.append(file if file == EXTRA else shard_name(file, part.shard, part.shards))
+        save_file({name: t.contiguous() for name, t in tensors.items()}, new / names[-1])
+    if part.writes and not part.shard:
         text = json.dumps(asdict(state), indent=1, allow_nan=False)
         (new / STATE).write_text(text + "\n", encoding="utf-8")
-
-    return publish(folder, state.step, fill)
+        names.append(STATE)
+    return names
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -169,16 +219,16 @@ def load(
     for line in _check_changes(path, changes(state.settings, expected.settings, new_schedule)):
         log(line)
     _check_origin(path, state, expected, log)
-    stored = {file: TensorFile(path / file, _remedy(path)) for file in (MODEL, OPTIMIZER)}
+    stored = {file: StoredTensors(path, file, _remedy(path)) for file in (MODEL, OPTIMIZER)}
     weights: dict[str, Tensor] = {name: w.data for name, w in (updater.weights | updater.buffers).items()}
-    _check_tensors(path / MODEL, stored[MODEL], weights)
+    _check_tensors(stored[MODEL], weights, updater)
     slots = updater.new_state()
     # written by older versions, and never read
     unread = frozenset(f"{name}.momentum_buffer" for name in updater.without_state())
-    _check_tensors(path / OPTIMIZER, stored[OPTIMIZER], slots, unread)
+    _check_tensors(stored[OPTIMIZER], slots, updater, unread)
     for names, target in ((stored[MODEL], weights), (stored[OPTIMIZER], slots)):
         for name, slot in target.items():
-            slot.copy_(names[name])  # into PyTorch's own memory: aligned, on the right device
+            slot.copy_(_rows_for(slot, names, name, updater))  # into PyTorch's own memory: aligned, on its device
     updater.finish_loading(slots)
     _load_extra(path, extra or {}, log)
     return state
@@ -209,10 +259,17 @@ def _check_origin(path: Path, state: State, expected: State, log: Log) -> None:
             log(f"warned: {key} was {state.machine[key]}, is now {expected.machine[key]}: {NO_LONGER_EQUAL}")
 
 
+def _rows_for(slot: Tensor, stored: StoredTensors, name: str, updater: Updater) -> Tensor:
+    """What a slot takes of a stored tensor: this rank's rows, or all of it."""
+    rows = updater.rows_of(name, slot)
+    return stored[name] if rows is None else stored.rows(name, rows.begin, rows.begin + slot.shape[0])
+
+
 def _check_tensors(
-    file: Path, stored: TensorFile, slots: dict[str, Tensor], unread: frozenset[str] = frozenset()
+    stored: StoredTensors, slots: dict[str, Tensor], updater: Updater, unread: frozenset[str] = frozenset()
 ) -> None:
     """Raises CheckpointError for tensors that are missing, unknown, of another shape or dtype, or not finite."""
+    file = stored.path
     for what, names in (("missing", set(slots) - set(stored)), ("unknown", set(stored) - set(slots) - unread)):
         if names:
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
@@ -222,7 +279,9 @@ def _check_tensors(
                 remedy=_remedy(file.parent),
             )
     for name, slot in slots.items():
-        found, wanted = stored.kind(name), (slot.shape, slot.dtype)
+        rows = updater.rows_of(name, slot)
+        whole = slot.shape if rows is None else torch.Size((rows.total, *slot.shape[1:]))
+        found, wanted = stored.kind(name), (whole, slot.dtype)
         if found != wanted:
             raise CheckpointError(
                 f"{file} does not fit this model",
@@ -230,7 +289,7 @@ def _check_tensors(
                 remedy=_remedy(file.parent),
             )
     for name in slots:  # read one at a time, and again when it is copied: memory has no room for a second model
-        refuse_nonfinite({name: stored[name]}, str(file))
+        refuse_nonfinite({name: _rows_for(slots[name], stored, name, updater)}, str(file))
 
 
 def _described(shape: torch.Size, dtype: torch.dtype) -> str:

@@ -30,7 +30,7 @@ from planner.paths import exists, is_file, is_folder
 from reference_trainer.checkpoint.atomic import newest_valid, problem_with
 from reference_trainer.checkpoint.checkpoint import MODEL, State, read_state, refuse_nonfinite
 from reference_trainer.checkpoint.manifest import MANIFEST
-from reference_trainer.checkpoint.tensor_file import TensorFile
+from reference_trainer.checkpoint.stored_tensors import StoredTensors
 from reference_trainer.device.disk import sync
 
 NamedTensors = Iterator[tuple[str, Tensor]]
@@ -67,7 +67,7 @@ def export(source: Path, out: Path, log: Log) -> Exported:
     state = read_state(path)
     model = _model(path, state)
     kind = hf_type(model)
-    weights = dict(TensorFile(path / MODEL))
+    weights = dict(StoredTensors(path, MODEL))
     refuse_nonfinite(weights, str(path / MODEL))
     named = {name: t.contiguous() for name, t in LAYOUTS[kind](weights, model)}
     dtype = str(next(iter(named.values())).dtype).removeprefix("torch.")

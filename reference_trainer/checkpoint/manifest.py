@@ -12,7 +12,8 @@ from planner.json_input import checked_by, parsed_json
 
 # 2: state.json has progress, machine and the settings of all sections; extra.safetensors may exist
 MANIFEST_SCHEMA = 2
-READABLE_SCHEMAS = (1, 2)
+SHARDED_SCHEMA = 3  # the same, with tensors in shards: model-00001-of-00004.safetensors
+READABLE_SCHEMAS = (1, 2, 3)
 MANIFEST = "manifest.json"
 
 
@@ -32,7 +33,7 @@ class Manifest(BaseModel):
 
     format: Annotated[int, Field(alias="schema")]
     step: Annotated[int, Field(ge=0, le=10**15)]
-    files: Annotated[dict[str, StoredFile], Field(max_length=1000)]
+    files: Annotated[dict[str, StoredFile], Field(max_length=100_000)]
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -23,7 +23,16 @@ from torch import Tensor
 from planner.config.loop import CheckpointConfig
 from planner.errors import FileError, PlanError
 from reference_trainer.checkpoint.atomic import stored_bytes
-from reference_trainer.checkpoint.checkpoint import Contents, State, contents_of, finite_flags, refuse_nonfinite, write
+from reference_trainer.checkpoint.checkpoint import (
+    WHOLE_CHECKPOINT,
+    CheckpointPart,
+    Contents,
+    State,
+    contents_of,
+    finite_flags,
+    refuse_nonfinite,
+    write,
+)
 from reference_trainer.checkpoint.host_copy import HostCopy
 from reference_trainer.checkpoint.retention import prune
 from reference_trainer.device.out_of_memory import is_shortage
@@ -62,14 +71,15 @@ class Saver:
         options: CheckpointConfig,
         extra: Callable[[], Mapping[str, Tensor]],
         on_report: Callable[[SaveReport], None],
-        writes: bool = True,
+        part: CheckpointPart = WHOLE_CHECKPOINT,
     ) -> None:
-        """writes: False of a rank that has the same tensors as the one that writes them."""
-        self.writes = writes
+        """part: which part of a checkpoint this process writes."""
+        self.part = part
+        self.takes_part = part.writes or part.is_shared
         self.folder, self.updater, self.options, self.extra, self.on_report = folder, updater, options, extra, on_report
         self.saved_step: int | None = None  # of the newest checkpoint that this saver published and verified
         self.requested_step: int | None = None  # of the newest save that was asked for
-        self._pool = ThreadPoolExecutor(1, "checkpoint") if options.asynchronous and writes else None
+        self._pool = ThreadPoolExecutor(1, "checkpoint") if options.asynchronous and self.takes_part else None
         self._host = HostCopy()
         self._pending: Future[SaveReport] | None = None
         self._failed: list[SaveReport] = []  # in a row
@@ -87,7 +97,7 @@ class Saver:
         """
         begin = time.perf_counter()
         self.wait()
-        if not self.writes:
+        if not self.takes_part:  # the first rank writes the same tensors
             self.requested_step = state.step
             return
         try:
@@ -159,8 +169,8 @@ class Saver:
             )
 
         try:
-            size = stored_bytes(write(self.folder, contents, state))
-            notes = prune(self.folder, state.step, self.options, best_step).failed
+            size = stored_bytes(write(self.folder, contents, state, self.part))
+            notes = prune(self.folder, state.step, self.options, best_step).failed if self.part.ranks.leads else ()
             note, self._host.note = self._host.note, None
             return report(size, None, notes if note is None else (*notes, note))
         except PlanError as error:

@@ -10,13 +10,18 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Records the first stop signal in `received` while the `with` block runs; then the previous handlers return."""
+    """Records the first stop signal in `received` while the `with` block runs; then the previous handlers return.
+
+    told_to_stop: whether the last block of this process has received one.
+    """
+
+    told_to_stop: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -25,6 +30,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         # Python allows only the main thread to set handlers; in other threads the caller's handlers stay
+        StopSignals.told_to_stop = False
         if threading.current_thread() is threading.main_thread():
             handlers = dict.fromkeys(STOPPING, self._stop)
             handlers |= {signal.SIGUSR1: self._save, signal.SIGHUP: _ignore}
@@ -56,6 +62,7 @@ class StopSignals:
             # safe: the last checkpoint is complete, and one that is being written is not published yet
             os._exit(128 + number)
         self.received = signal.Signals(number)
+        StopSignals.told_to_stop = True
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         self.save_requested = True

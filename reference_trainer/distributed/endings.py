@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from planner.errors import PlanError
 from planner.log import Log
+from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.distributed.launch import LOST_OTHERS
 from reference_trainer.distributed.ranks import Ranks
 
@@ -40,8 +41,9 @@ def spoken_once(ranks: Ranks, log: Log) -> Iterator[None]:
     except RuntimeError as error:
         if ranks.world == 1 or not is_lost_connection(error):
             raise
-        _wait_to_be_ended(QUIET_SECONDS)
-        log(f"rank {ranks.rank} of {ranks.world} lost the others: {str(error).strip().partition(chr(10))[0]}")
+        if not StopSignals.told_to_stop:  # by whoever has seen another rank end before this one could
+            _wait_to_be_ended(QUIET_SECONDS)
+            log(f"rank {ranks.rank} of {ranks.world} lost the others: {str(error).strip().partition(chr(10))[0]}")
         sys.stderr.flush()
         os._exit(LOST_OTHERS)  # the group is broken: tidying it up could wait for the dead
 

@@ -30,7 +30,8 @@ SILENCE_SECONDS = 1800.0  # a message that does not come for so long ends the pr
 class Ranks:
     """`rank` of `world` processes, the `local`-th on its machine; joined: they are a group, perhaps of one.
 
-    store: words that outlive a broken group, by name; None before the group is there.
+    store: words that outlive a broken group, by name; None before the group is there. group: who hears what is said;
+    None: the group of all.
     """
 
     rank: int = 0
@@ -38,6 +39,7 @@ class Ranks:
     local: int = 0
     joined: bool = False
     store: Store | None = None
+    group: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -50,7 +52,7 @@ class Ranks:
             return text
         length = int(self.sums([len(text.encode()) if self.leads else 0])[0])
         room = torch.frombuffer(bytearray(text.encode()) if self.leads else bytearray(length), dtype=torch.uint8)
-        dist.broadcast(room, src=0)
+        dist.broadcast(room, src=0, group=self.group)
         return room.numpy().tobytes().decode()
 
     def gather(self, text: str) -> list[str]:
@@ -62,7 +64,7 @@ class Ranks:
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(mine)] = torch.frombuffer(bytearray(mine), dtype=torch.uint8)
         found = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(found, padded)
+        dist.all_gather(found, padded, group=self.group)
         return [room[:n].numpy().tobytes().decode() for room, n in zip(found, lengths, strict=True)]
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
@@ -70,7 +72,7 @@ class Ranks:
         if self.world == 1:
             return list(numbers)
         found = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(found)
+        dist.all_reduce(found, group=self.group)
         return [float(number) for number in found]
 
     def any_of(self, ask: Callable[[], bool]) -> Callable[[], bool]:
@@ -140,6 +142,12 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
         ) from error
     yield replace(ranks, store=PrefixStore("words", store))
     dist.destroy_process_group()  # not after an error: it could wait for a rank that is gone
+
+
+def with_own_group(ranks: Ranks) -> Ranks:
+    """The same ranks, whose words do not mix with those of other threads. All ranks call it together."""
+    made = dist.new_group(backend="gloo", timeout=timedelta(seconds=SILENCE_SECONDS))
+    return replace(ranks, group=made)
 
 
 def refuse_ranks(what: str) -> None:

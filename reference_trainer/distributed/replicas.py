@@ -12,14 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from planner.config.run import RunConfig
 from reference_trainer.distributed.ranks import Ranks
+from reference_trainer.distributed.sharding import is_sharded
 
 
 def as_replica(model: nn.Module, config: RunConfig, ranks: Ranks, device: torch.device) -> nn.Module:
-    """What a rank calls in training: `model` under DDP, or `model` itself in a process on its own.
+    """What a rank calls in training: `model` under DDP, or `model` itself where it is sharded.
 
-    Its weights are those of the leader from then on. Parameters keep their names and places.
+    Under DDP its weights are those of the leader from then on. Parameters keep their names and places.
     """
-    if not ranks.joined:
+    if not ranks.joined or is_sharded(model):
         return model
     return DistributedDataParallel(
         model,

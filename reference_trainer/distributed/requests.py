@@ -31,6 +31,11 @@ class Received(Protocol):
         """Whether a checkpoint was requested since the last call."""
 
 
+def odd_rank(sums: Mapping[str, float]) -> int | None:
+    """The one rank whose loss is not finite; None if there is none, or several, or the ranks shared nothing."""
+    return round(sums["odd_rank"]) if sums.get("odd_losses") == 1 else None
+
+
 class Requests:
     """What this rank is asked, and what all ranks know that any of them was asked.
 

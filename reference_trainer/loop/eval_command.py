@@ -144,7 +144,7 @@ def run_eval_command(job: RunningJob, stopping: Callable[[], bool]) -> None:
     job.eval_command_step = job.done
     tokens = job.done * tokens_per_step(job.context.config)
     seconds = job.options.eval_timeout or TIMEOUT
-    with job.pending.outside_window():
+    with job.pending.outside_window(), job.context.moves.working():
         result = run_command(command, job.directory.root, job.done, tokens, limit(seconds, stopping))
     if result.problem and stopping():
         job.directory.event("eval command stopped", step=job.done, seconds=result.seconds)

@@ -15,6 +15,7 @@ from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.data.prefetch import on_device
 from reference_trainer.data.samples import TokenData, batch, open_data
 from reference_trainer.device.out_of_memory import explained
+from reference_trainer.distributed.sharding import is_sharded
 from reference_trainer.step.optimizer_step import summed_loss
 from reference_trainer.step.step import StepContext
 
@@ -81,15 +82,18 @@ def evaluate(context: StepContext, stopping: Callable[[], bool]) -> float | None
     try:
         with torch.no_grad(), explained(config, context.device, "in an evaluation"):
             for first in range(0, passes, ranks.world):
+                context.moves.moved()
                 if stopping():
                     return None
                 index = first + ranks.rank
-                if index >= passes:
+                if index >= passes and not is_sharded(model):
                     continue
-                host = batch(validation, config, index * size, size)
-                inputs = on_device(host, context.device)
-                valid += host.valid
-                total += summed_loss(model, inputs)
+                # sharded weights are gathered by all ranks: who has no pass left runs the last one, and forgets it
+                host = batch(validation, config, min(index, passes - 1) * size, size)
+                loss = summed_loss(model, on_device(host, context.device))
+                if index < passes:
+                    valid += host.valid
+                    total += loss
         sums = ranks.sums([float(total), valid])
         return sums[0] / max(sums[1], 1)
     finally:

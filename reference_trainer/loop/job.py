@@ -11,12 +11,13 @@ from planner.counts.schedule_change import schedule_change
 from planner.errors import FileError, PlanError
 from planner.log import Log
 from reference_trainer.checkpoint.atomic import newest_valid
-from reference_trainer.checkpoint.checkpoint import State, load, state_of
+from reference_trainer.checkpoint.checkpoint import State, load, part_of, state_of
 from reference_trainer.checkpoint.retention import delete_after
 from reference_trainer.checkpoint.saver import Saver
 from reference_trainer.device.device import device_name
 from reference_trainer.device.os_signals import StopSignals
 from reference_trainer.distributed.requests import Requests
+from reference_trainer.distributed.sharding import forget_gathered
 from reference_trainer.loop.evaluation import EvaluationProgress
 from reference_trainer.loop.save_log import SaveLog
 from reference_trainer.metrics.log_window import LogWindow
@@ -63,7 +64,8 @@ class RunningJob:
         context, folder = self.context, self.directory.checkpoints
         tensors, background = context.spike_guard.tensors, saves_in_background(context.config)
         options = context.config.checkpoints.model_copy(update={"asynchronous": background})
-        self.saver = Saver(folder, context.optimizer, options, tensors, self.saves.report, writes=ranks.leads)
+        part = part_of(context.model, ranks)
+        self.saver = Saver(folder, context.optimizer, options, tensors, self.saves.report, part)
 
 
 def resume(job: RunningJob) -> None:
@@ -93,6 +95,7 @@ def _load(job: RunningJob, path: Path) -> int:
     """The step of a checkpoint, after loading its weights, optimizer state, spike-guard window and progress."""
     extra, new_schedule = job.context.spike_guard.tensors(), job.options.new_schedule
     loaded = load(path, job.context.optimizer, _state(job, 0), extra, job.log, new_schedule)
+    forget_gathered(job.context.model)
     jump = schedule_change(loaded.settings, job.context.config, loaded.step + 1) if new_schedule else None
     if jump is not None:
         job.log(jump)
@@ -118,7 +121,7 @@ def roll_back(job: RunningJob, spike_step: int) -> bool:
 
     Raises PlanError if the rollback budget is spent.
     """
-    with job.pending.outside_window():
+    with job.pending.outside_window(), job.context.moves.working():
         job.saver.wait()
         path = _newest(job)
         if path is None:
@@ -162,7 +165,7 @@ def save_checkpoint(job: RunningJob) -> None:
     """
     if job.done in (job.saves.step, job.saver.requested_step):
         return
-    with job.pending.outside_window():
+    with job.pending.outside_window(), job.context.moves.working():
         try:
             job.metrics_file.sync()  # a checkpoint must not be newer than the metrics
         except FileError as error:
@@ -175,8 +178,9 @@ def save_checkpoint(job: RunningJob) -> None:
 @doing("saving the last checkpoint")
 def save_last_checkpoint(job: RunningJob) -> None:
     """Save the last step; one more try if its save failed. The saver raises when it ends if this fails too."""
-    job.saver.wait()
-    if job.saves.step == job.done:
-        return
-    job.metrics_file.sync()
-    job.saver.save(_state(job, job.done), job.progress.best_step)
+    with job.context.moves.working():
+        job.saver.wait()
+        if job.saves.step == job.done:
+            return
+        job.metrics_file.sync()
+        job.saver.save(_state(job, job.done), job.progress.best_step)

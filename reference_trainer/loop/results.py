@@ -11,6 +11,7 @@ from planner.errors import PlanError
 from planner.units import LOSS_DIGITS, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints
 from reference_trainer.device.device import Show
+from reference_trainer.distributed.requests import odd_rank
 from reference_trainer.loop.evaluation import evaluate
 from reference_trainer.loop.job import RunningJob, roll_back, save_checkpoint
 from reference_trainer.metrics.log_window import MetricsRow
@@ -152,7 +153,8 @@ def _stop_if_diverged(job: RunningJob, result: StepResult) -> None:
     step = result.step
     if not result.updated and not result.spike:
         job.directory.event("update skipped", step=step, loss=str(result.loss), grad_norm=str(result.grad_norm))
-        job.log(f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}; the update was skipped")
+        alone = "" if (rank := odd_rank(result.asked)) is None else f" (the loss of rank {rank} alone is not finite)"
+        job.log(f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}{alone}; the update was skipped")
     try:
         job.nonfinite_counter.add(step, result.loss, result.grad_norm, result.scale)
     except PlanError as error:

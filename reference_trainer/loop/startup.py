@@ -17,6 +17,7 @@ from reference_trainer.device.out_of_memory import explained
 from reference_trainer.distributed.layouts import refuse_layout_of_ranks
 from reference_trainer.distributed.ranks import ALONE, Ranks
 from reference_trainer.distributed.replicas import as_replica
+from reference_trainer.distributed.sharding import is_sharded, shard
 from reference_trainer.measure.measure import build_model
 from reference_trainer.optim.updater import make_optimizer
 from reference_trainer.step.options import RunOptions
@@ -66,12 +67,16 @@ def build(config: RunConfig, device: torch.device, data: TokenData, ranks: Ranks
     torch.manual_seed(config.training.seed)
     apply_allocator(config.hardware.allocator, device)
     with explained(config, device, "before the first step"):
-        model = build_model(config).to(device)
+        model = build_model(config)
+        if config.parallel.fsdp and ranks.joined:
+            shard(model, config, device)  # block by block: no device has room for the whole
+        model = model.to(device)
         replica = as_replica(model, config, ranks, device) if ranks.joined else None
         optimizer = make_optimizer(model, config)
     if config.training.runtime == "compiled":
         model.make_tables(
             config.training.seq, next(model.parameters()).device
         )  # before compiling, so that the program does not make them
-        model.compile(dynamic=False)  # in place, so that parameters keep their names
+        if not is_sharded(model):
+            model.compile(dynamic=False)  # in place, so that parameters keep their names
     return StepContext(config, device, data, model, optimizer, ranks=ranks, replica=replica)

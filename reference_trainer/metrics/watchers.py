@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.errors import InputError
 from planner.units import format_bytes
+from reference_trainer.distributed.sharding import is_sharded
 from reference_trainer.metrics.layer_statistics import LayerStatistics, kept_bytes, shows_activations
 from reference_trainer.metrics.noise_scale import NoiseScale, why_not
 from reference_trainer.step.options import RunOptions
@@ -18,6 +19,12 @@ def attach_watchers(context: StepContext, options: RunOptions) -> list[str]:
     found: list[Watcher] = []
     notes = []
     every = options.statistics_every
+    if every is not None and is_sharded(context.model):
+        raise InputError(
+            "--statistics-every does not go with fsdp = true",
+            why="the rows of a matrix are on several ranks, and its norm is on none",
+            remedy="leave it out, or train without --fsdp",
+        )
     if every is not None:
         if every < 1:
             raise InputError(

@@ -11,14 +11,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from planner.config.run import RunConfig
 from planner.counts.run import moments_dtype, recipe_of
+from reference_trainer.distributed.sharding import ShardRows, local_gradient, local_part, rows_of, shard_mesh
 from reference_trainer.model.roles import parameter_roles
 from reference_trainer.optim.conditional_step import conditional_step, decides_on_host
 from reference_trainer.optim.optimizers import has_no_state, initial_state, optimizers_for, set_lr
@@ -27,7 +30,8 @@ from reference_trainer.optim.optimizers import has_no_state, initial_state, opti
 class Updater:
     """Everything between backward and the next forward, for one model.
 
-    weights: the tensors that are updated, by name: the model's parameters, or their fp32 masters.
+    held: the model's parameters by name. parameters: the same, or this rank's rows of them, as plain tensors.
+    weights: the tensors that are updated, by name: the parameters, or their fp32 masters.
     buffers: what else a checkpoint of the model has, by name: the bias that balances experts.
     rate: the schedule's learning rate, that of every group with factor 1.
     decides_on_host: whether `step` waits to read if the step is good; nothing else here waits.
@@ -35,7 +39,11 @@ class Updater:
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:
         recipe = recipe_of(config)
-        self.parameters = dict(model.named_parameters())
+        self.held = dict(model.named_parameters())
+        self.rows = {name: rows for name, p in self.held.items() if (rows := rows_of(p)) is not None}
+        mesh = shard_mesh(model)
+        self.shards = None if mesh is None else mesh.get_group()
+        self.parameters: dict[str, Tensor] = {name: local_part(p) for name, p in self.held.items()}
         self.weights: dict[str, Tensor] = dict(self.parameters)
         kept = model.state_dict(keep_vars=True).items()
         self.buffers: dict[str, Tensor] = {name: t for name, t in kept if not isinstance(t, nn.Parameter)}
@@ -100,17 +108,35 @@ class Updater:
         the result is scaled to a norm of at most `limit`, if these are set. The norm is computed first, because
         clipping elements would hide an infinity.
         """
+        for name in self.rows:
+            self.parameters[name].grad = local_gradient(self.held[name])
         if self.scaler is not None:
             self.scaler.unscale_(self)  # type: ignore[arg-type]  # it asks for the groups only: all in one kernel
         holders = self.weights if self.has_master and self.wide_gradients else self.parameters
-        if limit is not None and self.clip_value is None:
-            return torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
-        norm = torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
+        norm = clipped = self._norm(holders)
+        if self.scaler is not None and self.shards is not None:
+            self._find_infinite(norm)
         if self.clip_value is not None:
             torch.nn.utils.clip_grad_value_(holders.values(), self.clip_value)
+            clipped = norm if limit is None else self._norm(holders)
         if limit is not None:
-            torch.nn.utils.clip_grad_norm_(holders.values(), limit, error_if_nonfinite=False)
+            torch.nn.utils.clip_grads_with_norm_(holders.values(), limit, clipped)
         return norm
+
+    def _norm(self, holders: dict[str, Tensor]) -> Tensor:
+        """The global norm of the gradients: of all rows, whichever rank has them. The host does not wait."""
+        norm = torch.nn.utils.get_total_norm([w.grad for w in holders.values() if w.grad is not None])
+        if self.shards is None:
+            return norm
+        squares = norm.square()
+        dist.all_reduce(squares, group=self.shards)
+        return squares.sqrt()
+
+    def _find_infinite(self, norm: Tensor) -> None:
+        """Tell the scaler what all ranks found: each has looked at its own rows, and all must scale alike."""
+        assert self.scaler is not None
+        for found in self.scaler._per_optimizer_states[id(self)]["found_inf_per_device"].values():
+            found.copy_(norm.isfinite().logical_not())
 
     @torch.no_grad()
     def step(self, good: Tensor | bool = True) -> None:
@@ -143,7 +169,7 @@ class Updater:
 
     def zero_grad(self) -> None:
         """Free all gradients."""
-        for holders in (self.parameters, self.weights):
+        for holders in (self.held, self.parameters, self.weights):
             for w in holders.values():
                 w.grad = None
 
@@ -156,6 +182,16 @@ class Updater:
             held = optimizer.state.get(w) or initial_state(optimizer, w)
             found |= {f"{name}.{key}": value for key, value in _stored(held).items()}
         return found | self._scale_tensors()
+
+    def rows_of(self, name: str, slot: Tensor) -> ShardRows | None:
+        """Which rows this rank has of a weight, or of a state of it such as <weight>.exp_avg; None: it has all."""
+        weight = name if name in self.rows else name.rpartition(".")[0]
+        return self.rows.get(weight) if slot.dim() else None
+
+    def whole_numel(self, name: str) -> int:
+        """Elements of a weight, on all ranks together."""
+        local, rows = self.weights[name], self.rows.get(name)
+        return local.numel() if rows is None else rows.total * math.prod(local.shape[1:])
 
     def without_state(self) -> list[str]:
         """The names of tensors whose optimizer keeps no state, of which older checkpoints hold a momentum of zeros."""

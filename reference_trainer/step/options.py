@@ -36,8 +36,9 @@ class RunOptions:
     None: 10 on a GPU, 1 on a CPU. `flops_per_step`, `hardware_flops_per_step`: FLOPs of one step without and with
     recomputation; `peak_flops`: peak of the device in FLOP/s; all for MFU and HFU in the metrics, None: unknown.
     `statistics_every`: steps between layer statistics, None: never. `noise_scale`: measure the gradient-noise scale.
-    `trackers`: names in `trackers.BACKENDS`. `eval_command`: a shell command, see eval_command.py; `eval_timeout`:
-    seconds to wait for it, None: 600. `profile`: kernel times that the user named; a run keeps them beside its config.
+    `rank_timeout`: seconds in which every rank must come further, None: 600. `trackers`: names in `trackers.BACKENDS`.
+    `eval_command`: a shell command, see eval_command.py; `eval_timeout`: seconds to wait for it, None: 600. `profile`:
+    kernel times that the user named; a run keeps them beside its config.
     """
 
     device: str | None = None
@@ -59,6 +60,7 @@ class RunOptions:
     eval_command: str | None = None
     eval_timeout: float | None = None
     profile: dict[str, object] | None = None
+    rank_timeout: float | None = None
 
 
 def write_options(directory: Path, options: RunOptions, log: Log) -> None:

@@ -29,6 +29,7 @@ from reference_trainer.device.device import device_name
 from reference_trainer.device.out_of_memory import explained
 from reference_trainer.distributed.ranks import ALONE, Ranks
 from reference_trainer.distributed.replicas import reduce_in_backward
+from reference_trainer.distributed.watch import Moves
 from reference_trainer.model.gpt import GPT
 from reference_trainer.optim.updater import Updater
 from reference_trainer.step.batch_source import BatchSource
@@ -64,7 +65,7 @@ class StepContext:
     """Everything that a step needs: config, device, data, model, optimizer, watchers, source of batches.
 
     replica: what is called in training, which reduces gradients over `ranks`; None: the model itself. with_loss: the
-    mean of the ranks' losses, and other numbers that they share in the same message, by name.
+    mean of the ranks' losses, and other numbers that they share in the same message, by name. moves: how far it is.
     """
 
     config: RunConfig
@@ -76,6 +77,7 @@ class StepContext:
     ranks: Ranks = ALONE
     replica: nn.Module | None = None
     with_loss: Callable[[Tensor], dict[str, Tensor]] = as_loss
+    moves: Moves = field(default_factory=Moves)
     spike_guard: SpikeGuard = field(init=False)
     source: BatchSource = field(init=False)
     prefetcher: Prefetcher = field(init=False)
@@ -131,9 +133,11 @@ class _TrainingParts:
 
     def inputs(self, micro: int) -> MicroBatch:
         """The run's next micro-batch, copied to the device ahead of its use; dropout is seeded for it."""
+        self.context.moves.moved()
         if self.context.replica is not None:
             reduce_in_backward(self.context.replica, micro == self.micro_batches - 1)
         taken = self.context.prefetcher.take(self.step, micro)
+        self.context.moves.moved()
         seed_dropout(self.context.config, self.step, self.context.source.number(micro))
         return taken
 
@@ -142,6 +146,7 @@ class _TrainingParts:
 
     def after_backward(self, micro: int, loss: Tensor) -> None:
         """Add up the loss; call the watchers."""
+        self.context.moves.moved()
         self.total += loss
         for watcher in self.context.watchers:
             watcher.after_micro(self.context, self.step, micro)

@@ -28,6 +28,7 @@ from reference_trainer.step.step import StepContext, train_step
 from reference_trainer.step.step_results import PendingStep
 
 WAIT_SECONDS = 100.0
+KILL_SECONDS = 5.0  # from SIGTERM to SIGKILL; the agent gives 30
 BeforeStep = Callable[[int, int], None]
 
 
@@ -64,9 +65,9 @@ class RankProcesses:
             os._exit(code)
 
     def wait(self) -> list[int]:
-        """The exit codes, a signal as a negative one; what has not ended in time is killed."""
+        """The exit codes, a signal as a negative one. When a rank fails the others are ended, as torchrun does."""
         codes: dict[int, int] = {}
-        end = time.monotonic() + WAIT_SECONDS
+        end, told = time.monotonic() + WAIT_SECONDS, False
         while len(codes) < len(self.pids):
             for pid in set(self.pids) - set(codes):
                 done, status = os.waitpid(pid, os.WNOHANG)
@@ -74,6 +75,10 @@ class RankProcesses:
                     codes[pid] = os.waitstatus_to_exitcode(status)
                 elif time.monotonic() > end:
                     os.kill(pid, signal.SIGKILL)
+            if any(codes.values()) and not told:
+                told, end = True, min(end, time.monotonic() + KILL_SECONDS)
+                for pid in set(self.pids) - set(codes):
+                    os.kill(pid, signal.SIGTERM)
             time.sleep(0.01)
         return [codes[pid] for pid in self.pids]
 
@@ -88,7 +93,8 @@ def training(
     """The work of one rank of `gptplan run`: exit code 2 and a message for a mistake. before_step: (rank, step)."""
 
     resume = bool(options.pop("resume", False))
-    chosen = RunOptions(**{"device": "cpu", "data_path": data} | options)
+    values: dict[str, Any] = {"device": "cpu", "data_path": data} | options
+    chosen = RunOptions(**values)
 
     def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -102,7 +108,7 @@ def training(
         return step
 
     def work(ranks: Ranks) -> int:
-        loop.train_step = step_of(ranks.rank)  # this process is a fork: nothing has to be put back
+        vars(loop)["train_step"] = step_of(ranks.rank)  # this process is a fork: nothing has to be put back
         try:
             with spoken_once(ranks, log):
                 return execute(config, directory, resume, chosen, log, ranks).exit_code

@@ -244,6 +244,6 @@ def test_fault_33_a_checkpoint_of_format_1_continues(tmp_path: Path) -> None:
 def test_fault_33_a_newer_format_says_its_version(finished: Finished, tmp_path: Path) -> None:
     def from_the_future(newest: Path) -> None:
         manifest = json.loads((newest / "manifest.json").read_text())
-        (newest / "manifest.json").write_text(json.dumps(manifest | {"schema": 3}))
+        (newest / "manifest.json").write_text(json.dumps(manifest | {"schema": 4}))
 
-    falls_back(finished, tmp_path, from_the_future, "it is written in format 3; this version reads 1 and 2")
+    falls_back(finished, tmp_path, from_the_future, "it is written in format 4; this version reads 1, 2 and 3")

@@ -43,12 +43,14 @@ COMMANDS = {
     "compare": False,
     "postmortem": False,
     "export": False,
+    "import": False,
     "calibrate": False,
     "demo": False,
     "tui": False,
     "wizard": False,
     "schema": False,
 }
+MODULES = {"import": "import_config"}  # of a command whose name is a word of Python
 
 
 def _version(wanted: bool) -> None:
@@ -90,7 +92,7 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     )
     app.callback(help=ABOUT)(root)
     for name in names:
-        module = name.replace("-", "_")
+        module = MODULES.get(name, name.replace("-", "_"))
         command = getattr(import_module(f"gptplan.commands.{module}"), module)
         app.command(name)(with_shared_flags(command) if COMMANDS[name] else command)
     return app

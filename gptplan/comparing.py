@@ -66,7 +66,7 @@ def _log(log: Path, config: Path | None, of: str | None) -> Compared:
     from planner.runs.logs.read import read_log
 
     assert config is not None
-    plan = estimate(load_config(config))
+    plan = estimate(load_config(config), replay=True)
     read = read_log(log, of)
     comparison = compare_log(plan, read)
     text = "\n".join([comparison_lines(comparison), "", *log_sentences(read, comparison)])

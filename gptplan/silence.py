@@ -37,6 +37,7 @@ DOES: dict[str, str | None] = {
     "sample": f"{_TORCH} reading the checkpoint",
     "compare": "reading what was measured",
     "postmortem": "reading the logs of the run",
+    "import": "reading the files of another engine",
     "export": f"{_TORCH} reading the checkpoint",
     "calibrate": f"{_TORCH} timing kernels",
     "demo": f"{_TORCH} measuring this machine",

@@ -57,6 +57,8 @@ READS = {
     "compare --config": ("compare", "--log", "text.txt", "--config", "PATH"),
     "postmortem": ("postmortem", "PATH"),
     "export": ("export", "PATH", "-o", "out"),
+    "import": ("import", "PATH"),
+    "export --to": ("export", "PATH", "--to", "nanogpt", "-o", "out"),
     "tui": ("tui", "PATH"),
 }
 CURVE = ("schedule", "--kind", "cosine", "--peak-lr", "1e-3", "--steps", "100", "--warmup-steps", "10")
@@ -67,6 +69,7 @@ WRITES = {
     "data -o": ("data", "text.txt", "-o", "PATH"),
     "run --out": ("run", "run.toml", "--out", "PATH", "--data", "text.txt", "--device", "cpu"),
     "demo --out": ("demo", "--out", "PATH"),
+    "import -o": ("import", "train.py", "-o", "PATH"),
     "export -o": ("export", "run", "-o", "PATH"),
 }
 
@@ -75,6 +78,7 @@ WRITES = {
 def hostile(call: Call, run_toml: Path, tmp_path: Path) -> Path:
     """A folder with everything that is hostile in it, a good run.toml and a text."""
     (tmp_path / "text.txt").write_text("to be or not to be\n" * 100)
+    (tmp_path / "train.py").write_text("batch_size = 8\ngradient_accumulation_steps = 4\n")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     return tmp_path
@@ -143,7 +147,7 @@ def test_fault_48_every_path_that_is_written_is_refused_with_a_sign_of_the_shell
         for parameter in command.params
         for option in {"--out", "--output", "--csv", "--plot"} & set(parameter.opts)
     }
-    assert len(written) == 13
+    assert len(written) == 14
     for command, option in written:
         call(command, option, "~/x").refused("the shell", "/home/somebody/x")
 

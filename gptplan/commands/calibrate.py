@@ -12,7 +12,10 @@ from gptplan.flags import AsJson, path_to_write
 
 def calibrate(
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="What to measure.")] = "cpu",
-    seconds: Annotated[str, typer.Option("--seconds", metavar="N", help="About how long one try may take.")] = "15",
+    seconds: Annotated[
+        str | None,
+        typer.Option("--seconds", metavar="N", help="About how long one try may take; default 15, of a GPU 40."),
+    ] = None,
     tries: Annotated[str, typer.Option("--tries", metavar="N", help="Measurements while the machine is busy.")] = "3",
     output: Annotated[
         Path | None,
@@ -32,7 +35,8 @@ def calibrate(
     from planner.files import refuse_existing, write_atomically
     from planner.units import parse_count, parse_duration
 
-    limit, most = parse_duration(seconds, name="--seconds"), parse_count(tries, name="--tries")
+    limit = None if seconds is None else parse_duration(seconds, name="--seconds")
+    most = parse_count(tries, name="--tries")
     if output is not None and not force:
         refuse_existing(output)
     need_torch("calibration")
@@ -42,10 +46,10 @@ def calibrate(
     from planner.inputs.profile_cache import profile_path, save_profile
     from planner.inputs.profile_file import profile_text
     from reference_trainer.device.device import pick_device
-    from reference_trainer.measure.calibrate import quiet_profile
+    from reference_trainer.measure.calibrate import DEFAULT_SECONDS, quiet_profile
 
     kind = pick_device(device).type
-    profile = quiet_profile(kind, limit, most, log_line)
+    profile = quiet_profile(kind, DEFAULT_SECONDS[kind] if limit is None else limit, most, log_line)
     if profile is None:
         raise typer.Exit(1)
     path = profile_path(kind) if output is None else output

@@ -8,6 +8,7 @@ quartiles is below the step's median by the noise, 8 to 10 % when we measured it
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import fmean, median
 
@@ -28,7 +29,9 @@ from reference_trainer.measure.waiting import longest_wait, waits_of_threads
 TimingKey = tuple[str, str, tuple[int, ...]]  # kernel, element type, sizes
 
 LONGEST_CALL_FRACTION = 1 / 400  # of the time box that one call may take: larger sizes are left out
-FIRST_ROUND_FRACTION = 0.6  # of the time box, after which the first round times one size of what is left
+FIRST_ROUND_FRACTION = 0.6  # of the time box, after which the first round leaves out sizes between those at the ends
+# about how long one try may take, where nobody says: a GPU loads each kernel at its first call, 15 ms for every size
+DEFAULT_SECONDS = {"cpu": 15.0, "cuda": 40.0}
 OUTLIER_RATIO = 2.0  # a first reading this many times the expected one is taken again …
 OUTLIER_MIN_SECONDS = 1e-3  # … if it is long enough to be another process's turn on the processor
 OUTLIER_MAX_CALLS = 2.0  # … and not so long, in longest calls, that the kernel is simply slow
@@ -123,11 +126,15 @@ class Sweep:
 
     def run(self) -> None:
         """One round to find the sizes that fit into the time limit, then more rounds until it is over."""
-        # fp32 first: where bf16 is emulated, its kernels would take the time of those that runs will use
-        for dtype in TIMED_DTYPES:
-            for name, kernel in self.kernels.items():
-                if dtype in kernel.dtypes:
-                    self._first(name, kernel, dtype)
+        # where bf16 is emulated, its kernels would take the time of those that runs will use; a GPU's runs use bf16
+        order = TIMED_DTYPES if self.pool.device.type == "cpu" else TIMED_DTYPES[::-1]
+        # the ends of every grid before the sizes between: a table that is cut short is coarse, and ends where it should
+        for ends in (True, False):
+            for dtype in order:
+                for name, kernel in self.kernels.items():
+                    if dtype in kernel.dtypes:
+                        chosen = at_ends(kernel.sizes)
+                        self._first(name, kernel, dtype, [size for size in kernel.sizes if (size in chosen) == ends])
         keys = list(self.samples)
         while time.perf_counter() < self.deadline:
             for key in keys:
@@ -135,12 +142,15 @@ class Sweep:
                     return
                 self.samples[key].append(self._time(key))
 
-    def _first(self, name: str, kernel: Kernel, dtype: str) -> None:
-        """Time the sizes of a kernel that are expected to stay below the limit of one call."""
-        seen: dict[tuple[int, ...], float] = {}
-        for sizes in kernel.sizes:
+    def _first(self, name: str, kernel: Kernel, dtype: str, chosen: Sequence[tuple[int, ...]]) -> None:
+        """Time the chosen sizes of a kernel that are expected to stay below the limit of one call."""
+        keys = [(name, dtype, sizes) for sizes in kernel.sizes]
+        seen = {key[2]: self.samples[key][0] for key in keys if key in self.samples}
+        ends = at_ends(kernel.sizes)
+        for sizes in chosen:
             expected = Table(dict(seen), powers_of(name, len(sizes))).scaled(sizes) if seen else 0.0
-            if seen and (expected > self.longest or time.perf_counter() > self.first_deadline):
+            late = sizes not in ends and time.perf_counter() > self.first_deadline
+            if seen and (expected > self.longest or late):
                 continue
             found = self._time((name, dtype, sizes))
             for attempt in range(1, RETRIES + 1):
@@ -225,6 +235,12 @@ class Sweep:
         ]
         waited = fmean(map(median, self.waits.values())) if self.waits else 0.0
         return max(median(spreads) if spreads else UNKNOWN_NOISE, waited)
+
+
+def at_ends(sizes: Sequence[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    """The sizes of a grid that are smallest or largest in each of their numbers."""
+    columns = list(zip(*sizes, strict=True))
+    return {size for size in sizes if all(n in (min(c), max(c)) for n, c in zip(size, columns, strict=True))}
 
 
 def _not_above_larger(times: dict[TimingKey, float]) -> dict[TimingKey, float]:

@@ -236,5 +236,31 @@ def test_a_size_that_would_take_too_long_does_not_end_the_sizes_of_its_kernel() 
 
     sweep.longest, sweep.first_deadline, sweep.samples = 1e-4, math.inf, {}
     sweep._time = time_of  # type: ignore[method-assign]
-    sweep._first("add", SimpleNamespace(sizes=((1,), (1000,), (3,))), "fp32")  # type: ignore[arg-type]
+    sizes = ((1,), (1000,), (3,))
+    sweep._first("add", SimpleNamespace(sizes=sizes), "fp32", sizes)  # type: ignore[arg-type]
     assert timed == [(1,), (3,)] and [key[2] for key in sweep.samples] == timed
+
+
+@pytest.mark.parametrize(("device", "order"), [("cpu", ["fp32", "bf16"]), ("cuda", ["bf16", "fp32"])])
+def test_a_table_that_time_cuts_short_has_its_ends_and_those_of_runs_come_first(device: str, order: list[str]) -> None:
+    """One H100: of attention in bf16 the smallest size alone was timed, and a step scaled from it a thousandfold."""
+    sweep, timed = object.__new__(Sweep), list[tuple[str, str, tuple[int, ...]]]()
+
+    def time_of(key: tuple[str, str, tuple[int, ...]]) -> float:
+        timed.append(key)
+        return 1e-6
+
+    grid = tuple((n, m) for n in (1, 5, 9) for m in (2, 4))
+    kernels = {name: SimpleNamespace(sizes=grid, dtypes=("fp32", "bf16")) for name in ("gelu", "attention")}
+    sweep.kernels, sweep.pool = kernels, SimpleNamespace(device=torch.device(device))  # type: ignore[assignment]
+    sweep.longest, sweep.samples = 1.0, {}
+    sweep.first_deadline = sweep.deadline = -math.inf  # no time at all
+    sweep._time = time_of  # type: ignore[method-assign]
+    sweep.run()
+    ends = [(1, 2), (1, 4), (9, 2), (9, 4)]
+    assert timed == [(name, dtype, size) for dtype in order for name in kernels for size in ends]
+    timed.clear()
+    sweep.samples, sweep.first_deadline = {}, math.inf
+    sweep.run()
+    assert len(timed) == len(set(timed)) == 2 * 2 * len(grid)
+    assert [key[2] for key in timed[-2:]] == [(5, 2), (5, 4)]

@@ -23,7 +23,7 @@ from planner.config.run import HardwareConfig, OptimizerConfig, Provenance, RunC
 from planner.counts.parameters import parameters_of
 from planner.counts.run import resolve
 from planner.inputs.profile_cache import load_profile, profile_path
-from planner.step_time.kernels import step_seconds_from_profile
+from planner.step_time.profile_rates import step_seconds_from_profile
 from planner.step_time.step_seconds import StepSeconds
 from reference_trainer.data.samples import open_data
 from reference_trainer.device.device import device_name
@@ -96,6 +96,7 @@ def measure(profile: dict[str, object], steps: int) -> list[Model]:
     for name, config in RUNS.items():
         data = open_data(None, config.model.vocab, config.training.seq)
         predicted = step_seconds_from_profile(resolve(config), profile)  # before the first step
+        assert isinstance(predicted, StepSeconds)
         found.append(Model(name, config, predicted, build(config, device, data)))
     with numerics(deterministic=False):
         for step in range(1, WARMUP + steps + 1):

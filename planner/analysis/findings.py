@@ -15,7 +15,7 @@ from planner.memory.coverage import not_covered
 from planner.plan import Plan
 from planner.presets import UNLISTED_GPU
 from planner.rules import rules
-from planner.step_time.throughput import not_timed
+from planner.step_time.profile_rates import not_timed
 from planner.units import format_bytes, format_count, format_fraction
 
 NOMINAL_TOLERANCE = 0.05
@@ -109,7 +109,7 @@ def _speed(plan: Plan) -> Iterator[Finding]:
             "note",
             "profile_left_aside",
             f"{not_timed(plan.config)}: the speed is estimated from published specs",
-            "give a measured --tokens-per-second, or plan the step with options that the profile has kernels for",
+            "give a measured --tokens-per-second, a recipe that computes in fp32 or bf16, or a new profile",
         )
     if plan.throughput.basis == "unknown":
         if plan.config.profile is not None:

@@ -8,11 +8,16 @@ from planner.config.run import RunConfig
 
 COMPUTE, MEMORY, HOST, LINK = "arithmetic", "memory bandwidth", "the host", "the links"
 
-# of the parts of a step on a GPU, the resource whose rate gives their seconds
+# of the parts of a step, the resource whose rate gives their seconds
 _BOUND = {
     "matrix products": COMPUTE,
     "attention": COMPUTE,
     "element-wise": MEMORY,
+    "norms": MEMORY,
+    "activations": MEMORY,
+    "casts": MEMORY,
+    "residual and copies": MEMORY,
+    "embedding": MEMORY,
     "head and loss": COMPUTE,
     "offloading": "the link to the host",
     "launch overhead": HOST,

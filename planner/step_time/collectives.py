@@ -33,10 +33,10 @@ class Communication:
 
 def communication_of(run: Resolved, rates: Rates) -> Communication | str:
     """The communication of a step among replicas; the reason in words where the link between GPUs is unknown."""
-    assert run.gpu is not None
     gpus, domain, p = run.config.hardware.gpus, domain_of(run.config), run.config.parallel
     if gpus == 1:
         return Communication(0.0, 0.0, 0.0, 1.0)
+    assert run.gpu is not None
     if rates.link is None:
         return f"the data sheet of {run.gpu.id} has no bandwidth of its links"
     straggling = 1 + rules("time")["straggler"]["per_doubling"] * max(0.0, math.log2(gpus / domain))

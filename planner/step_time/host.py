@@ -6,14 +6,18 @@ from planner.counts.run import Resolved
 from planner.formulas.recording import real
 from planner.rules import rules
 from planner.step_time.blocks import recomputed_fraction
+from planner.step_time.kernel_calls import element_wise_calls, kernels_of
 from planner.step_time.rates import ALIGNED, Rates
 
 
 def launching_seconds(run: Resolved, rates: Rates) -> float:
     """Host seconds of forward and backward: of each block, and of experts, called in turn or in one grouped kernel."""
     s, moe = run.shape, run.config.model.moe
-    each = rates.software["host_seconds"] * rates.runtime["host"]
-    blocks = s.layers * each * (1 + recomputed_fraction(run) / 3)
+    if rates.measured is None:
+        each = rates.software["host_seconds"] * rates.runtime["host"]
+        blocks = s.layers * each * (1 + recomputed_fraction(run) / 3)
+    else:
+        blocks = rates.measured.launching(kernels_of(run, element_wise_calls(run))) * rates.runtime["host"]
     if moe is None:
         return real(blocks)
     called = (s.layers - s.dense_layers) * (1 if _grouped(run, rates) else moe.experts)

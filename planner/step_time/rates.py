@@ -11,6 +11,7 @@ from planner.counts.attention import unknown_speed
 from planner.counts.run import Resolved
 from planner.presets import Gpu
 from planner.rules import rules
+from planner.step_time.measured import Measured
 
 ALIGNED = 8  # elements: a matmul kernel for tensor cores reads 16 bytes at a time
 WIDE = ("fp32", "tf32")  # nothing is cast: of the traffic of narrow scores, that of the casts is missing
@@ -23,7 +24,8 @@ class Rates:
     batched products of written-out attention; byte/s of memory, of the link between GPUs, of the network per GPU, of
     the bus to the host. unaligned: fraction of a product's rate that stays where its width is no multiple of 8. width:
     factor of the interval. score_bytes: traffic of a score that is stored. small: smallest dimension at which a product
-    has half its rate. Tables: as in the file."""
+    has half its rate. software, runtime: tables as in the file. measured: the profile that the rates come from, whose
+    tables have times of single kernels; None with a data sheet's."""
 
     peak: float
     block_flops: float
@@ -40,6 +42,7 @@ class Rates:
     small: float
     software: Mapping[str, Any]
     runtime: Mapping[str, Any]
+    measured: Measured | None = None
 
 
 def family_of(gpu_id: str) -> dict[str, Any]:
@@ -63,8 +66,7 @@ def rates_of(run: Resolved) -> Rates | str:
     if gpu.memory_bandwidth is None:
         return f"the data sheet of {gpu.id} has no memory bandwidth"
     family = family_of(gpu.id)
-    software = table["software"][generation]
-    runtime = table["runtime"][run.config.training.runtime] | software.get(run.config.training.runtime, {})
+    software, runtime = tables_of(run.config)
     gemm = table["products"]["fp32_share"] if kind == "fp32" else _share(family["gemm"], generation)
     return Rates(
         peak=peak,
@@ -76,13 +78,20 @@ def rates_of(run: Resolved) -> Rates | str:
         bandwidth=gpu.memory_bandwidth * family["bandwidth"],
         link=None if gpu.link_bandwidth is None else gpu.link_bandwidth * family["link"],
         network=family["network"],
-        host_link=_host_link(gpu, family) * table["offload"]["link_share"],
+        host_link=host_link_of(gpu, family) * table["offload"]["link_share"],
         width=_width(run),
         score_bytes=software.get("score_bytes", runtime["score_bytes"]) * (0.6 if narrow in WIDE else 1.0),
         small=software["small"],
         software=software,
         runtime=runtime,
     )
+
+
+def tables_of(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The constants of a run's generation of software, and of its runtime in it."""
+    table = rules("time")
+    software = table["software"][config.hardware.software]
+    return software, table["runtime"][config.training.runtime] | software.get(config.training.runtime, {})
 
 
 def interval_class(config: RunConfig) -> str:
@@ -129,7 +138,7 @@ def _batched_flops(run: Resolved, gpu: Gpu, product_flops: float, unaligned: flo
     return rate * unaligned
 
 
-def _host_link(gpu: Gpu, family: Mapping[str, Any]) -> float:
+def host_link_of(gpu: Gpu, family: Mapping[str, Any]) -> float:
     """A card on the bus has the bus as its link; one with NVLink has a bus of its generation."""
     on_bus = gpu.link_name is not None and gpu.link_name.startswith("PCIe") and gpu.link_bandwidth is not None
     return float(gpu.link_bandwidth if on_bus and gpu.link_bandwidth else family["host_link"])

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.config.run import RunConfig
 from planner.counts.flops import Flops
 from planner.counts.run import Resolved
 from planner.formulas import throughput
-from planner.formulas.recording import real
 from planner.interval import UNKNOWN, Interval, exactly
 from planner.step_time.bounds import bounds_of, narrowed_by
-from planner.step_time.collectives import with_communication
-from planner.step_time.device import device_seconds, with_launches
-from planner.step_time.pipeline import layout_seconds
-from planner.step_time.rates import Rates, rates_of
+from planner.step_time.profile_rates import not_timed, step_seconds_from_profile
+from planner.step_time.rates import rates_of
+from planner.step_time.step_parts import parts_of_step
 from planner.step_time.step_seconds import StepSeconds, sum_of_parts
-from planner.step_time.update import update_seconds
 
 MFU_CONVENTION = "model FLOPs (matrix products with the head, full attention, nothing recomputed) over the dense peak"
 
@@ -70,7 +66,7 @@ def throughput_of(run: Resolved, counted: Flops) -> Throughput:
         mfu_convention=MFU_CONVENTION,
         basis=step.basis,
         parts=step.parts,
-        bounds=bounds_of(step.parts, run.config) if step.basis == "datasheet" else {},
+        bounds=bounds_of(step.parts, run.config),
         narrowed_by=narrowed_by(run.config, step.basis),
     )
 
@@ -100,8 +96,6 @@ def _step_seconds(run: Resolved, counted: Flops, peak: float | None) -> StepSeco
     if config.profile is not None:
         why = not_timed(config)
         if not why:
-            from planner.step_time.kernels import step_seconds_from_profile  # its tables are needed with a profile only
-
             return step_seconds_from_profile(run, config.profile)
         found = why if run.gpu is None else _from_datasheet(run, counted)  # a card has its published specs beside it
         return f"{why}; {found}" if isinstance(found, str) and run.gpu is not None else found
@@ -110,63 +104,13 @@ def _step_seconds(run: Resolved, counted: Flops, peak: float | None) -> StepSeco
     return _from_datasheet(run, counted)
 
 
-PROFILED_MODEL = {
-    "norm_placement": ("pre",),
-    "qk_norm": ("none",),
-    "embedding_norm": (False,),
-    "residual": ("sequential",),
-    "mlp": ("gelu", "swiglu"),
-    "biases": ("none", "all"),
-    "logit_softcap": (None,),
-}
-
-
-def not_timed(config: RunConfig) -> str:
-    """Why a measured profile gives no step: an option whose kernels are not in its tables; "" if all are.
-
-    A profile holds kernels of GPT-2-like and Llama-like blocks in the eager loop on one device.
-    """
-    model, t = config.model, config.training
-    for name, allowed in PROFILED_MODEL.items():
-        if getattr(model, name) not in allowed:
-            return f"the measured profile has no kernels for {name} = {getattr(model, name)}"
-    wants = {
-        "experts": model.moe is not None,
-        "latent attention": model.mla is not None,
-        "this position encoding": model.position not in ("learned", "rotary") or model.rotary_dim is not None,
-        "a sliding window": model.sliding_window is not None or model.attention_chunk is not None,
-        f"the runtime {t.runtime}": t.runtime != "eager",
-        f"the attention kernel {t.attention_kernel}": t.attention_kernel not in ("flash", "flash-only"),
-        f"the loss kind {t.loss}": t.loss != "plain",
-        "dropout": t.dropout > 0.0,
-        "document masking": t.document_masking,
-        "this optimizer": (config.optimizer.name, config.optimizer.implementation) != ("adamw", "fused"),
-        "checkpointing of every k-th block": t.activation_checkpointing_every != 1,
-        "offloading": t.activation_checkpointing == "offloaded",
-        f"the recipe {t.recipe}": t.recipe not in ("mixed-bf16", "fp32"),
-        "several devices": config.hardware.gpus > 1,
-    }
-    missing = next((name for name, wanted in wants.items() if wanted), "")
-    return f"the measured profile has no kernels for {missing}" if missing else ""
-
-
 def _from_datasheet(run: Resolved, counted: Flops) -> StepSeconds | str:
     """Roofline terms of one micro-batch, added; the update; communication between GPUs. Or why there are none."""
     rates = rates_of(run)
     if isinstance(rates, str):
         return rates
-    parts = _replica_seconds(run, rates) if run.config.parallel.is_data_parallel else layout_seconds(run, rates)
+    parts = parts_of_step(run, rates)
     if isinstance(parts, str):
         return parts
     least = counted.per_token_model_causal * run.tokens_per_step / (run.config.hardware.gpus * rates.peak)
     return sum_of_parts(parts, "datasheet", rates.width, least)
-
-
-def _replica_seconds(run: Resolved, rates: Rates) -> dict[str, float] | str:
-    """Seconds of a step of DDP or FSDP2 by part, or why they are unknown."""
-    device = with_launches(device_seconds(run, rates), run, rates)
-    micro = sum(device.values())
-    times = run.config.training.accumulation
-    parts = {name: real(throughput.micro_batches_seconds(part, times)) for name, part in device.items()}
-    parts["optimizer"] = update_seconds(run, rates)
-    return with_communication(parts, run, rates, micro)

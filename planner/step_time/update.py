@@ -13,6 +13,7 @@ from planner.counts.tensors import ParameterTensor
 from planner.formulas import throughput
 from planner.formulas.recording import real
 from planner.rules import rules
+from planner.step_time.measured import Measured
 from planner.step_time.rates import Rates
 
 
@@ -23,6 +24,8 @@ def update_seconds(run: Resolved, rates: Rates) -> float:
     tensors = [*cut.parts(held_tensors(run))]
     muon = [t for t in tensors if optimizer.name == "muon" and t.role.has_muon]
     rest = [t for t in tensors if t not in muon]
+    if rates.measured is not None:
+        return _measured_seconds(run, rates, rates.measured, tensors, muon)
     kind = "adamw" if optimizer.name == "muon" else optimizer.name
     implementation = f"{kind}-{optimizer.implementation}"
     state = 0.75 if optimizer.state_dtype == "bf16" else 1.0  # two of four streams are half as wide
@@ -41,6 +44,34 @@ def update_seconds(run: Resolved, rates: Rates) -> float:
     host += table["host-muon"] * _stacks(muon, run) + table["host-lion"] * sum(t.times for t in muon)
     host += table["host-clip"] * sum(t.times for t in tensors)
     return real(throughput.with_host_seconds(device, host))
+
+
+def _measured_seconds(
+    run: Resolved, rates: Rates, measured: Measured, tensors: list[ParameterTensor], muon: list[ParameterTensor]
+) -> float:
+    """The same from a profile: AdamW's times, by the traffic and calls of another optimizer beside fused AdamW's."""
+    optimizer, table = run.config.optimizer, rules("time")["optimizer"]
+    kind = "adamw" if optimizer.name == "muon" else optimizer.name
+    own = kind == "lion" or optimizer.state_dtype == "bf16"
+    traffic = table[f"{kind}-{optimizer.implementation}"] * (0.75 if optimizer.state_dtype == "bf16" else 1.0)
+    if 0 < run.recipe.gradients_bytes_per_parameter < run.recipe.master_weights_bytes_per_parameter:
+        traffic += table["widened"]
+    calls = table["host-lion" if own else f"host-{optimizer.implementation}"] / table["host-fused"]
+    counts = {"adamw": local_count(tensors, 1) - local_count(muon, 1), "clip": local_count(tensors, 1)}
+    numbers = {
+        "adamw": sum(t.times for t in tensors) - sum(t.times for t in muon),
+        "clip": sum(t.times for t in tensors),
+    }
+    # half of the clip's traffic is the norm, half the scaling: without limits the norm is taken all the same. Cutting
+    # values reads and writes twice as the scaling does once, and the limit of the norm then wants the norm of the rest
+    norm, value = optimizer.clip_norm is not None, optimizer.clip_value is not None
+    halves = (1 + norm + value * (2 + norm)) / 2
+    seconds = _muon_seconds(muon, run, rates)
+    for name, of_bytes, of_calls in (("adamw", traffic / table["adamw-fused"], calls), ("clip", halves, halves)):
+        if counts[name]:
+            seconds += of_bytes * measured.read(name, "fp32", (counts[name],))
+            seconds += of_calls * measured.read(f"{name}_tensors", "fp32", (numbers[name],))
+    return seconds
 
 
 def _stacks(muon: list[ParameterTensor], run: Resolved) -> int:

@@ -1,4 +1,4 @@
-"""Measures a short profile of this machine: times of kernels, not of models. `planner.step_time.kernels` adds them up.
+"""Measures a short profile of this machine: times of kernels, not of models. `planner.step_time.measured` reads them.
 
 The sweep over all kernels and sizes is repeated until the time is up, and the median of each kernel is kept, so a
 burst of other work affects one round and not the result. The lower quartile was tried: the sum of many lower

@@ -23,7 +23,7 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import estimate
 from planner.report.explain import explanation_text
-from tests.planner.step_time.test_kernels import made_up
+from tests.planner.step_time.test_profile import made_up
 from tests.soak import some
 
 PLANS: dict[str, dict[str, str]] = {

@@ -20,7 +20,7 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.inputs.safetensors import StoredTensor
 from planner.plan import estimate
-from tests.planner.step_time.test_kernels import made_up
+from tests.planner.step_time.test_profile import made_up
 
 SMALL = {"params": "125M", "tokens": "10B", "gpu": "a100-80gb"}
 SEVEN = {"model": "llama-2-7b", "gpu": "h200"}  # the model stands in place of --params
@@ -37,8 +37,8 @@ RAISED: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("memory_upper_bound", "warning", {"runtime": "compiled", "dropout": "0.1"}, {"runtime": "compiled"}),
     ("selective_saves_little", "note", {"activation_checkpointing": "selective"}, {"activation_checkpointing": "full"}),
     ("no_profile", "warning", {"gpu": "cpu"}, {"gpu": "cpu", "tflops": "0.1"}),
-    ("unpriced_parts", "warning", {"gpu": "cpu", "loss_kind": "chunked"}, {"gpu": "cpu"}),
-    ("profile_left_aside", "note", {"runtime": "compiled"}, {"runtime": "eager"}),
+    ("unpriced_parts", "warning", {"gpu": "cpu", "recipe": "mixed-fp16"}, {"gpu": "cpu"}),
+    ("profile_left_aside", "note", {"recipe": "mixed-fp16"}, {"runtime": "compiled"}),
     ("unlisted_gpu", "warning", {"gpu": "unlisted-gpu"}, {"gpu": "unlisted-gpu", "tflops": "50"}),
     ("unknown_speed", "warning", {"gpu": "v100-32gb", "precision": "bf16"}, {"gpu": "v100-32gb", "tflops": "50"}),
     ("rate_of_adamw", "warning", {"optimizer": "lion"}, {"optimizer": "lion", "peak_lr": "1e-4"}),
@@ -96,7 +96,7 @@ def found(code: str, flags: dict[str, str], has: bool) -> dict[str, Finding]:
         (name, _, key), odd, usual = IN_FILE[code][0].partition("."), *IN_FILE[code][1:]
         section = getattr(config, name).model_copy(update={key: odd if has else usual})
         config = config.model_copy(update={name: section})
-    if code in ("unpriced_parts", "profile_left_aside"):  # a measured profile has no kernels for some options
+    if code in ("unpriced_parts", "profile_left_aside"):  # a measured profile has no kernels for some recipes
         config = config.model_copy(update={"profile": made_up()})
     simulated = code in ("does_not_fit", "fits_unknown", "allocator_thrash", "nearly_full")
     return {f.code: f for f in findings(estimate(config, replay=simulated))}

@@ -12,7 +12,7 @@ from planner.inputs.flags import Flags
 from planner.memory.coverage import not_covered
 from planner.plan import Plan, estimate
 from planner.report.plan import summary
-from tests.planner.step_time.test_kernels import made_up
+from tests.planner.step_time.test_profile import made_up
 
 # accumulation, and an option whose compiled form is not known
 BOUND = {"model": "gpt2-xl", "gpu": "a100-80gb", "tokens": "10B", "runtime": "compiled", "dropout": "0.1",

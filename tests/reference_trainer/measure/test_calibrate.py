@@ -17,7 +17,8 @@ from planner.counts.run import resolve
 from planner.errors import FileError, InputError
 from planner.inputs.profile_cache import load_profile, profile_path, save_profile
 from planner.step_time.kernel_tables import Tables
-from planner.step_time.kernels import step_seconds_from_profile
+from planner.step_time.profile_rates import step_seconds_from_profile
+from planner.step_time.step_seconds import StepSeconds
 from reference_trainer.measure import calibrate
 from reference_trainer.measure.calibrate import Sweep, is_current, measure_profile, quiet_profile
 from reference_trainer.measure.machine import driver_facts_in, processor_clocks
@@ -59,6 +60,7 @@ def test_the_smallest_time_box_gives_every_kernel_that_a_prediction_needs(
 ) -> None:
     config = tiny(**shape, recipe=recipe, activation_checkpointing=checkpointing)
     found = step_seconds_from_profile(resolve(config), profile)
+    assert isinstance(found, StepSeconds)
     assert 0 < found.seconds.low < found.seconds.value < found.seconds.high
 
 

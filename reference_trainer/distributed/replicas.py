@@ -18,9 +18,10 @@ from reference_trainer.distributed.sharding import is_sharded
 def as_replica(model: nn.Module, config: RunConfig, ranks: Ranks, device: torch.device) -> nn.Module:
     """What a rank calls in training: `model` under DDP, or `model` itself where it is sharded.
 
-    Under DDP its weights are those of the leader from then on. Parameters keep their names and places.
+    Under DDP its weights are those of the leader from then on. Parameters keep their names and places. A rank that is
+    alone has nobody to add gradients with, and DDP's buckets would hold them a second time.
     """
-    if not ranks.joined or is_sharded(model):
+    if ranks.world == 1 or is_sharded(model):
         return model
     return DistributedDataParallel(
         model,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from planner.config.loop import EvaluationConfig
 from planner.config.parallel import ParallelConfig
@@ -19,6 +20,7 @@ from planner.runs.rows import JsonObject
 from reference_trainer.checkpoint.atomic import list_checkpoints
 from reference_trainer.distributed.layouts import refuse_layout_of_ranks
 from reference_trainer.distributed.ranks import ALONE, Ranks
+from reference_trainer.distributed.replicas import as_replica
 from reference_trainer.execute import execute
 from reference_trainer.step.options import RunOptions
 from tests.reference_trainer.conftest import config_of, written_text
@@ -126,3 +128,10 @@ def test_what_ranks_do_not_run_is_refused_by_name(changes: dict[str, object], na
     layout = ParallelConfig(**{key: value for key, value in changes.items() if key != "recipe"})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"does not run {name}"):
         refuse_layout_of_ranks(config.model_copy(update={"parallel": layout}), Ranks(world=2, joined=True))
+
+
+def test_a_rank_alone_holds_its_gradients_once() -> None:
+    """One H100 under torchrun: DDP's buckets held all gradients a second time, which no plan of one GPU has."""
+    model = torch.nn.Linear(2, 2)
+    alone = Ranks(0, 1, 0, joined=True)
+    assert as_replica(model, config_of(), alone, torch.device("cpu")) is model

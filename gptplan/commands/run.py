@@ -65,12 +65,36 @@ def run(
         str | None,
         typer.Option("--rank-timeout", metavar="10m", help="Time after which a rank that does not move hangs."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="Train with torchtitan instead: TP, PP, CP, EP and FSDP2."),
+    ] = None,
+    engine_args: Annotated[
+        str | None,
+        typer.Option(
+            "--engine-args",
+            metavar="WORDS",
+            help="More of its own options, such as '--hf_assets_path DIR'; with --engine.",
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train a run.toml on this machine, then compare every prediction with its measurement.
 
     Without --data it trains on the source files of Python's standard library; no network is needed.
+    With --engine the files of another engine are written to --out, checked by it, started, and its log compared.
     """
+    if engine is not None or engine_args is not None:
+        from gptplan.engine_run import run_engine
+
+        ours = {
+            "--resume": resume, "--device": device, "--data": data, "--eot": eot, "--steps": steps,
+            "--time-limit": time_limit, "--new-schedule": new_schedule, "--deterministic": deterministic,
+            "--log-every": log_every, "--statistics-every": statistics_every, "--noise-scale": noise_scale,
+            "--tracker": tracker, "--eval-command": eval_command, "--eval-timeout": eval_timeout,
+            "--profile": profile, "--nproc": nproc, "--rank-timeout": rank_timeout,
+        }  # fmt: skip
+        raise typer.Exit(run_engine(config, out, engine, engine_args, ours, as_json=json))
     from gptplan.extras import need_torch
     from gptplan.output import json_text, log_line, show_if_possible
     from gptplan.request import profile_of_run, reading_of, request_of, restarted

@@ -36,8 +36,9 @@ from reference_trainer.model.gpt import GPT
 from reference_trainer.step.precision import uses_tf32
 from reference_trainer.step.step import numerics
 
-_GPT2 = {"model": "gpt2", "pad_vocab": "64", "seq": "1024", "micro_batch": "16", "accumulation": "1"}
-_LLAMA = {"model": "llama-3.2-1b", "seq": "4096", "micro_batch": "2", "accumulation": "1"}
+_EAGER = {"accumulation": "1", "runtime": "eager"}
+_GPT2 = {"model": "gpt2", "pad_vocab": "64", "seq": "1024", "micro_batch": "16", **_EAGER}
+_LLAMA = {"model": "llama-3.2-1b", "seq": "4096", "micro_batch": "2", **_EAGER}
 _EXPERTS = _GPT2 | {"experts": "8", "top_k": "2", "micro_batch": "8"}
 CASES: dict[str, dict[str, str]] = {
     "gpt2": _GPT2,

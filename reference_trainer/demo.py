@@ -73,6 +73,7 @@ def _config(row: tuple[int, ...], steps: int, device: torch.device, version: str
         steps=str(steps),
         # small models and few tokens allow a higher lr than the smallest row of the default table
         peak_lr="1e-3",
+        runtime="eager",  # minutes on the models of a ladder: compiling would take longer, and shows fewer peaks
         gpu=CPU if device.type == "cpu" else UNLISTED_GPU,  # `adapt_to_device` names the card
     )
     return draft(flags, as_of=date.today().isoformat(), version=version)

@@ -39,7 +39,7 @@ from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import device_of_rank, pick_device
 from reference_trainer.device.out_of_memory import held_by_others
 from reference_trainer.distributed.ranks import ALONE, Ranks, process_group
-from reference_trainer.loop.device_adaptation import adapt_to_device
+from reference_trainer.loop.device_adaptation import adapt_to_device, with_runnable_runtime
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import last_step_of
 from reference_trainer.measure.measure import model_flops_per_step
@@ -106,6 +106,7 @@ def _execute(
     # all checks come before this machine is measured and before anything is written
     last_step_of(config, options, ranks)
     check_trackers(options.trackers)
+    config = config if resume else with_runnable_runtime(config, device)
     refuse_unrunnable(config, device)
     data = opened_for(config, options.data_path, options.reading)
     if not resume:

@@ -23,7 +23,7 @@ from planner.units import format_fraction
 LARGEST_TRIED = 4096  # sequences in one micro-batch
 BLOCKS_PER_RECOMPUTED = (8, 4, 2, 1)  # one block of so many is recomputed, cheapest first
 # flags whose effect on time the count of FLOPs, which stands in for an unknown speed, does not see
-TIME_NOT_PREDICTED = ("--loss-kind", "--optimizer-implementation for-loop", "--fsdp")
+TIME_NOT_PREDICTED = ("--loss-kind", "--optimizer-implementation for-loop", "--fsdp", "--runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,12 @@ def smaller_micro_batches(config: RunConfig) -> list[int]:
 def _variants(run: Resolved) -> Iterator[Resolved]:
     """Every combination of the choices, the config's own first; only those whose memory is counted."""
     config, known = run.config, not_covered(run) is None
-    for hardware, parallel, optimizer, loss, recomputed in product(
-        _allocators(config), _layouts(config), _implementations(config), _losses(config), _checkpointings(config)
+    with_batch = product(_runtimes(config), _losses(config), _checkpointings(config))
+    for hardware, parallel, optimizer, (runtime, loss, recomputed) in product(
+        _allocators(config), _layouts(config), _implementations(config), tuple(with_batch)
     ):
-        tried = run.computed_with(training=loss | recomputed, optimizer=optimizer, hardware=hardware, parallel=parallel)
+        training = runtime | loss | recomputed
+        tried = run.computed_with(training=training, optimizer=optimizer, hardware=hardware, parallel=parallel)
         if not known or not_covered(tried) is None:
             yield tried
 
@@ -126,6 +128,11 @@ def _implementations(config: RunConfig) -> list[dict[str, Any]]:
     # lists of tensors and one tensor after the other exchange memory for time
     slower = config.optimizer.implementation == "foreach" and "for-loop" in IMPLEMENTATIONS[config.optimizer.name]
     return [{}, *([{"implementation": best}] if free else []), *([{"implementation": "for-loop"}] if slower else [])]
+
+
+def _runtimes(config: RunConfig) -> list[dict[str, Any]]:
+    """A compiled step may run eagerly: there the memory of every loss, checkpointing and layout is known."""
+    return [{}, {"runtime": "eager"}] if config.training.runtime == "compiled" else [{}]
 
 
 def _losses(config: RunConfig) -> list[dict[str, Any]]:
@@ -159,6 +166,7 @@ def step_seconds_of(run: Resolved) -> float | None:
 CHANGED = (
     "training.micro_batch",
     "training.accumulation",
+    "training.runtime",
     "training.loss",
     "training.activation_checkpointing",
     "training.activation_checkpointing_every",

@@ -20,7 +20,7 @@ from planner.units import format_bytes, format_count, format_fraction
 
 NOMINAL_TOLERANCE = 0.05
 # reasons why it is unknown whether a plan fits that no other finding gives
-OPEN = ("no_cuda_total", "nccl_buffers", "upper_bound_only", "layout_interval")
+OPEN = ("no_cuda_total", "nccl_buffers", "upper_bound_only", "layout_interval", "recomputation_interval")
 PADDING = 64  # tensor cores want multiples; nanoGPT pads 50257 to 50304
 
 

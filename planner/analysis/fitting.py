@@ -17,7 +17,7 @@ from planner.finding import Finding
 from planner.formulas.itemsize import INT64
 from planner.inputs.search import SearchLimits, SearchSpace
 from planner.memory.breakdown import Memory, memory_breakdown
-from planner.memory.coverage import not_checked, not_covered
+from planner.memory.coverage import is_interval, not_covered
 from planner.memory.device import BY_STATE
 from planner.plan import Plan
 from planner.rules import rules
@@ -32,7 +32,7 @@ SAME_TIME = 0.005
 # parts of a layout that a remedy leaves as they are; keys of [training] that it may change with it
 LAYOUT_KEEPS = ("hsdp", "reshard", "interleave", "pp_schedule", "cp", "ddp_bucket_view")
 CHOSEN_WITH_IT = (
-    *("micro_batch", "accumulation", "loss"),
+    *("micro_batch", "accumulation", "loss", "runtime"),
     *("activation_checkpointing", "activation_checkpointing_every"),
 )
 
@@ -125,12 +125,12 @@ def predicted_peak(run: Resolved, replay: bool = False) -> int:
 def close_peak(capacity_bytes: int) -> PeakOf:
     """`predicted_peak` by rule where that is clearly below or above the capacity, else by the simulated allocator.
 
-    Of what no run was compared with, the upper end: what is proposed is certain to fit.
+    Of what is an interval, the upper end: what is proposed is certain to fit.
     """
 
     def peak_of(run: Resolved) -> int:
         by_rule = predicted_peak(run)
-        if not_checked(run) is not None:
+        if is_interval(run):
             return max(by_rule, _highest_peak(run))
         clear = abs(by_rule - capacity_bytes) > RULE_ERROR * capacity_bytes
         return by_rule if clear else predicted_peak(run, replay=True)
@@ -146,9 +146,9 @@ def _highest_peak(run: Resolved) -> int:
 def _peak_with_retries(run: Resolved) -> int:
     """The allocated bytes where the allocator gets by with them, by freeing unused segments; else the reserved.
 
-    Of what no run was compared with, the upper end.
+    Of what is an interval, the upper end.
     """
-    if not_checked(run) is not None:
+    if is_interval(run):
         return _highest_peak(run)
     m = memory_breakdown(run, replay=True)
     needed = m.peak_allocated_bytes.value if m.fits else m.peak_reserved_bytes.value

@@ -186,9 +186,10 @@ def layout_in_words(config: RunConfig) -> str:
 
 
 def layout_in_full(config: RunConfig) -> str:
-    """As `layout_in_words`, with what is kept gathered, bucket views and the loss, where they are not the defaults."""
+    """As `layout_in_words`, with what stays gathered, bucket views, loss and compilation where they are not usual."""
     p, loss = config.parallel, config.training.loss
     parts = [layout_in_words(config) or "one GPU"]
     parts += ["not resharded"] if not p.reshard else []
     parts += ["bucket view"] if p.ddp_bucket_view else []
-    return ", ".join([*parts, f"{loss} loss"] if loss != "plain" else parts)
+    parts += [f"{loss} loss"] if loss != "plain" else []
+    return ", ".join([*parts, "compiled"] if config.training.runtime == "compiled" else parts)

@@ -187,7 +187,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("activation_checkpointing_every", NUMERICS, _count("K"), "Full or offloaded: one of every K blocks.",
            "training.activation_checkpointing_every", _R, "one of K blocks", "1"),
     Option("runtime", NUMERICS, _choice("eager", "autocast", "compiled", "fused"), "How the model's code runs.",
-           "training.runtime", _R, default="the recipe's"),
+           "training.runtime", _R, default="on a GPU compiled where its memory is known, else the recipe's"),
     Option("attention", NUMERICS, _choice("flash", "flash-only", "efficient", "cudnn", "math", "flex"),
            "Attention kernel; flash: PyTorch chooses one that stores no scores.",
            "training.attention_kernel", _R, "attention kernel", "flash"),

@@ -35,6 +35,8 @@ from planner.inputs.model import model_of
 from planner.inputs.optimizer import optimizer_of
 from planner.inputs.profile_file import is_of, profile_for
 from planner.inputs.run_toml import explain_validation
+from planner.inputs.runtime import KEY as RUNTIME
+from planner.inputs.runtime import default_runtime
 from planner.inputs.schedule import Horizon, default_peak, schedule_of
 from planner.rules import rules
 from planner.units import format_count_exact as spell
@@ -97,6 +99,8 @@ def draft(
         provenance=Provenance(as_of=as_of, gptplan=version),
         profile=profile if profile is not None and is_of(profile, hardware.gpu) else None,
     )
+    if flags.runtime is None and (base is None or RUNTIME in assumptions.found):  # what a file says stays
+        whole = _with_default_runtime(whole, assumptions)
     whole = whole.model_copy(update={"training": batch_of(flags, base, whole, assumptions)})
     if optimizer.groups:
         parameter_groups(whole)  # refused where the model no longer has what a rule names
@@ -244,6 +248,14 @@ def _training(flags: Flags, base: RunConfig | None, seq: int, assumptions: Assum
             values[name] = default
             assumptions.add(name, default, "default")
     return _validated(TrainingConfig, "training", **values)
+
+
+def _with_default_runtime(config: RunConfig, assumptions: Assumptions) -> RunConfig:
+    runtime, why = default_runtime(config)
+    assumptions.found.pop(RUNTIME, None)
+    if why:
+        assumptions.add(RUNTIME, runtime, why)
+    return config.model_copy(update={"training": config.training.model_copy(update={"runtime": runtime})})
 
 
 def _recipe(flags: Flags, old: TrainingConfig | None, assumptions: Assumptions) -> str:

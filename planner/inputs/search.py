@@ -19,7 +19,7 @@ MOST_GPUS = 131_072
 # options that a search chooses unless they are typed
 SEARCHED = (
     *(name for name in panels()[LAYOUT] if name != "dp"),
-    *("micro_batch", "loss_kind", "activation_checkpointing", "activation_checkpointing_every"),
+    *("micro_batch", "loss_kind", "activation_checkpointing", "activation_checkpointing_every", "runtime"),
 )
 
 

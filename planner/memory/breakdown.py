@@ -13,12 +13,19 @@ from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.formulas.recording import whole
 from planner.interval import Interval
-from planner.memory.coverage import not_checked, not_covered
+from planner.memory.coverage import is_recomputed_in_graph, not_checked, not_covered
 from planner.memory.device import Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
-from planner.memory.verdicts import least_bytes, of_layout, of_state, of_upper_bound, outside_update
+from planner.memory.verdicts import (
+    least_bytes,
+    of_layout,
+    of_recomputed_blocks,
+    of_state,
+    of_upper_bound,
+    outside_update,
+)
 
 NO_PROFILE = "the memory of this machine is in no profile: gptplan calibrate measures it"
 
@@ -146,6 +153,8 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
         device = of_upper_bound(device, simulated.phases, _second_gradients(run), limits, uncounted)
     if gpu and not_checked(run) is not None:
         device = of_layout(device, simulated.phases, limits, not_checked(run) or "")
+    elif gpu and uncounted is None and is_recomputed_in_graph(run):
+        device = of_recomputed_blocks(device, simulated.phases, limits, run.shape.layers)
     if missing:
         device = of_state(device, simulated.phases, limits[1])
     weights = whole(memory.weights_bytes(weights_cut(run).count(tensors), recipe.weights_bytes_per_parameter))

@@ -147,6 +147,16 @@ def not_checked(run: Resolved) -> str | None:
     return next((part for part, holds in UNCHECKED if holds(run)), None)
 
 
+def is_recomputed_in_graph(run: Resolved) -> bool:
+    """Whether a compiled program recomputes blocks: what is saved is exact, the peak of such a block nearly."""
+    return run.config.training.runtime == "compiled" and run.config.training.activation_checkpointing == "full"
+
+
+def is_interval(run: Resolved) -> bool:
+    """Whether the peak of a run whose options are covered is an interval."""
+    return not_checked(run) is not None or is_recomputed_in_graph(run)
+
+
 def not_covered(run: Resolved) -> str | None:
     """The first option whose memory is not known under the run's runtime; None if all are covered."""
     return next((option for option, holds in EXCLUSIONS[run.config.training.runtime] if holds(run)), None)

@@ -33,7 +33,13 @@ class FitsUnknown:
     """Why it is not known whether a plan fits: a code for programs, a sentence for people."""
 
     code: Literal[
-        "no_usable_bytes", "no_cuda_total", "nccl_buffers", "upper_bound_only", "layout_interval", "not_simulated"
+        "no_usable_bytes",
+        "no_cuda_total",
+        "nccl_buffers",
+        "upper_bound_only",
+        "layout_interval",
+        "recomputation_interval",
+        "not_simulated",
     ]
     why: str
 

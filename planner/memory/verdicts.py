@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from planner.counts.run import Resolved
 from planner.interval import UNKNOWN, Interval
-from planner.memory.coverage import not_checked
+from planner.memory.coverage import is_recomputed_in_graph, not_checked
 from planner.memory.device import BY_STATE, Device, FitsUnknown, context_bytes, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.replicas import nccl_bytes
@@ -73,13 +73,42 @@ def _raised(device: Device, low: int, more: int) -> Device:
 
 def of_layout(device: Device, phases: Sequence[Peak], limits: Limits, part: str) -> Device:
     """A layout that no run was compared with: the interval of published ones, which may leave the verdict open."""
-    rule, (usable, most_usable) = rules("roofline")["memory"]["layouts"], limits
+    rule = rules("roofline")["memory"]["layouts"]
+    unknown = FitsUnknown("layout_interval", f"{part} was compared with no run here")
+    return _between(device, phases, limits, (rule["low"], rule["high"]), unknown)
+
+
+def of_recomputed_blocks(device: Device, phases: Sequence[Peak], limits: Limits, layers: int) -> Device:
+    """A compiled program that recomputes blocks: exact, but for the peak of such a block."""
+    low, high = recomputed_width(layers)
+    block = max(p.peak_bytes for p in phases if p.phase == "backward_block")
+    other = max(p.peak_bytes for p in phases if p.phase != "backward_block")
+    peak = max(block, other)
+    of_peak = max(other, low * block) / peak, max(other, high * block) / peak
+    unknown = FitsUnknown("recomputation_interval", "the peak of a recomputed block under torch.compile is not exact")
+    return _between(device, phases, limits, of_peak, unknown)
+
+
+def recomputed_width(layers: int) -> tuple[float, float]:
+    """The least and the most of a recomputed block's peak in a compiled program, over what is predicted."""
+    rule = rules("roofline")["memory"]["recomputed_in_graph"]
+    return rule["low"], rule["few_high" if layers <= rule["few"] else "high"]
+
+
+def _between(
+    device: Device, phases: Sequence[Peak], limits: Limits, factors: tuple[float, float], unknown: FitsUnknown
+) -> Device:
+    """The device with allocated and reserved bytes between two factors of the prediction.
+
+    unknown: the verdict if that leaves it open; what is needed is added to its reason.
+    """
+    usable, most_usable = limits
     context = device.context or 0
     allocated, reserved = device.allocated, device.reserved
     assert allocated.low is not None and allocated.value is not None and allocated.high is not None
     assert reserved.low is not None and reserved.value is not None and reserved.high is not None
-    low = max(round(allocated.value * rule["low"]), min(_state_bytes(phases), allocated.low))
-    high = max(round(allocated.value * rule["high"]), allocated.high)
+    low = max(round(allocated.value * factors[0]), min(_state_bytes(phases), allocated.low))
+    high = max(round(allocated.value * factors[1]), allocated.high)
     low = min(low, allocated.low)
     wide = replace(
         device,
@@ -91,30 +120,35 @@ def of_layout(device: Device, phases: Sequence[Peak], limits: Limits, part: str)
     least, most = low + context + (device.nccl.low or 0), high + context + (device.nccl.high or 0)
     if least <= most_usable and most > usable:
         needs = f"between {format_bytes(least)} and {format_bytes(most)}"
-        why = f"{part} was compared with no run here: it needs {needs}"
-        return replace(wide, fits=None, fits_unknown=FitsUnknown("layout_interval", why))
+        return replace(wide, fits=None, fits_unknown=replace(unknown, why=f"{unknown.why}: it needs {needs}"))
     return wide
 
 
-def most_known_to_fit(run: Resolved, gpu: Gpu, unchecked: bool) -> float:
+def highest_over_predicted(run: Resolved) -> float:
+    """The upper end of a run's bytes over what is predicted: of a layout that no run was compared with, and of a
+    compiled program that recomputes blocks; else 1."""
+    if not_checked(run) is not None:
+        return float(rules("roofline")["memory"]["layouts"]["high"])
+    return recomputed_width(run.shape.layers)[1] if is_recomputed_in_graph(run) else 1.0
+
+
+def most_known_to_fit(run: Resolved, gpu: Gpu, widest: float) -> float:
     """Bytes of a device, with its context and NCCL's usual buffers, up to which a run is known by rule to fit.
 
-    unchecked: whether no run was compared with its layout, so that the upper end of its interval must fit.
+    widest: `highest_over_predicted` of the run; that much must fit.
     """
     assert gpu.usable_bytes is not None
     nccl, context = nccl_bytes(run), context_bytes(gpu)
     assert nccl.high is not None and nccl.value is not None
-    wider = rules("roofline")["memory"]["layouts"]["high"] if unchecked else 1.0
-    return float((gpu.usable_bytes - context - nccl.high) / wider + context + nccl.value)
+    return float((gpu.usable_bytes - context - nccl.high) / widest + context + nccl.value)
 
 
 def is_known_to_fit(run: Resolved, gpu: Gpu, requested: int) -> bool:
     """Whether a run is known by rule to fit: with NCCL's most bytes, and the upper end of a layout's interval."""
-    unchecked = not_checked(run) is not None
     device = device_memory(run, gpu, requested, replay=False)
     assert device.allocated.value is not None
     allocated = device.allocated.value + (device.context or 0) + (device.nccl.value or 0)
-    return bool(device.fits) and allocated <= most_known_to_fit(run, gpu, unchecked)
+    return bool(device.fits) and allocated <= most_known_to_fit(run, gpu, highest_over_predicted(run))
 
 
 def of_state(device: Device, phases: Sequence[Peak], usable: int | None) -> Device:

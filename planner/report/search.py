@@ -39,6 +39,7 @@ class LayoutRow:
     loss: str
     activation_checkpointing: str
     activation_checkpointing_every: int
+    runtime: str
     step_seconds: float
     seconds: float
     usd: float | None

@@ -1,4 +1,4 @@
-"""Adapts a config to this machine: hardware, profile, and the recipe if nobody chose one."""
+"""Adapts a config to this machine: hardware, profile, and the recipe and the runtime if nobody chose them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from planner.config.run import CPU, Assumption, RunConfig
 from planner.errors import PlanError
 from planner.inputs.profile_cache import cached_profile, profile_path, save_profile, without_profile
 from planner.inputs.profile_file import NOISY
+from planner.inputs.runtime import default_runtime, runtime_is_assumed, with_runtime
 from planner.log import Log
 from reference_trainer.device.device import device_name, has_bf16
 from reference_trainer.measure.calibrate import is_current, quiet_profile
+from reference_trainer.step.precision import can_compile
 
 CALIBRATION_SECONDS = 15.0
 CALIBRATION_TRIES = 2
 BUSY = f"the machine was busy while its kernels were timed (noise above {NOISY:.0%}): speed is unknown"
+WITHOUT_COMPILER = "not compiled: torch.compile needs Triton, which is not installed or has no kernels for this GPU"
 TRIED: set[str] = set()  # devices that were busy when this process measured them: it does not try again
 
 JsonProfile = dict[str, object]
@@ -24,18 +27,41 @@ JsonProfile = dict[str, object]
 def adapt_to_device(config: RunConfig, device: torch.device, log: Log, profile: JsonProfile | None = None) -> RunConfig:
     """The config with this machine's hardware and profile; fp32 if nobody chose a recipe and bf16 is emulated here.
 
+    Nor is a runtime kept that nobody chose and that this device does not run.
     profile: kernel times that the user named, for the device of this run. Raises PlanError for those of another.
     """
     if profile is not None:
         _refuse_other_device(profile, device)
-    adapted = _on_cpu(config, profile, log) if device.type == "cpu" else _on_gpu(config, device, profile, log)
+    config = _with_runnable_recipe(config, device, log)
+    config = with_runnable_runtime(config, device)
+    if any(a.source == WITHOUT_COMPILER for a in config.provenance.assumptions):
+        log(f"{WITHOUT_COMPILER}: training in the eager runtime")
+    return _on_cpu(config, profile, log) if device.type == "cpu" else _on_gpu(config, device, profile, log)
+
+
+def _with_runnable_recipe(config: RunConfig, device: torch.device, log: Log) -> RunConfig:
+    """fp32 in place of bf16 that nobody chose and that is emulated here."""
     assumed = {a.key for a in config.provenance.assumptions}
     # decided by the hardware alone: a profile, quiet or not, chooses no type
     if "recipe" not in assumed or config.training.recipe != "mixed-bf16" or has_bf16(device):
-        return adapted
+        return config
     why = "this processor has no bf16 instructions" if device.type == "cpu" else "this GPU has no bf16"
     log(f"{why}: training in fp32")
-    return _with_recipe(adapted, "fp32", why)
+    return _with_recipe(config, "fp32", why)
+
+
+def with_runnable_runtime(config: RunConfig, device: torch.device) -> RunConfig:
+    """The config with a runtime that this device runs, if nobody chose one; a processor runs the recipe's own."""
+    if not runtime_is_assumed(config):
+        return config
+    if device.type == "cpu":
+        return with_runtime(config, presets.recipe(config.training.recipe).runtime)
+    found = presets.gpu_by_driver_name(torch.cuda.get_device_name(device))
+    hardware = config.hardware.model_copy(update={"gpu": presets.UNLISTED_GPU if found is None else found.id})
+    runtime, why = default_runtime(config.model_copy(update={"hardware": hardware}))
+    if runtime == "compiled" and not can_compile(device):
+        runtime, why = "eager", WITHOUT_COMPILER
+    return with_runtime(config, runtime, why)
 
 
 def _on_cpu(config: RunConfig, named: JsonProfile | None, log: Log) -> RunConfig:

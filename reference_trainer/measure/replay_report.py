@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from planner import presets
 from planner.activity import doing
 from planner.analysis.replay import Replayed, TraceReport, few_layers, trace_report, with_layers
 from planner.config.run import RunConfig
 from planner.errors import ConfigError
+from planner.inputs.runtime import runtime_is_assumed, with_runtime
 from reference_trainer.measure.replay import Allocation, Track, replay
 
 REPLAYED = ("eager", "autocast")
@@ -17,9 +19,12 @@ REPLAYED = ("eager", "autocast")
 def traced(config: RunConfig, whole: bool | None = None) -> TraceReport:
     """The report of `config`. For a deep model two shallow ones are replayed and extrapolated linearly.
 
-    whole: True replays every block, False as few as possible, None decides by the depth. Raises ConfigError for a
-    recipe that the reference trainer does not run, and for a runtime that cannot be replayed.
+    whole: True replays every block, False as few as possible, None decides by the depth. A compiled runtime that nobody
+    chose is replayed as eager. Raises ConfigError for a recipe that the reference trainer does not run, and for a
+    runtime that cannot be replayed.
     """
+    if runtime_is_assumed(config):
+        config = with_runtime(config, presets.recipe(config.training.recipe).runtime)
     runtime = config.training.runtime
     if runtime not in REPLAYED:
         raise ConfigError(

@@ -24,7 +24,7 @@ from reference_trainer.data.corpus.listing import summary_lines
 from reference_trainer.data.corpus.sources import ReadOptions
 from reference_trainer.device.device import pick_device, progress
 from reference_trainer.device.out_of_memory import explained
-from reference_trainer.loop.device_adaptation import adapt_to_device
+from reference_trainer.loop.device_adaptation import adapt_to_device, with_runnable_runtime
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.preflight.steps import steps_on
@@ -51,6 +51,7 @@ def find_learning_rate(
     where = pick_device(device)
     if any(a.key == "recipe" for a in config.provenance.assumptions):
         config = adapt_to_device(config, where, log)  # nobody chose the recipe: use the one of a run on this machine
+    config = with_runnable_runtime(config, where)
     last_step_of(config, RunOptions())
     refuse_unrunnable(config, where)
     tokens = opened_for(config, data, reading)

@@ -31,7 +31,7 @@ from reference_trainer.data.samples import TokenData, batch
 from reference_trainer.device.cuda_setup import release_memory
 from reference_trainer.device.device import device_name, pick_device
 from reference_trainer.device.out_of_memory import explained
-from reference_trainer.loop.device_adaptation import adapt_to_device
+from reference_trainer.loop.device_adaptation import adapt_to_device, with_runnable_runtime
 from reference_trainer.loop.evaluation import opened_for
 from reference_trainer.loop.startup import build, last_step_of
 from reference_trainer.measure.probe import probe
@@ -104,6 +104,7 @@ def preflight(config: RunConfig, options: PreflightOptions, log: Log) -> Preflig
     begin = time.monotonic()
     device = pick_device(options.device)
     last_step_of(config, RunOptions())
+    config = with_runnable_runtime(config, device)
     refuse_unrunnable(config, device)
     config = adapt_to_device(config, device, log)
     with doing("predicting what the run will need"):

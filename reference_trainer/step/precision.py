@@ -81,7 +81,7 @@ def _refuse_runtime(config: RunConfig, device: torch.device) -> None:
             why="the tokens of each expert change with every batch, and each change would compile the step again",
             remedy='use runtime = "eager" or "autocast" under [training]',
         )
-    if config.training.runtime == "compiled" and not _can_compile(device):
+    if config.training.runtime == "compiled" and not can_compile(device):
         missing = "a C++ compiler (g++ or clang++, or the one that CXX names)" if device.type == "cpu" else "Triton"
         raise PlanError(
             'this machine cannot run runtime = "compiled"',
@@ -90,14 +90,15 @@ def _refuse_runtime(config: RunConfig, device: torch.device) -> None:
         )
 
 
-def _can_compile(device: torch.device) -> bool:
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs here: a C++ compiler for a processor, Triton for a GPU."""
     # imported here: it takes 0.25 s and only this runtime needs it
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
     from torch.utils._triton import has_triton
 
     if device.type != "cpu":
-        return bool(has_triton())
+        return bool(has_triton())  # it asks for a compute capability of 7.0 too
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:

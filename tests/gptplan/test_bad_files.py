@@ -76,7 +76,11 @@ EDITS = {
     "key twice": (r"(\nheads = .*)", r"\1\1", ("not TOML",)),
     "deep": (r"\[model\]", "x = " + "[" * 3000 + "]" * 3000 + "\n[model]", ("not TOML",)),
     "escape sequence": (r'gpu = ".*?"', 'gpu = "\x1b[31m"', ("not TOML",)),
-    "damaged profile": (r'(?s)gpu = "a100-80gb"(.*)$', r'gpu = "cpu"\1[profile]\na = 1\n', ("profile",)),
+    "damaged profile": (
+        r'(?s)runtime = "compiled"(.*)gpu = "a100-80gb"(.*)$',
+        r'runtime = "eager"\1gpu = "cpu"\2[profile]\na = 1\n',
+        ("profile",),
+    ),
 }
 
 

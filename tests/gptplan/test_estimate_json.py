@@ -161,7 +161,7 @@ BOUND = {"micro_batch": "300", "runtime": "compiled", "dropout": "0.1"}
 # code: what a model's config is changed to have, and flags
 UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "no_usable_bytes": ({}, {"gpu": "cpu"}),
-    "no_cuda_total": ({}, {"gpu": "rtx-5090", "micro_batch": "30"}),
+    "no_cuda_total": ({}, {"gpu": "rtx-5090", "micro_batch": "30", "runtime": "eager"}),
     "upper_bound_only": ({}, {"gpu": "a100-80gb"} | BOUND),
     "not_simulated": ({"attention_sinks": True}, {"gpu": "h100-80gb"}),
 }

@@ -11,7 +11,7 @@ from planner.report.schemas import schemas
 from tests.gptplan.calling import Call
 
 SHAPE = ["--layers", "12", "--hidden", "1024", "--heads", "16", "--vocab", "32768", "--seq", "1024", "--steps", "100"]
-WORDS = ["fit", *SHAPE, "--gpu", "a100-40gb", "--micro-batch", "64", "--accumulation", "1", "--as-of", "2026-11-21"]
+WORDS = ["fit", *SHAPE, "--gpu", "a100-40gb", "--micro-batch", "128", "--accumulation", "1", "--as-of", "2026-11-21"]
 
 
 def test_text_json_and_python_agree(call: Call) -> None:
@@ -24,13 +24,13 @@ def test_text_json_and_python_agree(call: Call) -> None:
         assert one["flags"] in text.out or one["largest"] is None
     found = gptplan.fit(
         **{"layers": 12, "hidden": 1024, "heads": 16, "vocab": 32768, "seq": 1024, "steps": 100, "gpu": "a100-40gb"},
-        micro_batch=64,
+        micro_batch=128,
         accumulation=1,
         as_of="2026-11-21",
     )
     assert [one.largest for one in found.largest] == [one["largest"] for one in shown["largest"]]
     micro = str(shown["largest"][0]["largest"])
-    smaller = [*WORDS[: WORDS.index("64")], micro, *WORDS[WORDS.index("64") + 1 :]]
+    smaller = [*WORDS[: WORDS.index("128")], micro, *WORDS[WORDS.index("128") + 1 :]]
     assert json.loads(call(*smaller, "--json").out)["fits_as_it_is"]
 
 

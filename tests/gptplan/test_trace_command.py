@@ -23,10 +23,13 @@ SMALL = (
     *("--family", "llama", "--hidden", "64", "--heads", "4", "--kv-heads", "2", "--vocab", "256", "--seq", "32"),
     *("--micro-batch", "2", "--accumulation", "1", "--steps", "10", "--precision", "bf16", "--gpu", "a100-80gb"),
 )
+EAGER = ("--runtime", "eager")
 
 
-def planned(call: Call, tmp_path: Path, *words: str, name: str = "small.toml") -> Path:
-    assert call("plan", *SMALL, *words, "-o", name).code == 0
+def planned(
+    call: Call, tmp_path: Path, *words: str, name: str = "small.toml", runtime: tuple[str, ...] = EAGER
+) -> Path:
+    assert call("plan", *SMALL, *runtime, *words, "-o", name).code == 0
     return tmp_path / name
 
 
@@ -43,6 +46,16 @@ def traced(call: Call, path: Path, *words: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(found.out)
     jsonschema.validate(document, schemas()["trace"])
     return document
+
+
+def test_a_compiled_runtime_that_nobody_chose_is_replayed_as_eager(call: Call, tmp_path: Path) -> None:
+    path = planned(call, tmp_path, "--layers", "3", runtime=(), name="assumed.toml")
+    assert load_config(path).training.runtime == "compiled"
+    eager = traced(call, planned(call, tmp_path, "--layers", "3"))
+    assert traced(call, path) == eager and eager["runtime"] == "eager"
+    chosen = planned(call, tmp_path, "--layers", "3", runtime=("--runtime", "compiled"), name="chosen.toml")
+    refused = call("trace", str(chosen))
+    assert refused.code == 2 and "the runtime 'compiled' is not replayed" in refused.err
 
 
 def test_predicted_and_replayed_stand_side_by_side(call: Call, tmp_path: Path) -> None:

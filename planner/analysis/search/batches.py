@@ -18,11 +18,12 @@ from planner.analysis.search.times import PlacementTimes, TimeTable, seconds_of
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved, gpu_of, resolve
 from planner.formulas import cost, throughput
+from planner.inputs.runtime import why_not_compiled
 from planner.inputs.search import SearchLimits, SearchSpace
-from planner.memory.coverage import not_checked, not_covered
+from planner.memory.coverage import not_covered
 from planner.memory.device import context_bytes, workspaces_bytes
 from planner.memory.replicas import nccl_bytes
-from planner.memory.verdicts import most_known_to_fit
+from planner.memory.verdicts import highest_over_predicted, most_known_to_fit
 from planner.plan import hourly_price
 from planner.presets import Gpu
 from planner.rules import rules
@@ -61,8 +62,9 @@ class SearchTables:
         self.times = TimeTable(sizes, self.local)
         self.bounds = BoundTable(self.peaks, self.local)
         self.choices = choices(config, space)
+        self.chooses_runtime = len({choice.runtime for choice in self.choices}) > 1
         self._known: Kept[Choices] = Kept()
-        self._unchecked: Kept[LayoutMask] = Kept()
+        self._widest: Kept[Floats] = Kept()
 
     def terms(self, placement: Placement, near: bool = False) -> PlacementTerms | str:
         """What tells a placement from others; in words why its layouts cannot be ranked. near: with nearer bounds."""
@@ -70,7 +72,9 @@ class SearchTables:
         gpu, found = run.gpu, self._choices(run)
         assert gpu is not None
         if not found:
-            return f"the memory of {not_covered(run.computed_with(training=self.choices[0].keys))} is not known"
+            return f"the memory of {not_covered(run.computed_with(training=self.choices[-1].keys))} is not known"
+        if len({choice.runtime for choice in found}) == 1:
+            run = run.computed_with(training={"runtime": found[0].runtime})
         if gpu.usable_bytes is None:
             return f"the usable memory of {gpu.id} is not known"
         ranks = self.local.ranks(run)
@@ -92,22 +96,28 @@ class SearchTables:
     def _choices(self, run: Resolved) -> Choices:
         """Those whose memory is known under the placement's layout."""
         p = run.config.parallel
-        key = p.shards_weights, p.sp, p.pp > 1, p.cp > 1, p.tp, run.config.hardware.gpu
+        shared = p.shards_weights, p.zero > 0, p.ep > 1
+        key = shared, p.sp, p.pp > 1, p.cp > 1, p.tp, run.config.hardware.gpu
         if key not in self._known:
-            known = (c for c in self.choices if not_covered(run.computed_with(training=c.keys)) is None)
+            known = (c for c in self.choices if self._is_known(run.computed_with(training=c.keys)))
             self._known[key] = Choices(known)
         return self._known[key]
+
+    def _is_known(self, run: Resolved) -> bool:
+        """Whether the memory of a choice is known; where the search chooses the runtime, compiled as by default."""
+        if run.config.training.runtime == "compiled" and self.chooses_runtime and why_not_compiled(run):
+            return False
+        return not_covered(run) is None
 
     def _most_known(self, run: Resolved, gpu: Gpu, found: Choices) -> Floats:
         """Bytes of the device up to which each choice's verdict is at best known to be that it fits."""
         p = run.config.parallel
         key = p.pp > 1, p.tp > 1, p.cp > 1, p.ep > 1, p.zero > 0, p.shards_weights, p.pp_schedule, found
-        if key not in self._unchecked:
+        if key not in self._widest:
             many = {"accumulation": 4 * p.pp}
             each = (run.computed_with(training=choice.keys | many) for choice in found)
-            self._unchecked[key] = np.array([not_checked(one) is not None for one in each])
-        checked, not_compared = (most_known_to_fit(run, gpu, unchecked) for unchecked in (False, True))
-        return np.where(self._unchecked[key], not_compared, checked)
+            self._widest[key] = np.array([highest_over_predicted(one) for one in each])
+        return np.array([most_known_to_fit(run, gpu, widest) for widest in self._widest[key].tolist()])
 
 
 class PlacementBatch:

@@ -25,6 +25,7 @@ from planner.memory.phases import bytes_of_micro_batches, local_maxima, retained
 
 LOSS_PHASES = ("forward_end", "backward_start")
 BLOCKS_OF_A_LINE = (2, 3)
+RETAINS_LOGITS = "compiled"  # the runtime whose program hands the logits to backward with all else that it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class BoundTable:
         again = -(-rank.chunk_layers // choice.every) if choice.mode in ("full", "offloaded") else rank.chunk_layers
         kept: Integers = self._of_blocks(run, rank, replace(choice, every=1), again)
         if again < rank.chunk_layers:
-            plain = Choice(PLAIN, "none")
+            plain = Choice(PLAIN, "none", 1, choice.runtime)
             rest = self._of_blocks(run, rank, plain, rank.chunk_layers) - self._of_blocks(run, rank, plain, again)
             kept = kept + rest
         return kept
@@ -133,7 +134,7 @@ class BoundTable:
     def _of_blocks(self, run: Resolved, rank: Rank, choice: Choice, blocks: int) -> Integers:
         """What so many alike blocks keep: a line through two and three of them."""
         p = run.config.parallel
-        key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, choice.mode
+        key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, choice.mode, choice.runtime
         if key not in self._lines:
             few = (replace(rank, first_layer=0, layers=n, chunk_layers=n) for n in BLOCKS_OF_A_LINE)
             two, three = (self.peaks.at(run, each, choice, chunk_only)[2] for each in few)
@@ -143,12 +144,12 @@ class BoundTable:
         return found
 
     def _logits_of(self, run: Resolved, rank: Rank, choices: Choices) -> Floats:
-        """The logits of a loss that has them all at once."""
+        """The logits of a loss that has them all at once; 0 of a compiled program, which retains them."""
         p, t = run.config.parallel, run.config.training
         key = p.tp, p.cp, rank.has_head, choices
         if key not in self._logits:
             each = t.seq // p.cp * (run.config.model.vocab // p.tp) * run.recipe.compute_bytes * rank.has_head
-            plain = np.array([choice.loss == PLAIN for choice in choices])
+            plain = np.array([choice.loss == PLAIN and choice.runtime != RETAINS_LOGITS for choice in choices])
             self._logits[key] = self.micro[:, None].astype(np.float64) * (each * plain)
         return self._logits[key]
 
@@ -157,15 +158,17 @@ class BoundTable:
         p = run.config.parallel
         key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, rank.embeds, choices
         if key not in self._losses:
-            losses = {name: self._loss_by(run, rank.embeds, name) for name in dict.fromkeys(c.loss for c in choices)}
-            beside = np.stack([losses[choice.loss] for choice in choices], axis=1).astype(np.float64)
+            beside = np.stack([self._loss_by(run, rank.embeds, choice) for choice in choices], axis=1)
+            beside = beside.astype(np.float64)
             self._losses[key] = np.maximum(beside, self._logits_of(run, rank, choices))
         return self._losses[key]
 
-    def _loss_by(self, run: Resolved, embeds: bool, loss: str) -> Integers:
+    def _loss_by(self, run: Resolved, embeds: bool, choice: Choice) -> Integers:
         """For each micro-batch of the table: a line through samples."""
-        p = run.config.parallel
-        key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, embeds, loss
+        if choice.runtime == RETAINS_LOGITS:
+            return np.zeros_like(self.micro)
+        p, run, loss = run.config.parallel, run.computed_with(training={"runtime": choice.runtime}), choice.loss
+        key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, embeds, loss, choice.runtime
         if key not in self._loss:
             one, two = (self._loss_at(run, embeds, loss, micro) for micro in (1, 2))
             # with sequence parallelism one sequence needs no copy that two need
@@ -181,7 +184,8 @@ class BoundTable:
         # the block stays gathered, so that it is counted with the rest
         shared |= {"reshard": not sharded, "interleave": 1, "pp_schedule": "1f1b"}
         few = lcm(p.cp, p.ep, 2 if sharded else 1)  # the fewest pad least
-        training = {**Choice(loss, "none").keys, "accumulation": 2, "micro_batch": micro}
+        whole = Choice(loss, "none", 1, run.config.training.runtime)
+        training = {**whole.keys, "accumulation": 2, "micro_batch": micro}
         one = run.computed_with(parallel=shared, hardware={"gpus": p.tp * few}, training=training)
         head = Rank("", run.config.model.layers - 1, 1, 1, embeds, True, 1)
         local = run_of_rank(one, head)

@@ -64,7 +64,7 @@ class PeakTable:
             rows = np.flatnonzero((steps > 1) == adds) if not piped else np.arange(len(micro))
             if not len(rows):
                 continue
-            for rank, some, state in self._kinds(run, adds):
+            for rank, some, state in self._kinds(run, choice, adds):
                 highest = self.at(some, rank, choice, whole_step)[:, np.searchsorted(self.micro, micro[rows])]
                 found[rows] = np.maximum(found[rows], self._sum(some, rank, highest, state, (micro[rows], steps[rows])))
         return found
@@ -72,15 +72,15 @@ class PeakTable:
     def peak(self, run: Resolved, choice: Choice, micro: int, sequences: int) -> int:
         """As `peaks`, of one micro-batch."""
         steps, found = sequences // micro, 0
-        for rank, some, state in self._kinds(run, steps > 1 or run.config.parallel.pp > 1):
+        for rank, some, state in self._kinds(run, choice, steps > 1 or run.config.parallel.pp > 1):
             highest = np.array(self._one(some, rank, choice, micro), dtype=np.int64)[:, None]
             batch = np.array([micro]), np.array([steps])
             found = max(found, int(self._sum(some, rank, highest, state, batch)[0]))
         return found
 
-    def _kinds(self, run: Resolved, adds: bool) -> Iterator[tuple[Rank, Resolved, int]]:
+    def _kinds(self, run: Resolved, choice: Choice, adds: bool) -> Iterator[tuple[Rank, Resolved, int]]:
         """Each kind of GPU, the run that is simulated for it, and what its replicas add to the bytes of the state."""
-        some = run.computed_with(training={"accumulation": 2 if adds else 1})
+        some = run.computed_with(training={"accumulation": 2 if adds else 1, "runtime": choice.runtime})
         for rank in self._local.ranks(run):
             yield rank, some, self._shared_state(run, rank)
 

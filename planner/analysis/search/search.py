@@ -19,6 +19,8 @@ from planner.analysis.search.space import Placement, placements
 from planner.analysis.search.survey import Promise, Promises, Question, Score, Survey, score_of, survey_of
 from planner.config.run import Assumption, RunConfig
 from planner.errors import InputError
+from planner.inputs.runtime import KEY as RUNTIME
+from planner.inputs.runtime import runtime_is_assumed
 from planner.inputs.search import SEARCHED, RankedBy, SearchLimits, SearchSpace
 from planner.plan import Plan, estimate
 
@@ -237,12 +239,14 @@ def _is_cheaper(layout: Layout, promise: Promise) -> bool:
 def chosen_config(result: SearchResult) -> RunConfig:
     """The winner's config, what the search chose recorded in its provenance."""
     config = result.best[0].config
-    values = {
+    values: dict[str, object] = {
         "micro_batch": config.training.micro_batch,
         "accumulation": config.training.accumulation,
         "activation_checkpointing": config.training.activation_checkpointing,
         "gpus": config.hardware.gpus,
     }
+    if runtime_is_assumed(config):
+        values[RUNTIME] = config.training.runtime
     why = f"chosen by gptplan search, best by {result.by} of {result.considered:,} layouts"
     kept = [each for each in config.provenance.assumptions if each.key not in (*values, *SEARCHED)]
     chosen = [Assumption(key=key, value=str(value), source=why) for key, value in values.items()]

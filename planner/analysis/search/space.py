@@ -17,6 +17,7 @@ from planner.config.layout import LayoutError, micro_batches_problem, refuse_lay
 from planner.config.parallel import ParallelConfig
 from planner.config.run import WITH_WHOLE_MATRICES, RunConfig
 from planner.counts.nodes import gpus_per_domain
+from planner.inputs.runtime import runtime_is_assumed
 from planner.inputs.search import SearchSpace
 
 MOST_TOKENS = 65_536  # of one micro-batch on a GPU: no product gets faster beyond
@@ -27,11 +28,12 @@ MOST_EXPERT_PARALLEL = 64
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a micro-batch is computed: its loss, its activation checkpointing, and of how many blocks one."""
+    """How a micro-batch is computed: its loss, its activation checkpointing, of how many blocks one, the runtime."""
 
     loss: str
     mode: str
-    every: int = 1
+    every: int
+    runtime: str
 
     @property
     def keys(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class Choice:
             "loss": self.loss,
             "activation_checkpointing": self.mode,
             "activation_checkpointing_every": self.every,
+            "runtime": self.runtime,
         }
 
 
@@ -129,7 +132,7 @@ def _refusal(config: RunConfig) -> LayoutError | None:
 
 
 def choices(config: RunConfig, space: SearchSpace) -> Choices:
-    """Every loss and checkpointing: what is typed, and what the config has, is among them."""
+    """Every loss, checkpointing and runtime: what is typed, and what the config has, is among them."""
     t = config.training
     losses = ("plain", "fused", "chunked") if not t.returns_logits else ("plain",)
     # selective saves scores that are stored: worth a look where they are, or in fused kernels
@@ -144,10 +147,17 @@ def choices(config: RunConfig, space: SearchSpace) -> Choices:
         modes = tuple(mode for mode in modes if mode in ("full", "offloaded"))
         everies = (t.activation_checkpointing_every,)
     return Choices(
-        Choice(loss, mode, every)
-        for loss, mode in product(losses, modes)
+        Choice(loss, mode, every, runtime)
+        for runtime, loss, mode in product(_runtimes(config, space), losses, modes)
         for every in (everies if mode in ("full", "offloaded") else (1,))
     )
+
+
+def _runtimes(config: RunConfig, space: SearchSpace) -> tuple[str, ...]:
+    """The config's own runtime; compiled and eager where nobody chose one of them."""
+    own = config.training.runtime
+    free = "runtime" not in space.kept and (own == "compiled" or (own == "eager" and runtime_is_assumed(config)))
+    return ("compiled", "eager") if free else (own,)
 
 
 def periods(layers: int) -> tuple[int, ...]:

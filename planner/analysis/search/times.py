@@ -62,7 +62,7 @@ class TimeTable:
         """micro_batches: all that any placement has."""
         self.micro: Floats = np.array(micro_batches, dtype=np.float64)
         self._local = local
-        self._rates: dict[str, Rates | str] = {}
+        self._rates: dict[tuple[str, str], Rates | str] = {}
         self._work: Kept[Floats] = Kept()
         self._transfers: Kept[Floats] = Kept()
         self._updates: Kept[float] = Kept()
@@ -71,9 +71,7 @@ class TimeTable:
     def terms(self, run: Resolved, ranks: Sequence[Rank], choices: Choices) -> PlacementTimes | str:
         """What a placement's seconds follow from, or in words why they are unknown. ranks: its kinds of GPUs."""
         hardware, p = run.config.hardware, run.config.parallel
-        if hardware.gpu not in self._rates:
-            self._rates[hardware.gpu] = rates_of(run)
-        rates = self._rates[hardware.gpu]
+        rates = self._rates_of(run)
         if isinstance(rates, str):
             return rates
         if hardware.gpus > 1 and rates.link is None:
@@ -83,7 +81,7 @@ class TimeTable:
         both = p.pp_schedule == "dualpipe"
         at = list(zip(stages, where, strict=True))
         return PlacementTimes(
-            work=tuple(self._stage_work(stage, place, rates, choices) for stage, place in at),
+            work=tuple(self._stage_work(stage, place, choices) for stage, place in at),
             transfers=(self._transfer(run, rates),) * len(at),
             shared=tuple(self._communication(stage, place, rates) for stage, place in at),
             update=max(self._update(stage, place, rates) for stage, place in at),
@@ -103,6 +101,12 @@ class TimeTable:
         steps[0, rows] = sequences // micro
         whole: Floats = seconds_of([found], steps)[0, rows]
         return whole
+
+    def _rates_of(self, run: Resolved) -> Rates | str:
+        key = run.config.hardware.gpu, run.config.training.runtime
+        if key not in self._rates:
+            self._rates[key] = rates_of(run)
+        return self._rates[key]
 
     def _communication(self, stage: Resolved, place: Any, rates: Rates) -> Communication:
         p, hardware = stage.config.parallel, stage.config.hardware
@@ -131,7 +135,7 @@ class TimeTable:
             self._updates[key] = update_seconds(stage, rates)
         return self._updates[key]
 
-    def _stage_work(self, stage: Resolved, place: Any, rates: Rates, choices: Choices) -> Floats:
+    def _stage_work(self, stage: Resolved, place: Any, choices: Choices) -> Floats:
         """Seconds of a stage's work on each micro-batch of the table, a column for each choice."""
         p = stage.config.parallel
         offloads = any(choice.mode == "offloaded" for choice in choices)
@@ -139,14 +143,23 @@ class TimeTable:
         key = stage.config.hardware.gpu, stage.config.hardware.gpus_per_node, shape, place, choices
         if key not in self._work:
             found = np.zeros((len(self.micro), len(choices)))
-            for columns, head in self._heads(stage, rates, choices):
-                found[:, columns] += head
-            for columns in _alike([choice.mode for choice in choices]):
-                found[:, columns] = self._work_of(stage, rates, [choices[i] for i in columns], found[:, columns])
+            for columns in _alike([choice.runtime for choice in choices]):
+                found[:, columns] = self._work_under(stage, [choices[i] for i in columns])
             self._work[key] = found
         return self._work[key]
 
-    def _heads(self, stage: Resolved, rates: Rates, choices: Choices) -> list[tuple[list[int], Floats]]:
+    def _work_under(self, stage: Resolved, choices: Sequence[Choice]) -> Floats:
+        """The work of choices with one runtime. What a placement's rates have beside it no runtime changes."""
+        stage = _with(stage, runtime=choices[0].runtime)
+        rates, found = self._rates_of(stage), np.zeros((len(self.micro), len(choices)))
+        assert not isinstance(rates, str)
+        for columns, head in self._heads(stage, rates, choices):
+            found[:, columns] += head
+        for columns in _alike([choice.mode for choice in choices]):
+            found[:, columns] = self._work_of(stage, rates, [choices[i] for i in columns], found[:, columns])
+        return found
+
+    def _heads(self, stage: Resolved, rates: Rates, choices: Sequence[Choice]) -> list[tuple[list[int], Floats]]:
         """Columns, and the seconds of their head and loss: [micro-batches, 1]."""
         if stage.rank is not None and not stage.rank.has_head:
             return []

@@ -22,7 +22,7 @@ from planner.inputs.safetensors import StoredTensor
 from planner.plan import estimate
 from tests.planner.step_time.test_profile import made_up
 
-SMALL = {"params": "125M", "tokens": "10B", "gpu": "a100-80gb"}
+SMALL = {"params": "125M", "tokens": "10B", "gpu": "a100-80gb", "runtime": "eager"}
 SEVEN = {"model": "llama-2-7b", "gpu": "h200"}  # the model stands in place of --params
 LLAMA_3 = {"model": "llama-3.2-1b", "gpu": "h200"}
 WEIGHTS = ("weights_match", "weights_layers", "weights_embedding", "weights_head", "weights_blocks",

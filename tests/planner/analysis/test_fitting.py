@@ -38,7 +38,8 @@ MEMBERS = {flag(name): name for name in Flags.__dataclass_fields__}
 
 @cache
 def planned(**flags: str) -> RunConfig:
-    words = {"params": "125M", "tokens": "1B", "gpu": "a100-80gb", "micro_batch": "8", "accumulation": "4"} | flags
+    words = {"params": "125M", "tokens": "1B", "gpu": "a100-80gb", "micro_batch": "8", "accumulation": "4"}
+    words |= {"runtime": "eager"} | flags
     return draft(Flags(**words), as_of="2026-11-21", version="0")
 
 
@@ -52,6 +53,20 @@ def typed_again(config: RunConfig, change: FittingChange) -> RunConfig:
 @pytest.mark.parametrize("recipe", ["mixed-bf16", "pure-bf16"])
 def test_the_change_fits_and_is_the_same_training(share: float, recipe: str) -> None:
     config = planned(recipe=recipe)
+    same_training_that_fits(config, share)
+
+
+def test_a_compiled_run_may_run_eagerly_where_no_compiled_one_fits() -> None:
+    """Compiled, new gradients and accumulated ones are alive together: no checkpointing makes room for them."""
+    config = planned(runtime="compiled")
+    compiled = same_training_that_fits(config, 0.7)
+    eager = same_training_that_fits(config, 0.45)
+    assert compiled.run.config.training.runtime == "compiled"
+    assert "--runtime eager" in eager.flags and eager.time_known and eager.time_ratio > compiled.time_ratio > 1
+
+
+def same_training_that_fits(config: RunConfig, share: float) -> FittingChange:
+    """The change to a share of the config's peak, which is the same training."""
     capacity = int(predicted_peak(resolve(config)) * share)
     found = smallest_change(resolve(config), capacity, predicted_peak)
     assert found is not None
@@ -60,6 +75,7 @@ def test_the_change_fits_and_is_the_same_training(share: float, recipe: str) -> 
     assert found.run.config.model == config.model and found.run.config.schedule == config.schedule
     again = typed_again(config, found)
     assert predicted_peak(resolve(again)) == found.peak_bytes and tokens_per_step(again) == tokens_per_step(config)
+    return found
 
 
 def test_no_flag_of_a_change_is_needless() -> None:
@@ -144,7 +160,7 @@ def typed_over(config: RunConfig, remedy: str) -> Plan:
 )
 def test_a_larger_card_is_not_asked_for_where_a_change_costs_little(flags: dict[str, str]) -> None:
     """Both were once told to buy a larger card, or to recompute everything: a fused loss is enough."""
-    config = draft(Flags(tokens="1B", **flags), as_of="2026-11-21", version="0")
+    config = draft(Flags(tokens="1B", runtime="eager", **flags), as_of="2026-11-21", version="0")
     plan = estimate(config, replay=True)
     remedy = remedy_of(plan)
     assert plan.memory.fits is False and "--loss-kind fused" in remedy
@@ -159,7 +175,7 @@ def test_a_larger_card_is_not_asked_for_where_a_change_costs_little(flags: dict[
 )
 def test_expandable_segments_come_first_where_they_alone_make_it_fit(gpu: str, micro_batch: str) -> None:
     """GPT-2 XL, recomputed: it does not fit by the gaps between segments alone."""
-    flags = {"model": "gpt2-xl", "gpu": gpu, "seq": "1024", "micro_batch": micro_batch}
+    flags = {"model": "gpt2-xl", "gpu": gpu, "seq": "1024", "micro_batch": micro_batch, "runtime": "eager"}
     config = draft(Flags(tokens="1B", activation_checkpointing="full", **flags), as_of="2026-11-21", version="0")
     plan = estimate(config, replay=True)
     remedy = remedy_of(plan)
@@ -186,7 +202,8 @@ DOES_NOT_FIT = [
     for (params, micro), (seq, recipe) in itertools.product(LARGE, LONG)
 ]
 # of the smallest and the largest model one that has a remedy, and one that has none
-FIRST = (DOES_NOT_FIT[0], DOES_NOT_FIT[-1])
+FIRST = (DOES_NOT_FIT[0] | {"runtime": "eager"}, DOES_NOT_FIT[-1])
+COMPILED = {"params": "2B", "micro_batch": "1", "accumulation": "8", "seq": "1024"}
 
 
 def is_helped(flags: dict[str, str]) -> bool | None:
@@ -207,7 +224,7 @@ def is_helped(flags: dict[str, str]) -> bool | None:
     return False
 
 
-@pytest.mark.parametrize(("flags", "helped"), [(FIRST[0], True), (FIRST[1], False)])
+@pytest.mark.parametrize(("flags", "helped"), [(FIRST[0], True), (FIRST[1], False), (COMPILED, True)])
 def test_the_remedy_of_a_plan_that_does_not_fit_makes_it_fit(flags: dict[str, str], helped: bool) -> None:
     assert is_helped(flags) is helped
 
@@ -269,6 +286,8 @@ OPEN_PLANS = {
     "layout_interval": {"model": "gpt2-xl", "zero": "1", "seq": "1024", "micro_batch": "14"},
     "upper_bound_only": {"model": "gpt2-xl", "runtime": "compiled", "dropout": "0.1", "seq": "848",
                          "micro_batch": "14"},
+    "recomputation_interval": {"layers": "4", "hidden": "6144", "heads": "48", "vocab": "4096", "seq": "4096",
+                               "activation_checkpointing": "full", "micro_batch": "22"},
 }  # fmt: skip
 
 

@@ -72,6 +72,7 @@ def test_closed_forms_are_what_the_walk_saves(family: str, checkpointing: str, p
         steps="10",
         precision=precision,
         activation_checkpointing=checkpointing,
+        runtime="eager",
     )
     config = draft(flags, as_of="2026-11-21", version="test")
     assert closed_forms(config) == simulate_run(resolve(config)).saved_by_operator

@@ -37,7 +37,8 @@ def config_of(shape: dict[str, str], **changed: str) -> RunConfig:
 
 def simulated(shape: dict[str, str], **changed: str) -> Memory:
     """Without the simulated allocator, which changes nothing that these properties are about."""
-    return memory_breakdown(replace(resolve(config_of(shape, **changed)), gpu=A100), replay=False)
+    config = config_of(shape, **{"runtime": "eager"} | changed)
+    return memory_breakdown(replace(resolve(config), gpu=A100), replay=False)
 
 
 def peak(shape: dict[str, str], **changed: str) -> int:

@@ -19,7 +19,7 @@ from planner.memory.phases import simulate_run
 
 TINY = {
     **{"family": "llama", "layers": "8", "hidden": "64", "heads": "8", "kv_heads": "4", "vocab": "320", "seq": "64"},
-    **{"ffn": "256", "micro_batch": "2", "accumulation": "8", "steps": "10", "gpu": "h100-80gb"},
+    **{"ffn": "256", "micro_batch": "2", "accumulation": "8", "steps": "10", "gpu": "h100-80gb", "runtime": "eager"},
 }
 
 

@@ -14,7 +14,7 @@ from planner.step_time.rates import Rates, rates_of
 
 BASE = {
     **{"model": "gpt2", "vocab": "50304", "seq": "1024", "micro_batch": "16", "accumulation": "1", "steps": "10"},
-    **{"gpu": "a100-80gb", "recipe": "mixed-bf16", "software": "pytorch-2024"},
+    **{"gpu": "a100-80gb", "recipe": "mixed-bf16", "software": "pytorch-2024", "runtime": "eager"},
 }
 
 

@@ -61,7 +61,7 @@ def test_the_type_is_that_of_the_hardware_whatever_was_measured(
     assert recipes(with_instructions) == ["mixed-bf16", "mixed-bf16"]
     machine = Machine(monkeypatch, tmp_path / "b", [found], bf16=False)
     assert recipes(machine.adapted(drafted())) == ["fp32", "fp32"]
-    assert "no bf16 instructions: training in fp32" in machine.said[-1]
+    assert any("no bf16 instructions: training in fp32" in line for line in machine.said)
 
 
 def test_a_type_that_was_typed_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -148,12 +148,48 @@ def test_a_gpu_without_a_preset_trains_and_nothing_of_another_is_predicted_for_i
     known = (plan.memory.usable_bytes, plan.throughput.step_seconds.value, plan.cost.usd_per_gpu_hour)
     assert all(value is None for value in known) is (gpu == UNLISTED_GPU), known
     assert (plan.memory.fits is None) is (gpu == UNLISTED_GPU)
-    on_another = estimate(drafted(gpu="a100-80gb"), replay=True).memory
+    on_another = estimate(drafted(gpu="a100-80gb", runtime="eager"), replay=True).memory
     assert plan.memory.peak_requested_bytes == on_another.peak_requested_bytes, "tensors are those of any card"
     write_config(tmp_path / "run.toml", config)
     assert load_config(tmp_path / "run.toml").hardware.gpu == gpu
     if gpu == UNLISTED_GPU:
         assert driver_name in next(a.source for a in config.provenance.assumptions if a.key == "gpu")
+
+
+RUNTIMES: dict[str, tuple[dict[str, str], str, bool, str]] = {
+    "nobody chose": ({}, "NVIDIA H200", True, "compiled"),
+    "a card that no preset describes": ({}, "Example Nonesuch 9000", True, "compiled"),
+    "without Triton": ({}, "NVIDIA H200", False, "eager"),
+    "a card that Triton does not know": ({}, "Tesla P100-SXM2-16GB", True, "eager"),
+    "planned for such a card": ({"gpu": "p100-16gb"}, "NVIDIA H200", True, "compiled"),
+    "memory that is not known": ({"dropout": "0.1"}, "NVIDIA H200", True, "eager"),
+    "chosen": ({"runtime": "eager"}, "NVIDIA H200", True, "eager"),
+}
+
+
+@pytest.mark.parametrize("case", RUNTIMES)
+def test_a_run_on_a_gpu_is_compiled_where_the_plan_of_its_card_is(
+    case: str, fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags, fake_cuda.name, triton, runtime = RUNTIMES[case]
+    monkeypatch.setattr(device_adaptation, "can_compile", lambda device: triton)
+    said, config = list[str](), drafted(**{"gpu": "a100-80gb"} | flags)
+    found = adapt_to_device(config, torch.device("cuda", 1), said.append)
+    assert found.training.runtime == runtime
+    assumed = [a.value for a in found.provenance.assumptions if a.key == "runtime"]
+    assert assumed == ([] if "runtime" in flags else [runtime])
+    assert any("Triton" in line for line in said) is (case == "without Triton")
+    assert adapt_to_device(found, torch.device("cuda", 1), said.append).training.runtime == runtime, "and again"
+
+
+def test_on_a_processor_nothing_is_compiled_that_nobody_chose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for_a_card = drafted(gpu="a100-80gb")
+    assert for_a_card.training.runtime == "compiled"
+    found = Machine(monkeypatch, tmp_path, [quiet()], bf16=True).adapted(for_a_card)
+    assert found.training.runtime == "eager"
+    assert not any(a.key == "runtime" for a in found.provenance.assumptions)
+    chosen = Machine(monkeypatch, tmp_path, [quiet()], bf16=True).adapted(drafted(runtime="compiled"))
+    assert chosen.training.runtime == "compiled"
 
 
 @pytest.mark.parametrize(("driver_name", "gpu"), [("NVIDIA H200", "h200"), ("Example Nonesuch 9000", UNLISTED_GPU)])

@@ -52,7 +52,7 @@ def test_no_compiler_is_one_message(tiny: MakeConfig) -> None:
 @pytest.mark.timeout(300)  # the C++ compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_compiled_run_learns_what_an_eager_one_learns(tiny: MakeConfig, train: Train) -> None:
-    if not precision._can_compile(CPU):
+    if not precision.can_compile(CPU):
         pytest.skip("no C++ compiler")
     eager, compiled = (
         train(tiny(runtime=way, layers=1, steps=2, checkpoint_every=None), way) for way in ("eager", "compiled")
@@ -68,7 +68,7 @@ def test_a_compiled_run_has_one_graph_for_training_and_one_for_evaluation(
 ) -> None:
     """Counted over accumulation and two evaluations: no graph breaks, and nothing is compiled a second time."""
     counter, compile_in_place = CompileCounter(), torch.nn.Module.compile
-    monkeypatch.setattr(precision, "_can_compile", lambda device: True)  # the counter takes the place of the compiler
+    monkeypatch.setattr(precision, "can_compile", lambda device: True)  # the counter takes the place of the compiler
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **options: compile_in_place(self, backend=counter, **options)
     )

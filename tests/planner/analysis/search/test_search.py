@@ -13,6 +13,7 @@ from planner.analysis.search.space import every_layout
 from planner.config.run import RunConfig
 from planner.counts.run import resolve
 from planner.errors import InputError
+from planner.inputs.runtime import why_not_compiled
 from planner.inputs.search import RankedBy, SearchLimits, SearchSpace
 from planner.memory.coverage import not_covered
 from planner.memory.device import context_bytes
@@ -57,7 +58,8 @@ def brute_force(config: RunConfig, space: SearchSpace) -> list[Plan]:
     """The plan of every layout of the space that is known to fit and keeps the limits."""
     found = []
     for each in every_layout(config, space):
-        if not_covered(resolve(each)) is not None:
+        run = resolve(each)
+        if not_covered(run) is not None or (each.training.runtime == "compiled" and why_not_compiled(run)):
             continue
         plan, limits = estimate(each), space.limits
         usable = presets.gpu(each.hardware.gpu).usable_bytes

@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "an update in stacks": DENSE | {"optimizer": "muon"},
     "experts": DENSE | {"experts": "8", "top_k": "2"},
     "windows": DENSE | {"sliding_window": "256"},
+    "compiled or eager": DENSE | {"runtime": "compiled"},
 }
 
 
@@ -73,7 +74,11 @@ def test_the_bytes_of_some_recomputed_blocks_of_many_are_exact(interleave: str) 
     )
     base = resolve(config)
     peaks, micro = PeakTable(divisors(base.sequences_per_step), LocalRuns()), np.array([1, 2, 3, 6])
-    for choice in (Choice("plain", "full", 3), Choice("plain", "full", 5), Choice("plain", "none")):
+    for choice in (
+        Choice("plain", "full", 3, "eager"),
+        Choice("plain", "full", 5, "eager"),
+        Choice("plain", "none", 1, "eager"),
+    ):
         exact = peaks.peaks(base, choice, micro, 12)
         for row, size in enumerate(micro.tolist()):
             batch = {"micro_batch": size, "accumulation": 12 // size}
@@ -85,7 +90,7 @@ def test_the_bytes_of_some_recomputed_blocks_of_many_are_exact(interleave: str) 
 def test_pipelines_of_other_chunks_do_not_share_their_buffers() -> None:
     """One table for all, as in a search."""
     config = drafted_run(**DENSE, gpu="h100-80gb", gpus="2", pp="2", micro_batch="1", accumulation="8", tokens="1M")
-    base, micro, choice = resolve(config), np.array([1, 2]), Choice("plain", "none")
+    base, micro, choice = resolve(config), np.array([1, 2]), Choice("plain", "none", 1, "eager")
     peaks = PeakTable(divisors(base.sequences_per_step), LocalRuns())
     for chunks, order in ((1, "1f1b"), (2, "interleaved"), (3, "interleaved"), (1, "zero-bubble")):
         run = base.computed_with(parallel={"interleave": chunks, "pp_schedule": order})

@@ -63,13 +63,35 @@ def ranks_of(config: RunConfig) -> tuple[Rank, ...]:
     p, layers = config.parallel, config.model.layers
     if p.pp == 1:
         return (Rank("every GPU", 0, layers, layers, True, True, 1),)
-    found: dict[tuple[int, bool, bool], Rank] = {}
-    for stage in range(p.pp):
+    return tuple(rank for _, rank in numbered_stages(config))
+
+
+def numbered_stages(config: RunConfig) -> tuple[tuple[int, Rank], ...]:
+    """The kinds of GPUs of a pipeline, each with the number of the first stage that is of its kind and needs most."""
+    found: dict[tuple[int, bool, bool], tuple[int, Rank]] = {}
+    for stage in range(config.parallel.pp):
         rank = _stage(config, stage)
         kind = rank.layers, rank.embeds, rank.has_head
-        if kind not in found or rank.in_flight > found[kind].in_flight:
-            found[kind] = rank
+        if kind not in found or rank.in_flight > found[kind][1].in_flight:
+            found[kind] = stage, rank
     return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive blocks that run at once, and whether the embedding and the head are with them."""
+
+    layers: int
+    embeds: bool
+    has_head: bool
+
+
+def chunks_of_stage(config: RunConfig, stage: int) -> tuple[Chunk, ...]:
+    """What a stage holds, in the order of the model."""
+    p = config.parallel
+    layers = chunks_of_layers(config.model.layers, p.pp * p.interleave)
+    numbers = range(stage, len(layers), p.pp)
+    return tuple(Chunk(layers[number], number == 0, number == len(layers) - 1) for number in numbers)
 
 
 def _stage(config: RunConfig, stage: int) -> Rank:

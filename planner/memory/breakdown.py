@@ -13,14 +13,16 @@ from planner.counts.untrained import untrained_parts
 from planner.formulas import memory
 from planner.formulas.recording import whole
 from planner.interval import Interval
-from planner.memory.coverage import is_recomputed_in_graph, not_checked, not_covered
+from planner.memory.coverage import has_exact_passes, is_recomputed_in_graph, not_checked, not_covered
 from planner.memory.device import Device, FitsUnknown, device_memory
 from planner.memory.ledger import Peak
 from planner.memory.optimizer_state import optimizer_memory, updated_itemsize
 from planner.memory.phases import Simulation, simulate_run
+from planner.memory.pipeline_passes import peak_of_passes
 from planner.memory.verdicts import (
     least_bytes,
     of_layout,
+    of_passes,
     of_recomputed_blocks,
     of_state,
     of_upper_bound,
@@ -151,8 +153,12 @@ def _of_gpu(run: Resolved, replay: bool, whole_run: Resolved) -> Memory:
     limits = (gpu.usable_bytes, gpu.most_usable_bytes) if gpu else (usable, usable)
     if uncounted is not None:
         device = of_upper_bound(device, simulated.phases, _second_gradients(run), limits, uncounted)
-    if gpu and not_checked(run) is not None:
-        device = of_layout(device, simulated.phases, limits, not_checked(run) or "")
+    unchecked = not_checked(run)
+    if gpu and unchecked is not None:
+        if has_exact_passes(run) and uncounted is None:
+            device = of_passes(device, simulated.phases, peak_of_passes(run, whole_run, True), limits, unchecked)
+        else:
+            device = of_layout(device, simulated.phases, limits, unchecked)
     elif gpu and uncounted is None and is_recomputed_in_graph(run):
         device = of_recomputed_blocks(device, simulated.phases, limits, run.shape.layers)
     if missing:

@@ -83,14 +83,18 @@ def _is_ordered_by(schedule: str) -> Callable[[Resolved], bool]:
     return lambda run: run.config.parallel.pp_schedule == schedule
 
 
-_BESIDE_PIPELINE: tuple[Exclusion, ...] = (
-    ("beside FSDP2", lambda run: run.config.parallel.shards_weights),
-    *((f"with the schedule {name}", _is_ordered_by(name)) for name in ("interleaved", "zero-bubble", "dualpipe")),
+# what the rule of a plan counts too much or too little of: `pipeline_passes.py` has it exactly
+_BY_RULE: tuple[Exclusion, ...] = (
+    ("with the schedule interleaved", _is_ordered_by("interleaved")),
     # the first stage runs all its forward passes before it has gradients, and is counted as if it had them
     (
         "with no more micro-batches than stages",
         lambda run: run.config.training.accumulation <= run.config.parallel.pp,
     ),
+)
+_BESIDE_PIPELINE: tuple[Exclusion, ...] = (
+    ("beside FSDP2", lambda run: run.config.parallel.shards_weights),
+    *((f"with the schedule {name}", _is_ordered_by(name)) for name in ("zero-bubble", "dualpipe")),
     *_BESIDE_ANY,
     ("with document masking", lambda run: run.config.training.document_masking),
     ("of kinds of blocks that alternate", lambda run: alternation(run.config.model, run.config.training) > 1),
@@ -129,9 +133,13 @@ def _beside(part: str, has: Callable[[Resolved], bool], beside: tuple[Exclusion,
     return tuple((f"{part} {name}", both(holds)) for name, holds in beside)
 
 
+def _is_pipeline(run: Resolved) -> bool:
+    return run.config.parallel.pp > 1
+
+
 # parts of a layout, and kernels, whose bytes no run of PyTorch was compared with: a plan with one is an interval
 UNCHECKED: tuple[Exclusion, ...] = (
-    *_beside("a pipeline", lambda run: run.config.parallel.pp > 1, _BESIDE_PIPELINE),
+    *_beside("a pipeline", _is_pipeline, _BESIDE_PIPELINE),
     *_beside("tensor parallelism", lambda run: run.config.parallel.tp > 1, _BESIDE_TENSORS),
     ("context parallelism", lambda run: run.config.parallel.cp > 1),
     ("expert parallelism", lambda run: run.config.parallel.ep > 1),
@@ -140,11 +148,24 @@ UNCHECKED: tuple[Exclusion, ...] = (
     ("the memory-efficient attention kernel", lambda run: run.config.training.attention_kernel == "efficient"),
     ("cuDNN's attention kernel", lambda run: run.config.training.attention_kernel == "cudnn"),
 )
+PASSED_OVER = _beside("a pipeline", _is_pipeline, _BY_RULE)
 
 
 def not_checked(run: Resolved) -> str | None:
-    """The first part of the run's layout, or kernel, that no reference run has; None if all have one."""
-    return next((part for part, holds in UNCHECKED if holds(run)), None)
+    """The first part of the run's layout, or kernel, whose peak is not PyTorch's to the byte; None if all have it."""
+    return next((part for part, holds in (*UNCHECKED, *PASSED_OVER) if holds(run)), None)
+
+
+def has_exact_passes(run: Resolved) -> bool:
+    """Whether only the rule for a pipeline keeps the peak from being PyTorch's, so that its passes give it exactly.
+
+    PyTorch refuses fewer micro-batches than stages, and for chunks in turn an odd number of them.
+    """
+    if any(holds(run) for _, holds in UNCHECKED) or not any(holds(run) for _, holds in PASSED_OVER):
+        return False
+    stages, micro_batches = run.config.parallel.pp, run.config.training.accumulation
+    in_rounds = run.config.parallel.pp_schedule == "1f1b" or micro_batches % stages == 0
+    return micro_batches >= stages and in_rounds
 
 
 def is_recomputed_in_graph(run: Resolved) -> bool:

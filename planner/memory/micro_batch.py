@@ -56,11 +56,16 @@ def simulate_micro_batch(
 
 def retained_by_forward(ctx: SimulationContext, e: Autograd) -> dict[str, int]:
     """Bytes by component that a chunk of blocks keeps from its forward to its backward pass, buffers aside."""
+    return kept_by_forward(ctx.plain_chunk(), e)
+
+
+def kept_by_forward(ctx: SimulationContext, e: Autograd) -> dict[str, int]:
+    """The same of a chunk as it is: with its embedding, and its loss, where it has them."""
     before, saved = dict(e.ledger.live), dict(e.saved_by_operator)
     if ctx.training.runtime in PROGRAMS:
-        kept: object = ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx.plain_chunk()), e).forward()
+        kept: object = ProgramSimulation(PROGRAMS[ctx.training.runtime](ctx), e).forward()
     else:
-        kept = _forward(ctx.plain_chunk(), e, False, None)
+        kept = _forward(ctx, e, False, None)
     found = {component: size - before[component] for component, size in e.ledger.live.items()}
     del kept
     for component, size in before.items():  # those of the blocks added at once, which only a backward pass frees

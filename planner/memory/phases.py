@@ -15,7 +15,7 @@ from planner.counts.untrained import untrained_parts
 from planner.formulas.itemsize import FP32
 from planner.memory.coverage import not_covered
 from planner.memory.eager.autograd import Autograd
-from planner.memory.eager.context import simulation_context
+from planner.memory.eager.context import SimulationContext, simulation_context
 from planner.memory.eager.graph import Storage
 from planner.memory.eager.moe import balance_bytes, bias_step_bytes
 from planner.memory.fully_sharded import FullySharded
@@ -75,6 +75,22 @@ def bytes_of_micro_batches(run: Resolved) -> int:
     return stream_bytes(ctx) * buffers_of(ctx) + input_bytes(ctx)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A GPU between two steps: weights, optimizer state, inputs and buffers are on the ledger of `e`."""
+
+    ctx: SimulationContext
+    e: Autograd
+
+
+def prepared_for_passes(run: Resolved, on_gpu: bool) -> Prepared:
+    """The GPU of a stage after its first update."""
+    whole = _Run(run, on_gpu, None)
+    whole.start()
+    whole.update(first=True)
+    return Prepared(whole.ctx, whole.e)
+
+
 def retained_bytes(run: Resolved) -> int:
     """Bytes that a chunk of blocks keeps from forward to backward, without what only the ends of a model have.
 
@@ -116,16 +132,7 @@ class _Run:
     def simulate(self) -> Simulation:
         """Every phase in the order of a run."""
         ledger, e = self.ledger, self.e
-        self.update_of = Update(self.run, ledger, self.keep, self.every_block)
-        ledger.phase("init")
-        self.state()
-        self.keep("activations", self.inputs())
-        self.keep("communication", stream_bytes(self.ctx), buffers_of(self.ctx))
-        if self.every_block:
-            self.micro_batches()
-        ledger.phase("first_optimizer_step")
-        if not self.every_block:
-            ledger.allocate("gradients", self.gradients)  # a steady step needs more at every other moment
+        self.start()
         self.clip()
         self.update(first=True)
         saved = self.micro_batches()
@@ -141,6 +148,19 @@ class _Run:
             self.check_finite()  # the checkpoint read; with a GPU it is in host memory
         ledger.events = None  # what the end of this object frees is no part of the run
         return Simulation(tuple(highest(ledger.phases)), dict(ledger.max_by_component), saved)
+
+    def start(self) -> None:
+        """What lives as long as the run, and the gradients that the first update finds."""
+        self.update_of = Update(self.run, self.ledger, self.keep, self.every_block)
+        self.ledger.phase("init")
+        self.state()
+        self.keep("activations", self.inputs())
+        self.keep("communication", stream_bytes(self.ctx), buffers_of(self.ctx))
+        if self.every_block:
+            self.micro_batches()
+        self.ledger.phase("first_optimizer_step")
+        if not self.every_block:
+            self.ledger.allocate("gradients", self.gradients)  # a steady step needs more at every other moment
 
     def keep(self, component: str, size: int, times: int = 1) -> None:
         """Allocate bytes that stay to the end; one by one if events are recorded."""

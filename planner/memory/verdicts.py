@@ -19,6 +19,7 @@ from planner.rules import rules
 from planner.units import format_bytes
 
 PARTS_MISSING = "parts of the architecture are not simulated: see the findings"
+OF_PASSES = ("forward_end", "backward_start", "backward_block", "backward_end")
 Limits = tuple[int | None, int | None]  # bytes that the device can give for certain, and at most; None is unknown
 
 
@@ -149,6 +150,34 @@ def is_known_to_fit(run: Resolved, gpu: Gpu, requested: int) -> bool:
     assert device.allocated.value is not None
     allocated = device.allocated.value + (device.context or 0) + (device.nccl.value or 0)
     return bool(device.fits) and allocated <= most_known_to_fit(run, gpu, highest_over_predicted(run))
+
+
+def of_passes(device: Device, phases: Sequence[Peak], passes: int, limits: Limits, part: str) -> Device:
+    """A pipeline whose peak a rule gives, and exactly its passes: an interval from one to the other.
+
+    passes: bytes at the highest moment of all passes of the stage; what other phases need is the rule's.
+    """
+    rule, (usable, most_usable) = rules("roofline")["memory"], limits
+    ruled = max(p.peak_bytes for p in phases)
+    exact = max(passes, *(p.peak_bytes for p in phases if p.phase not in OF_PASSES))
+    allocated, reserved, workspace = device.allocated, device.reserved, device.workspace or 0
+    assert allocated.low is not None and allocated.value is not None and allocated.high is not None
+    assert reserved.low is not None and reserved.value is not None and reserved.high is not None
+    high = max(allocated.high, round(exact * rule["rounding_high"]) + workspace)
+    low = min(allocated.low, exact + workspace)
+    wide = replace(
+        device,
+        allocated=Interval(low, allocated.value, high),
+        reserved=Interval(min(low, reserved.low), reserved.value, max(high, reserved.high)),
+    )
+    if usable is None or most_usable is None or device.fits is None or exact == ruled:
+        return wide
+    context = device.context or 0
+    least, most = low + context + (device.nccl.low or 0), high + context + (device.nccl.high or 0)
+    if least <= most_usable and most > usable:
+        needs = f"between {format_bytes(least)} and {format_bytes(most)}"
+        return replace(wide, fits=None, fits_unknown=FitsUnknown("layout_interval", f"{part} needs {needs}"))
+    return wide
 
 
 def of_state(device: Device, phases: Sequence[Peak], usable: int | None) -> Device:

@@ -53,6 +53,8 @@ def comparison_row(row: ComparisonRow) -> tuple[str, ...]:
     Numbers outside their tolerance get as many digits as it takes to tell them apart.
     """
     tolerance = "exact" if row.tolerance == 0 else f"±{format_fraction(row.tolerance)}"
+    if row.key.endswith("_loss"):
+        tolerance = ""  # shown, and never judged
     predicted, measured = _values(row)
     if row.measured is None and row.verdict == "outside":
         measured = "not finite"

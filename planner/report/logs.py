@@ -15,7 +15,8 @@ def log_sentences(log: RunLog, comparison: Comparison, width: int = WIDTH) -> li
     steps = "" if log.first_step is None else f", steps {log.first_step:,} to {log.last_step:,}"
     several = log.warm_lines < log.lines
     of = f"after the first {WARM} steps, {log.warm_lines:,} lines" if several else f"of all {log.lines:,} lines"
-    unread = f" {log.unread:,} lines look like its own and were not understood." if log.unread else ""
+    lines = "1 line looks" if log.unread == 1 else f"{log.unread:,} lines look"
+    unread = f" {lines} like its own and {'was' if log.unread == 1 else 'were'} not understood." if log.unread else ""
     found = [f"Log of {log.title}{steps}: medians {of}.{unread}"]
     found += [f"{row.key}: {row.note}" for row in comparison.rows if row.note and row.measured is not None]
     found += [f"{row.key}: {row.note}" for row in comparison.rows if row.key == "last_loss" and row.measured is None]

@@ -32,6 +32,8 @@ def test_a_log_is_set_beside_its_plan(call: Call, planned: Path) -> None:
     (planned / "log").write_text(LOGS["megatron-lm"].replace("/      60", "/     600"))
     said = call("compare", "--log", "log", "--config", "run.toml", "--strict")
     assert said.code == 1 and "outside tolerance: steps" in said.err
+    first = next(line for line in said.out.splitlines() if "first_loss" in line)
+    assert "exact" not in first and "unknown" in first  # a loss is shown and not judged
 
 
 def test_a_trace_is_set_beside_its_plan(call: Call, planned: Path) -> None:

@@ -24,7 +24,9 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "copies": (("offloading",), ("copies",)),
     "idle": (("launch overhead", "overhead", "pipeline bubble", "stragglers"), ()),
-    "element-wise": ((), (OTHER,)),
+    "element-wise": (
+        ("element-wise", "norms", "activations", "casts", "residual and copies", "embedding"), (OTHER,),
+    ),
 }  # fmt: skip
 
 

@@ -155,6 +155,8 @@ _BAR = re.compile(rf"\b(\d{{1,12}})/(\d{{1,12}}) \[[^\]]{{0,40}}, +{_N}(it/s|s/i
 
 def _hf_stdout(line: str) -> LogLine | None:
     bar = _BAR.search(line)
+    if bar is None and "?it/s" in line:
+        return LogLine()  # a bar that has not moved yet
     if bar is not None:
         speed = number(bar[3])
         if not speed:

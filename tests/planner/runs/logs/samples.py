@@ -72,7 +72,7 @@ def _llmc() -> str:
 
 
 def _hf() -> str:
-    lines = []
+    lines = ["  0%|          | 0/60 [00:00<?, ?it/s]\r"]
     for s in STEPS:
         lines.append(f" {s}%|██        | {s}/60 [00:10<00:20, {1 / _SECONDS[s]:.2f}it/s]\r")
         if s % 10 == 0:

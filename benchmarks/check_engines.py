@@ -3,6 +3,8 @@
 Each engine has an environment of its own in .engines/, into which pip installs it; PyTorch is shared from .venv.
 Compared are the parameters of the model that the engine builds, and the learning rate of every update.
 
+nanoGPT and Megatron-LM are no packages: they are checked where NANOGPT and MEGATRON_LM name a checkout.
+
     python -m benchmarks.check_engines --json benchmarks/results/check_engines.json
 """
 
@@ -11,18 +13,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import site
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks.header import write
 from planner.config.run import RunConfig
 from planner.counts.run import rate_at, resolve, steps_of
+from planner.engines.export import ENGINES
 from tests.planner.engines.configs import base_of
 from tests.planner.engines.golden import KEPT
 
@@ -35,7 +39,14 @@ PACKAGES = {
     "accelerate": ("accelerate==1.15.0", "transformers==5.24.0"),
     "deepspeed": ("deepspeed==0.19.8", "transformers==5.24.0", "accelerate==1.15.0"),
 }
-SCRIPTS = {"torchtitan": "torchtitan_check.py", "litgpt": "litgpt_check.py"}  # else transformers_check.py
+CHECKOUTS = {"nanogpt": "NANOGPT", "megatron-lm": "MEGATRON_LM"}  # engine: the variable with its folder
+IN_ENVIRONMENT_OF = {"nanogpt": "hf-trainer", "megatron-lm": "torchtitan"}  # numpy and torch; triton
+SCRIPTS = {
+    "torchtitan": "torchtitan_check.py",
+    "litgpt": "litgpt_check.py",
+    "nanogpt": "nanogpt_check.py",
+    "megatron-lm": "megatron_check.py",
+}  # else transformers_check.py
 RATE = 1e-9  # of the peak: rates are computed in another order there
 LITGPT_APART = 0.05  # of the peak, at most: its rate is that of the last micro-batch
 
@@ -89,12 +100,13 @@ def checked(engine: str) -> Check:
     """The engine's reading of its files, compared with the plan."""
     config = base_of(engine)
     files = digest(engine)
-    expected, packages = resolve(config).parameters.total, PACKAGES[engine]
+    packages = PACKAGES.get(engine, (ENGINES[engine].stamp,))
+    expected = resolve(config).parameters.total
     script = Path(__file__).parent / "engine_checks" / SCRIPTS.get(engine, "transformers_check.py")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(KEPT / engine, folder, dirs_exist_ok=True)
         try:
-            python = environment(engine)
+            python = environment(IN_ENVIRONMENT_OF.get(engine, engine))
         except subprocess.CalledProcessError as error:
             return Check(engine, files, packages, expected, None, 0, None, {}, f"not installed: {error}")
         done = subprocess.run([str(python), str(script)], cwd=folder, capture_output=True, text=True, check=False)
@@ -103,7 +115,7 @@ def checked(engine: str) -> Check:
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     rates, there = found.pop("rates"), found.pop("parameters")
     apart = rate_difference(config, rates, found.pop("rates_are_late"), found.pop("late_after", 0))
-    problems = [] if there == expected else [f"{there} parameters, {expected} planned"]
+    problems = [] if there in (None, expected) else [f"{there} parameters, {expected} planned"]
     most = LITGPT_APART if engine == "litgpt" else RATE
     problems += [] if apart <= most else [f"rates differ by {apart:.2g} of the peak"]
     problems += [] if len(rates) == steps_of(config) else [f"{len(rates)} updates, {steps_of(config)} planned"]
@@ -124,15 +136,15 @@ def main() -> None:
     """Check all, print a line each, write the JSON; exit 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where the result is kept")
-    parser.add_argument("engines", nargs="*", default=list(PACKAGES), help="engines to check; all by default")
+    here = [engine for engine, variable in CHECKOUTS.items() if variable in os.environ]
+    parser.add_argument("engines", nargs="*", default=[*PACKAGES, *here], help="engines to check; all by default")
     chosen = parser.parse_args()
     checks = [checked(engine) for engine in chosen.engines]
     for check in checks:
         told = "reads its files, counts and rates agree" if check.good else check.problem
         print(f"{check.engine:12} {check.parameters_here:>15,} parameters  {told}")
     if chosen.json is not None:
-        result = {"date": date.today().isoformat(), "checks": [asdict(check) for check in checks]}
-        chosen.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write({"checks": [asdict(check) for check in checks]}, chosen.json)
     sys.exit(not all(check.good for check in checks))
 
 

@@ -29,11 +29,11 @@ from planner.plan import Plan, estimate
 from planner.printable import printable
 from planner.report.comparison import comparison_markdown
 from planner.report.plan import announcement
-from planner.runs.comparison import Comparison, Measurement, compare
+from planner.runs.comparison import Comparison, Measurement, RankMemory, compare
 from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, CONFIG, PLAN, holds_steps, was_refused
 from planner.runs.rows import METRICS
-from planner.units import format_number
+from planner.units import format_bytes, format_number
 from reference_trainer.checkpoint.atomic import list_checkpoints, stored_bytes
 from reference_trainer.checkpoint.checkpoint import refuse_other_config
 from reference_trainer.device.device import device_of_rank, pick_device
@@ -45,7 +45,7 @@ from reference_trainer.loop.startup import last_step_of
 from reference_trainer.measure.measure import model_flops_per_step
 from reference_trainer.measure.probe import NOTHING_PROBED, Probe, probe_if_possible
 from reference_trainer.metrics.metrics_file import read_rows
-from reference_trainer.metrics.records import RunResult, as_logged, finite_or_none
+from reference_trainer.metrics.records import RunResult, as_logged, finite_or_none, of_all_ranks
 from reference_trainer.metrics.run_directory import FollowedDirectory, RunDirectory
 from reference_trainer.metrics.trackers import check_trackers
 from reference_trainer.post_mortem import write_post_mortem
@@ -92,6 +92,7 @@ def _follow(directory: Path, options: RunOptions, ranks: Ranks) -> Outcome:
     config = RunConfig.model_validate_json(ranks.share())
     data = opened_for(config, options.data_path, options.reading)
     result = run_measured(config, directory, options, lambda line: None, data, FollowedDirectory(directory), ranks)
+    of_all_ranks(result, ranks)
     ranks.wait()  # the first writes its report: when one rank has ended, all are
     return Outcome(2 if result.stopped is not None else result.exit_code, None)
 
@@ -143,6 +144,7 @@ def _execute(
         ranks.share(config.model_dump_json())
         try:
             result = run_measured(config, directory, options, log, data, held, ranks)
+            result = of_all_ranks(result, ranks)
         except PlanError:
             _write_post_mortem(directory, log)
             raise
@@ -255,6 +257,7 @@ def _measurement(config: RunConfig, result: RunResult, probed: Probe) -> Measure
         last_loss=finite_or_none(result.losses[-1]) if result.losses else None,
         data=result.data,
         data_fingerprint=result.data_fingerprint,
+        ranks=result.ranks,
     )
 
 
@@ -288,6 +291,16 @@ def _losses(result: RunResult) -> str:
     return f"{' → '.join(ends)} nats per token"
 
 
+def _ranks(ranks: tuple[RankMemory, ...]) -> str:
+    """How many ranks, and the lowest and highest peak among them."""
+    what, key = (
+        ("requested", "peak_requested_bytes") if ranks[0].peak_requested_bytes else ("resident", "peak_rss_bytes")
+    )
+    known = [size for memory in ranks if (size := getattr(memory, key)) is not None]
+    span = f", {what} at most {format_bytes(min(known))} to {format_bytes(max(known))} on each" if known else ""
+    return f"{len(ranks)}{span}; the comparison has the highest of all, and the speed is that of all together"
+
+
 def _write_report(directory: Path, comparison: Comparison, measured: Measurement, plan: Plan, losses: str) -> None:
     """Write comparison.json, measurement.json and report.md; a resumed run writes them again."""
 
@@ -299,6 +312,7 @@ def _write_report(directory: Path, comparison: Comparison, measured: Measurement
     facts = [
         ("model", f"{plan.config.model.name}, {plan.parameters.total:,} parameters"),
         ("device", f"{measured.device_name} ({measured.device}), torch {measured.torch}"),
+        *([("ranks", _ranks(measured.ranks))] if measured.ranks else []),
         ("recipe", plan.config.training.recipe),
         ("data", f"{measured.data}, sha256 {measured.data_fingerprint}"),
         ("steps", f"{measured.steps_done:,} of {plan.batch.steps:,}, {measured.steps_timed} timed"),

@@ -31,6 +31,18 @@ UPPER_BOUND = "an upper bound is predicted"
 
 
 @dataclass(frozen=True, slots=True)
+class RankMemory:
+    """The memory of one rank: the allocator's peaks and the card's use on a GPU, the process's peak on a CPU. Bytes."""
+
+    device: str
+    peak_requested_bytes: int | None
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    device_used_bytes: int | None
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """The measurements of a run; None: not measured. Bytes, seconds, FLOPs."""
 
@@ -59,6 +71,7 @@ class Measurement:
     last_loss: float | None
     data: str
     data_fingerprint: str
+    ranks: tuple[RankMemory, ...] = ()  # of several, in order; the peaks above are the highest of all
 
 
 @dataclass(frozen=True, slots=True)

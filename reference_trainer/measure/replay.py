@@ -24,6 +24,7 @@ from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
 from reference_trainer.checkpoint.checkpoint import all_finite
 from reference_trainer.data.samples import MicroBatch
+from reference_trainer.distributed.replicas import reduce_in_backward
 from reference_trainer.measure.measure import build_model
 from reference_trainer.model.balancing import ExpertBalance
 from reference_trainer.model.gpt import GPT
@@ -172,19 +173,26 @@ class PhaseTracker(Protocol):
     def __exit__(self, kind: Any, error: Any, at: Any) -> Any: ...
 
 
-def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor, ...]], tracker: PhaseTracker) -> None:
+def tracked_steps(
+    model: GPT,
+    config: RunConfig,
+    batches: Sequence[tuple[Tensor, ...]],
+    tracker: PhaseTracker,
+    replica: torch.nn.Module | None = None,
+) -> None:
     """Two optimizer steps, the first and a steady one, each over `batches` (as `zero_inputs` gives them), tracked.
 
-    Then the loss of a batch without gradients, and the check before a save.
+    Then the loss of a batch without gradients, and the check before a save. replica: what is called in training, of a
+    model that several ranks train; its last micro-batch reduces.
     """
     optimizer = make_optimizer(model, config)
     tracker.phase("init")
     tracker.add(list(model.parameters()), optimizer.weights, list(model.buffers()), model.tables, batches[0])
-    parts = _TrackedParts([micro_batch_of(inputs) for inputs in batches], tracker, model.balance)
+    parts = _TrackedParts([micro_batch_of(inputs) for inputs in batches], tracker, model.balance, replica)
     handles = watch_phases(model, tracker)
     for parts.update_phase in ("first_optimizer_step", "optimizer_step"):
         with tracker:
-            optimizer_step(model, optimizer, config.optimizer.clip_norm, tokens_per_step(config), parts)
+            optimizer_step(replica or model, optimizer, config.optimizer.clip_norm, tokens_per_step(config), parts)
     for handle in handles:
         handle.remove()
     tracker.phase("evaluation")
@@ -202,14 +210,22 @@ def tracked_steps(model: GPT, config: RunConfig, batches: Sequence[tuple[Tensor,
 class _TrackedParts:
     """The step's parts for a tracker: the same micro-batches in every step, every step good, phases marked."""
 
-    def __init__(self, batches: Sequence[MicroBatch], tracker: PhaseTracker, balance: ExpertBalance | None) -> None:
-        self.batches, self.tracker, self.update_phase = batches, tracker, ""
+    def __init__(
+        self,
+        batches: Sequence[MicroBatch],
+        tracker: PhaseTracker,
+        balance: ExpertBalance | None,
+        replica: torch.nn.Module | None,
+    ) -> None:
+        self.batches, self.tracker, self.update_phase, self.replica = batches, tracker, "", replica
         self.micro_batches = len(batches)
         self.good = torch.ones((), dtype=torch.bool, device=batches[0].ids.device)
         self.balance = balance
 
     def inputs(self, micro: int) -> MicroBatch:
         """The given micro-batch."""
+        if self.replica is not None:
+            reduce_in_backward(self.replica, micro == self.micro_batches - 1)
         return self.batches[micro]
 
     def before_backward(self) -> None:

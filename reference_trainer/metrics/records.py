@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import PlanError
+from planner.runs.comparison import RankMemory
 from planner.step_time.throughput import MFU_CONVENTION
 from reference_trainer.data.corpus.listing import summary_record
 from reference_trainer.device.device import AllocatorState, device_name, read_memory
+from reference_trainer.distributed.ranks import Ranks
 from reference_trainer.metrics.metrics_file import MetricValue
 from reference_trainer.step.options import RunOptions
 from reference_trainer.step.step import StepContext
@@ -52,6 +55,18 @@ class RunResult:
     device_used_bytes: int | None
     peak_rss_bytes: int | None
     stopped: PlanError | None = None  # training diverged, and this says how
+    ranks: tuple[RankMemory, ...] = ()  # of several ranks, in order
+
+
+def of_all_ranks(result: RunResult, ranks: Ranks) -> RunResult:
+    """The result with the memory of every rank; its peaks are the highest of all. All ranks call it together."""
+    if ranks.world == 1:
+        return result
+    names = [field.name for field in fields(RankMemory)]
+    mine = {name: getattr(result, name) for name in names}
+    found = [RankMemory(**json.loads(text)) for text in ranks.gather(json.dumps(mine))]
+    known = {name: [n for memory in found if (n := getattr(memory, name)) is not None] for name in names[1:]}
+    return replace(result, ranks=tuple(found), **{name: max(values) for name, values in known.items() if values})
 
 
 def start_details(context: StepContext, options: RunOptions) -> dict[str, object]:

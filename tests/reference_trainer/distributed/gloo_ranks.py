@@ -49,6 +49,7 @@ class RankProcesses:
             return pid
         code = 1
         try:
+            warnings.simplefilter("ignore")  # of PyTorch itself, when it compiles
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(self._store.port)}
             os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"

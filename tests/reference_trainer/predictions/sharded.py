@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_iter
 
 from planner.config.run import RunConfig
 from planner.counts.run import tokens_per_step
+from reference_trainer.distributed.sharding import shard
 from reference_trainer.measure.measure import build_model
 from reference_trainer.measure.replay import watch_phases, zero_inputs
 from reference_trainer.model.gpt import GPT
@@ -79,13 +80,10 @@ def group_of(ranks: int, backend: str = "fake", folder: Path | None = None, rank
 
 
 def sharded_model(config: RunConfig, tracker: SweepingTracker) -> tuple[GPT, list[Any]]:
-    """The model of a config, each block and the rest sharded, and the handles of the phases' hooks."""
+    """The model of a config, sharded by the trainer itself, and the handles of the phases' hooks."""
     model = build_model(config)
     handles = watch_phases(model, tracker)
-    gpus, group = config.hardware.gpus, config.parallel.hsdp
-    names = ("groups", "shards") if group else ("shards",)
-    mesh = init_device_mesh("cpu", (gpus // group, group) if group else (gpus,), mesh_dim_names=names)
-    shard_blocks(model, config, mesh)
+    shard(model, config, torch.device("cpu"))
     return model, handles
 
 

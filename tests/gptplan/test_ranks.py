@@ -1,4 +1,4 @@
-"""`gptplan run --nproc`: the same command for each rank, a run that torchrun starts again, and what runs on one device."""
+"""`gptplan run --nproc`: the same command for each rank, a run that torchrun starts again, what runs on one device."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from planner.plan import Plan, estimate
 from planner.printable import printable
 from planner.report.comparison import comparison_markdown
 from planner.report.plan import announcement
-from planner.runs.comparison import Comparison, Measurement, RankMemory, compare
+from planner.runs.comparison import Comparison, MeasuredRank, Measurement, compare
 from planner.runs.comparison_file import load_comparison
 from planner.runs.directory import COMPARISON, CONFIG, PLAN, holds_steps, was_refused
 from planner.runs.rows import METRICS
@@ -291,7 +291,7 @@ def _losses(result: RunResult) -> str:
     return f"{' → '.join(ends)} nats per token"
 
 
-def _ranks(ranks: tuple[RankMemory, ...]) -> str:
+def _ranks(ranks: tuple[MeasuredRank, ...]) -> str:
     """How many ranks, and the lowest and highest peak among them."""
     what, key = (
         ("requested", "peak_requested_bytes") if ranks[0].peak_requested_bytes else ("resident", "peak_rss_bytes")

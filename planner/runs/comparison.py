@@ -31,7 +31,7 @@ UPPER_BOUND = "an upper bound is predicted"
 
 
 @dataclass(frozen=True, slots=True)
-class RankMemory:
+class MeasuredRank:
     """The memory of one rank: the allocator's peaks and the card's use on a GPU, the process's peak on a CPU. Bytes."""
 
     device: str
@@ -71,7 +71,7 @@ class Measurement:
     last_loss: float | None
     data: str
     data_fingerprint: str
-    ranks: tuple[RankMemory, ...] = ()  # of several, in order; the peaks above are the highest of all
+    ranks: tuple[MeasuredRank, ...] = ()  # of several, in order; the peaks above are the highest of all
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 
 from planner.counts.run import steps_of, tokens_per_step
 from planner.errors import PlanError
-from planner.runs.comparison import RankMemory
+from planner.runs.comparison import MeasuredRank
 from planner.step_time.throughput import MFU_CONVENTION
 from reference_trainer.data.corpus.listing import summary_record
 from reference_trainer.device.device import AllocatorState, device_name, read_memory
@@ -55,16 +55,16 @@ class RunResult:
     device_used_bytes: int | None
     peak_rss_bytes: int | None
     stopped: PlanError | None = None  # training diverged, and this says how
-    ranks: tuple[RankMemory, ...] = ()  # of several ranks, in order
+    ranks: tuple[MeasuredRank, ...] = ()  # of several ranks, in order
 
 
 def of_all_ranks(result: RunResult, ranks: Ranks) -> RunResult:
     """The result with the memory of every rank; its peaks are the highest of all. All ranks call it together."""
     if ranks.world == 1:
         return result
-    names = [field.name for field in fields(RankMemory)]
+    names = [field.name for field in fields(MeasuredRank)]
     mine = {name: getattr(result, name) for name in names}
-    found = [RankMemory(**json.loads(text)) for text in ranks.gather(json.dumps(mine))]
+    found = [MeasuredRank(**json.loads(text)) for text in ranks.gather(json.dumps(mine))]
     known = {name: [n for memory in found if (n := getattr(memory, name)) is not None] for name in names[1:]}
     return replace(result, ranks=tuple(found), **{name: max(values) for name, values in known.items() if values})
 

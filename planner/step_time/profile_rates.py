@@ -25,6 +25,10 @@ MODEL_ERROR = 0.10
 # Of what no table has: constants of another machine, applied to this one's rates. The width that published rows of
 # cards without measurements have.
 UNTIMED_ERROR = 0.5
+# of these a step has work of a thousand sizes
+SCALED = (
+    "gemm_forward", "gemm_input_gradient", "gemm_weight_gradient", "attention_forward", "attention_backward",
+)  # fmt: skip
 UPDATED_BYTES = 3 * FP32  # that an addition of two tensors into a third reads and writes for an element
 
 
@@ -40,12 +44,25 @@ def not_timed(config: RunConfig) -> str:
         missing = "has no links between several processors"
     elif on_gpu and not _has_launches(config.profile or {}):
         missing = "is of an older version, whose small kernels hold the host's launches"
+    elif on_gpu:  # a processor's that is cut short has an unknown noise, and is not kept
+        missing = _cut_short(config.profile or {}, kind)
     return f"the measured profile {missing}" if missing else ""
 
 
 def _has_launches(profile: dict[str, object]) -> bool:
     kernels = profile.get("kernels")
     return not isinstance(kernels, dict) or LAUNCH[0] in kernels
+
+
+def _cut_short(profile: dict[str, object], kind: str) -> str:
+    """Which kernel that a step is made of was timed at one size, from which all others would be scaled; "" if none."""
+    kernels = profile.get("kernels")
+    for name in SCALED:
+        kinds = kernels.get(name) if isinstance(kernels, dict) else None
+        rows = kinds.get(kind) if isinstance(kinds, dict) else None
+        if isinstance(rows, list) and len(rows) == 1:
+            return f"was cut short: {name} in {kind} was timed at one size"
+    return ""
 
 
 def step_seconds_from_profile(run: Resolved, profile: dict[str, object]) -> StepSeconds | str:

@@ -27,8 +27,16 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def of_gpu(tmp_path: Path) -> Path:
-    """A profile that says it is of an H200."""
-    return written(tmp_path / "h200.json", quiet(device="cuda", device_name="NVIDIA H200"))
+    """A profile that says it is of an H200, with two sizes of every kernel and a host that launches them."""
+    kernels = {
+        name: {
+            kind: [*rows, [*(2 * size for size in rows[-1][:-1]), 2 * rows[-1][-1]]] if len(rows) == 1 else rows
+            for kind, rows in kinds.items()
+        }
+        for name, kinds in quiet()["kernels"].items()
+    }
+    kernels["launch"] = {"fp32": [[1024, 1e-5]]}  # which a processor does not have
+    return written(tmp_path / "h200.json", quiet(device="cuda", device_name="NVIDIA H200", kernels=kernels))
 
 
 def written(path: Path, profile: dict[str, Any]) -> Path:

@@ -73,18 +73,27 @@ def search(
     """
     base = config if config is None or isinstance(config, RunConfig) else _read(config)
     limits = limits_of(*(None if value is None else str(value) for value in (max_cost, within, head_room)))
-    return searched(flags_of(keywords), base, as_of, limits, ranking_of(by), top)
+    return searched(flags_of(keywords), base, as_of, limits, (ranking_of(by), top))
 
 
 def searched(
-    flags: Flags, config: RunConfig | Path | None, as_of: str | None, limits: SearchLimits, by: RankedBy, top: int
+    flags: Flags,
+    config: RunConfig | Path | None,
+    as_of: str | None,
+    limits: SearchLimits,
+    shown: tuple[RankedBy, int],
+    processes: int = 1,
 ) -> SearchResult:
-    """The search of these flags, lists of cards and of numbers of GPUs among them, over a config or its file."""
+    """The search of these flags, lists of cards and of numbers of GPUs among them, over a config or its file.
+
+    shown: what is ranked, and how many. processes: that look at a large space; a script that is not guarded by its
+    __name__ would run again in each, so that one is enough for the library.
+    """
     from planner.analysis.search.search import search as best_layouts  # numpy: 0.1 s, wanted for a search only
 
     base = load_config(config) if isinstance(config, Path) else config
     whole = searched_config(config_over(one_of_each(flags, base), base, as_of), flags, base)
-    return best_layouts(whole, space_of(flags, whole, limits), by, top)
+    return best_layouts(whole, space_of(flags, whole, limits), *shown, processes)
 
 
 def fit(config: Config | None = None, *, as_of: str | None = None, **keywords: Unpack[Keywords]) -> Fit:

@@ -88,13 +88,15 @@ def search(
     from gptplan.functions import searched
     from gptplan.output import columns, show, show_json
     from gptplan.result_files import refuse_taken
+    from planner.analysis.search.processes import usable_cores
     from planner.inputs.search import limits_of, ranking_of
     from planner.report.search import search_csv, search_document, search_text
     from planner.units import parse_count
 
     rank, shown = ranking_of(by), parse_count(top, name="--top")
     refuse_taken({"-o": output, "--csv": csv, "--plot": plot}, force)
-    result = searched(flags, config, as_of, limits_of(max_cost, within, head_room), rank, shown)
+    limits = limits_of(max_cost, within, head_room)
+    result = searched(flags, config, as_of, limits, (rank, shown), usable_cores())
     _write(result, output, csv, plot, force)
     if str(csv) == "-":
         show(search_csv(result.best))

@@ -28,9 +28,15 @@ def refuse_layout(config: RunConfig, whole_matrices: tuple[str, ...]) -> None:
 
     whole_matrices: optimizers whose update needs whole matrices.
     """
-    wrong = next(_problems(config, whole_matrices), None)
+    wrong = layout_problem(config, whole_matrices)
     if wrong is not None:
-        raise wrong if isinstance(wrong, LayoutError) else LayoutError(wrong)
+        raise wrong
+
+
+def layout_problem(config: RunConfig, whole_matrices: tuple[str, ...]) -> LayoutError | None:
+    """The first reason why a config has no such layout; None where it has. Arguments as those of `refuse_layout`."""
+    wrong = next(_problems(config, whole_matrices), None)
+    return LayoutError(wrong) if isinstance(wrong, str) else wrong
 
 
 def divisors_near(number: int, wanted: int) -> str:

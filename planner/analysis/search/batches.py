@@ -17,6 +17,7 @@ from planner.analysis.search.tables import Kept, LocalRuns
 from planner.analysis.search.times import PlacementTimes, TimeTable, seconds_of
 from planner.config.run import RunConfig
 from planner.counts.run import Resolved, gpu_of, resolve
+from planner.counts.shards import sharing_gpus
 from planner.formulas import cost, throughput
 from planner.inputs.runtime import why_not_compiled
 from planner.inputs.search import SearchLimits, SearchSpace
@@ -63,8 +64,8 @@ class SearchTables:
         self.bounds = BoundTable(self.peaks, self.local)
         self.choices = choices(config, space)
         self.chooses_runtime = len({choice.runtime for choice in self.choices}) > 1
-        self._known: Kept[Choices] = Kept()
-        self._widest: Kept[Floats] = Kept()
+        self._known: dict[Any, Choices] = {}
+        self._of_limits: Kept[tuple[int, Floats]] = Kept()
 
     def terms(self, placement: Placement, near: bool = False) -> PlacementTerms | str:
         """What tells a placement from others; in words why its layouts cannot be ranked. near: with nearer bounds."""
@@ -78,6 +79,7 @@ class SearchTables:
         if gpu.usable_bytes is None:
             return f"the usable memory of {gpu.id} is not known"
         ranks = self.local.ranks(run)
+        outside, known = self._limits(run, gpu, found)
         times = self.times.terms(run, ranks, found)
         if isinstance(times, str):
             return times
@@ -87,9 +89,9 @@ class SearchTables:
             choices=found,
             times=times,
             stages=self.bounds.terms(run, ranks, found, near),
-            outside=outside_bytes(run, gpu),
+            outside=outside,
             usable=gpu.usable_bytes,
-            known=self._most_known(run, gpu, found),
+            known=known,
             hourly=hourly_price(run).value,
         )
 
@@ -109,15 +111,17 @@ class SearchTables:
             return False
         return not_covered(run) is None
 
-    def _most_known(self, run: Resolved, gpu: Gpu, found: Choices) -> Floats:
-        """Bytes of the device up to which each choice's verdict is at best known to be that it fits."""
+    def _limits(self, run: Resolved, gpu: Gpu, found: Choices) -> tuple[int, Floats]:
+        """Bytes beside the allocator's, and up to which each choice's verdict is at best known to be that it fits."""
         p = run.config.parallel
-        key = p.pp > 1, p.tp > 1, p.cp > 1, p.ep > 1, p.zero > 0, p.shards_weights, p.pp_schedule, found
-        if key not in self._widest:
+        groups = tuple(size > 1 for size in (sharing_gpus(run), p.tp, p.pp, p.cp, p.ep, p.hsdp or 1))
+        key = gpu.id, run.config.hardware.gpus > 1, groups, p.zero > 0, p.shards_weights, p.pp_schedule, found
+        if key not in self._of_limits:
             many = {"accumulation": 4 * p.pp}
-            each = (run.computed_with(training=choice.keys | many) for choice in found)
-            self._widest[key] = np.array([highest_over_predicted(one) for one in each])
-        return np.array([most_known_to_fit(run, gpu, widest) for widest in self._widest[key].tolist()])
+            widest = [highest_over_predicted(run.computed_with(training=choice.keys | many)) for choice in found]
+            known = np.array([most_known_to_fit(run, gpu, most) for most in widest])
+            self._of_limits[key] = outside_bytes(run, gpu), known
+        return self._of_limits[key]
 
 
 class PlacementBatch:

@@ -17,7 +17,7 @@ import numpy as np
 from planner.analysis.search.envelope import Floats, Integers, chunk_only
 from planner.analysis.search.peaks import PLAIN, PeakTable
 from planner.analysis.search.space import Choice, Choices
-from planner.analysis.search.tables import Kept, LocalRuns, has_alike_blocks, place
+from planner.analysis.search.tables import Kept, LocalRuns, has_alike_blocks
 from planner.counts.ranks import Rank, run_of_rank
 from planner.counts.run import Resolved
 from planner.counts.shards import sharded_groups
@@ -98,7 +98,7 @@ class BoundTable:
         p = run.config.parallel
         if not p.shards_weights:
             return 0.0
-        key = p.tp, p.pp, p.cp, p.ep, p.reshard, p.hsdp, run.config.hardware.gpus, place(rank, run.config.model)
+        key = p.tp, p.pp, p.cp, p.ep, p.reshard, p.hsdp, run.config.hardware.gpus, self._local.place(run, rank)
         if key not in self._gathered:
             root, blocks = sharded_groups(self._local.of(run, rank))
             whole = root.whole + (0 if p.reshard else sum(block.whole for block in blocks))
@@ -158,8 +158,10 @@ class BoundTable:
         p = run.config.parallel
         key = p.tp, p.sp, p.cp, p.ep, p.shards_weights, rank.embeds, choices
         if key not in self._losses:
-            beside = np.stack([self._loss_by(run, rank.embeds, choice) for choice in choices], axis=1)
-            beside = beside.astype(np.float64)
+            # other losses have few logits at a time: what they have alive is not worth a simulation
+            nothing = np.zeros_like(self.micro)
+            each = [self._loss_by(run, rank.embeds, c) if c.loss == PLAIN else nothing for c in choices]
+            beside = np.stack(each, axis=1).astype(np.float64)
             self._losses[key] = np.maximum(beside, self._logits_of(run, rank, choices))
         return self._losses[key]
 

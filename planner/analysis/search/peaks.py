@@ -22,7 +22,7 @@ from planner.analysis.search.envelope import (
     whole_step,
 )
 from planner.analysis.search.space import Choice
-from planner.analysis.search.tables import Kept, LocalRuns, has_alike_blocks, place
+from planner.analysis.search.tables import Kept, LocalRuns, has_alike_blocks
 from planner.counts.ranks import Rank, held_tensors, run_of_rank
 from planner.counts.run import Resolved
 from planner.counts.shards import gradients_cut, optimizer_cut, sharing_gpus, weights_cut
@@ -169,7 +169,7 @@ class PeakTable:
         """Bytes that stay, buckets included, and those of the gradients."""
         p = run.config.parallel
         shared = p.zero, p.fsdp, p.hsdp, p.ddp_bucket_view
-        key = p.tp, p.ep, shared, place(rank, run.config.model), sharing_gpus(run)
+        key = p.tp, p.ep, shared, self._local.place(run, rank), sharing_gpus(run)
         if key not in self._states:
             local = self._local.of(run, rank)
             recipe, held = run.recipe, held_tensors(local)

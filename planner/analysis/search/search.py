@@ -15,6 +15,7 @@ from typing import Literal
 from planner.analysis.search.area import Area, Layout
 from planner.analysis.search.batches import SearchTables
 from planner.analysis.search.misses import Misses
+from planner.analysis.search.processes import surveyed
 from planner.analysis.search.space import Placement, placements
 from planner.analysis.search.survey import Promise, Promises, Question, Score, Survey, score_of, survey_of
 from planner.config.run import Assumption, RunConfig
@@ -49,16 +50,24 @@ class SearchResult:
     simulated: int
 
 
-def search(config: RunConfig, space: SearchSpace, by: RankedBy = "time", shown: int = LAYOUTS_SHOWN) -> SearchResult:
-    """The best layouts of a run with the same steps. Raises InputError where the space is empty or nothing is found."""
-    return LayoutSearch(config, space, by, shown).result()
+def search(
+    config: RunConfig, space: SearchSpace, by: RankedBy = "time", shown: int = LAYOUTS_SHOWN, processes: int = 1
+) -> SearchResult:
+    """The best layouts of a run with the same steps. Raises InputError where the space is empty or nothing is found.
+
+    processes: that look at a large space; the result is the same.
+    """
+    return LayoutSearch(config, space, by, shown, processes).result()
 
 
 class LayoutSearch:
     """One search: the tables that its placements share, and what was found of each placement that was looked at."""
 
-    def __init__(self, config: RunConfig, space: SearchSpace, by: RankedBy, shown: int = LAYOUTS_SHOWN) -> None:
-        self.config, self.space, self.by, self.shown = config, space, by, shown
+    def __init__(
+        self, config: RunConfig, space: SearchSpace, by: RankedBy, shown: int = LAYOUTS_SHOWN, processes: int = 1
+    ) -> None:
+        self.config, self.space, self.by = config, space, by
+        self.shown, self.processes = shown, processes
         self.tables = SearchTables(config, space)
         self._seen: dict[tuple[tuple[int, int], bool, bool], Layout | None] = {}
 
@@ -91,7 +100,7 @@ class LayoutSearch:
 
     def survey(self, question: Question) -> Survey:
         """The survey of the whole space."""
-        return survey_of(self.tables, placements(self.config, self.space), question)
+        return surveyed(self.tables, self.config, self.space, question, self.processes)
 
     def _area(self, placement: Placement) -> Area | None:
         terms = self.tables.terms(placement, near=True)
@@ -214,7 +223,7 @@ class LayoutSearch:
         if limits.seconds is None and limits.usd is None:
             return misses.error()
         unlimited = replace(self.space, limits=SearchLimits(head_room=limits.head_room))
-        again = LayoutSearch(self.config, unlimited, "time", 1)
+        again = LayoutSearch(self.config, unlimited, "time", 1, self.processes)
         again.tables = self.tables
         front = again.result().front
         return misses.beyond_limits(front[0], front[-1])

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.config.layout import LayoutError, micro_batches_problem, refuse_layout
+from planner.config.layout import layout_problem, micro_batches_problem
 from planner.config.parallel import ParallelConfig
 from planner.config.run import WITH_WHOLE_MATRICES, RunConfig
 from planner.counts.nodes import gpus_per_domain
@@ -24,6 +24,7 @@ MOST_TOKENS = 65_536  # of one micro-batch on a GPU: no product gets faster beyo
 CHUNKS = (1, 2, 3, 4, 6)  # of an interleaved pipeline
 SHORTEST_PIECE = 4096  # tokens of a sequence that context parallelism leaves to a GPU
 MOST_EXPERT_PARALLEL = 64
+WAYS_OF_DEGREES = 12  # about so many [parallel] sections have the same degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def placements(config: RunConfig, space: SearchSpace, share: tuple[int, int] = (
                 replicas = placed.data_parallel
                 if whole % replicas or space.replicas not in (None, replicas):
                     continue
-                wrong = _refusal(placed)
+                wrong = layout_problem(placed, WITH_WHOLE_MATRICES)
                 if wrong:
                     if wrong.left_out:
                         yield wrong.left_out
@@ -109,6 +110,18 @@ def placements(config: RunConfig, space: SearchSpace, share: tuple[int, int] = (
                 if found:
                     yield Placement((outer, inner), placed, whole // replicas, found)
         first += len(degrees)
+
+
+def rough_number(config: RunConfig, space: SearchSpace) -> int:
+    """About how many layouts a space has, without making them."""
+    sequences = config.training.micro_batch * config.training.accumulation * config.data_parallel
+    most = max(MOST_TOKENS, config.training.seq)
+    sizes = sum(m * config.training.seq <= most for m in divisors(sequences))
+    degrees = 0
+    for card, gpus in product(space.cards, space.gpus):
+        hardware = config.hardware.model_copy(update={"gpu": card, "gpus": gpus})
+        degrees += len(_degrees(config.model_copy(update={"hardware": hardware}), gpus, space))
+    return degrees * sizes * len(choices(config, space)) * WAYS_OF_DEGREES
 
 
 def _micro_batches(
@@ -121,14 +134,6 @@ def _micro_batches(
     if "micro_batch" in space.kept:
         found = [m for m in found if m == typed]
     return tuple(m for m in found if micro_batches_problem(p, each // m) is None)
-
-
-def _refusal(config: RunConfig) -> LayoutError | None:
-    try:
-        refuse_layout(config, WITH_WHOLE_MATRICES)
-    except LayoutError as wrong:
-        return wrong
-    return None
 
 
 def choices(config: RunConfig, space: SearchSpace) -> Choices:

@@ -20,7 +20,7 @@ from planner.plan import energy_kwh
 
 Score = tuple[float, float, float]  # what is ranked, seconds of the run, fraction of the usable memory
 MOST_PROMISES, MOST_OF_A_FRONT = 256, 16
-LAYOUTS_AT_ONCE = 2**15  # of a batch: its arrays stay in a processor's cache
+LAYOUTS_AT_ONCE, PLACEMENTS_AT_ONCE = 2**15, 2**8  # of a batch: its arrays stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -137,7 +137,7 @@ def _batches(tables: SearchTables, placed: Iterable[Placement | str], found: Sur
         key = terms.choices, len(terms.stages), rows
         alike = waiting.setdefault(key, [])
         alike.append(terms)
-        if len(alike) * rows * len(terms.choices) >= LAYOUTS_AT_ONCE:
+        if len(alike) >= PLACEMENTS_AT_ONCE or len(alike) * rows * len(terms.choices) >= LAYOUTS_AT_ONCE:
             yield PlacementBatch(waiting.pop(key), tables.peaks.micro[:rows])
     for (_, _, rows), alike in waiting.items():  # type: ignore[misc]
         yield PlacementBatch(alike, tables.peaks.micro[:rows])
@@ -159,7 +159,8 @@ def _note(batch: PlacementBatch, found: Survey, question: Question) -> None:
             found.known.add(promise)
     if question.known and not ranked_by_room:
         for promise in _promises(batch, batch.first(any_that_fits, False), question.by):
-            found.open.add(promise)
+            if question.after is None or promise > question.after:
+                found.open.add(promise)
 
 
 def _promises(batch: PlacementBatch, best: tuple[Floats, Floats], by: RankedBy) -> Iterator[Promise]:

@@ -10,16 +10,21 @@ from planner.counts.ranks import Rank, ranks_of, run_of_rank
 from planner.counts.run import Resolved
 
 Remembered = TypeVar("Remembered")
-MOST_KEPT = 1024  # values of a table: what a search needs again, it needs soon
+MOST_KEPT = 4096  # values of a table: what a search needs again, it needs soon
+MOST_ARRAY_BYTES = 2**25  # of its arrays
 MANY_MICRO_BATCHES = 2**40  # more than any schedule keeps in flight
 
 
 class Kept(dict[Any, Remembered], Generic[Remembered]):
-    """A table that forgets all when it has too many values."""
+    """A table that forgets all when it has too many values, or too many bytes in arrays."""
+
+    _bytes: int = 0
 
     def __setitem__(self, key: Any, value: Remembered) -> None:
-        if len(self) >= MOST_KEPT:
+        self._bytes += getattr(value, "nbytes", 0)
+        if len(self) >= MOST_KEPT or self._bytes > MOST_ARRAY_BYTES:
             self.clear()
+            self._bytes = getattr(value, "nbytes", 0)
         super().__setitem__(key, value)
 
 
@@ -29,10 +34,19 @@ class LocalRuns:
     def __init__(self) -> None:
         self._runs: Kept[Resolved] = Kept()
         self._ranks: Kept[tuple[Rank, ...]] = Kept()
+        self._places: Kept[Rank] = Kept()
+
+    def place(self, run: Resolved, rank: Rank) -> Rank:
+        """What of a rank its parameters and work depend on: its blocks and tables; of alike blocks no matter which."""
+        if rank not in self._places:
+            first = 0 if has_alike_blocks(run.config.model) else rank.first_layer
+            plain = replace(rank, name="", first_layer=first, chunk_layers=rank.layers, in_flight=1)
+            self._places[rank] = plain
+        return self._places[rank]
 
     def of(self, run: Resolved, rank: Rank) -> Resolved:
         """`run_of_rank`, computed once for all layouts whose GPUs hold the same."""
-        p, where = run.config.parallel, place(rank, run.config.model)
+        p, where = run.config.parallel, self.place(run, rank)
         key = p.tp, p.cp, p.ep, where
         if key not in self._runs:
             self._runs[key] = run_of_rank(run, where)
@@ -48,12 +62,6 @@ class LocalRuns:
             many = run.computed_with(training={"accumulation": MANY_MICRO_BATCHES})
             self._ranks[key] = ranks_of(many.config)
         return self._ranks[key]
-
-
-def place(rank: Rank, model: ModelConfig) -> Rank:
-    """What of a rank its own parameters and work depend on: its blocks, and tables; of alike blocks no matter which."""
-    first = 0 if has_alike_blocks(model) else rank.first_layer
-    return replace(rank, name="", first_layer=first, chunk_layers=rank.layers, in_flight=1)
 
 
 def has_alike_blocks(model: ModelConfig) -> bool:

@@ -7,7 +7,7 @@ placements that have it. What tells placements apart beside it are some numbers 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,20 @@ class PlacementTimes:
     directions: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A kind of GPU of a placement, `place` None: each has the whole model. Its own run is made where it is needed."""
+
+    run: Resolved
+    place: Rank | None
+    runs: LocalRuns | None
+
+    @property
+    def local(self) -> Resolved:
+        """The run as this GPU sees it."""
+        return self.run if self.place is None or self.runs is None else self.runs.of(self.run, self.place)
+
+
 class TimeTable:
     """Step times by placement; what a stage works on a micro-batch is remembered, for all micro-batches and choices."""
 
@@ -76,15 +90,13 @@ class TimeTable:
             return rates
         if hardware.gpus > 1 and rates.link is None:
             return f"the data sheet of {hardware.gpu} has no bandwidth of its links"
-        stages = [run] if p.is_data_parallel else [self._local.of(run, rank) for rank in ranks]
-        where = [None] if p.is_data_parallel else [_place(rank) for rank in ranks]
+        at = [_Stage(run, None, None)] if p.is_data_parallel else [self._stage(run, rank) for rank in ranks]
         both = p.pp_schedule == "dualpipe"
-        at = list(zip(stages, where, strict=True))
         return PlacementTimes(
-            work=tuple(self._stage_work(stage, place, choices) for stage, place in at),
+            work=tuple(self._stage_work(stage, choices) for stage in at),
             transfers=(self._transfer(run, rates),) * len(at),
-            shared=tuple(self._communication(stage, place, rates) for stage, place in at),
-            update=max(self._update(stage, place, rates) for stage, place in at),
+            shared=tuple(self._communication(stage, rates) for stage in at),
+            update=max(self._update(stage, rates) for stage in at),
             filled=p.pp / 2 if both else p.pp,
             chunks=p.interleave,
             waiting=rules("time")["layouts"]["bubble"][p.pp_schedule],
@@ -108,12 +120,15 @@ class TimeTable:
             self._rates[key] = rates_of(run)
         return self._rates[key]
 
-    def _communication(self, stage: Resolved, place: Any, rates: Rates) -> Communication:
-        p, hardware = stage.config.parallel, stage.config.hardware
+    def _stage(self, run: Resolved, rank: Rank) -> _Stage:
+        return _Stage(run, self._local.place(run, rank), self._local)
+
+    def _communication(self, stage: _Stage, rates: Rates) -> Communication:
+        p, hardware = stage.run.config.parallel, stage.run.config.hardware
         shared = p.fsdp, p.reshard, p.hsdp, p.zero, p.ddp_bucket_view
-        key = hardware.gpu, hardware.gpus, p.tp, p.pp, p.ep, shared, place
+        key = hardware.gpu, hardware.gpus, p.tp, p.pp, p.ep, shared, stage.place
         if key not in self._shared:
-            found = communication_of(stage, rates)
+            found = communication_of(stage.local, rates)
             assert not isinstance(found, str)
             self._shared[key] = found
         return self._shared[key]
@@ -127,24 +142,24 @@ class TimeTable:
             self._transfers[key] = np.zeros(len(self.micro)) + stage_transfer_seconds(now, rates)
         return self._transfers[key]
 
-    def _update(self, stage: Resolved, place: Any, rates: Rates) -> float:
-        p, gpus = stage.config.parallel, stage.config.hardware.gpus
-        shared = (p.zero, p.fsdp, p.hsdp, gpus, p.pp) if p.zero or p.fsdp else ()
-        key = stage.config.hardware.gpu, p.tp, p.ep, place, shared
+    def _update(self, stage: _Stage, rates: Rates) -> float:
+        p, hardware = stage.run.config.parallel, stage.run.config.hardware
+        shared = (p.zero, p.fsdp, p.hsdp, hardware.gpus, p.pp) if p.zero or p.fsdp else ()
+        key = hardware.gpu, p.tp, p.ep, stage.place, shared
         if key not in self._updates:
-            self._updates[key] = update_seconds(stage, rates)
+            self._updates[key] = update_seconds(stage.local, rates)
         return self._updates[key]
 
-    def _stage_work(self, stage: Resolved, place: Any, choices: Choices) -> Floats:
+    def _stage_work(self, stage: _Stage, choices: Choices) -> Floats:
         """Seconds of a stage's work on each micro-batch of the table, a column for each choice."""
-        p = stage.config.parallel
-        offloads = any(choice.mode == "offloaded" for choice in choices)
+        p, t, hardware = stage.run.config.parallel, stage.run.config.training, stage.run.config.hardware
+        offloads = t.activation_checkpointing == "offloaded"
         shape = p.tp, p.sp, p.cp, p.ep, p.pp_schedule == "dualpipe", offloads and p.shards_weights
-        key = stage.config.hardware.gpu, stage.config.hardware.gpus_per_node, shape, place, choices
+        key = hardware.gpu, hardware.gpus_per_node, shape, stage.place, choices
         if key not in self._work:
-            found = np.zeros((len(self.micro), len(choices)))
+            found, local = np.zeros((len(self.micro), len(choices))), stage.local
             for columns in _alike([choice.runtime for choice in choices]):
-                found[:, columns] = self._work_under(stage, [choices[i] for i in columns])
+                found[:, columns] = self._work_under(local, [choices[i] for i in columns])
             self._work[key] = found
         return self._work[key]
 
@@ -229,11 +244,6 @@ def seconds_of(terms: Sequence[PlacementTimes], steps: Floats) -> Floats:
     whole += throughput.straggler_seconds(whole, shared("straggling"))
     found: Floats = whole
     return found
-
-
-def _place(rank: Rank) -> Rank:
-    """What of a rank its work depends on."""
-    return replace(rank, name="", in_flight=1)
 
 
 def _with(stage: Resolved, **training: Any) -> Resolved:

@@ -1,5 +1,6 @@
 """200 random configurations give the same answers: a changed number must be intended.
 
+`make test` compares every third of them, always the same; `make soak` the others.
 After a decision: `python -m tests.stability.drawing`, and the reason in the commit.
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak import some
 from tests.stability.answers import COMMANDS, answer, digest
 
 HERE = Path(__file__).parent
@@ -17,7 +19,7 @@ LINES = json.loads((HERE / "commands.json").read_text("utf-8"))
 EXPECTED = json.loads((HERE / "expected.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("number", range(len(LINES)))
+@pytest.mark.parametrize("number", some(range(len(LINES)), lambda number: number % 3 == 2))
 def test_numbers_stay(number: int) -> None:
     words = LINES[number].split()
     asked = COMMANDS if number % 4 == 0 else COMMANDS[:1]  # a plan holds what the others answer

@@ -1,4 +1,8 @@
-"""A planner without a terminal: Textual's Pilot types and reads, with a fixed date and machine."""
+"""A planner without a terminal: Textual's Pilot types and reads, with a fixed date and machine.
+
+Half of a test's seconds went into drawing screens that nobody looked at: here the planner draws when a test looks
+(`seen`), when a tab is opened, and when the test ends. Layout, styles and messages are those of a real terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from textual._compositor import Compositor, visible_screen_stack
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -80,9 +85,11 @@ class User:
         """Show a tab."""
         self.app.query_one(Results).open(tab)
         await self.settle()
+        self.seen()
 
     def seen(self) -> str:
-        """What the terminal shows, line by line."""
+        """What the terminal shows, line by line. Raises what a widget raises that cannot be drawn."""
+        visible_screen_stack.set(self.app._background_screens)
         return "\n".join("".join(s.text for s in strip) for strip in self.app.screen._compositor.render_strips())
 
     def text(self, selector: str) -> str:
@@ -106,11 +113,22 @@ def session() -> Session:
     return Session(as_of="2026-01-31", version="0.test")
 
 
-@pytest.fixture
-def planner_app(session: Session) -> Callable[..., None]:
-    """`planner_app(play, size=…, session=…)` opens the planner and lets `play(user)` use it."""
+def not_drawn(compositor: Compositor, full: bool = False, screen_stack: object = None, simplify: bool = False) -> None:
+    """No update of the terminal: for Textual, nothing has changed on it."""
+    compositor._dirty_regions.clear()
 
-    def run(play: Scenario, size: tuple[int, int] = (120, 40), session: Session = session) -> None:
+
+@pytest.fixture
+def planner_app(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`planner_app(play, size=…, session=…)` opens the planner and lets `play(user)` use it.
+
+    draws: every change is drawn, as in a terminal.
+    """
+
+    def run(play: Scenario, size: tuple[int, int] = (120, 40), session: Session = session, draws: bool = False) -> None:
+        if not draws:
+            monkeypatch.setattr(Compositor, "render_update", not_drawn)
+
         async def whole() -> None:
             app = PlannerApp(session)
             app.animation_level = "none"
@@ -118,6 +136,8 @@ def planner_app(session: Session) -> Callable[..., None]:
                 user = User(app, pilot)
                 await user.settle()
                 await play(user)
+                if app._running and not app._exit:
+                    user.seen()
 
         asyncio.run(whole())
 

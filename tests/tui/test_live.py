@@ -72,7 +72,7 @@ def test_a_key_draws_only_what_changed(planner_app):
         assert user.app.query_one("#tokens").region.y in lines
         assert len(lines) <= 5, "the field, and those whose value in effect moves with it"
 
-    planner_app(play)
+    planner_app(play, draws=True)
 
 
 GARBAGE = "gar bage\N{SNOWMAN}"

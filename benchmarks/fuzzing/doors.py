@@ -172,7 +172,7 @@ def read_profile(given: Given, folder: Path) -> str:
     """A machine profile, and the time of a step by it."""
     from planner.inputs.profile_cache import load_profile
     from planner.plan import estimate
-    from tests.planner.step_time.test_kernels import config
+    from tests.planner.step_time.test_profile import config
 
     profile = load_profile(folder / "profile-cpu.json")
     if profile is None:

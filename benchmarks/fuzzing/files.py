@@ -138,7 +138,7 @@ def safetensors_file(rng: random.Random) -> Given:
 
 def profile(rng: random.Random) -> Given:
     """A machine profile, harmed, to be used by a plan for this processor."""
-    from tests.planner.step_time.test_kernels import made_up
+    from tests.planner.step_time.test_profile import made_up
 
     return Given("profiles", (), {"profile-cpu.json": json_bytes(changed_json(_smaller(made_up(), rng), rng), rng)})
 

@@ -66,7 +66,7 @@ def test_no_size_is_a_crash(planner_app):
             await user.press("f8")
         assert "tokens/s" in user.seen() and user.app.crash is None
 
-    planner_app(play)
+    planner_app(play, draws=True)
 
 
 def test_a_run_directory_that_vanishes_while_it_is_shown(planner_app, tmp_path):

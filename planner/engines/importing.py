@@ -85,14 +85,13 @@ def engine_import(
     launched, nodes = _launched(path)
     try:
         found = READERS[name](EngineFile(path, text, gpus or launched))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError | FileError):
-            raise
-        why = f"{type(error).__name__}: {error}"[:200]
+        if gpus is None and launched is not None and nodes > 1:
+            found.values.setdefault("hardware.gpus_per_node", launched // nodes)
+        config = _config(found, name, gpu, as_of, version)
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        why = f"{type(error).__name__}: {error}"[:200]  # a setting of another kind than its reader expects
         raise InputError(f"{path} is not understood", why=why, remedy="check its settings, or --from") from None
-    if gpus is None and launched is not None and nodes > 1:
-        found.values.setdefault("hardware.gpus_per_node", launched // nodes)
-    return Import(name, _config(found, name, gpu, as_of, version), tuple(found.unread))
+    return Import(name, config, tuple(found.unread))
 
 
 def _launched(path: Path) -> tuple[int | None, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ def assignments(text: str, path: Path) -> dict[str, Any]:
     Raises FileError for what is no Python.
     """
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the compiler thinks of somebody's style
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         why = str(error) or "it is nested too deep"
         raise FileError(f"{path} is no Python file", why=why, remedy="give the file as the engine reads it") from None

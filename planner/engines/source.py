@@ -76,7 +76,7 @@ class Settings:
     def count(self, name: str, least: int = 1) -> int:
         """A whole number. Raises InputError for anything else, and below `least`."""
         value = self.value(name)
-        if isinstance(value, float) and value == int(value):
+        if isinstance(value, float) and value.is_integer():  # neither NaN nor infinity is
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**18:
             raise self._wrong(name, value, f"a whole number from {least}")

@@ -16,6 +16,13 @@ def test_the_first_published_layout_has_the_recorded_ratio() -> None:
     assert (found["winner"]["tp"], found["winner"]["pp"]) == (kept["winner"]["tp"], kept["winner"]["pp"])
 
 
+def test_a_layout_that_may_fit_is_said_to() -> None:
+    table, row = next(pair for pair in published() if pair[1].get("typed", {}).get("cp") == 16)
+    found = compared(table, row)
+    assert found["published"]["open"] and found["published"]["cp"] == 16
+    assert f"tp {row['tp']}, pp {row['pp']}, cp 16 (may fit)" in table_of({"layouts": [found]})
+
+
 def test_every_published_layout_is_recorded_and_counted() -> None:
     rows = json.loads(RESULT.read_text(encoding="utf-8"))["layouts"]
     assert [row["model"] for row in rows] == [layout["model"] for _, layout in published()]

@@ -194,9 +194,9 @@ class HardwareConfig(Section):
     allocator: Literal["default", "expandable"] = Field(
         default="default", description="PyTorch's caching allocator: fixed segments, or expandable ones"
     )
-    software: Literal["megatron-2021", "pytorch-2023", "pytorch-2024", "pytorch-2026", "transformer-engine-2024"] = (
-        Field(default="pytorch-2026", description="generation of kernels and compilers, for the predicted time")
-    )
+    software: Literal[
+        "megatron-2021", "gpt-neox-2023", "pytorch-2023", "pytorch-2024", "pytorch-2026", "transformer-engine-2024"
+    ] = Field(default="pytorch-2026", description="generation of kernels and compilers, for the predicted time")
     tflops: Positive | None = Field(
         default=None, description="achieved FLOP/s per GPU in the 6*N*D convention, if known; in FLOP/s, not in 1e12"
     )

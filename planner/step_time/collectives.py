@@ -57,7 +57,10 @@ def communication_of(run: Resolved, rates: Rates) -> Communication | str:
         whole = real(throughput.gather_seconds(moved, sharing, link))
     else:
         whole = real(throughput.all_reduce_seconds(moved, sharing, link))
-    return Communication(whole, _copying_seconds(run, rates, moved), 0.0, straggling)
+    copying = _copying_seconds(run, rates, moved)
+    if rates.software.get("reduces_after_backward"):
+        return Communication(0.0, whole + copying, 0.0, straggling)
+    return Communication(whole, copying, 0.0, straggling)
 
 
 def all_reduce_seconds_left(shared: Communication, micro_seconds: Num) -> Num:

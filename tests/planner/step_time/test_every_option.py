@@ -123,7 +123,9 @@ GPUS = ("a100-80gb", "h100-80gb", "h200", "v100-32gb", "rtx-4090", "rtx-5090", "
 @given(
     st.sampled_from(GPUS),
     st.sampled_from(["autocast", "compiled", "eager"]),
-    st.sampled_from(["megatron-2021", "pytorch-2023", "pytorch-2024", "pytorch-2026", "transformer-engine-2024"]),
+    st.sampled_from(
+        ["megatron-2021", "gpt-neox-2023", "pytorch-2023", "pytorch-2024", "pytorch-2026", "transformer-engine-2024"]
+    ),
     st.sampled_from(["gpt2", "gpt2-xl", "llama-3-8b", "mixtral-8x7b", "deepseek-v2-lite"]),
     st.sampled_from(["none", "selective", "full"]),
     st.integers(1, 64),

@@ -7,28 +7,32 @@ attention, or all element-wise traffic, a profile has times of the kernels thems
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log2
 
 from planner.counts.run import Resolved
 from planner.formulas.itemsize import FP32
-from planner.step_time.kernel_tables import LAUNCH, Tables
+from planner.step_time.kernel_tables import GEMMS, LAUNCH, Tables
 
 # Widening per doubling of the work beyond the table: a guess, as rates have levelled off at the largest sizes timed.
 ERROR_PER_DOUBLING = 0.03
+# Beyond this many times the work of its largest size a table says less than one of the same FLOPs that reaches further.
+FAR = 64
 
 
 @dataclass(slots=True)
 class Measured:
     """The tables of a profile, and what has been read from them: seconds, and those that lie beyond the tables.
 
-    on_gpu: its kernels run behind the host's launches, which a processor's tables hold.
+    on_gpu: its kernels run behind the host's launches, which a processor's tables hold. guessed: parts of a step of
+    which a table was of no use, so that other kernels' times stand in for it.
     """
 
     tables: Tables
     on_gpu: bool
     seconds_read: float = 0.0
     beyond: float = 0.0
+    guessed: set[str] = field(default_factory=set)
 
     def read(self, kernel: str, kind: str, sizes: Sequence[float], makes: float = 0, times: float = 1.0) -> float:
         """Seconds of one kernel in the element type `kind`, "fp32" or "bf16", that makes a tensor of `makes` bytes.
@@ -43,6 +47,10 @@ class Measured:
         self.seconds_read += times * seconds
         self.beyond += times * found.seconds * ERROR_PER_DOUBLING * log2(found.beyond)
         return seconds
+
+    def beyond_of(self, kernel: str, kind: str, sizes: Sequence[float]) -> float:
+        """How many times the work of the table's largest size these sizes are, 1 at least."""
+        return self.tables[kernel, kind].read([max(1, round(size)) for size in sizes]).beyond
 
     @property
     def doubt(self) -> float:
@@ -65,12 +73,19 @@ def kind_of(run: Resolved) -> str:
 def product_seconds_of(
     run: Resolved, measured: Measured, rows: float, inputs: int, outputs: int, times: float
 ) -> tuple[float, float]:
-    """One product forward, and its two backward: the gradients of its input and of its weight."""
+    """One product forward, and its two backward: the gradients of its input and of its weight.
+
+    All three are as many FLOPs: for a table that ends far below these sizes the one that reaches furthest is read.
+    """
     kind, c = kind_of(run), run.recipe.compute_bytes
-    made = (rows * outputs * c, rows * inputs * c, inputs * outputs * c)
-    names = ("gemm_forward", "gemm_input_gradient", "gemm_weight_gradient")
+    made, sizes = (rows * outputs * c, rows * inputs * c, inputs * outputs * c), (rows, inputs, outputs)
+    reach = {name: measured.beyond_of(name, kind, sizes) for name in GEMMS}
+    best = min(GEMMS, key=lambda name: reach[name])
+    names = [best if reach[name] > FAR else name for name in GEMMS]
+    if max(reach.values()) > FAR:
+        measured.guessed.add("matrix products")
     forward, to_input, to_weight = (
-        measured.read(name, kind, (rows, inputs, outputs), size, times) for name, size in zip(names, made, strict=True)
+        measured.read(name, kind, sizes, size, times) for name, size in zip(names, made, strict=True)
     )
     return forward, to_input + to_weight
 

@@ -80,7 +80,8 @@ def step_seconds_from_profile(run: Resolved, profile: dict[str, object]) -> Step
     if isinstance(parts, str):
         return parts
     assert rates.measured is not None
-    untimed = sum(seconds for part, seconds in parts.items() if part in untimed_parts(run)) / sum(parts.values())
+    guessed = untimed_parts(run) | rates.measured.guessed
+    untimed = sum(seconds for part, seconds in parts.items() if part in guessed) / sum(parts.values())
     width = 1 + tables.noise + MODEL_ERROR + rates.measured.doubt + UNTIMED_ERROR * untimed
     return sum_of_parts(parts, "profile", width)
 
@@ -135,6 +136,8 @@ def untimed_parts(run: Resolved) -> set[str]:
     found |= {"all-reduce", "sharding", "tensor parallel", "context parallel", "expert parallel"}
     if t.runtime not in ("eager", "autocast"):
         found |= {"norms", "activations", "casts", "residual and copies", "launch overhead", "head and loss"}
+    if run.gpu is not None:  # a count of kernels, where the host has other work too
+        found.add("launch overhead")
     if t.loss != "plain":
         found.add("head and loss")
     if t.attention_kernel == "math" or t.document_masking or run.config.model.position == "alibi":

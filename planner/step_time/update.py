@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import prod
 
+from planner.config.run import OptimizerConfig
 from planner.counts.ranks import held_tensors
 from planner.counts.run import Resolved
 from planner.counts.shards import local_count, optimizer_cut
@@ -36,14 +37,22 @@ def update_seconds(run: Resolved, rates: Rates) -> float:
     if 0 < run.recipe.gradients_bytes_per_parameter < run.recipe.master_weights_bytes_per_parameter:
         bytes_moved += table["widened"] * local_count(tensors, 1)
     device = real(throughput.traffic_seconds(bytes_moved, rates.bandwidth)) + _muon_seconds(muon, run, rates)
-    # the trainer's own loops over tensors read nothing back; torch.optim's reads every step counter
-    own = kind == "lion" or optimizer.state_dtype == "bf16"
-    how = "lion" if own else optimizer.implementation
-    host = table[f"host-{how}"] * sum(t.times for t in rest)
+    return real(throughput.with_host_seconds(device, _host_seconds(run, muon, rest)))
+
+
+def _host_seconds(run: Resolved, muon: list[ParameterTensor], rest: list[ParameterTensor]) -> float:
+    """Seconds of the host's calls for one update on a GPU."""
+    optimizer, table = run.config.optimizer, rules("time")["optimizer"]
+    number, alone = sum(t.times for t in rest), sum(t.times for t in muon)
     # a stack's products, and some calls for each of its matrices
-    host += table["host-muon"] * _stacks(muon, run) + table["host-lion"] * sum(t.times for t in muon)
-    host += table["host-clip"] * sum(t.times for t in tensors)
-    return real(throughput.with_host_seconds(device, host))
+    host = table[f"host-{_way_of(optimizer)}"] * number
+    host += table["host-muon"] * _stacks(muon, run) + table["host-lion"] * alone
+    return float(host + table["host-clip"] * (number + alone))
+
+
+def _way_of(optimizer: OptimizerConfig) -> str:
+    """The loop over tensors: the trainer's own reads nothing back; torch.optim's reads every step counter."""
+    return "lion" if optimizer.name == "lion" or optimizer.state_dtype == "bf16" else optimizer.implementation
 
 
 def _measured_seconds(
@@ -51,27 +60,29 @@ def _measured_seconds(
 ) -> float:
     """The same from a profile: AdamW's times, by the traffic and calls of another optimizer beside fused AdamW's."""
     optimizer, table = run.config.optimizer, rules("time")["optimizer"]
+    rest = [t for t in tensors if t not in muon]
     kind = "adamw" if optimizer.name == "muon" else optimizer.name
-    own = kind == "lion" or optimizer.state_dtype == "bf16"
     traffic = table[f"{kind}-{optimizer.implementation}"] * (0.75 if optimizer.state_dtype == "bf16" else 1.0)
     if 0 < run.recipe.gradients_bytes_per_parameter < run.recipe.master_weights_bytes_per_parameter:
         traffic += table["widened"]
-    calls = table["host-lion" if own else f"host-{optimizer.implementation}"] / table["host-fused"]
-    counts = {"adamw": local_count(tensors, 1) - local_count(muon, 1), "clip": local_count(tensors, 1)}
-    numbers = {
-        "adamw": sum(t.times for t in tensors) - sum(t.times for t in muon),
-        "clip": sum(t.times for t in tensors),
-    }
+    # a processor's times hold the calls; on a GPU they are the host's, beside the kernels
+    calls = 1.0 if measured.on_gpu else table[f"host-{_way_of(optimizer)}"] / table["host-fused"]
     # half of the clip's traffic is the norm, half the scaling: without limits the norm is taken all the same. Cutting
     # values reads and writes twice as the scaling does once, and the limit of the norm then wants the norm of the rest
     norm, value = optimizer.clip_norm is not None, optimizer.clip_value is not None
     halves = (1 + norm + value * (2 + norm)) / 2
+    updated = ((rest, "adamw", traffic / table["adamw-fused"], calls), (tensors, "clip", halves, halves))
     seconds = _muon_seconds(muon, run, rates)
-    for name, of_bytes, of_calls in (("adamw", traffic / table["adamw-fused"], calls), ("clip", halves, halves)):
-        if counts[name]:
-            seconds += of_bytes * measured.read(name, "fp32", (counts[name],))
-            seconds += of_calls * measured.read(f"{name}_tensors", "fp32", (numbers[name],))
-    return seconds
+    for those, name, of_bytes, of_calls in (
+        *updated,
+        (muon, "adamw", table["adamw-foreach"] / table["adamw-fused"], 1.0),
+    ):
+        if those:
+            seconds += of_bytes * measured.read(name, "fp32", (local_count(those, 1),))
+            seconds += of_calls * measured.read(f"{name}_tensors", "fp32", (sum(t.times for t in those),))
+    if not measured.on_gpu:
+        return seconds
+    return real(throughput.with_host_seconds(seconds, _host_seconds(run, muon, rest)))
 
 
 def _stacks(muon: list[ParameterTensor], run: Resolved) -> int:

@@ -94,6 +94,31 @@ def test_an_odd_vocabulary_is_slower_on_a_gpu_and_not_on_a_processor() -> None:
     assert head("50257", "cpu") == pytest.approx(head("50264", "cpu"), rel=0.001)
 
 
+def test_a_table_that_ends_far_below_a_steps_sizes_is_no_rate() -> None:
+    """As on a hurried day: of one gradient the small products were timed. Another has as many FLOPs."""
+    profile = made_up()
+    few = [[16, 64, 64, 1e-3], [16, 64, 128, 1e-3]]
+    profile["kernels"]["gemm_input_gradient"] = profile["kernels"]["gemm_input_gradient"] | {"bf16": few}
+    whole, cut = planned(made_up()).throughput, planned(profile).throughput
+    assert cut.basis == "profile"
+    assert cut.parts["matrix products"] == pytest.approx(whole.parts["matrix products"])
+    step, wide = whole.step_seconds, cut.step_seconds
+    assert step.high and step.value and wide.high and wide.value
+    assert wide.high / wide.value > step.high / step.value + 0.1  # what stands in for it is doubtful
+
+
+def test_a_loop_over_tensors_is_the_hosts_on_a_gpu() -> None:
+    """Its kernels are the same work; a call for each of 148 tensors is added, as beside a data sheet's rates."""
+
+    def update(way: str) -> float:
+        profile = made_up()
+        profile["kernels"]["adamw"] = {"fp32": [[1, 1e-9], [2**30, 1e-3]]}
+        profile["kernels"]["clip"] = profile["kernels"]["adamw"]
+        return planned(profile, optimizer_implementation=way).throughput.parts["optimizer"]
+
+    assert update("for-loop") > 148 * 147e-6 > update("fused")
+
+
 def test_every_part_has_its_bound() -> None:
     plan = planned(made_up(), gpus="8")
     assert plan.throughput.bounds == bounds_of(plan.throughput.parts, plan.config)

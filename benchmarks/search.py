@@ -37,7 +37,7 @@ COMPARED: tuple[dict[str, Any], ...] = (
     {"params": "1B", "seq": 2048, "global_batch_tokens": "1Mi", "gpus": 16, "runtime": "autocast", "dropout": "0.1"},
 )
 GPT3 = {"model": "gpt-3-175b", "seq": 2048, "global_batch_tokens": 2048 * 1536, "pad_vocab": 1024}
-SIX_CARDS = "h100-80gb,a100-80gb,h200,b200,h800,gb200"
+SIX_CARDS = "h100-80gb,a100-80gb,h200,b200,h800,a800-80gb"
 SEARCHED: dict[str, dict[str, Any]] = {
     "llama-3-8b on one node": {"model": "llama-3-8b", "seq": 8192, "global_batch_tokens": "1Mi", "gpus": "8"},
     "gpt-3-175b on 1,024 GPUs": GPT3 | {"gpus": "1024"},

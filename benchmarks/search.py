@@ -74,7 +74,6 @@ def random_layouts(keywords: dict[str, Any], number: int, seed: int) -> Iterator
     from planner.analysis.search.batches import SearchTables
     from planner.analysis.search.space import Choices, Placement, placements
     from planner.counts.run import gpu_of
-    from planner.memory.coverage import not_covered
     from planner.plan import estimate
 
     config, space = config_for(keywords)
@@ -84,7 +83,7 @@ def random_layouts(keywords: dict[str, Any], number: int, seed: int) -> Iterator
     while done < number:
         placement, choice = pick.choice(found), pick.choice(tables.choices)
         run = replace(tables.base, config=placement.config, gpu=gpu_of(placement.config))
-        if not_covered(run.computed_with(training=choice.keys)) is not None:
+        if not tables.is_known(run.computed_with(training=choice.keys)):
             continue
         micro = np.array(placement.micro_batches)
         row, sequences = pick.randrange(len(micro)), placement.sequences

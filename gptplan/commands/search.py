@@ -132,3 +132,5 @@ def _write(result: SearchResult, output: Path | None, csv: Path | None, plot: Pa
         winner = chosen_config(result)
         write_config(output, winner, overwrite=force)
         log_line(f"wrote {output}; {how_to_train(winner, output)}")
+        if not result.best[0].fits:
+            log_line(f"it is not known to fit: {result.best[0].why_open}")

@@ -134,3 +134,12 @@ def test_points_are_drawn_where_they_are() -> None:
     assert top.index("a") < bottom.index("c") and max(map(len, lines)) <= 40
     assert all(character.isascii() for line in lines for character in line)
     assert "a" in "".join(scatter([(1.0, 1.0)], x="h", y="USD", width=30))
+
+
+def test_a_winner_that_is_not_known_to_fit_is_written_and_said_to_be_open(call: Call, tmp_path: Path) -> None:
+    shape = ["--layers", "42", "--hidden", "3072", "--heads", "16", "--vocab", "32768", "--seq", "2048"]
+    space = ["--gpu", "a100-40gb", "--gpus", "2", "--loss-kind", "plain", "--runtime", "eager"]
+    batch = ["--tokens", "1B", "--global-batch-tokens", "16Ki", "--tp", "1", "--cp", "1", "--as-of", "2026-11-21"]
+    said = call("search", *shape, *batch, *space, "-o", str(tmp_path / "run.toml"))
+    assert said.code == 0 and "none is known to fit, these may" in said.out
+    assert "it is not known to fit: " in said.err and load_config(tmp_path / "run.toml").hardware.gpus == 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from planner.analysis.search.bounds import BoundTable, StageBytes, bytes_below
 from planner.analysis.search.envelope import Floats
-from planner.analysis.search.peaks import PeakTable
+from planner.analysis.search.peaks import PLAIN, PeakTable
 from planner.analysis.search.space import MOST_TOKENS, SHORTEST_PIECE, Choices, Placement, choices, divisors
 from planner.analysis.search.tables import Kept, LocalRuns
 from planner.analysis.search.times import PlacementTimes, TimeTable, seconds_of
@@ -63,6 +63,8 @@ class SearchTables:
         self.times = TimeTable(sizes, self.local)
         self.bounds = BoundTable(self.peaks, self.local)
         self.choices = choices(config, space)
+        # whose memory is known if that of any is: of the runtimes the last
+        self._plainest = min(reversed(self.choices), key=lambda c: (c.loss != PLAIN, c.mode != "none"))
         self.chooses_runtime = len({choice.runtime for choice in self.choices}) > 1
         self._known: dict[Any, Choices] = {}
         self._of_limits: Kept[tuple[int, Floats]] = Kept()
@@ -73,7 +75,7 @@ class SearchTables:
         gpu, found = run.gpu, self._choices(run)
         assert gpu is not None
         if not found:
-            return f"the memory of {not_covered(run.computed_with(training=self.choices[-1].keys))} is not known"
+            return f"the memory of {not_covered(run.computed_with(training=self._plainest.keys))} is not known"
         if len({choice.runtime for choice in found}) == 1:
             run = run.computed_with(training={"runtime": found[0].runtime})
         if gpu.usable_bytes is None:
@@ -101,11 +103,11 @@ class SearchTables:
         shared = p.shards_weights, p.zero > 0, p.ep > 1
         key = shared, p.sp, p.pp > 1, p.cp > 1, p.tp, run.config.hardware.gpu
         if key not in self._known:
-            known = (c for c in self.choices if self._is_known(run.computed_with(training=c.keys)))
+            known = (c for c in self.choices if self.is_known(run.computed_with(training=c.keys)))
             self._known[key] = Choices(known)
         return self._known[key]
 
-    def _is_known(self, run: Resolved) -> bool:
+    def is_known(self, run: Resolved) -> bool:
         """Whether the memory of a choice is known; where the search chooses the runtime, compiled as by default."""
         if run.config.training.runtime == "compiled" and self.chooses_runtime and why_not_compiled(run):
             return False

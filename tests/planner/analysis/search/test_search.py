@@ -215,10 +215,3 @@ def test_a_vocabulary_that_tensor_parallelism_does_not_divide_is_left_out_with_w
     why = "tp does not divide the vocabulary of 32,767: give --pad-vocab 128"
     assert result.left_out[why] > 0 and why in search_text(result, 200)
     assert not search(a_run(vocab="32767", pad_vocab="128"), SearchSpace(CARDS[:1], (2,), KEPT)).left_out
-
-
-def test_placements_are_left_out_for_what_the_plainest_choice_lacks() -> None:
-    """Not for a loss in chunks, which some choice has."""
-    result = search(a_run(runtime="compiled"), SearchSpace(CARDS[:1], (2,), KEPT - {"loss_kind"}))
-    assert result.left_out and all("a loss in chunks" not in why for why in result.left_out)
-    assert any("a pipeline under torch.compile" in why for why in result.left_out)

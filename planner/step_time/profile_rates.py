@@ -131,7 +131,7 @@ def _peak_of(run: Resolved) -> float | None:
 
 def untimed_parts(run: Resolved) -> set[str]:
     """Parts of a step whose kernels are in no table of a profile, so that other machines' constants give them."""
-    t, optimizer = run.config.training, run.config.optimizer
+    t, optimizer, model = run.config.training, run.config.optimizer, run.config.model
     found = {"element-wise", "offloading", "stage transfers", "pipeline bubble", "stragglers"}
     found |= {"all-reduce", "sharding", "tensor parallel", "context parallel", "expert parallel"}
     if t.runtime not in ("eager", "autocast"):
@@ -140,7 +140,8 @@ def untimed_parts(run: Resolved) -> set[str]:
         found.add("launch overhead")
     if t.loss != "plain":
         found.add("head and loss")
-    if t.attention_kernel == "math" or t.document_masking or run.config.model.position == "alibi":
+    masked = t.document_masking or model.position == "alibi" or model.sliding_window or model.attention_chunk
+    if t.attention_kernel == "math" or masked:
         found.add("attention")
     if (optimizer.name, optimizer.implementation) != ("adamw", "fused"):
         found.add("optimizer")

@@ -81,6 +81,7 @@ def test_the_less_its_tables_hold_of_a_step_the_wider_is_its_interval() -> None:
 
     assert width() < 1.16  # noise of 2 %, and the model's 10 %
     assert width() < width(optimizer="muon") < 1.62 and width() < width(attention="math") < 1.62
+    assert width() < width(sliding_window="128") < 1.62 and width() < width(document_masking="yes") < 1.62
     assert width() < width(runtime="compiled") < 1.62 and width() < width(gpus="64", model="gpt2-xl") < 1.62
 
 

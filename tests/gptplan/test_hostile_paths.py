@@ -74,6 +74,24 @@ WRITES = {
 }
 
 
+TINY = (
+    "--layers",
+    "1",
+    "--hidden",
+    "16",
+    "--heads",
+    "1",
+    "--vocab",
+    "256",
+    "--seq",
+    "16",
+    "--steps",
+    "3",
+    "--gpu",
+    "cpu",
+)
+
+
 @pytest.fixture
 def hostile(call: Call, run_toml: Path, tmp_path: Path) -> Path:
     """A folder with everything that is hostile in it, a good run.toml and a text."""
@@ -104,6 +122,8 @@ def test_fault_48_a_path_that_cannot_be_read(call: Call, hostile: Path, command:
     words = READS[command]
     if words[:2] == ("preflight", "run.toml") and kind != "loop":
         pytest.skip("builds a whole model each time, and reads the path as run --data does")
+    if words[:2] == ("preflight", "run.toml"):
+        assert call("plan", *TINY, "-o", "run.toml", "--force").code == 0
     path = HOSTILE[kind]
     before = sorted(os.listdir(hostile))
     said = call(*(path if word == "PATH" else word for word in words))

@@ -1,4 +1,7 @@
-"""Streams that cannot be written: closed, full, or without a reader. Neither work nor exit code depends on them."""
+"""Streams that cannot be written: closed, full, or without a reader. Neither work nor exit code depends on them.
+
+Of the ways in which training is tried, a full disk and closed streams are in `make test`, a lost reader in `make soak`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.soak import some
 
 GPTPLAN = [sys.executable, "-m", "gptplan"]
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
@@ -44,7 +49,7 @@ def test_a_result_that_nobody_got_is_an_error(tmp_path: Path) -> None:
 
 
 @FULL
-@pytest.mark.parametrize("streams", BROKEN)
+@pytest.mark.parametrize("streams", some(BROKEN, lambda streams: "head" not in streams))
 def test_fault_40_training_goes_on(
     streams: str, tmp_path: Path, machine_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

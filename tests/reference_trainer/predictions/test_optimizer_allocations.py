@@ -70,7 +70,7 @@ def test_peak_of_every_update(recipe: str, way: tuple[str, str]) -> None:
 
 
 GATED = ("mixed-bf16", "master-bf16-grad16")
-IN_TURN = list(zip(itertools.cycle(GATED), WAYS))  # noqa: B905  each way once, the recipes in turn
+IN_TURN = list(zip(itertools.cycle(GATED), WAYS))  # each way once, the recipes in turn
 
 
 @pytest.mark.parametrize(("recipe", "way"), some(itertools.product(GATED, WAYS), IN_TURN.__contains__))

@@ -127,10 +127,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
     "rollback": ("back to `step`", {"spike_step": "step", "skipped_steps": "whose data is skipped"}),
     "slow step": ("a step, or a gap between steps, was far too long", {"seconds": "s", "usual_seconds": "s"}),
     "allocator retries": ("the allocator had to empty its cache", {"count": "in this call"}),
-    "signal": (
-        "a signal stopped the run",
-        {"signal": "its name", "rank": "the one of several that was sent it; absent if all were"},
-    ),
+    "signal": ("a signal stopped the run", {"signal": "its name"}),
     "diverged": ("too many steps in a row were not finite", {"message": "the error message"}),
     "stopped": ("the call ended before the last step", {"exit_code": "0, 130, 143", "message": "why, after an error"}),
     "finished": ("the run is complete", {"exit_code": "0"}),

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from docs.accuracy_page import hours_outside, memory_outside, memory_scores, speed_classes, speed_outside, speed_scores
 from docs.model_types import model_types
 from docs.readme import demo, demo_table, estimate, first_screen
-from docs.shell import AS_OF, ROOT, command, console
+from docs.shell import AS_OF, ROOT, command, commands, console
 from docs.terminal import keys, tabs, wizard
 
 PAGES = [
@@ -31,9 +31,10 @@ def help_of_commands() -> str:
     """Each command's --help."""
     from gptplan.app import COMMANDS
 
-    helps = [(name, console(f"$ gptplan {name} --help", command(name, "--help"))) for name in COMMANDS]
-    first = console("$ gptplan --help", command("--help"))
-    return "\n\n".join([first, *(f"## gptplan {name}\n\n{shown}" for name, shown in helps)])
+    lines = ["--help", *(f"{name} --help" for name in COMMANDS)]
+    shown = [console(f"$ gptplan {line}", said) for line, said in zip(lines, commands(*lines), strict=True)]
+    helps = zip(COMMANDS, shown[1:], strict=True)
+    return "\n\n".join([shown[0], *(f"## gptplan {name}\n\n{text}" for name, text in helps)])
 
 
 def schedule() -> str:

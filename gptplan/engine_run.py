@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from gptplan.output import log_line
 from planner.errors import FileError, InputError, UnknownNameError
+from planner.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from planner.config.run import RunConfig
@@ -76,7 +77,7 @@ def run_engine(
 
 
 def _refuse_filled(directory: Path) -> None:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if exists(directory) and (not is_folder(directory) or any(directory.iterdir())):
         raise FileError(f"{directory} exists already", why="a run begins in a new folder", remedy="give another name")
 
 

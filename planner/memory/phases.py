@@ -123,7 +123,8 @@ class _Run:
             self.sharded = FullySharded(run, self.e, [index for unit in units for index in unit])
         self.gradients = gradients_cut(run).count(self.tensors) * recipe.gradients_bytes_per_parameter
         if config.parallel.zero == 2:
-            self.e.gradient_shards = gradients_cut(run).shards
+            cut = gradients_cut(run)
+            self.e.gradient_shards, self.e.expert_shards = cut.shards, cut.of_experts
             self.e.made_itemsize = recipe.weights_bytes_per_parameter
         if self.sharded is None:
             self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter

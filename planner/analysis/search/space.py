@@ -149,7 +149,8 @@ def choices(config: RunConfig, space: SearchSpace) -> Choices:
     if "activation_checkpointing" in space.kept:
         modes = (t.activation_checkpointing,)
     if "activation_checkpointing_every" in space.kept:
-        modes = tuple(mode for mode in modes if mode in ("full", "offloaded"))
+        # of every k-th block nothing is kept without recomputation; alone, 1 says nothing
+        modes = tuple(mode for mode in modes if mode in ("full", "offloaded")) or modes
         everies = (t.activation_checkpointing_every,)
     return Choices(
         Choice(loss, mode, every, runtime)

@@ -61,6 +61,8 @@ class Autograd:
         self.gradients_exist = False  # True: gradients of an earlier micro-batch exist and are added to
         self.gradients: list[Storage] = []  # the parameters' `.grad`
         self.gradient_shards = 1  # ZeRO-2: only this part of a gradient stays once it is reduced
+        self.expert_shards = 1  # the same of experts, which lie on fewer GPUs; their parameters' nodes:
+        self.expert_nodes: set[Node] = set()
         self.made_itemsize = FP32  # of the gradients that backward makes
         self.gradient_widening = 1  # `.grad` is this many times as wide as the gradients that backward makes
         self._forward_frame: CheckpointFrame | None = None
@@ -282,15 +284,17 @@ class Autograd:
         assert grads is not None
         gradient = grads[0]
         if gradient is not None and not self.gradients_exist:
-            kept = self.kept_bytes(gradient.size)
+            shards = self.expert_shards if node in self.expert_nodes else self.gradient_shards
+            kept = self.kept_bytes(gradient.size, shards)
             if kept != gradient.size:
                 gradient = self.allocate(kept)
             gradient.relabel("gradients")
             self.gradients.append(gradient)
 
-    def kept_bytes(self, made: int) -> int:
+    def kept_bytes(self, made: int, shards: int | None = None) -> int:
         """Bytes that stay of a gradient of `made` bytes: widened, and under ZeRO-2 this device's part."""
-        count = -(-made // self.made_itemsize // self.gradient_shards) if self.gradient_shards > 1 else 0
+        shards = self.gradient_shards if shards is None else shards
+        count = -(-made // self.made_itemsize // shards) if shards > 1 else 0
         return (count * self.made_itemsize if count else made) * self.gradient_widening
 
 

@@ -30,6 +30,8 @@ class Experts:
 
     def __call__(self, e: Autograd, x: Tensor, ends: Tensor) -> Tensor:
         e.label = "blocks.mlp.experts"
+        if e.gradient_shards > 1:
+            e.expert_nodes.update(p.node for p in (self.gate, self.up, self.down) if p is not None and p.node)
         if self.gate is None:
             act = self.activation(e, grouped_linear(e, x, self.up, ends, self.ffn))
         else:

@@ -9,7 +9,7 @@ import pytest
 from planner import presets
 from planner.analysis.search.area import Layout
 from planner.analysis.search.search import chosen_config, lost_seconds, pareto_front, search
-from planner.analysis.search.space import every_layout
+from planner.analysis.search.space import choices, every_layout
 from planner.config.run import RunConfig
 from planner.counts.run import resolve
 from planner.errors import InputError
@@ -215,3 +215,11 @@ def test_a_vocabulary_that_tensor_parallelism_does_not_divide_is_left_out_with_w
     why = "tp does not divide the vocabulary of 32,767: give --pad-vocab 128"
     assert result.left_out[why] > 0 and why in search_text(result, 200)
     assert not search(a_run(vocab="32767", pad_vocab="128"), SearchSpace(CARDS[:1], (2,), KEPT)).left_out
+
+
+def test_no_checkpointing_of_every_block_is_a_choice_that_can_be_kept() -> None:
+    """Both keys typed, as a config has them: no mode was left, and an IndexError."""
+    config = a_run(activation_checkpointing="none")
+    kept = KEPT | {"activation_checkpointing", "activation_checkpointing_every", "runtime"}
+    found = choices(config, SearchSpace(cards=CARDS[:1], gpus=(1,), kept=kept))
+    assert {(choice.mode, choice.every) for choice in found} == {("none", 1)}

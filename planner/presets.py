@@ -30,7 +30,8 @@ class Gpu:
 
     `driver_names`: what `nvidia-smi --query-gpu=name` prints. `marketing_memory_bytes`: the GB of the name x 1e9.
     `driver_bytes`: byte, the total that the driver shows. `cuda_bytes`: byte, the total of `cudaMemGetInfo`, which an
-    out-of-memory message names; None where nobody printed it. `multiprocessors`: streaming multiprocessors in use.
+    out-of-memory message names; None where nobody printed it. `multiprocessors`: streaming multiprocessors in use;
+    `threads_per_multiprocessor`: that each holds at most, a number of the compute capability.
     `peak_dense_flops`: FLOP/s by element type (bf16, fp16, tf32,
     fp32 outside the tensor cores, fp8), without sparsity; a type that is absent is unknown or not supported.
     `memory_bandwidth`: byte/s. `link_bandwidth`: byte/s per GPU in one direction. `link_domain`: GPUs that this
@@ -49,6 +50,7 @@ class Gpu:
     driver_bytes: int | None = None
     cuda_bytes: int | None = None
     multiprocessors: int | None = None
+    threads_per_multiprocessor: int | None = None
     # a dict cannot be hashed; the id alone tells two cards apart
     peak_dense_flops: Mapping[str, int] = field(default_factory=dict, hash=False)
     memory_bandwidth: int | None = None

@@ -6,7 +6,10 @@ as in PyTorch. What lives for whole phases is allocated and released directly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from planner.memory.kernel_scratch import KernelScratch
 
 # components, in the order in which they are shown
 COMPONENTS = (
@@ -30,6 +33,15 @@ class Peak:
     at_peak: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class LocalMaximum:
+    """Bytes alive when they are about to fall, or, with a kernel, when it runs: without its scratch."""
+
+    phase: str
+    size: int
+    kernel: KernelScratch | None = None
+
+
 class Ledger:
     """Bytes alive by component, and the peak of every phase.
 
@@ -47,7 +59,7 @@ class Ledger:
         self._peak = Peak("start", 0, dict(self.live))
         self._rising = False
         self._keys = 0
-        self.maxima: list[tuple[str, int]] | None = None  # if a list: every local maximum, as (phase, bytes)
+        self.maxima: list[LocalMaximum] | None = None  # if a list: every local maximum
 
     @property
     def phases(self) -> list[Peak]:
@@ -60,7 +72,7 @@ class Ledger:
         if self._rising:
             self._rising = False
             if self.maxima is not None:
-                self.maxima.append((self._phase, self.total))
+                self.maxima.append(LocalMaximum(self._phase, self.total))
             if self.total > self._peak.peak_bytes:
                 self._peak = Peak(self._phase, self.total, dict(self.live))
 
@@ -93,6 +105,23 @@ class Ledger:
         self.total -= size
         if self.events is not None and size:
             self.events.append((key, 0))
+
+    def run_kernel(self, kernel: KernelScratch, sizes: Sequence[int]) -> None:
+        """Count scratch of these bytes, alive together and only while `kernel` runs."""
+        if self.maxima is not None:
+            self.maxima.append(LocalMaximum(self._phase, self.total, kernel))
+        scratch = sum(sizes)
+        if not scratch:
+            return
+        found = self.live["temporary"] + scratch
+        self.max_by_component["temporary"] = max(found, self.max_by_component["temporary"])
+        if self.total + scratch > self._peak.peak_bytes:
+            self._peak = Peak(self._phase, self.total + scratch, self.live | {"temporary": found})
+        if self.events is not None:
+            first = self._keys + 1
+            self._keys += len(sizes)
+            self.events.extend(enumerate(sizes, first))
+            self.events.extend((key, 0) for key in range(first, self._keys + 1))
 
     def relabel(self, old: str, new: str, size: int) -> None:
         """Count the same bytes under another component."""

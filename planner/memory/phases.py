@@ -19,8 +19,10 @@ from planner.memory.eager.context import SimulationContext, simulation_context
 from planner.memory.eager.graph import Storage
 from planner.memory.eager.moe import balance_bytes, bias_step_bytes
 from planner.memory.fully_sharded import FullySharded
-from planner.memory.ledger import COMPONENTS, Ledger, Peak
+from planner.memory.kernel_scratch import multiprocessors_of
+from planner.memory.ledger import COMPONENTS, Ledger, LocalMaximum, Peak
 from planner.memory.micro_batch import (
+    PROGRAMS,
     retained_by_forward,
     sharded_blocks,
     simulate_evaluation,
@@ -54,8 +56,8 @@ def simulate_run(run: Resolved, *, on_gpu: bool = False, events: list[tuple[int,
     return _Run(run, on_gpu, events).simulate()
 
 
-def local_maxima(run: Resolved) -> tuple[list[tuple[str, int]], int]:
-    """Every local maximum of the bytes alive, as (phase, bytes) on a GPU, and what a chunk of blocks retains.
+def local_maxima(run: Resolved) -> tuple[list[LocalMaximum], int]:
+    """Every local maximum of the bytes alive on a GPU, and what a chunk of blocks retains.
 
     retains: from its forward to its backward pass. Chunks of a pipeline beside the running one are not simulated.
     """
@@ -112,6 +114,8 @@ class _Run:
         self.run, self.config, self.every_block = run, config, events is not None
         self.ledger = Ledger(events)
         self.e = Autograd(self.ledger, on_gpu)
+        if on_gpu and config.training.runtime not in PROGRAMS:
+            self.e.card = multiprocessors_of(run.gpu)
         self.e.offloading = on_gpu and config.training.activation_checkpointing == "offloaded"
         self.ctx = simulation_context(run, cuda=on_gpu)
         self.recipe = recipe

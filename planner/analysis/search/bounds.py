@@ -192,7 +192,7 @@ class BoundTable:
         head = Rank("", run.config.model.layers - 1, 1, 1, embeds, True, 1)
         local = run_of_rank(one, head)
         maxima, _ = local_maxima(local)
-        top = max(size for phase, size in maxima if phase in LOSS_PHASES) - bytes_of_micro_batches(local)
+        top = max(each.size for each in maxima if each.phase in LOSS_PHASES) - bytes_of_micro_batches(local)
         kept = retained_bytes(run_of_rank(one, replace(head, embeds=False, has_head=False)))
         state, gradients = self.peaks.state(one, head)
         return max(0, top - state - gradients - kept - int(self._gathered_by(one, head)))

@@ -26,6 +26,7 @@ from planner.analysis.search.tables import Kept, LocalRuns, has_alike_blocks
 from planner.counts.ranks import Rank, held_tensors, run_of_rank
 from planner.counts.run import Resolved
 from planner.counts.shards import gradients_cut, optimizer_cut, sharing_gpus, weights_cut
+from planner.memory.kernel_scratch import multiprocessors_of
 from planner.memory.optimizer_state import has_narrow_gradients, optimizer_memory
 from planner.memory.phases import bytes_of_micro_batches
 from planner.memory.replicas import bucket_total
@@ -124,13 +125,14 @@ class PeakTable:
     def _keys(
         self, run: Resolved, rank: Rank, choice: Choice, sampler: Sampler
     ) -> tuple[Choice, tuple[Any, ...], tuple[Any, ...]]:
-        """The choice that is simulated, what tells its envelope from others, and what its bytes."""
+        """The choice that is simulated, what tells its envelope from others (no card), and what its bytes."""
         if not rank.has_head:
             choice = replace(choice, loss=PLAIN)  # the others need a head
         if choice.every > rank.chunk_layers:  # the first block of a chunk is recomputed alone
             choice = replace(choice, every=max(1, rank.chunk_layers))
         kind = (sampler is whole_step, *_structure(run, rank), choice)
-        return choice, kind, (*kind, rank.layers, rank.chunk_layers, self._first(run, rank))
+        card = multiprocessors_of(run.gpu)
+        return choice, kind, (*kind, rank.layers, rank.chunk_layers, self._first(run, rank), card)
 
     def _first(self, run: Resolved, rank: Rank) -> int:
         """The number of the first block, where it matters which one it is."""
@@ -156,7 +158,8 @@ class PeakTable:
         alone: Integers = np.array(parts, dtype=np.int64).reshape(-1, 3).T
         if envelope is None:
             return alone
-        line = envelope.at(self.micro[self.micro >= least], rank.layers, rank.chunk_layers)
+        card = multiprocessors_of(run.gpu)
+        line = envelope.at(self.micro[self.micro >= least], rank.layers, rank.chunk_layers, card)
         return np.concatenate((alone, line), axis=1)
 
     def _shared_state(self, run: Resolved, rank: Rank) -> int:

@@ -28,6 +28,7 @@ from planner.memory.eager.graph import (
     Tensor,
     Viewed,
 )
+from planner.memory.kernel_scratch import ColumnSum, KernelScratch, Multiprocessors, scratch_sizes
 from planner.memory.ledger import Ledger
 
 ONE_REFERENCE = 2  # result of sys.getrefcount for an object that one name refers to
@@ -65,6 +66,7 @@ class Autograd:
         self.expert_nodes: set[Node] = set()
         self.made_itemsize = FP32  # of the gradients that backward makes
         self.gradient_widening = 1  # `.grad` is this many times as wide as the gradients that backward makes
+        self.card: Multiprocessors | None = None  # whose kernels take scratch; None: other kernels run
         self._forward_frame: CheckpointFrame | None = None
         self._rerun_frame: CheckpointFrame | None = None
 
@@ -88,6 +90,17 @@ class Autograd:
         keys = [allocate("temporary", size) for size in sizes]
         for size, key in zip(sizes, keys, strict=True):
             release("temporary", size, key)
+
+    def run_kernel(self, kernel: KernelScratch) -> None:
+        """Count the scratch of a kernel of eager PyTorch, which is freed when it ends."""
+        if self.card is not None:
+            self.ledger.run_kernel(kernel, scratch_sizes(kernel, self.card))
+
+    def summed(self, rows: int, columns: int, itemsize: int) -> Storage:
+        """The sum over the rows of a matrix."""
+        out = self.allocate(columns * itemsize)
+        self.run_kernel(ColumnSum(rows, columns, itemsize))
+        return out
 
     def last_of(self, *sizes: int) -> Storage:
         """The last of storages that are each made from the one before, which is then freed."""
@@ -242,7 +255,7 @@ class Autograd:
             outputs = node.backward(grads, self._recomputed(node, node.frame))
         for i, output in enumerate(outputs):
             if type(output) is Summed:
-                outputs[i] = self.allocate(output)
+                outputs[i] = self.summed(output.rows, output.columns, output.itemsize)
             elif type(output) is Reduced:
                 outputs[i] = output.storage if output.size == output.storage.size else self.allocate(output.size)
             output = None

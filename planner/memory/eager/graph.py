@@ -76,8 +76,13 @@ Backward = Callable[[list[Gradient], "Saved"], list[Any]]
 Saved = list[Storage | None]
 
 
-class Summed(int):
-    """Stands for a gradient: the output's gradient, summed to this many bytes after the operator returns."""
+class Summed:
+    """Stands for a gradient: the output's, a matrix of `rows`, summed over them after the operator returns."""
+
+    __slots__ = ("columns", "itemsize", "rows")
+
+    def __init__(self, rows: int, columns: int, itemsize: int) -> None:
+        self.rows, self.columns, self.itemsize = rows, columns, itemsize
 
 
 class Reduced:

@@ -158,7 +158,9 @@ def _rms_norm_backward(
     normalised = e.allocate(count * FP32)
     gains: list[Storage] = []
     for size, kept in parameters:
-        gain = e.last_of(count * FP32, size * FP32)  # from the product
+        product = e.allocate(count * FP32)
+        gain = e.summed(count // size, size, FP32)
+        del product
         gains.append(gain if kept == FP32 else e.allocate(size * kept))
         del gain
     scaled = e.allocate(count * FP32)

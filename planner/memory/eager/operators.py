@@ -14,6 +14,7 @@ from typing import Any
 from planner.formulas.itemsize import FP32
 from planner.memory.eager.autograd import Autograd
 from planner.memory.eager.graph import Backward, Gradient, Parameter, Reduced, Saved, Storage, Summed, Tensor
+from planner.memory.kernel_scratch import TableGradient
 
 _Sizes = tuple[int | tuple[int, int], ...]
 
@@ -168,16 +169,17 @@ def add(e: Autograd, x: Tensor, y: Tensor, broadcast: bool = False) -> Tensor:
     """x + y; types promote to the wider. broadcast: y has fewer dimensions, its gradient is summed."""
     itemsize = max(x.itemsize, y.itemsize)
     cast_back = [None if t.itemsize == itemsize else t.nbytes for t in ((x,) if broadcast else (x, y))]
-    backward = partial(_add_backward, e, cast_back, y.count * itemsize if broadcast else None)
+    summed = Summed(x.count // y.count, y.count, itemsize) if broadcast else None
+    backward = partial(_add_backward, e, cast_back, summed)
     return operator(e, (x, y), backward, max(x.count, y.count), itemsize)
 
 
 def _add_backward(
-    e: Autograd, cast_back: list[int | None], summed: int | None, grads: list[Gradient], saved: Saved
+    e: Autograd, cast_back: list[int | None], summed: Summed | None, grads: list[Gradient], saved: Saved
 ) -> list[Any]:
     """The output's gradient for both inputs, cast back for a narrow one, summed for a broadcast y."""
     made: list[Any] = [grads[0] if size is None else e.allocate(size) for size in cast_back]
-    return made if summed is None else [*made, Summed(summed)]
+    return made if summed is None else [*made, summed]
 
 
 def multiply(e: Autograd, x: Tensor, y: Tensor) -> Tensor:
@@ -195,18 +197,18 @@ def linear(e: Autograd, x: Tensor, weight: Tensor, bias: Tensor | None, width: i
     rows, outputs = x.count // width, weight.count // width
     inputs = (x, weight) if bias is None else (x, weight, bias)
     sizes = (x.nbytes if x.node is not None else None, weight.count * x.itemsize)
-    backward = partial(matmul_backward, e, sizes, None if bias is None else outputs * x.itemsize)
+    backward = partial(matmul_backward, e, sizes, None if bias is None else Summed(rows, outputs, x.itemsize))
     return operator(e, inputs, backward, rows * outputs, x.itemsize, save=(x, weight))
 
 
 def matmul_backward(
-    e: Autograd, sizes: tuple[int | None, int], bias: int | None, grads: list[Gradient], saved: Saved
+    e: Autograd, sizes: tuple[int | None, int], bias: Summed | None, grads: list[Gradient], saved: Saved
 ) -> list[Any]:
     """Gradients of both factors, as views. addmm (with bias) makes the first factor's first, mm the second's."""
     left, right = sizes
     if bias is not None:
         back = None if left is None else e.allocate_view(left)
-        return [back, e.allocate_view(right), Summed(bias)]
+        return [back, e.allocate_view(right), bias]
     weight = e.allocate_view(right)
     return [None if left is None else e.allocate_view(left), weight]
 
@@ -238,7 +240,16 @@ def layer_norm(e: Autograd, x: Tensor, width: int, parameters: tuple[Parameter, 
 
 def embedding(e: Autograd, ids: Tensor, table: Parameter, width: int) -> Tensor:
     """Rows of a table; backward makes the whole table's gradient."""
-    return operator(e, (table,), new_gradients(e, table.nbytes), ids.count * width, table.itemsize, save=(ids,))
+    backward = partial(_embedding_backward, e, table.nbytes, TableGradient(ids.count, width, table.count // width))
+    return operator(e, (table,), backward, ids.count * width, table.itemsize, save=(ids,))
+
+
+def _embedding_backward(
+    e: Autograd, size: int, kernel: TableGradient, grads: list[Gradient], saved: Saved
+) -> list[Any]:
+    table = e.allocate(size)
+    e.run_kernel(kernel)
+    return [table]
 
 
 def cross_entropy_sum(e: Autograd, logits: Tensor, targets: Tensor) -> Tensor:

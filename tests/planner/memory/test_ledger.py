@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from planner.memory.ledger import Ledger
+from planner.memory.kernel_scratch import ColumnSum
+from planner.memory.ledger import Ledger, LocalMaximum
 
 
 def test_a_peak_is_the_most_bytes_alive_at_once_in_its_phase() -> None:
@@ -53,3 +54,22 @@ def test_events_pair_each_release_with_its_allocation_and_leave_out_empty_ones()
     ledger.release("temporary", 0, none)
     ledger.release("temporary", 8, one)
     assert events == [(one, 8), (two, 16), (two, 0), (one, 0)]
+
+
+def test_scratch_of_a_kernel_raises_the_peak_while_it_runs_and_leaves_nothing() -> None:
+    events: list[tuple[int, int]] = []
+    ledger, kernel = Ledger(events), ColumnSum(8, 4, 2)
+    ledger.maxima = []
+    ledger.phase("backward")
+    before = ledger.allocate("gradients", 100)
+    ledger.run_kernel(kernel, (30, 2))
+    after = ledger.allocate("gradients", 5)
+    ledger.release("gradients", 5, after)
+    ledger.run_kernel(kernel, ())
+    assert ledger.phases[-1].peak_bytes == 132
+    assert ledger.phases[-1].at_peak["temporary"] == 32 == ledger.max_by_component["temporary"]
+    assert ledger.total == 100 and ledger.live["temporary"] == 0
+    one, two = before + 1, before + 2
+    assert events == [(before, 100), (one, 30), (two, 2), (one, 0), (two, 0), (after, 5), (after, 0)]
+    runs = LocalMaximum("backward", 100, kernel)
+    assert ledger.maxima == [runs, LocalMaximum("backward", 105), runs]

@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "experts": DENSE | {"experts": "8", "top_k": "2"},
     "windows": DENSE | {"sliding_window": "256"},
     "compiled or eager": DENSE | {"runtime": "compiled"},
+    "biases": DENSE | {"family": "gpt2", "runtime": "eager"},
 }
 
 
@@ -98,6 +99,34 @@ def test_pipelines_of_other_chunks_do_not_share_their_buffers() -> None:
         for row, size in enumerate(micro.tolist()):
             plan = estimate(run.computed_with(training={"micro_batch": size, "accumulation": 8 // size}).config)
             assert int(exact[row]) == plan.memory.peak_requested_bytes, (chunks, order, size)
+
+
+CARDS = "h100-80gb", "t4", "b100"  # of 132 multiprocessors, of 40 with half the threads, of an unknown number
+
+
+@pytest.mark.parametrize("pp", ["1", "2"])
+@pytest.mark.parametrize(
+    "texts", [{"family": "gpt2", "seq": "4096", "runtime": "eager"}, {"qk_norm": "head", "runtime": "autocast"}]
+)
+def test_scratch_of_each_cards_kernels_is_exact_at_every_micro_batch(texts: dict[str, str], pp: str) -> None:
+    """The loss is small, so that the peak of a recomputed block with a sum over its rows is that of the step."""
+    shape = DENSE | {"hidden": "1024", "heads": "16", "layers": "4", "vocab": "512"} | texts
+    typed = {"gpu": "h100-80gb", "gpus": pp, "pp": pp, "micro_batch": "1", "accumulation": "60", "tokens": "1B"}
+    base = resolve(drafted_run(**shape, **typed))
+    micro = np.array(divisors(60))
+    choice = Choice("fused", "full", 1, base.config.training.runtime)
+    table, scratch = PeakTable(micro.tolist(), LocalRuns()), set()
+    for card in CARDS:
+        run = base.computed_with(hardware={"gpu": card})
+        run = replace(run, gpu=gpu_of(run.config))
+        exact = table.peaks(run, choice, micro, 60)
+        for row, size in enumerate(micro.tolist()):
+            config = run.computed_with(training={"micro_batch": size, "accumulation": 60 // size} | choice.keys).config
+            memory = estimate(config).memory
+            assert int(exact[row]) == memory.peak_requested_bytes, (card, size)
+            scratch.add((size, memory.peak_requested_bytes))
+    assert len(scratch) > len(micro)  # cards differ
+    assert len([one for one in table.envelopes.values() if one is not None]) == 2  # and share envelopes
 
 
 def test_rows_that_another_is_above_are_dropped_and_no_others() -> None:

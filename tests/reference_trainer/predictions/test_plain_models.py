@@ -58,6 +58,7 @@ def config_of(family: str, checkpointing: str, precision: str, size: tuple[int, 
         steps="10",
         precision=precision,
         activation_checkpointing=checkpointing,
+        runtime="eager",
     )
     return draft(flags, as_of="2026-11-21", version="test")
 
@@ -152,7 +153,16 @@ def test_parameters_of_every_preset(name: str) -> None:
 def test_peaks_of_a_large_model_by_replay(family: str) -> None:
     """A size that no test machine could hold: the replay has no contents."""
     model = "gpt2" if family == "gpt2" else "tinyllama-1.1b"
-    flags = Flags(model=model, seq="1024", micro_batch="4", accumulation="1", steps="10", layers="3", precision="bf16")
+    flags = Flags(
+        model=model,
+        seq="1024",
+        micro_batch="4",
+        accumulation="1",
+        steps="10",
+        layers="3",
+        precision="bf16",
+        runtime="eager",
+    )
     config = draft(flags, as_of="2026-11-21", version="test")
     assert_peaks_agree(config, replay(config))
 

@@ -31,7 +31,7 @@ from planner.memory.micro_batch import (
 from planner.memory.optimizer_state import updated_itemsize
 from planner.memory.optimizer_step import Update
 from planner.memory.pipeline import buffers_of, input_bytes, sent_bytes, stream_bytes
-from planner.memory.replicas import ddp_bucket_bytes
+from planner.memory.replicas import ddp_bucket_bytes, gradients_stay
 
 IN_FLIGHT = "micro-batches in flight"
 FINITE_MASKS = 3  # bytes per element of the tensor being checked, in addition to its magnitude
@@ -132,6 +132,7 @@ class _Run:
             self.e.made_itemsize = recipe.weights_bytes_per_parameter
         if self.sharded is None:
             self.e.gradient_widening = recipe.gradients_bytes_per_parameter // recipe.weights_bytes_per_parameter
+        self.stay = gradients_stay(run)  # from the first step to the end, as a second micro-batch finds them
         self.kept: list[Storage] = []
 
     def simulate(self) -> Simulation:
@@ -164,7 +165,7 @@ class _Run:
         if self.every_block:
             self.micro_batches()
         self.ledger.phase("first_optimizer_step")
-        if not self.every_block:
+        if not self.every_block and not self.stay:
             self.ledger.allocate("gradients", self.gradients)  # a steady step needs more at every other moment
 
     def keep(self, component: str, size: int, times: int = 1) -> None:
@@ -186,6 +187,8 @@ class _Run:
         self.keep("weights", recipe.held_casts_bytes_per_linear_weight * self.counts.linear)
         for bucket in ddp_bucket_bytes(self.run):
             self.keep("communication", bucket)
+        if self.stay:
+            self.keep("gradients", self.gradients)
 
     def inputs(self) -> int:
         """Bytes of ids of tokens, targets and documents (document masking), rotary angles, masks that stay, loads."""
@@ -206,14 +209,14 @@ class _Run:
         """Simulate the micro-batches of one step, up to one that adds to existing gradients; returns what it saved."""
         e, t = self.e, self.config.training
         # in a pipeline the gradients of the other chunks are there too
-        accumulates = t.accumulation > 1 or self.config.parallel.pp > 1
+        accumulates = t.accumulation > 1 or self.config.parallel.pp > 1 or self.stay
         if t.returns_logits and not self.every_block and self.ctx.rank.has_head:
             logits = t.micro_batch * t.seq * self.ctx.shape.vocab * self.ctx.compute_bytes
             e.previous_logits = Storage(self.ledger, logits, "logits")  # of the previous micro-batch
-        if accumulates and not self.every_block:
+        if accumulates and not self.every_block and not self.stay:
             # the later one always has what the first has, and all gradients in addition
             self.ledger.allocate("gradients", self.gradients)
-        for exist in (False, True) if accumulates and self.every_block else (accumulates,):
+        for exist in (False, True) if accumulates and self.every_block and not self.stay else (accumulates,):
             e.gradients_exist = exist and self.sharded is None
             if self.sharded is not None:
                 self.sharded.exist = exist
@@ -259,7 +262,8 @@ class _Run:
         self.e.gradients.clear()
         if self.sharded is not None:
             self.sharded.reduced.clear()
-        self.ledger.release("gradients", self.ledger.live["gradients"])
+        if not self.stay:
+            self.ledger.release("gradients", self.ledger.live["gradients"])
 
     def check_finite(self) -> None:
         """Simulate the check that all weights are finite: a mask of one tensor at a time."""

@@ -20,7 +20,7 @@ ZERO_BUCKET = 500_000_000  # elements: default of DeepSpeed
 
 
 def ddp_bucket_bytes(run: Resolved) -> tuple[int, ...]:
-    """The bytes of each bucket, in the order in which backward fills them; none for one replica, or with views.
+    """The bytes of each bucket, in the order in which backward fills them; none for one replica, or if gradients stay.
 
     ZeRO-2 has one bucket, which it fills, reduces and fills again (DeepSpeed's reduce_bucket_size).
 
@@ -40,7 +40,18 @@ def _has_buckets(run: Resolved) -> bool:
     p = run.config.parallel
     if sharing_gpus(run) == 1 or p.shards_weights:
         return False
-    return p.zero == 2 or not (p.ddp_bucket_view or run.config.training.runtime == "fused")
+    return p.zero == 2 or not (gradients_stay(run) or run.config.training.runtime == "fused")
+
+
+def gradients_stay(run: Resolved) -> bool:
+    """Whether gradients lie in DDP's buckets alone, which live as long as the program: `ddp_bucket_view`.
+
+    Of several micro-batches only the last one's gradients get there: the others add up in tensors of their own, so that
+    there are two copies, as without the view. (The update finds one; a plan counts two there as well.)
+    """
+    p, t = run.config.parallel, run.config.training
+    several = t.accumulation > 1 or p.pp > 1
+    return sharing_gpus(run) > 1 and p.ddp_bucket_view and t.runtime != "fused" and not several
 
 
 def bucket_total(run: Resolved) -> int:

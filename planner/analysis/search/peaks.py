@@ -29,7 +29,7 @@ from planner.counts.shards import gradients_cut, optimizer_cut, sharing_gpus, we
 from planner.memory.kernel_scratch import multiprocessors_of
 from planner.memory.optimizer_state import has_narrow_gradients, optimizer_memory
 from planner.memory.phases import bytes_of_micro_batches
-from planner.memory.replicas import bucket_total
+from planner.memory.replicas import bucket_total, gradients_stay
 
 # below these micro-batches other kernels, or another cut of the compiled program, run: no line there
 FIRST_OF_A_LINE = {"compiled": 3}
@@ -82,8 +82,10 @@ class PeakTable:
     def _kinds(self, run: Resolved, choice: Choice, adds: bool) -> Iterator[tuple[Rank, Resolved, int]]:
         """Each kind of GPU, the run that is simulated for it, and what its replicas add to the bytes of the state."""
         some = run.computed_with(training={"accumulation": 2 if adds else 1, "runtime": choice.runtime})
+        # gradients that never go are there from the first micro-batch on, as others are from the second
+        simulated = some.computed_with(training={"accumulation": 2}) if gradients_stay(some) else some
         for rank in self._local.ranks(run):
-            yield rank, some, self._shared_state(run, rank)
+            yield rank, simulated, self._shared_state(some, rank)
 
     def _sum(
         self, run: Resolved, rank: Rank, highest: Integers, state: int, batch: tuple[Integers, Integers]
@@ -172,14 +174,16 @@ class PeakTable:
         """Bytes that stay, buckets included, and those of the gradients."""
         p = run.config.parallel
         shared = p.zero, p.fsdp, p.hsdp, p.ddp_bucket_view
-        key = p.tp, p.ep, shared, self._local.place(run, rank), sharing_gpus(run)
+        key = p.tp, p.ep, shared, gradients_stay(run), self._local.place(run, rank), sharing_gpus(run)
         if key not in self._states:
             local = self._local.of(run, rank)
             recipe, held = run.recipe, held_tensors(local)
             weights = weights_cut(local).count(held) * recipe.weights_bytes_per_parameter
             master = optimizer_cut(local).count(held) * recipe.master_weights_bytes_per_parameter
             casts = recipe.held_casts_bytes_per_linear_weight * local.parameters.linear
-            kept = weights + master + casts + optimizer_memory(local).state_bytes + bucket_total(local)
+            # the run of a rank is remembered whatever its number of micro-batches
+            buckets = bucket_total(local.computed_with(training={"accumulation": run.config.training.accumulation}))
+            kept = weights + master + casts + optimizer_memory(local).state_bytes + buckets
             self._states[key] = kept, gradients_cut(local).count(held) * recipe.gradients_bytes_per_parameter
         return self._states[key]
 

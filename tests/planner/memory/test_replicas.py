@@ -48,7 +48,15 @@ def test_replicas_hold_the_gradients_once_more_unless_they_lie_in_the_buckets() 
     alone, replica = simulate_run(one), simulate_run(two)
     assert replica.max_by_component["communication"] == gradients
     assert [p.peak_bytes - q.peak_bytes for p, q in zip(replica.phases, alone.phases, strict=True)] == [gradients] * 10
-    assert simulate_run(view) == alone
+    # in the buckets they are alive in every phase from the first micro-batch on: with their update there is no more
+    stayed = [p.peak_bytes - q.peak_bytes for p, q in zip(simulate_run(view).phases, alone.phases, strict=True)]
+    phases = [p.phase for p in alone.phases]
+    more = dict(zip(phases, stayed, strict=True))
+    assert {more[phase] for phase in ("init", "forward_end", "backward_start", "evaluation", "save")} == {gradients}
+    assert more["optimizer_step"] == more["first_optimizer_step"] == 0
+    # several micro-batches add up in tensors of their own, so that there are two copies
+    added = [resolve(drafted(gpus="2", accumulation="2", ddp_bucket_view=view)) for view in ("yes", "no")]
+    assert simulate_run(added[0]) == simulate_run(added[1]) and ddp_bucket_bytes(added[0]) == ddp_bucket_bytes(two)
 
 
 def test_narrow_weights_have_narrow_buckets_and_megatron_has_none() -> None:

@@ -96,10 +96,26 @@ class TableGradient:
 KernelScratch = ColumnSum | TableGradient
 
 
-@lru_cache(4096)
 def scratch_sizes(kernel: KernelScratch, card: Multiprocessors) -> tuple[int, ...]:
     """Bytes of each scratch tensor of a kernel on a card; none where the card's multiprocessors are not known."""
-    return kernel.sizes(card) if card.number and card.threads else ()
+    if not card.number or not card.threads:
+        return ()
+    if isinstance(kernel, ColumnSum):
+        return _of_sum(kernel.rows, kernel.columns, kernel.itemsize, card.number, card.threads)
+    return _of_table(kernel.rows, kernel.width, kernel.vocab, card.number, card.threads)
+
+
+# remembered by numbers: comparing the fields of kernels would cost as much as the answer
+
+
+@lru_cache(4096)
+def _of_sum(rows: int, columns: int, itemsize: int, number: int, threads: int) -> tuple[int, ...]:
+    return ColumnSum(rows, columns, itemsize).sizes(Multiprocessors(number, threads))
+
+
+@lru_cache(4096)
+def _of_table(rows: int, width: int, vocab: int, number: int, threads: int) -> tuple[int, ...]:
+    return TableGradient(rows, width, vocab).sizes(Multiprocessors(number, threads))
 
 
 def multiprocessors_of(gpu: Gpu | None) -> Multiprocessors:

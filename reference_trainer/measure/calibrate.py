@@ -133,8 +133,7 @@ class Sweep:
             for dtype in order:
                 for name, kernel in self.kernels.items():
                     if dtype in kernel.dtypes:
-                        chosen = at_ends(kernel.sizes)
-                        self._first(name, kernel, dtype, [size for size in kernel.sizes if (size in chosen) == ends])
+                        self._first(name, kernel, dtype, at_ends(kernel.sizes) if ends else None)
         keys = list(self.samples)
         while time.perf_counter() < self.deadline:
             for key in keys:
@@ -142,14 +141,19 @@ class Sweep:
                     return
                 self.samples[key].append(self._time(key))
 
-    def _first(self, name: str, kernel: Kernel, dtype: str, chosen: Sequence[tuple[int, ...]]) -> None:
-        """Time the chosen sizes of a kernel that are expected to stay below the limit of one call."""
+    def _first(self, name: str, kernel: Kernel, dtype: str, chosen: set[tuple[int, ...]] | None) -> None:
+        """Time the sizes of a kernel that are expected to stay below the limit of one call.
+
+        chosen: only these, whatever time it is. None: all that are left, until the first round should be over. A size
+        far from those that were timed can seem too long, and is looked at again when others are known.
+        """
         keys = [(name, dtype, sizes) for sizes in kernel.sizes]
         seen = {key[2]: self.samples[key][0] for key in keys if key in self.samples}
-        ends = at_ends(kernel.sizes)
-        for sizes in chosen:
+        for sizes in kernel.sizes:
+            if sizes in seen or (chosen is not None and sizes not in chosen):
+                continue
             expected = Table(dict(seen), powers_of(name, len(sizes))).scaled(sizes) if seen else 0.0
-            late = sizes not in ends and time.perf_counter() > self.first_deadline
+            late = chosen is None and time.perf_counter() > self.first_deadline
             if seen and (expected > self.longest or late):
                 continue
             found = self._time((name, dtype, sizes))

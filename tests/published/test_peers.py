@@ -24,7 +24,9 @@ from planner.inputs.draft import draft
 from planner.inputs.flags import Flags
 from planner.plan import Plan, estimate
 
-LLAMA = Flags(model="llama-2-7b", tokens="1T", seq="4096", micro_batch="1", accumulation="8", gpu="h200")
+LLAMA = Flags(
+    model="llama-2-7b", tokens="1T", seq="4096", micro_batch="1", accumulation="8", gpu="h200", runtime="eager"
+)
 
 
 def planned(flags: Flags = LLAMA, **more: Any) -> Plan:

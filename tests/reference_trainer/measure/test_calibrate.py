@@ -238,8 +238,7 @@ def test_a_size_that_would_take_too_long_does_not_end_the_sizes_of_its_kernel() 
 
     sweep.longest, sweep.first_deadline, sweep.samples = 1e-4, math.inf, {}
     sweep._time = time_of  # type: ignore[method-assign]
-    sizes = ((1,), (1000,), (3,))
-    sweep._first("add", SimpleNamespace(sizes=sizes), "fp32", sizes)  # type: ignore[arg-type]
+    sweep._first("add", SimpleNamespace(sizes=((1,), (1000,), (3,))), "fp32", None)  # type: ignore[arg-type]
     assert timed == [(1,), (3,)] and [key[2] for key in sweep.samples] == timed
 
 

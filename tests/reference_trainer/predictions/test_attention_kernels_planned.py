@@ -67,7 +67,7 @@ def test_repeated_keys_and_values_are_allocated_as_planned(monkeypatch: pytest.M
 def test_a_plan_counts_the_copies_in_bytes_and_in_time(
     flags: dict[str, str], model: dict[str, Any], kernel: str, repeated: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = resolve(changed(config_of(**flags), **model))
+    run = resolve(changed(config_of(**{"runtime": "eager"} | flags), **model))
     masked = "document_masking" in flags or bool(model)
     context = simulation_context(run, cuda=True)
     assert context.kernel(masked) == kernel
